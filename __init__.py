@@ -1,0 +1,35 @@
+"""nnc: a neural-network compiler.
+
+    import nnc
+    net = nnc.compile("models/digits_mlp.nn")
+    net.fit()
+
+Names are loaded on first use, so `import nnc` costs next to nothing.
+"""
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "compile": "runtime.api", "function": "runtime.api", "grad_check": "runtime.api", "Model": "runtime.model",
+    "History": "runtime.loop", "NncError": "dsl.diagnostics", "SourceError": "dsl.diagnostics",
+    "ArgumentError": "dsl.diagnostics", "DataError": "dsl.diagnostics", "ResourceError": "dsl.diagnostics",
+    "NonFiniteError": "dsl.diagnostics", "UnsupportedError": "dsl.diagnostics",
+}  # fmt: skip
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'nnc' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,150 @@
+"""The computation graph: typed nodes in a networkx multigraph, edges keyed by operand position.
+
+A graph is a value. Passes read one and build another with a `Builder`, which infers and checks every type as it goes,
+so a graph that exists is well-typed. Node order in the graph is a topological order and is deterministic: it is the
+order of building.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import networkx as nx
+
+from ..dsl.source import Span
+from .types import Dim, TensorType, TupleType, Type
+
+Attrs = Mapping[str, Any]  # values are hashable: int, Size, float, str, bool, None, tuples of these, Graph (by identity)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """One application of an operator. `name` is unique in its graph; `args` are names of earlier nodes."""
+
+    name: str
+    op: str
+    args: tuple[str, ...]
+    attrs: Attrs
+    type: Type
+    span: Span | None = None
+
+    @property
+    def shape(self) -> tuple[Dim, ...]:
+        assert isinstance(self.type, TensorType)
+        return self.type.shape
+
+    @property
+    def dtype(self) -> str:
+        assert isinstance(self.type, TensorType)
+        return self.type.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """An equality of sizes that only run time can decide; `message` says what it means, `span` where it was asked."""
+
+    left: Dim
+    right: Dim
+    message: str
+    span: Span | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """One entry point: leaves `input` and `param`, named `outputs`, and `updates` (parameter path, new value) that
+    commit together when the step ends. `dag` has node name -> {"node": Node}, edges operand -> user, key = position."""
+
+    name: str
+    dag: nx.MultiDiGraph
+    outputs: tuple[tuple[str, str], ...]
+    updates: tuple[tuple[str, str], ...] = ()
+    guards: tuple[Guard, ...] = ()
+
+    def __getitem__(self, name: str) -> Node:
+        return self.dag.nodes[name]["node"]
+
+    def __iter__(self) -> Iterator[Node]:
+        """Nodes in topological order."""
+        return (data["node"] for _, data in self.dag.nodes(data=True))
+
+    def __len__(self) -> int:
+        return len(self.dag)
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The nodes the outside sees: outputs, then updates."""
+        return tuple(v for _, v in self.outputs + self.updates)
+
+    def users(self, name: str) -> list[Node]:
+        """The nodes that read `name`, each once, in order."""
+        return [self[u] for u in self.dag.successors(name)]
+
+
+class Builder:
+    """Grows a graph node by node. `emit` infers the type from the operator's own rule and refuses ill-typed nodes.
+
+    Values are node names. A builder is append-only, so any prefix of it is a valid graph.
+    """
+
+    def __init__(self, name: str, ops: Mapping[str, Any]):
+        self.name = name
+        self.ops = ops
+        self.nodes: dict[str, Node] = {}
+        self.guards: list[Guard] = []
+        self.span: Span | None = None  # given to nodes emitted without one
+        self._count = 0
+
+    def __getitem__(self, name: str) -> Node:
+        return self.nodes[name]
+
+    def type(self, name: str) -> TensorType:
+        t = self.nodes[name].type
+        assert isinstance(t, TensorType), f"{name} is a tuple"
+        return t
+
+    def shape(self, name: str) -> tuple[Dim, ...]:
+        return self.type(name).shape
+
+    def emit(self, op: str, *args: str, name: str | None = None, span: Span | None = None, **attrs: Any) -> str:
+        """Append one node and return its name. Raises `ops.TypeError_` style errors from the operator's `infer`."""
+        inferred = self.ops[op].infer([self.nodes[a].type for a in args], attrs)
+        if name is None or name in self.nodes:
+            name = self.fresh(name or "v")
+        self.nodes[name] = Node(name, op, args, attrs, inferred, span or self.span)
+        return name
+
+    def fresh(self, stem: str) -> str:
+        """A name not yet taken: `v7`, `h_2`."""
+        if stem == "v":
+            while f"v{self._count}" in self.nodes:
+                self._count += 1
+            return f"v{self._count}"
+        n = 2
+        while f"{stem}_{n}" in self.nodes:
+            n += 1
+        return f"{stem}_{n}"
+
+    def guard(self, left: Dim, right: Dim, message: str, span: Span | None = None) -> None:
+        g = Guard(left, right, message, span)
+        if g not in self.guards:
+            self.guards.append(g)
+
+    def copy(self, node: Node, args: tuple[str, ...]) -> str:
+        """The same operator on other operands; keeps name and span where it can."""
+        name = node.name if node.name not in self.nodes else self.fresh("v")
+        inferred = node.type if not args else self.ops[node.op].infer([self.nodes[a].type for a in args], node.attrs)
+        self.nodes[name] = Node(name, node.op, args, node.attrs, inferred, node.span)
+        return name
+
+    def finish(self, outputs: Iterator | tuple, updates: Iterator | tuple = ()) -> Graph:
+        dag = nx.MultiDiGraph()
+        for node in self.nodes.values():
+            dag.add_node(node.name, node=node)
+            for position, arg in enumerate(node.args):
+                dag.add_edge(arg, node.name, key=position)
+        return Graph(self.name, dag, tuple(outputs), tuple(updates), tuple(self.guards))
+
+
+__all__ = ["Attrs", "Builder", "Graph", "Guard", "Node", "TensorType", "TupleType"]

@@ -1,0 +1,183 @@
+"""What a compiled program tells the runtime: variables, entry points and how to train. Plain data, JSON both ways, so
+that a cached program runs without parsing or building anything.
+
+The builder makes it, the cache stores it beside the object code, the runtime reads nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .types import Dim, TensorType, parse_size
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A parameter, a piece of state or an optimiser slot. `path` is its name everywhere: `Mlp.dense_1.W`; optimiser
+    slots are `Mlp.dense_1.W/m`; training's own state `train/t` (steps done, i64), `train/epoch`, `train/steps` (steps
+    in all), `train/seed`; normalisation `normalize/x/mean`, `normalize/x/scale`."""
+
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+    role: str  # weight, bias, state (model), slot (optimiser), train, normalize
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One input or output of an entry point. `shape` holds ints and symbolic sizes."""
+
+    name: str
+    dtype: str
+    shape: tuple[Dim, ...]
+
+    @property
+    def type(self) -> TensorType:
+        return TensorType(self.dtype, self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class GuardSpec:
+    """Sizes that must be equal at run time."""
+
+    left: Dim
+    right: Dim
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """One entry point. Its native slots are, in this order: inputs, variables (including those it updates), outputs.
+    `sizes` is the order of the native size arguments; `arena` in bytes.
+
+    Entries of a model: `init` (input `seed`: i64; writes every variable but train/* and normalize/*), `predict`,
+    `train` (one step: outputs are the metrics, `loss` first), `evaluate` (the same outputs, inference, no updates),
+    `loss` and `gradients` (training mode; gradients by variable path, then by input name), `taps`, and each export.
+    """
+
+    name: str
+    sizes: tuple[str, ...]
+    inputs: tuple[Port, ...]
+    variables: tuple[str, ...]
+    updates: tuple[str, ...]  # the variables it writes, a subset of `variables`
+    outputs: tuple[Port, ...]
+    guards: tuple[GuardSpec, ...]
+    arena: Dim
+    checks: tuple[str, ...] = ()  # message of check code k + 1
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """A scalar output of `train` and `evaluate`. Over an epoch: 'mean' weighs batches by their examples, 'sum' adds."""
+
+    name: str
+    over: str  # mean, sum
+    hidden: bool = False  # only there for `stop when`
+
+
+@dataclass(frozen=True, slots=True)
+class DataSpec:
+    """`data = csv("iris.csv", target = "species")`: the source's name and its literal arguments."""
+
+    source: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSpec:
+    """The train block, settings as written or their defaults."""
+
+    inputs: tuple[str, ...]  # of the entry `train`: model inputs first, then targets
+    batch_size: str | None  # the symbol that counts examples, None where there is none
+    batch: int | None  # None: the whole data set at once
+    epochs: int
+    seed: int
+    shuffle: bool
+    validation: float
+    data: DataSpec | None
+    normalize: str | None  # standard, standard_all, minmax
+    metrics: tuple[MetricSpec, ...]  # `loss` first where there is one
+    stop: Any = None  # ["<=", ["metric", "errors"], ["const", 0]]; operators < <= > >= == != and or not + - * /
+    patience: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HyperSpec:
+    name: str
+    kind: str  # int, float, bool, str
+    value: Any
+    default: Any
+    choices: Any  # None, ["in", [..]], ["range", lo, hi], ["log", lo, hi]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    model: str | None
+    dtype: str
+    variables: tuple[Variable, ...]
+    entries: tuple[str, ...]  # the names; each entry is compiled, cached and loaded by itself
+    train: TrainSpec | None
+    hypers: tuple[HyperSpec, ...]
+    sizes: dict[str, int]
+    sources: dict[str, str]  # name -> text of every user file that was read
+    warnings: tuple[str, ...] = ()
+
+
+def _plain(x: Any) -> Any:
+    if isinstance(x, dict):
+        return {k: _plain(v) for k, v in x.items()}
+    if isinstance(x, list | tuple):
+        return [_plain(v) for v in x]
+    return x if x is None or isinstance(x, int | float | str | bool) else str(x)
+
+
+def _dim(x: int | str) -> Dim:
+    return x if isinstance(x, int) else parse_size(x)
+
+
+def signature_to_json(s: Signature) -> dict[str, Any]:
+    """Plain JSON; symbolic sizes become text."""
+    return _plain({
+        "name": s.name, "sizes": s.sizes, "variables": s.variables, "updates": s.updates, "arena": s.arena,
+        "checks": s.checks,
+        "inputs": [(p.name, p.dtype, p.shape) for p in s.inputs],
+        "outputs": [(p.name, p.dtype, p.shape) for p in s.outputs],
+        "guards": [(g.left, g.right, g.message) for g in s.guards],
+    })
+
+
+def signature_from_json(e: dict[str, Any]) -> Signature:
+    """The inverse of `signature_to_json`."""
+
+    def port(p: list[Any]) -> Port:
+        return Port(p[0], p[1], tuple(map(_dim, p[2])))
+
+    return Signature(
+        e["name"], tuple(e["sizes"]), tuple(map(port, e["inputs"])), tuple(e["variables"]), tuple(e["updates"]),
+        tuple(map(port, e["outputs"])), tuple(GuardSpec(_dim(a), _dim(b), m) for a, b, m in e["guards"]),
+        _dim(e["arena"]), tuple(e["checks"]),
+    )
+
+
+def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
+    """Plain JSON."""
+    return _plain(asdict(manifest))
+
+
+def manifest_from_json(data: dict[str, Any]) -> Manifest:
+    """The inverse of `manifest_to_json`."""
+    train = data["train"]
+    if train is not None:
+        spec = train["data"]
+        train = TrainSpec(**{
+            **train, "inputs": tuple(train["inputs"]),
+            "data": DataSpec(spec["source"], tuple(spec["args"]), spec["kwargs"]) if spec else None,
+            "metrics": tuple(MetricSpec(**m) for m in train["metrics"]),
+        })
+    return Manifest(**{
+        **data, "train": train, "entries": tuple(data["entries"]), "warnings": tuple(data["warnings"]),
+        "variables": tuple(Variable(**{**v, "shape": tuple(v["shape"])}) for v in data["variables"]),
+        "hypers": tuple(HyperSpec(**h) for h in data["hypers"]),
+    })

@@ -1,0 +1,263 @@
+"""Dtypes, symbolic sizes and tensor types.
+
+A size is a Python `int` or a `Size`: a polynomial with integer coefficients over *atoms*, kept in one normal form, so
+two sizes are equal exactly when their normal forms are. An atom is a symbol (`B`) or an opaque quotient or remainder
+(`(B + 1) // 2`) that did not simplify. All sizes are non-negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Union
+
+DTYPES = ("f32", "f64", "i32", "i64", "bool")
+BYTES = {"f32": 4, "f64": 8, "i32": 4, "i64": 8, "bool": 1}
+FLOATS = ("f32", "f64")
+INTS = ("i32", "i64")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Symbol:
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Quotient:
+    """`top // bottom` or `top % bottom`, where the division is not known to be exact."""
+
+    op: str
+    top: Dim
+    bottom: Dim
+
+    def __str__(self) -> str:
+        return f"({self.top}) {self.op} {_tight(self.bottom)}"
+
+
+Atom = Union[Symbol, Quotient]
+Monomial = tuple[Atom, ...]  # sorted by text, repeated for powers; () is the constant term
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A polynomial: ((monomial, coefficient), ...), sorted, without zero coefficients, never a constant."""
+
+    terms: tuple[tuple[Monomial, int], ...]
+
+    def __add__(self, other: Dim) -> Dim:
+        return _collect([*_terms(self), *_terms(other)])
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Dim:
+        return _collect([(m, -c) for m, c in self.terms])
+
+    def __sub__(self, other: Dim) -> Dim:
+        return self + -other
+
+    def __rsub__(self, other: Dim) -> Dim:
+        return -self + other
+
+    def __mul__(self, other: Dim) -> Dim:
+        return _collect([(_sorted(m + n), c * d) for m, c in _terms(self) for n, d in _terms(other)])
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Dim) -> Dim:
+        return divide(self, other)[0]
+
+    def __rfloordiv__(self, other: Dim) -> Dim:
+        return divide(other, self)[0]
+
+    def __mod__(self, other: Dim) -> Dim:
+        return divide(self, other)[1]
+
+    def __rmod__(self, other: Dim) -> Dim:
+        return divide(other, self)[1]
+
+    def __str__(self) -> str:
+        text = ""
+        for monomial, c in self.terms:
+            factors = [_tight(a) for a in monomial]
+            if abs(c) != 1 or not factors:
+                factors.insert(0, str(abs(c)))
+            sign = "-" if c < 0 else "+"
+            text += f" {sign} {'*'.join(factors)}" if text else ("-" if c < 0 else "") + "*".join(factors)
+        return text
+
+    def __repr__(self) -> str:
+        return f"Size({self})"
+
+
+Dim = Union[int, Size]
+
+
+def symbol(name: str) -> Size:
+    return Size((((Symbol(name),), 1),))
+
+
+def _tight(x: Atom | Dim) -> str:
+    text = str(x)
+    return text if text.isidentifier() or text.isdigit() else f"({text})"
+
+
+def _sorted(m: Monomial) -> Monomial:
+    return tuple(sorted(m, key=str))
+
+
+def _terms(x: Dim) -> tuple[tuple[Monomial, int], ...]:
+    if isinstance(x, Size):
+        return x.terms
+    return (((), int(x)),) if x else ()
+
+
+def _collect(terms: Iterable[tuple[Monomial, int]]) -> Dim:
+    total: dict[Monomial, int] = {}
+    for m, c in terms:
+        total[m] = total.get(m, 0) + c
+    kept = [(m, c) for m, c in total.items() if c]
+    if not kept:
+        return 0
+    if len(kept) == 1 and kept[0][0] == ():
+        return kept[0][1]
+    kept.sort(key=lambda t: (-len(t[0]), [str(a) for a in t[0]]))
+    return Size(tuple(kept))
+
+
+def divide(top: Dim, bottom: Dim) -> tuple[Dim, Dim]:
+    """Quotient and remainder. Terms that `bottom` divides leave the quotient: (4*B + 3) // 4 is B, remainder 3."""
+    if bottom == 0:
+        raise ZeroDivisionError("a size is divided by zero")
+    if isinstance(top, int) and isinstance(bottom, int):
+        return top // bottom, top % bottom
+    if top == bottom:
+        return 1, 0
+    exact: list[tuple[Monomial, int]] = []
+    rest: list[tuple[Monomial, int]] = []
+    by = _terms(bottom)
+    for m, c in _terms(top):
+        quotient = _divide_term(m, c, *by[0]) if len(by) == 1 else None
+        if quotient is None:
+            rest.append((m, c))
+        else:
+            exact.append(quotient)
+    q, r = _collect(exact), _collect(rest)
+    if r == 0:
+        return q, 0
+    if isinstance(r, int) and isinstance(bottom, int):
+        return q + r // bottom, r % bottom
+    return q + Size((((Quotient("//", r, bottom),), 1),)), Size((((Quotient("%", r, bottom),), 1),))
+
+
+def _divide_term(m: Monomial, c: int, by: Monomial, d: int) -> tuple[Monomial, int] | None:
+    if c % d:
+        return None
+    left = list(m)
+    for atom in by:
+        if atom not in left:
+            return None
+        left.remove(atom)
+    return tuple(left), c // d
+
+
+def symbols(x: Dim) -> frozenset[str]:
+    """The names a size depends on."""
+    names: set[str] = set()
+    for m, _ in _terms(x):
+        for atom in m:
+            names |= {atom.name} if isinstance(atom, Symbol) else symbols(atom.top) | symbols(atom.bottom)
+    return frozenset(names)
+
+
+def substitute(x: Dim, values: Mapping[str, Dim]) -> Dim:
+    """The size with symbols replaced; a Python int when nothing symbolic is left."""
+    if isinstance(x, int):
+        return x
+    total: Dim = 0
+    for m, c in x.terms:
+        term: Dim = c
+        for atom in m:
+            if isinstance(atom, Symbol):
+                term = term * values.get(atom.name, symbol(atom.name))
+            else:
+                q, r = divide(substitute(atom.top, values), substitute(atom.bottom, values))
+                term = term * (q if atom.op == "//" else r)
+        total = total + term
+    return total
+
+
+def parse_size(text: str) -> Dim:
+    """Read back what `str(size)` prints."""
+    import ast
+
+    def walk(e: ast.expr) -> Dim:
+        match e:
+            case ast.Constant(value=int(v)):
+                return v
+            case ast.Name(id=name):
+                return symbol(name)
+            case ast.UnaryOp(op=ast.USub(), operand=x):
+                return -walk(x)
+            case ast.BinOp(left=a, op=op, right=b):
+                x, y = walk(a), walk(b)
+                match op:
+                    case ast.Add():
+                        return x + y
+                    case ast.Sub():
+                        return x - y
+                    case ast.Mult():
+                        return x * y
+                    case ast.FloorDiv():
+                        return divide(x, y)[0]
+                    case ast.Mod():
+                        return divide(x, y)[1]
+        raise ValueError(f"not a size: {text!r}")
+
+    return walk(ast.parse(text.strip(), mode="eval").body)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """`f32[B, 3]`; a scalar has the empty shape."""
+
+    dtype: str
+    shape: tuple[Dim, ...] = ()
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> Dim:
+        """The number of elements."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> Dim:
+        return self.size * BYTES[self.dtype]
+
+    def with_shape(self, shape: Iterable[Dim]) -> TensorType:
+        return TensorType(self.dtype, tuple(shape))
+
+    def with_dtype(self, dtype: str) -> TensorType:
+        return TensorType(dtype, self.shape)
+
+    def __str__(self) -> str:
+        return self.dtype + (f"[{', '.join(map(str, self.shape))}]" if self.shape else "")
+
+
+@dataclass(frozen=True, slots=True)
+class TupleType:
+    """The type of an operator with several results; `item` takes one out."""
+
+    items: tuple[TensorType, ...]
+
+    def __str__(self) -> str:
+        return f"({', '.join(map(str, self.items))})"
+
+
+Type = Union[TensorType, TupleType]
