@@ -26,11 +26,13 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One input or output of an entry point. `shape` holds ints and symbolic sizes."""
+    """One input or output of an entry point. `shape` holds ints and symbolic sizes; `default` is what a scalar input of
+    an export stands for when the call leaves it out."""
 
     name: str
     dtype: str
     shape: tuple[Dim, ...]
+    default: int | float | bool | None = None
 
     @property
     def type(self) -> TensorType:
@@ -142,7 +144,7 @@ def signature_to_json(s: Signature) -> dict[str, Any]:
     return _plain({
         "name": s.name, "sizes": s.sizes, "variables": s.variables, "updates": s.updates, "arena": s.arena,
         "checks": s.checks,
-        "inputs": [(p.name, p.dtype, p.shape) for p in s.inputs],
+        "inputs": [(p.name, p.dtype, p.shape, p.default) for p in s.inputs],
         "outputs": [(p.name, p.dtype, p.shape) for p in s.outputs],
         "guards": [(g.left, g.right, g.message) for g in s.guards],
     })
@@ -152,7 +154,7 @@ def signature_from_json(e: dict[str, Any]) -> Signature:
     """The inverse of `signature_to_json`."""
 
     def port(p: list[Any]) -> Port:
-        return Port(p[0], p[1], tuple(map(_dim, p[2])))
+        return Port(p[0], p[1], tuple(map(_dim, p[2])), *p[3:])
 
     return Signature(
         e["name"], tuple(e["sizes"]), tuple(map(port, e["inputs"])), tuple(e["variables"]), tuple(e["updates"]),
