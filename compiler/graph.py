@@ -108,7 +108,13 @@ class Builder:
         return self.type(name).shape
 
     def emit(self, op: str, *args: str, name: str | None = None, span: Span | None = None, **attrs: Any) -> str:
-        """Append one node and return its name. Raises `ops.TypeError_` style errors from the operator's `infer`."""
+        """Append one node and return its name. Raises `ops.op.ShapeError` from the operator's `infer`."""
+        if op == "input":
+            attrs.setdefault("name", name)  # what the outside calls it: the node may have to be called otherwise
+        return self.add(op, args, attrs, name, span)
+
+    def add(self, op: str, args: tuple[str, ...], attrs: Attrs, name: str | None = None, span: Span | None = None) -> str:
+        """`emit` with the attributes as a mapping."""
         inferred = self.ops[op].infer([self.nodes[a].type for a in args], attrs)
         if name is None or name in self.nodes:
             name = self.fresh(name or "v")
