@@ -1,0 +1,94 @@
+"""Source -> syntax tree: `parse(source)` gives an `ast.Module`, or a `SourceError` with everything that is wrong.
+
+`tokens.py` cuts the file into definitions, the LALR(1) tables that Lark makes of `grammar.lark` recognise each of them
+alone, `actions.py` builds the nodes, and `mistakes.py` says in the language's own words what went wrong where.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from . import ast
+from .diagnostics import SourceError
+from .mistakes import explain_unexpected, too_deep
+from .source import Source, Span
+from .tokens import MAX_DEPTH, Token, tokenize
+
+
+def parse(source: Source) -> ast.Module:
+    """The syntax tree of a source.
+
+    Raises SourceError (E01xx) with one diagnostic for each wrong definition. The tree is at most `MAX_DEPTH` levels
+    deep, so that plain recursion over it is safe.
+    """
+    lexed = tokenize(source)
+    errors = list(lexed.diagnostics)
+    definitions: list[ast.Definition] = []
+    own_line = {c.span.position[0]: c for c in lexed.comments if _stands_alone(c)}
+    for tokens in lexed.definitions:
+        try:
+            definition = _parse_definition(tokens)
+        except SourceError as e:
+            errors.extend(e.diagnostics)
+            continue
+        if not isinstance(definition, ast.Import):
+            definition = replace(definition, doc=_doc(own_line, definition.span.position[0]))
+        definitions.append(definition)
+    if errors:
+        raise SourceError(sorted(errors, key=lambda d: d.span.start if d.span else 0))
+    return ast.Module(tuple(definitions), lexed.comments, span=Span(source, 0, len(source.text)))
+
+
+def _parse_definition(tokens: list[Token]) -> Any:
+    from lark.exceptions import UnexpectedToken  # Lark costs 60 ms: only who parses pays
+
+    from .tables import load_tables
+
+    parser = load_tables().parse_interactive()
+    last = tokens[-1]
+    end = Token("$END", "", Span(last.span.source, last.span.end, last.span.end))
+    feed = parser.parser_state.feed_token
+    for i, token in enumerate(tokens):
+        try:
+            feed(token)
+        except UnexpectedToken:
+            raise explain_unexpected(tokens, i, token, parser.accepts()) from None
+    try:
+        definition = feed(end, True)
+    except UnexpectedToken:
+        raise explain_unexpected(tokens, len(tokens), end, parser.accepts()) from None
+    if len(tokens) > MAX_DEPTH and (node := deepest(definition)):
+        raise too_deep(node)
+    return definition
+
+
+def deepest(tree: ast.Tree) -> ast.Tree | None:
+    """The first node that stands more than MAX_DEPTH levels below `tree`, or None: a walk without recursion."""
+    level: list[Any] = [tree]
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for node in level:
+            for field in node.__match_args__:
+                child = getattr(node, field)
+                if isinstance(child, tuple):
+                    below.extend(c for c in child if isinstance(c, ast.Tree))
+                elif isinstance(child, ast.Tree):
+                    below.append(child)
+        if not below:
+            return None
+        level = below
+    return level[0]
+
+
+def _stands_alone(comment: ast.Comment) -> bool:
+    text, start = comment.span.source.text, comment.span.start
+    return not text[text.rfind("\n", 0, start) + 1 : start].strip()
+
+
+def _doc(comments: dict[int, ast.Comment], line: int) -> str:
+    """The text of the comment lines right above a line."""
+    lines: list[str] = []
+    while comment := comments.get(line - len(lines) - 1):
+        lines.append(comment.text[1:].removeprefix(" "))
+    return "\n".join(reversed(lines))

@@ -1,0 +1,357 @@
+"""Text -> the tokens of each definition.
+
+In comes a `Source`, out come the token lists of its definitions, its comments, and what was wrong on the way. The one
+idea: everything that depends on lines and on brackets is settled here, so that the grammar sees neither. `scan` cuts
+the text; `arrange` drops every newline that does not end a statement, decides which words are keywords where they
+stand, checks the brackets, and cuts the file before each word that begins a definition, so that one broken definition
+does not hide the errors of the next.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from . import ast
+from .diagnostics import Diagnostic, Label
+from .source import Source, Span
+
+# A walk over the syntax tree that spends at most three Python frames a level stays within the default recursion limit
+# of 1000: brackets and trees deeper than this are refused (E0110).
+MAX_DEPTH = 256
+# About a second of parsing; the largest file anybody wrote by hand has a twentieth of it (E0111).
+MAX_TOKENS = 50_000
+
+DEFINITIONS = ("import", "from", "const", "hyper", "fn", "layer", "model", "optimizer", "train", "export", "test")
+STATEMENTS = ("weight", "bias", "state", "share", "scan", "metric", "gradcheck")  # keywords before a name
+RESERVED = ("if", "then", "else", "and", "or", "not", "true", "false", "in", "return")
+REDUCTIONS = ("sum", "mean", "prod", "max", "min")
+OPERATORS = {
+    "|>": "PIPE", ":=": "DEFINE", "=>": "FAT_ARROW", "->": "ARROW", "==": "EQ", "!=": "NE", "<=": "LE", ">=": "GE",
+    "..": "DOTS", "//": "DOUBLE_SLASH", "=": "EQUALS", "~": "TILDE", "+": "PLUS", "-": "MINUS", "*": "STAR",
+    "/": "SLASH", "%": "PERCENT", "@": "AT", "^": "CARET", "<": "LT", ">": "GT", ",": "COMMA", ":": "COLON",
+    ".": "DOT", "(": "LPAR", ")": "RPAR", "[": "LSQB", "]": "RSQB", "{": "LBRACE", "}": "RBRACE",
+}  # fmt: skip
+OPENING = {"LPAR": "RPAR", "LSQB": "RSQB", "LBRACE": "RBRACE"}
+CLOSING = frozenset(OPENING.values())
+
+# After one of these a line may end without ending the statement.
+CONTINUES = frozenset((
+    "PLUS", "MINUS", "STAR", "SLASH", "DOUBLE_SLASH", "PERCENT", "AT", "CARET", "EQ", "NE", "LT", "LE", "GT", "GE",
+    "DOTS", "PIPE", "AND", "OR", "NOT", "COMMA", "EQUALS", "DEFINE", "TILDE", "ARROW", "FAT_ARROW",
+))  # fmt: skip
+ENDS_OPERAND = frozenset(("NAME", "INT", "FLOAT", "STRING", "TRUE", "FALSE", "RPAR", "RSQB"))
+BEGINS_OPERAND = frozenset(
+    ("NAME", "INT", "FLOAT", "STRING", "TRUE", "FALSE", "LPAR", "LSQB", "MINUS", "NOT", "IF")
+)  # fmt: skip
+
+_TOKEN = re.compile(
+    r"""(?P<SPACE>[ \t\r\f]+)
+      | (?P<NEWLINE>\n)
+      | (?P<COMMENT>\#[^\n]*)
+      | (?P<NAME>[^\W\d]\w*)
+      | (?P<NUMBER>[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)
+      | (?P<STRING>"(?:[^"\\\n]|\\[^\n])*")
+      | (?P<FOREIGN>\*\*=?|&&|\|\||[-+*/%@^]=|\+\+|===|<-|<>)
+      | (?P<OPERATOR>\|>|:=|=>|->|==|!=|<=|>=|\.\.|//|[-+*/%@^<>=~.,:()\[\]{}])
+      | (?P<UNKNOWN>.)""",
+    re.VERBOSE,
+)
+
+_ADVICE = {
+    "**": "a power is written `^`", "**=": "write `x = x ^ y`", "&&": "write `and`", "||": "write `or`", "!": "write `not`",
+    "++": "write `x = x + 1`", "===": "write `==`", "<-": "write `=`", "<>": "write `!=`", "&": "write `and`",
+    "|": "a pipe is written `|>`, the logical operator `or`", ";": "a statement ends where its line ends",
+    "'": 'strings stand between `"`', "−": "write `-`", "–": "write `-`", "×": "write `*`", "·": "write `*`", "÷": "write `/`",
+    "≤": "write `<=`", "≥": "write `>=`", "≠": "write `!=`", "→": "write `->`", "≔": "write `:=`", "∼": "write `~`",
+    "“": 'strings stand between `"`', "”": 'strings stand between `"`', "²": "write `^2`", "³": "write `^3`",
+    "?": "a choice is written `if c then a else b`", "\\": "a line goes on inside `( )` or after an operator",
+    "√": "write `sqrt(x)`", "∑": "write `sum[i](x[i])`", "Σ": "write `sum[i](x[i])`", "∞": "there is no infinite literal",
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Token:
+    """`type` is the grammar's terminal, `text` what was written (of a name: in Unicode's compatible form)."""
+
+    type: str
+    text: str
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Lexed:
+    definitions: tuple[list[Token], ...]  # the sound ones; each ends at its last token
+    comments: tuple[ast.Comment, ...]
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def tokenize(source: Source) -> Lexed:
+    """Cut a source into the tokens of its definitions; a definition with a lexical error is left out."""
+    tokens, comments, errors = scan(source)
+    if len(tokens) > MAX_TOKENS:
+        span = tokens[MAX_TOKENS].span
+        too_large = Diagnostic(
+            "E0111", f"the source has more than {MAX_TOKENS:,} words and signs", (Label(span, "this is one more"),),
+            ("split it over several files and `import` them; data belongs into a data file",),
+        )  # fmt: skip
+        return Lexed((), tuple(comments), (too_large,))
+    arrangement = _Arrangement(tokens, bad=[e.span.start for e in errors if e.span])
+    arrangement.run()
+    found = sorted(errors + arrangement.errors, key=lambda d: d.span.start if d.span else 0)
+    return Lexed(tuple(arrangement.definitions), tuple(comments), tuple(found))
+
+
+# --- cutting ---------------------------------------------------------------------------------------------------------
+
+
+def scan(source: Source) -> tuple[list[Token], list[ast.Comment], list[Diagnostic]]:
+    """All tokens with every newline; words are NAME or a reserved word. A sign outside the language is an error."""
+    text = source.text
+    tokens: list[Token] = []
+    comments: list[ast.Comment] = []
+    errors: list[Diagnostic] = []
+    add = tokens.append
+    skip_to = 0
+    for match in _TOKEN.finditer(text):
+        kind, start, end = match.lastgroup, match.start(), match.end()
+        if kind == "SPACE" or start < skip_to:
+            continue
+        if len(tokens) > MAX_TOKENS:
+            break
+        word, span = match.group(), Span(source, start, end)
+        match kind:
+            case "NAME":
+                if not word.isascii():
+                    if not word.isidentifier():
+                        errors.append(_bad_name(span))
+                    word = unicodedata.normalize("NFKC", word)
+                add(Token(word.upper() if word in RESERVED else "NAME", word, span))
+            case "OPERATOR":
+                add(Token(OPERATORS[word], word, span))
+            case "NEWLINE":
+                if tokens and tokens[-1].type != "NEWLINE":
+                    add(Token("NEWLINE", word, span))
+            case "NUMBER":
+                bad = _NUMBER_TAIL.match(text, end)
+                if bad:
+                    skip_to = bad.end()
+                    span = Span(source, start, bad.end())
+                    errors.append(_bad_number(span))
+                elif problem := _unfit_number(word):
+                    errors.append(Diagnostic("E0105", problem, (Label(span),)))
+                    word = "0"
+                add(Token("INT" if word.isdigit() else "FLOAT", word, span))
+            case "STRING":
+                add(Token("STRING", word, span))
+                if "\\" in word:
+                    errors.extend(_bad_escapes(span))
+            case "COMMENT":
+                comments.append(ast.Comment(word.rstrip(), span=Span(source, start, start + len(word.rstrip()))))
+            case _ if word == '"':
+                end = text.find("\n", start)
+                skip_to = len(text) if end < 0 else end
+                span = Span(source, start, start + len(text[start:skip_to].rstrip()))
+                help = 'a `"` inside a string is written `\\"`' if text[start:skip_to].endswith('\\"') else ""
+                errors.append(_error("E0104", "the string is not closed before its line ends", span, "begins here", help))
+                add(Token("STRING", '""', span))
+            case _ if word == "\ufeff" and start == 0:
+                pass  # a byte order mark
+            case _:
+                errors.append(_bad_sign(span))
+                add(Token("UNKNOWN", word, span))
+    return tokens, comments, errors
+
+
+_NUMBER_TAIL = re.compile(r"(?!\.\.)(?:[\w.]*\w|\.)")
+
+
+def _error(code: str, message: str, span: Span, label: str = "", help: str = "") -> Diagnostic:
+    return Diagnostic(code, message, (Label(span, label),), (help,) if help else ())
+
+
+def _bad_name(span: Span) -> Diagnostic:
+    at = next(i for i in range(1, len(span.text) + 1) if not span.text[:i].isidentifier())
+    where = Span(span.source, span.start + at - 1, span.start + at)
+    return _error("E0102", f"`{where.text}` cannot be part of a name", where, "", _ADVICE.get(where.text, ""))
+
+
+def _bad_sign(span: Span) -> Diagnostic:
+    sign = span.text
+    if not sign.isprintable() or sign.isspace():
+        sign = unicodedata.name(sign, f"U+{ord(sign):04X}").lower()
+        return _error("E0102", f"the character `{sign}` is not part of the language", span)
+    return _error("E0102", f"`{sign}` is not part of the language", span, "", _ADVICE.get(sign, ""))
+
+
+def _bad_number(span: Span) -> Diagnostic:
+    text = span.text
+    help = ""
+    if text.endswith(".") and text[:-1].isdigit():
+        help = f"write `{text}0`, or `{text[:-1]}` for an integer"
+    elif "_" in text and text.replace("_", "").isdigit():
+        help = f"write `{text.replace('_', '')}`"
+    elif text[0].isdigit() and text.lstrip("0123456789").isidentifier():
+        digits = len(text) - len(text.lstrip("0123456789"))
+        help = f"a name cannot begin with a digit; a product is written `{text[:digits]}*{text[digits:]}`"
+    return _error("E0105", f"`{text}` is not a number", span, "", help)
+
+
+def _unfit_number(text: str) -> str:
+    if text.isdigit():
+        return "the integer does not fit into 64 bits" if len(text) > 20 or int(text) >= 1 << 64 else ""
+    return "the number is larger than any f64" if float(text) == float("inf") else ""
+
+
+def _bad_escapes(span: Span) -> Iterator[Diagnostic]:
+    for match in re.finditer(r'\\([^nt"\\])', re.sub(r"\\\\", "\0\0", span.text)):
+        where = Span(span.source, span.start + match.start(), span.start + match.end())
+        yield _error("E0104", f"`{where.text}` stands for nothing in a string", where, "",
+                     r'the escapes are `\n`, `\t`, `\"` and `\\`; a folder separator is best written `/`')  # fmt: skip
+
+
+# --- arranging -------------------------------------------------------------------------------------------------------
+
+
+class _Arrangement:
+    """The state of one pass over the tokens: the open brackets, the definition at hand, what was found."""
+
+    def __init__(self, tokens: list[Token], bad: list[int]):
+        self.tokens = tokens
+        self.bad = bad  # offsets of lexical errors, ascending
+        self.definitions: list[list[Token]] = []
+        self.errors: list[Diagnostic] = []
+        self.chunk: list[Token] = []
+        self.open: list[tuple[Token, int, int]] = []  # opening bracket, its place in the chunk, its line's indentation
+        self.sound = True  # no bracket error in this chunk
+        self.suspect: tuple[Token, Token] | None = None  # a { } pair whose lines are indented differently
+        self.closed_at = -1  # where the `[` of the last `]` stands in the chunk
+        self.indentation = 0  # of the line at hand
+        self.first = True  # the token at hand is the first of its line
+
+    def run(self) -> None:
+        end = Token("NEWLINE", "", self.tokens[-1].span) if self.tokens else None
+        self.first = True
+        for i, token in enumerate(self.tokens):
+            after = self.tokens[i + 1] if i + 1 < len(self.tokens) else end
+            assert after is not None
+            if token.type == "NEWLINE":
+                self.first = True
+                self.newline(token, after)
+                continue
+            if self.first:
+                self.indentation = token.span.position[1] - 1
+            if self.first and self.begins_definition(token, after):
+                self.finish()
+                token.type = token.text.upper()
+            elif token.type == "NAME":
+                self.keyword(token, after)
+            if token.type in OPENING:
+                if not self.opens(token):
+                    self.errors, self.definitions = self.errors[-1:], []
+                    return
+            elif token.type in CLOSING:
+                self.closes(token)
+            self.chunk.append(token)
+            self.first = False
+        self.finish()
+
+    def begins_definition(self, token: Token, after: Token) -> bool:
+        """At the top any of the words does; inside brackets (one is not closed, then) only where no doubt is left."""
+        if token.text not in DEFINITIONS or token.type != "NAME":
+            return False
+        if not self.open and not (self.chunk and self.chunk[-1].type in CONTINUES):
+            return True
+        fits = "STRING" if token.text in ("import", "from", "test") else "NAME"
+        return after.type == fits and self.indentation <= self.chunk[0].span.position[1] - 1
+
+    def newline(self, token: Token, after: Token) -> None:
+        """Keep the newline only where it ends a statement."""
+        if not self.chunk or self.chunk[-1].type in CONTINUES or self.chunk[-1].type == "LBRACE":
+            return
+        if self.open and self.open[-1][0].type != "LBRACE":
+            return
+        if after.type not in ("PIPE", "RBRACE"):
+            self.chunk.append(token)
+
+    def keyword(self, token: Token, after: Token) -> None:
+        """Make a NAME the keyword that it is at this place, and only there."""
+        word, previous = token.text, self.chunk[-1].type if self.chunk else "NEWLINE"
+        if previous in ("NEWLINE", "LBRACE"):
+            follows = after.type
+            named = follows == "NAME" or after.text in RESERVED
+            if (
+                (word in STATEMENTS and named)
+                or (word == "when" and follows == "NAME")
+                or (word == "stop" and after.text == "when")
+                or (word == "update" and follows == "LBRACE")
+                or (word == "reject" and follows == "STRING")
+                or (word == "repeat" and follows in BEGINS_OPERAND and follows != "LSQB")
+                or (word in ("case", "expect") and follows in BEGINS_OPERAND)
+                or (word in DEFINITIONS and follows == ("STRING" if word in ("import", "from", "test") else "NAME"))
+            ):
+                token.type = word.upper()
+        elif (
+            (previous == "WHEN" and word == "training")
+            or (previous == "STOP" and word == "when")
+            or (previous == "STRING" and word == "import")
+            or (word in ("until", "within") and previous in ENDS_OPERAND)
+        ):
+            token.type = word.upper()
+
+    def opens(self, token: Token) -> bool:
+        if token.type == "LPAR" and self.closed_at > 0 and self.chunk[-1].type == "RSQB":
+            word = self.chunk[self.closed_at - 1]
+            attribute = self.closed_at > 1 and self.chunk[self.closed_at - 2].type == "DOT"
+            if word.type == "NAME" and word.text in REDUCTIONS and not attribute:
+                word.type = "REDUCTION"  # sum[i](...), as opposed to sum(...) and to an array called `sum`
+        self.open.append((token, len(self.chunk), self.indentation))
+        if len(self.open) > MAX_DEPTH:
+            self.errors.append(_error("E0110", f"brackets are nested more than {MAX_DEPTH} deep", token.span, "",
+                                      "name the inner parts"))  # fmt: skip
+            return False
+        return True
+
+    def closes(self, token: Token) -> None:
+        if not any(OPENING[t.type] == token.type for t, *_ in self.open):
+            if self.sound:
+                self.errors.append(_error("E0103", f"`{token.text}` was never opened", token.span))
+            self.sound = False
+            return
+        while OPENING[self.open[-1][0].type] != token.type:
+            self.never_closed(self.open.pop()[0], token)
+        opening, place, indentation = self.open.pop()
+        self.closed_at = place if token.type == "RSQB" else -1
+        if token.type == "RBRACE" and self.suspect is None and self.first and self.indentation != indentation:
+            self.suspect = opening, token
+
+    def never_closed(self, opening: Token, noticed: Token | None) -> None:
+        if self.sound:
+            labels = [Label(opening.span, "opened here")]
+            help: tuple[str, ...] = ()
+            if noticed is not None:
+                labels.append(Label(noticed.span, f"`{noticed.text}` comes first"))
+            if self.suspect and self.suspect[0].span.start > opening.span.start and opening.type == "LBRACE":
+                inner, closing = self.suspect
+                line = inner.span.position[0]
+                labels.append(Label(closing.span, f"closes the `{{` of line {line}, but is indented differently"))
+                labels.append(Label(inner.span, "perhaps this one is meant"))
+            self.errors.append(
+                Diagnostic("E0103", f"`{opening.text}` is never closed", tuple(labels), help)
+            )
+        self.sound = False
+
+    def finish(self) -> None:
+        """The chunk at hand is over: keep it if its brackets are whole and nothing in it was misspelt."""
+        while self.chunk and self.chunk[-1].type == "NEWLINE":
+            self.chunk.pop()
+        if self.open:
+            self.never_closed(self.open[-1][0], None)
+        if self.chunk and self.sound:
+            start, end = self.chunk[0].span.start, self.chunk[-1].span.end
+            if not any(start <= at < end for at in self.bad):
+                self.definitions.append(self.chunk)
+        self.chunk, self.open, self.sound, self.suspect, self.closed_at = [], [], True, None, -1
+
