@@ -1,0 +1,211 @@
+"""One entry point, ready to be called: arrays in, fresh arrays out, in microseconds.
+
+In: a compiled entry (`signature`, `run`) and the variables it reads and writes. What does not change between calls is
+prepared once: the slots of the variables, and per combination of sizes the output shapes, the scratch size and the
+guards. A call then fills in the pointers of its arguments and outputs.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from ctypes import Array as CArray
+from ctypes import c_int64, c_void_p
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..compiler.program import Manifest, Signature
+from ..compiler.types import Dim, substitute
+from ..dsl.diagnostics import ArgumentError, ArgumentTypeError, NncError, error
+from .arrays import NUMPY, Array, Wanted, address_of, aligned_bytes, argument_error, bind, check_nbytes, wanted
+
+_REMEMBERED = 64  # combinations of sizes kept per entry
+
+
+class Native(Protocol):
+    """A compiled entry point, as the compiler hands it over. `epoch` runs it as the step of the native epoch loop."""
+
+    @property
+    def signature(self) -> Signature: ...
+    def run(self, sizes: Any, slots: Any, arena: int, pool: int | None) -> int: ...
+    def epoch(self, job: Any) -> int: ...
+
+
+class Session(Protocol):
+    """One compiled program; entries are compiled when they are first asked for."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+    def entry(self, name: str) -> Native: ...
+    def pool(self, threads: int) -> Any: ...
+
+
+class UnknownNameError(ArgumentError, KeyError):
+    """No parameter, input, entry or metric of that name (E0608)."""
+
+
+def unknown(what: str, name: object, known: Sequence[str]) -> NncError:
+    close = get_close_matches(str(name), known, n=1)
+    if close:
+        help = f"did you mean `{close[0]}`?"
+    else:
+        help = "there is " + (", ".join(f"`{k}`" for k in known[:12]) + (", ..." if len(known) > 12 else "") or "none")
+    return argument_error("E0608", f"no {what} is named `{name}`", help, kind=UnknownNameError)
+
+
+class Workspace:
+    """What the calls of one model share: scratch memory, threads, and the lock that keeps calls apart.
+
+    A child made by fork inherits neither the worker threads nor a usable lock: it gets its own at its first call."""
+
+    def __init__(self, make_pool: Callable[[], Any]):
+        self._make_pool = make_pool
+        self._fresh()
+
+    def _fresh(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._pool: Any = None
+        self._arena = aligned_bytes(0, "scratch memory")
+
+    @property
+    def lock(self) -> threading.RLock:
+        if self._pid != os.getpid():
+            self._fresh()
+        return self._lock
+
+    def arena(self, nbytes: int) -> int:
+        """The address of at least `nbytes` bytes of scratch; grows, never shrinks. Called with the lock held."""
+        if nbytes > self._arena.nbytes:
+            self._arena = aligned_bytes(0, "scratch memory")  # the old one goes first
+            self._arena = aligned_bytes(nbytes, "scratch memory")
+        return address_of(self._arena)
+
+    @property
+    def pool(self) -> Any:
+        if self._pool is None:
+            self._pool = self._make_pool()
+        return self._pool
+
+
+@dataclass(frozen=True, slots=True)
+class _Sized:
+    sizes: CArray[c_int64]
+    outputs: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
+    arena: int
+
+
+class Call:
+    """An entry point bound to a model's variables and workspace."""
+
+    def __init__(self, native: Native, variables: Mapping[str, Array], workspace: Workspace):
+        self.native = native
+        self.signature = s = native.signature
+        self.wants: tuple[Wanted, ...] = tuple(map(wanted, s.inputs))
+        self.workspace = workspace
+        self._variables = [variables[path] for path in s.variables]  # keeps the memory behind the slots alive
+        self._first_output = len(s.inputs) + len(s.variables)
+        self._slots = (c_void_p * max(1, self._first_output + len(s.outputs)))()
+        for k, array in enumerate(self._variables, len(s.inputs)):
+            self._slots[k] = address_of(array)
+        self._sized: dict[tuple[int, ...], _Sized] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> list[Array]:
+        arrays, sizes = bind(self.signature.name, self.wants, self.arguments(args, kwargs))
+        return self.run(arrays, sizes)
+
+    def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sequence[Any]:
+        """Positional and keyword arguments in the order of the inputs (E0604)."""
+        inputs = self.signature.inputs
+        if not kwargs and len(args) == len(inputs):
+            return args
+        entry, names = self.signature.name, [p.name for p in inputs]
+        if len(args) > len(names):
+            raise argument_error("E0604", f"{entry} takes {_count(names)}, got {len(args)}", kind=ArgumentTypeError)
+        values = dict(zip(names, args, strict=False))
+        for name, value in kwargs.items():
+            if name not in names:
+                raise unknown(f"input of {entry}", name, names)
+            if name in values:
+                raise argument_error("E0604", f"{entry} got `{name}` twice", kind=ArgumentTypeError)
+            values[name] = value
+        for port in inputs:
+            if port.name not in values and port.default is not None:
+                values[port.name] = np.asarray(port.default, NUMPY[port.dtype])
+        if missing := [f"`{n}`" for n in names if n not in values]:
+            raise argument_error("E0604", f"{entry} takes {_count(names)}; {', '.join(missing)} is missing",
+                                 kind=ArgumentTypeError)
+        return [values[n] for n in names]
+
+    def sized(self, sizes: Mapping[str, int]) -> _Sized:
+        """What depends on the sizes alone; guards are checked here (E0606), so once per combination."""
+        s = self.signature
+        try:
+            key = tuple([sizes[name] for name in s.sizes])
+        except KeyError as e:
+            raise argument_error("E0601", f"no input of {s.name} says what size {e.args[0]} is") from None
+        known = self._sized.get(key)
+        if known is not None:
+            return known
+        for guard in s.guards:
+            left, right = _value(guard.left, sizes), _value(guard.right, sizes)
+            if left != right:
+                raise argument_error("E0606", f"{guard.message}: {guard.left} is {left}, {guard.right} is {right}")
+        outputs = []
+        for port in s.outputs:
+            shape = tuple(_value(d, sizes) for d in port.shape)
+            if min(shape, default=0) < 0:
+                raise argument_error("E0606", f"`{port.name}` of {s.name} would have the shape {list(shape)}")
+            check_nbytes(shape, NUMPY[port.dtype], f"`{port.name}` of {s.name}")
+            outputs.append((shape, NUMPY[port.dtype]))
+        result = _Sized((c_int64 * max(1, len(key)))(*key), tuple(outputs), _value(s.arena, sizes))
+        if len(self._sized) >= _REMEMBERED:
+            self._sized.clear()
+        self._sized[key] = result
+        return result
+
+    def run(self, arrays: Sequence[Array], sizes: Mapping[str, int]) -> list[Array]:
+        """Call with arrays that `bind` made; the outputs are new and the caller's own."""
+        sized = self.sized(sizes)
+        outputs = [np.empty(shape, dtype) for shape, dtype in sized.outputs]
+        slots = self._slots
+        workspace = self.workspace
+        with workspace.lock:
+            for k, a in enumerate(arrays):
+                slots[k] = address_of(a)
+            for k, a in enumerate(outputs, self._first_output):
+                slots[k] = address_of(a)
+            status = self.native.run(sized.sizes, slots, workspace.arena(sized.arena), workspace.pool)
+        if status:
+            self.failed(status)
+        return outputs
+
+    def slots_copy(self) -> Any:
+        """Slots of one's own with the variables filled in, for a job that runs this entry many times."""
+        return type(self._slots).from_buffer_copy(self._slots)
+
+    def failed(self, status: int) -> None:
+        """Raise for a status that is not 0 (E0607)."""
+        checks = self.signature.checks
+        message = checks[status - 1] if 0 < status <= len(checks) else f"check {status} failed"
+        raise argument_error("E0607", f"{message}, in {self.signature.name}")
+
+
+def _value(dim: Dim, sizes: Mapping[str, int]) -> int:
+    try:
+        value = substitute(dim, sizes)
+    except ZeroDivisionError:
+        raise argument_error("E0606", f"the size {dim} divides by zero") from None
+    if not isinstance(value, int):
+        raise error("E0601", f"the size {dim} is not determined by the inputs", kind=ArgumentError)
+    return value
+
+
+def _count(names: Sequence[str]) -> str:
+    if not names:
+        return "no inputs"
+    return f"{len(names)} input{'s' if len(names) > 1 else ''} ({', '.join(names)})"

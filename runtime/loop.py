@@ -1,0 +1,332 @@
+"""Training: epochs over a data set, with validation, stopping, progress, and nothing lost when it goes wrong.
+
+In: a model and arrays (or the data of the train block). Out: a `History`. Each epoch is one native loop that returns
+here a few times a second. Where a fit stands is a `Progress`, updated only between native calls; together with the
+variables it is all that is needed to go on bit for bit, so Ctrl-C, a checkpoint in the middle of an epoch and a resume
+are the same thing.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import nan
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..compiler.program import TrainSpec
+from ..dsl.diagnostics import ArgumentTypeError
+from .arrays import argument_error, bind
+from .order import permutation
+from .rescue import Rescue
+from .sweep import Sweep
+
+if TYPE_CHECKING:
+    from .model import Model
+
+_CHUNK_SECONDS = 0.15  # how long native code runs before Python is asked again
+
+
+class History(list[dict[str, Any]]):
+    """One row per epoch: `epoch` (from 1), the metrics, `val_` metrics, `seconds`. `stopped` says why it ended early."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]] = (), stopped: str = ""):
+        super().__init__(map(dict, rows))
+        self.stopped = stopped
+
+    def column(self, name: str) -> list[Any]:
+        """One metric over the epochs."""
+        return [row[name] for row in self]
+
+    def table(self) -> str:
+        """The rows as aligned text."""
+        if not self:
+            return ""
+        names = list(self[0])
+        cells = [names, *([_cell(row.get(n)) for n in names] for row in self)]
+        widths = [max(len(row[k]) for row in cells) for k in range(len(names))]
+        return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a fit stands: enough, with the variables, to go on bit for bit."""
+
+    epoch: int  # completed since the model was made
+    last: int  # the epoch after which the fit ends
+    batch: int | None
+    shuffle: bool
+    seed: int
+    position: int = 0  # examples of the current epoch that are done
+    examples: int = 0  # in an epoch
+    totals: list[float] = field(default_factory=list)  # of the current epoch so far
+    seconds: float = 0.0  # of the current epoch so far
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: float | None = None  # of what patience watches
+    stale: int = 0  # epochs since it was reached
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a progress display is told a few times a second."""
+
+    epoch: int  # from 1
+    last: int
+    position: int
+    examples: int
+    metrics: Mapping[str, float | int]  # of the current epoch so far
+    rate: float  # examples per second
+
+
+def fit(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, validation: Any, epochs: int | None,
+        batch: int | None, shuffle: bool | None, callbacks: Sequence[Any], resume: bool) -> History:
+    """Train for `epochs` more epochs, or with `resume` finish the fit that was interrupted.
+
+    A callback is called as `callback(history, model)` after each epoch, or is an object with any of the methods
+    `on_epoch(history, model)` and `on_progress(report)`. One that returns True ends training after that epoch.
+    `validation` is a tuple of arrays like the inputs, a mapping by name, a share of the examples, or None.
+
+    Raises NonFiniteError (the model is then as it was before the bad step) and KeyboardInterrupt on Ctrl-C (then
+    `fit(..., resume=True)` goes on).
+    """
+    spec = model.train_spec
+    call = model.entry("train")
+    epochs = _positive("epochs", epochs, spec.epochs)
+    assert epochs is not None
+    batch = _positive("batch", batch, spec.batch)
+    arrays, valid_arrays = _data(model, args, kwargs, validation)
+    bound, sizes = bind("fit", call.wants, arrays)
+    progress = model.progress
+    if resume and progress is not None:
+        batch = progress.batch
+    sweep = Sweep(call, bound, sizes, spec.batch_size, batch, spec.metrics)
+    if not sweep.examples:
+        raise argument_error("E0613", "there are no examples to train on")
+    if not (resume and progress is not None):
+        done = model.epochs_done
+        progress = Progress(done, done + epochs, batch, spec.shuffle if shuffle is None else bool(shuffle), model.seed,
+                            examples=sweep.examples, totals=[0.0] * len(spec.metrics))
+        model.fit_normalization(dict(zip(spec.inputs, bound, strict=True)))
+    elif progress.examples != sweep.examples:
+        raise argument_error("E0613", f"the interrupted fit had {progress.examples} examples, got {sweep.examples}")
+    valid = _validation_sweep(model, valid_arrays, batch) if valid_arrays is not None else None
+    history = History(progress.history)
+    model.progress = progress
+    model.set_training(steps=progress.last * sweep.steps)
+    rescue = Rescue(model, sweep)
+    with _Interrupt() as interrupted:
+        while progress.epoch < progress.last and not history.stopped:
+            metrics = _epoch(model, sweep, progress, rescue, callbacks, interrupted)
+            row = {"epoch": progress.epoch + 1, **_shown(metrics, spec)}
+            if valid is not None:
+                row |= {f"val_{k}": v for k, v in _shown(_sweep_all(valid), spec).items()}
+            row["seconds"] = round(progress.seconds, 6)
+            _finish_epoch(progress, row, sweep)
+            model.epochs_done = progress.epoch
+            model.set_training(epoch=progress.epoch)
+            history.append(row)
+            history.stopped = _reason(spec, metrics, row, progress)
+            if any([_told(c, "on_epoch", history, model) for c in callbacks]) and not history.stopped:
+                history.stopped = "callback"
+            interrupted.check()
+        rescue.finish(progress)
+    return history
+
+
+def _epoch(model: Model, sweep: Sweep, progress: Progress, rescue: Rescue, callbacks: Sequence[Any],
+           interrupted: _Interrupt) -> dict[str, float | int]:
+    """Run what is left of the current epoch; the metrics of all of it."""
+    model.set_training(epoch=progress.epoch)
+    order = permutation(sweep.examples, progress.seed, progress.epoch) if progress.shuffle and sweep.symbol else None
+    sweep.totals[:] = progress.totals
+    watched = any(hasattr(c, "on_progress") for c in callbacks)
+    chunk = sweep.batch * 8 if watched else sweep.batch * 64
+    while progress.position < sweep.examples:
+        rescue.remember(progress)
+        stop = min(progress.position + chunk, sweep.examples)
+        start = perf_counter()
+        _, bad = sweep.run(progress.position, stop, order)
+        seconds = perf_counter() - start
+        if bad is not None:
+            rescue.explain(progress, progress.position // sweep.batch + bad)
+        rate = (stop - progress.position) / max(seconds, 1e-9)
+        progress.position, progress.totals = stop, sweep.totals.tolist()
+        progress.seconds += seconds
+        wanted = rate * _CHUNK_SECONDS / sweep.batch
+        chunk = sweep.batch * int(max(1, min(wanted, 4 * chunk / sweep.batch)))
+        if watched:
+            report = Report(progress.epoch + 1, progress.last, stop, sweep.examples,
+                            _shown(sweep.results(progress.position), model.train_spec), rate)
+            for c in callbacks:
+                _told(c, "on_progress", report)
+        interrupted.check()
+    return sweep.results()
+
+
+def _finish_epoch(progress: Progress, row: dict[str, Any], sweep: Sweep) -> None:
+    progress.history = [*progress.history, row]
+    progress.epoch += 1
+    progress.position = 0
+    progress.seconds = 0.0
+    progress.totals = [0.0] * len(sweep.metrics)
+
+
+def _told(callback: Any, method: str, *args: Any) -> bool:
+    """Tell a callback; a plain function hears of epochs only."""
+    told: Callable[..., Any] | None = getattr(callback, method, None)
+    if told is None and method == "on_epoch" and callable(callback):
+        told = callback
+    return told(*args) is True if told is not None else False
+
+
+def _shown(metrics: Mapping[str, float | int], spec: TrainSpec) -> dict[str, float | int]:
+    hidden = {m.name for m in spec.metrics if m.hidden}
+    return {k: v for k, v in metrics.items() if k not in hidden}
+
+
+def _reason(spec: TrainSpec, metrics: Mapping[str, float | int], row: Mapping[str, Any], progress: Progress) -> str:
+    """Why training ends after this epoch, or nothing."""
+    if spec.stop is not None and evaluate_condition(spec.stop, metrics):
+        return "stop when"
+    watched = row.get("val_loss", row.get("loss"))
+    if spec.patience is not None and watched is not None:
+        if progress.best is None or watched < progress.best:
+            progress.best, progress.stale = watched, 0
+        else:
+            progress.stale += 1
+        if progress.stale >= spec.patience:
+            return "patience"
+    return ""
+
+
+_OPERATORS: Mapping[str, Callable[..., Any]] = {
+    "<": lambda a, b: a < b, "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, ">=": lambda a, b: a >= b,
+    "==": lambda a, b: a == b, "!=": lambda a, b: a != b, "and": lambda a, b: bool(a and b),
+    "or": lambda a, b: bool(a or b), "not": lambda a: not a, "+": lambda a, b: a + b, "*": lambda a, b: a * b,
+    "-": lambda a, b=None: -a if b is None else a - b, "/": lambda a, b: a / b if b else nan,
+}  # fmt: skip
+
+
+def evaluate_condition(expression: Any, metrics: Mapping[str, float | int]) -> Any:
+    """The value of a `stop when` expression, `["<=", ["metric", "errors"], ["const", 0]]`, over an epoch's metrics."""
+    match expression:
+        case ["metric", name] | ("metric", name):
+            return metrics[name]
+        case ["const", value] | ("const", value):
+            return value
+        case [operator, *operands] | (operator, *operands):
+            return _OPERATORS[operator](*(evaluate_condition(o, metrics) for o in operands))
+    raise AssertionError(f"not a condition: {expression!r}")
+
+
+def evaluate(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, batch: int | None
+             ) -> dict[str, float | int]:
+    """{metric: value} over the whole set, in inference mode."""
+    spec = model.train_spec
+    batch = _positive("batch", batch, spec.batch)
+    if args or kwargs:
+        arrays: Sequence[Any] = model.entry("evaluate").arguments(args, kwargs)
+    else:
+        arrays = model.load_dataset().for_evaluation(spec.inputs, model.entry("evaluate").wants)
+    return _shown(_sweep_all(_validation_sweep(model, arrays, batch)), spec)
+
+
+def _validation_sweep(model: Model, arrays: Sequence[Any], batch: int | None) -> Sweep:
+    spec, call = model.train_spec, model.entry("evaluate")
+    bound, sizes = bind("evaluate", call.wants, arrays)
+    sweep = Sweep(call, bound, sizes, spec.batch_size, batch, spec.metrics)
+    if not sweep.examples:
+        raise argument_error("E0613", "there are no examples to evaluate")
+    return sweep
+
+
+def _sweep_all(sweep: Sweep) -> dict[str, float | int]:
+    sweep.totals[:] = 0
+    position = 0
+    while position < sweep.examples:  # a metric that is not finite ends the native loop, but evaluation goes on
+        steps, bad = sweep.run(position, sweep.examples, None)
+        position = min(sweep.examples, position + steps * sweep.batch)
+        if bad is None or not steps:
+            break
+    return sweep.results()
+
+
+def _data(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], validation: Any
+          ) -> tuple[Sequence[Any], Sequence[Any] | None]:
+    """The arrays to train on and to validate with, each in the order of the train block's inputs."""
+    from .data import split_arrays
+
+    spec, call = model.train_spec, model.entry("train")
+    if args or kwargs:
+        train: Sequence[Any] = call.arguments(args, kwargs)
+        valid: Sequence[Any] | None = None
+        if validation is None and spec.validation:
+            validation = spec.validation
+    else:
+        dataset = model.load_dataset()
+        train = dataset.for_training(spec.inputs, call.wants)
+        valid = dataset.for_validation(spec.inputs, call.wants)
+        if validation is None:
+            return train, valid
+    match validation:
+        case None:
+            return train, None
+        case float() | int() if not isinstance(validation, bool) and 0 < validation < 1:
+            return split_arrays(call, train, spec.batch_size, float(validation), model.seed)
+        case tuple() | list() if len(validation) == len(call.wants):
+            return train, validation
+        case Mapping():
+            return train, call.arguments((), validation)
+    names = ", ".join(p.name for p in call.signature.inputs)
+    raise argument_error("E0604", f"validation must be ({names}), a mapping by name, or a share between 0 and 1",
+                         kind=ArgumentTypeError)
+
+
+def _positive(name: str, value: int | None, default: int | None) -> int | None:
+    value = default if value is None else value
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise argument_error("E0602", f"{name} must be an int, got {type(value).__name__}", kind=ArgumentTypeError)
+    if value < 1:
+        raise argument_error("E0603", f"{name} must be at least 1, got {value}")
+    return int(value)
+
+
+class _Interrupt:
+    """While it is open Ctrl-C only raises a flag, which `check` turns into KeyboardInterrupt where nothing is half
+    done. Other threads than the main one cannot catch signals; there it does nothing."""
+
+    def __init__(self) -> None:
+        self._flag = False
+        self._previous: Any = None
+
+    def __enter__(self) -> _Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.getsignal(signal.SIGINT)
+            if callable(self._previous):
+                signal.signal(signal.SIGINT, self._raised)
+        return self
+
+    def _raised(self, number: int, frame: Any) -> None:
+        if self._flag:  # a second Ctrl-C does not wait
+            signal.signal(signal.SIGINT, self._previous)
+            raise KeyboardInterrupt
+        self._flag = True
+
+    def check(self) -> None:
+        if self._flag:
+            self._flag = False
+            raise KeyboardInterrupt
+
+    def __exit__(self, *exc: object) -> None:
+        if callable(self._previous):
+            signal.signal(signal.SIGINT, self._previous)

@@ -1,0 +1,303 @@
+"""A compiled model: its parameters and the functions that were compiled from it.
+
+In: a `Session` (manifest and entry points, compiled when first used). Out: NumPy arrays. The model owns one array per
+variable, 64-byte aligned and never moved, so that entry points keep pointers to them; what it hands out are copies.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from math import prod
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from ..compiler.program import Signature, TrainSpec, Variable
+from ..compiler.types import TensorType
+from ..dsl.diagnostics import ArgumentTypeError, NncError
+from .arrays import NUMPY, Array, Wanted, aligned, argument_error, bind, check_bytes, nbytes
+from .calls import Call, Session, Workspace, unknown
+
+if TYPE_CHECKING:
+    from .data import Dataset
+    from .loop import History, Progress
+
+# the entries every model may have; all others are exports
+BUILT_IN = ("init", "predict", "train", "evaluate", "loss", "gradients", "taps")
+
+
+class Model:
+    """What `nnc.compile` returns. Safe to call from several threads (calls take turns) and after a fork."""
+
+    def __init__(self, session: Session, *, seed: int | None = None, threads: int | None = None,
+                 folder: str | PathLike[str] = ".", dataset: Dataset | None = None):
+        """`folder` is what paths of the train block are relative to; `dataset` is its data where that is loaded
+        already. The seed defaults to the one of the train block, the threads to the processors this process may use."""
+        manifest = session.manifest
+        spec = manifest.train
+        self.session, self.manifest, self.folder = session, manifest, Path(folder)
+        self.seed = int(seed if seed is not None else spec.seed if spec else 0)
+        self.threads = _threads(threads)
+        self.progress: Progress | None = None  # where an interrupted `fit` stands
+        self.epochs_done = 0
+        self.dataset = dataset
+        self.workspace = Workspace(lambda: session.pool(self.threads))
+        self._calls: dict[str, Call] = {}
+        self._results: dict[str, Callable[[list[Array]], Any]] = {}
+        check_bytes(sum(nbytes(v.shape, NUMPY[v.dtype]) for v in manifest.variables), "the variables")
+        self.variables: dict[str, Array] = {
+            v.path: aligned(v.shape, NUMPY[v.dtype], f"`{v.path}`") for v in manifest.variables
+        }
+        self.reset()
+
+    def reset(self, seed: int | None = None) -> None:
+        """Back to the start: parameters drawn anew from the seed, nothing learned, nothing fitted."""
+        if seed is not None:
+            self.seed = int(seed)
+        for array in self.variables.values():
+            array[...] = 0
+        if "init" in self.manifest.entries:
+            self.entry("init")(self.seed)
+        for v in self.manifest.variables:
+            if v.role == "normalize":
+                self.variables[v.path][...] = 1 if v.path.endswith("/scale") else 0
+        spec = self.manifest.train
+        self.set_training(seed=self.seed, t=0, epoch=0, steps=max(1, spec.epochs) if spec else 0)
+        self.progress, self.epochs_done = None, 0
+
+    # --- calling ------------------------------------------------------------------------------------------------------
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's results in inference mode. NumPy in, NumPy out; several results are a named tuple."""
+        return self.call("predict", *args, **kwargs)
+
+    def loss(self, *args: Any, **kwargs: Any) -> float:
+        """The loss in training mode, as a Python float."""
+        return float(self.entry("loss")(*args, **kwargs)[0])
+
+    def gradients(self, *args: Any, wrt: str | Iterable[str] | None = None, **kwargs: Any) -> dict[str, Array]:
+        """The gradient of the loss by parameter path, or by the names in `wrt`: parameters and inputs."""
+        call = self.entry("gradients")
+        names = [p.name for p in call.signature.outputs]
+        wrt = [wrt] if isinstance(wrt, str) else list(wrt) if wrt is not None else None
+        for name in wrt or ():
+            if name not in names:
+                raise unknown("parameter or input with a gradient", name, names)
+        chosen = wrt if wrt is not None else [n for n in names if n in self.variables]
+        found = dict(zip(names, call(*args, **kwargs), strict=True))
+        return {n: found[n] for n in chosen}
+
+    def train_step(self, *args: Any, **kwargs: Any) -> Any:
+        """One step: parameters, state and optimiser state change; returns the loss (or, where learning says its own
+        update and has no loss, the metrics by name). A loss that is not finite is returned as it is."""
+        call = self.entry("train")
+        outputs = call(*args, **kwargs)
+        self.progress = None
+        names = [p.name for p in call.signature.outputs]
+        if names[:1] == ["loss"]:
+            return float(outputs[0])
+        hidden = {m.name for m in self.train_spec.metrics if m.hidden}
+        return {n: a.item() for n, a in zip(names, outputs, strict=True) if n not in hidden}
+
+    def taps(self, *args: Any, **kwargs: Any) -> dict[str, Array]:
+        """The values of labelled calls by their path, in inference mode."""
+        call = self.entry("taps")
+        return dict(zip([p.name for p in call.signature.outputs], call(*args, **kwargs), strict=True))
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Any entry point by name: an array, or a named tuple of arrays where there are several results."""
+        call = self.entry(name)
+        return self._results[name](call(*args, **kwargs))
+
+    def entry(self, name: str) -> Call:
+        """The entry point, compiled now if it was not yet."""
+        call = self._calls.get(name)
+        if call is None:
+            if name not in self.manifest.entries:
+                raise self._no_entry(name)
+            call = self._calls[name] = Call(self.session.entry(name), self.variables, self.workspace)
+            self._results[name] = _result(call.signature)
+        return call
+
+    def _no_entry(self, name: str) -> NncError:
+        if name in ("loss", "gradients", "train", "evaluate") and self.manifest.train is None:
+            what = f"{self.manifest.model or 'the program'} has no train block, so it has no `{name}`"
+            return argument_error("E0609", what)
+        if name in BUILT_IN:
+            return argument_error("E0609", f"{self.manifest.model or 'the program'} has no `{name}`")
+        return unknown("export", name, self.exports)
+
+    @property
+    def exports(self) -> list[str]:
+        """The names of the exports; each is also a method."""
+        return [e for e in self.manifest.entries if e not in BUILT_IN]
+
+    def __getattr__(self, name: str) -> Any:
+        manifest = self.__dict__.get("manifest")
+        if manifest is None or name.startswith("_") or name in BUILT_IN or name not in manifest.entries:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute or export {name!r}")
+        return lambda *args, **kwargs: self.call(name, *args, **kwargs)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self.exports})
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    @property
+    def train_spec(self) -> TrainSpec:
+        """The settings of the train block (E0609 where there is none)."""
+        if self.manifest.train is None:
+            raise self._no_entry("train")
+        return self.manifest.train
+
+    def fit(self, *args: Any, validation: Any = None, epochs: int | None = None, batch: int | None = None,
+            shuffle: bool | None = None, callbacks: Iterable[Callable[..., Any]] = (), resume: bool = False,
+            **kwargs: Any) -> History:
+        """Train on whole arrays, or without arrays on the data named in the train block. See `loop.fit`."""
+        from .loop import fit
+
+        return fit(self, args, kwargs, validation=validation, epochs=epochs, batch=batch, shuffle=shuffle,
+                   callbacks=tuple(callbacks), resume=resume)
+
+    def evaluate(self, *args: Any, batch: int | None = None, **kwargs: Any) -> dict[str, float | int]:
+        """{metric: value} over whole arrays, in inference mode; without arrays over the test set of the train block's
+        data (its validation set where there is no test set)."""
+        from .loop import evaluate
+
+        return evaluate(self, args, kwargs, batch=batch)
+
+    def load_dataset(self) -> Dataset:
+        """The data named in the train block, read when first used (E0612 where none is named)."""
+        if self.dataset is None:
+            from .data import load
+
+            spec = self.train_spec
+            if spec.data is None:
+                raise argument_error("E0612", f"the train block of {self.name} names no data and none was passed",
+                                     help="pass arrays, or write `data = ...` in the train block")
+            self.dataset = load(spec.data, self.folder, validation=spec.validation, seed=self.seed)
+        return self.dataset
+
+    def fit_normalization(self, columns: Mapping[str, Array]) -> None:
+        """Fit mean and scale of the inputs to the training columns, unless that was done before."""
+        from .normalize import fit
+
+        fit(self.manifest, self.variables, columns)
+
+    def set_training(self, **values: int) -> None:
+        """Set those of the counters `train/t`, `train/epoch`, `train/steps`, `train/seed` that the program reads."""
+        for name, value in values.items():
+            array = self.variables.get(f"train/{name}")
+            if array is not None:
+                array[...] = value
+
+    # --- variables ----------------------------------------------------------------------------------------------------
+
+    @property
+    def params(self) -> Variables:
+        """Weights and biases by path; assignment copies in and is checked."""
+        return Variables(self, ("weight", "bias"), "parameter")
+
+    @property
+    def state(self) -> Variables:
+        """What layers remember between steps, such as running means."""
+        return Variables(self, ("state",), "state")
+
+    @property
+    def slots(self) -> Variables:
+        """What the optimiser remembers, by `PARAMETER/NAME`."""
+        return Variables(self, ("slot",), "optimiser slot")
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Everything that was learned, in one safetensors file; written completely or not at all."""
+        from .checkpoint import save
+
+        save(self, path)
+
+    def load(self, path: str | PathLike[str]) -> None:
+        """Take over a checkpoint. Either all of it is taken or, with a `DataError`, nothing."""
+        from .checkpoint import load
+
+        load(self, path)
+
+    # --- about it -----------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self.manifest.model or "program"
+
+    def __repr__(self) -> str:
+        with_inputs = ""
+        if "predict" in self.manifest.entries:
+            ports = self.entry("predict").signature
+            with_inputs = (f"({', '.join(f'{p.name}: {p.type}' for p in ports.inputs)})"
+                           f" -> ({', '.join(f'{p.name}: {p.type}' for p in ports.outputs)})")
+        count = sum(prod(v.shape) for v in self.manifest.variables if v.role in ("weight", "bias"))
+        plural = "" if self.threads == 1 else "s"
+        return f"<{self.name}{with_inputs}, {count:,} parameters, {self.manifest.dtype}, {self.threads} thread{plural}>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise argument_error("E0610", "a compiled model cannot be pickled or copied",
+                             help="use `save` and `load` with a model compiled from the same source",
+                             kind=ArgumentTypeError)
+
+
+class Variables(MutableMapping[str, Array]):
+    """Some of a model's variables by path. Reading gives a read-only copy, writing checks shape and dtype."""
+
+    def __init__(self, model: Model, roles: tuple[str, ...], what: str):
+        self._model, self._what = model, what
+        self._of: Mapping[str, Variable] = {v.path: v for v in model.manifest.variables if v.role in roles}
+
+    def _find(self, path: str) -> Variable:
+        if path not in self._of:
+            raise unknown(self._what, path, list(self._of))
+        return self._of[path]
+
+    def __getitem__(self, path: str) -> Array:
+        self._find(path)
+        with self._model.workspace.lock:
+            array = self._model.variables[path].copy()
+        array.flags.writeable = False  # so that `params[p][0] = 1` says that it would have no effect
+        return array
+
+    def __setitem__(self, path: str, value: Any) -> None:
+        v = self._find(path)
+        want = Wanted(path, NUMPY[v.dtype], v.shape, TensorType(v.dtype, v.shape))
+        (array,), _ = bind(self._model.name, (want,), (value,))
+        with self._model.workspace.lock:
+            self._model.variables[path][...] = array
+
+    def __delitem__(self, path: str) -> NoReturn:
+        raise argument_error("E0608", f"the {self._what} `{path}` cannot be deleted", kind=ArgumentTypeError)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._of)
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def __repr__(self) -> str:
+        return "{" + ", ".join(f"{p!r}: {TensorType(v.dtype, v.shape)}" for p, v in self._of.items()) + "}"
+
+
+def _threads(threads: int | None) -> int:
+    if threads is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer):
+        raise argument_error("E0602", f"threads must be an int, got {type(threads).__name__}", kind=ArgumentTypeError)
+    if not 1 <= threads <= 1024:
+        raise argument_error("E0603", f"threads must be between 1 and 1024, got {threads}")
+    return int(threads)
+
+
+def _result(signature: Signature) -> Callable[[list[Array]], Any]:
+    """How outputs are handed over: scalars as NumPy scalars, several as a named tuple."""
+    if len(signature.outputs) == 1:
+        return lambda arrays: arrays[0] if arrays[0].ndim else arrays[0][()]
+    make = namedtuple(signature.name, [p.name for p in signature.outputs], rename=True)  # type: ignore[misc]
+    return lambda arrays: make(*(a if a.ndim else a[()] for a in arrays))

@@ -1,0 +1,58 @@
+"""Scaling of raw inputs, fitted on the training split: (x - mean) / scale.
+
+`standard`: mean and standard deviation of each feature; `standard_all`: of all features together; `minmax`: least
+value and range, so that results lie in [0, 1]. What "each feature" is follows from the shape of the variables: axes
+where they have size 1, or that they lack, are summed over. A feature that does not vary has scale 1. Sums are in
+float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+
+import numpy as np
+
+from ..compiler.program import Manifest
+from .arrays import Array
+
+_ROWS = 4096  # at a time, so that the float64 copies stay small
+
+
+def fit(manifest: Manifest, variables: MutableMapping[str, Array], columns: Mapping[str, Array]) -> None:
+    """Set `normalize/X/mean` and `normalize/X/scale` from column X, unless they are no longer 0 and 1."""
+    kind = manifest.train.normalize if manifest.train else None
+    if kind is None:
+        return
+    for name, column in columns.items():
+        mean, scale = variables.get(f"normalize/{name}/mean"), variables.get(f"normalize/{name}/scale")
+        if mean is None or scale is None or not len(column) or np.any(mean != 0) or np.any(scale != 1):
+            continue
+        center, width = (_minmax if kind == "minmax" else _standard)(column, mean.shape)
+        mean[...] = center
+        scale[...] = np.where(width > 0, width, 1.0).astype(scale.dtype)
+        scale[scale == 0] = 1  # a width that this dtype rounds to zero
+
+
+def _axes(column: Array, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of the column that a variable of this shape sums over; they include the examples."""
+    lacking = column.ndim - len(shape)
+    kept = {lacking + k for k, n in enumerate(shape) if n != 1 or column.shape[lacking + k] == 1}
+    return tuple(k for k in range(column.ndim) if k == 0 or k not in kept)
+
+
+def _blocks(column: Array) -> list[Array]:
+    return [column[k : k + _ROWS] for k in range(0, len(column), _ROWS)]
+
+
+def _standard(column: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    axes = _axes(column, shape)
+    count = np.prod([column.shape[k] for k in axes], dtype=np.float64)
+    mean = sum(b.sum(axes, dtype=np.float64, keepdims=True) for b in _blocks(column)) / count
+    squares = sum(np.square(b - mean).sum(axes, keepdims=True) for b in _blocks(column))
+    return mean.reshape(shape), np.sqrt(squares / count).reshape(shape)
+
+
+def _minmax(column: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    axes = _axes(column, shape)
+    low = column.min(axes, keepdims=True).astype(np.float64).reshape(shape)
+    return low, column.max(axes, keepdims=True).astype(np.float64).reshape(shape) - low

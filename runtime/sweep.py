@@ -1,0 +1,136 @@
+"""One pass of an entry point over a data set, batch by batch, inside native code.
+
+In: an entry whose inputs have the batch symbol as (a factor of) their first axis, and whole arrays. Out: the metrics
+of the whole set: means weighed by examples, or sums. The native loop gathers the rows of a batch, runs the step and
+adds up; it comes back to Python only where it is told to stop, so a step costs no Python at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from ctypes import POINTER, c_int64, c_void_p, cast
+from typing import Any
+
+import numpy as np
+
+from ..compiler.native import EpochInput, EpochJob, EpochSum
+from ..compiler.program import MetricSpec, Port
+from ..compiler.types import Dim, substitute, symbols
+from .arrays import Array, address_of, aligned, argument_error
+from .calls import Call
+
+DTYPE_CODES: Mapping[str, int] = {"f32": 0, "f64": 1, "i32": 2, "i64": 3, "bool": 4}
+KIND_CODES: Mapping[str, int] = {"mean": 0, "sum": 1}
+
+
+class Sweep:
+    """`call` over `arrays` (bound to its inputs, in order) in batches. Where the entry has no batch symbol, the whole
+    set is one example, and one pass is one step."""
+
+    def __init__(self, call: Call, arrays: Sequence[Array], sizes: Mapping[str, int], symbol: str | None,
+                 batch: int | None, metrics: Sequence[MetricSpec]):
+        signature = call.signature
+        self.call, self.metrics = call, tuple(metrics)
+        self.symbol = symbol if symbol in signature.sizes else None
+        self.examples = sizes[self.symbol] if self.symbol else 1
+        self.batch = max(1, min(batch or self.examples, self.examples))
+        self.steps = -(-self.examples // self.batch)
+        self.sizes = {**sizes, **({self.symbol: self.batch} if self.symbol else {})}
+        self.totals = np.zeros(len(self.metrics))
+        self._sized = call.sized(self.sizes)
+        if self.symbol and self.examples % self.batch:
+            call.sized({**self.sizes, self.symbol: self.examples % self.batch})  # its guards must hold as well
+        self._keep: list[Any] = list(arrays)  # whatever the job points to
+        self._job = self._make_job(arrays)
+
+    def _make_job(self, arrays: Sequence[Array]) -> EpochJob:
+        signature = self.call.signature
+        slots = self.call.slots_copy()
+        gathered = []
+        for k, (port, array) in enumerate(zip(signature.inputs, arrays, strict=True)):
+            factor = self._rows(port)
+            if not factor:
+                slots[k] = address_of(array)
+                continue
+            buffer = aligned((factor * self.batch, *array.shape[1:]), array.dtype, f"a batch of `{port.name}`")
+            self._keep.append(buffer)
+            row_bytes = array.nbytes // self.examples if self.examples else 0
+            gathered.append(EpochInput(address_of(array), row_bytes, k, address_of(buffer)))
+        sums = []
+        self.outputs = []
+        first = len(slots) - len(signature.outputs)
+        positions = {p.name: k for k, p in enumerate(signature.outputs)}
+        for (shape, dtype), k in zip(self._sized.outputs, range(first, len(slots)), strict=True):
+            out = aligned(shape, dtype, "an output")
+            self.outputs.append(out)
+            slots[k] = address_of(out)
+        for m in self.metrics:
+            port = signature.outputs[positions[m.name]]
+            sums.append(EpochSum(first + positions[m.name], DTYPE_CODES[port.dtype], KIND_CODES[m.over]))
+        job = EpochJob()
+        inputs_array = (EpochInput * max(1, len(gathered)))(*gathered)
+        sums_array = (EpochSum * max(1, len(sums)))(*sums)
+        self._sizes = (c_int64 * max(1, len(signature.sizes)))(*self._sized.sizes)  # the last batch is written here
+        self._keep += [slots, inputs_array, sums_array]
+        job.sizes = cast(self._sizes, POINTER(c_int64))
+        job.batch_index = signature.sizes.index(self.symbol) if self.symbol else -1
+        job.slots = cast(slots, POINTER(c_void_p))
+        job.examples, job.batch = self.examples, self.batch
+        job.ninputs, job.inputs = len(gathered), inputs_array
+        job.nsums, job.sums = len(sums), sums_array
+        job.totals = self.totals.ctypes.data
+        return job
+
+    def _rows(self, port: Port) -> int:
+        """How many rows of this input one example has; 0 where the input is the same for all examples."""
+        dims = port.shape
+        if self.symbol is None or not any(self.symbol in symbols(d) for d in dims):
+            return 0
+        factor: Dim = substitute(dims[0], {self.symbol: 1})
+        if any(self.symbol in symbols(d) for d in dims[1:]) or not isinstance(factor, int) \
+                or substitute(dims[0], {self.symbol: 0}) != 0:
+            raise argument_error("E0611", f"`{port.name}` is {port.type}, which cannot be cut into batches: "
+                                 f"{self.symbol} must count the first axis and nothing else")
+        return factor
+
+    def run(self, position: int, stop: int, order: Array | None) -> tuple[int, int | None]:
+        """Examples `position` to `stop` in `order`. Returns the steps done and, where a metric was not finite, the
+        index of that step among them (the loop ends there)."""
+        job = self._job
+        workspace = self.call.workspace
+        job.position, job.stop = position, stop
+        job.order = order.ctypes.data if order is not None else None
+        with workspace.lock:
+            if self.symbol:
+                self._sizes[job.batch_index] = self.batch
+            job.arena, job.pool = workspace.arena(self._sized.arena), workspace.pool
+            job.steps, job.nonfinite = 0, -1
+            status = self.call.native.epoch(job)
+        if status:
+            self.call.failed(status)
+        return job.steps, job.nonfinite if job.nonfinite >= 0 else None
+
+    def results(self, examples: int | None = None) -> dict[str, float | int]:
+        """The metrics of the `examples` (default: all) run since `totals` was zero; a sum of ints is an int."""
+        examples = self.examples if examples is None else examples
+        found: dict[str, float | int] = {}
+        dtypes = {p.name: p.dtype for p in self.call.signature.outputs}
+        for m, total in zip(self.metrics, self.totals.tolist(), strict=True):
+            if m.over == "sum":
+                found[m.name] = int(total) if dtypes[m.name] in ("i32", "i64", "bool") else total
+            else:
+                found[m.name] = total / examples if examples else float("nan")
+        return found
+
+    def rows(self, order: Array | None, position: int) -> list[Array]:
+        """The arrays of the batch that begins at `position`, as the native loop gathers them."""
+        stop = min(position + self.batch, self.examples)
+        index = order[position:stop] if order is not None else np.arange(position, stop)
+        arrays = []
+        for port, array in zip(self.call.signature.inputs, self._keep, strict=False):
+            factor = self._rows(port)
+            if factor:
+                grouped = array.reshape(self.examples, factor, *array.shape[1:])
+                array = grouped[index].reshape(len(index) * factor, *array.shape[1:])
+            arrays.append(array)
+        return arrays
