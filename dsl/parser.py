@@ -6,14 +6,56 @@ alone, `actions.py` builds the nodes, and `mistakes.py` says in the language's o
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from . import ast
-from .diagnostics import SourceError
+from .diagnostics import DataError, SourceError, error
 from .mistakes import explain_unexpected, too_deep
 from .source import Source, Span
 from .tokens import MAX_DEPTH, Token, tokenize
+
+
+MAX_BYTES = 16 << 20  # of a source file; MAX_TOKENS is reached long before by anything but comments
+
+
+def read_source(path: str | os.PathLike[str]) -> Source:
+    """The text of a `.nn` file under the name it was asked for; line ends become newlines, a byte order mark goes.
+
+    Raises DataError when the file cannot be read (E0681), is not UTF-8 text (E0682), or is larger than 16 MB (E0683).
+    """
+    name = os.fspath(path)
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as e:  # ValueError: a name with a NUL in it
+        reason = e.strerror.lower() if isinstance(e, OSError) and e.strerror else str(e)
+        raise error("E0681", f"cannot read `{name}`: {reason}", kind=DataError, help=_nearby(Path(name))) from None
+    if len(data) > MAX_BYTES:
+        raise error("E0683", f"`{name}` is larger than 16 MB", kind=DataError, help="data is read from data files: see `data =`")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        line = data.count(b"\n", 0, e.start) + 1
+        raise error("E0682", f"`{name}` is not UTF-8 text: byte 0x{data[e.start]:02x} in line {line}", kind=DataError) from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise error("E0682", f"`{name}` is not text: a zero byte in line {line}", kind=DataError)
+    return Source(name, text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def _nearby(path: Path) -> str | None:
+    """A file of almost that name beside the one that is missing."""
+    from difflib import get_close_matches
+
+    try:
+        names = sorted(p.name for p in path.parent.iterdir() if p.is_file()) if not path.exists() else []
+    except (OSError, ValueError):
+        return None
+    close = get_close_matches(path.name, names, 1)
+    return f"did you mean `{path.with_name(close[0])}`?" if close else None
 
 
 def parse(source: Source) -> ast.Module:
