@@ -1,0 +1,5 @@
+"""Loops to LLVM IR text: `emit`."""
+
+from .emit import emit
+
+__all__ = ["emit"]

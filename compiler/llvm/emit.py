@@ -1,0 +1,111 @@
+"""A module of the loop IR as LLVM IR text.
+
+In: kernels, entries, constants, and the target. Out: text, the same for the same input, that needs nothing from outside
+but the thread calls of `threads`. Kernels are internal; entries are exported with the ABI of `loops.Entry`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..loops import Call, Constant, Entry, Kernel, Module, Place, size_expr
+from ..types import Dim
+
+if TYPE_CHECKING:
+    from ..native import Target
+from . import threads
+from .expressions import Evaluator
+from .kernel import has_checks, has_parallel, write
+from .maths import definitions
+from .text import Function, fault, literal, memory_type, symbol
+from .values import Index, Term
+
+ATTRIBUTES = 'attributes #0 = { nounwind "no-builtins" }\n'
+
+
+def emit(module: Module, target: Target) -> str:
+    """The text of a module for a target."""
+    fused = target.has_fma
+    declares: set[str] = set()
+    kernels = {k.name: k for k in module.kernels}
+    shared = _shared_places(module)
+    parts = [_constant(c) for c in module.constants]
+    parts += [write(k, declares, fused, k.name not in shared) for k in module.kernels]
+    parts += [_entry(e, kernels, module) for e in module.entries]
+    if any(map(has_parallel, module.kernels)):
+        parts.append(threads.fork(target.triple))
+    parts += definitions(declares, fused)
+    return "\n".join([f'target triple = "{target.triple}"\n', *parts, *sorted(declares), "", ATTRIBUTES])
+
+
+def _shared_places(module: Module) -> set[str]:
+    """Kernels of which some call gives one place to two buffers (an in-place update)."""
+    return {c.kernel for e in module.entries for c in e.calls if len(set(c.places)) < len(c.places)}
+
+
+def _constant(c: Constant) -> str:
+    element = memory_type(c.dtype)
+    stored = "i8" if c.dtype == "bool" else c.dtype
+    values = ", ".join(f"{element} {literal(v, stored)}" for v in c.values) or f"{element} {literal(0, stored)}"
+    count = max(1, len(c.values))
+    return f"{symbol(c.name, '@')} = internal unnamed_addr constant [{count} x {element}] [{values}], align 64"
+
+
+def _entry(entry: Entry, kernels: dict[str, Kernel], module: Module) -> str:
+    e = Evaluator(Function(set()), False)
+    fn = e.fn
+    for name in ("sizes", "slots", "arena", "pool"):
+        fn.fresh(name)
+    for k, size in enumerate(entry.sizes):
+        at = fn.pure(f"getelementptr i64, ptr %sizes, i64 {k}", 0, "at")
+        e.names[size] = Index((Term(fn.value(f"load i64, ptr {at}, align 8", size), 0, 1),))
+    slots: dict[str, str] = {}
+    for k, slot in enumerate(entry.slots):
+        at = fn.pure(f"getelementptr ptr, ptr %slots, i64 {k}", 0, "at")
+        slots[slot.name] = fn.value(f"load ptr, ptr {at}, align 8", slot.name)
+    constants = {c.name for c in module.constants}
+    for call in entry.calls:
+        if call.kernel not in kernels:
+            raise fault(f"entry '{entry.name}' calls '{call.kernel}', which is not a kernel")
+        _call(e, call, kernels[call.kernel], slots, constants)
+    fn.block.end = "ret i32 0"
+    return fn.text(f"define i32 {symbol(entry.name, '@')}(ptr %sizes, ptr %slots, ptr %arena, ptr %pool) #0")
+
+
+def _call(e: Evaluator, call: Call, kernel: Kernel, slots: dict[str, str], constants: set[str]) -> None:
+    if len(call.sizes) != len(kernel.sizes) or len(call.places) != len(kernel.buffers):
+        raise fault(f"kernel '{kernel.name}' takes {len(kernel.sizes)} sizes and {len(kernel.buffers)} buffers, "
+                    f"but is given {len(call.sizes)} and {len(call.places)}")
+    args = [f"i64 {_size(e, s)}" for s in call.sizes]
+    args += [f"ptr {_place(e, p, slots, constants)}" for p in call.places]
+    if has_parallel(kernel):
+        args.append("ptr %pool")
+    target = f"{symbol(kernel.name, '@')}({', '.join(args)})"
+    if not has_checks(kernel):
+        e.fn.line(f"call void {target}")
+        return
+    code = e.fn.value(f"call i32 {target}", "code")
+    fine = e.fn.value(f"icmp eq i32 {code}, 0", "fine")
+    before = e.fn.block
+    bad = e.fn.start("failed")
+    bad.end = f"ret i32 {code}"
+    good = e.fn.start("passed")
+    before.end = f"br i1 {fine}, label {symbol(good.label)}, label {symbol(bad.label)}"
+
+
+def _size(e: Evaluator, size: Dim) -> str:
+    return e.scalar(e.evaluate(size_expr(size))).ref
+
+
+def _place(e: Evaluator, place: Place, slots: dict[str, str], constants: set[str]) -> str:
+    match place.base:
+        case "slot" if place.name in slots:
+            return slots[place.name]
+        case "constant" if place.name in constants:
+            return symbol(place.name, "@")
+        case "arena":
+            offset = _size(e, place.offset)
+            return "%arena" if offset == "0" else e.fn.pure(f"getelementptr i8, ptr %arena, i64 {offset}", 0, "place")
+    raise fault(f"there is no {place.base} '{place.name}'")
+
+

@@ -1,0 +1,374 @@
+"""Expressions, loads and stores: from the loop IR to instructions, on scalars and in lanes.
+
+In: expressions, the names and buffers in scope, the vector loop around. Out: operands. A value is a vector only where
+it depends on the vector loop's variable; a scalar becomes lanes where it meets one. Trees are walked with an explicit
+stack, so their depth is not limited by Python's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..loops import Apply, Const, Expr, Load, Var
+from . import functions, maths
+from .instructions import Instructions
+from .text import Block, Function, fault, literal, memory_type, type_text, vector_literal
+from .values import Index, Operand, Term, Value, scaled, sum_of
+
+COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+ALIGNMENT = {"f32": 4, "f64": 8, "i32": 4, "i64": 8, "bool": 1}
+
+
+@dataclass(slots=True)
+class Lanes:
+    """The vector loop around: how many lanes, which are on (all when None), and its reductions so far."""
+
+    count: int
+    level: int  # of the scope the loop stands in
+    before: Block  # ends where the loop begins
+    mask: str | None = None
+    partial: dict[tuple[str, Index, str], str] = field(default_factory=dict)  # -> the partial results, one per lane
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A buffer: a pointer, or registers when it has a length."""
+
+    ref: str
+    dtype: str
+    length: int | None = None
+
+
+class Evaluator:
+    """The names and buffers in scope, and the function that grows."""
+
+    def __init__(self, fn: Function, fused: bool):
+        self.fn = fn
+        self.fused = fused
+        self.names: dict[str, Operand] = {}
+        self.memory: dict[str, Memory] = {}
+        self.lanes: Lanes | None = None
+        self.stores = 0  # stores to memory so far: a load may be reused until the next
+
+    # --- expressions -----------------------------------------------------------------------------------------------
+
+    def evaluate(self, expr: Expr, stem: str = "t") -> Operand:
+        """The operand an expression stands for; `stem` names the result of its outermost function."""
+        done: dict[int, Operand] = {}  # by identity: a shared subtree is evaluated once
+        stack: list[tuple[Expr, bool]] = [(expr, False)]
+        while stack:
+            e, ready = stack.pop()
+            if id(e) in done:
+                continue
+            match e:
+                case Const(value, dtype):
+                    done[id(e)] = Index((), int(value)) if dtype == "i64" else self.constant(e)
+                case Var(name):
+                    if name not in self.names:
+                        raise fault(f"'{name}' is not bound here")
+                    done[id(e)] = self.names[name]
+                case Load(buffer, index, _):
+                    if ready:
+                        done[id(e)] = self.load(buffer, done[id(index)], stem if e is expr else buffer)
+                    else:
+                        stack += [(e, True), (index, False)]
+                case Apply(fn, args, dtype):
+                    if ready:
+                        done[id(e)] = self.apply(fn, [done[id(a)] for a in args], dtype, stem if e is expr else "t")
+                    else:
+                        stack.append((e, True))
+                        stack += [(a, False) for a in reversed(args)]
+        return done[id(expr)]
+
+    def constant(self, c: Const) -> Value:
+        return Value(literal(c.value, c.dtype), c.dtype, 1, 0, c)
+
+    def apply(self, fn: str, args: list[Operand], dtype: str, stem: str) -> Operand:
+        if args and all(isinstance(a, Index) for a in args):
+            exact = self.index_function(fn, [a for a in args if isinstance(a, Index)], stem)
+            if exact is not None:
+                return exact
+        if fn == "select":
+            return self.select(args, stem)
+        wide = self.lanes.count if self.lanes and any(self.varies(a) for a in args) else 1
+        values = [self.in_lanes(a) if wide > 1 else self.scalar(a) for a in args]
+        level = max((v.level for v in values), default=0)
+        refs = [v.ref for v in values]
+        i = Instructions(self.fn, values[0].dtype, wide, level, self.fused, stem)
+        if fn in COMPARISONS:
+            ref = functions.order(i, fn, *refs)
+        elif fn == "cast":
+            if dtype == "i64" and wide == 1 and values[0].dtype == "i64":
+                return args[0]
+            ref = functions.cast(i, refs[0], dtype)
+        elif fn in maths.FUNCTIONS:
+            ref = maths.call(i.of(dtype), fn, refs)
+        else:
+            ref = functions.rule(fn)(i, *refs)
+        return self.result(Value(ref, dtype, wide, level))
+
+    def result(self, v: Value) -> Operand:
+        """A scalar i64 is an index."""
+        if v.dtype == "i64" and v.lanes == 1:
+            return Index((Term(v.ref, v.level, 1),))
+        return v
+
+    def select(self, args: list[Operand], stem: str) -> Operand:
+        condition = args[0]
+        if isinstance(condition, Value) and condition.const is not None:
+            return args[1] if condition.const.value else args[2]
+        wide = self.lanes.count if self.lanes and any(self.varies(a) for a in args) else 1
+        c, a, b = (self.in_lanes(x) if wide > 1 else self.scalar(x) for x in args)
+        level = max(c.level, a.level, b.level)
+        i = Instructions(self.fn, a.dtype, wide, level, self.fused, stem)
+        return self.result(Value(i.select(c.ref, a.ref, b.ref), a.dtype, wide, level))
+
+    def index_function(self, fn: str, args: list[Index], stem: str) -> Operand | None:
+        """Functions of i64 operands that stay an index or fold to a constant; None where instructions are needed."""
+        match fn, args:
+            case "add", [a, b]:
+                return sum_of(a, b)
+            case "sub", [a, b]:
+                return sum_of(a, b, -1)
+            case "neg", [a]:
+                return scaled(a, -1)
+            case "mul", [a, b]:
+                return self.product(a, b)
+            case "floordiv" | "mod", [a, b] if a.known and b.known:
+                if b.constant == 0:
+                    return Index()
+                return Index((), a.constant // b.constant if fn == "floordiv" else a.constant % b.constant)
+            case "minimum" | "maximum", [a, b]:
+                gap = sum_of(a, b, -1)
+                if gap.known:
+                    return a if (gap.constant <= 0) == (fn == "minimum") else b
+            case _, [a, b] if fn in COMPARISONS:
+                gap = sum_of(a, b, -1)
+                if gap.known:
+                    value = {"eq": gap.constant == 0, "ne": gap.constant != 0, "lt": gap.constant < 0,
+                             "le": gap.constant <= 0, "gt": gap.constant > 0, "ge": gap.constant >= 0}[fn]
+                    return self.constant(Const(value, "bool"))
+        return None
+
+    def product(self, a: Index, b: Index) -> Index | None:
+        """a * b, distributed while that stays short, so that what is invariant is a term of its own."""
+        if b.known:
+            return scaled(a, b.constant)
+        if a.known:
+            return scaled(b, a.constant)
+        if a.stride or b.stride:
+            return None
+        if len(a.terms) * len(b.terms) > 4:
+            return None
+        total = sum_of(scaled(Index(a.terms), b.constant), scaled(Index(b.terms), a.constant))
+        total = sum_of(total, Index((), a.constant * b.constant))
+        for s in a.terms:
+            for t in b.terms:
+                level = max(s.level, t.level)
+                x, y = sorted((s.ref, t.ref))
+                ref = self.fn.pure(f"mul i64 {x}, {y}", level)
+                total = sum_of(total, Index((Term(ref, level, s.coefficient * t.coefficient),)))
+        return total
+
+    # --- from one kind of operand to another ------------------------------------------------------------------------
+
+    def varies(self, v: Operand) -> bool:
+        """Whether it may differ between lanes."""
+        return bool(v.stride) if isinstance(v, Index) else v.lanes > 1
+
+    def instructions(self, v: Value, dtype: str | None = None, lanes: int | None = None) -> Instructions:
+        return Instructions(self.fn, dtype or v.dtype, lanes or v.lanes, v.level, self.fused)
+
+    def index(self, v: Operand) -> Index:
+        if not isinstance(v, Index):
+            raise fault("a size or a bound is not a scalar i64")
+        return v
+
+    def scalar(self, v: Operand) -> Value:
+        """The operand of a value that is the same in all lanes."""
+        if isinstance(v, Value):
+            if v.lanes > 1:
+                raise fault("a value that differs between lanes stands where one value is needed")
+            return v
+        if v.stride:
+            raise fault("a value that differs between lanes stands where one value is needed")
+        if v.known:
+            return Value(str(v.constant), "i64", 1, 0)
+        total, level = "", 0
+        for t in v.terms:
+            level = max(level, t.level)
+            op, factor = ("sub", -t.coefficient) if t.coefficient < 0 else ("add", t.coefficient)
+            ref = t.ref if factor == 1 else self.fn.pure(f"mul i64 {t.ref}, {factor}", t.level)
+            total = ref if not total and op == "add" else self.fn.pure(f"{op} i64 {total or 0}, {ref}", level)
+        if v.constant:
+            total = self.fn.pure(f"add i64 {total}, {v.constant}", level)
+        return Value(total, "i64", 1, level)
+
+    def in_lanes(self, v: Operand) -> Value:
+        """The operand as a vector."""
+        assert self.lanes
+        n = self.lanes.count
+        if isinstance(v, Value):
+            return v if v.lanes > 1 else self.splat(v, n)
+        base = self.splat(self.scalar(v.base), n)
+        if not v.stride:
+            return base
+        steps = vector_literal([k * v.stride for k in range(n)], "i64")
+        return Value(self.fn.pure(f"add <{n} x i64> {base.ref}, {steps}", base.level), "i64", n, base.level)
+
+    def splat(self, v: Value, n: int) -> Value:
+        """The same value in n lanes, in the form that folds into the instruction that uses it."""
+        if v.const is not None:
+            return Value(literal(v.const.value, v.dtype, n), v.dtype, n, 0)
+        type_ = type_text(v.dtype, n)
+        if v.ref.lstrip("-").isdigit():
+            return Value(literal(int(v.ref), v.dtype, n), v.dtype, n, 0)
+        first = self.fn.pure(f"insertelement {type_} poison, {type_text(v.dtype)} {v.ref}, i64 0", v.level)
+        ref = self.fn.pure(
+            f"shufflevector {type_} {first}, {type_} poison, <{n} x i32> zeroinitializer", v.level)
+        return Value(ref, v.dtype, n, v.level)
+
+    def any_lane(self, ref: str, n: int) -> str:
+        """Whether a bool is true in any lane."""
+        name = f"@llvm.vector.reduce.or.v{n}i1"
+        self.fn.declares.add(f"declare i1 {name}(<{n} x i1>)")
+        return self.fn.value(f"call i1 {name}(<{n} x i1> {ref})")
+
+    # --- memory ----------------------------------------------------------------------------------------------------
+
+    def buffer(self, name: str) -> Memory:
+        if name not in self.memory:
+            raise fault(f"there is no buffer '{name}' here")
+        return self.memory[name]
+
+    def address(self, memory: Memory, index: Index) -> tuple[str, int]:
+        """(pointer, level) of the element in lane 0. Terms are added from the outermost scope inwards, the constant
+        last, so that accesses share pointers and differ in displacements."""
+        type_ = memory_type(memory.dtype)
+        at, level = memory.ref, 0
+        by_level: dict[int, list[Term]] = {}
+        for t in index.terms:
+            by_level.setdefault(t.level, []).append(t)
+        for k in sorted(by_level):
+            level = k
+            offset = self.scalar(Index(tuple(by_level[k]))).ref
+            at = self.fn.pure(f"getelementptr {type_}, ptr {at}, i64 {offset}", k, "at")
+        if index.constant:
+            at = self.fn.pure(f"getelementptr {type_}, ptr {at}, i64 {index.constant}", level, "at")
+        return at, level
+
+    def register(self, memory: Memory, index: Operand) -> tuple[str, int]:
+        """(pointer, lanes) of a register access."""
+        if not isinstance(index, Index) or index.terms or index.stride not in (0, 1):
+            raise fault(f"an index of registers {memory.ref} is not constant")
+        lanes = self.lanes.count if self.lanes and index.stride else 1
+        assert memory.length is not None
+        if index.constant < 0 or index.constant + lanes > memory.length or index.constant % lanes:
+            raise fault(f"registers {memory.ref} have no {lanes} elements at {index.constant}")
+        if index.constant == 0:
+            return memory.ref, lanes
+        return self.fn.pure(
+            f"getelementptr {type_text(memory.dtype)}, ptr {memory.ref}, i64 {index.constant}", 0, "at"), lanes
+
+    def load(self, buffer: str, index: Operand, stem: str = "t") -> Operand:
+        memory = self.buffer(buffer)
+        dtype, mask = memory.dtype, self.lanes.mask if self.lanes else None
+        if memory.length is not None:
+            at, lanes = self.register(memory, index)
+            type_, align = type_text(dtype, lanes), 64 if lanes > 1 else ALIGNMENT[dtype]
+            if lanes > 1:
+                align = min(64, lanes * ALIGNMENT[dtype])
+            return self.result(Value(
+                self.fn.value(f"load {type_}, ptr {at}, align {align}", stem), dtype, lanes, self.fn.level))
+        in_memory, n = "i8" if dtype == "bool" else dtype, self.lanes.count if self.lanes else 1
+        align = ALIGNMENT[dtype]
+        if isinstance(index, Index) and index.stride in (0, 1):
+            at, _ = self.address(memory, index)
+            if not index.stride:
+                return self.loaded(f"load {memory_type(dtype)}, ptr {at}, align {align}", dtype, 1, stem)
+            vector = type_text(in_memory, n)
+            if mask is None:
+                return self.loaded(f"load {vector}, ptr {at}, align {align}", dtype, n, stem)
+            full = f"@llvm.masked.load.v{n}{in_memory}.p0"
+            self.fn.declares.add(f"declare {vector} {full}(ptr, i32, <{n} x i1>, {vector})")
+            return self.loaded(f"call {vector} {full}(ptr {at}, i32 {align}, <{n} x i1> {mask}, "
+                               f"{vector} zeroinitializer)", dtype, n, stem)
+        pointers = self.pointers(memory, index)
+        vector = type_text(in_memory, n)
+        full = f"@llvm.masked.gather.v{n}{in_memory}.v{n}p0"
+        self.fn.declares.add(f"declare {vector} {full}(<{n} x ptr>, i32, <{n} x i1>, {vector})")
+        on = mask or "splat (i1 true)"
+        return self.loaded(f"call {vector} {full}(<{n} x ptr> {pointers}, i32 {align}, <{n} x i1> {on}, "
+                           f"{vector} zeroinitializer)", dtype, n, stem)
+
+    def loaded(self, text: str, dtype: str, lanes: int, stem: str) -> Operand:
+        """A load; the same load in the same scope with no store between is the same value."""
+        key = f"{self.stores}: {text}"
+        table, level = self.fn.scopes[-1].table, self.fn.level
+        if key not in table:
+            table[key] = self.fn.value(text, stem)
+        ref = table[key]
+        if dtype == "bool":
+            zero = literal(0, "i8", lanes)
+            ref = self.fn.pure(f"icmp ne {type_text('i8', lanes)} {ref}, {zero}", level, stem)
+        return self.result(Value(ref, dtype, lanes, level))
+
+    def pointers(self, memory: Memory, index: Operand) -> str:
+        """A pointer per lane."""
+        assert self.lanes
+        v = self.in_lanes(index)
+        return self.fn.pure(
+            f"getelementptr {memory_type(memory.dtype)}, ptr {memory.ref}, <{v.lanes} x i64> {v.ref}", v.level, "at")
+
+    def store(self, buffer: str, index: Operand, value: Operand) -> None:
+        memory = self.buffer(buffer)
+        dtype, mask = memory.dtype, self.lanes.mask if self.lanes else None
+        if memory.length is not None:
+            self.store_register(memory, index, value, mask)
+            return
+        self.stores += 1
+        align = ALIGNMENT[dtype]
+        if not self.varies(index):
+            assert isinstance(index, Index)
+            at, _ = self.address(memory, index)
+            v = self.stored(self.scalar(value))
+            self.fn.line(f"store {memory_type(dtype)} {v}, ptr {at}, align {align}")
+            return
+        assert self.lanes
+        n = self.lanes.count
+        wide = self.in_lanes(value)
+        v = self.stored(wide)
+        vector = type_text("i8" if dtype == "bool" else dtype, n)
+        in_memory = "i8" if dtype == "bool" else dtype
+        if isinstance(index, Index) and index.stride == 1:
+            at, _ = self.address(memory, index)
+            if mask is None:
+                self.fn.line(f"store {vector} {v}, ptr {at}, align {align}")
+                return
+            full = f"@llvm.masked.store.v{n}{in_memory}.p0"
+            self.fn.declares.add(f"declare void {full}({vector}, ptr, i32, <{n} x i1>)")
+            self.fn.line(f"call void {full}({vector} {v}, ptr {at}, i32 {align}, <{n} x i1> {mask})")
+            return
+        pointers = self.pointers(memory, index)
+        full = f"@llvm.masked.scatter.v{n}{in_memory}.v{n}p0"
+        self.fn.declares.add(f"declare void {full}({vector}, <{n} x ptr>, i32, <{n} x i1>)")
+        on = mask or "splat (i1 true)"
+        self.fn.line(f"call void {full}({vector} {v}, <{n} x ptr> {pointers}, i32 {align}, <{n} x i1> {on})")
+
+    def stored(self, v: Value) -> str:
+        """The operand as it stands in memory: a bool is a byte."""
+        if v.dtype != "bool":
+            return v.ref
+        return self.fn.pure(
+            f"zext {type_text('bool', v.lanes)} {v.ref} to {type_text('i8', v.lanes)}", v.level)
+
+    def store_register(self, memory: Memory, index: Operand, value: Operand, mask: str | None) -> None:
+        at, lanes = self.register(memory, index)
+        v = self.in_lanes(value).ref if lanes > 1 else self.scalar(value).ref
+        type_ = type_text(memory.dtype, lanes)
+        align = min(64, lanes * ALIGNMENT[memory.dtype])
+        if mask and lanes > 1:
+            old = self.fn.value(f"load {type_}, ptr {at}, align {align}")
+            i = Instructions(self.fn, memory.dtype, lanes, self.fn.level, self.fused)
+            v = i.select(mask, v, old)
+        self.fn.line(f"store {type_} {v}, ptr {at}, align {align}")

@@ -1,0 +1,111 @@
+"""Instructions by dtype: `add` is `fadd` or `add`, on a scalar or in lanes.
+
+In: operands as text. Out: the result as text. Every instruction is pure, so it is written through `Function.pure` at
+the level of its operands. Floats carry no fast-math flags: the result is the IEEE one, the same on every target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .text import Function, literal, suffix, type_text
+
+_SPLIT_INT = {"f32": "i32", "f64": "i64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Instructions:
+    """Writes instructions of one dtype, lane count and level into a function."""
+
+    fn: Function
+    dtype: str
+    lanes: int
+    level: int
+    fused: bool  # the target multiplies and adds in one rounding
+    stem: str = "t"
+
+    def of(self, dtype: str) -> Instructions:
+        """The same lanes in another dtype."""
+        return self if dtype == self.dtype else replace(self, dtype=dtype)
+
+    @property
+    def bits(self) -> Instructions:
+        """The integers of the float's width."""
+        return self.of(_SPLIT_INT[self.dtype])
+
+    @property
+    def type(self) -> str:
+        return type_text(self.dtype, self.lanes)
+
+    @property
+    def is_float(self) -> bool:
+        return self.dtype in _SPLIT_INT
+
+    def pure(self, text: str) -> str:
+        return self.fn.pure(text, self.level, self.stem)
+
+    def const(self, value: int | float | bool) -> str:
+        return literal(value, self.dtype, self.lanes)
+
+    def op(self, name: str, a: str, b: str) -> str:
+        return self.pure(f"{name} {self.type} {a}, {b}")
+
+    def intrinsic(self, name: str, *args: str) -> str:
+        """`llvm.name` whose operands and result have this type."""
+        full = f"@llvm.{name}.{suffix(self.dtype, self.lanes)}"
+        self.fn.declares.add(f"declare {self.type} {full}({', '.join([self.type] * len(args))})")
+        return self.pure(f"call {self.type} {full}({', '.join(f'{self.type} {a}' for a in args)})")
+
+    def add(self, a: str, b: str) -> str:
+        return self.op("fadd" if self.is_float else "add", a, b)
+
+    def sub(self, a: str, b: str) -> str:
+        return self.op("fsub" if self.is_float else "sub", a, b)
+
+    def mul(self, a: str, b: str) -> str:
+        return self.op("fmul" if self.is_float else "mul", a, b)
+
+    def div(self, a: str, b: str) -> str:
+        return self.op("fdiv", a, b)
+
+    def neg(self, a: str) -> str:
+        return self.pure(f"fneg {self.type} {a}") if self.is_float else self.sub(self.const(0), a)
+
+    def fma(self, a: str, b: str, c: str) -> str:
+        """a*b + c."""
+        return self.intrinsic("fma", a, b, c) if self.fused else self.add(self.mul(a, b), c)
+
+    def compare(self, predicate: str, a: str, b: str) -> str:
+        """A bool: `olt`, `une`, ... on floats, `slt`, `ne`, ... on integers."""
+        return self.pure(f"{'fcmp' if self.is_float else 'icmp'} {predicate} {self.type} {a}, {b}")
+
+    def select(self, condition: str, a: str, b: str) -> str:
+        return self.pure(f"select {type_text('bool', self.lanes)} {condition}, {self.type} {a}, {self.type} {b}")
+
+    def convert(self, op: str, a: str, to: str) -> str:
+        """`zext`, `sitofp`, `fpext`, `bitcast`, ... to another dtype of as many lanes."""
+        return self.pure(f"{op} {self.type} {a} to {type_text(to, self.lanes)}")
+
+    def saturate(self, a: str, to: str) -> str:
+        """Float to integer, towards zero; out of range becomes the nearest integer, NaN becomes 0."""
+        result, arg = type_text(to, self.lanes), self.type
+        full = f"@llvm.fptosi.sat.{suffix(to, self.lanes)}.{suffix(self.dtype, self.lanes)}"
+        self.fn.declares.add(f"declare {result} {full}({arg})")
+        return self.pure(f"call {result} {full}({arg} {a})")
+
+    def to_bits(self, a: str) -> str:
+        return self.convert("bitcast", a, self.bits.dtype)
+
+    def from_bits(self, a: str) -> str:
+        return self.bits.convert("bitcast", a, self.dtype)
+
+    def both(self, a: str, b: str) -> str:
+        """a and b, of bools or integers."""
+        return self.op("and", a, b)
+
+    def either(self, a: str, b: str) -> str:
+        return self.op("or", a, b)
+
+    def flip(self, a: str) -> str:
+        """not a."""
+        return self.op("xor", a, self.const(True if self.dtype == "bool" else -1))

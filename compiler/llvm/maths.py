@@ -1,0 +1,2 @@
+FUNCTIONS = ()
+def definitions(declares, fused): return []

@@ -1,0 +1,186 @@
+"""LLVM IR as text: types, literals, and one function being written.
+
+In: instructions one by one. Out: the text of a function. The idea: a pure instruction is written once, in the outermost
+scope in which its operands exist, so value numbering and loop-invariant code motion happen while writing and no LLVM
+pass has to find them again. A scope is the body of a loop or a branch; the block from which it was entered stays open
+until the scope is left, and that is where invariant instructions go.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass, field
+
+from ...dsl.diagnostics import Diagnostic, InternalError
+
+TYPES = {"f32": "float", "f64": "double", "i8": "i8", "i16": "i16", "i32": "i32", "i64": "i64", "bool": "i1"}
+SUFFIX = {"f32": "f32", "f64": "f64", "i8": "i8", "i16": "i16", "i32": "i32", "i64": "i64", "bool": "i1"}
+MAX_LINES = 100_000  # of one function; LLVM's time grows faster than the code
+
+_PLAIN = re.compile(r"[A-Za-z_.$][A-Za-z0-9_.$]*")
+
+
+def fault(message: str) -> InternalError:
+    """A broken rule of the loop IR: whoever wrote the loops is to blame, never the user's program."""
+    return InternalError(Diagnostic("E0901", message))
+
+
+def type_text(dtype: str, lanes: int = 1) -> str:
+    """`float`, `<16 x float>`."""
+    return TYPES[dtype] if lanes == 1 else f"<{lanes} x {TYPES[dtype]}>"
+
+
+def memory_type(dtype: str) -> str:
+    """The type of one element in memory: a bool is a byte."""
+    return "i8" if dtype == "bool" else TYPES[dtype]
+
+
+def suffix(dtype: str, lanes: int = 1) -> str:
+    """The mangled type in an intrinsic's name: `f32`, `v16f32`."""
+    return SUFFIX[dtype] if lanes == 1 else f"v{lanes}{SUFFIX[dtype]}"
+
+
+def symbol(name: str, sigil: str = "%") -> str:
+    """`%name`, quoted where LLVM needs it."""
+    if _PLAIN.fullmatch(name):
+        return sigil + name
+    safe = "".join(chr(b) if 32 <= b < 127 and chr(b) not in '"\\' else f"\\{b:02X}" for b in name.encode())
+    return f'{sigil}"{safe}"'
+
+
+def float_bits(value: float, dtype: str) -> str:
+    """A float literal, exactly: LLVM writes both widths as the bits of a double."""
+    if dtype == "f32":
+        try:
+            value = struct.unpack("f", struct.pack("f", value))[0]
+        except OverflowError:
+            value = float("inf") if value > 0 else float("-inf")
+    return f"0x{struct.unpack('>Q', struct.pack('>d', value))[0]:016X}"
+
+
+def literal(value: int | float | bool, dtype: str, lanes: int = 1) -> str:
+    """A constant operand, the same in every lane."""
+    match dtype:
+        case "bool":
+            text = "true" if value else "false"
+        case "f32" | "f64":
+            text = float_bits(float(value), dtype)
+        case _:
+            bits = int(dtype[1:])
+            text = str((int(value) + (1 << (bits - 1))) % (1 << bits) - (1 << (bits - 1)))
+    return text if lanes == 1 else f"splat ({TYPES[dtype]} {text})"
+
+
+def vector_literal(values: list[int | float | bool], dtype: str) -> str:
+    """A constant vector operand."""
+    return f"<{', '.join(f'{TYPES[dtype]} {literal(v, dtype)}' for v in values)}>"
+
+
+@dataclass(slots=True)
+class Block:
+    """A basic block; `end` is its terminator and may be set before the last line is written."""
+
+    label: str
+    lines: list[str] = field(default_factory=list)
+    end: str = ""
+
+
+@dataclass(slots=True)
+class Scope:
+    block: Block  # where its instructions go now
+    table: dict[str, str] = field(default_factory=dict)  # text of a pure instruction -> its result
+
+
+class Function:
+    """A function under construction. Operands are LLVM text; `level` is the scope an operand belongs to."""
+
+    def __init__(self, declares: set[str]):
+        self.declares = declares  # the module's declarations, added to as intrinsics are used
+        self.allocas: list[str] = []
+        self.blocks = [Block("entry")]
+        self.scopes = [Scope(self.blocks[0])]
+        self._taken: dict[str, int] = {}
+        self._lines = 0
+
+    @property
+    def level(self) -> int:
+        return len(self.scopes) - 1
+
+    @property
+    def block(self) -> Block:
+        return self.scopes[-1].block
+
+    def fresh(self, stem: str) -> str:
+        """A name not yet taken: `h`, `h.1`, `h.2`."""
+        while True:
+            n = self._taken.get(stem, 0)
+            self._taken[stem] = n + 1
+            if n == 0:
+                return stem
+            if f"{stem}.{n}" not in self._taken:
+                self._taken[f"{stem}.{n}"] = 1
+                return f"{stem}.{n}"
+
+    def name(self, stem: str) -> str:
+        """A fresh local value."""
+        return symbol(self.fresh(stem))
+
+    def line(self, text: str, block: Block | None = None) -> None:
+        """Append an instruction to the current block."""
+        self._lines += 1
+        if self._lines > MAX_LINES:
+            raise fault(f"a kernel unrolls to more than {MAX_LINES} instructions")
+        (block or self.block).lines.append(text)
+
+    def value(self, text: str, stem: str = "t") -> str:
+        """Append an instruction that has a result, here and now (loads, phis)."""
+        ref = self.name(stem)
+        self.line(f"{ref} = {text}")
+        return ref
+
+    def pure(self, text: str, level: int, stem: str = "t") -> str:
+        """An instruction without effects on operands of `level` and outside: written there, once."""
+        scope = self.scopes[level]
+        ref = scope.table.get(text)
+        if ref is None:
+            ref = scope.table[text] = self.name(stem)
+            self.line(f"{ref} = {text}", scope.block)
+        return ref
+
+    def alloca(self, type_: str, stem: str) -> str:
+        """Space that becomes registers: accesses are whole slices at constant offsets."""
+        ref = self.name(stem)
+        self.allocas.append(f"{ref} = alloca {type_}, align 64")
+        return ref
+
+    def start(self, stem: str) -> Block:
+        """Continue the current scope in a new block."""
+        block = Block(self.fresh(stem))
+        self.blocks.append(block)
+        self.scopes[-1].block = block
+        return block
+
+    def push(self, stem: str) -> Block:
+        """Enter a scope in a new block; the block before it stays open for invariant code."""
+        block = Block(self.fresh(stem))
+        self.blocks.append(block)
+        self.scopes.append(Scope(block))
+        return block
+
+    def pop(self) -> Block:
+        """Leave a scope; returns its last block, which the caller ends."""
+        return self.scopes.pop().block
+
+    def text(self, signature: str) -> str:
+        """The function: `signature` is everything before the brace."""
+        out = [f"{signature} {{"]
+        for i, block in enumerate(self.blocks):
+            assert block.end, f"block {block.label} has no end"
+            out.append(f"{symbol(block.label, '')}:")
+            if i == 0:
+                out.extend(f"  {line}" for line in self.allocas)
+            out.extend(f"  {line}" for line in block.lines)
+            out.append(f"  {block.end}")
+        out.append("}\n")
+        return "\n".join(out)
