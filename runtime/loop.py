@@ -20,10 +20,12 @@ import numpy as np
 
 from ..compiler.program import TrainSpec
 from ..dsl.diagnostics import ArgumentTypeError
-from .arrays import argument_error, bind
-from .order import permutation
+from .arrays import Array, argument_error, bind
+from .calls import Call
+from .data import classes_of
+from .order import permutation, split
 from .rescue import Rescue
-from .sweep import Sweep
+from .sweep import Sweep, rows_per_example, take_rows
 
 if TYPE_CHECKING:
     from .model import Model
@@ -32,7 +34,7 @@ _CHUNK_SECONDS = 0.15  # how long native code runs before Python is asked again
 
 
 class History(list[dict[str, Any]]):
-    """One row per epoch: `epoch` (from 1), the metrics, `val_` metrics, `seconds`. `stopped` says why it ended early."""
+    """One row per epoch: `epoch` (from 1), metrics, `val_` metrics, `seconds`. `stopped` says why it ended early."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]] = (), stopped: str = ""):
         super().__init__(map(dict, rows))
@@ -262,8 +264,6 @@ def _sweep_all(sweep: Sweep) -> dict[str, float | int]:
 def _data(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], validation: Any
           ) -> tuple[Sequence[Any], Sequence[Any] | None]:
     """The arrays to train on and to validate with, each in the order of the train block's inputs."""
-    from .data import split_arrays
-
     spec, call = model.train_spec, model.entry("train")
     if args or kwargs:
         train: Sequence[Any] = call.arguments(args, kwargs)
@@ -280,7 +280,7 @@ def _data(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], valida
         case None:
             return train, None
         case float() | int() if not isinstance(validation, bool) and 0 < validation < 1:
-            return split_arrays(call, train, spec.batch_size, float(validation), model.seed)
+            return _hold_out(call, train, spec.batch_size, float(validation), model.seed)
         case tuple() | list() if len(validation) == len(call.wants):
             return train, validation
         case Mapping():
@@ -288,6 +288,22 @@ def _data(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], valida
     names = ", ".join(p.name for p in call.signature.inputs)
     raise argument_error("E0604", f"validation must be ({names}), a mapping by name, or a share between 0 and 1",
                          kind=ArgumentTypeError)
+
+
+def _hold_out(call: Call, values: Sequence[Any], symbol: str | None, share: float, seed: int
+              ) -> tuple[list[Array], list[Array]]:
+    """A share of the examples for validation; inputs that are the same for all examples stay whole."""
+    bound, sizes = bind("fit", call.wants, values)
+    if symbol is None or sizes.get(symbol, 0) < 2:
+        raise argument_error("E0613", "a share for validation needs at least two examples")
+    n = sizes[symbol]
+    cut = [rows_per_example(p, symbol) for p in call.signature.inputs]
+    keep, hold = split(n, share, seed, classes_of([a for a, k in zip(bound, cut, strict=True) if k == 1]))
+
+    def take(index: Array) -> list[Array]:
+        return [take_rows(a, n, k, index) if k else a for a, k in zip(bound, cut, strict=True)]
+
+    return take(keep), take(hold)
 
 
 def _positive(name: str, value: int | None, default: int | None) -> int | None:

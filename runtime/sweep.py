@@ -48,7 +48,7 @@ class Sweep:
         slots = self.call.slots_copy()
         gathered = []
         for k, (port, array) in enumerate(zip(signature.inputs, arrays, strict=True)):
-            factor = self._rows(port)
+            factor = rows_per_example(port, self.symbol)
             if not factor:
                 slots[k] = address_of(array)
                 continue
@@ -80,18 +80,6 @@ class Sweep:
         job.nsums, job.sums = len(sums), sums_array
         job.totals = self.totals.ctypes.data
         return job
-
-    def _rows(self, port: Port) -> int:
-        """How many rows of this input one example has; 0 where the input is the same for all examples."""
-        dims = port.shape
-        if self.symbol is None or not any(self.symbol in symbols(d) for d in dims):
-            return 0
-        factor: Dim = substitute(dims[0], {self.symbol: 1})
-        if any(self.symbol in symbols(d) for d in dims[1:]) or not isinstance(factor, int) \
-                or substitute(dims[0], {self.symbol: 0}) != 0:
-            raise argument_error("E0611", f"`{port.name}` is {port.type}, which cannot be cut into batches: "
-                                 f"{self.symbol} must count the first axis and nothing else")
-        return factor
 
     def run(self, position: int, stop: int, order: Array | None) -> tuple[int, int | None]:
         """Examples `position` to `stop` in `order`. Returns the steps done and, where a metric was not finite, the
@@ -128,9 +116,25 @@ class Sweep:
         index = order[position:stop] if order is not None else np.arange(position, stop)
         arrays = []
         for port, array in zip(self.call.signature.inputs, self._keep, strict=False):
-            factor = self._rows(port)
-            if factor:
-                grouped = array.reshape(self.examples, factor, *array.shape[1:])
-                array = grouped[index].reshape(len(index) * factor, *array.shape[1:])
-            arrays.append(array)
+            factor = rows_per_example(port, self.symbol)
+            arrays.append(take_rows(array, self.examples, factor, index) if factor else array)
         return arrays
+
+
+def rows_per_example(port: Port, symbol: str | None) -> int:
+    """How many rows of this input one example has; 0 where the input is the same for all examples."""
+    dims = port.shape
+    if symbol is None or not any(symbol in symbols(d) for d in dims):
+        return 0
+    factor: Dim = substitute(dims[0], {symbol: 1})
+    if any(symbol in symbols(d) for d in dims[1:]) or not isinstance(factor, int) \
+            or substitute(dims[0], {symbol: 0}) != 0:
+        raise argument_error("E0611", f"`{port.name}` is {port.type}, which cannot be cut into batches: {symbol} must "
+                             "count the first axis and nothing else")
+    return factor
+
+
+def take_rows(array: Array, examples: int, factor: int, index: Array) -> Array:
+    """The rows of some examples, `factor` rows each."""
+    grouped = array.reshape(examples, factor, *array.shape[1:])
+    return grouped[index].reshape(len(index) * factor, *array.shape[1:])

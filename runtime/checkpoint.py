@@ -1,0 +1,241 @@
+"""Checkpoints: everything that was learned, in one file that the safetensors library can read.
+
+    file     ::= length (u64, little-endian)  header (JSON, padded with spaces to 8 bytes)  tensors, one after another
+    header   ::= { NAME: {"dtype", "shape", "data_offsets"}, ..., "__metadata__": {"nnc": facts, "sha256": digest} }
+
+`facts` is JSON text: the program and its hypers, where training stands, and a sha256 per tensor; `digest` is that of the
+facts and the tensor table. So a flipped bit anywhere is noticed. Saving writes a temporary file, syncs it, renames it
+and syncs the folder: a crash leaves the old file or the new one. Loading checks everything before it touches the model
+(E0616 missing or unreadable, E0617 malformed or corrupt, E0618 of another program, E0619 not writable).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from os import PathLike
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..dsl.diagnostics import DataError, NncError, error
+from .arrays import NUMPY, Array, check_bytes, nbytes
+
+if TYPE_CHECKING:
+    from .model import Model
+
+VERSION = 1
+_MAX_HEADER = 100 << 20  # the limit of the safetensors library
+_DTYPES: Mapping[str, str] = {"f32": "F32", "f64": "F64", "i32": "I32", "i64": "I64", "bool": "BOOL"}
+
+
+def save(model: Model, path: str | PathLike[str]) -> None:
+    """Write all variables and where training stands."""
+    with model.workspace.lock:
+        table: dict[str, Any] = {}
+        digests: dict[str, str] = {}
+        offset = 0
+        for v in model.manifest.variables:
+            array = model.variables[v.path]
+            table[v.path] = {"dtype": _DTYPES[v.dtype], "shape": list(v.shape),
+                             "data_offsets": [offset, offset + array.nbytes]}
+            digests[v.path] = hashlib.sha256(_bytes(array)).hexdigest()
+            offset += array.nbytes
+        facts = json.dumps({**_facts(model), "tensors": digests})
+        metadata = {"nnc": facts, "sha256": _digest(facts, table), "format": "nnc"}
+        header = json.dumps({"__metadata__": metadata, **table}, separators=(",", ":")).encode()
+        header += b" " * (-len(header) % 8)
+        with replacing(Path(path)) as f:
+            f.write(len(header).to_bytes(8, "little"))
+            f.write(header)
+            for v in model.manifest.variables:
+                f.write(_bytes(model.variables[v.path]))
+
+
+def _bytes(array: Array) -> memoryview:
+    """The little-endian bytes of a variable."""
+    plain = array if array.dtype.itemsize == 1 or np.little_endian else array.byteswap()
+    return memoryview(plain.reshape(-1).view(np.uint8))
+
+
+def _facts(model: Model) -> dict[str, Any]:
+    m = model.manifest
+    return {
+        "version": VERSION, "model": m.model, "dtype": m.dtype, "hypers": {h.name: h.value for h in m.hypers},
+        "sizes": m.sizes, "seed": model.seed, "epochs_done": model.epochs_done,
+        "progress": asdict(model.progress) if model.progress is not None else None,
+        "sources": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in m.sources.items()},
+    }
+
+
+def _digest(facts: str, table: Mapping[str, Any]) -> str:
+    return hashlib.sha256((facts + json.dumps(table, sort_keys=True)).encode()).hexdigest()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` when the block ends well, and leaves no trace when it does not (E0619)."""
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with open(temporary, "wb") as f:
+                yield f
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(temporary, target)
+            _sync_folder(target.parent)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+    except OSError as e:
+        if isinstance(e, NncError):
+            raise
+        raise error("E0619", f"{path} cannot be written: {(e.strerror or str(e)).lower()}", kind=DataError) from e
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself last; some file systems cannot sync a folder, and then need not."""
+    with suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def load(model: Model, path: str | PathLike[str]) -> None:
+    """Read a checkpoint into the model: all of it or, with a DataError, nothing."""
+    from .loop import Progress
+
+    path = Path(path)
+    with _reading(path) as f:
+        facts, table, start = _header(f, path)
+        wanted = {v.path: v for v in model.manifest.variables}
+        _fits(path, wanted, table, facts)
+        check_bytes(sum(nbytes(v.shape, NUMPY[v.dtype]) for v in wanted.values()), str(path))
+        try:
+            progress = Progress(**facts["progress"]) if facts["progress"] is not None else None
+            seed, epochs_done = int(facts["seed"]), int(facts["epochs_done"])
+            digests = dict(facts["tensors"])
+        except (KeyError, TypeError, ValueError) as e:
+            raise corrupt(path, "complete facts about training", e) from e
+        loaded: dict[str, Array] = {}
+        for name, v in wanted.items():
+            begin, end = table[name]["data_offsets"]
+            f.seek(start + begin)
+            data = f.read(end - begin)
+            if hashlib.sha256(data).hexdigest() != digests.get(name):
+                raise corrupt(path, f"the tensor `{name}` with the checksum it was saved with", "other bytes")
+            dtype = NUMPY[v.dtype]
+            loaded[name] = np.frombuffer(data, dtype.newbyteorder("<")).reshape(v.shape)
+    with model.workspace.lock:
+        for name, array in loaded.items():
+            model.variables[name][...] = array
+        model.seed, model.epochs_done, model.progress = seed, epochs_done, progress
+
+
+def read_facts(path: str | PathLike[str]) -> dict[str, Any]:
+    """What a checkpoint says about itself: model, dtype, hypers, sizes, seed, progress."""
+    path = Path(path)
+    with _reading(path) as f:
+        return _header(f, path)[0]
+
+
+def corrupt(path: Path, expected: object, found: object) -> NncError:
+    return error("E0617", f"{path}: expected {expected}, found {found}", kind=DataError)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        with open(path, "rb") as f:
+            yield f
+    except OSError as e:
+        if isinstance(e, NncError):
+            raise
+        reason = "no such file" if isinstance(e, FileNotFoundError) else (e.strerror or str(e)).lower()
+        raise error("E0616", f"{path}: {reason}", kind=DataError) from e
+
+
+def _header(f: IO[bytes], path: Path) -> tuple[dict[str, Any], dict[str, Any], int]:
+    """Facts, tensor table and where the tensors begin; everything that does not need the tensors is checked."""
+    total = os.fstat(f.fileno()).st_size
+    length = int.from_bytes(f.read(8), "little")
+    if total < 8 or length < 2 or length > min(_MAX_HEADER, total - 8):
+        raise corrupt(path, "a checkpoint, which begins with the length of its header", f"a file of {total:,} bytes"
+                      if total < 8 else f"the length {length:,} in a file of {total:,} bytes")
+    try:
+        header = json.loads(f.read(length), object_pairs_hook=_unique)
+        metadata = header.pop("__metadata__", {})
+        facts_text, digest = metadata.get("nnc"), metadata.get("sha256")
+    except (ValueError, AttributeError, RecursionError) as e:
+        raise corrupt(path, "a JSON header", str(e)[:80]) from e
+    if not isinstance(facts_text, str) or not isinstance(digest, str):
+        raise corrupt(path, "a checkpoint of nnc", "a safetensors file without its facts")
+    if _digest(facts_text, header) != digest:
+        raise corrupt(path, "a header with the checksum it was saved with", "another header")
+    try:
+        facts = json.loads(facts_text)
+        version = facts["version"]
+    except (ValueError, TypeError, KeyError, RecursionError) as e:
+        raise corrupt(path, "facts in JSON", str(e)[:80]) from e
+    if version != VERSION:
+        raise corrupt(path, f"checkpoint version {VERSION}", version)
+    _check_table(path, header, total - 8 - length)
+    return facts, header, 8 + length
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name occurs twice")
+    return found
+
+
+def _check_table(path: Path, table: Mapping[str, Any], available: int) -> None:
+    """Tensors fill the rest of the file without gaps, each as long as dtype and shape say."""
+    bytes_of = {name: NUMPY[ours].itemsize for ours, name in _DTYPES.items()}
+    end = 0
+    for name, entry in table.items():
+        try:
+            dtype, shape, (start, stop) = entry["dtype"], entry["shape"], entry["data_offsets"]
+            sizes = [int(n) for n in shape]
+            right = all(n >= 0 for n in sizes) and dtype in bytes_of and start == end \
+                and stop - start == nbytes(sizes, np.dtype(np.uint8)) * bytes_of[dtype]
+        except (KeyError, TypeError, ValueError):
+            right = False
+        if not right:
+            raise corrupt(path, f"dtype, shape and place of `{name}` that agree", json.dumps(entry)[:120])
+        end = stop
+    if end != available:
+        raise corrupt(path, f"{end:,} bytes of tensors", f"{available:,}")
+
+
+def _fits(path: Path, wanted: Mapping[str, Any], table: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """The file has the model's variables, all of them and no others, in the same dtype and shape."""
+    def other(expected: str, found: str) -> NncError:
+        return error("E0618", f"{path}: expected {expected}, found {found}", kind=DataError,
+                     help=f"the checkpoint is of the model `{facts.get('model')}` with {_settings(facts)}")
+
+    for name, v in wanted.items():
+        entry = table.get(name)
+        if entry is None:
+            raise other(f"the variable `{name}`", "none of that name")
+        if (entry["dtype"], tuple(entry["shape"])) != (_DTYPES[v.dtype], v.shape):
+            found = next(o for o, n in _DTYPES.items() if n == entry["dtype"])
+            raise other(f"`{name}` as {v.dtype}{list(v.shape)}", f"{found}{entry['shape']}")
+    for name in table:
+        if name not in wanted:
+            raise other("only the variables of the model", f"`{name}` as well")
+
+
+def _settings(facts: Mapping[str, Any]) -> str:
+    settings = [f"{k} = {v}" for part in ("hypers", "sizes") for k, v in (facts.get(part) or {}).items()]
+    return ", ".join(settings) or "no hypers"

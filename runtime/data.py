@@ -1,0 +1,222 @@
+"""Data sets: named columns for training and for holding the model to account.
+
+In: what a train block says (`data = csv("iris.csv", target = "species")`). Out: a `Dataset`, whose columns are matched
+with the inputs of the train block: by name where the source has columns of those names, otherwise in order, features
+before target. An image is flat or `[C, H, W]`, as the input wants it. Which examples are held out depends on the seed
+alone: the source's own test set where it has one, otherwise a share.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..compiler.program import DataSpec, Port
+from ..dsl.diagnostics import ArgumentError, DataError, NncError, UnsupportedError, error
+from . import formats
+from .arrays import Array, Wanted, describe, wanted
+from .order import split
+
+_DIGITS_HELD_OUT = 0.2  # of the digits that ship with nnc, where the train block does not say
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """`train` and `held_out` (None: nothing is held out) have the same columns."""
+
+    name: str
+    train: Mapping[str, Array]
+    held_out: Mapping[str, Array] | None
+    by_position: tuple[str, ...]  # the columns for inputs whose names are not columns; "" is all features as a matrix
+
+    def for_training(self, inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Array]:
+        """The training columns in the order and shape of the inputs."""
+        return self._columns(self.train, inputs, wants)
+
+    def for_validation(self, inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Array] | None:
+        return None if self.held_out is None else self._columns(self.held_out, inputs, wants)
+
+    def for_evaluation(self, inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Array]:
+        """What is held out, or the training columns where nothing is."""
+        return self._columns(self.train if self.held_out is None else self.held_out, inputs, wants)
+
+    def _columns(self, columns: Mapping[str, Array], inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Array]:
+        by_name = all(name in columns for name in inputs)
+        if not by_name and len(inputs) > len(self.by_position):
+            there = ", ".join(f"`{c}`" for c in columns)
+            raise error("E0613", f"{self.name} has the columns {there}, the train block wants {_list(inputs)}",
+                        kind=DataError)
+        found = []
+        for k, want in enumerate(wants):
+            column = columns[inputs[k]] if by_name else self._at(columns, k)
+            found.append(_reshape(column, want, self.name))
+        return found
+
+    def _at(self, columns: Mapping[str, Array], k: int) -> Array:
+        name = self.by_position[k]
+        if name:
+            return columns[name]
+        targets = set(self.by_position)
+        return np.stack([c for n, c in columns.items() if n not in targets], axis=1)
+
+    def sizes(self, inputs: Sequence[str], ports: Sequence[Port]) -> dict[str, int]:
+        """What the symbols of the inputs are in this data, the number of examples left out."""
+        wants = tuple(map(wanted, ports))
+        found: dict[str, int] = {}
+        for want, column in zip(wants, self.for_training(inputs, wants), strict=True):
+            if column.ndim == len(want.axes):
+                found |= {axis: n for axis, n in zip(want.axes[1:], column.shape[1:], strict=True)
+                          if isinstance(axis, str)}
+        return found
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(f"`{n}`" for n in names)
+
+
+def _reshape(column: Array, want: Wanted, source: str) -> Array:
+    """A row as the input wants it: flattened, `[H, W]` for one channel, or with axes of size 1 added."""
+    axes = want.axes
+    if not axes or column.ndim == len(axes):
+        return column
+    rows, row = len(column), column.shape[1:]
+    if len(axes) == 1 and row == (1,):
+        return column.reshape(rows)
+    if len(axes) == 2:
+        return column.reshape(rows, math.prod(row))
+    if len(axes) == 3 and len(row) == 3 and row[0] == 1:
+        return column.reshape(rows, *row[1:])
+    fixed = [a for a in axes[1:] if isinstance(a, int)]
+    if len(fixed) == len(axes) - 1 and math.prod(fixed) == math.prod(row):
+        return column.reshape(rows, *fixed)
+    raise error("E0613", f"`{want.name}` wants {want.type}, but {source} gives {describe(column)}", kind=DataError)
+
+
+def from_arrays(columns: Mapping[str, Any], held_out: Mapping[str, Any] | None = None) -> Dataset:
+    """A data set of Python arrays by input name."""
+    train = {n: np.asarray(a) for n, a in columns.items()}
+    rest = None if held_out is None else {n: np.asarray(a) for n, a in held_out.items()}
+    return Dataset("arrays", train, rest, tuple(train))
+
+
+# --- the sources of a train block -------------------------------------------------------------------------------------
+
+
+def load(spec: DataSpec, folder: Path, *, validation: float, seed: int, override: str | Path | None = None) -> Dataset:
+    """Read the data a train block names. Paths are relative to `folder`; `override` (the command line's `--data`)
+    takes the place of the path, and where it is another kind of file, of the source."""
+    source, args, kwargs = spec.source, spec.args, dict(spec.kwargs)
+    if override is not None:
+        source, kwargs = _override(source, Path(override), kwargs)
+        args = (str(Path(override).absolute()), *args[1:])
+    reader = _SOURCES.get(source)
+    if reader is None:
+        known = ", ".join(f"{s}()" for s in _SOURCES)
+        raise error("E0612", f"there is no data source `{source}`", help=f"there is {known}", kind=ArgumentError)
+    try:
+        train, held_out, positions = reader(folder, *args, **kwargs)
+    except TypeError as e:
+        if isinstance(e, NncError) or f"_{source}()" not in str(e):
+            raise
+        raise error("E0612", f"wrong arguments for the data source `{source}`: {_plain(e)}", kind=ArgumentError) from e
+    name = f"{source}({', '.join(repr(a) for a in args)})"
+    lengths = {n: len(c) for n, c in train.items() if c.ndim}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{n}: {k}" for n, k in lengths.items())
+        raise formats.malformed(name, "as many rows in each column", found)
+    share = validation or (_DIGITS_HELD_OUT if source == "digits" else 0.0)
+    if held_out is None and share and lengths:
+        train, held_out = _split(train, share, seed, source == "text")
+    return Dataset(name, train, held_out, positions)
+
+
+def _plain(e: TypeError) -> str:
+    return str(e).partition("() ")[2].replace("positional arguments", "arguments")
+
+
+def _override(source: str, path: Path, kwargs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The source that reads this path: the one named if it can."""
+    name = path.name.removesuffix(".gz")
+    for suffix, by_suffix in ((".csv", "csv"), (".npz", "npz")):
+        if name.endswith(suffix) and source != by_suffix:
+            return by_suffix, {}
+    if path.is_dir() and source not in ("idx", "cifar10", "images"):
+        return ("cifar10" if any(path.glob("data_batch_*.bin")) else "idx"), {}
+    return source, kwargs
+
+
+def _split(columns: Mapping[str, Array], share: float, seed: int, in_order: bool
+           ) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Hold out a share; of text the end, otherwise examples chosen by the seed, of each class its share."""
+    n = next(len(c) for c in columns.values() if c.ndim)
+    if in_order:
+        cut = n - min(max(1, round(n * share)), n - 1)
+        keep, hold = np.arange(cut), np.arange(cut, n)
+    else:
+        keep, hold = split(n, share, seed, classes_of(columns.values()))
+    return ({k: c[keep] if c.ndim else c for k, c in columns.items()},
+            {k: c[hold] if c.ndim else c for k, c in columns.items()})
+
+
+def classes_of(columns: Any) -> Array | None:
+    """The column that looks like class labels: ints, one per example, few different ones."""
+    for c in reversed(list(columns)):
+        if c.ndim == 1 and c.dtype.kind in "iu" and len(np.unique(c)) <= max(2, len(c) // 10):
+            return c
+    return None
+
+
+Read = tuple[formats.Columns, formats.Columns | None, tuple[str, ...]]
+
+
+def _digits(folder: Path, path: str | None = None) -> Read:
+    return formats.digits(None if path is None else folder / path), None, ("x", "label")
+
+
+def _idx(folder: Path, path: str) -> Read:
+    return *formats.idx(folder / path), ("x", "label")
+
+
+def _cifar10(folder: Path, path: str) -> Read:
+    return *formats.cifar10(folder / path), ("x", "label")
+
+
+def _csv(folder: Path, path: str, target: str | int | None = None, header: bool = True, skip: int = 0,
+         delimiter: str = ",") -> Read:
+    columns = formats.csv(folder / path, target, header=header, skip=skip, delimiter=delimiter)
+    return columns, None, ("",) if target is None else ("", next(reversed(columns)))
+
+
+def _npz(folder: Path, path: str, **names: str) -> Read:
+    """`x = "images"` names the array of an input; without names the arrays are taken by their own. Arrays
+    `NAME_train` and `NAME_test` are training and test set."""
+    if not names:
+        columns = formats.npz(folder / path)
+        names = {n: n for n in columns}
+        if any(n.endswith("_train") for n in names) and any(n.endswith("_test") for n in names):
+            train = {n.removesuffix("_train"): c for n, c in columns.items() if n.endswith("_train")}
+            test = {n.removesuffix("_test"): c for n, c in columns.items() if n.endswith("_test")}
+            return train, test, tuple(train)
+    else:
+        found = formats.npz(folder / path, list(names.values()))
+        columns = {n: found[a] for n, a in names.items()}
+    return columns, None, tuple(columns)
+
+
+def _text(folder: Path, path: str, context: int = 64) -> Read:
+    return formats.text(folder / path, context), None, ("x", "y")
+
+
+def _images(folder: Path, path: str) -> Read:
+    raise error("E0503", "the data source `images` is not there yet", kind=UnsupportedError,
+                help="convert the images to an .npz file and use `npz`")
+
+
+_SOURCES: Mapping[str, Callable[..., Read]] = {
+    "digits": _digits, "idx": _idx, "cifar10": _cifar10, "csv": _csv, "npz": _npz, "text": _text, "images": _images,
+}  # fmt: skip

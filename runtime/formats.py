@@ -1,0 +1,313 @@
+"""Files of data into NumPy columns: IDX, CIFAR-10 binary, csv, npz, plain text, and the digits that ship with nnc.
+
+In: a path. Out: named columns of equal length. Whatever a header claims is compared with the size of the file before
+anything is allocated; a file that is not what it should be is a `DataError` with path, expected and found (E0614
+missing or unreadable, E0615 malformed). Nothing here unpickles.
+"""
+
+from __future__ import annotations
+
+import csv as csv_module
+import gzip
+import io
+import math
+import struct
+import zipfile
+import zlib
+from array import array as typed_array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ..dsl.diagnostics import DataError, NncError, error
+from .arrays import Array, check_bytes, check_nbytes, human
+
+Columns = dict[str, Array]
+_GZIP_RATIO = 1040  # deflate cannot expand further than 1032:1
+_IDX_TYPES: Mapping[int, str] = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+_CIFAR_RECORD = 1 + 3 * 32 * 32
+
+
+def malformed(path: object, expected: object, found: object) -> NncError:
+    return error("E0615", f"{path}: expected {expected}, found {found}", kind=DataError)
+
+
+def unreadable(path: object, e: Exception) -> NncError:
+    reason = "no such file" if isinstance(e, FileNotFoundError) else (getattr(e, "strerror", None) or str(e)).lower()
+    return error("E0614", f"{path}: {reason}", kind=DataError)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, unpacked where it begins like gzip; every way reading fails is a DataError."""
+    try:
+        with open(path, "rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            if packed:
+                with gzip.open(raw) as unpacked:
+                    yield unpacked  # type: ignore[misc]
+            else:
+                yield raw
+    except (EOFError, gzip.BadGzipFile, zlib.error) as e:
+        raise malformed(path, "a complete gzip stream", str(e).lower()) from e
+    except OSError as e:
+        if isinstance(e, NncError):
+            raise
+        raise unreadable(path, e) from e
+
+
+# --- IDX --------------------------------------------------------------------------------------------------------------
+
+
+def idx(folder: Path) -> tuple[Columns, Columns]:
+    """The four standard IDX files of MNIST and its relatives: training and test set, images in [0, 1] as
+    f32[N, 1, H, W], labels i32[N]."""
+    return _idx_pair(folder, "train"), _idx_pair(folder, "t10k")
+
+
+def _idx_pair(folder: Path, part: str) -> Columns:
+    images_path, labels_path = _find_idx(folder, f"{part}-images", 3), _find_idx(folder, f"{part}-labels", 1)
+    images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
+    if len(images) != len(labels):
+        raise malformed(labels_path, f"{len(images)} labels, one for each image of {images_path.name}", len(labels))
+    x = images.astype(np.float32)
+    if images.dtype == np.uint8:
+        x /= 255
+    return {"x": x[:, None], "label": labels.astype(np.int32)}
+
+
+def _find_idx(folder: Path, stem: str, rank: int) -> Path:
+    for name in (f"{stem}-idx{rank}-ubyte", f"{stem}.idx{rank}-ubyte"):
+        for suffix in ("", ".gz"):
+            if (path := folder / (name + suffix)).is_file():
+                return path
+    if not folder.is_dir():
+        raise unreadable(folder, NotADirectoryError(0, "no such folder"))
+    raise malformed(folder, f"a file {stem}-idx{rank}-ubyte or {stem}-idx{rank}-ubyte.gz", "none")
+
+
+def read_idx(path: Path, rank: int | None = None) -> Array:
+    """One IDX file, plain or gz, in native byte order."""
+    with opened(path) as f:
+        head = f.read(4)
+        if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not 1 <= head[3] <= 8:
+            raise malformed(path, f"an IDX header (00 00 08 {rank or 3:02x})", head.hex(" ") or "an empty file")
+        if rank is not None and head[3] != rank:
+            raise malformed(path, f"IDX data with {rank} axes", head[3])
+        sizes = f.read(4 * head[3])
+        if len(sizes) < 4 * head[3]:
+            raise malformed(path, f"{head[3]} sizes after the magic number", f"{len(sizes) // 4}")
+        shape = struct.unpack(f">{head[3]}I", sizes)
+        dtype = np.dtype(_IDX_TYPES[head[2]])
+        needed, there = math.prod(shape) * dtype.itemsize, path.stat().st_size
+        packed = isinstance(f, gzip.GzipFile)
+        if needed > (there * _GZIP_RATIO if packed else there):
+            raise malformed(path, f"{needed:,} bytes of data for the sizes {list(shape)}", f"a file of {there:,} bytes")
+        check_nbytes(shape, dtype, str(path))
+        data = f.read(needed + 1)
+        if len(data) != needed:
+            found = f"{len(data):,}" if len(data) < needed else "more"
+            raise malformed(path, f"{needed:,} bytes of data for the sizes {list(shape)}", found)
+    values = np.frombuffer(data, dtype).reshape(shape)
+    return values.astype(dtype.newbyteorder("="), copy=False)
+
+
+# --- CIFAR-10 ---------------------------------------------------------------------------------------------------------
+
+
+def cifar10(folder: Path) -> tuple[Columns, Columns]:
+    """The binary version: training batches and test batch, images in [0, 1] as f32[N, 3, 32, 32], labels i32[N]."""
+    return _cifar(folder, "data_batch_*.bin"), _cifar(folder, "test_batch*.bin")
+
+
+def _cifar(folder: Path, pattern: str) -> Columns:
+    if not folder.is_dir():
+        raise unreadable(folder, NotADirectoryError(0, "no such folder"))
+    paths = sorted(folder.glob(pattern))
+    if not paths:
+        raise malformed(folder, f"files {pattern}", "none")
+    counts = []
+    for path in paths:
+        records, rest = divmod(path.stat().st_size, _CIFAR_RECORD)
+        if rest or not records:
+            raise malformed(path, f"records of {_CIFAR_RECORD} bytes", f"{path.stat().st_size:,} bytes")
+        counts.append(records)
+    check_nbytes((sum(counts), 3, 32, 32), np.dtype(np.float32), str(folder))
+    x, label = np.empty((sum(counts), 3, 32, 32), np.float32), np.empty(sum(counts), np.int32)
+    start = 0
+    for path, count in zip(paths, counts, strict=True):
+        with opened(path) as f:
+            data = np.frombuffer(f.read(), np.uint8)
+        if data.size != count * _CIFAR_RECORD:
+            raise malformed(path, f"{count * _CIFAR_RECORD:,} bytes", f"{data.size:,}")
+        rows = data.reshape(count, _CIFAR_RECORD)
+        if rows[:, 0].max() > 9:
+            raise malformed(path, "labels from 0 to 9", rows[:, 0].max())
+        label[start : start + count] = rows[:, 0]
+        np.divide(rows[:, 1:].reshape(count, 3, 32, 32), np.float32(255), out=x[start : start + count])
+        start += count
+    return {"x": x, "label": label}
+
+
+# --- csv --------------------------------------------------------------------------------------------------------------
+
+
+def csv(path: Path, target: str | int | None = None, *, header: bool = True, skip: int = 0,
+        delimiter: str = ",") -> Columns:
+    """A table of numbers with a header, plain or gz. `target` is a column's name (or number, from 0, -1 the last); text
+    there becomes classes, numbered from 0 in sorted order. Columns by their names."""
+    if not isinstance(delimiter, str) or len(delimiter) != 1:
+        raise error("E0612", f"the delimiter of csv must be one character, got {delimiter!r}", kind=DataError)
+    with opened(path) as f:
+        lines = csv_module.reader(io.TextIOWrapper(f, "utf-8-sig", newline=""), delimiter=delimiter, strict=True)
+        try:
+            return _table(path, lines, target, header, skip)
+        except UnicodeDecodeError as e:
+            raise malformed(path, "UTF-8 text", f"byte {e.object[e.start]:#04x}") from e
+        except csv_module.Error as e:
+            raise malformed(path, "a csv table", f"{e} in line {lines.line_num}") from e
+
+
+def _table(path: Path, lines: Any, target: str | int | None, header: bool, skip: int) -> Columns:
+    for _ in range(skip):
+        next(lines, None)
+    first = next(lines, None)
+    if not first:
+        raise malformed(path, "a header line" if header else "a line of numbers", "an empty file")
+    names = [n.strip() for n in first] if header else [f"c{k}" for k in range(len(first))]
+    if len(set(names)) < len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        raise malformed(path, "different column names", f"`{twice}` twice")
+    at = _target_index(path, names, target)
+    values, texts = typed_array("d"), list[str]()
+    rows = 0
+    pending = [] if header else [first]
+    while (row := pending.pop() if pending else next(lines, None)) is not None:
+        if not row or row == [""]:
+            continue
+        if len(row) != len(names):
+            raise malformed(path, f"{len(names)} columns in line {lines.line_num}", len(row))
+        for k, cell in enumerate(row):
+            if k == at:
+                if not cell.strip():
+                    raise malformed(path, f"a value for `{names[k]}` in line {lines.line_num}", "an empty cell")
+                texts.append(cell.strip())
+                continue
+            try:
+                values.append(float(cell))
+            except ValueError:
+                found = f"{cell.strip()[:40]!r}" if cell.strip() else "an empty cell"
+                raise malformed(path, f"a number for `{names[k]}` in line {lines.line_num}", found) from None
+        rows += 1
+        if rows % 65536 == 0:
+            check_bytes(values.itemsize * len(values) * 3, str(path))
+    if not rows:
+        raise malformed(path, "rows below the header" if header else "rows", "none")
+    features = [n for k, n in enumerate(names) if k != at]
+    matrix = np.frombuffer(values, np.float64).reshape(rows, len(features)) if features else np.empty((rows, 0))
+    columns = {name: matrix[:, k] for k, name in enumerate(features)}
+    if at is not None:
+        columns[names[at]] = _classes(texts)
+    return columns
+
+
+def _target_index(path: Path, names: Sequence[str], target: str | int | None) -> int | None:
+    if target is None:
+        return None
+    if isinstance(target, int) and -len(names) <= target < len(names):
+        return target % len(names)
+    if target in names:
+        return names.index(str(target))
+    raise malformed(path, f"a column `{target}`", ", ".join(f"`{n}`" for n in names[:12]))
+
+
+def _classes(texts: Sequence[str]) -> Array:
+    """Numbers as they are (ints where all are), anything else as classes in sorted order."""
+    try:
+        numbers = np.array([float(t) for t in texts])
+    except ValueError:
+        return np.unique(np.array(texts), return_inverse=True)[1].astype(np.int32)
+    whole = np.isfinite(numbers).all() and (numbers == np.floor(numbers)).all() and np.abs(numbers).max() < 2**53
+    return numbers.astype(np.int64) if whole else numbers
+
+
+# --- npz --------------------------------------------------------------------------------------------------------------
+
+
+def npz(path: Path, names: Sequence[str] | None = None) -> Columns:
+    """Arrays of a NumPy archive by name (all of them, or `names`). Sizes in headers are checked against the archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {i.filename.removesuffix(".npy"): i for i in archive.infolist() if i.filename.endswith(".npy")}
+            for name in names or ():
+                if name not in members:
+                    raise malformed(path, f"an array `{name}`", ", ".join(f"`{m}`" for m in members) or "none")
+            wanted = {n: members[n] for n in (names if names is not None else members)}
+            return {n: _npy(f"{path}[{n}]", archive, info) for n, info in wanted.items()}
+    except NncError:
+        raise
+    except OSError as e:
+        raise unreadable(path, e) from e
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
+        raise malformed(path, "a complete npz archive", str(e).lower()) from e
+
+
+def _npy(where: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
+    with archive.open(info) as f:
+        try:
+            version = np.lib.format.read_magic(f)
+            read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            if version not in read_header:
+                raise malformed(where, "npy version 1.0 or 2.0", f"{version[0]}.{version[1]}")
+            shape, fortran, dtype = read_header[version](f)
+        except ValueError as e:
+            raise malformed(where, "an npy header", str(e).lower()) from e
+        if dtype.kind not in "fiub":
+            what = "pickled objects, which are not read" if dtype.hasobject else str(dtype)
+            raise malformed(where, "an array of numbers", what)
+        needed = math.prod(map(int, shape)) * dtype.itemsize
+        if needed > info.file_size or info.file_size > max(info.compress_size, 1) * _GZIP_RATIO:
+            raise malformed(where, f"{human(needed)} of data for the shape {list(shape)}", human(info.file_size))
+        check_nbytes(shape, dtype, where)
+        data = f.read(needed + 1)
+        if len(data) != needed:
+            found = human(len(data)) if len(data) < needed else "more"
+            raise malformed(where, f"{human(needed)} of data for the shape {list(shape)}", found)
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+# --- text and digits --------------------------------------------------------------------------------------------------
+
+
+def text(path: Path, context: int) -> Columns:
+    """Bytes of a text in windows of `context`, and the byte that follows each: i32[N, context] twice."""
+    if not isinstance(context, int) or context < 1:
+        raise error("E0612", f"the context of text must be at least 1, got {context!r}", kind=DataError)
+    with opened(path) as f:
+        check_bytes(path.stat().st_size * 8, str(path))
+        tokens = np.frombuffer(f.read(), np.uint8)
+    count = (len(tokens) - 1) // context
+    if count < 1:
+        raise malformed(path, f"at least {context + 1} bytes", len(tokens))
+    return {
+        "x": tokens[: count * context].astype(np.int32).reshape(count, context),
+        "y": tokens[1 : count * context + 1].astype(np.int32).reshape(count, context),
+    }
+
+
+def digits(path: Path | None = None) -> Columns:
+    """The 1,797 handwritten 8x8 digits that ship with nnc: grey values in [0, 1] as f32[N, 1, 8, 8], labels i32[N]."""
+    path = path or Path(__file__).parent.parent / "models" / "data" / "digits.csv.gz"
+    with opened(path) as f:
+        try:
+            table = np.loadtxt(io.TextIOWrapper(f, "ascii"), np.uint8, delimiter=",", ndmin=2)
+        except ValueError as e:
+            raise malformed(path, "rows of 65 small integers", str(e).lower()) from e
+    if table.shape[1] != 65:
+        raise malformed(path, "rows of 65 small integers", f"{table.shape[1]} columns")
+    x = (table[:, :64].astype(np.float32) / 16).reshape(-1, 1, 8, 8)
+    return {"x": x, "label": table[:, 64].astype(np.int32)}
