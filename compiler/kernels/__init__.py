@@ -1,0 +1,1 @@
+"""Loop nests for each kind of kernel: pointwise, reductions, contractions, scatter."""

@@ -1,0 +1,273 @@
+"""The body of a kernel under construction: open loops, bound values, and the value of any node at any point.
+
+In: a small graph (the nodes one kernel computes) and where its leaves can be loaded. Out: statements of the loop IR.
+The one idea: a value is *pulled* — `value(name, index)` asks the operator's `at`, which asks for its operands — and is
+bound by `let` in the outermost open loop that its variables allow, once per index. So views cost nothing, common values
+are computed once, and what does not change in a loop is not in the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import loops as L
+from ..graph import Graph, Node
+from ..index import from_expr, to_expr, total, variables
+from ..types import BYTES, Dim, symbol
+
+_INDEXED = ("gather", "take_along")  # operators whose operand 1 is an index that data decides
+
+Index = tuple[Dim, ...]
+Source = Callable[[Index], L.Expr]
+
+
+@dataclass(slots=True)
+class _Scope:
+    statements: list[L.Stmt] = field(default_factory=list)
+    known: dict[Any, L.Expr] = field(default_factory=dict)  # (node, index) or expression -> its bound name
+    conditional: bool = False
+
+
+def strides(shape: Sequence[Dim]) -> tuple[Dim, ...]:
+    """Row-major, in elements."""
+    out: list[Dim] = []
+    step: Dim = 1
+    for n in reversed(shape):
+        out.append(step)
+        step = step * n
+    return tuple(reversed(out))
+
+
+def flat(index: Sequence[Dim], shape: Sequence[Dim]) -> Dim:
+    return total(i * s for i, s in zip(index, strides(shape), strict=True))
+
+
+class Body:
+    """Grows one kernel. `sources` tells where a node's value lies; every other node is computed from its operands."""
+
+    def __init__(self, graph: Graph, ops: Mapping[str, Any], checks: Checks):
+        self.graph, self.ops, self.checks = graph, ops, checks
+        self.sources: dict[str, Source] = {}
+        self.buffers: list[L.Buffer] = []
+        self.constant: set[str] = set()  # buffers that this kernel only reads
+        self.ranges: dict[str, Dim | None] = {}
+        self.depth: dict[str, int] = {}  # of loop variables and bound names; sizes are at 0
+        self.scopes = [_Scope()]
+        self.floor = 0  # nothing is bound outside a parallel loop: its body becomes a function of its own
+        self._count: dict[str, int] = {}
+
+    def fresh(self, stem: str) -> str:
+        n = self._count.get(stem, 0)
+        self._count[stem] = n + 1
+        return f"{stem}{n}"
+
+    # --- buffers
+
+    def operand(self, node: str) -> None:
+        """Declare a buffer that holds `node`, contiguous and row-major."""
+        type_ = self.graph[node].type
+        name = self.fresh("x")
+        self.buffers.append(L.Buffer(name, type_.dtype))
+        self.constant.add(name)
+        self.sources[node] = lambda index: self.load(name, flat(index, type_.shape), type_.dtype)
+
+    def result(self, dtype: str, stem: str = "y") -> str:
+        name = self.fresh(stem)
+        self.buffers.append(L.Buffer(name, dtype, True))
+        return name
+
+    def register(self, dtype: str, length: int) -> str:
+        name = self.fresh("r")
+        self.emit(L.Register(name, dtype, length))
+        return name
+
+    def load(self, buffer: str, at: Dim, dtype: str) -> L.Load:
+        return L.Load(buffer, to_expr(at), dtype)
+
+    # --- statements
+
+    def emit(self, statement: L.Stmt, depth: int | None = None) -> None:
+        self.scopes[-1 if depth is None else depth].statements.append(statement)
+
+    @contextmanager
+    def loop(self, stop: Dim, *, start: Dim = 0, step: int = 1, lanes: int = 1, bound: Dim | None = None,
+             unroll: int = 1, parallel: bool = False, stem: str = "i") -> Iterator[Dim]:
+        """Open a loop and give its variable. A loop of one iteration is no loop."""
+        if start == 0 and stop == 1 and bound is None and not parallel:
+            yield 0
+            return
+        var = self.fresh(stem)
+        self.scopes.append(_Scope())
+        self.depth[var] = len(self.scopes) - 1
+        self.ranges[var] = stop
+        outer, self.floor = self.floor, self.depth[var] if parallel else self.floor
+        yield symbol(var)
+        self.floor = outer
+        scope = self.scopes.pop()
+        self.emit(L.For(var, to_expr(start), to_expr(stop), tuple(scope.statements), step, lanes,
+                        None if bound is None else to_expr(bound), unroll, parallel))
+
+    @contextmanager
+    def when(self, condition: L.Expr) -> Iterator[None]:
+        self.scopes.append(_Scope(conditional=True))
+        yield
+        scope = self.scopes.pop()
+        self.emit(L.If(condition, tuple(scope.statements)))
+
+    def store(self, buffer: str, at: Dim, value: L.Expr) -> None:
+        self.emit(L.Store(buffer, to_expr(at), value))
+
+    def fold(self, buffer: str, at: Dim, how: str, value: L.Expr) -> None:
+        self.emit(L.Reduce(buffer, to_expr(at), how, value))
+
+    def check(self, condition: L.Expr, message: str) -> None:
+        if ("check", condition) not in self.scopes[-1].known:
+            self.scopes[-1].known["check", condition] = condition
+            self.emit(L.Check(condition, self.checks.code(message)))
+
+    def bind(self, value: L.Expr) -> L.Expr:
+        """The value by name, computed as far out as it may be."""
+        if isinstance(value, L.Const | L.Var):
+            return value
+        for scope in reversed(self.scopes):
+            if value in scope.known:
+                return scope.known[value]
+        depth, loads = self.floor, False
+        for e in parts(value):
+            if isinstance(e, L.Var):
+                depth = max(depth, self.depth.get(e.name, 0))
+            if isinstance(e, L.Load):
+                loads = True
+                if e.buffer not in self.constant:
+                    depth = len(self.scopes) - 1  # it is being written: its value is that of here and now
+        if loads:  # not out of an `if` that may be there to protect it
+            depth = max([depth, *(k for k, s in enumerate(self.scopes) if s.conditional)])
+        var = L.Var(self.fresh("v"), value.dtype)
+        self.depth[var.name] = depth
+        if var.dtype == "i64":
+            self.ranges[var.name] = None
+        self.scopes[depth].known[value] = var
+        self.emit(L.Let(var.name, value), depth)
+        return var
+
+    # --- values
+
+    def value(self, name: str, index: Index) -> L.Expr:
+        """Node `name` at a point."""
+        key = (name, index)
+        for scope in reversed(self.scopes):
+            if key in scope.known:
+                return scope.known[key]
+        if name in self.sources:
+            out = self.bind(self.sources[name](index))
+        else:
+            out = self.bind(self._at(name, index))
+        self.scopes[-1].known[key] = out
+        return out
+
+    def _at(self, name: str, index: Index) -> L.Expr:
+        node = self.graph[name]
+        given = tuple(map(to_expr, index))
+
+        def read(k: int, at: Sequence[L.Expr]) -> L.Expr:
+            at = tuple(at)
+            point = index if at == given else tuple(from_expr(e, self.ranges, self.bound_var) for e in at)
+            value = self.value(node.args[k], point)
+            if node.op in _INDEXED and k == 1:
+                self._within(value, node)
+            return value
+
+        at = self.ops[node.op].at
+        assert at is not None, f"{node.op} has no value at a point"
+        return at(node, [self.graph[a].type for a in node.args], given, read)
+
+    def row(self, name: str, index: str, at: Index, size: Dim) -> L.Var:
+        """The row an element of `index` names, as an i64 that is checked against the size of the axis."""
+        value = self.value(index, at)
+        self._within(value, self.graph[name])
+        wide = value if value.dtype == "i64" else L.Apply("cast", (value,), "i64")
+        last = L.sub(to_expr(size), L.i64(1))
+        return self.bound_var(L.Apply("maximum", (L.Apply("minimum", (wide, last), "i64"), L.i64(0)), "i64"))
+
+    def _within(self, index: L.Expr, node: Node) -> None:
+        """The check that an index taken from data is within its axis."""
+        table = node.type if node.op == "scatter_add" else self.graph[node.args[0]].type
+        axis = {"gather": node.attrs.get("axis", 0), "take_along": table.rank - 1, "scatter_add": 0}[node.op]
+        n = table.shape[axis]
+        for fn, limit in (("ge", L.i64(0)), ("lt", to_expr(n))):
+            wide = index if index.dtype == "i64" else L.Apply("cast", (index,), "i64")
+            self.check(L.Apply(fn, (wide, limit), "bool"), f"an index of {node.op} is outside an axis of size {n}")
+
+    def bound_var(self, e: L.Expr) -> L.Var:
+        bound = self.bind(e)
+        assert isinstance(bound, L.Var)
+        return bound
+
+    def kernel(self, name: str, note: str) -> L.Kernel:
+        assert len(self.scopes) == 1
+        body = tuple(self.scopes[0].statements)
+        return L.Kernel(name, tuple(sorted(_sizes(body))), tuple(self.buffers), body, note)
+
+
+@dataclass(slots=True)
+class Checks:
+    """Messages of the run-time checks; the code of message k is k + 1."""
+
+    messages: list[str] = field(default_factory=list)
+
+    def code(self, message: str) -> int:
+        if message not in self.messages:
+            self.messages.append(message)
+        return self.messages.index(message) + 1
+
+
+def parts(e: L.Expr) -> Iterator[L.Expr]:
+    """The expression and everything in it."""
+    stack = [e]
+    while stack:
+        e = stack.pop()
+        yield e
+        if isinstance(e, L.Apply):
+            stack += e.args
+        elif isinstance(e, L.Load):
+            stack.append(e.index)
+
+
+def expressions(s: L.Stmt) -> tuple[L.Expr, ...]:
+    """The expressions directly in a statement."""
+    match s:
+        case L.Let(_, value):
+            return (value,)
+        case L.Store(_, index, value) | L.Reduce(_, index, _, value):
+            return (index, value)
+        case L.For(_, start, stop, bound=bound):
+            return (start, stop) if bound is None else (start, stop, bound)
+        case L.If(condition) | L.Check(condition):
+            return (condition,)
+    return ()
+
+
+def _sizes(body: tuple[L.Stmt, ...]) -> set[str]:
+    """Free names of a body: the size symbols it needs."""
+    bound: set[str] = set()
+    used: set[str] = set()
+    for s in L.walk(body):
+        if isinstance(s, L.For):
+            bound.add(s.var)
+        elif isinstance(s, L.Let):
+            bound.add(s.name)
+        for e in expressions(s):
+            used |= {v.name for v in parts(e) if isinstance(v, L.Var)}
+    return used - bound
+
+
+def lanes(graph: Graph) -> int:
+    """Logical vector width of a kernel: 16 when every value is at most 4 bytes, else 8; the same on every target."""
+    wide = any(BYTES[t.dtype] > 4 for node in graph for t in getattr(node.type, "items", (node.type,)))
+    return 8 if wide else 16
+
+
+__all__ = ["Body", "Checks", "Index", "Source", "expressions", "flat", "lanes", "parts", "strides", "variables"]

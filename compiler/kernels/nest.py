@@ -1,0 +1,151 @@
+"""Loop nests over a box of axes: which axes become one loop, and how the loops are opened.
+
+In: the extents of the axes and the indices that a trial lowering produced. Out: groups of adjacent axes, one loop each.
+The one idea: two adjacent axes are one loop exactly when every index that mentions them moves by `extent` inner steps
+for one outer step, so it is enough to look at the coefficients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from math import prod
+
+from .. import loops as L
+from ..index import from_expr, quotient, remainder, term, terms, total
+from ..types import Dim, Quotient, Size, Symbol, symbol, symbols
+from .body import Body, Index, expressions
+
+_ARITHMETIC = frozenset({"add", "sub", "mul", "floordiv", "mod", "neg"})
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """Adjacent axes of a box that are one loop."""
+
+    axes: tuple[int, ...]
+    extents: tuple[Dim, ...]
+
+    @property
+    def size(self) -> Dim:
+        return prod(self.extents)
+
+
+def collapse(make: Callable[[], Body], names: Sequence[str], shape: Sequence[Dim], kinds: Sequence[int]) -> list[Axes]:
+    """The axes of a box in groups, given that `names` are read at each of its points. Only axes of one kind join."""
+    body = make()
+    variables: list[str | None] = []
+    with ExitStack() as stack:
+        index: list[Dim] = []
+        for n in shape:
+            point = stack.enter_context(body.loop(n))
+            index.append(point)
+            variables.append(str(point) if isinstance(point, Size) else None)
+        for name in names:
+            body.store("", 0, body.value(name, tuple(index)))
+    used = [x for x in dict.fromkeys(_indices(tuple(body.scopes[0].statements))) if isinstance(x, Size)]
+    groups: list[list[int]] = []
+    for k, n in enumerate(shape):
+        if groups and kinds[k] == kinds[k - 1] and _one_loop(variables, groups[-1], k, n, used):
+            groups[-1].append(k)
+        else:
+            groups.append([k])
+    return [Axes(tuple(g), tuple(shape[k] for k in g)) for g in groups]
+
+
+def _one_loop(variables: Sequence[str | None], group: list[int], k: int, extent: Dim, used: list[Size]) -> bool:
+    inner = variables[k]
+    outer = next((variables[g] for g in reversed(group) if variables[g] is not None), None)
+    if inner is None or outer is None:
+        return True
+    for x in used:
+        a, b = _coefficient(x, outer), _coefficient(x, inner)
+        if a is None or b is None or a != b * extent:
+            return False
+    return True
+
+
+def _coefficient(x: Dim, var: str) -> Dim | None:
+    """The factor of a variable in a polynomial that is linear in it, else None."""
+    parts: list[Dim] = []
+    for m, c in terms(x):
+        if any(isinstance(atom, Quotient) and var in symbols(atom.top) | symbols(atom.bottom) for atom in m):
+            return None
+        count = m.count(Symbol(var))
+        if count > 1:
+            return None
+        if count:
+            left = list(m)
+            left.remove(Symbol(var))
+            parts.append(term(tuple(left), c))
+    return total(parts)
+
+
+def _indices(body: tuple[L.Stmt, ...]) -> Iterator[Dim]:
+    """Every index in a body: of loads, and where an index is used as a value."""
+    for s in L.walk(body):
+        stack = list(expressions(s)) if not isinstance(s, L.For) else []
+        while stack:
+            match stack.pop():
+                case L.Apply(fn, _, "i64") as e if fn in _ARITHMETIC:
+                    opaque: list[L.Expr] = []
+                    yield from_expr(e, {}, _aside(opaque))
+                    stack += opaque
+                case L.Var(name, "i64"):
+                    yield symbol(name)
+                case L.Apply(_, args):
+                    stack += args
+                case L.Load(_, index):
+                    stack.append(index)
+
+
+def _aside(opaque: list[L.Expr]) -> Callable[[L.Expr], L.Var]:
+    """Puts what is not index arithmetic into `opaque`."""
+
+    def put(part: L.Expr) -> L.Var:
+        opaque.append(part)
+        return L.Var("")
+
+    return put
+
+
+@contextmanager
+def over(body: Body, groups: Sequence[Axes], rank: int, *, lanes: int = 1, parallel: bool = False) -> Iterator[Index]:
+    """Open one loop per group, the last a vector loop, and give the index of every axis, 0 for axes of no group."""
+    index: list[Dim] = [0] * rank
+    with ExitStack() as stack:
+        for n, g in enumerate(groups):
+            width = lanes if n == len(groups) - 1 else 1
+            point = stack.enter_context(body.loop(g.size, lanes=width, parallel=parallel and n == 0))
+            place(point, g, index, body)
+        yield tuple(index)
+
+
+def place(point: Dim, group: Axes, index: list[Dim], body: Body) -> None:
+    """Write the row-major coordinates of a point of a group into `index`."""
+    inner: Dim = 1
+    many = [(k, n) for k, n in zip(group.axes, group.extents, strict=True) if n != 1]
+    for count, (k, n) in enumerate(reversed(many), 1):
+        q = quotient(point, inner, body.ranges)
+        index[k] = q if count == len(many) else remainder(q, n, body.ranges)
+        inner = inner * n
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Steps of a loop over `start..stop` in tiles of `size`; `bounded` when the last may be incomplete."""
+
+    start: Dim
+    stop: Dim
+    size: int
+    bounded: bool
+
+
+def tiles(extent: Dim, size: int) -> list[Tiles]:
+    """Whole tiles, then what is left as a tile of its own. A size known only at run time has a bound in each tile."""
+    if not isinstance(extent, int):
+        return [Tiles(0, extent, size, True)]
+    whole = extent // size * size
+    out = [Tiles(0, whole, size, False)] if whole else []
+    return out + ([Tiles(whole, extent, extent - whole, False)] if extent > whole else [])

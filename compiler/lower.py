@@ -1,0 +1,137 @@
+"""Lowering: graph to loops. In: an optimised graph, one entry point. Out: a module of the loop IR with that entry.
+
+Each node that is not a leaf or a mere renaming is one kernel; a `fused` node is one kernel for its whole body. Values
+are pulled (`kernels/body.py`), so views and elementwise operators need no code here, only the choice of the loop nest.
+Kernels that are equal up to the names of their nodes are one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from . import loops as L
+from .graph import Builder, Graph, Node
+from .kernels.body import Body, Checks
+from .kernels.contraction import contraction
+from .kernels.pointwise import pointwise
+from .kernels.reduction import argument, reduction
+from .kernels.scatter import scatter_add
+from .memory import Copy, Plan, plan, root, types
+from .ops import OPS
+from .ops.op import CONTRACT, REDUCE
+from .types import Dim, TensorType, symbol, symbols
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    module: L.Module
+    plan: Plan
+    checks: tuple[str, ...]  # the message of check code k + 1
+
+    @property
+    def entry(self) -> L.Entry:
+        return self.module.entries[0]
+
+    @property
+    def arena(self) -> Dim:
+        return self.plan.arena
+
+
+def lower(graph: Graph, inputs: Mapping[str, TensorType], variables: Mapping[str, TensorType]) -> Lowered:
+    """Loops for one entry named `graph.name`. Its slots are `inputs`, then `variables` (by path), whether or not the
+    graph uses them, then the graph's outputs. Its size arguments are the symbols of all of these, sorted."""
+    slots = (
+        *(L.Slot(name, t, "input") for name, t in inputs.items()),
+        *(L.Slot(path, t, "param") for path, t in variables.items()),
+        *(L.Slot(name, _type(graph, v), "output") for name, v in graph.outputs),
+    )
+    planned, checks, library = plan(graph), Checks(), _Library(graph.name)
+    calls = [_copy(graph, c, checks, library) for c in planned.copies if c.early]
+    for name in planned.order:
+        node = graph[name]
+        places = [planned.places[root(graph, a)] for a in node.args]
+        places += [planned.places[name, k] for k in range(len(types(node)))]
+        calls.append(library.call(_kernel(_body_of(graph, node), checks), name, str(node.span or ""), places))
+    for c in planned.copies:
+        if not c.early:
+            calls.append(_copy(graph, c, checks, library, planned.places[c.value]))
+    sizes = sorted({s for slot in slots for n in slot.type.shape for s in symbols(n)})
+    entry = L.Entry(graph.name, tuple(sizes), slots, planned.arena, tuple(calls))
+    constants = tuple(L.Constant(n.name, n.dtype, tuple(n.attrs["values"])) for n in graph if n.op == "constant")
+    used = {p.name for c in calls for p in c.places if p.base == "constant"}
+    module = L.Module(library.kernels(), (entry,), tuple(c for c in constants if c.name in used))
+    return Lowered(module, planned, tuple(checks.messages))
+
+
+def _type(graph: Graph, name: str) -> TensorType:
+    type_ = graph[name].type
+    assert isinstance(type_, TensorType)
+    return type_
+
+
+class _Library:
+    """The kernels made so far. Equal ones, whatever nodes they are for, are one."""
+
+    def __init__(self, entry: str):
+        self.entry = entry
+        self.names: dict[L.Kernel, str] = {}
+
+    def call(self, body: Body, name: str, note: str, places: Sequence[L.Place]) -> L.Call:
+        kernel = body.kernel("", note)
+        if kernel not in self.names:
+            stem = "".join(c if c.isascii() and c.isalnum() else "_" for c in f"{self.entry}_{name}")
+            taken = set(self.names.values())
+            unique, n = stem, 2
+            while unique in taken:
+                unique, n = f"{stem}_{n}", n + 1
+            self.names[kernel] = unique
+        return L.Call(self.names[kernel], tuple(symbol(s) for s in kernel.sizes), tuple(places))
+
+    def kernels(self) -> tuple[L.Kernel, ...]:
+        return tuple(replace(k, name=name) for k, name in self.names.items())
+
+
+def _body_of(graph: Graph, node: Node) -> tuple[Graph, tuple[str, ...]]:
+    """The graph of one kernel and, for each operand of `node`, the input of that graph that stands for it."""
+    if node.op == "fused":
+        body = node.attrs["body"]
+        return body, tuple(n.name for n in body if n.op == "input")
+    b = Builder(node.name, OPS)
+    names = tuple(b.emit("input", name=f"x{k}", type=_type(graph, a)) for k, a in enumerate(node.args))
+    result = b.add(node.op, names, node.attrs, name="y")
+    return b.finish((("y", result),)), names
+
+
+def _kernel(of: tuple[Graph, tuple[str, ...]], checks: Checks) -> Body:
+    """The loop nest for a small graph: chosen by the node that is not pointwise, if there is one."""
+    graph, operands = of
+
+    def make() -> Body:
+        body = Body(graph, OPS, checks)
+        for x in operands:
+            body.operand(x)
+        return body
+
+    results = [v for _, v in graph.outputs]
+    for node in graph:
+        if OPS[node.op].kind == CONTRACT:
+            return contraction(make, node.name)
+        if OPS[node.op].kind == REDUCE:
+            return reduction(make, node.name)
+        if node.op in ("argmax", "argmin"):
+            return argument(make, node.name)
+        if node.op == "scatter_add":
+            return scatter_add(make, node.name)
+    return pointwise(make, results)
+
+
+def _copy(graph: Graph, copy: Copy, checks: Checks, library: _Library, source: L.Place | None = None) -> L.Call:
+    node = graph[copy.value[0]]
+    type_ = types(node)[copy.value[1]]
+    if source is None:
+        source = L.Place("slot", node.attrs["name" if node.op == "input" else "path"])
+    b = Builder("copy", OPS)
+    x = b.emit("input", name="x", type=TensorType(type_.dtype, (type_.size,)))
+    body = _kernel((b.finish((("y", x),)), (x,)), checks)
+    return library.call(body, "copy", "", [source, copy.place])

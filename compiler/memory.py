@@ -1,0 +1,303 @@
+"""The memory plan: where every value lies, and in which order the kernels run.
+
+In: a graph. Out: a `Plan`. A value that is an output or an update is made where it belongs when nothing speaks against
+it; a variable is updated in place once everybody who wants its old value has run. The rest lies in the arena. A size is
+a polynomial in the size symbols, so values are planned by the kind of their size (`1`, `B`, `B*T`): within a kind
+lifetimes and offsets are numbers, and the kinds follow one another. So the arena is `a + b*B`, whatever B will be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from heapq import heapify, heappop, heappush
+from math import gcd
+
+from .graph import Graph, Node
+from .index import term, terms, total
+from .loops import Place
+from .ops.op import MAP
+from .types import Dim, TensorType, TupleType, substitute
+
+ALIGNMENT = 64
+CHECKED = ("gather", "take_along", "scatter_add")  # operators whose kernels may fail at run time
+
+Value = tuple[str, int]  # a node and which of its results
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A value that is needed at a second place. Before the kernels if it is a leaf, which they may overwrite."""
+
+    value: Value
+    place: Place
+    early: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One buffer of the arena: bytes, where it begins, the kernels (by position) that write and last read it."""
+
+    values: tuple[Value, ...]
+    size: Dim
+    offset: Dim
+    born: int
+    dies: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    order: tuple[str, ...]  # the nodes that are kernels, in the order they run
+    places: Mapping[Value, Place]
+    copies: tuple[Copy, ...]
+    lines: tuple[Line, ...]
+    arena: Dim
+
+    def lower_bound(self, sizes: Mapping[str, int]) -> tuple[int, int]:
+        """The largest sum of live bytes at given sizes, and the kernel where it is reached."""
+        live = [0] * len(self.order)
+        for b in self.lines:
+            for k in range(b.born, min(b.dies + 1, len(live))):
+                live[k] += int(substitute(b.size, sizes))
+        best = max(range(len(live)), key=lambda k: live[k], default=0)
+        return (live[best] if live else 0), best
+
+
+def types(node: Node) -> tuple[TensorType, ...]:
+    """The types of a node's results."""
+    return node.type.items if isinstance(node.type, TupleType) else (node.type,)
+
+
+def root(graph: Graph, name: str) -> Value:
+    """The value whose buffer this is: reshapes of a buffer are the buffer, items are results of their operand."""
+    while graph[name].op in ("reshape", "assume"):
+        name = graph[name].args[0]
+    node = graph[name]
+    return (node.args[0], node.attrs["index"]) if node.op == "item" else (name, 0)
+
+
+def is_kernel(node: Node) -> bool:
+    """Whether code runs for a node: not for leaves, nor for those that only rename a buffer."""
+    return node.op not in ("input", "param", "item", "reshape", "assume") and not (node.op == "constant")
+
+
+def plan(graph: Graph, scratch: Mapping[str, Sequence[Dim]] | None = None) -> Plan:
+    """The plan of one entry. `scratch` gives bytes a kernel needs for itself while it runs."""
+    order, places, copies = _order(graph)
+    return _offsets(graph, order, places, copies, scratch or {})
+
+
+# --- order, and what lies in slots -----------------------------------------------------------------------------------
+
+
+def _order(graph: Graph) -> tuple[tuple[str, ...], dict[Value, Place], list[Copy]]:
+    kernels = [n.name for n in graph if is_kernel(n)]
+    position = {name: k for k, name in enumerate(kernels)}
+    reads = {k: [root(graph, a) for a in graph[k].args] for k in kernels}
+    readers: dict[Value, list[str]] = {}
+    after: dict[str, list[str]] = {k: [] for k in kernels}
+    for k in kernels:
+        for value in dict.fromkeys(reads[k]):
+            readers.setdefault(value, []).append(k)
+            if value[0] in position:
+                after[value[0]].append(k)
+
+    places: dict[Value, Place] = {}
+    leaves: dict[str, Value] = {}  # path -> the leaf
+    for node in graph:
+        if node.op == "input":
+            places[node.name, 0] = Place("slot", node.attrs["name"])
+        elif node.op == "param":
+            places[node.name, 0] = Place("slot", node.attrs["path"])
+            leaves[node.attrs["path"]] = (node.name, 0)
+        elif node.op == "constant":
+            places[node.name, 0] = Place("constant", node.name)
+    copies: list[Copy] = []
+
+    def early(value: Value) -> bool:
+        return graph[value[0]].op in ("input", "param")
+
+    for path, name in graph.updates:
+        value, slot, old = root(graph, name), Place("slot", path), leaves.get(path)
+        if value == old:
+            continue
+        if value not in places and _update_in_place(graph, value, old, readers, after):
+            places[value] = slot
+        else:
+            copies.append(Copy(value, slot, False))
+    for name, result in graph.outputs:
+        value, slot = root(graph, result), Place("slot", name)
+        if value in places:
+            copies.append(Copy(value, slot, early(value)))
+        else:
+            places[value] = slot
+    _checks_first(graph, kernels, places, after)
+    return _sorted(kernels, position, after), places, copies
+
+
+def _update_in_place(graph: Graph, value: Value, old: Value | None, readers: Mapping[Value, list[str]],
+                     after: dict[str, list[str]]) -> bool:
+    """Whether a kernel may write a variable's new value over the old one; adds what must run before it to `after`."""
+    maker = value[0]
+    if old is None:
+        return True
+    others = [r for r in readers.get(old, ()) if r != maker]
+    if maker in readers.get(old, ()) and not overwrites(graph, maker, value[1], old):
+        return False
+    if others and any(r in _reachable(after, maker) for r in others):
+        return False  # somebody wants the old value after the new one is made
+    for r in others:
+        after[r].append(maker)
+    return True
+
+
+def overwrites(graph: Graph, kernel: str, result: int, operand: Value) -> bool:
+    """Whether a kernel reads an operand only at the index where it then writes a result of the same size."""
+    node = graph[kernel]
+    if types(node)[result].nbytes != types(graph[operand[0]])[operand[1]].nbytes:
+        return False
+    return node.attrs.get("elementwise", False) if node.op == "fused" else _kind(node) == MAP
+
+
+def _kind(node: Node) -> str:
+    from .ops import OPS
+
+    return OPS[node.op].kind
+
+
+def _reachable(after: Mapping[str, list[str]], start: str) -> set[str]:
+    seen, stack = {start}, [start]
+    while stack:
+        for k in after[stack.pop()]:
+            if k not in seen:
+                seen.add(k)
+                stack.append(k)
+    return seen
+
+
+def _checks_first(graph: Graph, kernels: Sequence[str], places: Mapping[Value, Place],
+                  after: dict[str, list[str]]) -> None:
+    """A step that fails changes nothing: kernels with run-time checks run before those that write variables."""
+    paths = {p for p, _ in graph.updates}
+    written = [v[0] for v, p in places.items() if p.base == "slot" and p.name in paths and v[0] in after]
+    writers = list(dict.fromkeys(written))
+    for c in kernels:
+        if _may_fail(graph[c]):
+            for w in writers:
+                if w != c and c not in _reachable(after, w):
+                    after[c].append(w)
+
+
+def _may_fail(node: Node) -> bool:
+    return node.op in CHECKED or (node.op == "fused" and any(n.op in CHECKED for n in node.attrs["body"]))
+
+
+def _sorted(kernels: Sequence[str], position: Mapping[str, int], after: Mapping[str, list[str]]) -> tuple[str, ...]:
+    """Topological; among what may run, the first in the order of the graph."""
+    waiting = dict.fromkeys(kernels, 0)
+    for followers in after.values():
+        for k in followers:
+            waiting[k] += 1
+    ready = [position[k] for k in kernels if not waiting[k]]
+    heapify(ready)
+    order: list[str] = []
+    while ready:
+        k = kernels[heappop(ready)]
+        order.append(k)
+        for f in after[k]:
+            waiting[f] -= 1
+            if not waiting[f]:
+                heappush(ready, position[f])
+    assert len(order) == len(kernels), "the order of kernels has a cycle"
+    return tuple(order)
+
+
+# --- offsets ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Buffer:
+    values: list[Value]
+    size: Dim
+    born: int
+    dies: int
+
+
+def _offsets(graph: Graph, order: tuple[str, ...], places: dict[Value, Place], copies: list[Copy],
+             scratch: Mapping[str, Sequence[Dim]]) -> Plan:
+    last: dict[Value, int] = {}
+    for k, name in enumerate(order):
+        for a in graph[name].args:
+            last[root(graph, a)] = k
+    end = len(order)
+    for c in copies:
+        last[c.value] = -1 if c.early else end
+    buffers: list[_Buffer] = []
+    where: dict[Value, _Buffer] = {}
+    for k, name in enumerate(order):
+        for r, type_ in enumerate(types(graph[name])):
+            value = (name, r)
+            if value in places:
+                continue
+            shared = next((where[v] for v in map(lambda a: root(graph, a), graph[name].args)
+                           if v in where and where[v].dies == k and overwrites(graph, name, r, v)), None)
+            if shared is not None:
+                shared.values.append(value)
+                shared.dies = max(k, last.get(value, k))
+                where[value] = shared
+            else:
+                where[value] = _Buffer([value], type_.nbytes, k, last.get(value, k))
+                buffers.append(where[value])
+        for n, size in enumerate(scratch.get(name, ())):
+            value = (name, -1 - n)
+            where[value] = _Buffer([value], size, k, k)
+            buffers.append(where[value])
+
+    kinds: dict[Dim, list[tuple[_Buffer, int]]] = {}
+    for b in buffers:
+        c, kind = _content(b.size)
+        kinds.setdefault(kind, []).append((b, c))
+    base: Dim = 0
+    lines: list[Line] = []
+    for kind in sorted(kinds, key=lambda d: (d != 1, str(d))):
+        offset, used = _fit(kinds[kind])
+        for (b, _), at in zip(kinds[kind], offset, strict=True):
+            lines.append(Line(tuple(b.values), b.size, base + kind * at, b.born, b.dies))
+            for v in b.values:
+                places[v] = Place("arena", offset=base + kind * at)
+        base = base + kind * _aligned(used)
+    lines.sort(key=lambda line: (line.born, line.values))
+    return Plan(order, places, tuple(copies), tuple(lines), base)
+
+
+def _content(size: Dim) -> tuple[int, Dim]:
+    """A size as number times kind: 12*B + 8 is 4 times (3*B + 2)."""
+    if isinstance(size, int):
+        return size, 1
+    c = reduce(gcd, (abs(c) for _, c in terms(size)))
+    return c, total(term(m, k // c) for m, k in terms(size))
+
+
+def _aligned(n: int) -> int:
+    return -(-n // ALIGNMENT) * ALIGNMENT
+
+
+def _fit(buffers: Sequence[tuple[_Buffer, int]]) -> tuple[list[int], int]:
+    """Offsets for buffers of one kind, the largest first, each into the smallest gap that is free while it lives."""
+    offset = [0] * len(buffers)
+    placed: list[int] = []
+    used = 0
+    for k in sorted(range(len(buffers)), key=lambda k: (-buffers[k][1], buffers[k][0].born, k)):
+        b, n = buffers[k]
+        busy = sorted((offset[j], offset[j] + _aligned(buffers[j][1])) for j in placed
+                      if buffers[j][0].born <= b.dies and b.born <= buffers[j][0].dies)
+        best, at = None, 0
+        for start, stop in busy:
+            if start - at >= _aligned(n) and (best is None or start - at < best[0]):
+                best = (start - at, at)
+            at = max(at, stop)
+        offset[k] = best[1] if best else at
+        used = max(used, offset[k] + _aligned(n))
+        placed.append(k)
+    return offset, used
