@@ -1,0 +1,117 @@
+"""The state of elaborating one entry point: the graph being grown, and what has been met on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+from ...dsl import ast
+from ...dsl.diagnostics import Label, NncError, error
+from ...dsl.source import Span
+from ..graph import Builder
+from ..ops.op import ShapeError
+from ..types import FLOATS, Dim, TensorType
+from .scope import Scope
+from .values import Tensor
+
+if TYPE_CHECKING:
+    from .program import Program
+
+MAX_CALLS = 100  # how deep definitions may call one another
+
+
+@dataclass(slots=True)
+class Declared:
+    """A parameter or state variable, met in the source; `init` is evaluated when the entry `init` is built."""
+
+    path: str
+    type: TensorType
+    role: str
+    init: ast.Expr | int | float
+    drawn: bool
+    scope: Scope | None
+    span: Span | None
+    fans: tuple[Dim, Dim] | None = None
+
+
+@dataclass(slots=True)
+class Context:
+    program: Program
+    builder: Builder
+    training: bool = False
+    ambient: dict[str, Any] = field(default_factory=dict)  # t, epoch, steps where they mean something
+    key: Tensor | None = None  # of random draws
+    shape: tuple[Dim, ...] | None = None  # the variable being drawn, right of `~`
+    site: str = ""  # names the draw site: equal names draw equal numbers
+    draws: dict[str, int] = field(default_factory=dict)
+    variables: dict[str, Tensor] = field(default_factory=dict)  # current value by path: leaf, or pending update
+    updates: dict[str, Tensor] = field(default_factory=dict)
+    taps: dict[str, Tensor] = field(default_factory=dict)
+    calls: list[tuple[str, Span | None]] = field(default_factory=list)
+
+    @property
+    def float(self) -> str:
+        return self.program.options.dtype
+
+    def emit(self, op: str, *args: Tensor, span: Span | None, operands: tuple[Span, ...] = (), **attrs: Any) -> Tensor:
+        """One operator. A `ShapeError` becomes a diagnostic whose labels give each operand's type and origin."""
+        for a in args:
+            if a.builder is not self.builder:
+                raise error("E0307", "an initial value cannot depend on the model's input", span)
+        try:
+            return Tensor(self.builder.emit(op, *(a.node for a in args), span=span, **attrs), self.builder)
+        except ShapeError as e:
+            raise self.shape_error(e, args, span, operands) from None
+
+    def shape_error(self, e: ShapeError, args: tuple[Tensor, ...], span: Span | None, operands: tuple[Span, ...]) -> NncError:
+        labels = []
+        for k, a in enumerate(args):
+            at = operands[k] if k < len(operands) else None
+            if at is not None and (not e.operands or k in e.operands):
+                labels.append(Label(at, f"{a.type}{self.origin(a)}"))
+        return error(e.code, e.message, span, "", *labels, help=e.help)
+
+    def origin(self, t: Tensor) -> str:
+        """Where a value came from, in words."""
+        node = self.builder[t.node]
+        if node.span is None:
+            return ""
+        line, column = node.span.position
+        if node.op == "param":
+            return f", declared at {line}:{column}"
+        if node.op == "input":
+            return f", the input `{node.attrs['name']}`"
+        return ""
+
+    def constant(self, value: int | float | bool, dtype: str, span: Span | None = None) -> Tensor:
+        converted = float(value) if dtype in FLOATS else bool(value) if dtype == "bool" else int(value)
+        return self.emit("constant", span=span, values=(converted,), type=TensorType(dtype))
+
+    def variable(self, path: str) -> Tensor:
+        """The current value of a declared variable in this entry."""
+        if path not in self.variables:
+            declared = self.program.variables[path]
+            self.variables[path] = Tensor(
+                self.builder.emit("param", path=path, type=declared.type, name=path, span=declared.span), self.builder
+            )
+        return self.variables[path]
+
+    def draw_site(self) -> int:
+        """A number for the next random draw, stable under edits elsewhere."""
+        n = self.draws.get(self.site, 0)
+        self.draws[self.site] = n + 1
+        return crc32(f"{self.site}#{n}".encode())
+
+    @contextmanager
+    def calling(self, name: str, span: Span | None) -> Iterator[None]:
+        if len(self.calls) >= MAX_CALLS:
+            raise error("E0502", f"definitions call one another more than {MAX_CALLS} deep, in `{name}`", span,
+                        help="a definition cannot call itself without end: write `repeat` or `scan`")
+        self.calls.append((name, span))
+        try:
+            yield
+        finally:
+            self.calls.pop()

@@ -1,0 +1,242 @@
+"""Syntax tree -> value: one case per kind of expression."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...dsl import ast
+from ...dsl.diagnostics import error
+from ...dsl.source import Span
+from ..types import INTS, Dim, Size
+from . import calls, notation
+from .context import Context
+from .operations import binary, reshape, tensor, unary
+from .scope import MISSING, Scope, unknown
+from .values import Bound, Builtin, Defined, Group, Partial, Results, Shared, Tensor, is_static, kind
+
+
+def evaluate(cx: Context, e: ast.Expr, scope: Scope) -> Any:
+    """The value of an expression."""
+    match e:
+        case ast.Int(value=v) | ast.Float(value=v) | ast.Bool(value=v) | ast.Str(value=v):
+            return v
+        case ast.Name(id=name):
+            return name_value(cx, name, e.span, scope)
+        case ast.List(items=items):
+            return tuple(evaluate(cx, item, scope) for item in items)
+        case ast.Tuple(items=items):
+            return Results(None, tuple(evaluate(cx, item, scope) for item in items))
+        case ast.Unary(op=op, operand=x):
+            return unary(cx, op, evaluate(cx, x, scope), e.span)
+        case ast.Binary():
+            return _binary(cx, e, scope)
+        case ast.IfExpr(condition=c, then=a, otherwise=b):
+            return evaluate(cx, a if condition(cx, c, scope) else b, scope)
+        case ast.Call():
+            return calls.call(cx, e, scope)
+        case ast.Pipe():
+            return calls.pipe(cx, e, scope)
+        case ast.Attribute(base=base, name=name):
+            return _attribute(cx, e, base, name, scope)
+        case ast.Index(base=base, items=items):
+            return index(cx, evaluate(cx, base, scope), items, e.span, scope)
+        case ast.Comprehension():
+            return notation.comprehension(cx, e, scope)
+        case ast.Range():
+            raise error("E0307", "a range can only stand in `scan`, `repeat` or beside an index", e.span)
+    raise AssertionError(e)
+
+
+def _binary(cx: Context, e: ast.Binary, scope: Scope) -> Any:
+    # left-deep chains (a + b + c + ...) are walked in a loop: they may be long
+    chain: list[ast.Binary] = []
+    left: ast.Expr = e
+    while isinstance(left, ast.Binary):
+        chain.append(left)
+        left = left.left
+    value = evaluate(cx, left, scope)
+    for b in reversed(chain):
+        if b.op in ("and", "or") and isinstance(value, bool) and value == (b.op == "or"):
+            continue
+        value = binary(cx, b.op, value, evaluate(cx, b.right, scope), b.op_span, (b.left.span, b.right.span))
+    return value
+
+
+def condition(cx: Context, e: ast.Expr, scope: Scope) -> bool:
+    """A compile-time truth."""
+    value = evaluate(cx, e, scope)
+    if isinstance(value, bool):
+        return value
+    advice = "over tensors write `where(c, a, b)`" if isinstance(value, Tensor) else None
+    raise error("E0307", f"a compile-time condition must be a bool, not {kind(value)}", e.span, help=advice)
+
+
+def name_value(cx: Context, name: str, span: Span, scope: Scope) -> Any:
+    value = scope.lookup(name)
+    if value is MISSING:
+        value = cx.ambient.get(name, MISSING)
+    if value is MISSING:
+        raise unknown(name, span, [*scope.visible(), *cx.ambient])
+    return cx.program.force(cx, value, span)
+
+
+def integer(cx: Context, e: ast.Expr, scope: Scope, what: str) -> Dim:
+    """A compile-time whole number or size."""
+    value = evaluate(cx, e, scope)
+    if isinstance(value, bool) or not isinstance(value, int | Size):
+        raise error("E0307", f"{what} must be a compile-time whole number, not {kind(value)}", e.span)
+    return value
+
+
+# --- attributes ------------------------------------------------------------------------------------------------------
+
+
+def _attribute(cx: Context, e: ast.Attribute, base: ast.Expr, name: str, scope: Scope) -> Any:
+    dotted = _dotted(e)
+    if dotted is not None:
+        root, rest = dotted
+        value = scope.lookup(root)
+        path = None
+        if isinstance(value, Shared):
+            path = ".".join([value.path, *rest])
+        elif isinstance(value, Defined) and isinstance(value.definition, ast.Layer) and value.definition.top:
+            path = ".".join([root, *rest])
+        if path is not None:
+            return _path(cx, path, e.span)
+    value = evaluate(cx, base, scope)
+    match value:
+        case Tensor() if name == "T":
+            if value.rank < 2:
+                raise error("E0303", f"`.T` needs two axes or more, not {value.type}", e.span)
+            order = (*range(value.rank - 2), value.rank - 1, value.rank - 2)
+            return cx.emit("transpose", value, span=e.span, perm=order)
+        case tuple() if name == "T":
+            return _attribute_of(cx, tensor(cx, value, e.span), name, e.span)
+        case Results(names=names, items=items) if names and name in names:
+            return items[names.index(name)]
+        case Results(names=names) if names:
+            raise unknown(name, e.span, list(names), "result")
+    return _attribute_of(cx, value, name, e.span)
+
+
+def _attribute_of(cx: Context, value: Any, name: str, span: Span) -> Any:
+    if isinstance(value, Tensor) and name == "T":
+        order = (*range(value.rank - 2), value.rank - 1, value.rank - 2)
+        return cx.emit("transpose", value, span=span, perm=order)
+    raise error("E0307", f"{kind(value)} has no `.{name}`", span)
+
+
+def _dotted(e: ast.Expr) -> tuple[str, list[str]] | None:
+    names: list[str] = []
+    while isinstance(e, ast.Attribute):
+        names.append(e.name)
+        e = e.base
+    return (e.id, names[::-1]) if isinstance(e, ast.Name) else None
+
+
+def _path(cx: Context, path: str, span: Span) -> Tensor:
+    """`Mlp.dense_1.W` is a parameter, `Mlp.conv1` the value of a labelled call."""
+    if path in cx.taps:
+        return cx.taps[path]
+    if path not in cx.program.variables:
+        cx.program.discover(path.split(".")[0])
+    if path in cx.program.variables:
+        return cx.variable(path)
+    raise unknown(path, span, [*cx.program.variables, *cx.taps], "parameter or labelled value")
+
+
+# --- indexing --------------------------------------------------------------------------------------------------------
+
+
+def index(cx: Context, base: Any, items: tuple[Any, ...], span: Span, scope: Scope) -> Any:
+    """`x[1:3, -1, ::2, i]`: slices with steps, numbers (drop the axis), integer tensors (gather)."""
+    if isinstance(base, Results):
+        base = base.items[0] if len(base.items) == 1 else base
+    if isinstance(base, tuple | Results) and len(items) == 1 and not isinstance(items[0], ast.Slice | ast.Rest):
+        position = evaluate(cx, items[0], scope)
+        if isinstance(position, int) and not isinstance(position, bool):
+            sequence = base if isinstance(base, tuple) else base.items
+            if not -len(sequence) <= position < len(sequence):
+                raise error("E0301", f"index {position} is outside a list of {len(sequence)}", items[0].span)
+            return sequence[position]
+    if isinstance(base, Builtin | Defined | Partial | Shared | Bound | Group) or (is_static(base) and not isinstance(base, tuple)):
+        raise error("E0307", f"{kind(base)} cannot be indexed", span)
+    x = tensor(cx, base, span)
+    if len(items) > x.rank:
+        raise error("E0303", f"{len(items)} indices for {x.type}, which has {x.rank} axes", span)
+    starts: list[Dim] = [0] * x.rank
+    stops: list[Dim] = list(x.shape)
+    steps = [1] * x.rank
+    drop: list[int] = []
+    gathers: list[tuple[int, Tensor, Span]] = []
+    for axis, item in enumerate(items):
+        n = x.shape[axis]
+        if isinstance(item, ast.Rest):
+            raise error("E0309", f"`*{item.name}` belongs to index notation, `y[b, *s] = ...`", item.span)
+        if isinstance(item, ast.Slice):
+            starts[axis], stops[axis], steps[axis] = _slice(cx, item, n, scope)
+            continue
+        value = evaluate(cx, item, scope)
+        if isinstance(value, Results):
+            value = value.items[0]
+        if isinstance(value, int | Size) and not isinstance(value, bool):
+            position = _position(value, n, item.span)
+            starts[axis], stops[axis] = position, position + 1
+            drop.append(axis)
+        elif isinstance(value, Tensor) and value.dtype in INTS:
+            gathers.append((axis, value, item.span))
+        elif isinstance(value, tuple):
+            gathers.append((axis, tensor(cx, value, item.span, "i32"), item.span))
+        else:
+            raise error("E0307", f"an index must be a whole number, a slice or an integer tensor, not {kind(value)}", item.span)
+    if any(s != 0 for s in starts) or tuple(stops) != x.shape or any(s != 1 for s in steps):
+        x = cx.emit("slice", x, span=span, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
+    for axis, positions, at in reversed(gathers):
+        x = gather_axis(cx, x, positions, axis, at)
+    if drop:
+        # a gather at a later axis leaves earlier axes where they are, so dropping from the left is safe
+        shift = {a: a + sum(g.rank - 1 for b, g, _ in gathers if b < a) for a in drop}
+        gone = set(shift.values())
+        x = reshape(cx, x, [s for k, s in enumerate(x.shape) if k not in gone], span)
+    return x
+
+
+def gather_axis(cx: Context, x: Tensor, positions: Tensor, axis: int, span: Span | None) -> Tensor:
+    """`x` at integer `positions` along one axis, which the axes of `positions` replace."""
+    if axis:
+        order = (axis, *(k for k in range(x.rank) if k != axis))
+        x = cx.emit("transpose", x, span=span, perm=order)
+    y = cx.emit("gather", x, positions, span=span)
+    if axis:
+        r = positions.rank
+        order = (*range(r, r + axis), *range(r), *range(r + axis, y.rank))
+        y = cx.emit("transpose", y, span=span, perm=order)
+    return y
+
+
+def _slice(cx: Context, item: ast.Slice, n: Dim, scope: Scope) -> tuple[Dim, Dim, int]:
+    step = 1 if item.step is None else integer(cx, item.step, scope, "a step")
+    if not isinstance(step, int) or step < 1:
+        raise error("E0307", f"a step must be a number from 1, not {step}", item.span, help="`flip(x, axis)` reverses an axis")
+    start: Dim = 0 if item.start is None else _bound(integer(cx, item.start, scope, "a slice"), n)
+    stop: Dim = n if item.stop is None else _bound(integer(cx, item.stop, scope, "a slice"), n)
+    if isinstance(start, int) and isinstance(stop, int) and stop < start:
+        stop = start
+    return start, stop, step
+
+
+def _bound(value: Dim, n: Dim) -> Dim:
+    """NumPy's reading of a slice bound: negative counts from the end, outside is clipped."""
+    if isinstance(value, int):
+        if value < 0:
+            value = n + value
+            return max(value, 0) if isinstance(value, int) else value
+        return min(value, n) if isinstance(n, int) else value
+    return value
+
+
+def _position(value: Dim, n: Dim, span: Span) -> Dim:
+    position = n + value if isinstance(value, int) and value < 0 else value
+    if isinstance(position, int) and (position < 0 or (isinstance(n, int) and position >= n)):
+        raise error("E0301", f"index {value} is outside an axis of {n}", span)
+    return position

@@ -1,0 +1,109 @@
+"""Files and their names: the user's file, what it imports, and the standard library.
+
+A file's scope looks up its own definitions, then what it imports, then std, then the builtins. Std files are parsed
+only when a name of theirs is first used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ...dsl import ast
+from ...dsl.diagnostics import DataError, Label, error
+from ...dsl.parser import parse, read_source
+from ...dsl.source import Source, Span
+from .builtins import BUILTINS
+from .scope import MISSING, Scope, unknown
+from .values import Defined
+
+STD = Path(__file__).parents[2] / "dsl" / "std"
+_DEFINITION = re.compile(r"^(?:fn|layer|model|optimizer|const)\s+(\w+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lazy:
+    """A `const` or `hyper`, evaluated when first asked for."""
+
+    definition: ast.Const | ast.Hyper
+    scope: Scope = field(repr=False)
+
+
+@cache
+def std_index() -> dict[str, Path]:
+    """Which std file defines a name. Reading a few small files is far cheaper than parsing them."""
+    return {name: path for path in sorted(STD.glob("*.nn")) for name in _DEFINITION.findall(path.read_text("utf-8"))}
+
+
+class Modules:
+    """Every file met so far, parsed once. `sources` are the user's files, by name."""
+
+    def __init__(self, root: Source):
+        self.sources: dict[str, str] = {}
+        self.std = Scope(Scope(names=dict(BUILTINS)), find=self._find_std, known=lambda: iter(std_index()))
+        self._std_files: dict[Path, dict[str, Any]] = {}
+        self._files: dict[str, tuple[ast.Module, Scope]] = {}
+        self.module, self.scope = self._load(root, ())
+
+    def _find_std(self, name: str) -> Any:
+        path = std_index().get(name)
+        if path is None:
+            return MISSING
+        if path not in self._std_files:
+            module = parse(Source(f"std/{path.name}", path.read_text("utf-8")))
+            self._std_files[path] = {d.name: d for d in module.definitions if not isinstance(d, ast.Import)}
+        return self._value(self._std_files[path][name], self.std)
+
+    def _load(self, source: Source, importing: tuple[str, ...]) -> tuple[ast.Module, Scope]:
+        if source.name in self._files:
+            return self._files[source.name]
+        module = parse(source)
+        self.sources[source.name] = source.text
+        table: dict[str, tuple[Any, Scope | None]] = {}
+        spans: dict[str, Span] = {}
+        scope = Scope(self.std)
+
+        def find(name: str) -> Any:
+            found = table.get(name)
+            return MISSING if found is None else self._value(found[0], found[1] or scope)
+
+        def known() -> Iterator[str]:
+            return iter(table)
+
+        scope.find, scope.known = find, known
+
+        def define(name: str, definition: Any, home: Scope | None, span: Span) -> None:
+            if name in table and table[name][0] is not definition:
+                raise error("E0202", f"`{name}` is defined twice", span, "", Label(spans[name], "first here"))
+            table[name], spans[name] = (definition, home), span
+
+        for d in module.definitions:
+            if isinstance(d, ast.Import):
+                self._import(d, source, (*importing, source.name), define)
+            elif not isinstance(d, ast.Train | ast.Test):
+                define(d.name, d, None, d.span)
+        self._files[source.name] = (module, scope)
+        return module, scope
+
+    def _import(self, d: ast.Import, source: Source, importing: tuple[str, ...], define: Any) -> None:
+        path = str((Path(source.name).parent / d.path)) if source.name != "<text>" else d.path
+        if path in importing:
+            raise error("E0205", f"{d.path!r} imports itself", d.span, " -> ".join([*importing, path]))
+        try:
+            other = read_source(path)
+        except DataError as e:
+            raise error("E0204", f"the import {d.path!r} cannot be read: {e.diagnostics[0].message}", d.span) from None
+        module, scope = self._load(other, importing)
+        exported = {x.name: x for x in module.definitions if not isinstance(x, ast.Import | ast.Train | ast.Test)}
+        for name in d.names if d.names is not None else exported:
+            if name not in exported:
+                raise unknown(name, d.span, list(exported), f"name in {d.path!r}")
+            define(name, exported[name], scope, d.span)
+
+    @staticmethod
+    def _value(definition: Any, scope: Scope) -> Any:
+        return Lazy(definition, scope) if isinstance(definition, ast.Const | ast.Hyper) else Defined(definition, scope)

@@ -1,0 +1,441 @@
+"""A program: its definitions, the variables its models own, and the graph of each entry point.
+
+Elaboration is by entry: each graph is grown in a fresh `Context`, calling the model as a test or an export would. The
+variables are common to all entries and are known once `predict` and `train` have been grown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+from ...dsl import ast
+from ...dsl.diagnostics import Label, SourceError, error
+from ...dsl.source import Source, Span
+from ..graph import Builder, Graph
+from ..ops import OPS
+from ..program import DataSpec, HyperSpec, Manifest, TrainSpec, Variable
+from ..types import DTYPES, Dim, Size, TensorType, substitute, symbol
+from . import calls, training
+from .context import Context, Declared
+from .expressions import evaluate
+from .modules import Lazy, Modules
+from .operations import binary, broadcast_to, tensor
+from .scope import MISSING, Instance, Scope, unknown
+from .statements import store
+from .values import Defined, Group, Partial, Results, Tensor, is_static, kind
+
+STANDARD = ("init", "predict", "train", "evaluate", "loss", "gradients", "taps")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the caller fixes. `data_shapes(spec)` gives the shape of one example by column, without reading all data."""
+
+    model: str | None = None
+    hyper: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    dtype: str = "f32"
+    data_shapes: Callable[[DataSpec], Mapping[str, tuple[int, ...]]] | None = None
+
+
+class Program:
+    """One source text under one set of options."""
+
+    def __init__(self, source: Source, options: Options):
+        self.options = options
+        self.modules = Modules(source)
+        self.variables: dict[str, Declared] = {}
+        self.sizes: dict[str, int] = dict(options.sizes)
+        self.warnings: list[str] = []
+        self._hypers: dict[str, HyperSpec] = {}
+        self._constants: dict[int, Any] = {}
+        self._evaluating: list[Any] = []
+        self._discovered: set[str] = set()
+        self.spec: TrainSpec | None = None
+        module = self.modules.module
+        self.models = {d.name: d for d in module.definitions if isinstance(d, ast.Layer) and d.top}
+        self.exports = {d.name: d for d in module.definitions if isinstance(d, ast.Export)}
+        self.functions = {d.name: d for d in module.definitions if isinstance(d, ast.Function)}
+        self.tests = [d for d in module.definitions if isinstance(d, ast.Test)]
+        trains = [d for d in module.definitions if isinstance(d, ast.Train)]
+        self.model = self._choose(options.model, trains, source)
+        mine = [t for t in trains if self.model is not None and t.model == self.model.name]
+        for t in trains:
+            if t.model not in self.models and self.modules.scope.lookup(t.model) is MISSING:
+                raise unknown(t.model, t.span, list(self.models), "model")
+        if len(mine) > 1:
+            raise error("E0202", f"`{mine[1].model}` is trained twice", mine[1].span, "", Label(mine[0].span, "first here"))
+        self.train = mine[0] if mine else None
+        self._check_hypers()
+        self._settle()
+
+    def _choose(self, wanted: str | None, trains: list[ast.Train], source: Source) -> ast.Layer | None:
+        if wanted is not None:
+            if wanted not in self.models:
+                raise unknown(wanted, Span(source, 0, 0), list(self.models), "model")
+            return self.models[wanted]
+        trained = [self.models[t.model] for t in trains if t.model in self.models]
+        if trained:
+            return trained[0]
+        return next(reversed(self.models.values()), None)
+
+    def _settle(self) -> None:
+        """Grow the entries that declare variables; take sizes from the data where the model needs them."""
+        if self.model is None:
+            return
+        try:
+            self._grow_all()
+        except SourceError as e:
+            spec = self.spec or training.data_spec(self)
+            if e.code != "E0305" or self.options.data_shapes is None or spec is None or spec.data is None:
+                raise
+            if not self._sizes_from(self.options.data_shapes(spec.data)):
+                raise
+            self.variables.clear()
+            self._discovered.clear()
+            self._grow_all()
+
+    def _grow_all(self) -> None:
+        assert self.model is not None
+        if self.train is not None:
+            self.spec = training.settings(self)
+        self.graph("predict")
+        self._discovered.add(self.model.name)
+        if self.train is not None:
+            self.graph("train")
+
+    def _sizes_from(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Bind free sizes of the model's and the train block's inputs to what the data has. True if anything was new."""
+        assert self.model is not None
+        before = dict(self.sizes)
+        parameters = [*self.model.parameters, *(self.train.parameters if self.train is not None else ())]
+        for p in parameters:
+            if p.type is None or p.type.dims is None or p.name not in shapes:
+                continue
+            for d, n in zip(p.type.dims[1:], shapes[p.name], strict=False):
+                if isinstance(d, ast.Name) and self.modules.scope.lookup(d.id) is MISSING:
+                    self.sizes.setdefault(d.id, n)
+        return self.sizes != before
+
+    # --- asked by elaboration ----------------------------------------------------------------------------------------
+
+    def dtype_name(self, name: str) -> str:
+        return self.options.dtype if name == "f32" else name
+
+    def dtype(self, t: ast.Type) -> str:
+        if t.base not in DTYPES:
+            raise unknown(t.base, t.span, [*DTYPES, *calls.KINDS], "type")
+        return self.dtype_name(t.base)
+
+    def force(self, cx: Context, value: Any, span: Span) -> Any:
+        """The value behind a `const` or `hyper`; anything else is itself."""
+        if not isinstance(value, Lazy):
+            return value
+        d = value.definition
+        key = id(d)
+        if key in self._constants:
+            return self._constants[key]
+        if d in self._evaluating:
+            raise error("E0205", f"`{d.name}` is defined by itself", d.span)
+        self._evaluating.append(d)
+        try:
+            result = evaluate(cx, d.value, value.scope) if isinstance(d, ast.Const) else self._hyper(cx, d, value.scope)
+        finally:
+            self._evaluating.pop()
+        if isinstance(d, ast.Const) and d.type is not None and d.type.base in calls.KINDS:
+            result = calls._check_kind(cx, ast.Parameter(d.name, d.type, None, span=d.span), result, d.value.span, "this file")
+        if is_static(result):
+            self._constants[key] = result
+        return result
+
+    def _hyper(self, cx: Context, d: ast.Hyper, scope: Scope) -> Any:
+        parameter = ast.Parameter(d.name, d.type, None, span=d.span)
+        default = calls._check_kind(cx, parameter, evaluate(cx, d.default, scope), d.default.span, "this file")
+        choices = self._choices(cx, d, scope)
+        value = self.options.hyper.get(d.name, default)
+        if d.name in self.options.hyper:
+            value = _parse_hyper(d, value)
+        if not _within(value, choices):
+            raise error("E0308", f"hyper `{d.name}` is {value!r}, which is outside its range", d.span,
+                        f"{d.choices.span.text if d.choices is not None else ''}")
+        self._hypers[d.name] = HyperSpec(d.name, d.type.base, value, default, choices)
+        return value
+
+    def _choices(self, cx: Context, d: ast.Hyper, scope: Scope) -> Any:
+        match d.choices:
+            case None:
+                return None
+            case ast.Range(start=a, stop=b):
+                return ["range", evaluate(cx, a, scope), evaluate(cx, b, scope)]
+            case ast.Call(function=ast.Name(id="log"), arguments=(low, high)):
+                return ["log", evaluate(cx, low.value, scope), evaluate(cx, high.value, scope)]
+            case ast.List(items=items):
+                return ["in", [evaluate(cx, i, scope) for i in items]]
+        raise error("E0308", "a range is a list `[a, b]`, an interval `a..b` or `log(a, b)`", d.choices.span)
+
+    def _check_hypers(self) -> None:
+        declared = {}
+        for module, scope in self.modules._files.values():
+            declared |= {d.name: (d, scope) for d in module.definitions if isinstance(d, ast.Hyper)}
+        for name in self.options.hyper:
+            if name not in declared:
+                span = Span(self.modules.module.span.source, 0, 0)
+                raise unknown(name, span, list(declared), "hyper")
+        cx = Context(self, Builder("hypers", OPS))
+        for d, scope in declared.values():
+            self.force(cx, Lazy(d, scope), d.span)
+
+    def declare(self, d: Declared) -> None:
+        known = self.variables.get(d.path)
+        if known is None:
+            self.variables[d.path] = d
+        elif known.type != d.type:
+            raise error("E0301", f"`{d.path}` is {d.type} here, but {known.type} elsewhere", d.span,
+                        help="a shared layer has one set of parameters, so its inputs must have one size")
+
+    def group(self, cx: Context, model: str, roles: tuple[str, ...]) -> Group:
+        self.discover(model)
+        paths = [p for p, d in self.variables.items() if p.startswith(f"{model}.") and d.role in roles]
+        return Group({p: cx.variable(p) for p in paths})
+
+    def discover(self, model: str) -> None:
+        """Make sure the variables of a model are known."""
+        if model in self._discovered:
+            return
+        self._discovered.add(model)
+        defined = self.modules.scope.lookup(model)
+        if isinstance(defined, Defined) and isinstance(defined.definition, ast.Layer):
+            cx = self._context("discover")
+            self.call_model(cx, defined.definition, self.inputs(cx, defined.definition.parameters))
+
+    def key(self, cx: Context) -> Tensor:
+        """The key of this step's random draws: seed * 2^32 + step."""
+        if cx.key is None:
+            for path in ("train/seed", "train/t"):
+                self._training_state(path)
+            seed, t = cx.variable("train/seed"), cx.variable("train/t")
+            high = cx.emit("mul", seed, cx.constant(2**32, "i64"), span=None)
+            cx.key = cx.emit("add", high, t, span=None)
+        return cx.key
+
+    def _training_state(self, path: str) -> None:
+        if path not in self.variables:
+            self.declare(Declared(path, TensorType("i64"), "train", 0, False, None, None))
+
+    def step_names(self, cx: Context) -> dict[str, Tensor]:
+        """`t` (from 1), `epoch` (from 0) and `steps` as floats."""
+        names = {}
+        for name in ("t", "epoch", "steps"):
+            self._training_state(f"train/{name}")
+            value = cx.variable(f"train/{name}")
+            if name == "t":
+                value = cx.emit("add", value, cx.constant(1, "i64"), span=None)
+            names[name] = cx.emit("cast", value, span=None, dtype=cx.float)
+        return names
+
+    def normalize(self, cx: Context, d: ast.Layer, scope: Scope) -> None:
+        """(x - mean) / scale for the float inputs of the trained model, where its train block asks for it."""
+        if self.spec is None or self.spec.normalize is None or self.train is None or d.name != self.train.model:
+            return
+        for p in d.parameters:
+            x = scope.names[p.name]
+            if not (isinstance(x, Tensor) and x.dtype == cx.float and x.rank >= 2):
+                continue
+            shape = () if self.spec.normalize == "standard_all" else (
+                x.shape[1:] if x.rank == 2 else (x.shape[1], *[1] * (x.rank - 2)))
+            if not all(isinstance(n, int) for n in shape):
+                raise error("E0305", f"`normalize` needs the sizes of `{p.name}`, but it is {x.type}", p.span)
+            for name, start in (("mean", 0), ("scale", 1)):
+                path = f"normalize/{p.name}/{name}"
+                self.declare(Declared(path, TensorType(cx.float, shape), "normalize", start, False, None, p.span))  # type: ignore[arg-type]
+                operand = broadcast_to(cx, cx.variable(path), x.shape, p.span) if len(shape) == x.rank - 1 else cx.variable(path)
+                x = binary(cx, "-" if name == "mean" else "/", x, operand, p.span, (p.span, p.span))
+            scope.bind(p.name, x, p.span)
+
+    # --- entries -----------------------------------------------------------------------------------------------------
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        names: list[str] = []
+        if self.model is not None:
+            names += ["init", "predict"]
+            if self.train is not None:
+                names += ["train", "evaluate", *(["loss", "gradients"] if self.has_loss else [])]
+            names.append("taps")
+        return (*names, *self.exports, *(self.functions if self.model is None else ()))
+
+    @property
+    def has_loss(self) -> bool:
+        return self.train is not None and any(isinstance(i, ast.Assign) and i.targets[0].name == "loss" for i in self.train.body)
+
+    def graph(self, entry: str) -> Graph:
+        """The graph of one entry, as written: before differentiation and passes."""
+        cx = self._context(entry)
+        match entry:
+            case "init":
+                return self._init(cx)
+            case "predict":
+                assert self.model is not None
+                value = self.call_model(cx, self.model, self.inputs(cx, self.model.parameters))
+                return self._finish(cx, self._outputs(cx, self.model, value), cx.updates)
+            case "taps":
+                assert self.model is not None
+                self.call_model(cx, self.model, self.inputs(cx, self.model.parameters))
+                return self._finish(cx, dict(cx.taps), {})
+            case "train" | "evaluate" | "loss" | "gradients":
+                outputs, updates = training.grow(self, cx, entry)
+                return self._finish(cx, outputs, updates)
+        definition = self.exports.get(entry) or self.functions.get(entry)
+        if definition is None:
+            raise KeyError(entry)
+        inputs = self.inputs(cx, definition.parameters)
+        scope = self.modules.scope
+        value = calls.call_function(cx, Defined(definition, scope), list(inputs.values()), {}, definition.span, {}, scope)
+        return self._finish(cx, self._outputs(cx, definition, value), cx.updates)
+
+    def _context(self, entry: str) -> Context:
+        return Context(self, Builder(entry, OPS), site=entry)
+
+    def _finish(self, cx: Context, outputs: Mapping[str, Tensor], updates: Mapping[str, Tensor]) -> Graph:
+        return cx.builder.finish(tuple((n, t.node) for n, t in outputs.items()), tuple((p, t.node) for p, t in updates.items()))
+
+    def inputs(self, cx: Context, parameters: tuple[ast.Parameter, ...]) -> dict[str, Any]:
+        """An `input` leaf for each tensor parameter; compile-time parameters take their defaults."""
+        scope = Scope(self.modules.scope)
+        values: dict[str, Any] = {}
+        for p in parameters:
+            if p.type is None:
+                raise error("E0203", f"the input `{p.name}` needs a type", p.span, help=f"for example `{p.name}: f32[B, 10]`")
+            if p.type.base in calls.KINDS:
+                if p.default is None:
+                    raise error("E0203", f"`{p.name}` is compile-time configuration and needs a default here", p.span)
+                values[p.name] = evaluate(cx, p.default, scope)
+            else:
+                default = None if p.default is None else evaluate(cx, p.default, scope)
+                values[p.name] = self.input(cx, p, scope, default)
+            scope.bind(p.name, values[p.name], p.span)
+        return values
+
+    def input(self, cx: Context, p: ast.Parameter, scope: Scope, default: Any = None) -> Tensor:
+        assert p.type is not None
+        shape: list[Dim] = []
+        for d in p.type.dims or ():
+            if isinstance(d, ast.Rest):
+                raise error("E0305", f"the number of axes of the input `{p.name}` must be known", d.span,
+                            help="write each axis: `f32[B, D]`")
+            for name in _names(d):
+                if scope.lookup(name) is MISSING:
+                    scope.bind(name, self.sizes.get(name, symbol(name)), d.span)
+            size = evaluate(cx, d, scope)
+            if isinstance(size, bool) or not isinstance(size, int | Size):
+                raise error("E0307", f"a size must be a whole number, not {kind(size)}", d.span)
+            if isinstance(size, int) and size < 0:
+                raise error("E0301", f"a size cannot be negative, but this is {size}", d.span)
+            shape.append(size)
+        type_ = TensorType(self.dtype(p.type), tuple(shape))
+        if default is not None and (shape or not is_static(default)):
+            raise error("E0307", f"only a scalar input can have a default, but `{p.name}` is {type_}", p.span)
+        attrs = {"default": default} if default is not None else {}
+        return Tensor(cx.builder.emit("input", name=p.name, span=p.span, type=type_, **attrs), cx.builder)
+
+    def call_model(self, cx: Context, model: ast.Layer, inputs: Mapping[str, Any]) -> Any:
+        return calls.call_layer(cx, Defined(model, self.modules.scope), list(inputs.values()), {}, model.span, {}, model.name)
+
+    def _outputs(self, cx: Context, d: Any, value: Any) -> dict[str, Tensor]:
+        items = value.items if isinstance(value, Results) else (value,)
+        names = [r.name for r in d.results] if len(d.results) == len(items) else [None] * len(items)
+        out: dict[str, Tensor] = {}
+        for k, (name, item) in enumerate(zip(names, items, strict=True)):
+            out[name or ("result" if len(items) == 1 else f"result_{k + 1}")] = tensor(cx, item, d.span)
+        return out
+
+    def _init(self, cx: Context) -> Graph:
+        """Every variable's first value, drawn with the input `seed`."""
+        seed = Tensor(cx.builder.emit("input", name="seed", type=TensorType("i64")), cx.builder)
+        cx.key = cx.emit("mul", seed, cx.constant(2**32, "i64"), span=None)
+        for path, d in list(self.variables.items()):
+            if d.role in ("train", "normalize"):
+                continue
+            if isinstance(d.init, int | float):
+                value: Any = d.init
+            else:
+                cx.site, cx.shape = path, d.type.shape
+                assert d.scope is not None
+                value = evaluate(cx, d.init, d.scope)
+                if isinstance(value, Partial | Defined):
+                    value = calls.apply(cx, value, [], {}, d.init.span, {}, d.scope, None)
+                cx.shape = None
+            store(cx, path, value, d.init.span if not isinstance(d.init, int | float) else d.span)
+        return self._finish(cx, {}, cx.updates)
+
+    # --- what the runtime is told --------------------------------------------------------------------------------------
+
+    def manifest(self) -> Manifest:
+        roles = {"weight": 0, "bias": 0, "state": 1, "normalize": 2, "slot": 3, "train": 4}
+        ordered = sorted(self.variables.values(), key=lambda d: roles[d.role])
+        return Manifest(
+            model=self.model.name if self.model is not None else None,
+            dtype=self.options.dtype,
+            variables=tuple(Variable(d.path, d.type.dtype, d.type.shape, d.role) for d in ordered),  # type: ignore[arg-type]
+            entries=self.entries, train=self.spec, hypers=tuple(self._hypers.values()), sizes=dict(self.sizes),
+            sources=dict(self.modules.sources), warnings=tuple(self.warnings),
+        )
+
+    def macs(self, model: str) -> int:
+        """Multiply-accumulates of one example's forward pass: the iteration points of every contraction."""
+        defined = self.modules.scope.lookup(model)
+        cx = self._context("macs")
+        self.call_model(cx, defined.definition, self.inputs(cx, defined.definition.parameters))
+        total: Dim = 0
+        for node in cx.builder.nodes.values():
+            if node.op == "contract" and len(node.args) > 1:
+                total = total + prod((s for _, s in node.attrs["domain"]), start=1)
+        ones = {s: 1 for s in ("B", "N", "T")} if isinstance(total, Size) else {}
+        counted = substitute(total, ones)
+        if not isinstance(counted, int):
+            raise SourceError(error("E0305", f"the work of `{model}` depends on {counted}").diagnostics)
+        return counted
+
+
+def _names(d: ast.Expr) -> list[str]:
+    found: list[str] = []
+    stack: list[Any] = [d]
+    while stack:
+        e = stack.pop()
+        match e:
+            case ast.Name(id=name):
+                found.append(name)
+            case ast.Binary(left=a, right=b):
+                stack += [b, a]
+            case ast.Unary(operand=x):
+                stack.append(x)
+    return found
+
+
+def _parse_hyper(d: ast.Hyper, value: Any) -> Any:
+    """A hyper given from outside, perhaps as text."""
+    wanted = {"int": int, "float": float, "bool": bool, "str": str}.get(d.type.base)
+    try:
+        if isinstance(value, str) and wanted is bool:
+            return {"true": True, "false": False}[value]
+        if wanted is int and (isinstance(value, bool) or (isinstance(value, float) and value != int(value))):
+            raise ValueError
+        if wanted is float and isinstance(value, bool):
+            raise ValueError
+        if wanted is not None:
+            return wanted(value)
+    except (ValueError, KeyError, TypeError, OverflowError):
+        pass
+    raise error("E0308", f"hyper `{d.name}` is a {d.type.base}, not {value!r}", d.span)
+
+
+def _within(value: Any, choices: Any) -> bool:
+    match choices:
+        case ["in", listed]:
+            return value in listed
+        case [_, low, high]:
+            return low <= value <= high
+    return True

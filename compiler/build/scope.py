@@ -1,0 +1,100 @@
+"""Names in scope. A scope maps names to values, looks outward through its parents, and knows the layer instance that
+parameters declared in it belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from ...dsl.diagnostics import NncError, error
+from ...dsl.source import Span
+
+
+@dataclass(slots=True)
+class Instance:
+    """One layer instance: where its parameters live, and how many of each layer it has made so far."""
+
+    path: str
+    counts: dict[str, int] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)  # name in the source -> path
+    optimizer: bool = False  # variables are slots of the parameter at `path`
+
+    def number(self, layer: str) -> str:
+        """The path of the next unlabelled instance of `layer` in here: `Mlp.dense_2`."""
+        stem = layer.lower()
+        self.counts[stem] = self.counts.get(stem, 0) + 1
+        return self.child(f"{stem}_{self.counts[stem]}")
+
+    def child(self, name: str) -> str:
+        return f"{self.path}{'/' if self.optimizer else '.'}{name}" if self.path else name
+
+
+@dataclass(slots=True)
+class Scope:
+    parent: Scope | None = None
+    instance: Instance | None = None
+    names: dict[str, Any] = field(default_factory=dict)
+    spans: dict[str, Span] = field(default_factory=dict)
+    find: Callable[[str], Any] | None = None  # for names that are made when first asked for (definitions)
+    known: Callable[[], Iterator[str]] | None = None  # their names, for suggestions
+
+    def child(self, instance: Instance | None = None) -> Scope:
+        return Scope(self, instance or self.instance)
+
+    def bind(self, name: str, value: Any, span: Span | None = None) -> None:
+        self.names[name] = value
+        if span is not None:
+            self.spans[name] = span
+
+    def lookup(self, name: str) -> Any:
+        """The value, or `MISSING`."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.names:
+                return scope.names[name]
+            if scope.find is not None:
+                value = scope.find(name)
+                if value is not MISSING:
+                    return value
+            scope = scope.parent
+        return MISSING
+
+    def where(self, name: str) -> Span | None:
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.names:
+                return scope.spans.get(name)
+            scope = scope.parent
+        return None
+
+    def visible(self) -> Iterator[str]:
+        scope: Scope | None = self
+        while scope is not None:
+            yield from scope.names
+            if scope.known is not None:
+                yield from scope.known()
+            scope = scope.parent
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "missing"
+
+
+MISSING = _Missing()
+
+
+def suggest(name: str, known: Iterator[str] | list[str]) -> str | None:
+    """The nearest known name, for `help`."""
+    candidates = sorted(set(known))
+    near = get_close_matches(name, candidates, 1, 0.6)
+    if not near:
+        near = [c for c in candidates if c.lower() == name.lower()]
+    return near[0] if near else None
+
+
+def unknown(name: str, span: Span, known: Iterator[str] | list[str], what: str = "name") -> NncError:
+    near = suggest(name, known)
+    return error("E0201", f"unknown {what} `{name}`", span, help=f"did you mean `{near}`?" if near else None)

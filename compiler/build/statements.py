@@ -1,0 +1,192 @@
+"""Statements: what a body does to its scope, to the variables, and to the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ...dsl import ast
+from ...dsl.diagnostics import Label, UnsupportedError, error
+from ..types import Dim, Size, TensorType, symbols
+from .context import Context, Declared
+from .operations import broadcast, broadcast_to, reshape, tensor
+from .scope import MISSING, Scope, unknown
+from .values import Defined, Group, Results, Shared, Tensor, kind
+
+NOTHING = object()  # a body that did not return
+MAX_REPEAT = 10_000
+
+
+def run(cx: Context, body: Sequence[ast.Statement], scope: Scope) -> Any:
+    """Execute statements in order. Returns the value of `return` (or of a last bare expression), or NOTHING."""
+    for k, s in enumerate(body):
+        value = _statement(cx, s, scope, last=k == len(body) - 1)
+        if value is not NOTHING:
+            return value
+    return NOTHING
+
+
+def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Any:
+    from .expressions import condition, evaluate, integer
+
+    match s:
+        case ast.Assign(targets=(ast.Target(name=name, indices=indices),)) if indices is not None:
+            from .notation import assign
+
+            scope.bind(name, assign(cx, s, scope), s.span)
+        case ast.Assign(targets=targets):
+            _assign(cx, s, targets, evaluate(cx, s.value, scope), scope)
+        case ast.Update():
+            update(cx, s, scope)
+        case ast.Variable():
+            declare(cx, s, scope)
+        case ast.Share():
+            _share(cx, s, scope)
+        case ast.Return(value=value):
+            return evaluate(cx, value, scope)
+        case ast.If():
+            return run(cx, s.then if condition(cx, s.condition, scope) else s.otherwise, scope)
+        case ast.When():
+            return run(cx, s.training if cx.training else s.otherwise, scope)
+        case ast.Repeat(index=name, count=count, body=inner):
+            if isinstance(count, ast.Range):
+                first: Dim = integer(cx, count.start, scope, "the start of `repeat`")
+                end: Dim = integer(cx, count.stop, scope, "the end of `repeat`")
+            else:
+                first, end = 0, integer(cx, count, scope, "the count of `repeat`")
+            if not isinstance(first, int) or not isinstance(end, int):
+                raise error("E0305", f"`repeat` needs a number known when the model is made, not {end}", count.span)
+            if end - first > MAX_REPEAT:
+                raise error("E0502", f"`repeat` unrolls, and {end - first} turns are more than {MAX_REPEAT}", count.span,
+                            help="`scan` is a loop at run time")
+            for k in range(first, end):
+                if name is not None:
+                    scope.bind(name, k, s.span)
+                value = run(cx, inner, scope)
+                if value is not NOTHING:
+                    return value
+        case ast.Scan():
+            raise error("E0501", "`scan` is not supported by this version of the compiler", s.span, kind=UnsupportedError,
+                        help="`repeat` unrolls a loop whose count is known when the model is made")
+        case ast.Evaluate(value=value):
+            result = evaluate(cx, value, scope)
+            return result if last else NOTHING
+    return NOTHING
+
+
+def _assign(cx: Context, s: ast.Assign, targets: tuple[ast.Target, ...], value: Any, scope: Scope) -> None:
+    if len(targets) == 1:
+        scope.bind(targets[0].name, value, targets[0].span)
+        return
+    items = value.items if isinstance(value, Results) else value if isinstance(value, tuple) else None
+    if items is None or len(items) != len(targets):
+        count = "one value" if items is None else f"{len(items)} values"
+        raise error("E0203", f"{len(targets)} names are assigned from {count}", s.span, "", Label(s.value.span, count))
+    for target, item in zip(targets, items, strict=True):
+        scope.bind(target.name, item, target.span)
+
+
+# --- variables -------------------------------------------------------------------------------------------------------
+
+
+def declare(cx: Context, s: ast.Variable, scope: Scope) -> None:
+    """`weight W: f32[out, D] ~ init(...)`: a variable of the instance this scope belongs to."""
+    from .expressions import evaluate
+
+    instance = scope.instance
+    if instance is None:
+        raise error("E0307", f"a {s.role} can only be declared inside a layer, a model or an optimizer", s.span)
+    if s.name in instance.variables:
+        raise error("E0202", f"`{s.name}` is declared twice in here", s.span)
+    path = instance.child(s.name)
+    if s.type is None:
+        if not instance.optimizer:
+            raise error("E0203", f"the {s.role} `{s.name}` needs a type", s.span, help=f"for example `{s.role} {s.name}: f32[10] = 0`")
+        type_ = cx.program.variables[instance.path].type
+    else:
+        shape: list[int] = []
+        for d in s.type.dims or ():
+            size = scope.names.get(d.name, MISSING) if isinstance(d, ast.Rest) else evaluate(cx, d, scope)
+            for n in size if isinstance(size, tuple) else (size,):
+                shape.append(_known(cx, n, d, s))
+        type_ = TensorType(cx.program.dtype(s.type), tuple(shape))
+    role = "slot" if instance.optimizer else s.role
+    cx.program.declare(Declared(path, type_, role, s.init, s.drawn, _snapshot(scope), s.span))
+    instance.variables[s.name] = path
+    scope.bind(s.name, cx.variable(path), s.span)
+
+
+def _known(cx: Context, n: Any, d: ast.Expr | ast.Rest, s: ast.Variable) -> int:
+    if isinstance(n, Size):
+        names = sorted(symbols(n))
+        raise error("E0305", f"the size of {s.role} `{s.name}` depends on {' and '.join(names)}, which must be known when "
+                    "the model is made", d.span, f"this is {n}",
+                    help=f"give it: `--size {names[0]}=4`, or `sizes = {{\"{names[0]}\": 4}}` in Python")
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise error("E0307", f"a size must be a whole number, not {kind(n)}", d.span)
+    if n < 0:
+        raise error("E0301", f"a size cannot be negative, but this is {n}", d.span)
+    return n
+
+
+def _snapshot(scope: Scope) -> Scope:
+    """The scope as it is now, compile-time values only: what an initial value may refer to later."""
+    return Scope(scope.parent, None, {k: v for k, v in scope.names.items() if not isinstance(v, Tensor)}, dict(scope.spans))
+
+
+def update(cx: Context, s: ast.Update, scope: Scope) -> None:
+    """`name := e`. From here on the name means the new value; the variable changes when the step ends."""
+    from .expressions import evaluate
+
+    path = scope.instance.variables.get(s.name) if scope.instance is not None else None
+    if path is None:
+        known = list(scope.instance.variables) if scope.instance is not None else []
+        if scope.lookup(s.name) is not MISSING:
+            raise error("E0307", f"`:=` updates a variable, but `{s.name}` is none", s.span,
+                        help=f"write `{s.name} = ...` to name a value")
+        raise unknown(s.name, s.span, known, "variable")
+    store(cx, path, evaluate(cx, s.value, scope), s.value.span)
+    scope.bind(s.name, cx.variables[path], s.span)
+
+
+def store(cx: Context, path: str, value: Any, span: Any) -> None:
+    """Give the variable at `path` a new value when the step ends."""
+    wanted = cx.program.variables[path].type
+    x = tensor(cx, value, span, None if isinstance(value, Tensor) else wanted.dtype)
+    if x.dtype != wanted.dtype:
+        raise error("E0302", f"`{path}` is {wanted}, but the new value is {x.type}", span)
+    if x.rank == 0:
+        x = broadcast_to(cx, x, wanted.shape, span, ())
+    if x.shape != wanted.shape:
+        old = cx.variable(path)
+        try:
+            fitted, _ = broadcast(cx, x, old, span, (span, None))
+        except Exception as e:
+            if not hasattr(e, "diagnostics"):
+                raise
+            fitted = x
+        if fitted.shape != wanted.shape:
+            raise error("E0301", f"`{path}` is {wanted}, but the new value is {x.type}", span)
+        x = fitted
+    cx.variables[path] = x
+    cx.updates[path] = x
+
+
+def _share(cx: Context, s: ast.Share, scope: Scope) -> None:
+    from . import calls
+    from .expressions import evaluate
+
+    if scope.instance is None:
+        raise error("E0307", "`share` can only stand inside a model or a layer", s.span)
+    target = s.value
+    if isinstance(target, ast.Call):
+        function = evaluate(cx, target.function, scope)
+        positional, named, _ = calls.arguments(cx, function, target.arguments, scope, piped=1)
+    else:
+        function, positional, named = evaluate(cx, target, scope), [], {}
+    if not (isinstance(function, Defined) and isinstance(function.definition, ast.Layer)):
+        raise error("E0307", f"`share` takes a layer, not {kind(function)}", target.span)
+    scope.bind(s.name, Shared(function, tuple(positional), named, scope.instance.child(s.name)), s.span)
+
+
+__all__ = ["NOTHING", "Group", "declare", "reshape", "run", "store", "update"]

@@ -1,0 +1,379 @@
+"""Train blocks: settings for the runtime, and one graph for a whole step — forward, loss, backward, optimiser, metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ...dsl import ast
+from ...dsl.diagnostics import error
+from ..graph import Builder
+from ..ops import OPS
+from ..program import DataSpec, MetricSpec, TrainSpec
+from ..types import FLOATS, Size, symbols
+from . import calls
+from .context import Context
+from .expressions import evaluate
+from .operations import tensor
+from .scope import MISSING, Instance, Scope, suggest, unknown
+from .statements import run
+from .values import Bound, Builtin, Defined, Group, Partial, Results, Tensor, is_static, kind
+
+if TYPE_CHECKING:
+    from .program import Program
+
+SETTINGS = ("loss", "optimizer", "clip", "data", "normalize", "batch", "epochs", "seed", "shuffle", "validation", "patience")
+SOURCES = ("digits", "idx", "cifar10", "csv", "npz", "text", "images")
+NORMALIZE = ("standard", "standard_all", "minmax")
+DEFAULT_EPOCHS = 10
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+def settings(program: Program) -> TrainSpec:
+    """What the runtime needs to know of the train block."""
+    train, model = program.train, program.model
+    assert train is not None and model is not None
+    cx = Context(program, Builder("settings", OPS))
+    given: dict[str, ast.Assign] = {}
+    metrics: list[MetricSpec] = []
+    hidden: list[MetricSpec] = []
+    stop: Any = None
+    has_update = any(isinstance(i, ast.UpdateRule) for i in train.body)
+    for item in train.body:
+        match item:
+            case ast.Assign(targets=(ast.Target(name=name, indices=None),)) if name in SETTINGS:
+                if name in given:
+                    raise error("E0202", f"`{name}` is set twice", item.span)
+                given[name] = item
+            case ast.Assign(targets=targets):
+                _check_local(train, item, targets)
+            case ast.Metric(name=name, value=value):
+                if name == "loss" or any(m.name == name for m in metrics):
+                    raise error("E0202", f"the metric `{name}` is defined twice", item.span)
+                metrics.append(MetricSpec(name, "sum" if _is_sum(value) else "mean"))
+    if "loss" in given:
+        metrics.insert(0, MetricSpec("loss", "mean"))
+        if has_update:
+            raise error("E0203", "a train block has a `loss` or an `update`, not both", given["loss"].span)
+        if "optimizer" not in given:
+            raise error("E0203", f"training `{model.name}` needs an optimizer", train.span, help="for example `optimizer = SGD(lr = 0.1)`")
+    elif not has_update:
+        raise error("E0203", f"training `{model.name}` needs a `loss` or an `update`", train.span)
+    elif "optimizer" in given or "clip" in given:
+        at = given.get("optimizer") or given["clip"]
+        raise error("E0203", "an `update` says its own rule, so there is nothing to optimize", at.span)
+    for item in train.body:
+        if isinstance(item, ast.StopWhen):
+            if stop is not None:
+                raise error("E0202", "`stop when` stands twice", item.span, help="join the conditions with `or`")
+            stop = _stop(cx, program, item.condition, metrics, hidden)
+
+    def number(name: str, default: Any, low: Any, whole: bool) -> Any:
+        if name not in given:
+            return default
+        value = evaluate(cx, given[name].value, program.modules.scope)
+        fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        if not fits or value < low:
+            raise error("E0203", f"`{name}` must be {'a whole number' if whole else 'a number'} from {low}, not {kind(value)}",
+                        given[name].value.span)
+        return value
+
+    shuffle = evaluate(cx, given["shuffle"].value, program.modules.scope) if "shuffle" in given else True
+    if not isinstance(shuffle, bool):
+        raise error("E0203", f"`shuffle` must be true or false, not {kind(shuffle)}", given["shuffle"].value.span)
+    validation = number("validation", 0.0, 0, False)
+    if validation >= 1:
+        raise error("E0203", f"`validation` is a share below 1, not {validation}", given["validation"].value.span)
+    return TrainSpec(
+        inputs=tuple(_parameter_names(program)), batch_size=_batch_symbol(program), batch=number("batch", None, 1, True),
+        epochs=number("epochs", DEFAULT_EPOCHS, 0, True), seed=number("seed", 0, 0, True), shuffle=shuffle,
+        validation=float(validation), data=_data(cx, program, given.get("data")), normalize=_normalize(given.get("normalize")),
+        metrics=(*metrics, *hidden), stop=stop, patience=number("patience", None, 1, True),
+    )
+
+
+def data_spec(program: Program) -> TrainSpec | None:
+    return settings(program) if program.train is not None else None
+
+
+def _is_sum(e: ast.Expr) -> bool:
+    match e:
+        case ast.Call(function=ast.Name(id="sum")) | ast.Comprehension(reduction="sum"):
+            return True
+        case ast.Pipe(target=ast.Name(id="sum") | ast.Call(function=ast.Name(id="sum"))):
+            return True
+    return False
+
+
+def _check_local(train: ast.Train, item: ast.Assign, targets: tuple[ast.Target, ...]) -> None:
+    """A name that is no setting must be used further down, or it is a misspelt setting."""
+    later = train.body[train.body.index(item) + 1 :]
+    used = {n for x in later for n in _mentions(x)}
+    for t in targets:
+        if t.name not in used:
+            near = suggest(t.name, list(SETTINGS))
+            raise error("E0203", f"a train block has no setting `{t.name}`, and nothing below uses it", t.span,
+                        help=f"did you mean `{near}`?" if near else f"the settings are {', '.join(SETTINGS)}")
+
+
+def _mentions(tree: Any) -> set[str]:
+    names: set[str] = set()
+    stack = [tree]
+    while stack:
+        x = stack.pop()
+        if isinstance(x, ast.Name):
+            names.add(x.id)
+        if isinstance(x, tuple):
+            stack += x
+        elif isinstance(x, ast.Tree):
+            stack += [getattr(x, f) for f in x.__match_args__ if isinstance(getattr(x, f), ast.Tree | tuple)]
+    return names
+
+
+def _data(cx: Context, program: Program, item: ast.Assign | None) -> DataSpec | None:
+    if item is None:
+        return None
+    e = item.value
+    if not (isinstance(e, ast.Call) and isinstance(e.function, ast.Name)):
+        raise error("E0203", "`data` names a source with its arguments, such as `digits()`", e.span, help=f"the sources are {', '.join(SOURCES)}")
+    if e.function.id not in SOURCES:
+        raise unknown(e.function.id, e.function.span, list(SOURCES), "data source")
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for a in e.arguments:
+        value = evaluate(cx, a.value, program.modules.scope)
+        if not is_static(value) or isinstance(value, Size):
+            raise error("E0307", f"an argument of a data source is known at compile time, not {kind(value)}", a.span)
+        if a.name is None:
+            args.append(value)
+        else:
+            kwargs[a.name] = value
+    return DataSpec(e.function.id, tuple(args), kwargs)
+
+
+def _normalize(item: ast.Assign | None) -> str | None:
+    if item is None:
+        return None
+    if not isinstance(item.value, ast.Name) or item.value.id not in NORMALIZE:
+        raise error("E0203", f"`normalize` is one of {', '.join(NORMALIZE)}", item.value.span)
+    return item.value.id
+
+
+def _parameter_names(program: Program) -> list[str]:
+    train, model = program.train, program.model
+    assert train is not None and model is not None
+    mine = {p.name for p in model.parameters}
+    names = [p.name for p in train.parameters]
+    for p in train.parameters:
+        if p.name not in mine and p.type is None:
+            near = suggest(p.name, sorted(mine))
+            raise error("E0203", f"`{p.name}` is no input of `{model.name}`, so it needs a type", p.span,
+                        help=f"did you mean `{near}`?" if near else f"for example `{p.name}: i32[B]`")
+    missing = [p.name for p in model.parameters if p.name not in names and (p.type is None or p.type.base not in calls.KINDS)]
+    if missing:
+        raise error("E0203", f"the train block does not name the input `{missing[0]}` of `{model.name}`", train.span)
+    return names
+
+
+def _batch_symbol(program: Program) -> str | None:
+    """The size that counts examples: the first axis of the first input that has one."""
+    assert program.model is not None and program.train is not None
+    for p in (*program.model.parameters, *program.train.parameters):
+        if p.type is not None and p.type.dims and isinstance(p.type.dims[0], ast.Name):
+            name = p.type.dims[0].id
+            known = name in program.sizes or program.modules.scope.lookup(name) is not MISSING
+            return None if known else name
+    return None
+
+
+def _stop(cx: Context, program: Program, e: ast.Expr, metrics: list[MetricSpec], hidden: list[MetricSpec]) -> Any:
+    """The condition as data: comparisons of metrics; any other scalar becomes a hidden metric."""
+    match e:
+        case ast.Binary(op=op, left=a, right=b) if op in ("<", "<=", ">", ">=", "==", "!=", "and", "or", "+", "-", "*", "/"):
+            return [op, _stop(cx, program, a, metrics, hidden), _stop(cx, program, b, metrics, hidden)]
+        case ast.Unary(op=op, operand=x):
+            return ["not" if op == "not" else "neg", _stop(cx, program, x, metrics, hidden)]
+        case ast.Int(value=v) | ast.Float(value=v) | ast.Bool(value=v):
+            return ["const", v]
+        case ast.Name(id=name) if any(m.name == name for m in metrics):
+            return ["metric", name]
+        case ast.Name(id="epoch"):
+            return ["epoch"]
+        case ast.Name(id=name):
+            value = program.modules.scope.lookup(name)
+            if value is not MISSING:
+                value = program.force(cx, value, e.span)
+                if isinstance(value, int | float):
+                    return ["const", value]
+    name = f"stop_{len(hidden) + 1}"
+    hidden.append(MetricSpec(name, "mean", True))
+    return ["metric", name]
+
+
+def _hidden(e: ast.Expr, metrics: set[str], program: Program, cx: Context) -> list[ast.Expr]:
+    """The expressions behind hidden metrics, in the order `_stop` numbers them."""
+    match e:
+        case ast.Binary(op=op, left=a, right=b) if op in ("<", "<=", ">", ">=", "==", "!=", "and", "or", "+", "-", "*", "/"):
+            return _hidden(a, metrics, program, cx) + _hidden(b, metrics, program, cx)
+        case ast.Unary(operand=x):
+            return _hidden(x, metrics, program, cx)
+        case ast.Int() | ast.Float() | ast.Bool():
+            return []
+        case ast.Name(id=name) if name in metrics or name == "epoch":
+            return []
+        case ast.Name(id=name):
+            value = program.modules.scope.lookup(name)
+            if value is not MISSING and isinstance(program.force(cx, value, e.span), int | float):
+                return []
+    return [e]
+
+
+# --- the step --------------------------------------------------------------------------------------------------------
+
+
+def grow(program: Program, cx: Context, entry: str) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    """The graph of `train`, `evaluate`, `loss` or `gradients`: outputs by name, updates by path."""
+    train, model = program.train, program.model
+    assert train is not None and model is not None
+    cx.training = entry != "evaluate"
+    cx.ambient = dict(program.step_names(cx)) if entry == "train" else {}
+    scope = Scope(program.modules.scope, Instance(model.name))
+    inputs = _inputs(program, cx, scope)
+    value = program.call_model(cx, model, {p.name: inputs[p.name] for p in model.parameters if p.name in inputs})
+    results = value.items if isinstance(value, Results) else (value,)
+    for r, item in zip(model.results, results, strict=False):
+        scope.bind(r.name or "output", item, r.span)
+    mine = _variables(program, cx, scope)
+    if entry != "train":
+        cx.updates.clear()
+
+    outputs: dict[str, Tensor] = {}
+    update_rule: ast.UpdateRule | None = None
+    stops: list[ast.Expr] = []
+    metrics: dict[str, Tensor] = {}
+    deferred: dict[str, ast.Assign] = {}
+    wanted = entry in ("train", "evaluate")
+    for item in train.body:
+        match item:
+            case ast.Assign(targets=(ast.Target(name="loss", indices=None),), value=e):
+                loss = tensor(cx, evaluate(cx, e, scope), e.span, cx.float)
+                if loss.rank or loss.dtype not in FLOATS:
+                    raise error("E0402", f"the loss must be a scalar float, but this is {loss.type}", e.span,
+                                help="average it: `mean(...)`")
+                scope.bind("loss", loss, e.span)
+                outputs["loss"] = loss
+            case ast.Assign(targets=(ast.Target(name=name, indices=None),)) if name in SETTINGS:
+                deferred[name] = item
+            case ast.Assign():
+                run(cx, (item,), scope)
+            case ast.Metric(name=name, value=e) if wanted:
+                m = tensor(cx, evaluate(cx, e, scope), e.span, cx.float)
+                if m.rank:
+                    raise error("E0303", f"a metric must be a scalar, but `{name}` is {m.type}", e.span, help="average it: `mean(...)`")
+                if m.dtype != cx.float:
+                    m = cx.emit("cast", m, span=e.span, dtype=cx.float)
+                metrics[name] = m
+                scope.bind(name, m, item.span)
+            case ast.UpdateRule():
+                update_rule = item
+            case ast.StopWhen(condition=e):
+                stops.append(e)
+    if entry == "loss":
+        return {"loss": outputs["loss"]}, {}
+    if entry == "gradients":
+        return _gradients(cx, outputs["loss"], {**mine.members, **{n: t for n, t in inputs.items() if t.dtype in FLOATS}}, train), {}
+    outputs |= metrics
+    if entry == "evaluate":
+        return outputs, {}
+    for k, e in enumerate(x for s in stops for x in _hidden(s, set(outputs), program, cx)):
+        h = tensor(cx, evaluate(cx, e, scope), e.span, cx.float)
+        if h.rank:
+            raise error("E0303", f"`stop when` compares scalars, but this is {h.type}", e.span)
+        outputs[f"stop_{k + 1}"] = h if h.dtype == cx.float else cx.emit("cast", h, span=e.span, dtype=cx.float)
+    if update_rule is not None:
+        run(cx, update_rule.body, scope)
+    else:
+        _optimize(program, cx, scope, mine, outputs["loss"], deferred, train)
+    t = cx.variable("train/t")
+    cx.updates["train/t"] = cx.emit("add", t, cx.constant(1, "i64"), span=None)
+    return outputs, cx.updates
+
+
+def _inputs(program: Program, cx: Context, scope: Scope) -> dict[str, Tensor]:
+    """Leaves for the train block's parameters: the model's inputs with the model's types, then the targets."""
+    assert program.train is not None and program.model is not None
+    own = {p.name: p for p in program.model.parameters}
+    local = Scope(program.modules.scope)
+    out: dict[str, Tensor] = {}
+    for p in sorted(program.train.parameters, key=lambda p: p.name not in own):
+        declared = own[p.name] if p.type is None or p.name in own else p
+        out[p.name] = program.input(cx, declared, local)
+    for p in program.train.parameters:
+        scope.bind(p.name, out[p.name], p.span)
+    for name, value in local.names.items():
+        if name not in scope.names:
+            scope.bind(name, value)
+    return {p.name: out[p.name] for p in program.train.parameters}
+
+
+def _variables(program: Program, cx: Context, scope: Scope) -> Group:
+    """Bind `weights`, `biases`, `params` and the model's own variables by name; returns the trainable ones."""
+    assert program.model is not None and scope.instance is not None
+    model = program.model.name
+    trainable = program.group(cx, model, ("weight", "bias"))
+    scope.bind("params", trainable)
+    scope.bind("weights", program.group(cx, model, ("weight",)))
+    scope.bind("biases", program.group(cx, model, ("bias",)))
+    prefix = f"{model}."
+    for path in program.variables:
+        name = path[len(prefix) :]
+        if path.startswith(prefix) and name.isidentifier() and "." not in name:
+            scope.instance.variables[name] = path
+            if name not in scope.names:
+                scope.bind(name, cx.variable(path))
+    return trainable
+
+
+def _gradients(cx: Context, loss: Tensor, xs: Mapping[str, Tensor], train: ast.Train) -> dict[str, Tensor]:
+    if not xs:
+        return {}
+    g = cx.builder.emit("grad", loss.node, *(t.node for t in xs.values()), span=train.span)
+    return {n: Tensor(cx.builder.emit("item", g, index=k, span=train.span), cx.builder) for k, n in enumerate(xs)}
+
+
+def _optimize(program: Program, cx: Context, scope: Scope, trainable: Group, loss: Tensor,
+              deferred: Mapping[str, ast.Assign], train: ast.Train) -> None:
+    item = deferred["optimizer"]
+    bound = evaluate(cx, item.value, scope)
+    if isinstance(bound, Defined) and isinstance(bound.definition, ast.Optimizer):
+        bound = calls.apply(cx, bound, [], {}, item.value.span, {}, scope, None)
+    if not isinstance(bound, Bound):
+        raise error("E0307", f"`optimizer` must be an optimizer, not {kind(bound)}", item.value.span, help="for example `SGD(lr = 0.1)`")
+    gradients = Group(_gradients(cx, loss, trainable.members, train))
+    if "clip" in deferred and gradients.members:
+        clip = deferred["clip"].value
+        function = calls.as_function(cx, clip, scope)
+        if not isinstance(function, Partial | Builtin | Defined):
+            raise error("E0307", f"`clip` must be a function of the gradients, not {kind(function)}", clip.span, help="for example `global_norm(1.0)`")
+        gradients = calls.apply(cx, function, [gradients], {}, clip.span, {}, scope, None)
+        if not isinstance(gradients, Group) or gradients.members.keys() != trainable.members.keys():
+            raise error("E0307", f"`clip` must return the gradients, not {kind(gradients)}", clip.span)
+    definition = bound.optimizer.definition
+    for path, g in gradients.members.items():
+        inner = Scope(bound.optimizer.scope, Instance(path, optimizer=True))
+        for p in definition.parameters:
+            value = bound.arguments[p.name]
+            if isinstance(value, calls.Default):
+                value = evaluate(cx, value.expression, inner)
+            inner.bind(p.name, value, p.span)
+        assert inner.instance is not None
+        inner.instance.variables["p"] = path
+        inner.bind("p", cx.variable(path))
+        inner.bind("g", g)
+        with cx.calling(definition.name, item.span):
+            run(cx, definition.body, inner)  # type: ignore[arg-type]
+
+
+__all__ = ["data_spec", "grow", "settings", "symbols"]

@@ -1,0 +1,152 @@
+"""What an expression can be worth while a program is elaborated.
+
+Compile-time values are plain Python: `int` and `Size` (kind int), `float`, `bool`, `str`, and `tuple` for list literals.
+Everything that exists only at run time is a `Tensor`: a node of the graph under construction. The rest are things one
+can call, and groups of parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+from ...dsl import ast
+from ..graph import Builder
+from ..types import Dim, Size, TensorType
+from .scope import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A node of `builder`; comparing tensors compares nodes, never numbers."""
+
+    node: str
+    builder: Builder = field(compare=False, repr=False)
+
+    @property
+    def type(self) -> TensorType:
+        return self.builder.type(self.node)
+
+    @property
+    def shape(self) -> tuple[Dim, ...]:
+        return self.type.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.type.dtype
+
+    @property
+    def rank(self) -> int:
+        return len(self.type.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Several results of one call; `names` are the signature's, or None for a plain tuple."""
+
+    names: tuple[str, ...] | None
+    items: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Parameters (or their gradients) by path. Arithmetic maps over the members, reductions run over all of them."""
+
+    members: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Builtin:
+    """A primitive or composite the compiler knows: `call(cx, arguments)`; see `builtins`."""
+
+    name: str
+    parameters: tuple[tuple[str, Any], ...]  # (name, default); REQUIRED where there is none
+    call: Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Defined:
+    """A `fn`, `layer`, `model`, `optimizer` or `export` definition and the scope it closes over."""
+
+    definition: ast.Function | ast.Layer | ast.Optimizer | ast.Export
+    scope: Scope = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """A call handed over as a function: `init = normal(0, 0.05)`, `clip = global_norm(1.0)`."""
+
+    function: Builtin | Defined | Partial
+    positional: tuple[Any, ...]
+    named: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """`share tok = Embedding(256, d)`: one instance, called by name."""
+
+    layer: Defined
+    positional: tuple[Any, ...]
+    named: Mapping[str, Any]
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """`Adam(lr = 1e-3)`: an optimiser with its arguments."""
+
+    optimizer: Defined
+    arguments: Mapping[str, Any]
+
+
+class _Required:
+    def __repr__(self) -> str:
+        return "required"
+
+
+REQUIRED = _Required()
+
+Number = Union[int, Size, float]
+Function = Union[Builtin, Defined, Partial, Shared]
+
+
+def is_static(value: Any) -> bool:
+    """Known at compile time: may steer `if`, be a size, or stand in a setting."""
+    return isinstance(value, bool | int | float | str | Size) or (
+        isinstance(value, tuple) and all(is_static(v) for v in value)
+    )
+
+
+def kind(value: Any) -> str:
+    """What a person would call it, for messages."""
+    match value:
+        case Tensor():
+            return str(value.type)
+        case bool():
+            return "a compile-time bool"
+        case int():
+            return f"the number {value}"
+        case Size():
+            return f"the size {value}"
+        case float():
+            return f"the number {value!r}"
+        case str():
+            return f"the text {value!r}"
+        case tuple():
+            return "a list"
+        case Results(items=items):
+            return f"{len(items)} results"
+        case Group():
+            return "a group of parameters"
+        case Builtin(name=name):
+            return f"the built-in function `{name}`"
+        case Defined(definition=ast.Layer(top=True, name=name)):
+            return f"the model `{name}`"
+        case Defined(definition=d):
+            return f"the {type(d).__name__.lower()} `{d.name}`"
+        case Partial() | Shared():
+            return "a function"
+        case Bound(optimizer=o):
+            return f"the optimizer `{o.definition.name}`"
+    return type(value).__name__
