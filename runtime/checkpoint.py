@@ -3,8 +3,8 @@
     file     ::= length (u64, little-endian)  header (JSON, padded with spaces to 8 bytes)  tensors, one after another
     header   ::= { NAME: {"dtype", "shape", "data_offsets"}, ..., "__metadata__": {"nnc": facts, "sha256": digest} }
 
-`facts` is JSON text: the program and its hypers, where training stands, and a sha256 per tensor; `digest` is that of the
-facts and the tensor table. So a flipped bit anywhere is noticed. Saving writes a temporary file, syncs it, renames it
+`facts` is JSON text: the program and its hypers, where training stands, and a sha256 per tensor; `digest` is that of
+the facts and the tensor table. So a flipped bit anywhere is noticed. Saving writes a temporary file, syncs, renames it
 and syncs the folder: a crash leaves the old file or the new one. Loading checks everything before it touches the model
 (E0616 missing or unreadable, E0617 malformed or corrupt, E0618 of another program, E0619 not writable).
 """
@@ -47,7 +47,7 @@ def save(model: Model, path: str | PathLike[str]) -> None:
             digests[v.path] = hashlib.sha256(_bytes(array)).hexdigest()
             offset += array.nbytes
         facts = json.dumps({**_facts(model), "tensors": digests})
-        metadata = {"nnc": facts, "sha256": _digest(facts, table), "format": "nnc"}
+        metadata = {"nnc": facts, "sha256": _digest(facts, table)}
         header = json.dumps({"__metadata__": metadata, **table}, separators=(",", ":")).encode()
         header += b" " * (-len(header) % 8)
         with replacing(Path(path)) as f:
@@ -60,7 +60,7 @@ def save(model: Model, path: str | PathLike[str]) -> None:
 def _bytes(array: Array) -> memoryview:
     """The little-endian bytes of a variable."""
     plain = array if array.dtype.itemsize == 1 or np.little_endian else array.byteswap()
-    return memoryview(plain.reshape(-1).view(np.uint8))
+    return plain.reshape(-1).view(np.uint8).data
 
 
 def _facts(model: Model) -> dict[str, Any]:
