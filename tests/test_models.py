@@ -1,0 +1,154 @@
+"""The models that ship: each parses, passes its own tests, and learns what its comment promises."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import nnc
+import numpy as np
+import pytest
+
+MODELS = Path(nnc.__file__).parent / "models"
+MNIST = Path(nnc.__file__).parent.parent / "shared" / "data" / "mnist"
+
+
+def test_perceptron_learns_and_in_six_epochs() -> None:
+    net = nnc.compile(MODELS / "perceptron.nn")
+    history = net.fit()
+    assert len(history) == 6 and history[-1]["errors"] == 0 and all(row["errors"] > 0 for row in history[:-1])
+    np.testing.assert_array_equal(net.params["Perceptron.w"], [2, 1])
+    assert net.params["Perceptron.b"] == -2
+
+
+def test_perceptron_never_learns_exclusive_or() -> None:
+    net = nnc.compile(MODELS / "perceptron.nn")
+    x = np.float32([[0, 0], [0, 1], [1, 0], [1, 1]])
+    history = net.fit(x, np.float32([0, 1, 1, 0]), epochs=60)
+    assert len(history) == 60 and all(row["errors"] > 0 for row in history)
+    assert not history.stopped
+
+
+def test_adaline_delta_rule_and_gradient_descent_walk_the_same_path() -> None:
+    delta, gradient = (nnc.compile(MODELS / "adaline.nn", model=m, dtype="f64") for m in ("Adaline", "Gradient"))
+    r = np.random.default_rng(0)
+    for _ in range(20):
+        x, target = r.standard_normal((1, 2)), np.sign(r.standard_normal(1))
+        delta.train_step(x, target)
+        gradient.train_step(x, target)
+        np.testing.assert_array_equal(delta.params["Adaline.w"], gradient.params["Gradient.w"])
+        np.testing.assert_array_equal(delta.params["Adaline.b"], gradient.params["Gradient.b"])
+
+
+def test_linear_regression_finds_the_least_squares_solution() -> None:
+    net = nnc.compile(MODELS / "linear_regression.nn", dtype="f64")
+    history = net.fit()
+    assert len(history) < 1000  # it stopped because the gradient vanished
+    table = np.genfromtxt(MODELS / "data" / "plane.csv", delimiter=",", skip_header=1)
+    exact = np.linalg.lstsq(np.column_stack([table[:, :2], np.ones(64)]), table[:, 2], rcond=None)[0]
+    np.testing.assert_allclose([*net.params["Line.w"], net.params["Line.b"]], exact, atol=1e-4)
+
+
+def test_logistic_regression_tells_irises_apart() -> None:
+    net = nnc.compile(MODELS / "logistic_regression.nn")
+    history = net.fit()
+    assert history[-1]["accuracy"] >= 0.97
+    assert history[-1]["val_accuracy"] >= 0.9
+
+
+def test_xor_is_learned() -> None:
+    net = nnc.compile(MODELS / "xor.nn", model="Xor")
+    net.fit()
+    x = np.float32([[0, 0], [0, 1], [1, 0], [1, 1]])
+    np.testing.assert_array_equal(net.predict(x) > 0, [False, True, True, False])
+
+
+def test_sine_is_approximated() -> None:
+    net = nnc.compile(MODELS / "universal_approximation.nn")
+    net.fit()
+    x = np.linspace(-np.pi, np.pi, 1000, dtype=np.float32)
+    assert np.mean((net.predict(x[:, None]) - np.sin(x)) ** 2) < 1e-4
+
+
+def test_digits_are_read() -> None:
+    net = nnc.compile(MODELS / "digits_mlp.nn")
+    net.fit()
+    assert net.evaluate()["accuracy"] >= 0.97
+
+
+def test_autoencoder_keeps_most_of_the_picture_in_eight_numbers() -> None:
+    net = nnc.compile(MODELS / "autoencoder.nn")
+    history = net.fit(epochs=20)
+    assert history[-1]["mse"] < 0.03 < history[0]["mse"]
+    x = np.random.default_rng(0).random((3, 64), dtype=np.float32)
+    assert net.taps(x)["Autoencoder.code"].shape == (3, 8)
+
+
+def test_restricted_boltzmann_machine_learns_to_draw_again() -> None:
+    net = nnc.compile(MODELS / "restricted_boltzmann.nn")
+    history = net.fit(epochs=10)
+    assert history[-1]["mse"] < 0.6 * history[0]["mse"]
+
+
+def test_two_layer_input_gradient_is_there_when_asked_for() -> None:
+    net = nnc.compile(MODELS / "two_layer.nn", dtype="f64")
+    x, target = np.array([0.5, -1.0, 2.0]), np.array([1.0, -1.0])
+    p = net.params
+    h = np.tanh(p["TwoLayer.W1"] @ x + p["TwoLayer.b1"])
+    dz1 = (p["TwoLayer.W2"].T @ (net.predict(x) - target)) * (1 - h**2)
+    np.testing.assert_allclose(net.gradients(x, target, wrt=["x"])["x"], p["TwoLayer.W1"].T @ dz1, atol=1e-14)
+
+
+# --- memories and dreams ----------------------------------------------------------------------------------------------
+
+
+def hopfield(patterns: int) -> tuple[nnc.Model, np.ndarray]:
+    """A network in which so many random patterns were stored."""
+    net = nnc.compile(MODELS / "hopfield.nn")
+    s = np.random.default_rng(0).choice(np.float32([-1, 1]), (patterns, 100))
+    net.fit(s)
+    return net, s
+
+
+def test_hopfield_holds_five_patterns_but_not_thirty() -> None:
+    net, five = hopfield(5)
+    np.testing.assert_array_equal(net.predict(five).next, five)
+    W = net.params["Hopfield.W"]
+    np.testing.assert_allclose(W, five.T @ five * (1 - np.eye(100)) / 100, atol=1e-6)
+    net, thirty = hopfield(30)
+    assert np.any(net.predict(thirty).next != thirty)
+
+
+def test_hopfield_energy_never_rises_and_memory_completes_itself() -> None:
+    net, stored = hopfield(5)
+    r = np.random.default_rng(1)
+    s = np.where(r.random(stored.shape) < 0.15, -stored, stored)
+    energy = net.predict(s).energy
+    for unit in np.concatenate([r.permutation(100) for _ in range(3)]):
+        s = net.settle(s, np.int32(unit))
+        after = net.predict(s).energy
+        assert np.all(after <= energy + 1e-4)
+        energy = after
+    np.testing.assert_array_equal(s, stored)
+
+
+def test_boltzmann_machine_samples_its_distribution() -> None:
+    net = nnc.compile(MODELS / "boltzmann.nn")
+    states = np.float32(list(product((0, 1), repeat=4)))
+    weight = np.exp(-net.predict(states).astype(np.float64))
+    exact = (weight / weight.sum()) @ states
+    n = 20_000
+    found = net.sample(np.zeros((n, 4), np.float32)).mean(0)
+    assert np.all(np.abs(found - exact) < 3 * np.sqrt(exact * (1 - exact) / n))
+
+
+# --- real data --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not MNIST.is_dir(), reason="MNIST is not at ../shared/data/mnist")
+def test_mnist_first_epoch() -> None:
+    """One epoch is enough to see that it learns; ten reach 98 %."""
+    text = (MODELS / "mnist_mlp.nn").read_text().replace('idx("data/mnist")', f'idx("{MNIST.as_posix()}")')
+    net = nnc.compile(text)
+    net.fit(epochs=1)
+    assert net.evaluate()["accuracy"] >= 0.95
