@@ -16,9 +16,9 @@ from ...dsl.diagnostics import Label, SourceError, error
 from ...dsl.source import Source, Span
 from ..graph import Builder, Graph
 from ..ops import OPS
-from ..program import DataSpec, HyperSpec, Manifest, TrainSpec, Variable
+from ..program import HyperSpec, Manifest, Port, TrainSpec, Variable
 from ..types import DTYPES, Dim, Size, TensorType, substitute, symbol
-from . import calls, training
+from . import calls, checks, training
 from .context import Context, Declared
 from .expressions import evaluate
 from .modules import Lazy, Modules
@@ -30,15 +30,18 @@ from .values import Defined, Group, Partial, Results, Tensor, is_static, kind
 STANDARD = ("init", "predict", "train", "evaluate", "loss", "gradients", "taps")
 
 
+DataSizes = Callable[[TrainSpec, tuple[Port, ...]], Mapping[str, int]]
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the caller fixes. `data_shapes(spec)` gives the shape of one example by column, without reading all data."""
+    """What the caller fixes. `data_sizes(spec, inputs)` says what free sizes of the train block's inputs are in its data."""
 
     model: str | None = None
     hyper: Mapping[str, Any] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
     dtype: str = "f32"
-    data_shapes: Callable[[DataSpec], Mapping[str, tuple[int, ...]]] | None = None
+    data_sizes: DataSizes | None = None
 
 
 class Program:
@@ -89,11 +92,12 @@ class Program:
         try:
             self._grow_all()
         except SourceError as e:
-            spec = self.spec or training.data_spec(self)
-            if e.code != "E0305" or self.options.data_shapes is None or spec is None or spec.data is None:
+            if e.code != "E0305" or self.options.data_sizes is None or self.spec is None or self.spec.data is None:
                 raise
-            if not self._sizes_from(self.options.data_shapes(spec.data)):
+            taken = self.options.data_sizes(self.spec, training.ports(self))
+            if not taken.keys() - self.sizes.keys():
                 raise
+            self.sizes = {**taken, **self.sizes}
             self.variables.clear()
             self._discovered.clear()
             self._grow_all()
@@ -106,19 +110,6 @@ class Program:
         self._discovered.add(self.model.name)
         if self.train is not None:
             self.graph("train")
-
-    def _sizes_from(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-        """Bind free sizes of the model's and the train block's inputs to what the data has. True if anything was new."""
-        assert self.model is not None
-        before = dict(self.sizes)
-        parameters = [*self.model.parameters, *(self.train.parameters if self.train is not None else ())]
-        for p in parameters:
-            if p.type is None or p.type.dims is None or p.name not in shapes:
-                continue
-            for d, n in zip(p.type.dims[1:], shapes[p.name], strict=False):
-                if isinstance(d, ast.Name) and self.modules.scope.lookup(d.id) is MISSING:
-                    self.sizes.setdefault(d.id, n)
-        return self.sizes != before
 
     # --- asked by elaboration ----------------------------------------------------------------------------------------
 
@@ -288,6 +279,8 @@ class Program:
             case "train" | "evaluate" | "loss" | "gradients":
                 outputs, updates = training.grow(self, cx, entry)
                 return self._finish(cx, outputs, updates)
+        if entry.startswith("test:"):
+            return checks.plan(self, int(entry[5:])).graph
         definition = self.exports.get(entry) or self.functions.get(entry)
         if definition is None:
             raise KeyError(entry)

@@ -9,8 +9,8 @@ from ...dsl import ast
 from ...dsl.diagnostics import error
 from ..graph import Builder
 from ..ops import OPS
-from ..program import DataSpec, MetricSpec, TrainSpec
-from ..types import FLOATS, Size, symbols
+from ..program import DataSpec, MetricSpec, Port, TrainSpec
+from ..types import FLOATS, Size
 from . import calls
 from .context import Context
 from .expressions import evaluate
@@ -94,8 +94,10 @@ def settings(program: Program) -> TrainSpec:
     )
 
 
-def data_spec(program: Program) -> TrainSpec | None:
-    return settings(program) if program.train is not None else None
+def ports(program: Program) -> tuple[Port, ...]:
+    """The inputs of the train block, in its order."""
+    cx = Context(program, Builder("ports", OPS))
+    return tuple(Port(n, t.dtype, t.shape) for n, t in _inputs(program, cx, Scope(program.modules.scope)).items())
 
 
 def _is_sum(e: ast.Expr) -> bool:
@@ -272,7 +274,7 @@ def grow(program: Program, cx: Context, entry: str) -> tuple[Mapping[str, Tensor
                 m = tensor(cx, evaluate(cx, e, scope), e.span, cx.float)
                 if m.rank:
                     raise error("E0303", f"a metric must be a scalar, but `{name}` is {m.type}", e.span, help="average it: `mean(...)`")
-                if m.dtype != cx.float:
+                if m.dtype == "bool" or (m.dtype not in FLOATS and not _is_sum(e)):
                     m = cx.emit("cast", m, span=e.span, dtype=cx.float)
                 metrics[name] = m
                 scope.bind(name, m, item.span)
@@ -375,5 +377,3 @@ def _optimize(program: Program, cx: Context, scope: Scope, trainable: Group, los
         with cx.calling(definition.name, item.span):
             run(cx, definition.body, inner)  # type: ignore[arg-type]
 
-
-__all__ = ["data_spec", "grow", "settings", "symbols"]

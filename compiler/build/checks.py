@@ -1,0 +1,149 @@
+"""In-file tests: what each line of a `test` block asserts, as outputs of one graph and facts about them.
+
+Everything a test computes is one entry, `test:K`. What is known at compile time, or refused at compile time as `reject`
+wants, is decided here; the rest is compared after running.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...dsl import ast
+from ...dsl.diagnostics import Diagnostic, NncError, SourceError, error
+from ...dsl.source import Span
+from ..graph import Builder, Graph
+from ..ops import OPS
+from .context import Context
+from .expressions import evaluate
+from .operations import COMPARISONS, STATIC, tensor
+from .scope import Scope
+from .statements import run
+from .values import Results, Tensor, is_static, kind
+
+if TYPE_CHECKING:
+    from .program import Program
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One assertion. `passed` is None where it has to be run: then outputs `got` and `want` are compared with `op`,
+    `==` allowing an absolute difference of `within`; without `want` the output `got` must be true everywhere."""
+
+    span: Span
+    passed: bool | None
+    message: str = ""
+    got: str = ""
+    want: str | None = None
+    op: str = "=="
+    within: float = 0.0
+    model: str | None = None  # `gradcheck Model`
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TestPlan:
+    name: str
+    span: Span
+    graph: Graph
+    checks: tuple[Check, ...]
+
+
+def plan(program: Program, k: int) -> TestPlan:
+    """The k-th test of the file."""
+    test = program.tests[k]
+    cx = Context(program, Builder(f"test:{k}", OPS), site=f"test:{k}")
+    cx.ambient = dict(program.step_names(cx))
+    scope = Scope(program.modules.scope)
+    outputs: dict[str, Tensor] = {}
+    checks: list[Check] = []
+    for item in test.body:
+        try:
+            checks += _check(program, cx, scope, item, outputs)
+        except SourceError as e:
+            checks.append(Check(item.span, False, e.diagnostics[0].message, diagnostics=e.diagnostics))
+    graph = cx.builder.finish(tuple((n, t.node) for n, t in outputs.items()))
+    return TestPlan(test.name, test.span, graph, tuple(checks))
+
+
+def _check(program: Program, cx: Context, scope: Scope, item: Any, outputs: dict[str, Tensor]) -> list[Check]:
+    match item:
+        case ast.Assign():
+            run(cx, (item,), scope)
+            return []
+        case ast.GradCheck(model=model):
+            return [Check(item.span, None, model=model)]
+        case ast.Reject(text=text, value=value):
+            return [_reject(program, text, value, scope, item.span)]
+        case ast.Case(call=call, expected=expected, within=within):
+            got, want = evaluate(cx, call, scope), evaluate(cx, expected, scope)
+            return _compare(cx, "==", got, want, _tolerance(cx, within, scope), item.span, (call.span, expected.span), outputs)
+        case ast.Expect(condition=ast.Binary(op=op, left=a, right=b), within=within) if op in COMPARISONS:
+            got, want = evaluate(cx, a, scope), evaluate(cx, b, scope)
+            return _compare(cx, op, got, want, _tolerance(cx, within, scope), item.span, (a.span, b.span), outputs)
+        case ast.Expect(condition=condition):
+            value = evaluate(cx, condition, scope)
+            if isinstance(value, bool):
+                return [Check(item.span, value, "" if value else "this is false")]
+            t = tensor(cx, value, condition.span)
+            if t.dtype != "bool":
+                raise error("E0302", f"`expect` needs a bool, not {t.type}", condition.span)
+            return [Check(item.span, None, got=_output(t, outputs))]
+    raise AssertionError(item)
+
+
+def _tolerance(cx: Context, e: ast.Expr | None, scope: Scope) -> float:
+    if e is None:
+        return 0.0
+    value = evaluate(cx, e, scope)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise error("E0307", f"`within` takes a number from 0, not {kind(value)}", e.span)
+    return float(value)
+
+
+def _compare(cx: Context, op: str, got: Any, want: Any, within: float, span: Span, spans: tuple[Span, Span],
+             outputs: dict[str, Tensor]) -> list[Check]:
+    if isinstance(got, Results) and isinstance(want, Results):
+        if len(got.items) != len(want.items):
+            return [Check(span, False, f"there are {len(got.items)} results, not {len(want.items)}")]
+        return [c for g, w in zip(got.items, want.items, strict=True) for c in _compare(cx, op, g, w, within, span, spans, outputs)]
+    if is_static(got) and is_static(want) and not isinstance(got, tuple):
+        if isinstance(got, int | float) and isinstance(want, int | float) and op == "==":
+            passed = got == want or abs(got - want) <= within
+        else:
+            passed = bool(STATIC[op](got, want))
+        return [Check(span, passed, "" if passed else f"this is {got}")]
+    if isinstance(got, Tensor) or not isinstance(want, Tensor):
+        g = tensor(cx, got, spans[0], None if isinstance(got, Tensor) else cx.float)
+        w = tensor(cx, want, spans[1], None if isinstance(want, Tensor) else g.dtype)
+    else:
+        w = want
+        g = tensor(cx, got, spans[0], w.dtype)
+    if g.rank and w.rank and (g.rank != w.rank or any(isinstance(a, int) and isinstance(b, int) and a != b
+                                                       for a, b in zip(g.shape, w.shape, strict=True))):
+        return [Check(span, False, f"this is {g.type}, but {w.type} is expected")]
+    return [Check(span, None, got=_output(g, outputs), want=_output(w, outputs), op=op, within=within)]
+
+
+def _output(t: Tensor, outputs: dict[str, Tensor]) -> str:
+    name = f"value_{len(outputs) + 1}"
+    outputs[name] = t
+    return name
+
+
+def _reject(program: Program, text: str, value: ast.Expr, scope: Scope, span: Span) -> Check:
+    """`value` must not compile, and the reason must contain `text`."""
+    from ..autodiff import differentiate
+
+    cx = Context(program, Builder("reject", OPS), site="reject")
+    try:
+        x = evaluate(cx, value, Scope(scope.parent, None, {k: v for k, v in scope.names.items() if not isinstance(v, Tensor)}))
+        items = x.items if isinstance(x, Results) else (x,)
+        roots = [tensor(cx, i, span) for i in items]
+        differentiate(cx.builder.finish(tuple((f"v{k}", t.node) for k, t in enumerate(roots))))
+    except NncError as e:
+        said = str(e)
+        if text in said:
+            return Check(span, True)
+        return Check(span, False, f"it is refused, but the message does not say {text!r}: {e.diagnostics[0].message}", diagnostics=e.diagnostics)
+    return Check(span, False, "it compiles, but should be refused")

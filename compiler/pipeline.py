@@ -1,0 +1,225 @@
+"""The whole compiler on one screen: a program's entry, from its graph to native code.
+
+    syntax tree -> graph -> derivatives -> optimised graph -> (plan, loops) -> LLVM IR -> object -> callable
+
+`stages` is the pipeline. A `Session` is one source text under one set of options: it compiles each entry when it is
+first asked for and keeps what it made in the cache, so that a program that was compiled before runs without being
+parsed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..dsl.source import Source
+from . import native
+from .cache import Cache
+from .program import (
+    GuardSpec,
+    Manifest,
+    Port,
+    Signature,
+    manifest_from_json,
+    manifest_to_json,
+    signature_from_json,
+    signature_to_json,
+)
+from .types import TensorType
+
+if TYPE_CHECKING:
+    from .build import Program
+    from .build.program import DataSizes
+    from .graph import Graph
+    from .lower import Lowered
+
+Observer = Callable[[str, "Graph"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Everything one entry was on its way to machine code."""
+
+    graph: Graph  # as written
+    backward: Graph  # with derivatives
+    optimized: Graph
+    lowered: Lowered  # plan and loops
+    signature: Signature
+
+
+def stages(program: Program, entry: str, target: native.Target, optimize: bool = True,
+           observe: Observer | None = None) -> Stages:
+    """Run the pipeline for one entry, up to loops."""
+    from . import passes
+    from .autodiff import differentiate
+    from .lower import lower
+
+    graph = program.graph(entry)
+    backward = passes.run((differentiate, *passes.ALWAYS), graph, observe)
+    optimized = passes.run(passes.OPTIMIZE, backward, observe) if optimize else backward
+    inputs, variables = _inputs(graph), _variables(program, graph)
+    lowered = lower(optimized, inputs, variables, target)
+    return Stages(graph, backward, optimized, lowered, _signature(graph, inputs, variables, lowered))
+
+
+def _inputs(graph: Graph) -> dict[str, TensorType]:
+    return {n.attrs["name"]: n.attrs["type"] for n in graph if n.op == "input"}
+
+
+def _variables(program: Program, graph: Graph) -> dict[str, TensorType]:
+    used = {n.attrs["path"] for n in graph if n.op == "param"} | {path for path, _ in graph.updates}
+    return {path: d.type for path, d in program.variables.items() if path in used}
+
+
+def _signature(graph: Graph, inputs: Mapping[str, TensorType], variables: Mapping[str, TensorType],
+               lowered: Lowered) -> Signature:
+    default = {n.attrs["name"]: n.attrs.get("default") for n in graph if n.op == "input"}
+    outputs = [s for s in lowered.entry.slots if s.role == "output"]
+    return Signature(
+        name=graph.name, sizes=lowered.entry.sizes,
+        inputs=tuple(Port(n, t.dtype, t.shape, default[n]) for n, t in inputs.items()),
+        variables=tuple(variables), updates=tuple(path for path, _ in graph.updates),
+        outputs=tuple(Port(s.name, s.type.dtype, s.type.shape) for s in outputs),
+        guards=tuple(GuardSpec(g.left, g.right, g.message) for g in graph.guards),
+        arena=lowered.arena, checks=lowered.checks,
+    )
+
+
+class Native:
+    """One entry, compiled and loaded. `run(sizes, slots, arena, pool)` calls it once, `epoch(job)` as a loop's step."""
+
+    def __init__(self, signature: Signature, data: bytes, epoch: Callable[[int, Any], int]):
+        self.signature = signature
+        self.code_size = len(data)
+        self._library = native.Library(data)
+        self._epoch = epoch
+        self.run = self._library.function(signature.name)
+
+    def epoch(self, job: Any) -> int:
+        return self._epoch(self._library.address(self.signature.name), job)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a session is opened with; part of every cache key."""
+
+    model: str | None = None
+    hyper: tuple[tuple[str, Any], ...] = ()
+    sizes: tuple[tuple[str, int], ...] = ()
+    dtype: str = "f32"
+    target: str = "native"
+    optimize: bool = True
+
+
+class Session:
+    """One source under one set of settings; entries are compiled when they are first asked for."""
+
+    def __init__(self, source: Source, settings: Settings, store: Cache | None,
+                 data_sizes: DataSizes | None = None):
+        self.source, self.settings = source, settings
+        self.target = native.target(settings.target)
+        self._store, self._data_sizes = store, data_sizes
+        self._entries: dict[str, Native] = {}
+        self.manifest = self._manifest()
+
+    @cached_property
+    def program(self) -> Program:
+        """The elaborated program; parses and builds when first needed."""
+        from .build import Options, Program
+
+        s = self.settings
+        return Program(self.source, Options(s.model, dict(s.hyper), dict(s.sizes), s.dtype, self._data_sizes))
+
+    def _manifest(self) -> Manifest:
+        key = _key("manifest", self.source.name, self.source.text, self.settings)
+        stored = self._load(key)
+        if stored is not None:
+            manifest = manifest_from_json(json.loads(stored))
+            if self._current(manifest):
+                return manifest
+        manifest = self.program.manifest()
+        self._save(key, json.dumps(manifest_to_json(manifest)).encode())
+        return manifest
+
+    def _current(self, manifest: Manifest) -> bool:
+        """Whether what a stored manifest was made from still is so: imported files. Sizes that were
+        taken from the data are never trusted."""
+        for name, text in manifest.sources.items():
+            if name == self.source.name:
+                continue
+            try:
+                if Path(name).read_text("utf-8") != text:
+                    return False
+            except (OSError, ValueError):
+                return False
+        return manifest.sizes.keys() <= dict(self.settings.sizes).keys()
+
+    def entry(self, name: str) -> Native:
+        """The compiled entry. Raises `KeyError` where the program has none of that name."""
+        if name not in self._entries:
+            if name not in self.manifest.entries and not self._known(name):
+                raise KeyError(name)
+            self._entries[name] = self._compile(name)
+        return self._entries[name]
+
+    def _known(self, name: str) -> bool:
+        return name.startswith("test:") or name in self.program.functions
+
+    def _compile(self, name: str) -> Native:
+        key = _key("entry", name, self.source.name, self.manifest.sources, self.settings, self.manifest.sizes,
+                   self.target.key, native.version())
+        stored = self._load(key)
+        if stored is not None:
+            size = int.from_bytes(stored[:8], "little")
+            return Native(signature_from_json(json.loads(stored[8 : 8 + size])), stored[8 + size :], _service(self.target, self._store).epoch)
+        made = self.stages(name)
+        data = native.compile_object(self.llvm(made), self.target)
+        header = json.dumps(signature_to_json(made.signature)).encode()
+        self._save(key, len(header).to_bytes(8, "little") + header + data)
+        return Native(made.signature, data, _service(self.target, self._store).epoch)
+
+    def stages(self, name: str, observe: Observer | None = None) -> Stages:
+        return stages(self.program, name, self.target, self.settings.optimize, observe)
+
+    def llvm(self, made: Stages) -> str:
+        from .llvm import emit
+
+        return emit(made.lowered.module, self.target)
+
+    def pool(self, threads: int) -> Any:
+        """A thread pool for `threads` threads, or None where one is enough."""
+        return _service(self.target, self._store).pool(threads) if threads > 1 else None
+
+    def _load(self, key: str) -> bytes | None:
+        return self._store.get(key) if self._store is not None else None
+
+    def _save(self, key: str, data: bytes) -> None:
+        if self._store is not None:
+            self._store.put(key, data)
+
+
+def open_session(source: Source, *, model: str | None = None, hyper: Mapping[str, Any] | None = None,
+                 sizes: Mapping[str, int] | None = None, dtype: str = "f32", target_cpu: str = "native",
+                 cache: bool = True, optimize: bool = True,
+                 data_sizes: DataSizes | None = None) -> Session:
+    """A session on a source. Raises `SourceError` where the program is wrong, unless it was compiled before."""
+    settings = Settings(model, tuple(sorted((hyper or {}).items())), tuple(sorted((sizes or {}).items())), dtype,
+                        target_cpu, optimize)
+    return Session(source, settings, Cache() if cache else None, data_sizes)
+
+
+@cache
+def _fingerprint() -> str:
+    """What the compiler itself is: its files, by name, size and time."""
+    root = Path(__file__).parents[1]
+    files = [p for room in ("compiler", "dsl") for p in sorted((root / room).rglob("*")) if p.suffix in (".py", ".nn", ".lark")]
+    return sha256("\n".join(f"{p.relative_to(root)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files).encode()).hexdigest()
+
+
+def _key(*parts: Any) -> str:
+    return sha256("\0".join([_fingerprint(), *map(repr, parts)]).encode()).hexdigest()

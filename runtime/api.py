@@ -1,0 +1,86 @@
+"""The front door: `compile` a file or text to a model, `function` for a single `fn`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..compiler.pipeline import Session, open_session
+from ..compiler.program import Port, TrainSpec
+from ..dsl.diagnostics import SourceError, error
+from ..dsl.source import Source, Span
+from . import data
+from .model import Model
+
+
+def source_of(program: str | os.PathLike[str]) -> Source:
+    """A path's text, or text itself: what has a line break or a brace in it is text."""
+    if isinstance(program, str) and any(c in program for c in "\n{="):
+        return Source("<text>", program)
+    from ..dsl.parser import read_source
+
+    return read_source(program)
+
+
+def open_program(source: Source, *, folder: Path | None = None, override: str | None = None, model: str | None = None,
+                 hyper: Mapping[str, Any] | None = None, sizes: Mapping[str, int] | None = None, dtype: str = "f32",
+                 target_cpu: str = "native", cache: bool = True, optimize: bool = True) -> tuple[Session, data.Dataset | None]:
+    """A session, and the data set where it had to be read to know a size."""
+    where = folder or folder_of(source)
+    loaded: list[data.Dataset] = []
+
+    def data_sizes(spec: TrainSpec, ports: tuple[Port, ...]) -> Mapping[str, int]:
+        assert spec.data is not None
+        loaded.append(data.load(spec.data, where, validation=spec.validation, seed=spec.seed, override=override))
+        return loaded[0].sizes(spec.inputs, ports)
+
+    session = open_session(source, model=model, hyper=hyper, sizes=sizes, dtype=dtype, target_cpu=target_cpu, cache=cache,
+                           optimize=optimize, data_sizes=data_sizes)
+    return session, loaded[0] if loaded else None
+
+
+def folder_of(source: Source) -> Path:
+    """What paths in a program are relative to."""
+    return Path(".") if source.name == "<text>" else Path(source.name).parent
+
+
+def compile(program: str | os.PathLike[str], *, model: str | None = None, hyper: Mapping[str, Any] | None = None,
+            sizes: Mapping[str, int] | None = None, seed: int | None = None, threads: int | None = None, dtype: str = "f32",
+            target_cpu: str = "native", cache: bool = True, optimize: bool = True) -> Model:
+    """A model from a `.nn` file's path or from `.nn` text.
+
+    model: its name, where the file has several. hyper: values for the file's `hyper` declarations. sizes: values for
+    sizes that parameters depend on. seed: of the initial parameters and of training (default: the train block's).
+    threads: at most so many (default: the processors there are). dtype: "f64" reads every `f32` of the program as f64.
+
+    Raises SourceError where the program is wrong, DataError where a file cannot be read.
+    """
+    source = source_of(program)
+    session, dataset = open_program(source, model=model, hyper=hyper, sizes=sizes, dtype=dtype, target_cpu=target_cpu,
+                                    cache=cache, optimize=optimize)
+    return Model(session, seed=seed, threads=threads, folder=folder_of(source), dataset=dataset)
+
+
+def function(program: str | os.PathLike[str], *, sizes: Mapping[str, int] | None = None, threads: int | None = None,
+             dtype: str = "f32", target_cpu: str = "native", cache: bool = True) -> Callable[..., Any]:
+    """The first `fn` of a text or file, compiled: NumPy arrays in, NumPy arrays out.
+
+    >>> f = nnc.function("fn f(x: f32[N, M]) -> f32[M] = sum(x, axis = 0)")
+    """
+    source = source_of(program)
+    session, _ = open_program(source, sizes=sizes, dtype=dtype, target_cpu=target_cpu, cache=cache)
+    net = Model(session, threads=threads, folder=folder_of(source))
+    names = [e for e in session.manifest.entries]
+    if session.manifest.model is not None or not names:
+        raise error("E0203", "there is no `fn` to compile" if not names else "`function` takes a text with a `fn`, not a model",
+                    Span(source, 0, 0), kind=SourceError)
+    name = names[0]
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return net.call(name, *args, **kwargs)
+
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = source.text
+    return call
