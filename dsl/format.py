@@ -1,0 +1,524 @@
+"""Syntax tree -> the one canonical text of it, comments included.
+
+`parse(format(parse(s)))` is `parse(s)`, and formatting again changes nothing. The author's own hand is followed in four places,
+because it carries meaning: a blank line between statements or one-line definitions (one is kept), a pipeline written
+one stage a line, a matrix written one row a line, and a block of one statement written on the line of its `{`.
+
+A comment stays where it is: on its own line before a statement, a definition, an item of a list or a stage of a
+pipeline, or behind one of these. One that stands elsewhere inside a statement moves to the line before it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from . import ast
+from .layout import HARD, LINE, SOFT, Doc, Line, Trailing, fill, group, is_hard, lay_out, nest
+from .source import Source
+from .tokens import scan
+
+# How tightly an expression binds, loosest first; the grammar's levels.
+PIPE, IF, OR, AND, NOT, COMPARE, RANGE, SUM, PRODUCT, NEGATE, POWER, POSTFIX = range(12)
+
+# operator: its own level, the least its left and its right operand may have
+_BINARY = {
+    "or": (OR, OR, AND), "and": (AND, AND, NOT), "^": (POWER, POSTFIX, NEGATE),
+    **dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), (COMPARE, RANGE, RANGE)),
+    **dict.fromkeys(("+", "-"), (SUM, SUM, PRODUCT)),
+    **dict.fromkeys(("*", "/", "//", "%", "@"), (PRODUCT, PRODUCT, NEGATE)),
+}  # fmt: skip
+
+# Words that begin a statement when an expression follows: as names they need brackets there.
+_LEADING_WORDS = ("repeat", "case", "expect")
+
+
+def format(module: ast.Module, source: Source) -> str:
+    """The canonical text of a module that was parsed from `source`; ends with a newline unless empty.
+
+    Nodes made by a program are printed too: what their spans say about lines is then absent.
+    """
+    layout = _Layout(module, source)
+    text = lay_out(layout.module(module))
+    return text + "\n" if text else ""
+
+
+class _Layout:
+    """The comments not yet placed and the places of the braces, while documents are made in the order of the source."""
+
+    def __init__(self, module: ast.Module, source: Source):
+        self.source = source
+        self.text = source.text
+        self.comments = sorted(module.comments, key=lambda c: c.span.start)
+        self.starts = [c.span.start for c in self.comments]
+        self.taken = [False] * len(self.comments)
+        self.opens: list[int] = []
+        self.closes: dict[int, int] = {}
+        stack: list[int] = []
+        for token in scan(source)[0]:
+            if token.type == "LBRACE":
+                self.opens.append(token.span.start)
+                stack.append(token.span.start)
+            elif token.type == "RBRACE" and stack:
+                self.closes[stack.pop()] = token.span.start
+
+    # --- comments and lines
+
+    def take(self, start: int, end: int) -> list[ast.Comment]:
+        """The comments between two offsets that have no place yet; now they have."""
+        found = []
+        i = bisect_left(self.starts, start)
+        while i < len(self.comments) and self.starts[i] < end:
+            if not self.taken[i]:
+                self.taken[i] = True
+                found.append(self.comments[i])
+            i += 1
+        return found
+
+    def has_comment(self, start: int, end: int) -> bool:
+        i = bisect_left(self.starts, start)
+        return i < len(self.starts) and self.starts[i] < end
+
+    def line_end(self, offset: int) -> int:
+        end = self.text.find("\n", offset)
+        return len(self.text) if end < 0 else end
+
+    def trailing(self, offset: int, limit: int) -> list[Doc]:
+        """The comment behind `offset` on its line, if one stands there before `limit`."""
+        return [Trailing(c.text) for c in self.take(offset, min(self.line_end(offset), limit))]
+
+    def broken(self, start: int, end: int) -> bool:
+        """Whether the author put a newline between two offsets."""
+        return self.text.find("\n", start, end) >= 0
+
+    def blank_before(self, start: int, end: int) -> bool:
+        """Whether an empty line stands between two things that have nothing but space between them."""
+        return self.text.count("\n", start, end) > 1
+
+    # --- sequences of statements or definitions, with the comments between them
+
+    def sequence(
+        self, items: Sequence[ast.Tree], make: Callable[[Any], Doc], start: int, end: int,
+        apart: Callable[[Doc | None, Doc | None], bool] = lambda a, b: False,
+    ) -> list[Doc]:  # fmt: skip
+        """The lines for items and own-line comments from `start` to `end`.
+
+        `apart` says whether two neighbours (None is a comment) stand apart even where the author left no empty line.
+        """
+        lines: list[Doc] = []
+        previous: tuple[int, Doc | None] | None = None  # where the last line's text ends, and its item
+
+        def add(doc: Doc, item: Doc | None, begins: int, ends: int) -> None:
+            nonlocal previous
+            if previous is not None:
+                lines.append(HARD)
+                if self.blank_before(previous[0], begins) or apart(previous[1], item):
+                    lines.append(HARD)
+            lines.append(doc)
+            previous = (ends, item)
+
+        for item in items:
+            before = self.take(start, item.span.start)
+            doc = make(item)
+            moved = self.take(item.span.start, item.span.end)
+            behind = self.trailing(item.span.end, end)
+            for c in before:
+                add(c.text, None, c.span.start, c.span.end)
+            begins = item.span.start
+            for c in moved:
+                add(c.text, None, begins, begins)
+            add((doc, *behind), doc, begins, self.line_end(item.span.end) if behind else item.span.end)
+        for c in self.take(start, end):
+            add(c.text, None, c.span.start, c.span.end)
+        return lines
+
+    def module(self, module: ast.Module) -> Doc:
+        def apart(a: Doc | None, b: Doc | None) -> bool:
+            return (a is not None and b is not None and (is_long(a) or is_long(b))) or (a is not None and is_long(a))
+
+        long: dict[int, bool] = {}
+
+        def is_long(doc: Doc) -> bool:
+            if id(doc) not in long:
+                long[id(doc)] = "\n" in lay_out(doc)
+            return long[id(doc)]
+
+        return tuple(self.sequence(module.definitions, self.definition, 0, len(self.text) + 1, apart))
+
+    def block(self, statements: Sequence[Any], after: int, make: Callable[[Any], Doc] | None = None) -> Doc:
+        """`{ ... }`; its `{` is the first one at or after `after`."""
+        make = make or self.statement
+        at = bisect_left(self.opens, after)
+        opening = self.opens[at] if at < len(self.opens) else -1
+        closing = self.closes.get(opening, len(self.text) + 1)
+        behind = self.trailing(opening + 1, closing) if opening >= 0 else []
+        start = opening + 1 if opening >= 0 else 0
+        if not statements and not self.has_comment(start, closing if opening >= 0 else 0):
+            return "{ }"
+        same_line = opening >= 0 and statements and not self.broken(opening, statements[0].span.start)
+        lines = self.sequence(statements, make, start, closing)
+        if same_line and len(lines) == 1 and not behind and not is_hard(lines[0]):
+            return group("{", nest(LINE, lines[0]), LINE, "}")
+        return ("{", *behind, nest(HARD, *lines), HARD, "}")
+
+    # --- definitions
+
+    def definition(self, d: ast.Definition) -> Doc:
+        match d:
+            case ast.Import(path, None):
+                return f"import {_quoted(path)}"
+            case ast.Import(path, names):
+                return group(f"from {_quoted(path)} import ", nest(fill(_commas([*names]))))
+            case ast.Const(name, type, value):
+                return ("const ", name, self.annotation(type), " = ", self.expr(value))
+            case ast.Hyper(name, type, default, choices):
+                allowed: Doc = (" in ", self.expr(choices)) if choices else ""
+                return ("hyper ", name, self.annotation(type), " = ", self.expr(default), allowed)
+            case ast.Function(name, _, _, body):
+                return self.computed("fn", d, body)
+            case ast.Export(name, _, _, body):
+                return self.computed("export", d, body)
+            case ast.Layer(name, parameters, results, body, top):
+                head = ("model " if top else "layer ", name, self.parameters(parameters), self.results(results), " ")
+                return (*head, self.block(body, d.span.start))
+            case ast.Optimizer(name, parameters, body):
+                return ("optimizer ", name, self.parameters(parameters), " ", self.block(body, d.span.start))
+            case ast.Train(model, parameters, body):
+                names = [s.targets[0].name for s in body if isinstance(s, ast.Assign) and _is_plain(s)]
+                width = max(map(len, names), default=0)
+                head = ("train ", model, self.parameters(parameters), " ")
+                return (*head, self.block(body, d.span.start, lambda item: self.train_item(item, width)))
+            case ast.Test(name, body):
+                return (f"test {_quoted(name)} ", self.block(body, d.span.start, self.test_item))
+        raise AssertionError(d)
+
+    def computed(self, word: str, d: ast.Function | ast.Export, body: Any) -> Doc:
+        head = (word, " ", d.name, self.parameters(d.parameters), self.results(d.results))
+        if isinstance(body, tuple):
+            return (*head, " ", self.block(body, d.span.start))
+        return (*head, " =", group(nest(LINE, self.expr(body))))
+
+    def annotation(self, type: ast.Type | None) -> Doc:
+        return (": ", self.type(type)) if type else ""
+
+    def type(self, t: ast.Type) -> Doc:
+        if t.dims is None or (not t.dims and t.base != "bool"):
+            return t.base
+        return group(t.base, "[", nest(SOFT, fill(_commas([self.item(d) for d in t.dims]))), SOFT, "]")
+
+    def parameters(self, parameters: Sequence[ast.Parameter]) -> Doc:
+        return self.listed("(", parameters, self.parameter, ")")
+
+    def parameter(self, p: ast.Parameter) -> Doc:
+        return (p.name, self.annotation(p.type), (" = ", self.expr(p.default)) if p.default else "")
+
+    def results(self, results: Sequence[ast.Result]) -> Doc:
+        if not results:
+            return ""
+        if results[0].name is None:
+            return (" -> ", self.type(results[0].type))
+        named = [(r.name or "", self.annotation(r.type)) for r in results]
+        return (" -> ", group("(", nest(SOFT, fill(_commas(named))), SOFT, ")"))
+
+    # --- statements
+
+    def train_item(self, item: ast.Assign | ast.Metric | ast.StopWhen | ast.UpdateRule, width: int) -> Doc:
+        match item:
+            case ast.Assign(targets, value) if _is_plain(item):
+                return (f"{targets[0].name:<{width}} = ", self.expr(value))
+            case ast.Metric(name, value):
+                return (f"metric {name} = ", self.expr(value))
+            case ast.StopWhen(condition):
+                return ("stop when ", self.expr(condition))
+            case ast.UpdateRule(body):
+                return ("update ", self.block(body, item.span.start))
+        return self.statement(item)
+
+    def test_item(self, item: ast.Case | ast.Expect | ast.GradCheck | ast.Reject | ast.Assign) -> Doc:
+        match item:
+            case ast.Case(call, expected, within):
+                return ("case ", self.expr(call), " =>", group(nest(LINE, self.expr(expected))), self.within(within))
+            case ast.Expect(condition, within):
+                return ("expect ", self.expr(condition), self.within(within))
+            case ast.GradCheck(model):
+                return f"gradcheck {model}"
+            case ast.Reject(text, value):
+                return (f"reject {_quoted(text)} ", self.expr(value))
+        return self.statement(item)
+
+    def within(self, tolerance: ast.Expr | None) -> Doc:
+        return (" within ", self.expr(tolerance)) if tolerance else ""
+
+    def statement(self, s: ast.Statement) -> Doc:
+        match s:
+            case ast.Assign(targets, value):
+                shown = [self.target(t) for t in targets]
+                left: Doc = shown[0] if len(shown) == 1 else group("(", nest(SOFT, fill(_commas(shown))), SOFT, ")")
+                return (left, " = ", self.expr(value))
+            case ast.Update(name, value):
+                return (name, " := ", self.expr(value))
+            case ast.Variable(role, name, type, init, drawn):
+                return (role, " ", name, self.annotation(type), " ~ " if drawn else " = ", self.expr(init))
+            case ast.Share(name, value):
+                return ("share ", name, " = ", self.expr(value))
+            case ast.Return(value):
+                return ("return ", self.expr(value))
+            case ast.If():
+                return self.if_statement(s)
+            case ast.When(training, otherwise):
+                body = self.block(training, s.span.start)
+                return ("when training ", body, self.otherwise(otherwise, s.span.start))
+            case ast.Repeat(index, count, body):
+                over: Doc = (index, " in ") if index else ""
+                return ("repeat ", over, self.expr(count), " ", self.block(body, count.span.end))
+            case ast.Scan(index, range, until, body):
+                stop: Doc = (" until ", self.expr(until)) if until else ""
+                at = (until or range).span.end
+                return ("scan ", index, " in ", self.expr(range), stop, " ", self.block(body, at))
+            case ast.Evaluate(value):
+                leading = _first_name(value) in _LEADING_WORDS
+                return ("(", self.expr(value), ")") if leading else self.expr(value)
+        raise AssertionError(s)
+
+    def if_statement(self, s: ast.If) -> Doc:
+        """The whole `if ... else if ... else` chain, without recursion over its branches."""
+        parts: list[Doc] = []
+        word = "if "
+        while True:
+            parts += [word, self.expr(s.condition), " ", self.block(s.then, s.condition.span.end)]
+            match s.otherwise:
+                case (ast.If() as inner,) if not self.has_comment(self.closing(s.condition.span.end), inner.span.start):
+                    s, word = inner, " else if "
+                case _:
+                    parts.append(self.otherwise(s.otherwise, s.condition.span.end))
+                    return tuple(parts)
+
+    def otherwise(self, statements: Sequence[ast.Statement], then: int) -> Doc:
+        """` else { ... }`, where the block before it opens first after `then`."""
+        return (" else ", self.block(statements, self.closing(then))) if statements else ""
+
+    def closing(self, after: int) -> int:
+        """Where the first block that opens after `after` closes."""
+        at = bisect_left(self.opens, after)
+        return self.closes.get(self.opens[at], after) if at < len(self.opens) else after
+
+    def target(self, t: ast.Target) -> Doc:
+        if t.indices is None:
+            return t.name
+        doc = (t.name, "[", fill(_commas([self.item(i) for i in t.indices])), "]")
+        return ("(", doc, ")") if t.name in _LEADING_WORDS else doc
+
+    # --- expressions
+
+    def expr(self, e: ast.Expr, least: int = PIPE) -> Doc:
+        """The expression, in brackets if it binds less tightly than `least`."""
+        doc = self.bare(e)
+        return ("(", doc, ")") if _level(e) < least else doc
+
+    def bare(self, e: ast.Expr) -> Doc:
+        match e:
+            case ast.Name(id=name):
+                return name
+            case ast.Int(value):
+                return str(value)
+            case ast.Float(value):
+                return self.number(e)
+            case ast.Bool(value):
+                return "true" if value else "false"
+            case ast.Str(value):
+                return _quoted(value)
+            case ast.List(items):
+                matrix = len(items) > 1 and all(isinstance(i, ast.List) for i in items)
+                if matrix and self.broken(items[0].span.end, items[1].span.start):
+                    rows = self.listed("[", items, self.expr, "]", by_line=True)
+                    return rows
+                return self.listed("[", items, self.expr, "]")
+            case ast.Tuple(items):
+                return self.listed("(", items, self.expr, ",)" if len(items) == 1 else ")")
+            case ast.Unary("not", operand):
+                return ("not ", self.expr(operand, NOT))
+            case ast.Unary(_, operand):
+                return ("-", self.expr(operand, NEGATE))
+            case ast.Binary():
+                return self.binary(e)
+            case ast.Range(start, stop):
+                return (self.expr(start, SUM), "..", self.expr(stop, SUM))
+            case ast.IfExpr():
+                return self.if_expr(e)
+            case ast.Call(function, arguments):
+                return (self.callee(function), self.listed("(", arguments, self.argument, ")"))
+            case ast.Pipe():
+                return self.pipeline(e)
+            case ast.Attribute(base, name):
+                number = isinstance(base, ast.Int | ast.Float)
+                return (("(", self.bare(base), ")") if number else self.expr(base, POSTFIX), ".", name)
+            case ast.Index(base, items):
+                return (self.expr(base, POSTFIX), group("[", nest(SOFT, fill(_commas([self.item(i) for i in items]))), SOFT, "]"))
+            case ast.Comprehension(reduction, binders, body):
+                bound = group("[", nest(SOFT, fill(_commas([self.binder(b) for b in binders]))), SOFT, "]")
+                return (reduction, bound, group("(", nest(SOFT, self.expr(body)), SOFT, ")"))
+        raise AssertionError(e)
+
+    def number(self, e: ast.Float) -> str:
+        """As it was written, where that is known: 1e-3 and 0.001 are the author's choice."""
+        text = e.span.text
+        try:
+            return text if float(text) == e.value and not text.startswith("(") and "_" not in text else repr(e.value)
+        except ValueError:
+            return repr(e.value)
+
+    def callee(self, function: ast.Expr) -> Doc:
+        match function:
+            case ast.Index(base=ast.Name(id="sum" | "mean" | "prod" | "max" | "min")):
+                return ("(", self.bare(function), ")")  # sum[i](x) would be a reduction over i
+        return self.expr(function, POSTFIX)
+
+    def argument(self, a: ast.Argument) -> Doc:
+        return (a.name, " = ", self.expr(a.value)) if a.name else self.expr(a.value)
+
+    def item(self, item: ast.Expr | ast.Slice | ast.Rest) -> Doc:
+        """Between the brackets of an index or a type, where a product inside a sum is written tight: `2*i + u`."""
+        match item:
+            case ast.Rest(name):
+                return f"*{name}"
+            case ast.Slice(start, stop, step):
+                first = (self.expr(start, IF) if start else "", ":", self.expr(stop, IF) if stop else "")
+                return (*first, ":", self.expr(step, IF)) if step else first
+            case ast.Binary("+" | "-") if tight := self.tight(item):
+                return tight
+        return self.expr(item)
+
+    def tight(self, e: ast.Expr) -> str | None:
+        """A sum of products of names and integers, or None for anything else."""
+        match e:
+            case ast.Name(id=name):
+                return name
+            case ast.Int(value):
+                return str(value)
+            case ast.Binary("+" | "-" as op, left, right) if not (isinstance(right, ast.Binary) and right.op in "+-"):
+                separator = f" {op} "
+            case ast.Binary("*" as op, left, right) if not any(isinstance(x, ast.Binary) for x in (left, right)):
+                separator = op
+            case _:
+                return None
+        first, second = self.tight(left), self.tight(right)
+        return f"{first}{separator}{second}" if first and second else None
+
+    def binder(self, b: ast.Binder) -> Doc:
+        if b.rest:
+            return f"*{b.name}"
+        return (b.name, " in ", self.bare(b.range)) if b.range else b.name
+
+    def binary(self, e: ast.Binary) -> Doc:
+        """A chain of one level, `a + b - c`, filled."""
+        level, left_least, right_least = _BINARY[e.op]
+        if e.op == "^":
+            return (self.expr(e.left, left_least), "^", self.expr(e.right, right_least))
+        chain = [e]
+        while isinstance(left := chain[-1].left, ast.Binary) and _BINARY[left.op][0] == level and level != COMPARE:
+            chain.append(left)
+        items: list[Doc] = [self.expr(chain[-1].left, left_least)]
+        for link in reversed(chain):
+            items[-1] = (items[-1], " ", link.op)
+            items.append(self.expr(link.right, right_least))
+        return group(nest(fill(items)))
+
+    def if_expr(self, e: ast.IfExpr) -> Doc:
+        parts: list[Doc] = []
+        current: ast.Expr = e
+        while isinstance(current, ast.IfExpr):
+            parts += ["if ", self.expr(current.condition), " then ", self.expr(current.then), " else "]
+            current = current.otherwise
+        return (*parts, self.expr(current, IF))
+
+    def pipeline(self, e: ast.Pipe) -> Doc:
+        """`x |> f |> g` on one line, or one stage a line where the author broke it or it is too long."""
+        stages = [e]
+        while isinstance(inner := stages[-1].value, ast.Pipe):
+            stages.append(inner)
+        stages.reverse()
+        parts: list[Doc] = []
+        head = self.expr(stages[0].value, PIPE)
+        broken = False
+        for stage in stages:
+            gap = stage.value.span.end, stage.target.span.start
+            broken = broken or self.broken(*gap)
+            parts += self.trailing(*gap)
+            for c in self.take(*gap):
+                parts += [HARD, c.text]
+            label = f"{stage.label}: " if stage.label else ""
+            parts += [LINE, "|> ", label, self.expr(stage.target, POSTFIX)]
+        line: Doc = HARD if broken else LINE
+        return group(head, nest(*(line if p is LINE else p for p in parts)))
+
+    def listed(
+        self, opening: str, items: Sequence[Any], make: Callable[[Any], Doc], closing: str, by_line: bool = False
+    ) -> Doc:
+        """Items between brackets: filled, or one a line when a comment stands among them."""
+        if not items:
+            return opening + closing
+        commented = any(self.has_comment(a.span.end, b.span.start) for a, b in zip(items, items[1:], strict=False))
+        if not commented and not by_line:
+            docs = [make(i) for i in items]
+            if len(docs) == 1 and isinstance(items[0], ast.List | ast.Argument) and _hugs(items[0]):
+                return (opening, docs[0], closing)  # f([...]): one pair of brackets breaks, not two
+            return group(opening, nest(SOFT, fill(_commas(docs))), SOFT, closing)
+        lines: list[Doc] = []
+        for i, item in enumerate(items):
+            lines.append(HARD)
+            if i:
+                for c in self.take(items[i - 1].span.end, item.span.start):
+                    lines += [c.text, HARD]
+            lines += [make(item), ","]
+            if i + 1 < len(items):
+                lines += self.trailing(item.span.end, items[i + 1].span.start)
+        return (opening, nest(*lines), HARD, closing)
+
+
+def _commas(docs: Sequence[Doc]) -> list[Doc]:
+    return [*((d, ",") for d in docs[:-1]), docs[-1]] if docs else []
+
+
+def _hugs(item: ast.Tree) -> bool:
+    value = item.value if isinstance(item, ast.Argument) and item.name is None else item
+    return isinstance(value, ast.List)
+
+
+def _is_plain(s: ast.Assign) -> bool:
+    return len(s.targets) == 1 and s.targets[0].indices is None
+
+
+def _level(e: ast.Expr) -> int:
+    match e:
+        case ast.Pipe():
+            return PIPE
+        case ast.IfExpr():
+            return IF
+        case ast.Unary(op):
+            return NOT if op == "not" else NEGATE
+        case ast.Binary(op):
+            return _BINARY[op][0]
+        case ast.Range():
+            return RANGE
+    return POSTFIX
+
+
+def _first_name(e: Any) -> str | None:
+    """The name that an expression's text begins with."""
+    while True:
+        match e:
+            case ast.Name(id=name):
+                return name
+            case ast.Binary() | ast.Pipe() | ast.Range() | ast.Call() | ast.Attribute() | ast.Index():
+                e = getattr(e, e.__match_args__[1 if isinstance(e, ast.Binary) else 0])
+            case _:
+                return None
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+    return f'"{escaped}"'
+
+
+__all__ = ["Line", "format"]

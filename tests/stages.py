@@ -1,0 +1,51 @@
+"""The stages that golden cases can name: input text and arguments in, output text out.
+
+A stage that meets a wrong program raises its `NncError`; the runner renders it. Keep outputs free of anything that
+depends on the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+
+from nnc.dsl import ast
+from nnc.dsl.format import format
+from nnc.dsl.parser import parse
+from nnc.dsl.source import Source
+
+NAME = "input.nn"  # what the input of a case is called in messages
+
+
+def parse_stage(text: str, args: str) -> str:
+    """The syntax tree, one node a line."""
+    return "\n".join(line for d in parse(Source(NAME, text)).definitions for line in _tree_lines(d))
+
+
+def format_stage(text: str, args: str) -> str:
+    source = Source(NAME, text)
+    return format(parse(source), source)
+
+
+def _tree_lines(node: ast.Tree, indent: str = "", role: str = "") -> list[str]:
+    """`Binary '+'` with its children below; a field that holds a plain value stands beside the name."""
+    plain: list[str] = []
+    below: list[str] = []
+    for f in fields(node):
+        value = getattr(node, f.name)
+        if f.name == "span" or f.name == "op_span" or value is None or value == () or value == "":
+            continue
+        if isinstance(value, ast.Tree):
+            below += _tree_lines(value, indent + "  ", f"{f.name}: ")
+        elif isinstance(value, tuple) and isinstance(value[0], ast.Tree):
+            for item in value:
+                below += _tree_lines(item, indent + "  ", f"{f.name}: ")
+        else:
+            plain.append(f"{f.name}={value!r}")
+    return [f"{indent}{role}{type(node).__name__} {' '.join(plain)}".rstrip(), *below]
+
+
+STAGES: dict[str, Callable[[str, str], str]] = {
+    "parse": parse_stage,
+    "format": format_stage,
+}
