@@ -64,6 +64,8 @@ def bind(entry: str, wants: Sequence[Wanted], values: Sequence[Any]) -> tuple[li
     for want, value in zip(wants, values, strict=True):
         array = value if type(value) is np.ndarray else as_array(value, entry, want)
         axes = want.axes
+        if array.dtype != want.dtype:
+            _check_kind(array, entry, want)
         if array.ndim != len(axes):
             raise shape_error(entry, want, array, _rank_help(want, array))
         for position, (n, axis) in enumerate(zip(array.shape, axes, strict=True)):
@@ -130,16 +132,22 @@ def _no_array(value: Any, entry: str, want: Wanted) -> NncError:
     return argument_error("E0602", f"`{want.name}` of {entry} wants {want.type}, got {got}", kind=ArgumentTypeError)
 
 
+def _check_kind(array: Array, entry: str, want: Wanted) -> None:
+    """Numbers only, and no float where an int or a bool is wanted (E0602)."""
+    kind = array.dtype.kind
+    if kind in "iub" or (kind == "f" and want.dtype.kind == "f"):
+        return
+    help = f"round it and use .astype({want.dtype.name}) if that is meant" if kind == "f" else None
+    raise argument_error("E0602", f"`{want.name}` of {entry} wants {want.type}, got {describe(array)}", help,
+                         ArgumentTypeError)
+
+
 def convert(array: Array, entry: str, want: Wanted) -> Array:
     """A contiguous copy in the wanted dtype, or the array itself when it is one already.
 
     Allowed: int and bool to float, float to float of another width, int to int in range, bool to int, 0 and 1 to bool.
     """
     source, target = array.dtype, want.dtype
-    if source.kind not in "fiub" or (source.kind == "f" and target.kind != "f"):
-        exactly = "" if source.kind != "f" else f"round it and use .astype({target.name}) if that is meant"
-        raise argument_error("E0602", f"`{want.name}` of {entry} wants {want.type}, got {describe(array)}",
-                             help=exactly or None, kind=ArgumentTypeError)
     check_nbytes(array.shape, target, f"`{want.name}` of {entry}")
     if target.kind in "ib" and source.kind != "b" and array.size:
         low, high = (0, 1) if target.kind == "b" else (np.iinfo(target).min, np.iinfo(target).max)
