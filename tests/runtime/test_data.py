@@ -1,0 +1,364 @@
+"""Reading data: the right columns from good files, and for every malformed one a refusal that says what was expected."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnc.compiler.program import DataSpec, Port
+from nnc.compiler.types import symbol
+from nnc.dsl.diagnostics import ArgumentError, DataError, UnsupportedError
+from nnc.runtime import formats
+from nnc.runtime.arrays import wanted
+from nnc.runtime.data import from_arrays, load
+from nnc.runtime.order import permutation, split
+
+B, D, H, W = map(symbol, "BDHW")
+REAL = Path(__file__).parents[3] / "shared" / "data"
+
+
+def read(source: str, *args: object, folder: Path = Path("."), validation: float = 0.0, seed: int = 0, **kwargs: object):
+    override = kwargs.pop("override", None)
+    return load(DataSpec(source, args, kwargs), folder, validation=validation, seed=seed, override=override)
+
+
+def columns(dataset, *ports: Port) -> list[np.ndarray]:
+    return dataset.for_training([p.name for p in ports], [wanted(p) for p in ports])
+
+
+X, LABEL = Port("x", "f32", (B, 64)), Port("label", "i32", (B,))
+
+
+# --- digits -----------------------------------------------------------------------------------------------------------
+
+
+def test_digits_ship_with_the_project():
+    data = read("digits", seed=1)
+    x, label = columns(data, X, LABEL)
+    assert x.shape == (1438, 64) and x.dtype == np.float32 and x.min() == 0 and x.max() == 1
+    assert len(data.held_out["label"]) == 359
+    counts = np.bincount(np.concatenate([label, data.held_out["label"]]))
+    assert counts.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    shares = np.bincount(data.held_out["label"]) / counts
+    assert (abs(shares - 0.2) < 0.01).all()
+
+
+def test_the_split_depends_on_the_seed_alone():
+    a, b, c = (read("digits", seed=s, validation=0.1).held_out["x"] for s in (1, 1, 2))
+    assert np.array_equal(a, b) and not np.array_equal(a, c) and len(a) == 180
+
+
+@pytest.mark.parametrize("shape", [(B, 64), (B, D), (B, 1, 8, 8), (B, 8, 8), (B, H, W), (B, 1, H, W), (B, 4, 16)])
+def test_an_image_is_shaped_as_the_input_wants_it(shape):
+    data = read("digits")
+    (x,) = columns(data, Port("x", "f32", shape))
+    assert x.ndim == len(shape)
+    np.testing.assert_array_equal(x.ravel(), data.train["x"].ravel())
+
+
+def test_inputs_take_columns_by_name_or_in_order():
+    data = read("digits")
+    assert columns(data, LABEL)[0].ndim == 1
+    image, digit = columns(data, Port("image", "f32", (B, 64)), Port("digit", "i32", (B,)))
+    assert image.ndim == 2 and digit.ndim == 1
+    with pytest.raises(DataError, match=r"columns `x`, `label`, the train block wants `a`, `b`, `c`"):
+        columns(data, *(Port(n, "f32", (B,)) for n in "abc"))
+    with pytest.raises(DataError, match=r"`x` wants f32\[B, 2, 2, 2, 2\], but digits\(\) gives f32\[1438, 1, 8, 8\]"):
+        columns(data, Port("x", "f32", (B, 2, 2, 2, 2)))
+
+
+def test_sizes_come_from_the_data():
+    assert read("digits").sizes(["x"], [Port("x", "f32", (B, D))]) == {"D": 64}
+    assert read("digits").sizes(["x"], [Port("x", "f32", (B, 1, H, W))]) == {"H": 8, "W": 8}
+
+
+def test_unknown_sources_and_arguments():
+    with pytest.raises(ArgumentError, match="no data source `digts`"):
+        read("digts")
+    with pytest.raises(ArgumentError, match="unexpected keyword argument 'bogus'"):
+        read("csv", "a.csv", bogus=1)
+    with pytest.raises(ArgumentError, match="missing 1 required"):
+        read("idx")
+    with pytest.raises(UnsupportedError):
+        read("images", "folder")
+
+
+def test_arrays_from_python():
+    data = from_arrays({"x": [[1, 2]], "label": [3]}, {"x": [[4, 5]], "label": [6]})
+    assert columns(data, Port("x", "f32", (B, 2)))[0].tolist() == [[1, 2]]
+    assert data.for_evaluation(["label"], [wanted(LABEL)])[0].tolist() == [6]
+
+
+# --- order ------------------------------------------------------------------------------------------------------------
+
+
+def test_permutations_are_permutations_and_never_change():
+    assert permutation(8, seed=42, epoch=0).tolist() == [7, 1, 6, 4, 3, 5, 0, 2]  # the stream is fixed for all time
+    assert sorted(permutation(1000, 1, 2)) == list(range(1000))
+    assert not np.array_equal(permutation(100, 1, 2), permutation(100, 1, 3))
+    assert not np.array_equal(permutation(100, 1, 2), permutation(100, 2, 2))
+    assert permutation(3, seed=-1, epoch=0).shape == (3,)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 101])
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.99])
+def test_a_split_takes_each_example_once(n, share):
+    classes = np.arange(n) % 3
+    for c in (None, classes):
+        keep, hold = split(n, share, 5, c)
+        assert sorted([*keep, *hold]) == list(range(n)) and len(keep) and len(hold) == min(max(1, round(n * share)), n - 1)
+
+
+# --- IDX --------------------------------------------------------------------------------------------------------------
+
+
+def idx_bytes(array: np.ndarray, code: int = 8) -> bytes:
+    return bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def write_mnist(folder: Path, packed: bool = False, **changed: bytes) -> Path:
+    folder.mkdir()
+    images = np.arange(5 * 4 * 4, dtype=np.uint8).reshape(5, 4, 4)
+    files = {
+        "train-images-idx3-ubyte": idx_bytes(images), "train-labels-idx1-ubyte": idx_bytes(np.arange(5, dtype=np.uint8)),
+        "t10k-images-idx3-ubyte": idx_bytes(images[:2]), "t10k-labels-idx1-ubyte": idx_bytes(np.uint8([7, 8])),
+    } | {k.replace("_", "-"): v for k, v in changed.items()}  # fmt: skip
+    for name, data in files.items():
+        (folder / (name + ".gz" * packed)).write_bytes(gzip.compress(data) if packed else data)
+    return folder
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_idx_plain_and_packed(tmp_path, packed):
+    data = read("idx", "mnist", folder=write_mnist(tmp_path / "mnist", packed).parent)
+    x, label = columns(data, Port("x", "f32", (B, 16)), LABEL)
+    np.testing.assert_array_equal(x[1], np.arange(16, 32, dtype=np.float32) / np.float32(255))
+    assert label.tolist() == [0, 1, 2, 3, 4] and data.held_out["label"].tolist() == [7, 8]
+
+
+@pytest.mark.parametrize(("code", "dtype"), [(9, "i1"), (11, ">i2"), (12, ">i4"), (13, ">f4"), (14, ">f8")])
+def test_idx_of_other_types(tmp_path, code, dtype):
+    path = tmp_path / "a"
+    path.write_bytes(idx_bytes(np.array([[1, -2], [3, 4]], dtype), code))
+    array = formats.read_idx(path)
+    assert array.tolist() == [[1, -2], [3, 4]] and array.dtype.isnative
+
+
+@pytest.mark.parametrize(("data", "message"), [
+    (b"", "found an empty file"),
+    (b"\x89PNG", "found 89 50 4e 47"),
+    (b"\0\0\x08", "found 00 00 08"),
+    (b"\0\0\x07\x03", "an IDX header"),
+    (b"\0\0\x08\x01" + struct.pack(">I", 5), "IDX data with 3 axes, found 1"),
+    (b"\0\0\x08\x03" + struct.pack(">2I", 5, 4), "3 sizes after the magic number, found 2"),
+    (b"\0\0\x08\x03" + struct.pack(">3I", 5, 4, 4) + bytes(79), "expected 80 bytes"),
+    (b"\0\0\x08\x03" + struct.pack(">3I", 5, 4, 4) + bytes(81), "expected 80 bytes"),
+    (b"\0\0\x08\x03" + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 2**32 - 1), "a file of 16 bytes"),
+])  # fmt: skip
+@pytest.mark.parametrize("packed", [False, True])
+def test_malformed_idx(tmp_path, data, message, packed):
+    write_mnist(tmp_path / "m", packed)
+    name = "train-images-idx3-ubyte" + ".gz" * packed
+    (tmp_path / "m" / name).write_bytes(gzip.compress(data) if packed and data else data)
+    with pytest.raises(DataError) as caught:
+        read("idx", "m", folder=tmp_path)
+    text = str(caught.value)
+    assert caught.value.code == "E0615" and name in text
+    assert message.replace("16 bytes", "") in text if packed else message in text
+
+
+def test_idx_that_does_not_agree_with_itself(tmp_path):
+    write_mnist(tmp_path / "a", train_labels_idx1_ubyte=idx_bytes(np.zeros(4, np.uint8)))
+    with pytest.raises(DataError, match="expected 5 labels.*found 4"):
+        read("idx", "a", folder=tmp_path)
+    (tmp_path / "a" / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(DataError, match="expected"):
+        read("idx", "a", folder=tmp_path)
+    with pytest.raises(DataError, match="no such folder"):
+        read("idx", "nowhere", folder=tmp_path)
+
+
+def test_a_gzip_bomb_and_a_torn_gzip(tmp_path):
+    bomb = gzip.compress(b"\0\0\x08\x03" + struct.pack(">3I", 1 << 14, 1 << 10, 1 << 10) + bytes(1 << 20))
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(bomb)
+    with pytest.raises(DataError, match="expected 17,179,869,184 bytes"):
+        formats.read_idx(path)
+    path.write_bytes(gzip.compress(idx_bytes(np.zeros((9, 9), np.uint8)))[:-12])
+    with pytest.raises(DataError, match="complete gzip stream|bytes of data"):
+        formats.read_idx(path)
+
+
+# --- csv --------------------------------------------------------------------------------------------------------------
+
+
+def table(tmp_path: Path, text: str, target: object = None, **options: object):
+    path = tmp_path / "t.csv"
+    path.write_bytes(text.encode())
+    return read("csv", "t.csv", folder=tmp_path, target=target, **options)
+
+
+def test_csv_with_classes(tmp_path):
+    data = table(tmp_path, "a,kind,b\n1,pear,2\n3,apple,4\n5,pear,6\n", "kind")
+    x, label = columns(data, Port("features", "f32", (B, D)), Port("what", "i32", (B,)))
+    assert x.tolist() == [[1, 2], [3, 4], [5, 6]] and label.tolist() == [1, 0, 1]
+    assert data.sizes(["features", "what"], [Port("features", "f32", (B, D)), Port("what", "i32", (B,))]) == {"D": 2}
+
+
+def test_csv_by_column_names(tmp_path):
+    data = table(tmp_path, "\ufeffx, y\r\n1,2\r\n\r\n3,4.5\r\n")
+    x, y = columns(data, Port("x", "f32", (B, 1)), Port("y", "f32", (B,)))
+    assert x.tolist() == [[1], [3]] and y.tolist() == [2, 4.5]
+
+
+def test_csv_targets_that_are_numbers(tmp_path):
+    assert table(tmp_path, "a,y\n1,2\n1,3\n", "y").train["y"].dtype == np.int64
+    assert table(tmp_path, "a,y\n1,2\n1,3.5\n", "y").train["y"].dtype == np.float64
+    assert table(tmp_path, "1;5\n2;6\n", -1, header=False, delimiter=";").train["c1"].tolist() == [5, 6]
+    assert table(tmp_path, "junk\na,b\n1,2\n", skip=1).train["b"].tolist() == [2]
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "expected a header line, found an empty file"),
+    ("a,b\n", "expected rows below the header, found none"),
+    ("a,b\n1,2\n3\n", "expected 2 columns in line 3, found 1"),
+    ("a,b\n1,2,3\n", "expected 2 columns in line 2, found 3"),
+    ("a,b\n1,\n", "expected a number for `b` in line 2, found an empty cell"),
+    ("a,b\n1,red\n", "expected a number for `b` in line 2, found 'red'"),
+    ("a,a\n1,2\n", "found `a` twice"),
+    ('a,b\n1,"2\n', "expected a csv table"),
+])  # fmt: skip
+def test_malformed_csv(tmp_path, text, message):
+    with pytest.raises(DataError) as caught:
+        table(tmp_path, text)
+    assert message in str(caught.value) and caught.value.exit_code == 4
+
+
+def test_csv_targets_that_are_missing(tmp_path):
+    with pytest.raises(DataError, match="expected a column `c`, found `a`, `b`"):
+        table(tmp_path, "a,b\n1,2\n", "c")
+    with pytest.raises(DataError, match="a value for `b` in line 3"):
+        table(tmp_path, "a,b\n1,x\n1, \n", "b")
+
+
+def test_csv_that_is_not_text(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"a,b\n1,\xff\n")
+    with pytest.raises(DataError, match="UTF-8"):
+        read("csv", "t.csv", folder=tmp_path)
+    with pytest.raises(DataError, match="E0614.*no such file"):
+        read("csv", "nowhere.csv", folder=tmp_path)
+    with pytest.raises(DataError, match="E0614"):
+        read("csv", ".", folder=tmp_path)
+
+
+def test_csv_may_be_packed_and_be_overridden(tmp_path):
+    (tmp_path / "u.csv.gz").write_bytes(gzip.compress(b"a,y\n1,0\n2,1\n"))
+    data = read("csv", "missing.csv", folder=tmp_path, target="y", override=tmp_path / "u.csv.gz")
+    assert data.train["y"].tolist() == [0, 1]
+    data = read("digits", folder=tmp_path, override=tmp_path / "u.csv.gz", validation=0.5)
+    assert list(data.train) == ["a", "y"] and len(data.train["a"]) == len(data.held_out["a"]) == 1
+
+
+# --- npz --------------------------------------------------------------------------------------------------------------
+
+
+def test_npz(tmp_path):
+    x = np.asfortranarray(np.arange(6.0).reshape(3, 2))
+    np.savez_compressed(tmp_path / "a.npz", x=x, y=np.arange(3, dtype=">i4"))
+    data = read("npz", "a.npz", folder=tmp_path, x="x", label="y")
+    np.testing.assert_array_equal(data.train["x"], x)
+    assert data.train["label"].tolist() == [0, 1, 2] and data.by_position == ("x", "label")
+    assert list(read("npz", "a.npz", folder=tmp_path).train) == ["x", "y"]
+    with pytest.raises(DataError, match=r"expected an array `z`, found `x`, `y`"):
+        read("npz", "a.npz", folder=tmp_path, x="z")
+
+
+def test_npz_with_its_own_test_set(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=np.zeros((4, 2)), x_test=np.ones((2, 2)))
+    data = read("npz", "a.npz", folder=tmp_path)
+    assert data.train["x"].shape == (4, 2) and data.held_out["x"].shape == (2, 2)
+
+
+def test_npz_columns_must_be_equally_long(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros((4, 2)), y=np.ones(3))
+    with pytest.raises(DataError, match="as many rows in each column, found x: 4, y: 3"):
+        read("npz", "a.npz", folder=tmp_path)
+
+
+def npy(header: dict, data: bytes, version: bytes = b"\x01\x00") -> bytes:
+    text = repr(header).encode()
+    text += b" " * (63 - (10 + len(text)) % 64) + b"\n"
+    return b"\x93NUMPY" + version + struct.pack("<H", len(text)) + text + data
+
+
+@pytest.mark.parametrize(("member", "message"), [
+    (npy({"descr": "<f8", "fortran_order": False, "shape": (10**12, 10**6)}, b"\0" * 64), "6.94 EB"),
+    (npy({"descr": "<f8", "fortran_order": False, "shape": (4,)}, b"\0" * 31), "expected 32 B"),
+    (npy({"descr": "<f8", "fortran_order": False, "shape": (4,)}, b"\0" * 33), "found more"),
+    (npy({"descr": "|O", "fortran_order": False, "shape": (1,)}, pickle.dumps([print])), "pickled objects"),
+    (npy({"descr": "<U4", "fortran_order": False, "shape": (1,)}, b"\0" * 16), "an array of numbers"),
+    (npy({"descr": "<f8"}, b""), "an npy header"),
+    (b"nonsense", "an npy header"),
+    (npy({"descr": "<f8", "fortran_order": False, "shape": (0,)}, b"", b"\x07\x00"), "npy version"),
+])  # fmt: skip
+def test_malformed_npz(tmp_path, member, message):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as z:
+        z.writestr("x.npy", member)
+    with pytest.raises(DataError) as caught:
+        read("npz", "a.npz", folder=tmp_path)
+    assert message in str(caught.value) and "a.npz[x]" in str(caught.value)
+
+
+def test_npz_that_is_torn_or_is_none(tmp_path):
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, x=np.random.default_rng(0).normal(size=1000))
+    good = buffer.getvalue()
+    path = tmp_path / "a.npz"
+    for bad in (b"", b"PK\x03\x04", good[: len(good) // 2], good[:100] + b"\xff" * 50 + good[150:]):
+        path.write_bytes(bad)
+        with pytest.raises(DataError):
+            read("npz", "a.npz", folder=tmp_path)
+
+
+# --- CIFAR-10, text ---------------------------------------------------------------------------------------------------
+
+
+def test_cifar10(tmp_path):
+    records = np.zeros((3, 3073), np.uint8)
+    records[:, 0] = [1, 2, 9]
+    records[:, 1] = 255
+    (tmp_path / "data_batch_1.bin").write_bytes(records.tobytes())
+    (tmp_path / "test_batch.bin").write_bytes(records[:1].tobytes())
+    data = read("cifar10", ".", folder=tmp_path)
+    assert data.train["x"].shape == (3, 3, 32, 32) and data.train["x"][0, 0, 0, 0] == 1
+    assert data.train["label"].tolist() == [1, 2, 9]
+    (tmp_path / "data_batch_2.bin").write_bytes(b"\x0a" * 3073)
+    with pytest.raises(DataError, match="labels from 0 to 9, found 10"):
+        read("cifar10", ".", folder=tmp_path)
+    (tmp_path / "data_batch_2.bin").write_bytes(b"\x00" * 3072)
+    with pytest.raises(DataError, match="records of 3073 bytes, found 3,072 bytes"):
+        read("cifar10", ".", folder=tmp_path)
+
+
+def test_text(tmp_path):
+    (tmp_path / "t.txt").write_bytes(b"abcdefgh")
+    data = read("text", "t.txt", folder=tmp_path, context=3, validation=0.5)
+    assert data.train["x"].tolist() == [[97, 98, 99]] and data.train["y"].tolist() == [[98, 99, 100]]
+    assert data.held_out["x"].tolist() == [[100, 101, 102]]
+    with pytest.raises(DataError, match="at least 65 bytes, found 8"):
+        read("text", "t.txt", folder=tmp_path)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real data sets are not there")
+def test_real_files():
+    data = read("idx", "fashion-mnist", folder=REAL)
+    assert data.train["x"].shape == (60000, 1, 28, 28) and data.held_out["x"].shape == (10000, 1, 28, 28)
+    assert np.bincount(data.train["label"]).tolist() == [6000] * 10
+    assert read("cifar10", "cifar10", folder=REAL).held_out["x"].shape == (1000, 3, 32, 32)
