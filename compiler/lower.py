@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from . import loops as L
 from .graph import Builder, Graph, Node
@@ -21,6 +22,9 @@ from .memory import Copy, Plan, plan, root, types
 from .ops import OPS
 from .ops.op import CONTRACT, REDUCE
 from .types import Dim, TensorType, symbol, symbols
+
+if TYPE_CHECKING:
+    from .native import Target  # which imports llvmlite
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,8 @@ class Lowered:
         return self.plan.arena
 
 
-def lower(graph: Graph, inputs: Mapping[str, TensorType], variables: Mapping[str, TensorType]) -> Lowered:
+def lower(graph: Graph, inputs: Mapping[str, TensorType], variables: Mapping[str, TensorType],
+          target: Target) -> Lowered:
     """Loops for one entry named `graph.name`. Its slots are `inputs`, then `variables` (by path), whether or not the
     graph uses them, then the graph's outputs. Its size arguments are the symbols of all of these, sorted."""
     slots = (
