@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 
+from nnc.compiler.autodiff import differentiate
+from nnc.compiler.build import Options, Program
 from nnc.dsl import ast
 from nnc.dsl.format import format
 from nnc.dsl.parser import parse
@@ -25,6 +27,14 @@ def parse_stage(text: str, args: str) -> str:
 def format_stage(text: str, args: str) -> str:
     source = Source(NAME, text)
     return format(parse(source), source)
+
+
+def errors_stage(text: str, args: str) -> str:
+    """What a program that checks says: its entries. A wrong one raises."""
+    program = Program(Source(NAME, text), Options())
+    for entry in program.entries:
+        differentiate(program.graph(entry))
+    return "no error in " + ", ".join(program.entries)
 
 
 def _tree_lines(node: ast.Tree, indent: str = "", role: str = "") -> list[str]:
@@ -48,4 +58,5 @@ def _tree_lines(node: ast.Tree, indent: str = "", role: str = "") -> list[str]:
 STAGES: dict[str, Callable[[str, str], str]] = {
     "parse": parse_stage,
     "format": format_stage,
+    "errors": errors_stage,
 }

@@ -70,7 +70,8 @@ def run_case(case: Case) -> str:
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_golden(path: Path, request: pytest.FixtureRequest) -> None:
+def test_golden(path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)  # imports and data files of a case lie beside it
     text = path.read_text(encoding="utf-8")
     case = read_case(text)
     output = run_case(case)
