@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Union
 
 from ..graph import Builder, Node
-from ..types import Dim, TensorType
+from ..types import FLOATS, Dim, TensorType
 
 
 def constant(b: Builder, value: int | float | bool, type: TensorType) -> str:
     """A tensor of `type` that is `value` everywhere: a scalar constant, broadcast."""
+    if type.dtype in FLOATS:
+        value = float(value)  # 0 and 0.0 would be two constants
     c = b.emit("constant", values=(value,), type=TensorType(type.dtype))
     return b.emit("broadcast", c, shape=type.shape, axes=()) if type.shape else c
 

@@ -1,1 +1,27 @@
+"""Passes: functions from graph to graph. Their order is a tuple, and the verifier runs after each one."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..autodiff import differentiate
+from ..graph import Graph
+from ..verify import verify
+from .cse import cse
+from .dce import dce
+from .fold import fold
+from .simplify import simplify
+
+Pass = Callable[[Graph], Graph]
+
+ALWAYS: tuple[Pass, ...] = (dce, differentiate, dce)
+OPTIMIZE: tuple[Pass, ...] = (cse, simplify, fold, cse, simplify, fold, cse, dce)
+
+
+def run(passes: Sequence[Pass], graph: Graph, observe: Callable[[str, Graph], None] | None = None) -> Graph:
+    """The graph after all `passes` in order; `observe(name, graph)` sees it after each."""
+    for step in passes:
+        graph = verify(step(graph), after=step.__name__)
+        if observe is not None:
+            observe(step.__name__, graph)
+    return graph

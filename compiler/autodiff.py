@@ -1,0 +1,150 @@
+"""Reverse-mode differentiation: a graph with `grad` nodes in, the same graph with the derivatives written out.
+
+The one idea: an operator's gradient rule returns graph, so derivatives are ordinary nodes, can be optimised with the
+rest and differentiated again. `grad` nodes are expanded in topological order, so an inner one is ordinary by the time an
+outer one meets it. Adjoints flow only along paths from the x to y; each derived node keeps the span of its forward node.
+
+Griewank, Walther, "Evaluating Derivatives" (2008), chapter 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..dsl.diagnostics import Label, error
+from ..dsl.source import Span
+from .graph import Builder, Graph, Node
+from .ops import OPS
+from .ops.calculus import constant
+from .ops.op import NoGradient
+from .ops.require import spelled
+from .types import FLOATS, TensorType
+
+
+def differentiate(graph: Graph) -> Graph:
+    """Every `grad` node replaced by the derivatives it stands for. Raises `SourceError` E0401 where a path from x to y
+    leads through an operator without a derivative."""
+    if not any(node.op == "grad" for node in graph):
+        return graph
+    b = Builder(graph.name, OPS)
+    b.guards = list(graph.guards)
+    taken = {node.name for node in graph}
+    new: dict[str, str] = {}  # node of `graph` -> node of `b`
+    derived: dict[str, tuple[str, ...]] = {}  # grad node of `graph` -> its results in `b`
+    titles: dict[str, str] = {}  # node of `b` -> a better name, for the derivatives
+    for node in graph:
+        b.span = node.span
+        if node.op == "grad":
+            y, *xs = (new[a] for a in node.args)
+            derived[node.name] = _gradients(b, y, xs, node.span, titles)
+        elif node.op == "item" and node.args[0] in derived:
+            new[node.name] = derived[node.args[0]][node.attrs["index"]]
+        else:
+            new[node.name] = b.copy(node, tuple(new[a] for a in node.args))
+    outputs = tuple((k, new[v]) for k, v in graph.outputs)
+    updates = tuple((k, new[v]) for k, v in graph.updates)
+    return _titled(b.finish(outputs, updates), titles, taken)
+
+
+def _gradients(b: Builder, y: str, xs: Sequence[str], span: Span | None, titles: dict[str, str]) -> tuple[str, ...]:
+    """d y / d x for each x, as nodes of `b`."""
+    order = _between(b, y, set(xs))
+    active = set(order)
+    adjoints: dict[str, list[str]] = {y: [constant(b, 1.0, b.type(y))]}
+    total: dict[str, str] = {}
+    for name in reversed(order):
+        node = b[name]
+        if name not in adjoints:
+            continue
+        b.span = node.span
+        dy = total[name] = _sum(b, adjoints.pop(name))
+        if not _anonymous(name) and _anonymous(dy):
+            titles.setdefault(dy, f"d_{name}")
+        if not any(a in active for a in node.args):
+            continue
+        for a, dx in zip(node.args, _rule(b, node, dy, active, span), strict=True):
+            if dx is not None and a in active and b.type(a).dtype in FLOATS:
+                adjoints.setdefault(a, []).append(dx)
+    b.span = span
+    return tuple(total[x] if x in total else constant(b, 0.0, b.type(x)) for x in xs)
+
+
+def _anonymous(name: str) -> bool:
+    return name[0] == "v" and name[1:].isdigit()
+
+
+def _between(b: Builder, y: str, xs: set[str]) -> list[str]:
+    """The nodes on paths from the xs to y, in topological order. `stop_grad` ends a path."""
+    below = {y}
+    todo = [y]
+    while todo:
+        node = b[todo.pop()]
+        for a in node.args if node.op != "stop_grad" else ():
+            if a not in below:
+                below.add(a)
+                todo.append(a)
+    active: set[str] = set()
+    order: list[str] = []
+    for name in b.nodes:
+        if name in below and (name in xs or (b[name].op != "stop_grad" and any(a in active for a in b[name].args))):
+            active.add(name)
+            order.append(name)
+    return order
+
+
+def _sum(b: Builder, terms: Sequence[str]) -> str:
+    total = terms[0]
+    for t in terms[1:]:
+        total = b.emit("add", total, t)
+    return total
+
+
+def _rule(b: Builder, node: Node, dy: str, active: set[str], span: Span | None) -> Sequence[str | None]:
+    """The operands' adjoints by the operator's rule, or the error that it has none."""
+    rule = OPS[node.op].grad
+    if node.op == "cast" and b.type(node.args[0]).dtype not in FLOATS:
+        raise _undefined(_culprit(b, node, active), span)
+    if not callable(rule):
+        raise _undefined(node, span)
+    try:
+        return rule(b, node, dy)
+    except NoGradient as e:
+        raise _undefined(node, span, str(e)) from None
+
+
+def _culprit(b: Builder, node: Node, active: set[str]) -> Node:
+    """The operator through which a path left the floats: the nearest above with an active float operand."""
+    while True:
+        above = [b[a] for a in node.args if a in active]
+        floats = [n for n in above if isinstance(n.type, TensorType) and n.dtype in FLOATS]
+        if floats or not above:
+            return node
+        node = above[0]
+
+
+def _undefined(node: Node, span: Span | None, why: str | None = None) -> Exception:
+    """The diagnostic for a path that leads through `node`."""
+    grad = OPS[node.op].grad
+    if why is None:
+        why = grad if isinstance(grad, str) else "its result is not a float, and only floats have derivatives"
+    asked = (Label(span, "differentiated here"),) if span is not None and node.span not in (None, span) else ()
+    return error("E0401", f"cannot differentiate {spelled(node.op)}", node.span or span, why, *asked,
+                 help="`stop_grad(x)` takes x as a constant, `straight_through(hard, soft)` takes the gradient of soft")
+
+
+def _titled(graph: Graph, titles: dict[str, str], taken: set[str]) -> Graph:
+    """Derivatives are called `d_h` after the `h` they are with respect to, as far as such names are free."""
+    names: dict[str, str] = {}
+    used = {node.name for node in graph}
+    for old, wanted in titles.items():
+        if old not in taken and wanted not in used:
+            names[old] = wanted
+            used.add(wanted)
+    b = Builder(graph.name, OPS)
+    b.guards = list(graph.guards)
+    for node in graph:
+        args = tuple(names.get(a, a) for a in node.args)
+        name = names.get(node.name, node.name)
+        b.nodes[name] = Node(name, node.op, args, node.attrs, node.type, node.span)
+    return b.finish(tuple((k, names.get(v, v)) for k, v in graph.outputs),
+                    tuple((k, names.get(v, v)) for k, v in graph.updates))  # fmt: skip

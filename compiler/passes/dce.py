@@ -1,0 +1,11 @@
+"""Dead code elimination: what neither an output nor an update depends on is dropped. Inputs stay: the outside passes them."""
+
+from __future__ import annotations
+
+from ..graph import Graph
+from .rewrite import assemble, live
+
+
+def dce(graph: Graph) -> Graph:
+    """The graph without the nodes that nothing needs."""
+    return assemble(graph, live({n.name: n for n in graph}, graph.roots), graph.outputs, graph.updates)

@@ -1,0 +1,42 @@
+"""Constant folding: an operator on small constants is the constant it computes to, by its own reference.
+
+Constants stay small: a result of more than `LIMIT` elements is left to be computed, and what repeats a number stays a
+broadcast of a scalar.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..graph import Graph, Node
+from ..ops import OPS
+from ..types import Size, TensorType
+from .rewrite import Sweep, rewrite
+
+LIMIT = 64
+_KEEP = ("constant", "broadcast", "stop_grad", "straight_through", "checkpoint", "iota", "random", "fused")
+
+
+def fold(graph: Graph) -> Graph:
+    """The graph with every small constant computed."""
+    return rewrite(graph, {op: (_folded,) for op in OPS if OPS[op].reference is not None and op not in _KEEP})
+
+
+def _folded(s: Sweep, n: Node) -> str | None:
+    if not isinstance(n.type, TensorType) or not isinstance(n.type.size, int) or n.type.size > LIMIT:
+        return None
+    operands = [s[a] for a in n.args]
+    if any(x.op != "constant" for x in operands) or _symbolic(tuple(n.attrs.values())):
+        return None
+    arrays = [OPS["constant"].reference((), x.attrs, x.type) for x in operands]
+    with np.errstate(all="ignore"):
+        try:
+            value = OPS[n.op].reference(arrays, n.attrs, n.type)
+        except IndexError:  # an index outside its axis is for run time to report
+            return None
+    return s.emit("constant", values=tuple(np.asarray(value).reshape(-1).tolist()), type=n.type)
+
+
+def _symbolic(x: object) -> bool:
+    """Is there a size in an attribute that only run time knows?"""
+    return isinstance(x, Size) or (isinstance(x, tuple) and any(map(_symbolic, x)))
