@@ -12,7 +12,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "compile": "runtime.api", "function": "runtime.api", "grad_check": "runtime.api", "Model": "runtime.model",
+    "compile": "runtime.api", "function": "runtime.api", "grad_check": "runtime.gradcheck", "Model": "runtime.model",
     "History": "runtime.loop", "NncError": "dsl.diagnostics", "SourceError": "dsl.diagnostics",
     "ArgumentError": "dsl.diagnostics", "DataError": "dsl.diagnostics", "ResourceError": "dsl.diagnostics",
     "NonFiniteError": "dsl.diagnostics", "UnsupportedError": "dsl.diagnostics",

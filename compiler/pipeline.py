@@ -34,6 +34,7 @@ from .types import TensorType
 
 if TYPE_CHECKING:
     from .build import Program
+    from .build.checks import TestPlan
     from .build.program import DataSizes
     from .graph import Graph
     from .lower import Lowered
@@ -135,6 +136,14 @@ class Session:
         s = self.settings
         return Program(self.source, Options(s.model, dict(s.hyper), dict(s.sizes), s.dtype, self._data_sizes))
 
+    def plan_tests(self) -> list[TestPlan]:
+        """The file's tests. They may use models that the session is not about: the manifest then knows their variables."""
+        from .build import checks
+
+        plans = [checks.plan(self.program, k) for k in range(len(self.program.tests))]
+        self.manifest = self.program.manifest()
+        return plans
+
     def _manifest(self) -> Manifest:
         key = _key("manifest", self.source.name, self.source.text, self.settings)
         stored = self._load(key)
@@ -171,8 +180,8 @@ class Session:
         return name.startswith("test:") or name in self.program.functions
 
     def _compile(self, name: str) -> Native:
-        key = _key("entry", name, self.source.name, self.manifest.sources, self.settings, self.manifest.sizes,
-                   self.target.key, native.version())
+        m = self.manifest
+        key = _key("entry", name, m.sources, self.settings, m.sizes, m.variables, self.target.key, native.version())
         stored = self._load(key)
         if stored is not None:
             size = int.from_bytes(stored[:8], "little")

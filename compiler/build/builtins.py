@@ -101,7 +101,7 @@ def _where(cx: Context, a: Arguments) -> Any:
     if c.dtype != "bool":
         raise error("E0302", f"the condition of `where` must be bool, not {c.type}", a.at("c"), help="compare: `x != 0`")
     if not isinstance(a.a, Tensor) and not isinstance(a.b, Tensor) and is_static(a.a) and is_static(a.b):
-        dtype = cx.float if isinstance(a.a, float) or isinstance(a.b, float) else None
+        dtype = cx.float if _fractional(a.a) or _fractional(a.b) else None
         x, y = (tensor(cx, v, a.span, dtype) for v in (a.a, a.b))
         x, y = broadcast(cx, x, y, a.span, (a.at("a"), a.at("b")))
     else:
@@ -110,6 +110,10 @@ def _where(cx: Context, a: Arguments) -> Any:
     c, y = broadcast(cx, c, y, a.span, (a.at("c"), a.at("b")))
     x, y = broadcast(cx, x, y, a.span, (a.at("a"), a.at("b")))
     return cx.emit("where", c, x, y, span=a.span)
+
+
+def _fractional(value: Any) -> bool:
+    return any(map(_fractional, value)) if isinstance(value, tuple) else isinstance(value, float | Size)
 
 
 def _cast(cx: Context, a: Arguments) -> Any:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from .program import Program
 
 
+STEP_NAMES = ("t", "epoch", "steps")
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One assertion. `passed` is None where it has to be run: then outputs `got` and `want` are compared with `op`,
@@ -53,7 +56,6 @@ def plan(program: Program, k: int) -> TestPlan:
     """The k-th test of the file."""
     test = program.tests[k]
     cx = Context(program, Builder(f"test:{k}", OPS), site=f"test:{k}")
-    cx.ambient = dict(program.step_names(cx))
     scope = Scope(program.modules.scope)
     outputs: dict[str, Tensor] = {}
     checks: list[Check] = []
@@ -70,6 +72,9 @@ def _check(program: Program, cx: Context, scope: Scope, item: Any, outputs: dict
     match item:
         case ast.Assign():
             run(cx, (item,), scope)
+            for target in item.targets:
+                if target.name in STEP_NAMES:  # `t = 5` in a test says what schedules called from it see
+                    cx.ambient[target.name] = scope.names[target.name]
             return []
         case ast.GradCheck(model=model):
             return [Check(item.span, None, model=model)]

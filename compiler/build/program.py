@@ -72,8 +72,10 @@ class Program:
         if len(mine) > 1:
             raise error("E0202", f"`{mine[1].model}` is trained twice", mine[1].span, "", Label(mine[0].span, "first here"))
         self.train = mine[0] if mine else None
+        self._settled = False
         self._check_hypers()
         self._settle()
+        self._settled = True
 
     def _choose(self, wanted: str | None, trains: list[ast.Train], source: Source) -> ast.Layer | None:
         if wanted is not None:
@@ -204,6 +206,8 @@ class Program:
 
     def key(self, cx: Context) -> Tensor:
         """The key of this step's random draws: seed * 2^32 + step."""
+        if cx.key is None and self._settled and "train/seed" not in self.variables:
+            cx.key = cx.constant(0, "i64")  # a function or a test: there is no step to draw for
         if cx.key is None:
             for path in ("train/seed", "train/t"):
                 self._training_state(path)
