@@ -1,0 +1,43 @@
+"""What is installed is what is in the tree."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = {".py", ".nn", ".lark", ".md", ".typed", ".gz", ".csv"}
+
+
+def _tracked() -> set[str]:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return {f for f in listed.stdout.split("\n") if f}
+
+
+def test_the_wheel_holds_the_tree(tmp_path):
+    files = _tracked()
+    source = tmp_path / "source"
+    for f in files:
+        target = source / f
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((ROOT / f).read_bytes())
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", tmp_path, source], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    held = {n for n in zipfile.ZipFile(wheel).namelist() if n.startswith("nnc/")}
+    wanted = {
+        f"nnc/{f}" for f in files
+        if Path(f).suffix in SHIPPED and f.split("/")[0] in ("dsl", "compiler", "runtime", "models", "__init__.py", "py.typed")
+        and Path(f).name != "README.md"
+    }
+    assert wanted - held == set()
+
+
+def test_importing_is_cheap():
+    """`import nnc` loads nothing of ours, nor NumPy."""
+    code = "import sys, nnc; print([m for m in sys.modules if m in ('numpy', 'llvmlite', 'lark', 'networkx') or m.startswith('nnc.')])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
