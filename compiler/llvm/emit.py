@@ -17,7 +17,7 @@ from . import threads
 from .expressions import Evaluator
 from .kernel import has_checks, has_parallel, write
 from .maths import definitions
-from .text import Function, fault, literal, memory_type, symbol
+from .text import Externals, Function, fault, literal, memory_type, symbol
 from .values import Index, Term
 
 ATTRIBUTES = 'attributes #0 = { nounwind "no-builtins" }\n'
@@ -26,16 +26,16 @@ ATTRIBUTES = 'attributes #0 = { nounwind "no-builtins" }\n'
 def emit(module: Module, target: Target) -> str:
     """The text of a module for a target."""
     fused = target.has_fma
-    declares: set[str] = set()
+    externals = Externals()
     kernels = {k.name: k for k in module.kernels}
     shared = _shared_places(module)
     parts = [_constant(c) for c in module.constants]
-    parts += [write(k, declares, fused, k.name not in shared) for k in module.kernels]
+    parts += [write(k, externals, fused, k.name not in shared) for k in module.kernels]
     parts += [_entry(e, kernels, module) for e in module.entries]
     if any(map(has_parallel, module.kernels)):
         parts.append(threads.fork(target.triple))
-    parts += definitions(declares, fused)
-    return "\n".join([f'target triple = "{target.triple}"\n', *parts, *sorted(declares), "", ATTRIBUTES])
+    parts += definitions(externals, fused)
+    return "\n".join([f'target triple = "{target.triple}"\n', *parts, *sorted(externals.declares), "", ATTRIBUTES])
 
 
 def _shared_places(module: Module) -> set[str]:
@@ -52,7 +52,7 @@ def _constant(c: Constant) -> str:
 
 
 def _entry(entry: Entry, kernels: dict[str, Kernel], module: Module) -> str:
-    e = Evaluator(Function(set()), False)
+    e = Evaluator(Function(Externals()), False)
     fn = e.fn
     for name in ("sizes", "slots", "arena", "pool"):
         fn.fresh(name)

@@ -101,7 +101,7 @@ class Evaluator:
             if dtype == "i64" and wide == 1 and values[0].dtype == "i64":
                 return args[0]
             ref = functions.cast(i, refs[0], dtype)
-        elif fn in maths.FUNCTIONS:
+        elif fn in maths.RULES:
             ref = maths.call(i.of(dtype), fn, refs)
         else:
             ref = functions.rule(fn)(i, *refs)
@@ -231,7 +231,7 @@ class Evaluator:
     def any_lane(self, ref: str, n: int) -> str:
         """Whether a bool is true in any lane."""
         name = f"@llvm.vector.reduce.or.v{n}i1"
-        self.fn.declares.add(f"declare i1 {name}(<{n} x i1>)")
+        self.fn.externals.declares.add(f"declare i1 {name}(<{n} x i1>)")
         return self.fn.value(f"call i1 {name}(<{n} x i1> {ref})")
 
     # --- memory ----------------------------------------------------------------------------------------------------
@@ -290,13 +290,13 @@ class Evaluator:
             if mask is None:
                 return self.loaded(f"load {vector}, ptr {at}, align {align}", dtype, n, stem)
             full = f"@llvm.masked.load.v{n}{in_memory}.p0"
-            self.fn.declares.add(f"declare {vector} {full}(ptr, i32, <{n} x i1>, {vector})")
+            self.fn.externals.declares.add(f"declare {vector} {full}(ptr, i32, <{n} x i1>, {vector})")
             return self.loaded(f"call {vector} {full}(ptr {at}, i32 {align}, <{n} x i1> {mask}, "
                                f"{vector} zeroinitializer)", dtype, n, stem)
         pointers = self.pointers(memory, index)
         vector = type_text(in_memory, n)
         full = f"@llvm.masked.gather.v{n}{in_memory}.v{n}p0"
-        self.fn.declares.add(f"declare {vector} {full}(<{n} x ptr>, i32, <{n} x i1>, {vector})")
+        self.fn.externals.declares.add(f"declare {vector} {full}(<{n} x ptr>, i32, <{n} x i1>, {vector})")
         on = mask or "splat (i1 true)"
         return self.loaded(f"call {vector} {full}(<{n} x ptr> {pointers}, i32 {align}, <{n} x i1> {on}, "
                            f"{vector} zeroinitializer)", dtype, n, stem)
@@ -346,12 +346,12 @@ class Evaluator:
                 self.fn.line(f"store {vector} {v}, ptr {at}, align {align}")
                 return
             full = f"@llvm.masked.store.v{n}{in_memory}.p0"
-            self.fn.declares.add(f"declare void {full}({vector}, ptr, i32, <{n} x i1>)")
+            self.fn.externals.declares.add(f"declare void {full}({vector}, ptr, i32, <{n} x i1>)")
             self.fn.line(f"call void {full}({vector} {v}, ptr {at}, i32 {align}, <{n} x i1> {mask})")
             return
         pointers = self.pointers(memory, index)
         full = f"@llvm.masked.scatter.v{n}{in_memory}.v{n}p0"
-        self.fn.declares.add(f"declare void {full}({vector}, <{n} x ptr>, i32, <{n} x i1>)")
+        self.fn.externals.declares.add(f"declare void {full}({vector}, <{n} x ptr>, i32, <{n} x i1>)")
         on = mask or "splat (i1 true)"
         self.fn.line(f"call void {full}({vector} {v}, <{n} x ptr> {pointers}, i32 {align}, <{n} x i1> {on})")
 

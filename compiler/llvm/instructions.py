@@ -53,7 +53,7 @@ class Instructions:
     def intrinsic(self, name: str, *args: str) -> str:
         """`llvm.name` whose operands and result have this type."""
         full = f"@llvm.{name}.{suffix(self.dtype, self.lanes)}"
-        self.fn.declares.add(f"declare {self.type} {full}({', '.join([self.type] * len(args))})")
+        self.fn.externals.declares.add(f"declare {self.type} {full}({', '.join([self.type] * len(args))})")
         return self.pure(f"call {self.type} {full}({', '.join(f'{self.type} {a}' for a in args)})")
 
     def add(self, a: str, b: str) -> str:
@@ -90,7 +90,7 @@ class Instructions:
         """Float to integer, towards zero; out of range becomes the nearest integer, NaN becomes 0."""
         result, arg = type_text(to, self.lanes), self.type
         full = f"@llvm.fptosi.sat.{suffix(to, self.lanes)}.{suffix(self.dtype, self.lanes)}"
-        self.fn.declares.add(f"declare {result} {full}({arg})")
+        self.fn.externals.declares.add(f"declare {result} {full}({arg})")
         return self.pure(f"call {result} {full}({arg} {a})")
 
     def to_bits(self, a: str) -> str:

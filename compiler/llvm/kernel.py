@@ -32,7 +32,7 @@ from ..loops import (
 from . import functions
 from .expressions import Evaluator, Lanes, Memory
 from .instructions import Instructions
-from .text import Function, fault, literal, symbol, type_text, vector_literal
+from .text import Externals, Function, fault, literal, symbol, type_text, vector_literal
 from .values import Index, Operand, Term, Value, sum_of
 
 
@@ -44,10 +44,10 @@ def has_parallel(kernel: Kernel) -> bool:
     return any(isinstance(s, For) and s.parallel for s in walk(kernel.body))
 
 
-def write(kernel: Kernel, declares: set[str], fused: bool, distinct: bool) -> str:
-    """The text of a kernel's functions. `declares` grows by the intrinsics used; `fused`: the target has FMA;
+def write(kernel: Kernel, externals: Externals, fused: bool, distinct: bool) -> str:
+    """The text of a kernel's functions. `externals` grows by what they use; `fused`: the target has FMA;
     `distinct`: no call gives one place to two buffers."""
-    w = Writer(kernel, declares, fused)
+    w = Writer(kernel, externals, fused)
     alias = "noalias " if distinct else ""
     parameters = []
     for s in kernel.sizes:
@@ -71,8 +71,8 @@ def write(kernel: Kernel, declares: set[str], fused: bool, distinct: bool) -> st
 class Writer(Evaluator):
     """Writes one function. Holds the text so far, the names in scope and the lanes of the vector loop around."""
 
-    def __init__(self, kernel: Kernel, declares: set[str], fused: bool):
-        super().__init__(Function(declares), fused)
+    def __init__(self, kernel: Kernel, externals: Externals, fused: bool):
+        super().__init__(Function(externals), fused)
         self.kernel = kernel
         self.checks = has_checks(kernel)
         self.pool = ""  # where the kernel has parallel loops
@@ -326,7 +326,7 @@ class Writer(Evaluator):
         length = self.scalar(sum_of(stop, Index((), stride - 1 - start.constant), 1) if start.known
                          else sum_of(sum_of(stop, start, -1), Index((), stride - 1)))
         turns = i.op("sdiv", length.ref, str(stride))
-        inner = Writer(self.kernel, fn.declares, self.fused)
+        inner = Writer(self.kernel, fn.externals, self.fused)
         name = f"{self.kernel.name}.{fn.fresh(f'parallel.{s.var}')}"
         given = {"": start, "\0": stop, **self.names}
         used = _free(s)

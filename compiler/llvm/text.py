@@ -78,6 +78,15 @@ def vector_literal(values: list[int | float | bool], dtype: str) -> str:
 
 
 @dataclass(slots=True)
+class Externals:
+    """What the functions of a module use and do not define: intrinsics, as declarations, and vector mathematics, as
+    (function, dtype, lanes)."""
+
+    declares: set[str] = field(default_factory=set)
+    maths: set[tuple[str, str, int]] = field(default_factory=set)
+
+
+@dataclass(slots=True)
 class Block:
     """A basic block; `end` is its terminator and may be set before the last line is written."""
 
@@ -95,8 +104,8 @@ class Scope:
 class Function:
     """A function under construction. Operands are LLVM text; `level` is the scope an operand belongs to."""
 
-    def __init__(self, declares: set[str]):
-        self.declares = declares  # the module's declarations, added to as intrinsics are used
+    def __init__(self, externals: Externals):
+        self.externals = externals  # the module's; grows as the function uses them
         self.allocas: list[str] = []
         self.blocks = [Block("entry")]
         self.scopes = [Scope(self.blocks[0])]
