@@ -149,7 +149,7 @@ def einsum(b: Builder, spec: str, *args: str, **attrs: Any) -> str:
         require.one_each("contract", b.type(a), "letters", letters)
         for i, n in zip(letters, b.shape(a), strict=True):
             if extent.setdefault(i, n) != n:
-                raise ShapeError("E0302", f"index {i} runs over two sizes, but {extent[i]} is not {n}", (k,))
+                raise ShapeError("E0301", f"index {i} runs over two sizes, but {extent[i]} is not {n}", (k,))
     return b.emit("contract", *args, domain=tuple(extent.items()), maps=tuple(plain(m) for m in inputs.split(",")),
                   out=plain(out), shape=tuple(extent[i] for i in out), **attrs)  # fmt: skip
 
@@ -168,7 +168,7 @@ def matmul(b: Builder, x: str, y: str, **attrs: Any) -> str:
         raise ShapeError("E0301", f"inner sizes of @ must agree, but {s[-1]} is not {inner}", (0, 1))
     lead, other = s[:-2], t[:-2]
     if lead and other and lead != other:
-        raise ShapeError("E0302", f"leading axes of @ must agree, but {b.type(x)} and {b.type(y)} do not", (0, 1))
+        raise ShapeError("E0301", f"leading axes of @ must agree, but {b.type(x)} and {b.type(y)} do not", (0, 1))
     batch = [f"b{k}" for k in range(max(len(lead), len(other)))]
     row = ["i"] if len(s) > 1 else []
     column = ["j"] if len(t) > 1 else []

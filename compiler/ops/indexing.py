@@ -53,7 +53,7 @@ def _gather_infer(types: Sequence[Type], attrs: Any) -> TensorType:
 
 def _whole(op: str, index: TensorType, k: int) -> None:
     if index.dtype not in INTS:
-        raise ShapeError("E0304", f"the index of {op} must be whole numbers, but this is {index}", (k,))
+        raise ShapeError("E0302", f"the index of {op} must be whole numbers, but this is {index}", (k,))
 
 
 def _gather_at(node: Any, types: Sequence[TensorType], index: Index, read: Read) -> Expr:
@@ -99,7 +99,7 @@ def _scatter_infer(types: Sequence[Type], attrs: Any) -> TensorType:
     _whole("scatter_add", index, 0)
     require.accepted("scatter_add", [updates], NUMBERS)
     if updates.shape[: index.rank] != index.shape:
-        raise ShapeError("E0302", f"scatter_add needs updates for each index, but {updates} does not begin with the axes "
+        raise ShapeError("E0301", f"scatter_add needs updates for each index, but {updates} does not begin with the axes "
                          f"of {index}", (0, 1))  # fmt: skip
     return updates.with_shape((*require.sizes("scatter_add", [attrs["size"]]), *updates.shape[index.rank :]))
 
@@ -128,7 +128,7 @@ def _take_infer(types: Sequence[Type], attrs: Any) -> TensorType:
     x, index = require.tensors("take_along", types, 2)
     _whole("take_along", index, 1)
     if x.rank == 0 or x.shape[:-1] != index.shape:
-        raise ShapeError("E0302", f"take_along needs one index for each last axis, but {index} does not fit {x}", (0, 1))
+        raise ShapeError("E0301", f"take_along needs one index for each last axis, but {index} does not fit {x}", (0, 1))
     return x.with_shape(index.shape)
 
 

@@ -37,7 +37,7 @@ def _broadcast_infer(types: Sequence[Type], attrs: Any) -> TensorType:
     require.axes("broadcast", result, axes)
     for n, a in zip(t.shape, axes, strict=True):
         if n not in (1, result.shape[a]):
-            raise ShapeError("E0302", f"{t} cannot be repeated to {result}: {n} is not {result.shape[a]}", (0,))
+            raise ShapeError("E0301", f"{t} cannot be repeated to {result}: {n} is not {result.shape[a]}", (0,))
     return result
 
 
@@ -162,7 +162,7 @@ def _assume_infer(types: Sequence[Type], attrs: Any) -> TensorType:
     require.one_each("assume", t, "sizes", attrs["shape"])
     for n, m in zip(t.shape, attrs["shape"], strict=True):
         if isinstance(n, int) and isinstance(m, int) and n != m:
-            raise ShapeError("E0302", f"{t} has not the shape {list(attrs['shape'])}: {n} is not {m}", (0,))
+            raise ShapeError("E0301", f"{t} has not the shape {list(attrs['shape'])}: {n} is not {m}", (0,))
     return t.with_shape(require.sizes("assume", attrs["shape"]))
 
 
@@ -190,7 +190,7 @@ def _transpose_infer(types: Sequence[Type], attrs: Any) -> TensorType:
     (t,) = require.tensors("transpose", types, 1)
     perm = attrs["perm"]
     if sorted(perm) != list(range(t.rank)):
-        raise ShapeError("E0305", f"transpose needs each axis of {t} once, but is given {list(perm)}", (0,))
+        raise ShapeError("E0303", f"transpose needs each axis of {t} once, but is given {list(perm)}", (0,))
     return t.with_shape(t.shape[k] for k in perm)
 
 
@@ -367,7 +367,7 @@ def _concat_infer(types: Sequence[Type], attrs: Any) -> TensorType:
     total: Dim = 0
     for k, t in enumerate(ts):
         if t.rank != ts[0].rank or any(n != m for j, (n, m) in enumerate(zip(t.shape, ts[0].shape, strict=True)) if j != axis):
-            raise ShapeError("E0302", f"operands of concat must agree in all axes but {axis}, but {ts[0]} and {t} do not", (0, k))
+            raise ShapeError("E0301", f"operands of concat must agree in all axes but {axis}, but {ts[0]} and {t} do not", (0, k))
         total = total + t.shape[axis]
     return ts[0].with_shape(total if k == axis else n for k, n in enumerate(ts[0].shape))
 

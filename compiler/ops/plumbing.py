@@ -65,7 +65,7 @@ CONSTANT = Op(
 def _size_infer(types: Sequence[Type], attrs: Any) -> TensorType:
     require.tensors("size", types, 0)
     if attrs["dtype"] not in NUMBERS:
-        raise ShapeError("E0304", f"a size is a number, not {attrs['dtype']}")
+        raise ShapeError("E0302", f"a size is a number, not {attrs['dtype']}")
     return TensorType(attrs["dtype"])
 
 
@@ -84,7 +84,7 @@ SIZE = Op(
 def _iota_infer(types: Sequence[Type], attrs: Any) -> TensorType:
     require.tensors("iota", types, 0)
     if attrs["dtype"] not in NUMBERS:
-        raise ShapeError("E0304", f"iota counts in numbers, not in {attrs['dtype']}")
+        raise ShapeError("E0302", f"iota counts in numbers, not in {attrs['dtype']}")
     t = TensorType(attrs["dtype"], require.sizes("iota", attrs["shape"]))
     require.axis("iota", t, attrs["axis"])
     return t
@@ -159,7 +159,7 @@ def _grad_infer(types: Sequence[Type], attrs: Any) -> TupleType:
                          help="add its elements up: `grad(sum(y), x)`" if y.dtype in FLOATS else None)  # fmt: skip
     for k, x in enumerate(xs, 1):
         if x.dtype not in FLOATS:
-            raise ShapeError("E0403", f"only with respect to floats can one differentiate, but this is {x}", (k,))
+            raise ShapeError("E0401", f"only with respect to floats can one differentiate, but this is {x}", (k,))
     return TupleType(tuple(xs))
 
 

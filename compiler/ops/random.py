@@ -50,9 +50,9 @@ def site_key_reference(key: int, site: int) -> int:
 def _infer(types: Sequence[Type], attrs: Any) -> TensorType:
     (key,) = require.tensors("random", types, 1)
     if key != TensorType("i64"):
-        raise ShapeError("E0304", f"the key of a random draw is an i64, but this is {key}", (0,))
+        raise ShapeError("E0302", f"the key of a random draw is an i64, but this is {key}", (0,))
     if attrs["dtype"] not in FLOATS:
-        raise ShapeError("E0304", f"random draws are floats, but {attrs['dtype']} is asked for")
+        raise ShapeError("E0302", f"random draws are floats, but {attrs['dtype']} is asked for")
     return TensorType(attrs["dtype"], require.sizes("random", attrs["shape"]))
 
 

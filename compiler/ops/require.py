@@ -40,14 +40,14 @@ def accepted(op: str, types: Sequence[TensorType], dtypes: tuple[str, ...]) -> N
     """Every operand has one of `dtypes`."""
     for k, t in enumerate(types):
         if t.dtype not in dtypes:
-            raise ShapeError("E0304", f"{spelled(op)} is defined for {_KINDS[dtypes]}, but this is {t}", (k,))
+            raise ShapeError("E0302", f"{spelled(op)} is defined for {_KINDS[dtypes]}, but this is {t}", (k,))
 
 
 def same_dtype(op: str, types: Sequence[TensorType], first: int = 0) -> None:
     """All operands have the dtype of the first; `first` is its position, for the message."""
     for k, t in enumerate(types[1:], 1):
         if t.dtype != types[0].dtype:
-            raise ShapeError("E0303", f"operands of {spelled(op)} must have one dtype, but {types[0].dtype} is not "
+            raise ShapeError("E0302", f"operands of {spelled(op)} must have one dtype, but {types[0].dtype} is not "
                              f"{t.dtype}", (first, first + k), help="write the conversion: `cast(x, f32)`")  # fmt: skip
 
 
@@ -55,14 +55,14 @@ def same_shape(op: str, types: Sequence[TensorType]) -> None:
     for k, t in enumerate(types[1:], 1):
         if t.shape != types[0].shape:
             message = f"operands of {spelled(op)} must have one shape, but {types[0]} is not {t}"
-            raise ShapeError("E0302", message, (0, k))
+            raise ShapeError("E0301", message, (0, k))
 
 
 def axis(op: str, t: TensorType, k: int) -> int:
     """`k`, if `t` has an axis `k`."""
     if not isinstance(k, int) or not 0 <= k < t.rank:
         has = "no axes" if t.rank == 0 else "axis 0 only" if t.rank == 1 else f"axes 0 to {t.rank - 1}"
-        raise ShapeError("E0305", f"{spelled(op)} asks for axis {k}, but {t} has {has}", (0,))
+        raise ShapeError("E0303", f"{spelled(op)} asks for axis {k}, but {t} has {has}", (0,))
     return k
 
 
@@ -71,7 +71,7 @@ def axes(op: str, t: TensorType, ks: Sequence[int]) -> tuple[int, ...]:
     for k in ks:
         axis(op, t, k)
     if list(ks) != sorted(set(ks)):
-        raise ShapeError("E0305", f"the axes of {spelled(op)} must be sorted and distinct, but are {list(ks)}", (0,))
+        raise ShapeError("E0303", f"the axes of {spelled(op)} must be sorted and distinct, but are {list(ks)}", (0,))
     return tuple(ks)
 
 
