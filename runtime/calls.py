@@ -69,7 +69,7 @@ class Workspace:
     def _fresh(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.RLock()
-        self._pool: Any = None
+        self._pool: tuple[Any, ...] = ()  # made when first needed; the pool of one thread is None
         self._arena = aligned_bytes(0, "scratch memory")
 
     @property
@@ -87,9 +87,9 @@ class Workspace:
 
     @property
     def pool(self) -> Any:
-        if self._pool is None:
-            self._pool = self._make_pool()
-        return self._pool
+        if not self._pool:
+            self._pool = (self._make_pool(),)
+        return self._pool[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class Call:
             return known
         for guard in s.guards:
             left, right = _value(guard.left, sizes), _value(guard.right, sizes)
-            if left != right:
+            if not _HOLDS[guard.relation](left, right):
                 raise argument_error("E0606", f"{guard.message}: {guard.left} is {left}, {guard.right} is {right}")
         outputs = []
         for port in s.outputs:

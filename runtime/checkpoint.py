@@ -6,7 +6,7 @@
 `facts` is JSON text: the program and its hypers, where training stands, and a sha256 per tensor; `digest` is that of
 the facts and the tensor table. So a flipped bit anywhere is noticed. Saving writes a temporary file, syncs, renames it
 and syncs the folder: a crash leaves the old file or the new one. Loading checks everything before it touches the model
-(E0616 missing or unreadable, E0617 malformed or corrupt, E0618 of another program, E0619 not writable).
+(E0622 missing or unreadable, E0623 malformed or corrupt, E0624 of another program, E0625 not writable).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _digest(facts: str, table: Mapping[str, Any]) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` when the block ends well, and leaves no trace when it does not (E0619)."""
+    """A file that takes the place of `path` when the block ends well, and leaves no trace when it does not (E0625)."""
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
@@ -97,7 +97,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     except OSError as e:
         if isinstance(e, NncError):
             raise
-        raise error("E0619", f"{path} cannot be written: {(e.strerror or str(e)).lower()}", kind=DataError) from e
+        raise error("E0625", f"{path} cannot be written: {(e.strerror or str(e)).lower()}", kind=DataError) from e
 
 
 def _sync_folder(folder: Path) -> None:
@@ -149,7 +149,7 @@ def read_facts(path: str | PathLike[str]) -> dict[str, Any]:
 
 
 def corrupt(path: Path, expected: object, found: object) -> NncError:
-    return error("E0617", f"{path}: expected {expected}, found {found}", kind=DataError)
+    return error("E0623", f"{path}: expected {expected}, found {found}", kind=DataError)
 
 
 @contextmanager
@@ -161,7 +161,7 @@ def _reading(path: Path) -> Iterator[IO[bytes]]:
         if isinstance(e, NncError):
             raise
         reason = "no such file" if isinstance(e, FileNotFoundError) else (e.strerror or str(e)).lower()
-        raise error("E0616", f"{path}: {reason}", kind=DataError) from e
+        raise error("E0622", f"{path}: {reason}", kind=DataError) from e
 
 
 def _header(f: IO[bytes], path: Path) -> tuple[dict[str, Any], dict[str, Any], int]:
@@ -173,9 +173,9 @@ def _header(f: IO[bytes], path: Path) -> tuple[dict[str, Any], dict[str, Any], i
                       if total < 8 else f"the length {length:,} in a file of {total:,} bytes")
     try:
         header = json.loads(f.read(length), object_pairs_hook=_unique)
-        metadata = header.pop("__metadata__", {})
+        metadata = header.pop("__metadata__", None) or {}
         facts_text, digest = metadata.get("nnc"), metadata.get("sha256")
-    except (ValueError, AttributeError, RecursionError) as e:
+    except (ValueError, TypeError, AttributeError, RecursionError) as e:
         raise corrupt(path, "a JSON header", str(e)[:80]) from e
     if not isinstance(facts_text, str) or not isinstance(digest, str):
         raise corrupt(path, "a checkpoint of nnc", "a safetensors file without its facts")
@@ -221,7 +221,7 @@ def _check_table(path: Path, table: Mapping[str, Any], available: int) -> None:
 def _fits(path: Path, wanted: Mapping[str, Any], table: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """The file has the model's variables, all of them and no others, in the same dtype and shape."""
     def other(expected: str, found: str) -> NncError:
-        return error("E0618", f"{path}: expected {expected}, found {found}", kind=DataError,
+        return error("E0624", f"{path}: expected {expected}, found {found}", kind=DataError,
                      help=f"the checkpoint is of the model `{facts.get('model')}` with {_settings(facts)}")
 
     for name, v in wanted.items():

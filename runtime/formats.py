@@ -1,8 +1,8 @@
 """Files of data into NumPy columns: IDX, CIFAR-10 binary, csv, npz, plain text, and the digits that ship with nnc.
 
 In: a path. Out: named columns of equal length. Whatever a header claims is compared with the size of the file before
-anything is allocated; a file that is not what it should be is a `DataError` with path, expected and found (E0614
-missing or unreadable, E0615 malformed). Nothing here unpickles.
+anything is allocated; a file that is not what it should be is a `DataError` with path, expected and found (E0620
+missing or unreadable, E0621 malformed). Nothing here unpickles.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _CIFAR_RECORD = 1 + 3 * 32 * 32
 
 
 def malformed(path: object, expected: object, found: object) -> NncError:
-    return error("E0615", f"{path}: expected {expected}, found {found}", kind=DataError)
+    return error("E0621", f"{path}: expected {expected}, found {found}", kind=DataError)
 
 
 def unreadable(path: object, e: Exception) -> NncError:
     reason = "no such file" if isinstance(e, FileNotFoundError) else (getattr(e, "strerror", None) or str(e)).lower()
-    return error("E0614", f"{path}: {reason}", kind=DataError)
+    return error("E0620", f"{path}: {reason}", kind=DataError)
 
 
 @contextmanager

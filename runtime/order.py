@@ -44,5 +44,6 @@ def split(n: int, share: float, seed: int, classes: Array | None = None) -> tupl
 
 
 def _keys(n: int, seed: int, counter: int, stream: int) -> Array:
-    bits = np.random.Philox(key=[seed & _MASK, stream], counter=[0, 0, counter & _MASK, 0])
+    words = np.array([[seed & _MASK, stream, 0, 0], [0, 0, counter & _MASK, 0]], np.uint64)
+    bits = np.random.Philox(key=words[0, :2], counter=words[1])
     return bits.random_raw(n)

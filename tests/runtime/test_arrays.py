@@ -1,4 +1,4 @@
-"""What users may pass: the right answer for every layout, a clear refusal for everything that would lose its meaning."""
+"""What users may pass: the right answer for every layout, a refusal for everything that would lose its meaning."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from nnc.compiler.program import Port
 from nnc.compiler.types import symbol
 from nnc.dsl.diagnostics import ArgumentError, ArgumentTypeError, ResourceError
