@@ -30,6 +30,7 @@ from .sweep import Sweep, rows_per_example, take_rows
 if TYPE_CHECKING:
     from .model import Model
 
+_FIRST_CHUNK = 16  # batches, before it is known how long one takes
 _CHUNK_SECONDS = 0.15  # how long native code runs before Python is asked again
 
 
@@ -150,7 +151,7 @@ def _epoch(model: Model, sweep: Sweep, progress: Progress, rescue: Rescue, callb
     order = permutation(sweep.examples, progress.seed, progress.epoch) if progress.shuffle and sweep.symbol else None
     sweep.totals[:] = progress.totals
     watched = any(hasattr(c, "on_progress") for c in callbacks)
-    chunk = sweep.batch * 8 if watched else sweep.batch * 64
+    chunk = sweep.batch * _FIRST_CHUNK
     while progress.position < sweep.examples:
         rescue.remember(progress)
         stop = min(progress.position + chunk, sweep.examples)

@@ -8,7 +8,7 @@ adds up; it comes back to Python only where it is told to stop, so a step costs 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from ctypes import POINTER, c_int64, c_void_p, cast
+from ctypes import POINTER, c_double, c_int64, c_void_p, cast
 from typing import Any
 
 import numpy as np
@@ -78,7 +78,7 @@ class Sweep:
         job.examples, job.batch = self.examples, self.batch
         job.ninputs, job.inputs = len(gathered), inputs_array
         job.nsums, job.sums = len(sums), sums_array
-        job.totals = self.totals.ctypes.data
+        job.totals = self.totals.ctypes.data_as(POINTER(c_double))
         return job
 
     def run(self, position: int, stop: int, order: Array | None) -> tuple[int, int | None]:
