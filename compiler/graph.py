@@ -43,12 +43,13 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """An equality of sizes that only run time can decide; `message` says what it means, `span` where it was asked."""
+    """A relation of sizes that only run time can decide; `message` says what it means, `span` where it was asked."""
 
     left: Dim
     right: Dim
     message: str
     span: Span | None = field(default=None, compare=False)
+    relation: str = "=="  # == != < <= > >=
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,8 +133,8 @@ class Builder:
             n += 1
         return f"{stem}_{n}"
 
-    def guard(self, left: Dim, right: Dim, message: str, span: Span | None = None) -> None:
-        g = Guard(left, right, message, span)
+    def guard(self, left: Dim, right: Dim, message: str, span: Span | None = None, relation: str = "==") -> None:
+        g = Guard(left, right, message, span, relation)
         if g not in self.guards:
             self.guards.append(g)
 

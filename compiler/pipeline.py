@@ -63,7 +63,7 @@ def stages(program: Program, entry: str, target: native.Target, optimize: bool =
     graph = program.graph(entry)
     backward = passes.run((differentiate, *passes.ALWAYS), graph, observe)
     optimized = passes.run(passes.OPTIMIZE, backward, observe) if optimize else backward
-    inputs, variables = _inputs(graph), _variables(program, graph)
+    inputs, variables = _inputs(graph), _variables(program, optimized)
     lowered = lower(optimized, inputs, variables, target)
     return Stages(graph, backward, optimized, lowered, _signature(graph, inputs, variables, lowered))
 
@@ -86,7 +86,7 @@ def _signature(graph: Graph, inputs: Mapping[str, TensorType], variables: Mappin
         inputs=tuple(Port(n, t.dtype, t.shape, default[n]) for n, t in inputs.items()),
         variables=tuple(variables), updates=tuple(path for path, _ in graph.updates),
         outputs=tuple(Port(s.name, s.type.dtype, s.type.shape) for s in outputs),
-        guards=tuple(GuardSpec(g.left, g.right, g.message) for g in graph.guards),
+        guards=tuple(GuardSpec(g.left, g.right, g.message, g.relation) for g in graph.guards),
         arena=lowered.arena, checks=lowered.checks,
     )
 

@@ -41,11 +41,12 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class GuardSpec:
-    """Sizes that must be equal at run time."""
+    """A relation of sizes that must hold at run time."""
 
     left: Dim
     right: Dim
     message: str
+    relation: str = "=="
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ def signature_to_json(s: Signature) -> dict[str, Any]:
         "checks": s.checks,
         "inputs": [(p.name, p.dtype, p.shape, p.default) for p in s.inputs],
         "outputs": [(p.name, p.dtype, p.shape) for p in s.outputs],
-        "guards": [(g.left, g.right, g.message) for g in s.guards],
+        "guards": [(g.left, g.right, g.message, g.relation) for g in s.guards],
     })
 
 
@@ -158,7 +159,7 @@ def signature_from_json(e: dict[str, Any]) -> Signature:
 
     return Signature(
         e["name"], tuple(e["sizes"]), tuple(map(port, e["inputs"])), tuple(e["variables"]), tuple(e["updates"]),
-        tuple(map(port, e["outputs"])), tuple(GuardSpec(_dim(a), _dim(b), m) for a, b, m in e["guards"]),
+        tuple(map(port, e["outputs"])), tuple(GuardSpec(_dim(a), _dim(b), m, r) for a, b, m, r in e["guards"]),
         _dim(e["arena"]), tuple(e["checks"]),
     )
 

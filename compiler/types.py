@@ -136,6 +136,10 @@ def divide(top: Dim, bottom: Dim) -> tuple[Dim, Dim]:
         return top // bottom, top % bottom
     if top == bottom:
         return 1, 0
+    common = _common(top, bottom)
+    if common:
+        q, r = divide(_cancel(top, common), _cancel(bottom, common))
+        return q, r * Size(((common, 1),))
     exact: list[tuple[Monomial, int]] = []
     rest: list[tuple[Monomial, int]] = []
     by = _terms(bottom)
@@ -151,6 +155,19 @@ def divide(top: Dim, bottom: Dim) -> tuple[Dim, Dim]:
     if isinstance(r, int) and isinstance(bottom, int):
         return q + r // bottom, r % bottom
     return q + Size((((Quotient("//", r, bottom),), 1),)), Size((((Quotient("%", r, bottom),), 1),))
+
+
+def _common(top: Dim, bottom: Dim) -> Monomial:
+    """The atoms that every term of both has."""
+    shared: list[Atom] | None = None
+    for m, _ in (*_terms(top), *_terms(bottom)):
+        left = list(m)
+        shared = list(m) if shared is None else [a for a in shared if a in left and not left.remove(a)]  # type: ignore[func-returns-value]
+    return tuple(shared or ())
+
+
+def _cancel(x: Dim, common: Monomial) -> Dim:
+    return _collect([t for m, c in _terms(x) if (t := _divide_term(m, c, common, 1)) is not None])
 
 
 def _divide_term(m: Monomial, c: int, by: Monomial, d: int) -> tuple[Monomial, int] | None:

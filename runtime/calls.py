@@ -7,6 +7,7 @@ guards. A call then fills in the pointers of its arguments and outputs.
 
 from __future__ import annotations
 
+import operator
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,9 @@ from ..compiler.types import Dim, substitute
 from ..dsl.diagnostics import ArgumentError, ArgumentTypeError, NncError, error
 from .arrays import NUMPY, Array, Wanted, address_of, aligned_bytes, argument_error, bind, check_nbytes, wanted
 
+_HOLDS = {
+    "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
 _REMEMBERED = 64  # combinations of sizes kept per entry
 
 

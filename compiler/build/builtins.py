@@ -11,12 +11,12 @@ from typing import Any
 from ...dsl import ast
 from ...dsl.diagnostics import UnsupportedError, error
 from ...dsl.source import Span
-from ..types import DTYPES, FLOATS, INTS, Dim, Size, TensorType, divide
+from ..types import DTYPES, FLOATS, INTS, Dim, Size, divide
 from .calls import Arguments
 from .context import Context
 from .expressions import gather_axis
-from .operations import binary, broadcast, broadcast_to, elementwise, operands, reshape, same_size, tensor
-from .values import REQUIRED, Builtin, Defined, Group, Results, Tensor, is_static, kind
+from .operations import binary, broadcast, broadcast_to, elementwise, fractional, operands, refine, reshape, same_size, tensor
+from .values import REQUIRED, Builtin, Defined, Group, Results, SizeCondition, Tensor, is_static, kind
 
 MATHS: dict[str, Callable[[float], float]] = {
     "exp": math.exp, "log": math.log, "log1p": math.log1p, "expm1": math.expm1, "sqrt": math.sqrt, "sin": math.sin,
@@ -101,7 +101,7 @@ def _where(cx: Context, a: Arguments) -> Any:
     if c.dtype != "bool":
         raise error("E0302", f"the condition of `where` must be bool, not {c.type}", a.at("c"), help="compare: `x != 0`")
     if not isinstance(a.a, Tensor) and not isinstance(a.b, Tensor) and is_static(a.a) and is_static(a.b):
-        dtype = cx.float if _fractional(a.a) or _fractional(a.b) else None
+        dtype = cx.float if fractional(a.a) or fractional(a.b) else None
         x, y = (tensor(cx, v, a.span, dtype) for v in (a.a, a.b))
         x, y = broadcast(cx, x, y, a.span, (a.at("a"), a.at("b")))
     else:
@@ -110,10 +110,6 @@ def _where(cx: Context, a: Arguments) -> Any:
     c, y = broadcast(cx, c, y, a.span, (a.at("c"), a.at("b")))
     x, y = broadcast(cx, x, y, a.span, (a.at("a"), a.at("b")))
     return cx.emit("where", c, x, y, span=a.span)
-
-
-def _fractional(value: Any) -> bool:
-    return any(map(_fractional, value)) if isinstance(value, tuple) else isinstance(value, float | Size)
 
 
 def _cast(cx: Context, a: Arguments) -> Any:
@@ -268,17 +264,23 @@ def _reshape(cx: Context, a: Arguments) -> Tensor:
         rest: Dim = fold(lambda p, q: p * q, (s for s in wanted if s != -1), 1)
         missing, remainder = divide(total, rest) if rest != 0 else (0, 0)
         if remainder != 0:
-            if isinstance(remainder, int):
+            if isinstance(remainder, int) or len({c > 0 for _, c in remainder.terms}) == 1:
                 raise error("E0306", f"{total} elements do not divide by {rest}", a.at("shape"), str(x.type))
             cx.builder.guard(remainder, 0, f"{total} elements must divide by {rest}", a.span)
-            return cx.emit("reshape", x, span=a.span, shape=tuple(missing if s == -1 else s for s in wanted), guarded=True)
+            return _regroup(cx, x, tuple(missing if s == -1 else s for s in wanted), a.span)
         wanted = tuple(missing if s == -1 else s for s in wanted)
     count: Dim = fold(lambda p, q: p * q, wanted, 1)
     if count != total:
         if same_size(cx, total, count, f"reshape of {x.type} to {_shape(wanted)}: {total} must equal {count}", a.span) is None:
             raise error("E0301", f"{x.type} has {total} elements, but {_shape(wanted)} has {count}", a.at("shape"))
-        return cx.emit("reshape", x, span=a.span, shape=wanted, guarded=True)
+        return _regroup(cx, x, wanted, a.span)
     return reshape(cx, x, wanted, a.span)
+
+
+def _regroup(cx: Context, x: Tensor, shape: tuple[Dim, ...], span: Span) -> Tensor:
+    """A reshape whose sizes agree because a guard says so."""
+    count: Dim = fold(lambda p, q: p * q, shape, 1)
+    return reshape(cx, refine(cx, reshape(cx, x, (x.type.size,), span), (count,), span), shape, span)
 
 
 def _shape(shape: Any) -> str:
@@ -414,8 +416,6 @@ def _take(cx: Context, a: Arguments) -> Tensor:
         if size is None:
             raise error("E0301", f"`take` from {x.type} needs an index shaped {_shape(x.shape[:-1])}, not {_shape(i.shape)}", a.at("index"))
         shape.append(size)
-    from .operations import refine
-
     return cx.emit("take_along", refine(cx, x, (*shape, x.shape[-1]), a.span), refine(cx, i, shape, a.span), span=a.span)
 
 
@@ -457,6 +457,23 @@ def _kernel(name: str, attribute: str) -> Builtin:
         return cx.emit(name, x, span=a.span, **{attribute: axis_number(a.axis, x.rank, a.at("axis"))})
 
     return Builtin(name, (("x", REQUIRED), ("axis", -1)), call)
+
+
+def _top_k(cx: Context, a: Arguments) -> Any:
+    raise error("E0501", "`top_k` is not supported by this version of the compiler", a.span, kind=UnsupportedError)
+
+
+def _require(cx: Context, a: Arguments) -> Any:
+    """A condition on sizes: an error where it is known to be false, a guard where only run time can say."""
+    match a.condition:
+        case bool():
+            if not a.condition:
+                raise error("E0301", str(a.message), a.span)
+        case SizeCondition(op=op, left=left, right=right) if isinstance(left, int | Size) and isinstance(right, int | Size):
+            cx.builder.guard(left, right, str(a.message), a.span, op)
+        case _:
+            raise error("E0307", f"`require` takes a condition on sizes, not {kind(a.condition)}", a.at("condition"))
+    return a.condition
 
 
 # --- facts about values ----------------------------------------------------------------------------------------------
@@ -542,10 +559,10 @@ def _draw(cx: Context, a: Arguments) -> Tensor:
 def _uniform(cx: Context, a: Arguments) -> Any:
     u = _draw(cx, a)
     s = (a.span, a.span)
-    if a.low == 0 and a.high == 1:
+    if is_static(a.lo) and a.lo == 0 and is_static(a.hi) and a.hi == 1:
         return u
-    width = binary(cx, "-", a.high, a.low, a.span, s)
-    return binary(cx, "+", binary(cx, "*", u, width, a.span, s), a.low, a.span, s)
+    width = binary(cx, "-", a.hi, a.lo, a.span, s)
+    return binary(cx, "+", binary(cx, "*", u, width, a.span, s), a.lo, a.span, s)
 
 
 def _normal(cx: Context, a: Arguments) -> Any:
@@ -605,10 +622,12 @@ def _table() -> Mapping[str, Any]:
         _builtin("shape", lambda cx, a: tensor(cx, _plain(a.x), a.at("x")).shape, "x"),
         _builtin("rank", lambda cx, a: tensor(cx, _plain(a.x), a.at("x")).rank, "x"),
         _builtin("count", _count_of, "x"),
+        _builtin("top_k", _top_k, "x", "k"),
+        _builtin("require", _require, "condition", "message"),
         _builtin("macs", _macs, "model"),
         _builtin("grad", _grad, "y", "x"),
         _builtin("straight_through", _straight_through, "hard", "soft"),
-        _builtin("uniform", _uniform, ("low", 0), ("high", 1), ("shape", None)),
+        _builtin("uniform", _uniform, ("lo", 0), ("hi", 1), ("shape", None)),
         _builtin("normal", _normal, ("mean", 0), ("std", 1), ("shape", None)),
         _builtin("bernoulli", _bernoulli, ("p", 0.5), ("shape", None)),
     ]
@@ -617,4 +636,3 @@ def _table() -> Mapping[str, Any]:
 
 
 BUILTINS: Mapping[str, Any] = _table()
-__all__ = ["BUILTINS", "TensorType"]

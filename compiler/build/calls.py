@@ -41,8 +41,22 @@ def call(cx: Context, e: ast.Call, scope: Scope) -> Any:
     from .expressions import evaluate
 
     function = evaluate(cx, e.function, scope)
+    if isinstance(function, Builtin) and function.name == "grad":
+        for a in [a for a in e.arguments if a.name == "x" or (a.name is None and a in e.arguments[1:2])]:
+            _differentiable_name(a.value)
     positional, named, spans = arguments(cx, function, e.arguments, scope)
     return apply(cx, function, positional, named, e.span, spans, scope, None)
+
+
+def _differentiable_name(e: ast.Expr) -> None:
+    """`grad` is with respect to something that has a name: a new expression is not what the first argument was made of."""
+    match e:
+        case ast.Binary() | ast.Unary() | ast.Index() | ast.Pipe() | ast.Comprehension() | ast.IfExpr():
+            raise error("E0401", "`grad` is with respect to a name, a parameter or a group, not an expression", e.span,
+                        "the first argument does not depend on this new value", help="name it first: `h = ...`, then use `h` in both")
+        case ast.List(items=items):
+            for item in items:
+                _differentiable_name(item)
 
 
 def pipe(cx: Context, e: ast.Pipe, scope: Scope) -> Any:
@@ -165,7 +179,7 @@ def apply(cx: Context, function: Any, positional: Sequence[Any], named: Mapping[
                 _check_kind(cx, p, values[p.name], span, d.name)
             return Bound(function, values)
         case Defined(definition=ast.Function() | ast.Export()):
-            result = call_function(cx, function, positional, named, span, spans, scope)
+            result = call_function(cx, function, positional, named, span, spans)
         case _:
             raise error("E0307", f"{kind(function)} cannot be called", span)
     if path is not None and isinstance(result, Tensor):
@@ -230,20 +244,21 @@ class Default:
 
 
 def call_function(cx: Context, function: Defined, positional: Sequence[Any], named: Mapping[str, Any], span: Span,
-                  spans: Mapping[Any, Span], caller: Scope) -> Any:
-    """Inline a `fn`."""
+                  spans: Mapping[Any, Span]) -> Any:
+    """Inline a `fn`. It is pure: no instance, so it can own nothing."""
     d = function.definition
     assert isinstance(d, ast.Function | ast.Export)
     from .expressions import evaluate
 
     with cx.calling(d.name, span):
-        inner = enter(cx, function, positional, named, span, spans, caller.instance)
+        inner = enter(cx, function, positional, named, span, spans, None)
         if isinstance(d.body, tuple):
             value = statements.run(cx, d.body, inner)
             if value is statements.NOTHING:
                 value = named_results(cx, d, inner, span)
         else:
             value = evaluate(cx, d.body, inner)
+            cx.returned = d.body.span
         return check_results(cx, d, value, inner, span)
 
 
@@ -290,10 +305,14 @@ def enter(cx: Context, function: Defined, positional: Sequence[Any], named: Mapp
         inner.bind(p.name, value, p.span)
     for dim, size, value, p, at in pending:
         wanted = evaluate(cx, dim, inner)
-        if same_size(cx, size, wanted, f"`{p.name}` of `{d.name}`: {size} must equal {wanted}", at) is None:
-            raise error("E0301", f"`{p.name}` of `{d.name}` must be {_type_text(p.type)}, but {size} is not {wanted}", at,
+        if same_size(cx, size, wanted, f"{_title(p, d.name)}: {size} must equal {wanted}", at) is None:
+            raise error("E0301", f"{_title(p, d.name)} must be {_type_text(p.type)}, but {size} is not {wanted}", at,
                         str(value.type), Label(dim.span, f"{wanted} is wanted here"))
     return inner
+
+
+def _title(p: ast.Parameter, owner: str) -> str:
+    return f"`{p.name}` of `{owner}`" if p.name else f"the result of `{owner}`"
 
 
 def _type_text(t: ast.Type | None) -> str:
@@ -319,7 +338,7 @@ def _check_kind(cx: Context, p: ast.Parameter, value: Any, at: Span, owner: str)
             ok = isinstance(value, Builtin | Defined | Partial | Shared)
     if not ok:
         assert base is not None
-        raise error("E0307", f"`{p.name}` of `{owner}` is a compile-time {base}, not {kind(value)}", at, "",
+        raise error("E0307", f"{_title(p, owner)} is a compile-time {base}, not {kind(value)}", at, "",
                     Label(p.span, "declared here"))
     return value
 
@@ -329,17 +348,17 @@ def match(cx: Context, value: Any, p: ast.Parameter, scope: Scope, at: Span, pen
     assert p.type is not None
     dtype = cx.program.dtype(p.type)
     if isinstance(value, Group):
-        raise error("E0307", f"`{p.name}` of `{owner}` must be {_type_text(p.type)}, not a group of parameters", at)
+        raise error("E0307", f"{_title(p, owner)} must be {_type_text(p.type)}, not a group of parameters", at)
     x = tensor(cx, value, at, None if isinstance(value, Tensor) else dtype)
     if x.dtype != dtype:
-        raise error("E0302", f"`{p.name}` of `{owner}` must be {_type_text(p.type)}, but it is {x.type}", at, "",
+        raise error("E0302", f"{_title(p, owner)} must be {_type_text(p.type)}, but it is {x.type}", at, "",
                     Label(p.type.span, f"{dtype} is wanted here"), help=f"write `cast(x, {dtype})` where it is meant")
     dims = p.type.dims or ()
     rests = [k for k, d in enumerate(dims) if isinstance(d, ast.Rest)]
     if len(rests) > 1:
         raise error("E0303", "a type can have one `*name` at most", p.type.span)
     if (x.rank < len(dims) - 1) if rests else (x.rank != len(dims)):
-        raise error("E0303", f"`{p.name}` of `{owner}` must be {_type_text(p.type)}, but it is {x.type}", at, "",
+        raise error("E0303", f"{_title(p, owner)} must be {_type_text(p.type)}, but it is {x.type}", at, "",
                     Label(p.type.span, f"{_count(len(dims) - len(rests), 'axis') if len(dims) - len(rests) == 1 else f'{len(dims) - len(rests)} axes'}"
                           f"{' or more' if rests else ''} wanted here"))
     axis = 0
@@ -351,10 +370,10 @@ def match(cx: Context, value: Any, p: ast.Parameter, scope: Scope, at: Span, pen
             known = scope.names.get(d.name)
             if isinstance(known, tuple):
                 if len(known) != n or any(
-                    same_size(cx, s, w, f"`{p.name}` of `{owner}`: {s} must equal {w}", at) is None
+                    same_size(cx, s, w, f"{_title(p, owner)}: {s} must equal {w}", at) is None
                     for s, w in zip(sizes, known, strict=False)
                 ):
-                    raise error("E0301", f"`{p.name}` of `{owner}`: the axes *{d.name} are {list(map(str, sizes))}, but "
+                    raise error("E0301", f"{_title(p, owner)}: the axes *{d.name} are {list(map(str, sizes))}, but "
                                 f"{list(map(str, known))} elsewhere", at)
             scope.bind(d.name, tuple(sizes), d.span)
             axis += n
@@ -370,17 +389,17 @@ def match(cx: Context, value: Any, p: ast.Parameter, scope: Scope, at: Span, pen
             if known is MISSING:
                 scope.bind(d.id, size, d.span)
             else:
-                agreed = same_size(cx, size, known, f"`{p.name}` of `{owner}`: {d.id} is {known}, not {size}", at)
+                agreed = same_size(cx, size, known, f"{_title(p, owner)}: {d.id} is {known}, not {size}", at)
                 if agreed is None:
                     told = scope.where(d.id)
                     labels = [Label(told, f"{d.id} is {known} from here")] if told is not None and told != d.span else []
-                    raise error("E0301", f"`{p.name}` of `{owner}` must be {_type_text(p.type)} with {d.id} = {known}, but "
+                    raise error("E0301", f"{_title(p, owner)} must be {_type_text(p.type)} with {d.id} = {known}, but "
                                 f"it is {x.type}", at, f"{x.type}{cx.origin(x)}", *labels)
                 shape[axis] = agreed
         elif isinstance(d, ast.Int):
-            agreed = same_size(cx, size, d.value, f"`{p.name}` of `{owner}`: {size} must be {d.value}", at)
+            agreed = same_size(cx, size, d.value, f"{_title(p, owner)}: {size} must be {d.value}", at)
             if agreed is None:
-                raise error("E0301", f"`{p.name}` of `{owner}` must be {_type_text(p.type)}, but {size} is not {d.value}", at,
+                raise error("E0301", f"{_title(p, owner)} must be {_type_text(p.type)}, but {size} is not {d.value}", at,
                             f"{x.type}{cx.origin(x)}", Label(d.span, f"{d.value} is wanted here"))
             shape[axis] = agreed
         else:
@@ -418,14 +437,14 @@ def check_results(cx: Context, d: Any, value: Any, scope: Scope, span: Span) -> 
     checked: list[Any] = []
     for r, item in zip(d.results, items, strict=True):
         if r.type.base in KINDS:
-            checked.append(_check_kind(cx, ast.Parameter("the result", r.type, None, span=r.span), item, r.span, d.name))
+            checked.append(_check_kind(cx, ast.Parameter("", r.type, None, span=r.span), item, r.span, d.name))
             continue
         if r.type.dims is None and r.type.base in DTYPES and not isinstance(item, Tensor):
             checked.append(tensor(cx, item, r.span, cx.program.dtype(r.type)))
             continue
-        p = ast.Parameter(r.name or "the result", r.type, None, span=r.span)
+        p = ast.Parameter(r.name or "", r.type, None, span=r.span)
         pending: list[Any] = []
-        at = scope.where(r.name) if r.name else None
+        at = scope.where(r.name) if r.name else cx.returned
         x = match(cx, item, p, scope, at or r.span, pending, d.name)
         for dim, size, _, _, _ in pending:
             wanted = evaluate(cx, dim, scope)

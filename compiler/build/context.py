@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from ...dsl import ast
-from ...dsl.diagnostics import Label, NncError, error
+from ...dsl.diagnostics import Diagnostic, Label, NncError, SourceError, error
 from ...dsl.source import Span
 from ..graph import Builder
 from ..ops.op import ShapeError
@@ -34,7 +34,18 @@ class Declared:
     drawn: bool
     scope: Scope | None
     span: Span | None
-    fans: tuple[Dim, Dim] | None = None
+    asked: Span | None = None  # the user's call that made it
+
+
+def is_std(span: Span) -> bool:
+    """Whether a place is in the standard library."""
+    return span.source.name.startswith("std/")
+
+
+def _seen_from(d: Diagnostic, name: str, span: Span) -> Diagnostic:
+    """A fault met inside std, told from the user's call of `name`."""
+    inside = tuple(Label(x.span, x.text or f"in `{name}`") for x in d.labels)
+    return replace(d, labels=(Label(span), *inside))
 
 
 @dataclass(slots=True)
@@ -51,6 +62,7 @@ class Context:
     updates: dict[str, Tensor] = field(default_factory=dict)
     taps: dict[str, Tensor] = field(default_factory=dict)
     calls: list[tuple[str, Span | None]] = field(default_factory=list)
+    returned: Span | None = None  # the expression of the last `return`
 
     @property
     def float(self) -> str:
@@ -99,6 +111,10 @@ class Context:
             )
         return self.variables[path]
 
+    def asked(self) -> Span | None:
+        """The innermost call that stands in a user's file."""
+        return next((s for _, s in reversed(self.calls) if s is not None and not is_std(s)), None)
+
     def draw_site(self) -> int:
         """A number for the next random draw, stable under edits elsewhere."""
         n = self.draws.get(self.site, 0)
@@ -113,5 +129,9 @@ class Context:
         self.calls.append((name, span))
         try:
             yield
+        except SourceError as e:
+            if span is None or e.span is None or is_std(span) or not is_std(e.span):
+                raise
+            raise type(e)([_seen_from(d, name, span) for d in e.diagnostics]) from None
         finally:
             self.calls.pop()

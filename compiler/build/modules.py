@@ -18,7 +18,7 @@ from ...dsl.diagnostics import DataError, Label, error
 from ...dsl.parser import parse, read_source
 from ...dsl.source import Source, Span
 from .builtins import BUILTINS
-from .scope import MISSING, Scope, unknown
+from .scope import MISSING, Scope, suggest
 from .values import Defined
 
 STD = Path(__file__).parents[2] / "dsl" / "std"
@@ -37,6 +37,17 @@ class Lazy:
 def std_index() -> dict[str, Path]:
     """Which std file defines a name. Reading a few small files is far cheaper than parsing them."""
     return {name: path for path in sorted(STD.glob("*.nn")) for name in _DEFINITION.findall(path.read_text("utf-8"))}
+
+
+def _check_signature(d: ast.Definition) -> None:
+    """The names of a signature are distinct."""
+    named = [*getattr(d, "parameters", ()), *(r for r in getattr(d, "results", ()) if r.name is not None)]
+    seen: dict[str, Span] = {}
+    for p in named:
+        if p.name in seen:
+            raise error("E0202", f"`{p.name}` stands twice in the signature of `{getattr(d, 'name', 'train')}`", p.span, "",
+                        Label(seen[p.name], "first here"))
+        seen[p.name] = p.span
 
 
 class Modules:
@@ -82,6 +93,7 @@ class Modules:
             table[name], spans[name] = (definition, home), span
 
         for d in module.definitions:
+            _check_signature(d)
             if isinstance(d, ast.Import):
                 self._import(d, source, (*importing, source.name), define)
             elif not isinstance(d, ast.Train | ast.Test):
@@ -101,7 +113,8 @@ class Modules:
         exported = {x.name: x for x in module.definitions if not isinstance(x, ast.Import | ast.Train | ast.Test)}
         for name in d.names if d.names is not None else exported:
             if name not in exported:
-                raise unknown(name, d.span, list(exported), f"name in {d.path!r}")
+                near = suggest(name, list(exported))
+                raise error("E0204", f"{d.path!r} has no `{name}`", d.span, help=f"did you mean `{near}`?" if near else None)
             define(name, exported[name], scope, d.span)
 
     @staticmethod

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...dsl import ast
-from ...dsl.diagnostics import error
+from ...dsl.diagnostics import Label, error
 from ...dsl.source import Span
 from ..types import Dim, Size, divide
 from . import calls
 from .context import Context
-from .operations import COMPARISONS, binary, broadcast_to, contract, reshape, same_size, tensor, unary
+from .operations import binary, broadcast_to, contract, same_size, tensor, unary
 from .scope import MISSING, Scope
 from .values import Results, Tensor, kind
 
@@ -49,6 +49,7 @@ class Indices:
         self.rests: dict[str, int | None] = {}
         self.extent: dict[str, Dim] = {}
         self.ranged: set[str] = set()
+        self.told: dict[str, Span] = {}  # where an index got its range
 
     def expand(self, name: str, span: Span) -> list[str]:
         count = self.rests.get(name)
@@ -108,6 +109,8 @@ def _prepare(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> None:
             if b.rest:
                 ix.rests.setdefault(b.name, None)
                 continue
+            if [x.name for x in c.binders].count(b.name) > 1:
+                raise error("E0309", f"the index `{b.name}` is bound twice", b.span)
             ix.names.add(b.name)
             if b.range is not None:
                 start = integer(cx, b.range.start, scope, "a range")
@@ -139,9 +142,11 @@ def _prepare(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> None:
                     agreed = same_size(cx, ix.extent[name], size, f"the index `{name}` runs to {ix.extent[name]} and to {size}", span)
                     if agreed is None:
                         raise error("E0301", f"the index `{name}` runs to {ix.extent[name]} in one place and to {size} in "
-                                    "another", span, f"axis {axis} of {base.type}")
+                                    "another", span, f"axis {axis} of {base.type}", *(
+                                        [Label(ix.told[name], f"{name} runs to {ix.extent[name]} here")] if name in ix.told else []))
                     size = agreed
                 ix.extent[name] = size
+                ix.told.setdefault(name, span)
             else:
                 waiting.append((base, axis, constant, terms, span))
     # i*stride + u: the largest i that stays inside, once the others are known
@@ -256,6 +261,9 @@ def _affine(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> tuple[Dim, d
             if t and u or not isinstance(c, int) or not isinstance(d, int):
                 raise error("E0309", "an index expression must be a sum of indices times numbers", e.span)
             return c * d, {n: k * (d if t else c) for n, k in {**t, **u}.items()}
+    if isinstance(e, ast.Name) and scope.lookup(e.id) is MISSING:
+        raise error("E0309", f"the index `{e.id}` is neither on the left nor bound", e.span,
+                    help=f"reduce it, `sum[{e.id}](...)`, or add it on the left")
     value = evaluate(cx, e, scope)
     if isinstance(value, bool) or not isinstance(value, int | Size):
         raise error("E0309", f"an index expression must be a sum of indices times numbers, not {kind(value)}", e.span,
@@ -440,5 +448,3 @@ def _contract(cx: Context, factors: list[Reference], bound: list[str], ix: Indic
     x = contract(cx, [r.tensor for r in factors], domain, [r.map for r in factors], out, [ix.extent[n] for n in free], span)
     return Labelled(x, tuple(free))
 
-
-__all__ = ["COMPARISONS", "assign", "comprehension", "reshape"]

@@ -12,7 +12,7 @@ from ...dsl.diagnostics import Label, error
 from ...dsl.source import Span
 from ..types import FLOATS, INTS, Dim, Size, TensorType, divide
 from .context import Context
-from .values import Group, Results, Tensor, is_static, kind
+from .values import Group, Results, SizeCondition, Tensor, is_static, kind
 
 OPERATORS = {
     "+": "add", "-": "sub", "*": "mul", "/": "div", "//": "floordiv", "%": "mod", "^": "pow",
@@ -58,6 +58,9 @@ def tensor(cx: Context, value: Any, span: Span | None, dtype: str | None = None)
             return _from_list(cx, value, span, dtype)
         case Results(items=(single,)):
             return tensor(cx, single, span, dtype)
+        case SizeCondition(op=op, left=a, right=b):
+            x, y = (tensor(cx, v, span, cx.float) for v in (a, b))
+            return cx.emit(OPERATORS[op], x, y, span=span)
     raise error("E0307", f"{kind(value)} cannot be used as a tensor", span)
 
 
@@ -82,6 +85,11 @@ def _from_list(cx: Context, value: tuple[Any, ...], span: Span | None, dtype: st
         return cx.emit("concat", *parts, span=span, axis=0)
     stacked = cx.emit("concat", *parts, span=span, axis=0)
     return reshape(cx, stacked, (*shape, *stacked.shape[1:]), span)
+
+
+def fractional(value: Any) -> bool:
+    """Whether a compile-time value is or holds a number that is not whole."""
+    return any(map(fractional, value)) if isinstance(value, tuple) else isinstance(value, float)
 
 
 def _literal_shape(value: Any, flat: list[Any], span: Span | None) -> tuple[int, ...]:
@@ -110,8 +118,8 @@ def same_size(cx: Context, a: Dim, b: Dim, message: str, span: Span | None) -> D
     if isinstance(a, int) and isinstance(b, int):
         return None
     difference = a - b
-    if isinstance(difference, int):
-        return None
+    if isinstance(difference, int) or len({c > 0 for _, c in difference.terms}) == 1:
+        return None  # a constant apart, or equal only where sizes are 0
     cx.builder.guard(a, b, message, span)
     return a if isinstance(a, int) else b if isinstance(b, int) else a
 
@@ -122,7 +130,7 @@ def reshape(cx: Context, x: Tensor, shape: Sequence[Dim], span: Span | None) -> 
 
 def refine(cx: Context, x: Tensor, shape: Sequence[Dim], span: Span | None) -> Tensor:
     """The same tensor under sizes that a guard has made equal."""
-    return x if tuple(shape) == x.shape else cx.emit("reshape", x, span=span, shape=tuple(shape), guarded=True)
+    return x if tuple(shape) == x.shape else cx.emit("assume", x, span=span, shape=tuple(shape))
 
 
 def expand_axis(cx: Context, x: Tensor, axis: int, span: Span | None) -> Tensor:
@@ -149,12 +157,9 @@ def broadcast(cx: Context, a: Tensor, b: Tensor, span: Span | None, spans: tuple
     if a.rank != b.rank:
         small, large = (a, b) if a.rank < b.rank else (b, a)
         tail = large.shape[large.rank - small.rank :]
-        shape = [_unify(cx, s, t, span, spans, a, b) for s, t in zip(small.shape, tail, strict=True)]
-        if None in shape:
+        if small.shape != tail:  # exactly: what only run time could decide is more likely the trap than meant
             raise _trap(cx, small, large, a, b, span, spans)
-        full = (*large.shape[: large.rank - small.rank], *[s for s in shape if s is not None])
-        small = broadcast_to(cx, refine(cx, small, full[large.rank - small.rank :], span), full, span)
-        large = refine(cx, large, full, span)
+        small = broadcast_to(cx, small, large.shape, span)
         return (small, large) if a.rank < b.rank else (large, small)
     out: list[Dim] = []
     for axis, (s, t) in enumerate(zip(a.shape, b.shape, strict=True)):
@@ -246,7 +251,7 @@ def _static(op: str, a: Any, b: Any, span: Span, spans: tuple[Span, Span]) -> An
         if op in COMPARISONS:
             if op in ("==", "!=") and isinstance(a - b, int):
                 return (a == b) == (op == "==")
-            return NotImplemented
+            return SizeCondition(op, a, b)
         if op == "^" and isinstance(b, int) and 0 <= b <= 8:
             return math.prod([a] * b)
         if op in ("/", "^") or isinstance(a, float) or isinstance(b, float):
@@ -276,6 +281,8 @@ def elementwise(cx: Context, op: str, a: Any, b: Any, span: Span, spans: tuple[S
     if name in ("add", "sub", "mul", "pow", "div", "floordiv", "mod", "lt", "le", "gt", "ge") and x.dtype == "bool":
         raise error("E0302", f"`{op}` does not apply to bool", span, "", Label(spans[0], str(x.type)),
                     help="`cast(x, f32)` makes 0 and 1 of it")
+    if name in ("and", "or") and x.dtype != "bool":
+        raise error("E0302", f"`{op}` needs bools, not {x.type}", span, "", Label(spans[0], str(x.type)), help="compare: `x != 0`")
     if name == "div" and x.dtype in INTS:
         x, y = (cx.emit("cast", v, span=span, dtype=cx.float) for v in (x, y))
     return cx.emit(name, x, y, span=span, operands=spans)

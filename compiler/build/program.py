@@ -12,7 +12,7 @@ from math import prod
 from typing import Any
 
 from ...dsl import ast
-from ...dsl.diagnostics import Label, SourceError, error
+from ...dsl.diagnostics import Diagnostic, Label, SourceError, error
 from ...dsl.source import Source, Span
 from ..graph import Builder, Graph
 from ..ops import OPS
@@ -23,7 +23,7 @@ from .context import Context, Declared
 from .expressions import evaluate
 from .modules import Lazy, Modules
 from .operations import binary, broadcast_to, tensor
-from .scope import MISSING, Instance, Scope, unknown
+from .scope import MISSING, Scope, unknown
 from .statements import store
 from .values import Defined, Group, Partial, Results, Tensor, is_static, kind
 
@@ -112,6 +112,21 @@ class Program:
         self._discovered.add(self.model.name)
         if self.train is not None:
             self.graph("train")
+
+    def check(self) -> tuple[Diagnostic, ...]:
+        """Everything that is wrong in any entry or test, each fault once."""
+        from ..autodiff import differentiate
+
+        found: dict[Diagnostic, None] = {}
+        for entry in self.entries:
+            try:
+                differentiate(self.graph(entry))
+            except SourceError as e:
+                found |= dict.fromkeys(e.diagnostics)
+        for k in range(len(self.tests)):
+            plan = checks.plan(self, k)
+            found |= dict.fromkeys(d for c in plan.checks for d in c.diagnostics)
+        return tuple(found)
 
     # --- asked by elaboration ----------------------------------------------------------------------------------------
 
@@ -290,7 +305,7 @@ class Program:
             raise KeyError(entry)
         inputs = self.inputs(cx, definition.parameters)
         scope = self.modules.scope
-        value = calls.call_function(cx, Defined(definition, scope), list(inputs.values()), {}, definition.span, {}, scope)
+        value = calls.call_function(cx, Defined(definition, scope), list(inputs.values()), {}, definition.span, {})
         return self._finish(cx, self._outputs(cx, definition, value), cx.updates)
 
     def _context(self, entry: str) -> Context:
@@ -361,9 +376,10 @@ class Program:
             else:
                 cx.site, cx.shape = path, d.type.shape
                 assert d.scope is not None
-                value = evaluate(cx, d.init, d.scope)
-                if isinstance(value, Partial | Defined):
-                    value = calls.apply(cx, value, [], {}, d.init.span, {}, d.scope, None)
+                with cx.calling(path, d.asked):
+                    value = evaluate(cx, d.init, d.scope)
+                    if isinstance(value, Partial | Defined):
+                        value = calls.apply(cx, value, [], {}, d.init.span, {}, d.scope, None)
                 cx.shape = None
             store(cx, path, value, d.init.span if not isinstance(d.init, int | float) else d.span)
         return self._finish(cx, {}, cx.updates)

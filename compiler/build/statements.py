@@ -9,9 +9,9 @@ from ...dsl import ast
 from ...dsl.diagnostics import Label, UnsupportedError, error
 from ..types import Dim, Size, TensorType, symbols
 from .context import Context, Declared
-from .operations import broadcast, broadcast_to, reshape, tensor
+from .operations import broadcast, broadcast_to, fractional, tensor
 from .scope import MISSING, Scope, unknown
-from .values import Defined, Group, Results, Shared, Tensor, kind
+from .values import Defined, Results, Shared, Tensor, kind
 
 NOTHING = object()  # a body that did not return
 MAX_REPEAT = 10_000
@@ -43,7 +43,9 @@ def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Any:
         case ast.Share():
             _share(cx, s, scope)
         case ast.Return(value=value):
-            return evaluate(cx, value, scope)
+            result = evaluate(cx, value, scope)
+            cx.returned = value.span
+            return result
         case ast.If():
             return run(cx, s.then if condition(cx, s.condition, scope) else s.otherwise, scope)
         case ast.When():
@@ -76,6 +78,8 @@ def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Any:
 
 def _assign(cx: Context, s: ast.Assign, targets: tuple[ast.Target, ...], value: Any, scope: Scope) -> None:
     if len(targets) == 1:
+        if isinstance(value, tuple) and fractional(value):
+            value = tensor(cx, value, s.value.span)  # a list of reals is a tensor; a list of whole numbers may be a shape
         scope.bind(targets[0].name, value, targets[0].span)
         return
     items = value.items if isinstance(value, Results) else value if isinstance(value, tuple) else None
@@ -111,7 +115,7 @@ def declare(cx: Context, s: ast.Variable, scope: Scope) -> None:
                 shape.append(_known(cx, n, d, s))
         type_ = TensorType(cx.program.dtype(s.type), tuple(shape))
     role = "slot" if instance.optimizer else s.role
-    cx.program.declare(Declared(path, type_, role, s.init, s.drawn, _snapshot(scope), s.span))
+    cx.program.declare(Declared(path, type_, role, s.init, s.drawn, _snapshot(scope), s.span, cx.asked()))
     instance.variables[s.name] = path
     scope.bind(s.name, cx.variable(path), s.span)
 
@@ -130,8 +134,8 @@ def _known(cx: Context, n: Any, d: ast.Expr | ast.Rest, s: ast.Variable) -> int:
 
 
 def _snapshot(scope: Scope) -> Scope:
-    """The scope as it is now, compile-time values only: what an initial value may refer to later."""
-    return Scope(scope.parent, None, {k: v for k, v in scope.names.items() if not isinstance(v, Tensor)}, dict(scope.spans))
+    """The scope as it is now: what an initial value may refer to later (not to tensors: they belong to this graph)."""
+    return Scope(scope.parent, None, dict(scope.names), dict(scope.spans))
 
 
 def update(cx: Context, s: ast.Update, scope: Scope) -> None:
@@ -188,5 +192,3 @@ def _share(cx: Context, s: ast.Share, scope: Scope) -> None:
         raise error("E0307", f"`share` takes a layer, not {kind(function)}", target.span)
     scope.bind(s.name, Shared(function, tuple(positional), named, scope.instance.child(s.name)), s.span)
 
-
-__all__ = ["NOTHING", "Group", "declare", "reshape", "run", "store", "update"]

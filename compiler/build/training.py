@@ -159,7 +159,8 @@ def _normalize(item: ast.Assign | None) -> str | None:
     if item is None:
         return None
     if not isinstance(item.value, ast.Name) or item.value.id not in NORMALIZE:
-        raise error("E0203", f"`normalize` is one of {', '.join(NORMALIZE)}", item.value.span)
+        near = suggest(item.value.id, list(NORMALIZE)) if isinstance(item.value, ast.Name) else None
+        raise error("E0203", f"`normalize` is one of {', '.join(NORMALIZE)}", item.value.span, help=f"did you mean `{near}`?" if near else None)
     return item.value.id
 
 
@@ -240,7 +241,7 @@ def grow(program: Program, cx: Context, entry: str) -> tuple[Mapping[str, Tensor
     train, model = program.train, program.model
     assert train is not None and model is not None
     cx.training = entry != "evaluate"
-    cx.ambient = dict(program.step_names(cx)) if entry == "train" else {}
+    cx.ambient = dict(program.step_names(cx))
     scope = Scope(program.modules.scope, Instance(model.name))
     inputs = _inputs(program, cx, scope)
     value = program.call_model(cx, model, {p.name: inputs[p.name] for p in model.parameters if p.name in inputs})
@@ -348,6 +349,9 @@ def _gradients(cx: Context, loss: Tensor, xs: Mapping[str, Tensor], train: ast.T
 def _optimize(program: Program, cx: Context, scope: Scope, trainable: Group, loss: Tensor,
               deferred: Mapping[str, ast.Assign], train: ast.Train) -> None:
     item = deferred["optimizer"]
+    named = evaluate(cx, item.value.function, scope) if isinstance(item.value, ast.Call) else None
+    if isinstance(named, Defined | Builtin) and not isinstance(getattr(named, "definition", None), ast.Optimizer):
+        raise error("E0307", f"`optimizer` must be an optimizer, not {kind(named)}", item.value.span, help="for example `SGD(lr = 0.1)`")
     bound = evaluate(cx, item.value, scope)
     if isinstance(bound, Defined) and isinstance(bound.definition, ast.Optimizer):
         bound = calls.apply(cx, bound, [], {}, item.value.span, {}, scope, None)
@@ -374,6 +378,7 @@ def _optimize(program: Program, cx: Context, scope: Scope, trainable: Group, los
         inner.instance.variables["p"] = path
         inner.bind("p", cx.variable(path))
         inner.bind("g", g)
+        inner.bind("role", program.variables[path].role)
         with cx.calling(definition.name, item.span):
             run(cx, definition.body, inner)  # type: ignore[arg-type]
 

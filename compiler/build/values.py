@@ -42,6 +42,15 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class SizeCondition:
+    """A comparison of sizes that only run time can decide; `require` makes a guard of it."""
+
+    op: str
+    left: Dim | float
+    right: Dim | float
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """Several results of one call; `names` are the signature's, or None for a plain tuple."""
 
@@ -137,6 +146,8 @@ def kind(value: Any) -> str:
             return "a list"
         case Results(items=items):
             return f"{len(items)} results"
+        case SizeCondition(op=op, left=a, right=b):
+            return f"the condition {a} {op} {b}, which only run time can decide"
         case Group():
             return "a group of parameters"
         case Builtin(name=name):

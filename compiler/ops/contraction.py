@@ -142,7 +142,7 @@ def _reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.n
 
 def einsum(b: Builder, spec: str, *args: str, **attrs: Any) -> str:
     """`einsum(b, "bi,oi->bo", x, w)`: the contraction with one letter per axis. A letter must have one size everywhere;
-    raises `ShapeError` E0302 where it has two."""
+    raises `ShapeError` E0301 where it has two."""
     inputs, out = spec.replace(" ", "").split("->")
     extent: dict[str, Dim] = {}
     for k, (letters, a) in enumerate(zip(inputs.split(","), args, strict=True)):
@@ -158,7 +158,7 @@ def matmul(b: Builder, x: str, y: str, **attrs: Any) -> str:
     """`x @ y` over the last axis of x and the last but one of y, by NumPy's rules: a vector on the left is a row, on the
     right a column, and leading axes are batch axes that must agree, except that the right side may be a plain matrix.
 
-    Raises `ShapeError` E0301 where the inner sizes differ, E0302 where the leading axes do."""
+    Raises `ShapeError` E0301 where inner sizes or leading axes differ."""
     s, t = b.shape(x), b.shape(y)
     for k, shape in enumerate((s, t)):
         if not shape:

@@ -1,7 +1,7 @@
 """What type rules ask of operands, each fact with the sentence that says it is not so.
 
-All of these raise `ShapeError`: E0302 shapes disagree, E0303 dtypes disagree, E0304 a dtype the operator is not defined
-for, E0305 no such axis, E0306 sizes do not multiply to the same number, E0307 attributes do not fit the operand.
+All of these raise `ShapeError`: E0301 shapes disagree, E0302 dtypes disagree or the operator is not defined for
+one, E0303 no such axis, E0306 sizes do not multiply to the same number, E0307 attributes do not fit the operand.
 """
 
 from __future__ import annotations
