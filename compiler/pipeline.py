@@ -57,11 +57,10 @@ def stages(program: Program, entry: str, target: native.Target, optimize: bool =
            observe: Observer | None = None) -> Stages:
     """Run the pipeline for one entry, up to loops."""
     from . import passes
-    from .autodiff import differentiate
     from .lower import lower
 
     graph = program.graph(entry)
-    backward = passes.run((differentiate, *passes.ALWAYS), graph, observe)
+    backward = passes.run(passes.ALWAYS, graph, observe)
     optimized = passes.run(passes.OPTIMIZE, backward, observe) if optimize else backward
     inputs, variables = _inputs(graph), _variables(program, optimized)
     lowered = lower(optimized, inputs, variables, target)
