@@ -1,8 +1,8 @@
 """LLVM IR text to machine code, and machine code to functions Python can call. The only user of llvmlite.binding.
 
-In: a target, IR text, or an object that was compiled earlier. Out: an object (ELF bytes, position independent, the
-same for the JIT and ahead of time), assembly, callables. The idea: the IR comes vectorised and free of redundancy, so a light
-pipeline and codegen level 1 give the speed of O3 at a tenth of the time (measured).
+In: a target, IR text, or an object compiled earlier. Out: an object (ELF bytes, position independent, the same for the
+JIT and ahead of time), assembly, callables. The idea: the IR comes vectorised and free of redundancy, so a light pipeline
+and codegen level 1 give the speed of O3 at a tenth of the time (measured).
 
 LLVM answers some mistakes by aborting the process, so nothing reaches it unchecked: text is parsed and verified, and an
 object is loaded only when its undefined symbols are the ones that are allowed.

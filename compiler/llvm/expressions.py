@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..loops import Apply, Const, Expr, Load, Var
-from . import functions, maths
+from . import functions, maths, random
 from .instructions import Instructions
 from .text import Block, Function, fault, literal, memory_type, type_text, vector_literal
 from .values import Index, Operand, Term, Value, scaled, sum_of
@@ -90,6 +90,8 @@ class Evaluator:
                 return exact
         if fn == "select":
             return self.select(args, stem)
+        if fn == "random":
+            args = [self.folded_key(args[0]), args[1]]
         wide = self.lanes.count if self.lanes and any(self.varies(a) for a in args) else 1
         values = [self.in_lanes(a) if wide > 1 else self.scalar(a) for a in args]
         level = max((v.level for v in values), default=0)
@@ -106,6 +108,11 @@ class Evaluator:
         else:
             ref = functions.rule(fn)(i, *refs)
         return self.result(Value(ref, dtype, wide, level))
+
+    def folded_key(self, key: Operand) -> Operand:
+        """The key of `random` in 32 bits: once, where it is the same in all lanes."""
+        v = self.in_lanes(key) if self.varies(key) else self.scalar(key)
+        return self.result(Value(random.fold_key(self.instructions(v), v.ref), "i64", v.lanes, v.level))
 
     def result(self, v: Value) -> Operand:
         """A scalar i64 is an index."""

@@ -4,19 +4,19 @@ In: a function's name, dtype and lane count. Out: an internal LLVM function that
 is one lane of the same code, so its bits are the same. No fast-math flags; constants are written for both FMA and
 non-FMA targets, whose results differ in the last place.
 
-Largest error in ULP of the correctly rounded result, over all magnitudes and subnormals (f32: every 997th bit pattern of
-the whole range; f64: random bit patterns and the neighbourhoods of 0 and 1); tests/test_llvm_maths.py asserts these:
+Largest error in ULP over all magnitudes, subnormals included (f32: every 997th bit pattern there is; f64: random bit
+patterns and the neighbourhoods of 0 and 1); tests/test_llvm_maths.py asserts these bounds:
 
     function   f32   f64        method
-    exp        2     2          Cody & Waite (1980): x = n ln 2 + r in two terms, e^r = 1 + r + r² q(r), scaled in two steps
-    expm1      3     3          the same: 2^n (e^r - 1) + (2^n - 1)
-    log        2     2          x = 2^k m, √½ <= m < √2; f32: f - f²/2 + f³ p(f); f64: Tang (1990) in s = f / (2 + f)
-    log1p      3     3          log of u = 1 + x with the rounding error of u carried along
-    tanh       4     4          t / (t + 2), t = expm1(2 |x|)
-    logistic   4     4          e / (1 + e) or 1 / (1 + e), e = exp(-|x|): no overflow, no cancellation
-    erf        3     3          x + x p(x²) near 0; f32: 1 - exp(-P(x)); f64: 1 - exp(-x²) erfcx(x), erfcx in (x - 3) / (x + 3)
-    sin cos    2     2          three-term Cody & Waite in f64 up to 2^20, Payne & Hanek (1983) beyond: see `trigonometry`
-    pow        1     2          f32 in f64; f64 with log x in two doubles: see `power`
+    exp        1     1.1        x = n ln 2 + r (Cody & Waite 1980), e^r = 1 + r + r² q(r), scaled in two steps
+    expm1      1.5   1.6        the same: 2^n (e^r - 1) + (2^n - 1)
+    log        1     1          x = 2^k m, √½ <= m < √2; f - f²/2 + f³ p(f), f64 in s = f / (2 + f) (Tang 1990)
+    log1p      1.5   1.6        log of u = 1 + x with the rounding error of u carried along
+    tanh       2.5   2.5        t / (t + 2), t = expm1(2 |x|)
+    logistic   2.5   2.5        e / (1 + e) or 1 / (1 + e), e = exp(-|x|): no overflow, no cancellation
+    erf        1.5   2          x + x p(x²) near 0; beyond, f32 1 - exp(-P(x)), f64 1 - exp(-x²) Q((x - 3) / (x + 3))
+    sin cos    2     2.5        Cody & Waite up to 2^20, Payne & Hanek (1983) beyond: see `trigonometry`
+    pow        0.6   1.5        f32 in f64; f64 with log x in two doubles: see `power`
     sqrt       ½     ½          the instruction; rsqrt = 1 / sqrt(x), 2 ULP
 
 NaN, infinities and -0 are as in C99 annex F. Coefficients: minimax (Remez exchange on the relative error of the result,
@@ -27,11 +27,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from . import power, random, trigonometry
 from .instructions import Instructions
+from .polynomials import BIAS, LN2_PARTS, MANTISSA, clamp, horner, reduce_exp, scale, split_log
 from .text import Externals, Function, symbol, type_text
-
-LN2 = 0.6931471805599453
-INV_LN2 = 1.4426950408889634
 
 # e^r = 1 + r + r² q(r), |r| <= ln 2 / 2. Relative errors: 3.6e-9 of e^r; 5.4e-10 and 1.2e-17 of e^r - 1.
 EXP_F32 = (0.4999999403953552, 0.1666652113199234, 0.04166838899254799, 0.00836874544620514, 0.0013814540579915047)
@@ -61,51 +60,8 @@ ERFCX_F64 = (0.17900115118138993, -0.32623356004303805, 0.24560380171232557, -0.
              4.504080625517558e-05, 6.336742496081815e-05, -1.4339093167409359e-05, -1.0048856243109063e-05,
              4.095662914998826e-07, 7.200722263838412e-07)  # fmt: skip
 
-# ln 2 = high + low; n * high is exact for |n| <= 2100 even without FMA.
-LN2_PARTS = {"f32": (0.693359375, -2.12194440e-4), "f64": (0.6931471803691238, 1.9082149292705877e-10)}
-MAGIC = {"f32": 12582912.0, "f64": 6755399441055744.0}  # 1.5 * 2^23, 1.5 * 2^52: adding it rounds to an integer
-MANTISSA = {"f32": 23, "f64": 52}
-BIAS = {"f32": 127, "f64": 1023}
-
-
-def horner(i: Instructions, x: str, coefficients: tuple[float, ...]) -> str:
-    """c0 + c1 x + c2 x² + ..."""
-    *rest, last = coefficients
-    total = i.const(last)
-    for c in reversed(rest):
-        total = i.fma(total, x, i.const(c))
-    return total
-
-
-def clamp(i: Instructions, x: str, low: float, high: float) -> str:
-    """x within [low, high]; NaN passes."""
-    x = i.select(i.compare("olt", x, i.const(low)), i.const(low), x)
-    return i.select(i.compare("ogt", x, i.const(high)), i.const(high), x)
-
-
-def scale(i: Instructions, n: str) -> str:
-    """2^n for an integer n (in bits) of a normal result."""
-    b = i.bits
-    return i.from_bits(b.op("shl", b.add(n, b.const(BIAS[i.dtype])), b.const(MANTISSA[i.dtype])))
-
-
-def copysign(i: Instructions, magnitude: str, sign: str) -> str:
-    return i.intrinsic("copysign", magnitude, sign)
-
-
-def reduce_exp(i: Instructions, x: str) -> tuple[str, str]:
-    """(n, r) with x = n ln 2 + r, |r| <= ln 2 / 2, n an integer in bits. A NaN gives a NaN r and some n."""
-    shifted = i.fma(x, i.const(INV_LN2), i.const(MAGIC[i.dtype]))
-    whole = i.sub(shifted, i.const(MAGIC[i.dtype]))
-    b = i.bits
-    n = b.sub(i.to_bits(shifted), i.to_bits(i.const(MAGIC[i.dtype])))
-    high, low = LN2_PARTS[i.dtype]
-    r = i.fma(i.neg(whole), i.const(high), x)
-    return n, i.fma(i.neg(whole), i.const(low), r)
-
-
 def exp(i: Instructions, x: str) -> str:
-    """The scale 2^n is applied in two halves, so that subnormal results are rounded once and nothing overflows early."""
+    """2^n is applied in two halves, so that subnormal results are rounded once and nothing overflows early."""
     bounds, q = ((-104.0, 89.0), EXP_F32) if i.dtype == "f32" else ((-746.0, 710.0), EXP_F64)
     n, r = reduce_exp(i, clamp(i, x, *bounds))
     value = i.add(i.fma(i.mul(r, r), horner(i, r, q), r), i.const(1))
@@ -123,15 +79,6 @@ def expm1(i: Instructions, x: str) -> str:
     s = scale(i, b.sub(n, b.const(1)))
     value = i.mul(i.fma(s, p, i.sub(s, i.const(0.5))), i.const(2))
     return i.select(i.compare("oeq", x, i.const(0)), x, value)  # keeps -0
-
-
-def split_log(i: Instructions, x: str) -> tuple[str, str]:
-    """(k, m) with x = 2^k m, √½ <= m < √2, k an integer in bits, for positive normal x."""
-    b = i.bits
-    root_half = 0x3F3504F3 if i.dtype == "f32" else 0x3FE6A09E667F3BCD
-    bits = i.to_bits(x)
-    k = b.op("ashr", b.sub(bits, b.const(root_half)), b.const(MANTISSA[i.dtype]))
-    return k, i.from_bits(b.sub(bits, b.op("shl", k, b.const(MANTISSA[i.dtype]))))
 
 
 def log_of(i: Instructions, k: str, f: str) -> str:
@@ -193,7 +140,7 @@ def tanh(i: Instructions, x: str) -> str:
     a = i.intrinsic("fabs", x)
     a = i.select(i.compare("ogt", a, i.const(high)), i.const(high), a)
     t = expm1(i, i.add(a, a))
-    return copysign(i, i.div(t, i.add(t, i.const(2))), x)
+    return i.intrinsic("copysign", i.div(t, i.add(t, i.const(2))), x)
 
 
 def logistic(i: Instructions, x: str) -> str:
@@ -218,14 +165,21 @@ def erf(i: Instructions, x: str) -> str:
     else:
         u = i.div(i.sub(far, i.const(3)), i.add(far, i.const(3)))
         tail = i.mul(exp(i, i.neg(i.mul(far, far))), horner(i, u, ERFCX_F64))
-    beyond = copysign(i, i.sub(i.const(1), tail), x)
+    beyond = i.intrinsic("copysign", i.sub(i.const(1), tail), x)
     value = i.select(i.compare("olt", a, i.const(edge)), near, beyond)
     return i.select(i.compare("oeq", x, i.const(0)), x, value)  # keeps -0
 
 
 RULES: Mapping[str, Callable[..., str]] = {
     "exp": exp, "expm1": expm1, "log": log, "log1p": log1p, "tanh": tanh, "logistic": logistic, "erf": erf,
+    "sin": trigonometry.sin, "cos": trigonometry.cos, "pow": power.pow,
+    "random": random.uniform,
 }  # fmt: skip
+
+
+# Functions of two operands that are not of the result's dtype.
+OPERANDS = {"random": "i64"}
+ARITY = {"pow": 2, "random": 2}
 
 
 def name_of(fn: str, dtype: str, lanes: int) -> str:
@@ -233,23 +187,26 @@ def name_of(fn: str, dtype: str, lanes: int) -> str:
 
 
 def call(i: Instructions, fn: str, args: list[str]) -> str:
-    """Call a vector function on operands of `i`'s dtype, and note that the module needs it."""
+    """Call a vector function whose result is of `i`'s dtype, and note that the module needs it."""
     i.fn.externals.maths.add((fn, i.dtype, i.lanes))
-    name = symbol(name_of(fn, i.dtype, i.lanes), "@")
-    return i.pure(f"call {i.type} {name}({', '.join(f'{i.type} {a}' for a in args)})")
+    name, operand = symbol(name_of(fn, i.dtype, i.lanes), "@"), i.of(OPERANDS.get(fn, i.dtype)).type
+    return i.pure(f"call {i.type} {name}({', '.join(f'{operand} {a}' for a in args)})")
 
 
 def definitions(externals: Externals, fused: bool) -> list[str]:
     """The functions that the module's kernels call."""
-    return [_definition(*key, externals, fused) for key in sorted(externals.maths)]
+    angles = {(dtype, lanes) for fn, dtype, lanes in externals.maths if fn in ("sin", "cos")}
+    return [*(_definition(*key, externals, fused) for key in sorted(externals.maths)),
+            *trigonometry.definitions(angles)]
 
 
 def _definition(name: str, dtype: str, lanes: int, externals: Externals, fused: bool) -> str:
     fn = Function(externals)
     rule = RULES[name]
-    args = [fn.name(a) for a in ("x", "y")[: 2 if name == "pow" else 1]]
+    args = [fn.name(a) for a in ("x", "y")[: ARITY.get(name, 1)]]
     i = Instructions(fn, dtype, lanes, 0, fused)
-    fn.block.end = f"ret {i.type} {rule(i, *args)}"
-    parameters = ", ".join(f"{i.type} {a}" for a in args)
+    parameters = ", ".join(f"{i.of(OPERANDS.get(name, dtype)).type} {a}" for a in args)
+    result = rule(i, *args)  # may start new blocks
+    fn.block.end = f"ret {i.type} {result}"
     return fn.text(f"define internal {type_text(dtype, lanes)} {symbol(name_of(name, dtype, lanes), '@')}"
                    f"({parameters}) alwaysinline #0")

@@ -1,0 +1,128 @@
+"""pow: x^y = exp(y log x), with log x known to more digits than the result needs.
+
+An error of log x is multiplied by y log x, up to 745, so f32 is computed in f64, and f64 keeps log x and y log x as
+unevaluated sums of two doubles (Dekker 1971).
+"""
+
+from __future__ import annotations
+
+from .instructions import Instructions
+from .polynomials import MANTISSA, clamp, horner, reduce_exp, scale, split_log
+
+# For f32: e^r = 1 + r + r² q(r), 5.2e-11; log(1 + f) = 2s + s z R(z), 3e-14.
+EXP_SHORT = (0.5000000010471841, 0.16666666718987666, 0.04166659686744068, 0.00833329846956842, 0.0013900490814340045,
+             0.00019899295035763788, 1.932349981758197e-05)  # fmt: skip
+LOG_SHORT = (0.6666666667576875, 0.3999999563281197, 0.28572107999007773, 0.2217623685757518, 0.19583462903920698)
+# For f64: e^r, 1.2e-17; atanh(s) = s (1 + z/3 + z² T(z)), z = s², 1.1e-20.
+EXP_LONG = (0.5, 0.1666666666666667, 0.041666666666652245, 0.00833333333332613, 0.0013888888895613337,
+            0.0001984126987484561, 2.4801574517473e-05, 2.755725535969336e-06, 2.7567935820819667e-07,
+            2.5105236719514428e-08, 1.768769844969116e-09)  # fmt: skip
+ATANH = (0.1999999999999999, 0.1428571428572255, 0.1111111110876968, 0.09090909434979855, 0.07692278447598677,
+         0.06668158244149208, 0.058374187003389214, 0.05994427882760568)  # fmt: skip
+LN2 = 0.6931471805599453
+LN2_PARTS = (0.6931471805598903, 5.497923018708371e-14)  # 42 bits, so that k * high is exact, and the rest
+THIRD = (0.3333333333333333, 1.850371707708594e-17)
+
+Pair = tuple[str, str]  # high + low
+
+
+def product(i: Instructions, a: str, b: str) -> Pair:
+    """(a b rounded, its error), exactly; without FMA by splitting the factors (Veltkamp, Dekker)."""
+    p = i.mul(a, b)
+    if i.fused:
+        return p, i.fma(a, b, i.neg(p))
+    (ah, al), (bh, bl) = _split(i, a), _split(i, b)
+    e = i.sub(i.mul(ah, bh), p)
+    e = i.add(i.add(e, i.mul(ah, bl)), i.mul(al, bh))
+    return p, i.add(e, i.mul(al, bl))
+
+
+def _split(i: Instructions, a: str) -> Pair:
+    t = i.mul(a, i.const(134217729.0))  # 2^27 + 1
+    high = i.sub(t, i.sub(t, a))
+    return high, i.sub(a, high)
+
+
+def total(i: Instructions, a: str, b: str) -> Pair:
+    """(a + b rounded, its error), exactly (Knuth)."""
+    s = i.add(a, b)
+    back = i.sub(s, a)
+    return s, i.add(i.sub(a, i.sub(s, back)), i.sub(b, back))
+
+
+def log_pair(i: Instructions, k: str, m: str) -> Pair:
+    """k ln 2 + log m as two doubles, about 2^-64 apart from the truth; √½ <= m < √2."""
+    one = i.const(1)
+    f = i.sub(m, one)
+    d = i.add(m, one)
+    d_low = i.sub(m, i.sub(d, one))
+    s = i.div(f, d)
+    p, e = product(i, s, d)
+    s_low = i.div(i.sub(i.sub(i.sub(f, p), e), i.mul(s, d_low)), d)
+    z, z_low = product(i, s, s)
+    z_low = i.fma(i.add(s, s), s_low, z_low)
+    u, u_low = product(i, z, i.const(THIRD[0]))
+    u_low = i.add(u_low, i.fma(z, i.const(THIRD[1]), i.mul(z_low, i.const(THIRD[0]))))
+    u, carry = total(i, u, i.mul(i.mul(z, z), horner(i, z, ATANH)))
+    u_low = i.add(u_low, carry)
+    v, v_low = product(i, s, u)
+    v_low = i.add(v_low, i.fma(s, u_low, i.mul(s_low, u)))
+    h, low = total(i, s, v)
+    low = i.add(low, i.add(v_low, s_low))
+    two = i.const(2)
+    h, low = i.mul(two, h), i.mul(two, low)
+    high, carry = total(i, i.mul(k, i.const(LN2_PARTS[0])), h)
+    return high, i.add(i.add(carry, low), i.mul(k, i.const(LN2_PARTS[1])))
+
+
+def magnitude_f64(i: Instructions, a: str, y: str) -> str:
+    """a^y for a >= 0."""
+    tiny = i.compare("olt", a, i.const(2.0**-1022))
+    k, m = split_log(i, i.select(tiny, i.mul(a, i.const(2.0 ** MANTISSA["f64"])), a))
+    whole = i.bits.convert("sitofp", k, "f64")
+    whole = i.select(tiny, i.sub(whole, i.const(MANTISSA["f64"])), whole)
+    high, low = log_pair(i, whole, m)
+    high = i.select(i.compare("oeq", a, i.const(0)), i.const(float("-inf")), high)
+    high = i.select(i.compare("ult", a, i.const(float("inf"))), high, a)
+    t, e = product(i, y, high)
+    e = i.fma(y, low, e)
+    moderate = i.compare("olt", i.intrinsic("fabs", t), i.const(750))
+    n, r = reduce_exp(i, clamp(i, t, -750, 710))
+    r = i.add(r, i.select(moderate, e, i.const(0)))
+    value = i.add(i.fma(i.mul(r, r), horner(i, r, EXP_LONG), r), i.const(1))
+    b = i.bits
+    half = b.op("ashr", n, b.const(1))
+    return i.mul(i.mul(value, scale(i, half)), scale(i, b.sub(n, half)))
+
+
+def magnitude_f32(i: Instructions, a: str, y: str) -> str:
+    """a^y for a >= 0, in f64, where f32 has neither subnormals nor overflow."""
+    w = i.of("f64")
+    a, y = i.convert("fpext", a, "f64"), i.convert("fpext", y, "f64")
+    k, m = split_log(w, a)
+    f = w.sub(m, w.const(1))
+    s = w.div(f, w.add(f, w.const(2)))
+    z = w.mul(s, s)
+    log = w.fma(w.mul(s, z), horner(w, z, LOG_SHORT), w.add(s, s))
+    log = w.fma(w.bits.convert("sitofp", k, "f64"), w.const(LN2), log)
+    log = w.select(w.compare("oeq", a, w.const(0)), w.const(float("-inf")), log)
+    log = w.select(w.compare("ult", a, w.const(float("inf"))), log, a)
+    n, r = reduce_exp(w, clamp(w, w.mul(y, log), -120, 100))
+    value = w.add(w.fma(w.mul(r, r), horner(w, r, EXP_SHORT), r), w.const(1))
+    return w.convert("fptrunc", w.mul(value, scale(w, n)), "f32")
+
+
+def pow(i: Instructions, x: str, y: str) -> str:
+    """C99 F.10.4.4: x^0 = 1 and 1^y = 1 even for NaN, (-1)^±inf = 1, a negative x has a power only for integers y."""
+    b, zero, one = i.of("bool"), i.const(0), i.const(1)
+    a = i.intrinsic("fabs", x)
+    value = (magnitude_f32 if i.dtype == "f32" else magnitude_f64)(i, a, y)
+    value = i.select(i.compare("uno", x, y), i.add(x, y), value)
+    value = i.select(b.both(i.compare("oeq", a, one), i.compare("ord", y, y)), one, value)
+    half = i.mul(y, i.const(0.5))
+    integer = i.compare("oeq", i.intrinsic("floor", y), y)
+    odd = b.both(integer, i.compare("une", i.intrinsic("floor", half), half))
+    value = i.select(odd, i.intrinsic("copysign", value, x), value)
+    bad = b.both(b.both(i.compare("olt", x, zero), i.compare("ogt", x, i.const(float("-inf")))), b.flip(integer))
+    value = i.select(b.both(bad, i.compare("ord", y, y)), i.const(float("nan")), value)
+    return i.select(b.either(i.compare("oeq", x, one), i.compare("oeq", y, zero)), one, value)
