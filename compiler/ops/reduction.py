@@ -78,7 +78,7 @@ def _extreme_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
     axes = attrs["axes"]
     p = position(x, axes)
     hit = x.apply("eq", _back(y, x, axes))
-    first = hit.where(p, np.iinfo(np.int64).max.item()).apply("reduce_min", axes=axes)
+    first = hit.where(p, int(np.iinfo(np.int64).max)).apply("reduce_min", axes=axes)
     return (p.apply("eq", _back(first, x, axes)).where(_back(dy, x, axes), 0),)
 
 

@@ -2,8 +2,8 @@
 
 An equation over the reals is not enough: a rule must hold for NaN, infinities and -0 as well, so x - x is not 0, x * 0 is
 not 0, 0 - x is not -x and x + 0 is x only where x cannot be -0. Two liberties are taken and no others: results may differ
-by rounding (x^3 is x*x*x), and the sign of a *sum* that is zero is not defined, as its order is not. One rule turns an
-infinity that was an artefact into the right value; it says so.
+by rounding (x^3 is x*x*x), and the sign of a *sum* that is zero is not defined, as its order is not. Two rules turn an
+infinity that only an intermediate result was into the right value; they say so.
 """
 
 from __future__ import annotations
@@ -40,6 +40,12 @@ def fill(s: Sweep, value: Number, type: TensorType) -> str:
 def is_number(x: Number | None, value: float) -> bool:
     """x is `value`, and a zero has the same sign."""
     return x is not None and x == value and copysign(1, x) == copysign(1, value)
+
+
+def power_of_two(x: Number) -> bool:
+    """x is plus or minus a power of two, and so is its reciprocal, also in f32."""
+    mantissa, exponent = frexp(x)
+    return abs(mantissa) == 0.5 and -120 < exponent < 120
 
 
 _UNSIGNED = ("exp", "logistic", "abs", "random", "size", "iota")
@@ -164,6 +170,19 @@ def mul_unit(s: Sweep, n: Node) -> str | None:
     return None
 
 
+# c * (d * x) = (c d) * x, where c or d is a power of two: exact, unless d * x overflowed on its way to a finite number
+def mul_numbers(s: Sweep, n: Node) -> str | None:
+    for x, y in (n.args, n.args[::-1]):
+        c, m = number(s, y), s[x]
+        if c is None or m.op != "mul" or _whole(n):
+            continue
+        for inner, z in (m.args, m.args[::-1]):
+            d = number(s, z)
+            if d is not None and (power_of_two(c) or power_of_two(d)) and 2.0**-100 < abs(c * d) < 2.0**100:
+                return s.emit("mul", inner, fill(s, c * d, s.type(y)))
+    return None
+
+
 # (-x) * y = -(x * y), and for a number y: x * (-y)
 def mul_negated(s: Sweep, n: Node) -> str | None:
     for x, y in (n.args, n.args[::-1]):
@@ -193,10 +212,7 @@ def div_number(s: Sweep, n: Node) -> str | None:
         return None
     if abs(c) == 1:
         return x if c == 1 else s.emit("neg", x)
-    mantissa, exponent = frexp(c)
-    if abs(mantissa) == 0.5 and -120 < exponent < 120:  # the reciprocal is a normal f32
-        return s.emit("mul", x, fill(s, 1 / c, s.type(x)))
-    return None
+    return s.emit("mul", x, fill(s, 1 / c, s.type(x))) if power_of_two(c) else None
 
 
 # (-x) / y = -(x / y) = x / (-y)
@@ -329,7 +345,7 @@ def identity(s: Sweep, n: Node) -> str | None:
 _OWN: dict[str, tuple[Rule, ...]] = {
     "add": (add_zero, add_negated, add_doubled),
     "sub": (sub_zero, sub_from_zero, sub_negated, sub_self),
-    "mul": (mul_unit, mul_negated, mul_reciprocal),
+    "mul": (mul_unit, mul_numbers, mul_negated, mul_reciprocal),
     "div": (div_number, div_negated),
     "neg": (neg_absorbed,),
     "abs": (abs_absorbed,),
