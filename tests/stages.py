@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 
-from nnc.compiler.autodiff import differentiate
 from nnc.compiler.build import Options, Program
 from nnc.dsl import ast
+from nnc.dsl.diagnostics import SourceError
 from nnc.dsl.format import format
 from nnc.dsl.parser import parse
 from nnc.dsl.source import Source
@@ -32,8 +32,9 @@ def format_stage(text: str, args: str) -> str:
 def errors_stage(text: str, args: str) -> str:
     """What a program that checks says: its entries. A wrong one raises."""
     program = Program(Source(NAME, text), Options())
-    for entry in program.entries:
-        differentiate(program.graph(entry))
+    found = program.check()
+    if found:
+        raise SourceError(found)
     return "no error in " + ", ".join(program.entries)
 
 
