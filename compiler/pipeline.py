@@ -53,8 +53,9 @@ class Stages:
     signature: Signature
 
 
-def stages(program: Program, entry: str, target: native.Target, optimize: bool = True,
-           observe: Observer | None = None) -> Stages:
+def stages(
+    program: Program, entry: str, target: native.Target, optimize: bool = True, observe: Observer | None = None
+) -> Stages:
     """Run the pipeline for one entry, up to loops."""
     from . import passes
     from .lower import lower
@@ -76,17 +77,21 @@ def _variables(program: Program, graph: Graph) -> dict[str, TensorType]:
     return {path: d.type for path, d in program.variables.items() if path in used}
 
 
-def _signature(graph: Graph, inputs: Mapping[str, TensorType], variables: Mapping[str, TensorType],
-               lowered: Lowered) -> Signature:
+def _signature(
+    graph: Graph, inputs: Mapping[str, TensorType], variables: Mapping[str, TensorType], lowered: Lowered
+) -> Signature:
     default = {n.attrs["name"]: n.attrs.get("default") for n in graph if n.op == "input"}
     outputs = [s for s in lowered.entry.slots if s.role == "output"]
     return Signature(
-        name=graph.name, sizes=lowered.entry.sizes,
+        name=graph.name,
+        sizes=lowered.entry.sizes,
         inputs=tuple(Port(n, t.dtype, t.shape, default[n]) for n, t in inputs.items()),
-        variables=tuple(variables), updates=tuple(path for path, _ in graph.updates),
+        variables=tuple(variables),
+        updates=tuple(path for path, _ in graph.updates),
         outputs=tuple(Port(s.name, s.type.dtype, s.type.shape) for s in outputs),
         guards=tuple(GuardSpec(g.left, g.right, g.message, g.relation) for g in graph.guards),
-        arena=lowered.arena, checks=lowered.checks,
+        arena=lowered.arena,
+        checks=lowered.checks,
     )
 
 
@@ -119,8 +124,7 @@ class Settings:
 class Session:
     """One source under one set of settings; entries are compiled when they are first asked for."""
 
-    def __init__(self, source: Source, settings: Settings, store: Cache | None,
-                 data_sizes: DataSizes | None = None):
+    def __init__(self, source: Source, settings: Settings, store: Cache | None, data_sizes: DataSizes | None = None):
         self.source, self.settings = source, settings
         self.target = native.target(settings.target)
         self._store, self._data_sizes = store, data_sizes
@@ -184,7 +188,11 @@ class Session:
         stored = self._load(key)
         if stored is not None:
             size = int.from_bytes(stored[:8], "little")
-            return Native(signature_from_json(json.loads(stored[8 : 8 + size])), stored[8 + size :], _service(self.target, self._store).epoch)
+            return Native(
+                signature_from_json(json.loads(stored[8 : 8 + size])),
+                stored[8 + size :],
+                _service(self.target, self._store).epoch,
+            )
         made = self.stages(name)
         data = native.compile_object(self.llvm(made), self.target)
         header = json.dumps(signature_to_json(made.signature)).encode()
@@ -211,13 +219,22 @@ class Session:
             self._store.put(key, data)
 
 
-def open_session(source: Source, *, model: str | None = None, hyper: Mapping[str, Any] | None = None,
-                 sizes: Mapping[str, int] | None = None, dtype: str = "f32", target_cpu: str = "native",
-                 cache: bool = True, optimize: bool = True,
-                 data_sizes: DataSizes | None = None) -> Session:
+def open_session(
+    source: Source,
+    *,
+    model: str | None = None,
+    hyper: Mapping[str, Any] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    dtype: str = "f32",
+    target_cpu: str = "native",
+    cache: bool = True,
+    optimize: bool = True,
+    data_sizes: DataSizes | None = None,
+) -> Session:
     """A session on a source. Raises `SourceError` where the program is wrong, unless it was compiled before."""
-    settings = Settings(model, tuple(sorted((hyper or {}).items())), tuple(sorted((sizes or {}).items())), dtype,
-                        target_cpu, optimize)
+    settings = Settings(
+        model, tuple(sorted((hyper or {}).items())), tuple(sorted((sizes or {}).items())), dtype, target_cpu, optimize
+    )
     return Session(source, settings, Cache() if cache else None, data_sizes)
 
 
@@ -225,8 +242,15 @@ def open_session(source: Source, *, model: str | None = None, hyper: Mapping[str
 def _fingerprint() -> str:
     """What the compiler itself is: its files, by name, size and time."""
     root = Path(__file__).parents[1]
-    files = [p for room in ("compiler", "dsl") for p in sorted((root / room).rglob("*")) if p.suffix in (".py", ".nn", ".lark")]
-    return sha256("\n".join(f"{p.relative_to(root)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files).encode()).hexdigest()
+    files = [
+        p
+        for room in ("compiler", "dsl")
+        for p in sorted((root / room).rglob("*"))
+        if p.suffix in (".py", ".nn", ".lark")
+    ]
+    return sha256(
+        "\n".join(f"{p.relative_to(root)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files).encode()
+    ).hexdigest()
 
 
 def _key(*parts: Any) -> str:

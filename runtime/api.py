@@ -24,9 +24,19 @@ def source_of(program: str | os.PathLike[str]) -> Source:
     return read_source(program)
 
 
-def open_program(source: Source, *, folder: Path | None = None, override: str | None = None, model: str | None = None,
-                 hyper: Mapping[str, Any] | None = None, sizes: Mapping[str, int] | None = None, dtype: str = "f32",
-                 target_cpu: str = "native", cache: bool = True, optimize: bool = True) -> tuple[Session, data.Dataset | None]:
+def open_program(
+    source: Source,
+    *,
+    folder: Path | None = None,
+    override: str | None = None,
+    model: str | None = None,
+    hyper: Mapping[str, Any] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    dtype: str = "f32",
+    target_cpu: str = "native",
+    cache: bool = True,
+    optimize: bool = True,
+) -> tuple[Session, data.Dataset | None]:
     """A session, and the data set where it had to be read to know a size."""
     where = folder or folder_of(source)
     loaded: list[data.Dataset] = []
@@ -36,8 +46,17 @@ def open_program(source: Source, *, folder: Path | None = None, override: str | 
         loaded.append(data.load(spec.data, where, validation=spec.validation, seed=spec.seed, override=override))
         return loaded[0].sizes(spec.inputs, ports)
 
-    session = open_session(source, model=model, hyper=hyper, sizes=sizes, dtype=dtype, target_cpu=target_cpu, cache=cache,
-                           optimize=optimize, data_sizes=data_sizes)
+    session = open_session(
+        source,
+        model=model,
+        hyper=hyper,
+        sizes=sizes,
+        dtype=dtype,
+        target_cpu=target_cpu,
+        cache=cache,
+        optimize=optimize,
+        data_sizes=data_sizes,
+    )
     return session, loaded[0] if loaded else None
 
 
@@ -46,9 +65,19 @@ def folder_of(source: Source) -> Path:
     return Path(".") if source.name == "<text>" else Path(source.name).parent
 
 
-def compile(program: str | os.PathLike[str], *, model: str | None = None, hyper: Mapping[str, Any] | None = None,
-            sizes: Mapping[str, int] | None = None, seed: int | None = None, threads: int | None = None, dtype: str = "f32",
-            target_cpu: str = "native", cache: bool = True, optimize: bool = True) -> Model:
+def compile(
+    program: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    hyper: Mapping[str, Any] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    dtype: str = "f32",
+    target_cpu: str = "native",
+    cache: bool = True,
+    optimize: bool = True,
+) -> Model:
     """A model from a `.nn` file's path or from `.nn` text.
 
     model: its name, where the file has several. hyper: values for the file's `hyper` declarations. sizes: values for
@@ -58,13 +87,28 @@ def compile(program: str | os.PathLike[str], *, model: str | None = None, hyper:
     Raises SourceError where the program is wrong, DataError where a file cannot be read.
     """
     source = source_of(program)
-    session, dataset = open_program(source, model=model, hyper=hyper, sizes=sizes, dtype=dtype, target_cpu=target_cpu,
-                                    cache=cache, optimize=optimize)
+    session, dataset = open_program(
+        source,
+        model=model,
+        hyper=hyper,
+        sizes=sizes,
+        dtype=dtype,
+        target_cpu=target_cpu,
+        cache=cache,
+        optimize=optimize,
+    )
     return Model(session, seed=seed, threads=threads, folder=folder_of(source), dataset=dataset)
 
 
-def function(program: str | os.PathLike[str], *, sizes: Mapping[str, int] | None = None, threads: int | None = None,
-             dtype: str = "f32", target_cpu: str = "native", cache: bool = True) -> Callable[..., Any]:
+def function(
+    program: str | os.PathLike[str],
+    *,
+    sizes: Mapping[str, int] | None = None,
+    threads: int | None = None,
+    dtype: str = "f32",
+    target_cpu: str = "native",
+    cache: bool = True,
+) -> Callable[..., Any]:
     """The first `fn` of a text or file, compiled: NumPy arrays in, NumPy arrays out.
 
     >>> f = nnc.function("fn f(x: f32[N, M]) -> f32[M] = sum(x, axis = 0)")
@@ -74,8 +118,12 @@ def function(program: str | os.PathLike[str], *, sizes: Mapping[str, int] | None
     net = Model(session, threads=threads, folder=folder_of(source))
     names = [e for e in session.manifest.entries]
     if session.manifest.model is not None or not names:
-        raise error("E0203", "there is no `fn` to compile" if not names else "`function` takes a text with a `fn`, not a model",
-                    Span(source, 0, 0), kind=SourceError)
+        raise error(
+            "E0203",
+            "there is no `fn` to compile" if not names else "`function` takes a text with a `fn`, not a model",
+            Span(source, 0, 0),
+            kind=SourceError,
+        )
     name = names[0]
 
     def call(*args: Any, **kwargs: Any) -> Any:

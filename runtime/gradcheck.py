@@ -24,7 +24,9 @@ class GradientError(NncError, ArithmeticError):
     """A compiled gradient does not agree with finite differences (E0614)."""
 
 
-def grad_check(net: Model, *args: Any, samples: int = 12, tolerance: float = TOLERANCE, **kwargs: Any) -> dict[str, float]:
+def grad_check(
+    net: Model, *args: Any, samples: int = 12, tolerance: float = TOLERANCE, **kwargs: Any
+) -> dict[str, float]:
     """The worst error of the loss's gradient, by parameter path and float input.
 
     args: inputs and targets as for `net.loss`. samples: elements tried in each tensor, spread evenly. The error is
@@ -32,8 +34,10 @@ def grad_check(net: Model, *args: Any, samples: int = 12, tolerance: float = TOL
     """
     twin = twin_in_f64(net)
     call = twin.entry("gradients")
-    arrays = [np.array(a, np.float64 if p.dtype in ("f32", "f64") else None)
-              for a, p in zip(call.arguments(args, kwargs), call.signature.inputs, strict=True)]
+    arrays = [
+        np.array(a, np.float64 if p.dtype in ("f32", "f64") else None)
+        for a, p in zip(call.arguments(args, kwargs), call.signature.inputs, strict=True)
+    ]
     analytic = twin.gradients(*arrays, wrt=[p.name for p in call.signature.outputs])
     inputs = {p.name: a for p, a in zip(call.signature.inputs, arrays, strict=True)}
     errors: dict[str, float] = {}
@@ -44,8 +48,16 @@ def grad_check(net: Model, *args: Any, samples: int = 12, tolerance: float = TOL
     bad = {n: e for n, e in errors.items() if not e <= tolerance}
     if bad:
         worst = max(bad, key=lambda n: bad[n])
-        raise GradientError(Diagnostic("E0614", f"the gradient of `{worst}` differs from finite differences by {bad[worst]:.2g}",
-                                       (), (f"more than {tolerance:g} also in: {', '.join(n for n in bad if n != worst)}",) if len(bad) > 1 else ()))
+        raise GradientError(
+            Diagnostic(
+                "E0614",
+                f"the gradient of `{worst}` differs from finite differences by {bad[worst]:.2g}",
+                (),
+                (f"more than {tolerance:g} also in: {', '.join(n for n in bad if n != worst)}",)
+                if len(bad) > 1
+                else (),
+            )
+        )
     return errors
 
 
@@ -67,8 +79,14 @@ def _worst(net: Model, arrays: list[Any], flat: Any, gradient: Any, samples: int
 def twin_in_f64(net: Model) -> Model:
     """The same program and parameters in float64."""
     s = net.session.settings  # type: ignore[attr-defined]
-    session = open_session(net.session.source, model=net.manifest.model, hyper=dict(s.hyper), sizes=net.manifest.sizes,  # type: ignore[attr-defined]
-                           dtype="f64", target_cpu=s.target)
+    session = open_session(
+        net.session.source,
+        model=net.manifest.model,
+        hyper=dict(s.hyper),
+        sizes=net.manifest.sizes,  # type: ignore[attr-defined]
+        dtype="f64",
+        target_cpu=s.target,
+    )
     twin = Model(session, seed=net.seed, threads=1, folder=net.folder)
     for path, array in net.variables.items():
         if path in twin.variables:

@@ -80,7 +80,11 @@ def _failure(net: Model, source: Source, check: Check, values: dict[str, Any] | 
 
 def _compare(got: Any, want: Any, check: Check, failed: Any) -> Diagnostic | None:
     if check.op != "==":
-        return None if bool(np.all(_COMPARE[check.op](got, want))) else failed(f"this is {_show(got)} {check.op} {_show(want)}")
+        return (
+            None
+            if bool(np.all(_COMPARE[check.op](got, want)))
+            else failed(f"this is {_show(got)} {check.op} {_show(want)}")
+        )
     g, w = np.broadcast_arrays(np.asarray(got), np.asarray(want))
     exact = g == w
     if g.dtype.kind == "f":
@@ -91,8 +95,12 @@ def _compare(got: Any, want: Any, check: Check, failed: Any) -> Diagnostic | Non
         return None
     if g.size > 1:
         at = tuple(int(i) for i in np.argwhere(~exact)[0])
-        return failed(f"element {list(at)} is {_show(g[at])}, but {_show(w[at])} is expected ({int((~exact).sum())} of {g.size} differ)")
-    return failed(f"this is {_show(g)}, but {_show(w)} is expected{f' within {check.within:g}' if check.within else ''}")
+        return failed(
+            f"element {list(at)} is {_show(g[at])}, but {_show(w[at])} is expected ({int((~exact).sum())} of {g.size} differ)"
+        )
+    return failed(
+        f"this is {_show(g)}, but {_show(w)} is expected{f' within {check.within:g}' if check.within else ''}"
+    )
 
 
 def _show(value: Any) -> str:
@@ -112,5 +120,3 @@ def _model_named(net: Model, source: Source, name: str) -> Model:
 def files_under(path: Path) -> list[Path]:
     """The `.nn` files a path names: itself, or all below a folder, sorted."""
     return sorted(path.rglob("*.nn")) if path.is_dir() else [path]
-
-

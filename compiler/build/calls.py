@@ -52,8 +52,13 @@ def _differentiable_name(e: ast.Expr) -> None:
     """`grad` is with respect to something that has a name: a new expression is not what the first argument was made of."""
     match e:
         case ast.Binary() | ast.Unary() | ast.Index() | ast.Pipe() | ast.Comprehension() | ast.IfExpr():
-            raise error("E0401", "`grad` is with respect to a name, a parameter or a group, not an expression", e.span,
-                        "the first argument does not depend on this new value", help="name it first: `h = ...`, then use `h` in both")
+            raise error(
+                "E0401",
+                "`grad` is with respect to a name, a parameter or a group, not an expression",
+                e.span,
+                "the first argument does not depend on this new value",
+                help="name it first: `h = ...`, then use `h` in both",
+            )
         case ast.List(items=items):
             for item in items:
                 _differentiable_name(item)
@@ -84,8 +89,9 @@ def pipe_into(cx: Context, value: Any, at: Span, target: ast.Expr, label: str | 
     return apply(cx, evaluate(cx, target, scope), [value], {}, target.span, {0: at}, scope, label)
 
 
-def arguments(cx: Context, function: Any, given: Sequence[ast.Argument], scope: Scope,
-              piped: int = 0) -> tuple[list[Any], dict[str, Any], dict[Any, Span]]:
+def arguments(
+    cx: Context, function: Any, given: Sequence[ast.Argument], scope: Scope, piped: int = 0
+) -> tuple[list[Any], dict[str, Any], dict[Any, Span]]:
     """Evaluated arguments. A call given for a parameter of kind `fn` stays a function (a partial application)."""
     positional: list[Any] = []
     named: dict[str, Any] = {}
@@ -137,8 +143,16 @@ def as_function(cx: Context, e: ast.Expr, scope: Scope) -> Any:
 # --- calling ---------------------------------------------------------------------------------------------------------
 
 
-def apply(cx: Context, function: Any, positional: Sequence[Any], named: Mapping[str, Any], span: Span,
-          spans: Mapping[Any, Span], scope: Scope, label: str | None) -> Any:
+def apply(
+    cx: Context,
+    function: Any,
+    positional: Sequence[Any],
+    named: Mapping[str, Any],
+    span: Span,
+    spans: Mapping[Any, Span],
+    scope: Scope,
+    label: str | None,
+) -> Any:
     """Call any value that can be called."""
     result: Any
     instance = scope.instance
@@ -147,8 +161,15 @@ def apply(cx: Context, function: Any, positional: Sequence[Any], named: Mapping[
         case Builtin():
             if label is not None and path is None:
                 raise error("E0307", "a label can only stand inside a layer or a model", span)
-            values, where = bind(function.name, [p for p, _ in function.parameters], dict(function.parameters),
-                                 positional, named, span, spans)
+            values, where = bind(
+                function.name,
+                [p for p, _ in function.parameters],
+                dict(function.parameters),
+                positional,
+                named,
+                span,
+                spans,
+            )
             result = function.call(cx, Arguments(span, values, where))
         case Partial():
             merged = {**function.named, **named}
@@ -159,22 +180,39 @@ def apply(cx: Context, function: Any, positional: Sequence[Any], named: Mapping[
             # what is piped comes first, what the partial was given follows
             return apply(cx, inner, [*positional, *function.positional], merged, span, spans, scope, label)
         case Shared():
-            result = call_layer(cx, function.layer, [*positional, *function.positional], {**function.named, **named},
-                                span, spans, function.path)
+            result = call_layer(
+                cx,
+                function.layer,
+                [*positional, *function.positional],
+                {**function.named, **named},
+                span,
+                spans,
+                function.path,
+            )
         case Defined(definition=ast.Layer(top=True) as d):
             result = call_layer(cx, function, positional, named, span, spans, d.name)
         case Defined(definition=ast.Layer() as d):
             if instance is None:
-                raise error("E0307", f"the layer `{d.name}` owns parameters, so it can only be called inside a model or a "
-                            "layer", span)
+                raise error(
+                    "E0307",
+                    f"the layer `{d.name}` owns parameters, so it can only be called inside a model or a layer",
+                    span,
+                )
             if path is not None:
                 if path in cx.taps or label in instance.counts:
                     raise error("E0202", f"the label `{label}` is already used in here", span)
                 instance.counts[label or ""] = 1
             result = call_layer(cx, function, positional, named, span, spans, path or instance.number(d.name))
         case Defined(definition=ast.Optimizer() as d):
-            values, _ = bind(d.name, [p.name for p in d.parameters], defaults(cx, d.parameters, function.scope),
-                             positional, named, span, spans)
+            values, _ = bind(
+                d.name,
+                [p.name for p in d.parameters],
+                defaults(cx, d.parameters, function.scope),
+                positional,
+                named,
+                span,
+                spans,
+            )
             for p in d.parameters:
                 _check_kind(cx, p, values[p.name], span, d.name)
             return Bound(function, values)
@@ -196,12 +234,21 @@ def _accepts(function: Any) -> set[str] | None:
     return None
 
 
-def bind(name: str, parameters: Sequence[str], default: Mapping[str, Any], positional: Sequence[Any],
-         named: Mapping[str, Any], span: Span, spans: Mapping[Any, Span]) -> tuple[dict[str, Any], dict[str, Span]]:
+def bind(
+    name: str,
+    parameters: Sequence[str],
+    default: Mapping[str, Any],
+    positional: Sequence[Any],
+    named: Mapping[str, Any],
+    span: Span,
+    spans: Mapping[Any, Span],
+) -> tuple[dict[str, Any], dict[str, Span]]:
     """Values and spans by parameter name."""
     if len(positional) > len(parameters):
         at = spans.get(len(parameters), span)
-        raise error("E0203", f"`{name}` takes {_count(len(parameters), 'argument')}, but {len(positional)} are given", at)
+        raise error(
+            "E0203", f"`{name}` takes {_count(len(parameters), 'argument')}, but {len(positional)} are given", at
+        )
     values = dict(zip(parameters, positional, strict=False))
     where = {p: spans[k] for k, p in enumerate(parameters[: len(positional)]) if k in spans}
     for key, value in named.items():
@@ -216,7 +263,9 @@ def bind(name: str, parameters: Sequence[str], default: Mapping[str, Any], posit
     for p in parameters:
         if p not in values:
             if default.get(p, REQUIRED) is REQUIRED:
-                raise error("E0203", f"`{name}` is missing its argument `{p}`", span, help=f"it takes {_listing(parameters)}")
+                raise error(
+                    "E0203", f"`{name}` is missing its argument `{p}`", span, help=f"it takes {_listing(parameters)}"
+                )
             values[p] = default[p]
     return {p: values[p] for p in parameters}, where
 
@@ -243,8 +292,14 @@ class Default:
         self.expression = expression
 
 
-def call_function(cx: Context, function: Defined, positional: Sequence[Any], named: Mapping[str, Any], span: Span,
-                  spans: Mapping[Any, Span]) -> Any:
+def call_function(
+    cx: Context,
+    function: Defined,
+    positional: Sequence[Any],
+    named: Mapping[str, Any],
+    span: Span,
+    spans: Mapping[Any, Span],
+) -> Any:
     """Inline a `fn`. It is pure: no instance, so it can own nothing."""
     d = function.definition
     assert isinstance(d, ast.Function | ast.Export)
@@ -262,8 +317,15 @@ def call_function(cx: Context, function: Defined, positional: Sequence[Any], nam
         return check_results(cx, d, value, inner, span)
 
 
-def call_layer(cx: Context, layer: Defined, positional: Sequence[Any], named: Mapping[str, Any], span: Span,
-               spans: Mapping[Any, Span], path: str) -> Any:
+def call_layer(
+    cx: Context,
+    layer: Defined,
+    positional: Sequence[Any],
+    named: Mapping[str, Any],
+    span: Span,
+    spans: Mapping[Any, Span],
+    path: str,
+) -> Any:
     """Inline a layer or model as the instance at `path`."""
     d = layer.definition
     assert isinstance(d, ast.Layer)
@@ -282,14 +344,28 @@ def call_layer(cx: Context, layer: Defined, positional: Sequence[Any], named: Ma
             cx.site = outer_site
 
 
-def enter(cx: Context, function: Defined, positional: Sequence[Any], named: Mapping[str, Any], span: Span,
-          spans: Mapping[Any, Span], instance: Instance | None) -> Scope:
+def enter(
+    cx: Context,
+    function: Defined,
+    positional: Sequence[Any],
+    named: Mapping[str, Any],
+    span: Span,
+    spans: Mapping[Any, Span],
+    instance: Instance | None,
+) -> Scope:
     """The scope of a body: parameters bound, sizes of the signature matched."""
     from .expressions import evaluate
 
     d = function.definition
-    values, where = bind(d.name, [p.name for p in d.parameters], defaults(cx, d.parameters, function.scope),
-                         positional, named, span, spans)
+    values, where = bind(
+        d.name,
+        [p.name for p in d.parameters],
+        defaults(cx, d.parameters, function.scope),
+        positional,
+        named,
+        span,
+        spans,
+    )
     inner = Scope(function.scope, instance)
     pending: list[tuple[ast.Expr, Dim, Tensor, ast.Parameter, Span]] = []
     for p in d.parameters:
@@ -306,8 +382,13 @@ def enter(cx: Context, function: Defined, positional: Sequence[Any], named: Mapp
     for dim, size, value, p, at in pending:
         wanted = evaluate(cx, dim, inner)
         if same_size(cx, size, wanted, f"{_title(p, d.name)}: {size} must equal {wanted}", at) is None:
-            raise error("E0301", f"{_title(p, d.name)} must be {_type_text(p.type)}, but {size} is not {wanted}", at,
-                        str(value.type), Label(dim.span, f"{wanted} is wanted here"))
+            raise error(
+                "E0301",
+                f"{_title(p, d.name)} must be {_type_text(p.type)}, but {size} is not {wanted}",
+                at,
+                str(value.type),
+                Label(dim.span, f"{wanted} is wanted here"),
+            )
     return inner
 
 
@@ -338,8 +419,13 @@ def _check_kind(cx: Context, p: ast.Parameter, value: Any, at: Span, owner: str)
             ok = isinstance(value, Builtin | Defined | Partial | Shared)
     if not ok:
         assert base is not None
-        raise error("E0307", f"{_title(p, owner)} is a compile-time {base}, not {kind(value)}", at, "",
-                    Label(p.span, "declared here"))
+        raise error(
+            "E0307",
+            f"{_title(p, owner)} is a compile-time {base}, not {kind(value)}",
+            at,
+            "",
+            Label(p.span, "declared here"),
+        )
     return value
 
 
@@ -351,16 +437,30 @@ def match(cx: Context, value: Any, p: ast.Parameter, scope: Scope, at: Span, pen
         raise error("E0307", f"{_title(p, owner)} must be {_type_text(p.type)}, not a group of parameters", at)
     x = tensor(cx, value, at, None if isinstance(value, Tensor) else dtype)
     if x.dtype != dtype:
-        raise error("E0302", f"{_title(p, owner)} must be {_type_text(p.type)}, but it is {x.type}", at, "",
-                    Label(p.type.span, f"{dtype} is wanted here"), help=f"write `cast(x, {dtype})` where it is meant")
+        raise error(
+            "E0302",
+            f"{_title(p, owner)} must be {_type_text(p.type)}, but it is {x.type}",
+            at,
+            "",
+            Label(p.type.span, f"{dtype} is wanted here"),
+            help=f"write `cast(x, {dtype})` where it is meant",
+        )
     dims = p.type.dims or ()
     rests = [k for k, d in enumerate(dims) if isinstance(d, ast.Rest)]
     if len(rests) > 1:
         raise error("E0303", "a type can have one `*name` at most", p.type.span)
     if (x.rank < len(dims) - 1) if rests else (x.rank != len(dims)):
-        raise error("E0303", f"{_title(p, owner)} must be {_type_text(p.type)}, but it is {x.type}", at, "",
-                    Label(p.type.span, f"{_count(len(dims) - len(rests), 'axis') if len(dims) - len(rests) == 1 else f'{len(dims) - len(rests)} axes'}"
-                          f"{' or more' if rests else ''} wanted here"))
+        raise error(
+            "E0303",
+            f"{_title(p, owner)} must be {_type_text(p.type)}, but it is {x.type}",
+            at,
+            "",
+            Label(
+                p.type.span,
+                f"{_count(len(dims) - len(rests), 'axis') if len(dims) - len(rests) == 1 else f'{len(dims) - len(rests)} axes'}"
+                f"{' or more' if rests else ''} wanted here",
+            ),
+        )
     axis = 0
     shape: list[Dim] = list(x.shape)
     for d in dims:
@@ -373,8 +473,12 @@ def match(cx: Context, value: Any, p: ast.Parameter, scope: Scope, at: Span, pen
                     same_size(cx, s, w, f"{_title(p, owner)}: {s} must equal {w}", at) is None
                     for s, w in zip(sizes, known, strict=False)
                 ):
-                    raise error("E0301", f"{_title(p, owner)}: the axes *{d.name} are {list(map(str, sizes))}, but "
-                                f"{list(map(str, known))} elsewhere", at)
+                    raise error(
+                        "E0301",
+                        f"{_title(p, owner)}: the axes *{d.name} are {list(map(str, sizes))}, but "
+                        f"{list(map(str, known))} elsewhere",
+                        at,
+                    )
             scope.bind(d.name, tuple(sizes), d.span)
             axis += n
             continue
@@ -392,15 +496,27 @@ def match(cx: Context, value: Any, p: ast.Parameter, scope: Scope, at: Span, pen
                 agreed = same_size(cx, size, known, f"{_title(p, owner)}: {d.id} is {known}, not {size}", at)
                 if agreed is None:
                     told = scope.where(d.id)
-                    labels = [Label(told, f"{d.id} is {known} from here")] if told is not None and told != d.span else []
-                    raise error("E0301", f"{_title(p, owner)} must be {_type_text(p.type)} with {d.id} = {known}, but "
-                                f"it is {x.type}", at, f"{x.type}{cx.origin(x)}", *labels)
+                    labels = (
+                        [Label(told, f"{d.id} is {known} from here")] if told is not None and told != d.span else []
+                    )
+                    raise error(
+                        "E0301",
+                        f"{_title(p, owner)} must be {_type_text(p.type)} with {d.id} = {known}, but it is {x.type}",
+                        at,
+                        f"{x.type}{cx.origin(x)}",
+                        *labels,
+                    )
                 shape[axis] = agreed
         elif isinstance(d, ast.Int):
             agreed = same_size(cx, size, d.value, f"{_title(p, owner)}: {size} must be {d.value}", at)
             if agreed is None:
-                raise error("E0301", f"{_title(p, owner)} must be {_type_text(p.type)}, but {size} is not {d.value}", at,
-                            f"{x.type}{cx.origin(x)}", Label(d.span, f"{d.value} is wanted here"))
+                raise error(
+                    "E0301",
+                    f"{_title(p, owner)} must be {_type_text(p.type)}, but {size} is not {d.value}",
+                    at,
+                    f"{x.type}{cx.origin(x)}",
+                    Label(d.span, f"{d.value} is wanted here"),
+                )
             shape[axis] = agreed
         else:
             pending.append((d, size, x, p, at))
@@ -415,7 +531,9 @@ def named_results(cx: Context, d: Any, scope: Scope, span: Span) -> Any:
     """Results that the body assigned by name."""
     names = [r.name for r in d.results if r.name is not None]
     if not names:
-        raise error("E0203", f"`{d.name}` returns nothing", d.span, help="end it with `return value`, or name its results")
+        raise error(
+            "E0203", f"`{d.name}` returns nothing", d.span, help="end it with `return value`, or name its results"
+        )
     items = []
     for r in d.results:
         value = scope.names.get(r.name, MISSING)
@@ -449,8 +567,12 @@ def check_results(cx: Context, d: Any, value: Any, scope: Scope, span: Span) -> 
         for dim, size, _, _, _ in pending:
             wanted = evaluate(cx, dim, scope)
             if same_size(cx, size, wanted, f"the result of `{d.name}`: {size} must equal {wanted}", dim.span) is None:
-                raise error("E0301", f"the result of `{d.name}` must be {_type_text(r.type)}, but it is {x.type}", dim.span,
-                            f"{wanted} is wanted here")
+                raise error(
+                    "E0301",
+                    f"the result of `{d.name}` must be {_type_text(r.type)}, but it is {x.type}",
+                    dim.span,
+                    f"{wanted} is wanted here",
+                )
         checked.append(x)
     if len(checked) == 1:
         return checked[0]

@@ -82,7 +82,9 @@ def _check(program: Program, cx: Context, scope: Scope, item: Any, outputs: dict
             return [_reject(program, text, value, scope, item.span)]
         case ast.Case(call=call, expected=expected, within=within):
             got, want = evaluate(cx, call, scope), evaluate(cx, expected, scope)
-            return _compare(cx, "==", got, want, _tolerance(cx, within, scope), item.span, (call.span, expected.span), outputs)
+            return _compare(
+                cx, "==", got, want, _tolerance(cx, within, scope), item.span, (call.span, expected.span), outputs
+            )
         case ast.Expect(condition=ast.Binary(op=op, left=a, right=b), within=within) if op in COMPARISONS:
             got, want = evaluate(cx, a, scope), evaluate(cx, b, scope)
             return _compare(cx, op, got, want, _tolerance(cx, within, scope), item.span, (a.span, b.span), outputs)
@@ -106,12 +108,24 @@ def _tolerance(cx: Context, e: ast.Expr | None, scope: Scope) -> float:
     return float(value)
 
 
-def _compare(cx: Context, op: str, got: Any, want: Any, within: float, span: Span, spans: tuple[Span, Span],
-             outputs: dict[str, Tensor]) -> list[Check]:
+def _compare(
+    cx: Context,
+    op: str,
+    got: Any,
+    want: Any,
+    within: float,
+    span: Span,
+    spans: tuple[Span, Span],
+    outputs: dict[str, Tensor],
+) -> list[Check]:
     if isinstance(got, Results) and isinstance(want, Results):
         if len(got.items) != len(want.items):
             return [Check(span, False, f"there are {len(got.items)} results, not {len(want.items)}")]
-        return [c for g, w in zip(got.items, want.items, strict=True) for c in _compare(cx, op, g, w, within, span, spans, outputs)]
+        return [
+            c
+            for g, w in zip(got.items, want.items, strict=True)
+            for c in _compare(cx, op, g, w, within, span, spans, outputs)
+        ]
     if is_static(got) and is_static(want) and not isinstance(got, tuple):
         if isinstance(got, int | float) and isinstance(want, int | float) and op == "==":
             passed = got == want or abs(got - want) <= within
@@ -124,8 +138,14 @@ def _compare(cx: Context, op: str, got: Any, want: Any, within: float, span: Spa
     else:
         w = want
         g = tensor(cx, got, spans[0], w.dtype)
-    if g.rank and w.rank and (g.rank != w.rank or any(isinstance(a, int) and isinstance(b, int) and a != b
-                                                       for a, b in zip(g.shape, w.shape, strict=True))):
+    if (
+        g.rank
+        and w.rank
+        and (
+            g.rank != w.rank
+            or any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(g.shape, w.shape, strict=True))
+        )
+    ):
         return [Check(span, False, f"this is {g.type}, but {w.type} is expected")]
     return [Check(span, None, got=_output(g, outputs), want=_output(w, outputs), op=op, within=within)]
 
@@ -142,7 +162,9 @@ def _reject(program: Program, text: str, value: ast.Expr, scope: Scope, span: Sp
 
     cx = Context(program, Builder("reject", OPS), site="reject")
     try:
-        x = evaluate(cx, value, Scope(scope.parent, None, {k: v for k, v in scope.names.items() if not isinstance(v, Tensor)}))
+        x = evaluate(
+            cx, value, Scope(scope.parent, None, {k: v for k, v in scope.names.items() if not isinstance(v, Tensor)})
+        )
         items = x.items if isinstance(x, Results) else (x,)
         roots = [tensor(cx, i, span) for i in items]
         differentiate(cx.builder.finish(tuple((f"v{k}", t.node) for k, t in enumerate(roots))))
@@ -150,5 +172,10 @@ def _reject(program: Program, text: str, value: ast.Expr, scope: Scope, span: Sp
         said = str(e)
         if text in said:
             return Check(span, True)
-        return Check(span, False, f"it is refused, but the message does not say {text!r}: {e.diagnostics[0].message}", diagnostics=e.diagnostics)
+        return Check(
+            span,
+            False,
+            f"it is refused, but the message does not say {text!r}: {e.diagnostics[0].message}",
+            diagnostics=e.diagnostics,
+        )
     return Check(span, False, "it compiles, but should be refused")

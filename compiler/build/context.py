@@ -78,7 +78,9 @@ class Context:
         except ShapeError as e:
             raise self.shape_error(e, args, span, operands) from None
 
-    def shape_error(self, e: ShapeError, args: tuple[Tensor, ...], span: Span | None, operands: tuple[Span, ...]) -> NncError:
+    def shape_error(
+        self, e: ShapeError, args: tuple[Tensor, ...], span: Span | None, operands: tuple[Span, ...]
+    ) -> NncError:
         labels = []
         for k, a in enumerate(args):
             at = operands[k] if k < len(operands) else None
@@ -124,8 +126,12 @@ class Context:
     @contextmanager
     def calling(self, name: str, span: Span | None) -> Iterator[None]:
         if len(self.calls) >= MAX_CALLS:
-            raise error("E0502", f"definitions call one another more than {MAX_CALLS} deep, in `{name}`", span,
-                        help="a definition cannot call itself without end: write `repeat` or `scan`")
+            raise error(
+                "E0502",
+                f"definitions call one another more than {MAX_CALLS} deep, in `{name}`",
+                span,
+                help="a definition cannot call itself without end: write `repeat` or `scan`",
+            )
         self.calls.append((name, span))
         try:
             yield

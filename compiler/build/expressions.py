@@ -93,7 +93,7 @@ def integer(cx: Context, e: ast.Expr, scope: Scope, what: str) -> Dim:
 
 def _attribute(cx: Context, e: ast.Attribute, base: ast.Expr, name: str, scope: Scope) -> Any:
     dotted = _dotted(e)
-    if dotted is not None:
+    if dotted is not None and name != "T":
         root, rest = dotted
         value = scope.lookup(root)
         path = None
@@ -159,7 +159,9 @@ def index(cx: Context, base: Any, items: tuple[Any, ...], span: Span, scope: Sco
             if not -len(sequence) <= position < len(sequence):
                 raise error("E0301", f"index {position} is outside a list of {len(sequence)}", items[0].span)
             return sequence[position]
-    if isinstance(base, Builtin | Defined | Partial | Shared | Bound | Group) or (is_static(base) and not isinstance(base, tuple)):
+    if isinstance(base, Builtin | Defined | Partial | Shared | Bound | Group) or (
+        is_static(base) and not isinstance(base, tuple)
+    ):
         raise error("E0307", f"{kind(base)} cannot be indexed", span)
     x = tensor(cx, base, span)
     if len(items) > x.rank:
@@ -188,7 +190,9 @@ def index(cx: Context, base: Any, items: tuple[Any, ...], span: Span, scope: Sco
         elif isinstance(value, tuple):
             gathers.append((axis, tensor(cx, value, item.span, "i32"), item.span))
         else:
-            raise error("E0307", f"an index must be a whole number, a slice or an integer tensor, not {kind(value)}", item.span)
+            raise error(
+                "E0307", f"an index must be a whole number, a slice or an integer tensor, not {kind(value)}", item.span
+            )
     if any(s != 0 for s in starts) or tuple(stops) != x.shape or any(s != 1 for s in steps):
         x = cx.emit("slice", x, span=span, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
     for axis, positions, at in reversed(gathers):
@@ -217,7 +221,9 @@ def gather_axis(cx: Context, x: Tensor, positions: Tensor, axis: int, span: Span
 def _slice(cx: Context, item: ast.Slice, n: Dim, scope: Scope) -> tuple[Dim, Dim, int]:
     step = 1 if item.step is None else integer(cx, item.step, scope, "a step")
     if not isinstance(step, int) or step < 1:
-        raise error("E0307", f"a step must be a number from 1, not {step}", item.span, help="`flip(x, axis)` reverses an axis")
+        raise error(
+            "E0307", f"a step must be a number from 1, not {step}", item.span, help="`flip(x, axis)` reverses an axis"
+        )
     start: Dim = 0 if item.start is None else _bound(integer(cx, item.start, scope, "a slice"), n)
     stop: Dim = n if item.stop is None else _bound(integer(cx, item.stop, scope, "a slice"), n)
     if isinstance(start, int) and isinstance(stop, int) and stop < start:

@@ -45,8 +45,13 @@ def _check_signature(d: ast.Definition) -> None:
     seen: dict[str, Span] = {}
     for p in named:
         if p.name in seen:
-            raise error("E0202", f"`{p.name}` stands twice in the signature of `{getattr(d, 'name', 'train')}`", p.span, "",
-                        Label(seen[p.name], "first here"))
+            raise error(
+                "E0202",
+                f"`{p.name}` stands twice in the signature of `{getattr(d, 'name', 'train')}`",
+                p.span,
+                "",
+                Label(seen[p.name], "first here"),
+            )
         seen[p.name] = p.span
 
 
@@ -102,7 +107,7 @@ class Modules:
         return module, scope
 
     def _import(self, d: ast.Import, source: Source, importing: tuple[str, ...], define: Any) -> None:
-        path = str((Path(source.name).parent / d.path)) if source.name != "<text>" else d.path
+        path = str(Path(source.name).parent / d.path) if source.name != "<text>" else d.path
         if path in importing:
             raise error("E0205", f"{d.path!r} imports itself", d.span, " -> ".join([*importing, path]))
         try:
@@ -114,7 +119,9 @@ class Modules:
         for name in d.names if d.names is not None else exported:
             if name not in exported:
                 near = suggest(name, list(exported))
-                raise error("E0204", f"{d.path!r} has no `{name}`", d.span, help=f"did you mean `{near}`?" if near else None)
+                raise error(
+                    "E0204", f"{d.path!r} has no `{name}`", d.span, help=f"did you mean `{near}`?" if near else None
+                )
             define(name, exported[name], scope, d.span)
 
     @staticmethod

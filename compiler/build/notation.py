@@ -21,7 +21,13 @@ from .operations import binary, broadcast_to, contract, same_size, tensor, unary
 from .scope import MISSING, Scope
 from .values import Results, Tensor, kind
 
-REDUCTIONS = {"sum": "reduce_sum", "mean": "reduce_sum", "prod": "reduce_prod", "max": "reduce_max", "min": "reduce_min"}
+REDUCTIONS = {
+    "sum": "reduce_sum",
+    "mean": "reduce_sum",
+    "prod": "reduce_prod",
+    "max": "reduce_max",
+    "min": "reduce_min",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +81,20 @@ def assign(cx: Context, s: ast.Assign, scope: Scope) -> Tensor:
                 raise error("E0309", "the left side of index notation takes plain indices", item.span)
     _prepare(cx, s.value, ix, scope)
     value = _evaluate(cx, s.value, ix, scope)
-    wanted = [label for item in target.indices
-              for label in (ix.expand(item.name, item.span) if isinstance(item, ast.Rest) else [item.id])]  # type: ignore[union-attr]
+    wanted = [
+        label
+        for item in target.indices
+        for label in (ix.expand(item.name, item.span) if isinstance(item, ast.Rest) else [item.id])
+    ]  # type: ignore[union-attr]
     labelled = value if isinstance(value, Labelled) else Labelled(tensor(cx, value, s.value.span, cx.float), ())
     extra = [label for label in labelled.labels if label not in wanted]
     if extra:
-        raise error("E0309", f"the index `{extra[0]}` is free on the right, but not on the left", s.value.span,
-                    help=f"reduce it, `sum[{extra[0]}](...)`, or add it on the left")
+        raise error(
+            "E0309",
+            f"the index `{extra[0]}` is free on the right, but not on the left",
+            s.value.span,
+            help=f"reduce it, `sum[{extra[0]}](...)`, or add it on the left",
+        )
     return _align(cx, labelled, wanted, ix, s.span)
 
 
@@ -116,8 +129,12 @@ def _prepare(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> None:
                 start = integer(cx, b.range.start, scope, "a range")
                 stop = integer(cx, b.range.stop, scope, "a range")
                 if start != 0:
-                    raise error("E0309", f"the range of `{b.name}` must begin at 0", b.range.span,
-                                help=f"shift it: `{b.name} + {start}`")
+                    raise error(
+                        "E0309",
+                        f"the range of `{b.name}` must begin at 0",
+                        b.range.span,
+                        help=f"shift it: `{b.name} + {start}`",
+                    )
                 if isinstance(stop, int) and stop < 0:
                     raise error("E0309", f"the range of `{b.name}` is empty", b.range.span)
                 ix.extent[b.name] = stop
@@ -129,7 +146,9 @@ def _prepare(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> None:
             count = base.rank - (len(items) - 1)
             known = ix.rests.get(r.name)
             if count < 0 or (known is not None and known != count):
-                raise error("E0309", f"`*{r.name}` stands for {known} axes elsewhere, but here for {max(count, 0)}", r.span)
+                raise error(
+                    "E0309", f"`*{r.name}` stands for {known} axes elsewhere, but here for {max(count, 0)}", r.span
+                )
             ix.rests[r.name] = count
     waiting = []
     for base, items, span in references:
@@ -139,11 +158,21 @@ def _prepare(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> None:
                 name = terms[0][0]
                 size = base.shape[axis]
                 if name in ix.extent:
-                    agreed = same_size(cx, ix.extent[name], size, f"the index `{name}` runs to {ix.extent[name]} and to {size}", span)
+                    agreed = same_size(
+                        cx, ix.extent[name], size, f"the index `{name}` runs to {ix.extent[name]} and to {size}", span
+                    )
                     if agreed is None:
-                        raise error("E0301", f"the index `{name}` runs to {ix.extent[name]} in one place and to {size} in "
-                                    "another", span, f"axis {axis} of {base.type}", *(
-                                        [Label(ix.told[name], f"{name} runs to {ix.extent[name]} here")] if name in ix.told else []))
+                        raise error(
+                            "E0301",
+                            f"the index `{name}` runs to {ix.extent[name]} in one place and to {size} in another",
+                            span,
+                            f"axis {axis} of {base.type}",
+                            *(
+                                [Label(ix.told[name], f"{name} runs to {ix.extent[name]} here")]
+                                if name in ix.told
+                                else []
+                            ),
+                        )
                     size = agreed
                 ix.extent[name] = size
                 ix.told.setdefault(name, span)
@@ -165,12 +194,20 @@ def _prepare(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> None:
                 others = [(ix.extent[n] - 1) * k for n, k in terms if n != name and k > 0]
                 room = base.shape[axis] - 1 - constant - sum(others)
                 if coefficient <= 0 or (isinstance(room, int) and room < 0):
-                    raise error("E0309", f"the index `{name}` has no value that stays inside an axis of {base.shape[axis]}", span)
+                    raise error(
+                        "E0309",
+                        f"the index `{name}` has no value that stays inside an axis of {base.shape[axis]}",
+                        span,
+                    )
                 ix.extent[name] = divide(room, coefficient)[0] + 1
     if waiting:
         names = [n for n, _ in waiting[0][3] if n not in ix.extent]
-        raise error("E0309", f"nothing says how far `{names[0]}` runs", waiting[0][4],
-                    help=f"give its range: `{names[0]} in 0..3`")
+        raise error(
+            "E0309",
+            f"nothing says how far `{names[0]}` runs",
+            waiting[0][4],
+            help=f"give its range: `{names[0]} in 0..3`",
+        )
 
 
 def _children(e: Any) -> list[ast.Expr]:
@@ -258,16 +295,24 @@ def _affine(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> tuple[Dim, d
         case ast.Binary(op="*", left=a, right=b):
             c, t = _affine(cx, a, ix, scope)
             d, u = _affine(cx, b, ix, scope)
-            if t and u or not isinstance(c, int) or not isinstance(d, int):
+            if (t and u) or not isinstance(c, int) or not isinstance(d, int):
                 raise error("E0309", "an index expression must be a sum of indices times numbers", e.span)
             return c * d, {n: k * (d if t else c) for n, k in {**t, **u}.items()}
     if isinstance(e, ast.Name) and scope.lookup(e.id) is MISSING:
-        raise error("E0309", f"the index `{e.id}` is neither on the left nor bound", e.span,
-                    help=f"reduce it, `sum[{e.id}](...)`, or add it on the left")
+        raise error(
+            "E0309",
+            f"the index `{e.id}` is neither on the left nor bound",
+            e.span,
+            help=f"reduce it, `sum[{e.id}](...)`, or add it on the left",
+        )
     value = evaluate(cx, e, scope)
     if isinstance(value, bool) or not isinstance(value, int | Size):
-        raise error("E0309", f"an index expression must be a sum of indices times numbers, not {kind(value)}", e.span,
-                    help="`gather(x, i)` looks up positions computed at run time")
+        raise error(
+            "E0309",
+            f"an index expression must be a sum of indices times numbers, not {kind(value)}",
+            e.span,
+            help="`gather(x, i)` looks up positions computed at run time",
+        )
     return value, {}
 
 
@@ -292,7 +337,9 @@ def _evaluate(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> Any:
             return evaluate(cx, e, scope)
         case ast.Binary(op=op, left=left, right=right):
             a, b = _evaluate(cx, left, ix, scope), _evaluate(cx, right, ix, scope)
-            return _lifted(cx, [a, b], ix, e.span, lambda x, y: binary(cx, op, x, y, e.op_span, (left.span, right.span)))
+            return _lifted(
+                cx, [a, b], ix, e.span, lambda x, y: binary(cx, op, x, y, e.op_span, (left.span, right.span))
+            )
         case ast.IfExpr(condition=c, then=x, otherwise=y):
             return _evaluate(cx, x if condition(cx, c, scope) else y, ix, scope)
         case ast.Call(function=f, arguments=args) if any(_uses(a.value, ix) for a in args):
@@ -312,7 +359,8 @@ def _evaluate(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> Any:
 
 def _uses(e: ast.Expr, ix: Indices) -> bool:
     return any(
-        isinstance(x, ast.Comprehension) or (isinstance(x, ast.Index) and _is_reference(x, ix))
+        isinstance(x, ast.Comprehension)
+        or (isinstance(x, ast.Index) and _is_reference(x, ix))
         or (isinstance(x, ast.Name) and x.id in ix.names)
         for x in _walk(e)
     )
@@ -350,7 +398,9 @@ def _align(cx: Context, v: Labelled, labels: Sequence[str], ix: Indices, span: S
     shape: list[Dim] = []
     for label in labels:
         if label not in ix.extent:
-            raise error("E0309", f"nothing says how far `{label}` runs", span, help=f"give its range: `{label} in 0..3`")
+            raise error(
+                "E0309", f"nothing says how far `{label}` runs", span, help=f"give its range: `{label} in 0..3`"
+            )
         shape.append(ix.extent[label])
     order = sorted(range(len(v.labels)), key=lambda k: labels.index(v.labels[k]))
     x = v.tensor
@@ -389,7 +439,9 @@ def _reduce(cx: Context, e: ast.Comprehension, ix: Indices, scope: Scope) -> Any
     bound = [label for b in e.binders for label in (ix.expand(b.name, b.span) if b.rest else [b.name])]
     for label, b in zip(bound, e.binders, strict=False):
         if label not in ix.extent:
-            raise error("E0309", f"nothing says how far `{label}` runs", b.span, help=f"give its range: `{label} in 0..3`")
+            raise error(
+                "E0309", f"nothing says how far `{label}` runs", b.span, help=f"give its range: `{label} in 0..3`"
+            )
     if e.reduction in ("sum", "mean"):
         product = _product(cx, e.body, ix, scope)
         if product is not None:
@@ -445,6 +497,7 @@ def _contract(cx: Context, factors: list[Reference], bound: list[str], ix: Indic
     free = [n for n in labels if n not in bound]
     domain = [(n, ix.extent[n]) for n in [*free, *(n for n in labels if n in bound)]]
     out = [(0, ((n, 1),)) for n in free]
-    x = contract(cx, [r.tensor for r in factors], domain, [r.map for r in factors], out, [ix.extent[n] for n in free], span)
+    x = contract(
+        cx, [r.tensor for r in factors], domain, [r.map for r in factors], out, [ix.extent[n] for n in free], span
+    )
     return Labelled(x, tuple(free))
-

@@ -37,14 +37,20 @@ def tensor(cx: Context, value: Any, span: Span | None, dtype: str | None = None)
             return value
         case bool():
             if dtype not in (None, "bool"):
-                raise error("E0302", f"a bool cannot stand where {dtype} is expected", span, help=f"write `cast(x, {dtype})`")
+                raise error(
+                    "E0302", f"a bool cannot stand where {dtype} is expected", span, help=f"write `cast(x, {dtype})`"
+                )
             return cx.constant(value, "bool", span)
         case int() | float():
             if dtype is None:
                 dtype = cx.float if isinstance(value, float) else "i32"
             if dtype in INTS and isinstance(value, float):
-                raise error("E0302", f"the number {value!r} is not a whole number, but {dtype} is expected", span,
-                            help="`cast(x, f32)` makes a tensor of integers real")
+                raise error(
+                    "E0302",
+                    f"the number {value!r} is not a whole number, but {dtype} is expected",
+                    span,
+                    help="`cast(x, f32)` makes a tensor of integers real",
+                )
             if dtype == "bool":
                 raise error("E0302", f"the number {value!r} cannot stand where bool is expected", span)
             if dtype == "i32" and isinstance(value, int) and not -(2**31) <= value < 2**31:
@@ -98,8 +104,12 @@ def _literal_shape(value: Any, flat: list[Any], span: Span | None) -> tuple[int,
         return ()
     shapes = [_literal_shape(v, flat, span) for v in value]
     if any(s != shapes[0] for s in shapes):
-        raise error("E0303", "the rows of a list must have equal lengths, but "
-                    f"one is {_rows(shapes[0])} and another {_rows(next(s for s in shapes if s != shapes[0]))}", span)
+        raise error(
+            "E0303",
+            "the rows of a list must have equal lengths, but "
+            f"one is {_rows(shapes[0])} and another {_rows(next(s for s in shapes if s != shapes[0]))}",
+            span,
+        )
     return (len(value), *(shapes[0] if shapes else ()))
 
 
@@ -137,7 +147,9 @@ def expand_axis(cx: Context, x: Tensor, axis: int, span: Span | None) -> Tensor:
     return reshape(cx, x, (*x.shape[:axis], 1, *x.shape[axis:]), span)
 
 
-def broadcast_to(cx: Context, x: Tensor, shape: Sequence[Dim], span: Span | None, axes: Sequence[int] | None = None) -> Tensor:
+def broadcast_to(
+    cx: Context, x: Tensor, shape: Sequence[Dim], span: Span | None, axes: Sequence[int] | None = None
+) -> Tensor:
     """`x` stretched to `shape`; `axes` says which result axis each axis of `x` is (default: the trailing ones)."""
     if x.shape == tuple(shape):
         return x
@@ -146,7 +158,9 @@ def broadcast_to(cx: Context, x: Tensor, shape: Sequence[Dim], span: Span | None
     return cx.emit("broadcast", x, span=span, shape=tuple(shape), axes=tuple(axes))
 
 
-def broadcast(cx: Context, a: Tensor, b: Tensor, span: Span | None, spans: tuple[Span | None, Span | None]) -> tuple[Tensor, Tensor]:
+def broadcast(
+    cx: Context, a: Tensor, b: Tensor, span: Span | None, spans: tuple[Span | None, Span | None]
+) -> tuple[Tensor, Tensor]:
     """Both operands with one shape, by the rule of the language."""
     if a.shape == b.shape:
         return a, b
@@ -165,8 +179,9 @@ def broadcast(cx: Context, a: Tensor, b: Tensor, span: Span | None, spans: tuple
     for axis, (s, t) in enumerate(zip(a.shape, b.shape, strict=True)):
         size = t if s == 1 else s if t == 1 else _unify(cx, s, t, span, spans, a, b)
         if size is None:
-            raise error("E0301", f"sizes must agree, but {s} is not {t} (axis {axis})", span, "",
-                        *_labels(cx, a, b, spans))
+            raise error(
+                "E0301", f"sizes must agree, but {s} is not {t} (axis {axis})", span, "", *_labels(cx, a, b, spans)
+            )
         out.append(size)
 
     def fit(x: Tensor) -> Tensor:
@@ -191,8 +206,14 @@ def _trap(cx: Context, small: Tensor, large: Tensor, a: Tensor, b: Tensor, span:
         advice = "write `squeeze(x, 1)` for the operand with the size-1 axis, or `expand(x, 1)` for the other"
     elif small.shape == large.shape[: small.rank]:
         advice = f"write `expand(x, {small.rank})` to line up the leading axes"
-    return error("E0304", f"an operand of lower rank must match the other's trailing axes, but {_show(small.shape)} is "
-                 f"not {_show(tail)}", span, "", *_labels(cx, a, b, spans), help=advice)
+    return error(
+        "E0304",
+        f"an operand of lower rank must match the other's trailing axes, but {_show(small.shape)} is not {_show(tail)}",
+        span,
+        "",
+        *_labels(cx, a, b, spans),
+        help=advice,
+    )
 
 
 def _show(shape: Sequence[Dim]) -> str:
@@ -279,10 +300,23 @@ def elementwise(cx: Context, op: str, a: Any, b: Any, span: Span, spans: tuple[S
     x, y = operands(cx, a, b, span, spans)
     name = OPERATORS.get(op, op)
     if name in ("add", "sub", "mul", "pow", "div", "floordiv", "mod", "lt", "le", "gt", "ge") and x.dtype == "bool":
-        raise error("E0302", f"`{op}` does not apply to bool", span, "", Label(spans[0], str(x.type)),
-                    help="`cast(x, f32)` makes 0 and 1 of it")
+        raise error(
+            "E0302",
+            f"`{op}` does not apply to bool",
+            span,
+            "",
+            Label(spans[0], str(x.type)),
+            help="`cast(x, f32)` makes 0 and 1 of it",
+        )
     if name in ("and", "or") and x.dtype != "bool":
-        raise error("E0302", f"`{op}` needs bools, not {x.type}", span, "", Label(spans[0], str(x.type)), help="compare: `x != 0`")
+        raise error(
+            "E0302",
+            f"`{op}` needs bools, not {x.type}",
+            span,
+            "",
+            Label(spans[0], str(x.type)),
+            help="compare: `x != 0`",
+        )
     if name == "div" and x.dtype in INTS:
         x, y = (cx.emit("cast", v, span=span, dtype=cx.float) for v in (x, y))
     return cx.emit(name, x, y, span=span, operands=spans)
@@ -301,8 +335,14 @@ def operands(cx: Context, a: Any, b: Any, span: Span, spans: tuple[Span, Span]) 
         x = tensor(cx, a, spans[0], dtype)
         y = tensor(cx, b, spans[1], dtype or x.dtype)
     if x.dtype != y.dtype:
-        raise error("E0302", f"{x.dtype} and {y.dtype} do not mix", span, "", *_labels(cx, x, y, spans),
-                    help=f"write `cast(x, {x.dtype if x.dtype in FLOATS else y.dtype})` where it is meant")
+        raise error(
+            "E0302",
+            f"{x.dtype} and {y.dtype} do not mix",
+            span,
+            "",
+            *_labels(cx, x, y, spans),
+            help=f"write `cast(x, {x.dtype if x.dtype in FLOATS else y.dtype})` where it is meant",
+        )
     return broadcast(cx, x, y, span, spans)
 
 
@@ -325,15 +365,23 @@ def matmul(cx: Context, a: Any, b: Any, span: Span, spans: tuple[Span, Span]) ->
     if x.dtype == "bool":
         raise error("E0302", "`@` does not apply to bool", span, "", *labels)
     if x.rank == 0 or y.rank == 0:
-        raise error("E0303", "`@` needs at least one axis on each side", span, "", *labels,
-                    help="write `*` to multiply by a number")
+        raise error(
+            "E0303",
+            "`@` needs at least one axis on each side",
+            span,
+            "",
+            *labels,
+            help="write `*` to multiply by a number",
+        )
     inner_x, inner_y = x.shape[-1], y.shape[-2] if y.rank > 1 else y.shape[0]
     inner = same_size(cx, inner_x, inner_y, f"{x.type} @ {y.type}: {inner_x} must equal {inner_y}", span)
     if inner is None:
         advice = None
         if y.rank == 2 and y.shape[1] == inner_x:
             advice = "the other axis would fit: write `.T`"
-        raise error("E0301", f"inner sizes of @ must agree, but {inner_x} is not {inner_y}", span, "", *labels, help=advice)
+        raise error(
+            "E0301", f"inner sizes of @ must agree, but {inner_x} is not {inner_y}", span, "", *labels, help=advice
+        )
     x = refine(cx, x, (*x.shape[:-1], inner), span)
     y = refine(cx, y, (*y.shape[:-2], inner, y.shape[-1]) if y.rank > 1 else (inner,), span)
     lead_x, lead_y = x.shape[:-2], y.shape[:-2]
@@ -344,7 +392,13 @@ def matmul(cx: Context, a: Any, b: Any, span: Span, spans: tuple[Span, Span]) ->
     for k in range(rank):
         ax, ay = k - (rank - len(lead_x)), k - (rank - len(lead_y))
         sx, sy = lead_x[ax] if ax >= 0 else 1, lead_y[ay] if ay >= 0 else 1
-        size = sy if sx == 1 else sx if sy == 1 else same_size(cx, sx, sy, f"{x.type} @ {y.type}: {sx} must equal {sy}", span)
+        size = (
+            sy
+            if sx == 1
+            else sx
+            if sy == 1
+            else same_size(cx, sx, sy, f"{x.type} @ {y.type}: {sx} must equal {sy}", span)
+        )
         if size is None:
             raise error("E0301", f"leading sizes of @ must agree, but {sx} is not {sy}", span, "", *labels)
         domain.append((f"b{k}", size))
@@ -371,10 +425,24 @@ def _index(name: str) -> tuple[int, tuple[tuple[str, int], ...]]:
     return (0, ((name, 1),))
 
 
-def contract(cx: Context, args: Sequence[Tensor], domain: Sequence[tuple[str, Dim]], maps: Sequence[Sequence[Any]],
-             out: Sequence[Any], shape: Sequence[Dim], span: Span | None) -> Tensor:
-    return cx.emit("contract", *args, span=span, domain=tuple(domain), maps=tuple(tuple(m) for m in maps), out=tuple(out),
-                   shape=tuple(shape))
+def contract(
+    cx: Context,
+    args: Sequence[Tensor],
+    domain: Sequence[tuple[str, Dim]],
+    maps: Sequence[Sequence[Any]],
+    out: Sequence[Any],
+    shape: Sequence[Dim],
+    span: Span | None,
+) -> Tensor:
+    return cx.emit(
+        "contract",
+        *args,
+        span=span,
+        domain=tuple(domain),
+        maps=tuple(tuple(m) for m in maps),
+        out=tuple(out),
+        shape=tuple(shape),
+    )
 
 
 def unary(cx: Context, op: str, x: Any, span: Span) -> Any:

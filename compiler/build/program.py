@@ -70,7 +70,9 @@ class Program:
             if t.model not in self.models and self.modules.scope.lookup(t.model) is MISSING:
                 raise unknown(t.model, t.span, list(self.models), "model")
         if len(mine) > 1:
-            raise error("E0202", f"`{mine[1].model}` is trained twice", mine[1].span, "", Label(mine[0].span, "first here"))
+            raise error(
+                "E0202", f"`{mine[1].model}` is trained twice", mine[1].span, "", Label(mine[0].span, "first here")
+            )
         self.train = mine[0] if mine else None
         self._settled = False
         self._check_hypers()
@@ -154,7 +156,9 @@ class Program:
         finally:
             self._evaluating.pop()
         if isinstance(d, ast.Const) and d.type is not None and d.type.base in calls.KINDS:
-            result = calls._check_kind(cx, ast.Parameter(d.name, d.type, None, span=d.span), result, d.value.span, "this file")
+            result = calls._check_kind(
+                cx, ast.Parameter(d.name, d.type, None, span=d.span), result, d.value.span, "this file"
+            )
         if is_static(result):
             self._constants[key] = result
         return result
@@ -167,8 +171,12 @@ class Program:
         if d.name in self.options.hyper:
             value = _parse_hyper(d, value)
         if not _within(value, choices):
-            raise error("E0308", f"hyper `{d.name}` is {value!r}, which is outside its range", d.span,
-                        f"{d.choices.span.text if d.choices is not None else ''}")
+            raise error(
+                "E0308",
+                f"hyper `{d.name}` is {value!r}, which is outside its range",
+                d.span,
+                f"{d.choices.span.text if d.choices is not None else ''}",
+            )
         self._hypers[d.name] = HyperSpec(d.name, d.type.base, value, default, choices)
         return value
 
@@ -201,8 +209,12 @@ class Program:
         if known is None:
             self.variables[d.path] = d
         elif known.type != d.type:
-            raise error("E0301", f"`{d.path}` is {d.type} here, but {known.type} elsewhere", d.span,
-                        help="a shared layer has one set of parameters, so its inputs must have one size")
+            raise error(
+                "E0301",
+                f"`{d.path}` is {d.type} here, but {known.type} elsewhere",
+                d.span,
+                help="a shared layer has one set of parameters, so its inputs must have one size",
+            )
 
     def group(self, cx: Context, model: str, roles: tuple[str, ...]) -> Group:
         self.discover(model)
@@ -254,14 +266,21 @@ class Program:
             x = scope.names[p.name]
             if not (isinstance(x, Tensor) and x.dtype == cx.float and x.rank >= 2):
                 continue
-            shape = () if self.spec.normalize == "standard_all" else (
-                x.shape[1:] if x.rank == 2 else (x.shape[1], *[1] * (x.rank - 2)))
+            shape = (
+                ()
+                if self.spec.normalize == "standard_all"
+                else (x.shape[1:] if x.rank == 2 else (x.shape[1], *[1] * (x.rank - 2)))
+            )
             if not all(isinstance(n, int) for n in shape):
                 raise error("E0305", f"`normalize` needs the sizes of `{p.name}`, but it is {x.type}", p.span)
             for name, start in (("mean", 0), ("scale", 1)):
                 path = f"normalize/{p.name}/{name}"
                 self.declare(Declared(path, TensorType(cx.float, shape), "normalize", start, False, None, p.span))  # type: ignore[arg-type]
-                operand = broadcast_to(cx, cx.variable(path), x.shape, p.span) if len(shape) == x.rank - 1 else cx.variable(path)
+                operand = (
+                    broadcast_to(cx, cx.variable(path), x.shape, p.span)
+                    if len(shape) == x.rank - 1
+                    else cx.variable(path)
+                )
                 x = binary(cx, "-" if name == "mean" else "/", x, operand, p.span, (p.span, p.span))
             scope.bind(p.name, x, p.span)
 
@@ -279,7 +298,9 @@ class Program:
 
     @property
     def has_loss(self) -> bool:
-        return self.train is not None and any(isinstance(i, ast.Assign) and i.targets[0].name == "loss" for i in self.train.body)
+        return self.train is not None and any(
+            isinstance(i, ast.Assign) and i.targets[0].name == "loss" for i in self.train.body
+        )
 
     def graph(self, entry: str) -> Graph:
         """The graph of one entry, as written: before differentiation and passes."""
@@ -312,7 +333,9 @@ class Program:
         return Context(self, Builder(entry, OPS), site=entry)
 
     def _finish(self, cx: Context, outputs: Mapping[str, Tensor], updates: Mapping[str, Tensor]) -> Graph:
-        return cx.builder.finish(tuple((n, t.node) for n, t in outputs.items()), tuple((p, t.node) for p, t in updates.items()))
+        return cx.builder.finish(
+            tuple((n, t.node) for n, t in outputs.items()), tuple((p, t.node) for p, t in updates.items())
+        )
 
     def inputs(self, cx: Context, parameters: tuple[ast.Parameter, ...]) -> dict[str, Any]:
         """An `input` leaf for each tensor parameter; compile-time parameters take their defaults."""
@@ -320,7 +343,9 @@ class Program:
         values: dict[str, Any] = {}
         for p in parameters:
             if p.type is None:
-                raise error("E0203", f"the input `{p.name}` needs a type", p.span, help=f"for example `{p.name}: f32[B, 10]`")
+                raise error(
+                    "E0203", f"the input `{p.name}` needs a type", p.span, help=f"for example `{p.name}: f32[B, 10]`"
+                )
             if p.type.base in calls.KINDS:
                 if p.default is None:
                     raise error("E0203", f"`{p.name}` is compile-time configuration and needs a default here", p.span)
@@ -336,8 +361,12 @@ class Program:
         shape: list[Dim] = []
         for d in p.type.dims or ():
             if isinstance(d, ast.Rest):
-                raise error("E0305", f"the number of axes of the input `{p.name}` must be known", d.span,
-                            help="write each axis: `f32[B, D]`")
+                raise error(
+                    "E0305",
+                    f"the number of axes of the input `{p.name}` must be known",
+                    d.span,
+                    help="write each axis: `f32[B, D]`",
+                )
             for name in _names(d):
                 if scope.lookup(name) is MISSING:
                     scope.bind(name, self.sizes.get(name, symbol(name)), d.span)
@@ -354,7 +383,9 @@ class Program:
         return Tensor(cx.builder.emit("input", name=p.name, span=p.span, type=type_, **attrs), cx.builder)
 
     def call_model(self, cx: Context, model: ast.Layer, inputs: Mapping[str, Any]) -> Any:
-        return calls.call_layer(cx, Defined(model, self.modules.scope), list(inputs.values()), {}, model.span, {}, model.name)
+        return calls.call_layer(
+            cx, Defined(model, self.modules.scope), list(inputs.values()), {}, model.span, {}, model.name
+        )
 
     def _outputs(self, cx: Context, d: Any, value: Any) -> dict[str, Tensor]:
         items = value.items if isinstance(value, Results) else (value,)
@@ -393,8 +424,12 @@ class Program:
             model=self.model.name if self.model is not None else None,
             dtype=self.options.dtype,
             variables=tuple(Variable(d.path, d.type.dtype, d.type.shape, d.role) for d in ordered),  # type: ignore[arg-type]
-            entries=self.entries, train=self.spec, hypers=tuple(self._hypers.values()), sizes=dict(self.sizes),
-            sources=dict(self.modules.sources), warnings=tuple(self.warnings),
+            entries=self.entries,
+            train=self.spec,
+            hypers=tuple(self._hypers.values()),
+            sizes=dict(self.sizes),
+            sources=dict(self.modules.sources),
+            warnings=tuple(self.warnings),
         )
 
     def macs(self, model: str) -> int:

@@ -59,8 +59,12 @@ def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Any:
             if not isinstance(first, int) or not isinstance(end, int):
                 raise error("E0305", f"`repeat` needs a number known when the model is made, not {end}", count.span)
             if end - first > MAX_REPEAT:
-                raise error("E0502", f"`repeat` unrolls, and {end - first} turns are more than {MAX_REPEAT}", count.span,
-                            help="`scan` is a loop at run time")
+                raise error(
+                    "E0502",
+                    f"`repeat` unrolls, and {end - first} turns are more than {MAX_REPEAT}",
+                    count.span,
+                    help="`scan` is a loop at run time",
+                )
             for k in range(first, end):
                 if name is not None:
                     scope.bind(name, k, s.span)
@@ -68,8 +72,13 @@ def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Any:
                 if value is not NOTHING:
                     return value
         case ast.Scan():
-            raise error("E0501", "`scan` is not supported by this version of the compiler", s.span, kind=UnsupportedError,
-                        help="`repeat` unrolls a loop whose count is known when the model is made")
+            raise error(
+                "E0501",
+                "`scan` is not supported by this version of the compiler",
+                s.span,
+                kind=UnsupportedError,
+                help="`repeat` unrolls a loop whose count is known when the model is made",
+            )
         case ast.Evaluate(value=value):
             result = evaluate(cx, value, scope)
             return result if last else NOTHING
@@ -79,7 +88,9 @@ def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Any:
 def _assign(cx: Context, s: ast.Assign, targets: tuple[ast.Target, ...], value: Any, scope: Scope) -> None:
     if len(targets) == 1:
         if isinstance(value, tuple) and fractional(value):
-            value = tensor(cx, value, s.value.span)  # a list of reals is a tensor; a list of whole numbers may be a shape
+            value = tensor(
+                cx, value, s.value.span
+            )  # a list of reals is a tensor; a list of whole numbers may be a shape
         scope.bind(targets[0].name, value, targets[0].span)
         return
     items = value.items if isinstance(value, Results) else value if isinstance(value, tuple) else None
@@ -105,7 +116,12 @@ def declare(cx: Context, s: ast.Variable, scope: Scope) -> None:
     path = instance.child(s.name)
     if s.type is None:
         if not instance.optimizer:
-            raise error("E0203", f"the {s.role} `{s.name}` needs a type", s.span, help=f"for example `{s.role} {s.name}: f32[10] = 0`")
+            raise error(
+                "E0203",
+                f"the {s.role} `{s.name}` needs a type",
+                s.span,
+                help=f"for example `{s.role} {s.name}: f32[10] = 0`",
+            )
         type_ = cx.program.variables[instance.path].type
     else:
         shape: list[int] = []
@@ -123,9 +139,14 @@ def declare(cx: Context, s: ast.Variable, scope: Scope) -> None:
 def _known(cx: Context, n: Any, d: ast.Expr | ast.Rest, s: ast.Variable) -> int:
     if isinstance(n, Size):
         names = sorted(symbols(n))
-        raise error("E0305", f"the size of {s.role} `{s.name}` depends on {' and '.join(names)}, which must be known when "
-                    "the model is made", d.span, f"this is {n}",
-                    help=f"give it: `--size {names[0]}=4`, or `sizes = {{\"{names[0]}\": 4}}` in Python")
+        raise error(
+            "E0305",
+            f"the size of {s.role} `{s.name}` depends on {' and '.join(names)}, which must be known when "
+            "the model is made",
+            d.span,
+            f"this is {n}",
+            help=f'give it: `--size {names[0]}=4`, or `sizes = {{"{names[0]}": 4}}` in Python',
+        )
     if isinstance(n, bool) or not isinstance(n, int):
         raise error("E0307", f"a size must be a whole number, not {kind(n)}", d.span)
     if n < 0:
@@ -146,8 +167,12 @@ def update(cx: Context, s: ast.Update, scope: Scope) -> None:
     if path is None:
         known = list(scope.instance.variables) if scope.instance is not None else []
         if scope.lookup(s.name) is not MISSING:
-            raise error("E0307", f"`:=` updates a variable, but `{s.name}` is none", s.span,
-                        help=f"write `{s.name} = ...` to name a value")
+            raise error(
+                "E0307",
+                f"`:=` updates a variable, but `{s.name}` is none",
+                s.span,
+                help=f"write `{s.name} = ...` to name a value",
+            )
         raise unknown(s.name, s.span, known, "variable")
     store(cx, path, evaluate(cx, s.value, scope), s.value.span)
     scope.bind(s.name, cx.variables[path], s.span)
@@ -191,4 +216,3 @@ def _share(cx: Context, s: ast.Share, scope: Scope) -> None:
     if not (isinstance(function, Defined) and isinstance(function.definition, ast.Layer)):
         raise error("E0307", f"`share` takes a layer, not {kind(function)}", target.span)
     scope.bind(s.name, Shared(function, tuple(positional), named, scope.instance.child(s.name)), s.span)
-

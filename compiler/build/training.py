@@ -22,7 +22,19 @@ from .values import Bound, Builtin, Defined, Group, Partial, Results, Tensor, is
 if TYPE_CHECKING:
     from .program import Program
 
-SETTINGS = ("loss", "optimizer", "clip", "data", "normalize", "batch", "epochs", "seed", "shuffle", "validation", "patience")
+SETTINGS = (
+    "loss",
+    "optimizer",
+    "clip",
+    "data",
+    "normalize",
+    "batch",
+    "epochs",
+    "seed",
+    "shuffle",
+    "validation",
+    "patience",
+)
 SOURCES = ("digits", "idx", "cifar10", "csv", "npz", "text", "images")
 NORMALIZE = ("standard", "standard_all", "minmax")
 DEFAULT_EPOCHS = 10
@@ -58,7 +70,12 @@ def settings(program: Program) -> TrainSpec:
         if has_update:
             raise error("E0203", "a train block has a `loss` or an `update`, not both", given["loss"].span)
         if "optimizer" not in given:
-            raise error("E0203", f"training `{model.name}` needs an optimizer", train.span, help="for example `optimizer = SGD(lr = 0.1)`")
+            raise error(
+                "E0203",
+                f"training `{model.name}` needs an optimizer",
+                train.span,
+                help="for example `optimizer = SGD(lr = 0.1)`",
+            )
     elif not has_update:
         raise error("E0203", f"training `{model.name}` needs a `loss` or an `update`", train.span)
     elif "optimizer" in given or "clip" in given:
@@ -76,8 +93,11 @@ def settings(program: Program) -> TrainSpec:
         value = evaluate(cx, given[name].value, program.modules.scope)
         fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
         if not fits or value < low:
-            raise error("E0203", f"`{name}` must be {'a whole number' if whole else 'a number'} from {low}, not {kind(value)}",
-                        given[name].value.span)
+            raise error(
+                "E0203",
+                f"`{name}` must be {'a whole number' if whole else 'a number'} from {low}, not {kind(value)}",
+                given[name].value.span,
+            )
         return value
 
     shuffle = evaluate(cx, given["shuffle"].value, program.modules.scope) if "shuffle" in given else True
@@ -87,10 +107,18 @@ def settings(program: Program) -> TrainSpec:
     if validation >= 1:
         raise error("E0203", f"`validation` is a share below 1, not {validation}", given["validation"].value.span)
     return TrainSpec(
-        inputs=tuple(_parameter_names(program)), batch_size=_batch_symbol(program), batch=number("batch", None, 1, True),
-        epochs=number("epochs", DEFAULT_EPOCHS, 0, True), seed=number("seed", 0, 0, True), shuffle=shuffle,
-        validation=float(validation), data=_data(cx, program, given.get("data")), normalize=_normalize(given.get("normalize")),
-        metrics=(*metrics, *hidden), stop=stop, patience=number("patience", None, 1, True),
+        inputs=tuple(_parameter_names(program)),
+        batch_size=_batch_symbol(program),
+        batch=number("batch", None, 1, True),
+        epochs=number("epochs", DEFAULT_EPOCHS, 0, True),
+        seed=number("seed", 0, 0, True),
+        shuffle=shuffle,
+        validation=float(validation),
+        data=_data(cx, program, given.get("data")),
+        normalize=_normalize(given.get("normalize")),
+        metrics=(*metrics, *hidden),
+        stop=stop,
+        patience=number("patience", None, 1, True),
     )
 
 
@@ -116,8 +144,12 @@ def _check_local(train: ast.Train, item: ast.Assign, targets: tuple[ast.Target, 
     for t in targets:
         if t.name not in used:
             near = suggest(t.name, list(SETTINGS))
-            raise error("E0203", f"a train block has no setting `{t.name}`, and nothing below uses it", t.span,
-                        help=f"did you mean `{near}`?" if near else f"the settings are {', '.join(SETTINGS)}")
+            raise error(
+                "E0203",
+                f"a train block has no setting `{t.name}`, and nothing below uses it",
+                t.span,
+                help=f"did you mean `{near}`?" if near else f"the settings are {', '.join(SETTINGS)}",
+            )
 
 
 def _mentions(tree: Any) -> set[str]:
@@ -139,7 +171,12 @@ def _data(cx: Context, program: Program, item: ast.Assign | None) -> DataSpec | 
         return None
     e = item.value
     if not (isinstance(e, ast.Call) and isinstance(e.function, ast.Name)):
-        raise error("E0203", "`data` names a source with its arguments, such as `digits()`", e.span, help=f"the sources are {', '.join(SOURCES)}")
+        raise error(
+            "E0203",
+            "`data` names a source with its arguments, such as `digits()`",
+            e.span,
+            help=f"the sources are {', '.join(SOURCES)}",
+        )
     if e.function.id not in SOURCES:
         raise unknown(e.function.id, e.function.span, list(SOURCES), "data source")
     args: list[Any] = []
@@ -160,7 +197,12 @@ def _normalize(item: ast.Assign | None) -> str | None:
         return None
     if not isinstance(item.value, ast.Name) or item.value.id not in NORMALIZE:
         near = suggest(item.value.id, list(NORMALIZE)) if isinstance(item.value, ast.Name) else None
-        raise error("E0203", f"`normalize` is one of {', '.join(NORMALIZE)}", item.value.span, help=f"did you mean `{near}`?" if near else None)
+        raise error(
+            "E0203",
+            f"`normalize` is one of {', '.join(NORMALIZE)}",
+            item.value.span,
+            help=f"did you mean `{near}`?" if near else None,
+        )
     return item.value.id
 
 
@@ -172,9 +214,15 @@ def _parameter_names(program: Program) -> list[str]:
     for p in train.parameters:
         if p.name not in mine and p.type is None:
             near = suggest(p.name, sorted(mine))
-            raise error("E0203", f"`{p.name}` is no input of `{model.name}`, so it needs a type", p.span,
-                        help=f"did you mean `{near}`?" if near else f"for example `{p.name}: i32[B]`")
-    missing = [p.name for p in model.parameters if p.name not in names and (p.type is None or p.type.base not in calls.KINDS)]
+            raise error(
+                "E0203",
+                f"`{p.name}` is no input of `{model.name}`, so it needs a type",
+                p.span,
+                help=f"did you mean `{near}`?" if near else f"for example `{p.name}: i32[B]`",
+            )
+    missing = [
+        p.name for p in model.parameters if p.name not in names and (p.type is None or p.type.base not in calls.KINDS)
+    ]
     if missing:
         raise error("E0203", f"the train block does not name the input `{missing[0]}` of `{model.name}`", train.span)
     return names
@@ -194,7 +242,20 @@ def _batch_symbol(program: Program) -> str | None:
 def _stop(cx: Context, program: Program, e: ast.Expr, metrics: list[MetricSpec], hidden: list[MetricSpec]) -> Any:
     """The condition as data: comparisons of metrics; any other scalar becomes a hidden metric."""
     match e:
-        case ast.Binary(op=op, left=a, right=b) if op in ("<", "<=", ">", ">=", "==", "!=", "and", "or", "+", "-", "*", "/"):
+        case ast.Binary(op=op, left=a, right=b) if op in (
+            "<",
+            "<=",
+            ">",
+            ">=",
+            "==",
+            "!=",
+            "and",
+            "or",
+            "+",
+            "-",
+            "*",
+            "/",
+        ):
             return [op, _stop(cx, program, a, metrics, hidden), _stop(cx, program, b, metrics, hidden)]
         case ast.Unary(op=op, operand=x):
             return ["not" if op == "not" else "neg", _stop(cx, program, x, metrics, hidden)]
@@ -218,7 +279,20 @@ def _stop(cx: Context, program: Program, e: ast.Expr, metrics: list[MetricSpec],
 def _hidden(e: ast.Expr, metrics: set[str], program: Program, cx: Context) -> list[ast.Expr]:
     """The expressions behind hidden metrics, in the order `_stop` numbers them."""
     match e:
-        case ast.Binary(op=op, left=a, right=b) if op in ("<", "<=", ">", ">=", "==", "!=", "and", "or", "+", "-", "*", "/"):
+        case ast.Binary(op=op, left=a, right=b) if op in (
+            "<",
+            "<=",
+            ">",
+            ">=",
+            "==",
+            "!=",
+            "and",
+            "or",
+            "+",
+            "-",
+            "*",
+            "/",
+        ):
             return _hidden(a, metrics, program, cx) + _hidden(b, metrics, program, cx)
         case ast.Unary(operand=x):
             return _hidden(x, metrics, program, cx)
@@ -263,8 +337,12 @@ def grow(program: Program, cx: Context, entry: str) -> tuple[Mapping[str, Tensor
             case ast.Assign(targets=(ast.Target(name="loss", indices=None),), value=e):
                 loss = tensor(cx, evaluate(cx, e, scope), e.span, cx.float)
                 if loss.rank or loss.dtype not in FLOATS:
-                    raise error("E0402", f"the loss must be a scalar float, but this is {loss.type}", e.span,
-                                help="average it: `mean(...)`")
+                    raise error(
+                        "E0402",
+                        f"the loss must be a scalar float, but this is {loss.type}",
+                        e.span,
+                        help="average it: `mean(...)`",
+                    )
                 scope.bind("loss", loss, e.span)
                 outputs["loss"] = loss
             case ast.Assign(targets=(ast.Target(name=name, indices=None),)) if name in SETTINGS:
@@ -274,7 +352,12 @@ def grow(program: Program, cx: Context, entry: str) -> tuple[Mapping[str, Tensor
             case ast.Metric(name=name, value=e) if wanted:
                 m = tensor(cx, evaluate(cx, e, scope), e.span, cx.float)
                 if m.rank:
-                    raise error("E0303", f"a metric must be a scalar, but `{name}` is {m.type}", e.span, help="average it: `mean(...)`")
+                    raise error(
+                        "E0303",
+                        f"a metric must be a scalar, but `{name}` is {m.type}",
+                        e.span,
+                        help="average it: `mean(...)`",
+                    )
                 if m.dtype == "bool" or (m.dtype not in FLOATS and not _is_sum(e)):
                     m = cx.emit("cast", m, span=e.span, dtype=cx.float)
                 metrics[name] = m
@@ -286,7 +369,9 @@ def grow(program: Program, cx: Context, entry: str) -> tuple[Mapping[str, Tensor
     if entry == "loss":
         return {"loss": outputs["loss"]}, {}
     if entry == "gradients":
-        return _gradients(cx, outputs["loss"], {**mine.members, **{n: t for n, t in inputs.items() if t.dtype in FLOATS}}, train), {}
+        return _gradients(
+            cx, outputs["loss"], {**mine.members, **{n: t for n, t in inputs.items() if t.dtype in FLOATS}}, train
+        ), {}
     outputs |= metrics
     if entry == "evaluate":
         return outputs, {}
@@ -346,23 +431,45 @@ def _gradients(cx: Context, loss: Tensor, xs: Mapping[str, Tensor], train: ast.T
     return {n: Tensor(cx.builder.emit("item", g, index=k, span=train.span), cx.builder) for k, n in enumerate(xs)}
 
 
-def _optimize(program: Program, cx: Context, scope: Scope, trainable: Group, loss: Tensor,
-              deferred: Mapping[str, ast.Assign], train: ast.Train) -> None:
+def _optimize(
+    program: Program,
+    cx: Context,
+    scope: Scope,
+    trainable: Group,
+    loss: Tensor,
+    deferred: Mapping[str, ast.Assign],
+    train: ast.Train,
+) -> None:
     item = deferred["optimizer"]
     named = evaluate(cx, item.value.function, scope) if isinstance(item.value, ast.Call) else None
     if isinstance(named, Defined | Builtin) and not isinstance(getattr(named, "definition", None), ast.Optimizer):
-        raise error("E0307", f"`optimizer` must be an optimizer, not {kind(named)}", item.value.span, help="for example `SGD(lr = 0.1)`")
+        raise error(
+            "E0307",
+            f"`optimizer` must be an optimizer, not {kind(named)}",
+            item.value.span,
+            help="for example `SGD(lr = 0.1)`",
+        )
     bound = evaluate(cx, item.value, scope)
     if isinstance(bound, Defined) and isinstance(bound.definition, ast.Optimizer):
         bound = calls.apply(cx, bound, [], {}, item.value.span, {}, scope, None)
     if not isinstance(bound, Bound):
-        raise error("E0307", f"`optimizer` must be an optimizer, not {kind(bound)}", item.value.span, help="for example `SGD(lr = 0.1)`")
+        raise error(
+            "E0307",
+            f"`optimizer` must be an optimizer, not {kind(bound)}",
+            item.value.span,
+            help="for example `SGD(lr = 0.1)`",
+        )
     gradients = Group(_gradients(cx, loss, trainable.members, train))
     if "clip" in deferred and gradients.members:
         clip = deferred["clip"].value
         function = calls.as_function(cx, clip, scope)
         if not isinstance(function, Partial | Builtin | Defined):
-            raise error("E0307", f"`clip` must be a function of the gradients, not {kind(function)}", clip.span, help="for example `global_norm(1.0)`")
+            raise error(
+                "E0307",
+                f"`clip` must be a function of the gradients, not {kind(function)}",
+                clip.span,
+                help="for example `global_norm(1.0)`",
+            )
         gradients = calls.apply(cx, function, [gradients], {}, clip.span, {}, scope, None)
         if not isinstance(gradients, Group) or gradients.members.keys() != trainable.members.keys():
             raise error("E0307", f"`clip` must return the gradients, not {kind(gradients)}", clip.span)
@@ -381,4 +488,3 @@ def _optimize(program: Program, cx: Context, scope: Scope, trainable: Group, los
         inner.bind("role", program.variables[path].role)
         with cx.calling(definition.name, item.span):
             run(cx, definition.body, inner)  # type: ignore[arg-type]
-

@@ -1,0 +1,147 @@
+"""Facts about values and models, conditions on sizes, gradients, and random draws."""
+
+from __future__ import annotations
+
+import math
+from functools import reduce as fold
+from typing import Any
+
+from ....dsl import ast
+from ....dsl.diagnostics import UnsupportedError, error
+from ...types import FLOATS, Dim, Size
+from ..calls import Arguments
+from ..context import Context
+from ..operations import (
+    binary,
+    elementwise,
+    operands,
+    tensor,
+)
+from ..values import REQUIRED, Builtin, Defined, Group, SizeCondition, Tensor, is_static, kind
+from .elementwise import mapped, plain
+from .reductions import axis_number
+
+
+def call_top_k(cx: Context, a: Arguments) -> Any:
+    raise error("E0501", "`top_k` is not supported by this version of the compiler", a.span, kind=UnsupportedError)
+
+
+def call_require(cx: Context, a: Arguments) -> Any:
+    """A condition on sizes: an error where it is known to be false, a guard where only run time can say."""
+    match a.condition:
+        case bool():
+            if not a.condition:
+                raise error("E0301", str(a.message), a.span)
+        case SizeCondition(op=op, left=left, right=right) if isinstance(left, int | Size) and isinstance(
+            right, int | Size
+        ):
+            cx.builder.guard(left, right, str(a.message), a.span, op)
+        case _:
+            raise error("E0307", f"`require` takes a condition on sizes, not {kind(a.condition)}", a.at("condition"))
+    return a.condition
+
+
+def call_size(cx: Context, a: Arguments) -> Dim:
+    x = tensor(cx, plain(a.x), a.at("x"))
+    return x.type.size if a.axis is None else x.shape[axis_number(a.axis, x.rank, a.at("axis"))]
+
+
+def call_count_of(cx: Context, a: Arguments) -> Dim:
+    if isinstance(a.x, Group):
+        return fold(lambda p, q: p + q, (t.type.size for t in a.x.members.values()), 0)
+    if isinstance(a.x, tuple):
+        return len(a.x)
+    return tensor(cx, plain(a.x), a.at("x")).type.size
+
+
+def make_group(name: str, roles: tuple[str, ...]) -> Builtin:
+    def call(cx: Context, a: Arguments) -> Group:
+        if not (isinstance(a.model, Defined) and isinstance(a.model.definition, ast.Layer) and a.model.definition.top):
+            raise error("E0307", f"`{name}` takes a model, not {kind(a.model)}", a.at("model"))
+        return cx.program.group(cx, a.model.definition.name, roles)
+
+    return Builtin(name, (("model", REQUIRED),), call)
+
+
+def call_macs(cx: Context, a: Arguments) -> int:
+    if not (isinstance(a.model, Defined) and isinstance(a.model.definition, ast.Layer) and a.model.definition.top):
+        raise error("E0307", f"`macs` takes a model, not {kind(a.model)}", a.at("model"))
+    return cx.program.macs(a.model.definition.name)
+
+
+def call_grad(cx: Context, a: Arguments) -> Any:
+    y = tensor(cx, plain(a.y), a.at("y"), cx.float)
+    if y.rank != 0:
+        raise error(
+            "E0402",
+            f"`grad` needs a scalar, but this is {y.type}",
+            a.at("y"),
+            help="reduce it first, for example with `sum` or `mean`",
+        )
+    if y.dtype not in FLOATS:
+        raise error("E0402", f"`grad` needs a float, but this is {y.type}", a.at("y"))
+    x = plain(a.x)
+    xs = list(x.members.values()) if isinstance(x, Group) else list(x) if isinstance(x, tuple) else [x]
+    for t in xs:
+        if not isinstance(t, Tensor) or t.dtype not in FLOATS:
+            raise error("E0401", f"`grad` is with respect to float tensors, not {kind(t)}", a.at("x"))
+    if not xs:
+        return x
+    g = cx.builder.emit("grad", y.node, *(t.node for t in xs), span=a.span)
+    parts = [Tensor(cx.builder.emit("item", g, index=k, span=a.span), cx.builder) for k in range(len(xs))]
+    if isinstance(x, Group):
+        return Group(dict(zip(x.members, parts, strict=True)))
+    return tuple(parts) if isinstance(x, tuple) else parts[0]
+
+
+def make_wrap(name: str) -> Builtin:
+    def call(cx: Context, a: Arguments) -> Any:
+        return mapped(cx, plain(a.x), lambda x: cx.emit(name, tensor(cx, x, a.at("x"), cx.float), span=a.span))
+
+    return Builtin(name, (("x", REQUIRED),), call)
+
+
+def call_straight_through(cx: Context, a: Arguments) -> Tensor:
+    hard, soft = operands(cx, a.hard, a.soft, a.span, (a.at("hard"), a.at("soft")))
+    return cx.emit("straight_through", hard, soft, span=a.span)
+
+
+def _draw(cx: Context, a: Arguments) -> Tensor:
+    """Uniform numbers in [0, 1) of the wanted shape."""
+    shape = a.shape if a.shape is not None else cx.shape
+    if shape is None:
+        raise error("E0203", "a random draw needs a shape here", a.span, help="write `shape = shape(x)`")
+    shape = shape if isinstance(shape, tuple) else (shape,)
+    for s in shape:
+        if isinstance(s, bool) or not isinstance(s, int | Size):
+            raise error("E0307", f"a shape is a list of sizes, but this has {kind(s)} in it", a.at("shape"))
+    key = cx.program.key(cx)
+    return cx.emit("random", key, span=a.span, shape=tuple(shape), dtype=cx.float, site=cx.draw_site())
+
+
+def call_uniform(cx: Context, a: Arguments) -> Any:
+    u = _draw(cx, a)
+    s = (a.span, a.span)
+    if is_static(a.lo) and a.lo == 0 and is_static(a.hi) and a.hi == 1:
+        return u
+    width = binary(cx, "-", a.hi, a.lo, a.span, s)
+    return binary(cx, "+", binary(cx, "*", u, width, a.span, s), a.lo, a.span, s)
+
+
+def call_normal(cx: Context, a: Arguments) -> Any:
+    """Box and Muller 1958: sqrt(-2 ln u1) cos(2 pi u2); 1 - u keeps the logarithm finite."""
+    u1, u2 = _draw(cx, a), _draw(cx, a)
+    s = (a.span, a.span)
+
+    def op(o: str, x: Any, y: Any) -> Any:
+        return binary(cx, o, x, y, a.span, s)
+
+    radius = cx.emit("sqrt", op("*", cx.emit("log", op("-", 1, u1), span=a.span), -2.0), span=a.span)
+    z = op("*", radius, cx.emit("cos", op("*", u2, 2 * math.pi), span=a.span))
+    return op("+", op("*", z, a.std), a.mean)
+
+
+def call_bernoulli(cx: Context, a: Arguments) -> Tensor:
+    if a.shape is None and isinstance(a.p, Tensor) and a.p.rank:
+        a.values["shape"] = a.p.shape
+    return elementwise(cx, "<", _draw(cx, a), a.p, a.span, (a.span, a.at("p")))

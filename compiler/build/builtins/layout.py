@@ -1,0 +1,274 @@
+"""Shapes, slices, joins, and looking things up by position."""
+
+from __future__ import annotations
+
+from functools import reduce as fold
+from typing import Any
+
+from ....dsl.diagnostics import UnsupportedError, error
+from ....dsl.source import Span
+from ...types import INTS, Dim, Size, divide
+from ..calls import Arguments
+from ..context import Context
+from ..expressions import gather_axis
+from ..operations import (
+    broadcast_to,
+    refine,
+    reshape,
+    same_size,
+    tensor,
+)
+from ..values import REQUIRED, Builtin, Results, Tensor, kind
+from .elementwise import plain
+from .reductions import axes_of, axis_number
+
+
+def call_reshape(cx: Context, a: Arguments) -> Tensor:
+    x = tensor(cx, plain(a.x), a.at("x"))
+    wanted = a.shape if isinstance(a.shape, tuple) else (a.shape,)
+    for s in wanted:
+        if isinstance(s, bool) or not isinstance(s, int | Size):
+            raise error("E0307", f"a shape is a list of sizes, but this has {kind(s)} in it", a.at("shape"))
+    total: Dim = x.type.size
+    if -1 in wanted:
+        if wanted.count(-1) > 1:
+            raise error("E0203", "one size of a shape can be -1", a.at("shape"))
+        rest: Dim = fold(lambda p, q: p * q, (s for s in wanted if s != -1), 1)
+        missing, remainder = divide(total, rest) if rest != 0 else (0, 0)
+        if remainder != 0:
+            if isinstance(remainder, int) or len({c > 0 for _, c in remainder.terms}) == 1:
+                raise error("E0306", f"{total} elements do not divide by {rest}", a.at("shape"), str(x.type))
+            cx.builder.guard(remainder, 0, f"{total} elements must divide by {rest}", a.span)
+            return _regroup(cx, x, tuple(missing if s == -1 else s for s in wanted), a.span)
+        wanted = tuple(missing if s == -1 else s for s in wanted)
+    count: Dim = fold(lambda p, q: p * q, wanted, 1)
+    if count != total:
+        if (
+            same_size(cx, total, count, f"reshape of {x.type} to {_shape(wanted)}: {total} must equal {count}", a.span)
+            is None
+        ):
+            raise error("E0301", f"{x.type} has {total} elements, but {_shape(wanted)} has {count}", a.at("shape"))
+        return _regroup(cx, x, wanted, a.span)
+    return reshape(cx, x, wanted, a.span)
+
+
+def _regroup(cx: Context, x: Tensor, shape: tuple[Dim, ...], span: Span) -> Tensor:
+    """A reshape whose sizes agree because a guard says so."""
+    count: Dim = fold(lambda p, q: p * q, shape, 1)
+    return reshape(cx, refine(cx, reshape(cx, x, (x.type.size,), span), (count,), span), shape, span)
+
+
+def _shape(shape: Any) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def call_flatten(cx: Context, a: Arguments) -> Tensor:
+    x = tensor(cx, plain(a.x), a.at("x"))
+    if x.rank == 0:
+        raise error("E0303", "`flatten` needs a first axis, but this is a scalar", a.at("x"))
+    return reshape(cx, x, (x.shape[0], fold(lambda p, q: p * q, x.shape[1:], 1)), a.span)
+
+
+def call_transpose(cx: Context, a: Arguments) -> Tensor:
+    x = tensor(cx, plain(a.x), a.at("x"))
+    if a.order is None:
+        order = tuple(reversed(range(x.rank)))
+    else:
+        order = tuple(
+            axis_number(v, x.rank, a.at("order")) for v in (a.order if isinstance(a.order, tuple) else (a.order,))
+        )
+    if sorted(order) != list(range(x.rank)):
+        raise error("E0303", f"the order {_shape(order)} does not name each of {x.rank} axes once", a.at("order"))
+    return cx.emit("transpose", x, span=a.span, perm=order)
+
+
+def _sequence(cx: Context, value: Any, span: Span) -> list[Tensor]:
+    items = value if isinstance(value, tuple) else value.items if isinstance(value, Results) else None
+    if not items:
+        raise error("E0307", f"a list of tensors is needed, not {kind(value)}", span)
+    dtype = next((v.dtype for v in items if isinstance(v, Tensor)), cx.float)
+    return [tensor(cx, v, span, None if isinstance(v, Tensor) else dtype) for v in items]
+
+
+def call_concat(cx: Context, a: Arguments) -> Tensor:
+    parts = _sequence(cx, a.parts, a.at("parts"))
+    if parts[0].rank == 0:
+        raise error("E0303", "`concat` needs an axis, but these are scalars", a.at("parts"), help="`stack` makes one")
+    return cx.emit(
+        "concat",
+        *parts,
+        span=a.span,
+        operands=(a.at("parts"),) * len(parts),
+        axis=axis_number(a.axis, parts[0].rank, a.at("axis")),
+    )
+
+
+def call_stack(cx: Context, a: Arguments) -> Tensor:
+    parts = _sequence(cx, a.parts, a.at("parts"))
+    axis = axis_number(a.axis, parts[0].rank, a.at("axis"), extra=1)
+    raised = [reshape(cx, t, (*t.shape[:axis], 1, *t.shape[axis:]), a.span) for t in parts]
+    return cx.emit("concat", *raised, span=a.span, operands=(a.at("parts"),) * len(parts), axis=axis)
+
+
+def call_split(cx: Context, a: Arguments) -> Results:
+    x = tensor(cx, plain(a.x), a.at("x"))
+    axis = axis_number(a.axis, x.rank, a.at("axis"))
+    n = x.shape[axis]
+    if isinstance(a.parts, tuple):
+        sizes = list(a.parts)
+    else:
+        each, remainder = divide(n, a.parts)
+        if remainder != 0:
+            raise error(
+                "E0306",
+                f"{n} does not divide into {a.parts} equal parts",
+                a.at("parts"),
+                "",
+                help="a list gives the sizes one by one: `split(x, [3, 4])`",
+            )
+        sizes = [each] * a.parts
+    total: Dim = fold(lambda p, q: p + q, sizes, 0)
+    if total != n:
+        raise error("E0301", f"the parts add up to {total}, but the axis has {n}", a.at("parts"))
+    out, start = [], 0
+    for size in sizes:
+        starts = tuple(start if k == axis else 0 for k in range(x.rank))
+        stops = tuple(start + size if k == axis else s for k, s in enumerate(x.shape))
+        out.append(cx.emit("slice", x, span=a.span, starts=starts, stops=stops, steps=(1,) * x.rank))
+        start = start + size
+    return Results(None, tuple(out))
+
+
+def call_expand(cx: Context, a: Arguments) -> Tensor:
+    x = tensor(cx, plain(a.x), a.at("x"))
+    axis = axis_number(a.axis, x.rank, a.at("axis"), extra=1)
+    return reshape(cx, x, (*x.shape[:axis], 1, *x.shape[axis:]), a.span)
+
+
+def call_squeeze(cx: Context, a: Arguments) -> Tensor:
+    x = tensor(cx, plain(a.x), a.at("x"))
+    axes = (
+        axes_of(a.axis, x.rank, a.at("axis"))
+        if a.axis is not None
+        else tuple(k for k, s in enumerate(x.shape) if s == 1)
+    )
+    for k in axes:
+        if x.shape[k] != 1:
+            raise error(
+                "E0301", f"only an axis of size 1 can be squeezed, but axis {k} of {x.type} is {x.shape[k]}", a.span
+            )
+    return reshape(cx, x, [s for k, s in enumerate(x.shape) if k not in axes], a.span)
+
+
+def call_broadcast(cx: Context, a: Arguments) -> Tensor:
+    x = tensor(cx, plain(a.x), a.at("x"), None if isinstance(a.x, Tensor) else cx.float)
+    shape = a.shape if isinstance(a.shape, tuple) else (a.shape,)
+    return broadcast_to(cx, x, shape, a.span)
+
+
+def call_pad(cx: Context, a: Arguments) -> Tensor:
+    x = tensor(cx, plain(a.x), a.at("x"))
+    widths = a.widths
+    if not (
+        isinstance(widths, tuple)
+        and len(widths) == x.rank
+        and all(
+            isinstance(w, tuple)
+            and len(w) == 2
+            and all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in w)
+            for w in widths
+        )
+    ):
+        raise error("E0203", f"`pad` takes [before, after] for each of the {x.rank} axes", a.at("widths"))
+    if isinstance(a.value, bool) or not isinstance(a.value, int | float):
+        raise error("E0307", f"the padding value is a compile-time number, not {kind(a.value)}", a.at("value"))
+    return cx.emit(
+        "pad", x, span=a.span, low=tuple(w[0] for w in widths), high=tuple(w[1] for w in widths), value=float(a.value)
+    )
+
+
+def call_flip(cx: Context, a: Arguments) -> Tensor:
+    x = tensor(cx, plain(a.x), a.at("x"))
+    return cx.emit("flip", x, span=a.span, axes=axes_of(a.axis, x.rank, a.at("axis")))
+
+
+def _integers(cx: Context, value: Any, span: Span) -> Tensor:
+    t = tensor(cx, plain(value), span, None if isinstance(value, Tensor) else "i32")
+    if t.dtype not in INTS:
+        raise error("E0302", f"positions must be i32 or i64, not {t.type}", span, help="write `cast(x, i32)`")
+    return t
+
+
+def call_gather(cx: Context, a: Arguments) -> Tensor:
+    x = tensor(cx, plain(a.x), a.at("x"))
+    if x.rank == 0:
+        raise error("E0303", "`gather` needs an axis, but this is a scalar", a.at("x"))
+    return gather_axis(cx, x, _integers(cx, a.index, a.at("index")), axis_number(a.axis, x.rank, a.at("axis")), a.span)
+
+
+def call_take(cx: Context, a: Arguments) -> Tensor:
+    x, i = tensor(cx, plain(a.x), a.at("x")), _integers(cx, a.index, a.at("index"))
+    if x.rank == 0 or x.rank - 1 != i.rank:
+        raise error(
+            "E0303",
+            f"`take` picks one element of the last axis, so {x.type} needs an index of {max(x.rank - 1, 0)} "
+            f"axes, not {i.type}",
+            a.at("index"),
+        )
+    shape = []
+    for s, t in zip(x.shape, i.shape, strict=False):
+        size = same_size(cx, s, t, f"take from {x.type} with {i.type}: {s} must equal {t}", a.span)
+        if size is None:
+            raise error(
+                "E0301",
+                f"`take` from {x.type} needs an index shaped {_shape(x.shape[:-1])}, not {_shape(i.shape)}",
+                a.at("index"),
+            )
+        shape.append(size)
+    return cx.emit(
+        "take_along", refine(cx, x, (*shape, x.shape[-1]), a.span), refine(cx, i, shape, a.span), span=a.span
+    )
+
+
+def call_one_hot(cx: Context, a: Arguments) -> Tensor:
+    label = _integers(cx, a.label, a.at("label"))
+    n = a.classes
+    if isinstance(n, bool) or not isinstance(n, int | Size):
+        raise error(
+            "E0307", f"the number of classes must be a compile-time whole number, not {kind(n)}", a.at("classes")
+        )
+    shape = (*label.shape, n)
+    grid = cx.emit("iota", span=a.span, shape=shape, axis=label.rank, dtype=label.dtype)
+    same = cx.emit("eq", broadcast_to(cx, label, shape, a.span, range(label.rank)), grid, span=a.span)
+    return cx.emit("cast", same, span=a.span, dtype=cx.float)
+
+
+def call_iota(cx: Context, a: Arguments) -> Tensor:
+    return cx.emit("iota", span=a.span, shape=(_size_argument(a, "n"),), axis=0, dtype="i32")
+
+
+def _size_argument(a: Arguments, name: str) -> Dim:
+    n = a.values[name]
+    if isinstance(n, bool) or not isinstance(n, int | Size) or (isinstance(n, int) and n < 0):
+        raise error("E0307", f"`{name}` must be a size, not {kind(n)}", a.at(name))
+    return n
+
+
+def call_eye(cx: Context, a: Arguments) -> Tensor:
+    n = _size_argument(a, "n")
+    rows, columns = (cx.emit("iota", span=a.span, shape=(n, n), axis=k, dtype="i32") for k in (0, 1))
+    return cx.emit("cast", cx.emit("eq", rows, columns, span=a.span), span=a.span, dtype=cx.float)
+
+
+def make_kernel(name: str, attribute: str) -> Builtin:
+    """An operator with one axis attribute."""
+
+    def call(cx: Context, a: Arguments) -> Tensor:
+        x = tensor(cx, plain(a.x), a.at("x"))
+        if name not in cx.builder.ops:
+            raise error(
+                "E0501", f"`{name}` is not supported by this version of the compiler", a.span, kind=UnsupportedError
+            )
+        return cx.emit(name, x, span=a.span, **{attribute: axis_number(a.axis, x.rank, a.at("axis"))})
+
+    return Builtin(name, (("x", REQUIRED), ("axis", -1)), call)
