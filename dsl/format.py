@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from . import ast
-from .layout import HARD, LINE, SOFT, Doc, Line, Trailing, fill, group, is_hard, lay_out, nest
+from .layout import HARD, LINE, SOFT, Broken, Doc, Trailing, fill, group, is_hard, lay_out, nest
 from .source import Source
 from .tokens import scan
 
@@ -99,52 +100,50 @@ class _Layout:
     # --- sequences of statements or definitions, with the comments between them
 
     def sequence(
-        self, items: Sequence[ast.Tree], make: Callable[[Any], Doc], start: int, end: int,
-        apart: Callable[[Doc | None, Doc | None], bool] = lambda a, b: False,
+        self, items: Sequence[Any], make: Callable[[Any], Doc], start: int, end: int,
+        alone: Callable[[Doc], bool] = lambda doc: False,
     ) -> list[Doc]:  # fmt: skip
         """The lines for items and own-line comments from `start` to `end`.
 
-        `apart` says whether two neighbours (None is a comment) stand apart even where the author left no empty line.
+        An item that is `alone` is set apart by an empty line, together with the comments before it.
         """
         lines: list[Doc] = []
-        previous: tuple[int, Doc | None] | None = None  # where the last line's text ends, and its item
+        ended = -1  # where the text of the last line ends
 
-        def add(doc: Doc, item: Doc | None, begins: int, ends: int) -> None:
-            nonlocal previous
-            if previous is not None:
+        def add(doc: Doc, begins: int, ends: int, apart: bool = False) -> None:
+            nonlocal ended
+            if lines:
                 lines.append(HARD)
-                if self.blank_before(previous[0], begins) or apart(previous[1], item):
+                if apart or self.blank_before(ended, begins):
                     lines.append(HARD)
             lines.append(doc)
-            previous = (ends, item)
+            ended = ends
 
+        after_alone = False
         for item in items:
-            before = self.take(start, item.span.start)
+            begins, ends = item.span.start, item.span.end
+            before = self.take(start, begins)
             doc = make(item)
-            moved = self.take(item.span.start, item.span.end)
-            behind = self.trailing(item.span.end, end)
+            inside = self.take(begins, ends)
+            behind = self.trailing(ends, end)
+            is_alone = alone(doc)
+            apart = after_alone or is_alone
             for c in before:
-                add(c.text, None, c.span.start, c.span.end)
-            begins = item.span.start
-            for c in moved:
-                add(c.text, None, begins, begins)
-            add((doc, *behind), doc, begins, self.line_end(item.span.end) if behind else item.span.end)
+                add(c.text, c.span.start, c.span.end, apart)
+                apart = False
+            for c in inside:
+                add(c.text, begins, begins, apart)
+                apart = False
+            add((doc, *behind), begins, self.line_end(ends) if behind else ends, apart)
+            after_alone = is_alone
         for c in self.take(start, end):
-            add(c.text, None, c.span.start, c.span.end)
+            add(c.text, c.span.start, c.span.end, after_alone)
+            after_alone = False
         return lines
 
     def module(self, module: ast.Module) -> Doc:
-        def apart(a: Doc | None, b: Doc | None) -> bool:
-            return (a is not None and b is not None and (is_long(a) or is_long(b))) or (a is not None and is_long(a))
-
-        long: dict[int, bool] = {}
-
-        def is_long(doc: Doc) -> bool:
-            if id(doc) not in long:
-                long[id(doc)] = "\n" in lay_out(doc)
-            return long[id(doc)]
-
-        return tuple(self.sequence(module.definitions, self.definition, 0, len(self.text) + 1, apart))
+        end = len(self.text) + 1
+        return tuple(self.sequence(module.definitions, self.definition, 0, end, lambda doc: "\n" in lay_out(doc)))
 
     def block(self, statements: Sequence[Any], after: int, make: Callable[[Any], Doc] | None = None) -> Doc:
         """`{ ... }`; its `{` is the first one at or after `after`."""
@@ -179,22 +178,22 @@ class _Layout:
                 return self.computed("fn", d, body)
             case ast.Export(name, _, _, body):
                 return self.computed("export", d, body)
-            case ast.Layer(name, parameters, results, body, top):
-                head = ("model " if top else "layer ", name, self.parameters(parameters), self.results(results), " ")
+            case ast.Layer(name, _, results, body, top):
+                head = ("model " if top else "layer ", name, self.parameters(d), self.results(results), " ")
                 return (*head, self.block(body, d.span.start))
-            case ast.Optimizer(name, parameters, body):
-                return ("optimizer ", name, self.parameters(parameters), " ", self.block(body, d.span.start))
-            case ast.Train(model, parameters, body):
+            case ast.Optimizer(name, _, body):
+                return ("optimizer ", name, self.parameters(d), " ", self.block(body, d.span.start))
+            case ast.Train(model, _, body):
                 names = [s.targets[0].name for s in body if isinstance(s, ast.Assign) and _is_plain(s)]
                 width = max(map(len, names), default=0)
-                head = ("train ", model, self.parameters(parameters), " ")
+                head = ("train ", model, self.parameters(d), " ")
                 return (*head, self.block(body, d.span.start, lambda item: self.train_item(item, width)))
             case ast.Test(name, body):
                 return (f"test {_quoted(name)} ", self.block(body, d.span.start, self.test_item))
         raise AssertionError(d)
 
     def computed(self, word: str, d: ast.Function | ast.Export, body: Any) -> Doc:
-        head = (word, " ", d.name, self.parameters(d.parameters), self.results(d.results))
+        head = (word, " ", d.name, self.parameters(d), self.results(d.results))
         if isinstance(body, tuple):
             return (*head, " ", self.block(body, d.span.start))
         return (*head, " =", group(nest(LINE, self.expr(body))))
@@ -207,8 +206,11 @@ class _Layout:
             return t.base
         return group(t.base, "[", nest(SOFT, fill(_commas([self.item(d) for d in t.dims]))), SOFT, "]")
 
-    def parameters(self, parameters: Sequence[ast.Parameter]) -> Doc:
-        return self.listed("(", parameters, self.parameter, ")")
+    def parameters(self, d: ast.Function | ast.Layer | ast.Optimizer | ast.Train | ast.Export) -> Doc:
+        start, end = d.span.start, d.span.start
+        if d.parameters:
+            end = self.text.find(")", d.parameters[-1].span.end)  # a comment may hold one: then it moves
+        return self.listed("(", d.parameters, self.parameter, ")", start, end)
 
     def parameter(self, p: ast.Parameter) -> Doc:
         return (p.name, self.annotation(p.type), (" = ", self.expr(p.default)) if p.default else "")
@@ -271,13 +273,17 @@ class _Layout:
                 return ("when training ", body, self.otherwise(otherwise, s.span.start))
             case ast.Repeat(index, count, body):
                 over: Doc = (index, " in ") if index else ""
-                return ("repeat ", over, self.expr(count), " ", self.block(body, count.span.end))
+                counted = self.expr(count)
+                if not index and isinstance(_first_leaf(count), ast.List):
+                    counted = ("(", counted, ")")  # repeat[...] is an array of that name
+                return ("repeat ", over, counted, " ", self.block(body, count.span.end))
             case ast.Scan(index, range, until, body):
                 stop: Doc = (" until ", self.expr(until)) if until else ""
                 at = (until or range).span.end
                 return ("scan ", index, " in ", self.expr(range), stop, " ", self.block(body, at))
             case ast.Evaluate(value):
-                leading = _first_name(value) in _LEADING_WORDS
+                first = _first_leaf(value)
+                leading = isinstance(first, ast.Name) and first.id in _LEADING_WORDS
                 return ("(", self.expr(value), ")") if leading else self.expr(value)
         raise AssertionError(s)
 
@@ -329,13 +335,10 @@ class _Layout:
             case ast.Str(value):
                 return _quoted(value)
             case ast.List(items):
-                matrix = len(items) > 1 and all(isinstance(i, ast.List) for i in items)
-                if matrix and self.broken(items[0].span.end, items[1].span.start):
-                    rows = self.listed("[", items, self.expr, "]", by_line=True)
-                    return rows
-                return self.listed("[", items, self.expr, "]")
+                return self.listed("[", items, self.expr, "]", e.span.start, e.span.end)
             case ast.Tuple(items):
-                return self.listed("(", items, self.expr, ",)" if len(items) == 1 else ")")
+                closing = ",)" if len(items) == 1 else ")"
+                return self.listed("(", items, self.expr, closing, e.span.start, e.span.end)
             case ast.Unary("not", operand):
                 return ("not ", self.expr(operand, NOT))
             case ast.Unary(_, operand):
@@ -347,7 +350,8 @@ class _Layout:
             case ast.IfExpr():
                 return self.if_expr(e)
             case ast.Call(function, arguments):
-                return (self.callee(function), self.listed("(", arguments, self.argument, ")"))
+                listed = self.listed("(", arguments, self.argument, ")", function.span.end, e.span.end)
+                return (self.callee(function), listed)
             case ast.Pipe():
                 return self.pipeline(e)
             case ast.Attribute(base, name):
@@ -453,27 +457,33 @@ class _Layout:
         return group(head, nest(*(line if p is LINE else p for p in parts)))
 
     def listed(
-        self, opening: str, items: Sequence[Any], make: Callable[[Any], Doc], closing: str, by_line: bool = False
+        self, opening: str, items: Sequence[Any], make: Callable[[Any], Doc], closing: str, start: int, end: int
     ) -> Doc:
-        """Items between brackets: filled, or one a line when a comment stands among them."""
+        """Items between brackets at `start` and `end`: filled; rows of a matrix, and items with comments, one a line."""
         if not items:
             return opening + closing
-        commented = any(self.has_comment(a.span.end, b.span.start) for a, b in zip(items, items[1:], strict=False))
-        if not commented and not by_line:
+        gaps = [(a.span.end, b.span.start) for a, b in pairwise(items)]
+        first, last = (start, items[0].span.start), (items[-1].span.end, end)
+        rows = all(isinstance(i, ast.List) for i in items)
+        commented = any(self.has_comment(*gap) for gap in (first, *gaps, last))
+        if not rows and not commented:
             docs = [make(i) for i in items]
-            if len(docs) == 1 and isinstance(items[0], ast.List | ast.Argument) and _hugs(items[0]):
+            if len(docs) == 1 and _hugs(items[0]):
                 return (opening, docs[0], closing)  # f([...]): one pair of brackets breaks, not two
             return group(opening, nest(SOFT, fill(_commas(docs))), SOFT, closing)
-        lines: list[Doc] = []
-        for i, item in enumerate(items):
-            lines.append(HARD)
-            if i:
-                for c in self.take(items[i - 1].span.end, item.span.start):
-                    lines += [c.text, HARD]
-            lines += [make(item), ","]
-            if i + 1 < len(items):
-                lines += self.trailing(item.span.end, items[i + 1].span.start)
-        return (opening, nest(*lines), HARD, closing)
+        broken = commented or any(self.broken(*gap) for gap in gaps)
+        line, edge = (HARD, HARD) if broken else (LINE, SOFT)
+        lines: list[Doc] = [edge]
+        for c in self.take(*first):
+            lines += [c.text, HARD]
+        for item, gap in zip(items, gaps, strict=False):
+            lines += [make(item), ",", *self.trailing(*gap), line]
+            for c in self.take(*gap):
+                lines += [c.text, HARD]
+        lines += [make(items[-1]), "" if closing == ",)" else Broken(","), *self.trailing(*last)]
+        for c in self.take(*last):
+            lines += [HARD, c.text]
+        return group(opening, nest(*lines), edge, closing)
 
 
 def _commas(docs: Sequence[Doc]) -> list[Doc]:
@@ -481,8 +491,7 @@ def _commas(docs: Sequence[Doc]) -> list[Doc]:
 
 
 def _hugs(item: ast.Tree) -> bool:
-    value = item.value if isinstance(item, ast.Argument) and item.name is None else item
-    return isinstance(value, ast.List)
+    return isinstance(item, ast.Argument) and item.name is None and isinstance(item.value, ast.List)
 
 
 def _is_plain(s: ast.Assign) -> bool:
@@ -504,21 +513,18 @@ def _level(e: ast.Expr) -> int:
     return POSTFIX
 
 
-def _first_name(e: Any) -> str | None:
-    """The name that an expression's text begins with."""
+def _first_leaf(e: ast.Expr) -> ast.Expr:
+    """The expression that the text of `e` begins with."""
     while True:
         match e:
-            case ast.Name(id=name):
-                return name
-            case ast.Binary() | ast.Pipe() | ast.Range() | ast.Call() | ast.Attribute() | ast.Index():
-                e = getattr(e, e.__match_args__[1 if isinstance(e, ast.Binary) else 0])
+            case ast.Binary(left=inner) | ast.Pipe(value=inner) | ast.Range(start=inner) | ast.Call(function=inner):
+                e = inner
+            case ast.Attribute(base=inner) | ast.Index(base=inner):
+                e = inner
             case _:
-                return None
+                return e
 
 
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
     return f'"{escaped}"'
-
-
-__all__ = ["Line", "format"]

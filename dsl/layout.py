@@ -53,7 +53,14 @@ class Trailing:
     text: str
 
 
-Doc = Union[str, "tuple[Doc, ...]", Line, Nest, Group, Fill, Trailing]
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Text that is there only where the group around it takes several lines."""
+
+    text: str
+
+
+Doc = Union[str, "tuple[Doc, ...]", Line, Nest, Group, Fill, Trailing, Broken]
 
 LINE = Line()
 SOFT = Line("")
@@ -63,7 +70,7 @@ HARD = Line(hard=True)
 def is_hard(doc: Doc) -> bool:
     """Whether the document holds a line that must break."""
     match doc:
-        case str() | Trailing():
+        case str() | Trailing() | Broken():
             return False
         case tuple():
             return any(is_hard(d) for d in doc)
@@ -103,6 +110,10 @@ def lay_out(doc: Doc) -> str:
                 stack.extend((indent, mode, d, 0) for d in reversed(current))
             case Trailing(text):
                 comment = text
+            case Broken(text):
+                if mode == "break":
+                    line.append(text)
+                    column += len(text)
             case Nest(body, _):
                 stack.append((indent + INDENT, mode, body, 0))
             case Group(body, hard):
@@ -156,6 +167,8 @@ def _fits(room: int, first: Command, rest: list[Command]) -> bool:
                 stack.extend((indent, mode, d, 0) for d in reversed(current))
             case Trailing():
                 return True
+            case Broken(text):
+                room -= len(text) if mode == "break" else 0
             case Nest(body, _) | Group(body, _):
                 # a group further on can still break, but what stands before its first line must fit here
                 stack.append((indent, mode, body, 0))

@@ -18,6 +18,7 @@ from .source import Source, Span
 from .tokens import MAX_DEPTH, Token, tokenize
 
 
+MAX_ERRORS = 50  # told of one source
 MAX_BYTES = 16 << 20  # of a source file; MAX_TOKENS is reached long before by anything but comments
 
 
@@ -78,7 +79,7 @@ def parse(source: Source) -> ast.Module:
             definition = replace(definition, doc=_doc(own_line, definition.span.position[0]))
         definitions.append(definition)
     if errors:
-        raise SourceError(sorted(errors, key=lambda d: d.span.start if d.span else 0))
+        raise SourceError(sorted(errors, key=lambda d: d.span.start if d.span else 0)[:MAX_ERRORS])
     return ast.Module(tuple(definitions), lexed.comments, span=Span(source, 0, len(source.text)))
 
 

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from . import ast
 from .diagnostics import Diagnostic, Label
 from .source import Source, Span
 
-# A walk over the syntax tree that spends at most three Python frames a level stays within the default recursion limit
+# A walk over the syntax tree that spends at most four frames a level stays within the default recursion limit
 # of 1000: brackets and trees deeper than this are refused (E0110).
-MAX_DEPTH = 256
+MAX_DEPTH = 200
 # About a second of parsing; the largest file anybody wrote by hand has a twentieth of it (E0111).
 MAX_TOKENS = 50_000
 
@@ -49,7 +48,7 @@ BEGINS_OPERAND = frozenset(
 
 _TOKEN = re.compile(
     r"""(?P<SPACE>[ \t\r\f]+)
-      | (?P<NEWLINE>\n)
+      | (?P<NEWLINE>\n[ \t\r\f\n]*)
       | (?P<COMMENT>\#[^\n]*)
       | (?P<NAME>[^\W\d]\w*)
       | (?P<NUMBER>[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)
@@ -116,8 +115,11 @@ def scan(source: Source) -> tuple[list[Token], list[ast.Comment], list[Diagnosti
     add = tokens.append
     skip_to = 0
     for match in _TOKEN.finditer(text):
-        kind, start, end = match.lastgroup, match.start(), match.end()
-        if kind == "SPACE" or start < skip_to:
+        kind = match.lastgroup
+        if kind == "SPACE" or (kind == "NEWLINE" and (not tokens or tokens[-1].type == "NEWLINE")):
+            continue
+        start, end = match.span()
+        if start < skip_to:
             continue
         if len(tokens) > MAX_TOKENS:
             break
@@ -132,8 +134,7 @@ def scan(source: Source) -> tuple[list[Token], list[ast.Comment], list[Diagnosti
             case "OPERATOR":
                 add(Token(OPERATORS[word], word, span))
             case "NEWLINE":
-                if tokens and tokens[-1].type != "NEWLINE":
-                    add(Token("NEWLINE", word, span))
+                add(Token("NEWLINE", "\n", span))
             case "NUMBER":
                 bad = _NUMBER_TAIL.match(text, end)
                 if bad:
@@ -146,10 +147,11 @@ def scan(source: Source) -> tuple[list[Token], list[ast.Comment], list[Diagnosti
                 add(Token("INT" if word.isdigit() else "FLOAT", word, span))
             case "STRING":
                 add(Token("STRING", word, span))
-                if "\\" in word:
-                    errors.extend(_bad_escapes(span))
+                if "\\" in word and (bad_escape := _bad_escape(span)):
+                    errors.append(bad_escape)
             case "COMMENT":
-                comments.append(ast.Comment(word.rstrip(), span=Span(source, start, start + len(word.rstrip()))))
+                word = word.rstrip()
+                comments.append(ast.Comment(word, span=Span(source, start, start + len(word))))
             case _ if word == '"':
                 end = text.find("\n", start)
                 skip_to = len(text) if end < 0 else end
@@ -187,7 +189,7 @@ def _bad_sign(span: Span) -> Diagnostic:
 
 
 def _bad_number(span: Span) -> Diagnostic:
-    text = span.text
+    text = span.text if len(span.text) < 40 else span.text[:40] + "..."
     help = ""
     if text.endswith(".") and text[:-1].isdigit():
         help = f"write `{text}0`, or `{text[:-1]}` for an integer"
@@ -205,11 +207,16 @@ def _unfit_number(text: str) -> str:
     return "the number is larger than any f64" if float(text) == float("inf") else ""
 
 
-def _bad_escapes(span: Span) -> Iterator[Diagnostic]:
-    for match in re.finditer(r'\\([^nt"\\])', re.sub(r"\\\\", "\0\0", span.text)):
-        where = Span(span.source, span.start + match.start(), span.start + match.end())
-        yield _error("E0104", f"`{where.text}` stands for nothing in a string", where, "",
-                     r'the escapes are `\n`, `\t`, `\"` and `\\`; a folder separator is best written `/`')  # fmt: skip
+_ESCAPE = re.compile(r'\\(?:[nt"\\]|(?P<unknown>.))')
+
+
+def _bad_escape(span: Span) -> Diagnostic | None:
+    for match in _ESCAPE.finditer(span.text):
+        if match["unknown"]:
+            where = Span(span.source, span.start + match.start(), span.start + match.end())
+            return _error("E0104", f"`{where.text}` stands for nothing in a string", where, "",
+                          r'the escapes are `\n`, `\t`, `\"` and `\\`; a folder separator is best written `/`')  # fmt: skip
+    return None
 
 
 # --- arranging -------------------------------------------------------------------------------------------------------
@@ -246,6 +253,8 @@ class _Arrangement:
             if self.first and self.begins_definition(token, after):
                 self.finish()
                 token.type = token.text.upper()
+            elif token.text in RESERVED and self.chunk and self.chunk[-1].type == "DOT":
+                token.type = "NAME"  # after a dot every word is a name
             elif token.type == "NAME":
                 self.keyword(token, after)
             if token.type in OPENING:
@@ -281,7 +290,7 @@ class _Arrangement:
         word, previous = token.text, self.chunk[-1].type if self.chunk else "NEWLINE"
         if previous in ("NEWLINE", "LBRACE"):
             follows = after.type
-            named = follows == "NAME" or after.text in RESERVED
+            named = follows == "NAME" or (after.text in RESERVED and after.text not in ("and", "or"))
             if (
                 (word in STATEMENTS and named)
                 or (word == "when" and follows == "NAME")
