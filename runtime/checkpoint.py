@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -25,6 +25,7 @@ import numpy as np
 
 from ..dsl.diagnostics import DataError, NncError, error
 from .arrays import NUMPY, Array, check_bytes, nbytes
+from .files import replacing
 
 if TYPE_CHECKING:
     from .model import Model
@@ -34,19 +35,23 @@ _MAX_HEADER = 100 << 20  # the limit of the safetensors library
 _DTYPES: Mapping[str, str] = {"f32": "F32", "f64": "F64", "i32": "I32", "i64": "I64", "bool": "BOOL"}
 
 
-def save(model: Model, path: str | PathLike[str]) -> None:
-    """Write all variables and where training stands."""
+def save(model: Model, path: str | PathLike[str], variables: Mapping[str, Array] | None = None) -> None:
+    """Write all variables and where training stands; or a copy of the variables from the end of an earlier epoch."""
     with model.workspace.lock:
+        facts_now = _facts(model)
+        if variables is not None:
+            facts_now |= {"progress": None, "epochs_done": int(variables.get("train/epoch", model.epochs_done))}
+        variables = model.variables if variables is None else variables
         table: dict[str, Any] = {}
         digests: dict[str, str] = {}
         offset = 0
         for v in model.manifest.variables:
-            array = model.variables[v.path]
+            array = variables[v.path]
             table[v.path] = {"dtype": _DTYPES[v.dtype], "shape": list(v.shape),
                              "data_offsets": [offset, offset + array.nbytes]}
             digests[v.path] = hashlib.sha256(_bytes(array)).hexdigest()
             offset += array.nbytes
-        facts = json.dumps({**_facts(model), "tensors": digests})
+        facts = json.dumps({**facts_now, "tensors": digests})
         metadata = {"nnc": facts, "sha256": _digest(facts, table)}
         header = json.dumps({"__metadata__": metadata, **table}, separators=(",", ":")).encode()
         header += b" " * (-len(header) % 8)
@@ -54,7 +59,7 @@ def save(model: Model, path: str | PathLike[str]) -> None:
             f.write(len(header).to_bytes(8, "little"))
             f.write(header)
             for v in model.manifest.variables:
-                f.write(_bytes(model.variables[v.path]))
+                f.write(_bytes(variables[v.path]))
 
 
 def _bytes(array: Array) -> memoryview:
@@ -75,39 +80,6 @@ def _facts(model: Model) -> dict[str, Any]:
 
 def _digest(facts: str, table: Mapping[str, Any]) -> str:
     return hashlib.sha256((facts + json.dumps(table, sort_keys=True)).encode()).hexdigest()
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` when the block ends well, and leaves no trace when it does not (E0625)."""
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            with open(temporary, "wb") as f:
-                yield f
-                f.flush()
-                os.fsync(f.fileno())
-            os.replace(temporary, target)
-            _sync_folder(target.parent)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-    except OSError as e:
-        if isinstance(e, NncError):
-            raise
-        raise error("E0625", f"{path} cannot be written: {(e.strerror or str(e)).lower()}", kind=DataError) from e
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself last; some file systems cannot sync a folder, and then need not."""
-    with suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 def load(model: Model, path: str | PathLike[str]) -> None:

@@ -256,27 +256,40 @@ def npz(path: Path, names: Sequence[str] | None = None) -> Columns:
         raise malformed(path, "a complete npz archive", str(e).lower()) from e
 
 
+def npy(path: Path) -> Array:
+    """One array in a file of its own."""
+    with opened(path) as f:
+        return _read_npy(str(path), f, path.stat().st_size)
+
+
 def _npy(where: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
+    if info.file_size > max(info.compress_size, 1) * _GZIP_RATIO:
+        raise malformed(where, "a size that its packed bytes can have", human(info.file_size))
     with archive.open(info) as f:
-        try:
-            version = np.lib.format.read_magic(f)
-            read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            if version not in read_header:
-                raise malformed(where, "npy version 1.0 or 2.0", f"{version[0]}.{version[1]}")
-            shape, fortran, dtype = read_header[version](f)
-        except ValueError as e:
-            raise malformed(where, "an npy header", str(e).lower()) from e
-        if dtype.kind not in "fiub":
-            what = "pickled objects, which are not read" if dtype.hasobject else str(dtype)
-            raise malformed(where, "an array of numbers", what)
-        needed = math.prod(map(int, shape)) * dtype.itemsize
-        if needed > info.file_size or info.file_size > max(info.compress_size, 1) * _GZIP_RATIO:
-            raise malformed(where, f"{human(needed)} of data for the shape {list(shape)}", human(info.file_size))
-        check_nbytes(shape, dtype, where)
-        data = f.read(needed + 1)
-        if len(data) != needed:
-            found = human(len(data)) if len(data) < needed else "more"
-            raise malformed(where, f"{human(needed)} of data for the shape {list(shape)}", found)
+        return _read_npy(where, f, info.file_size)
+
+
+def _read_npy(where: str, f: IO[bytes], available: int) -> Array:
+    """An array from a stream of `available` bytes at most."""
+    try:
+        version = np.lib.format.read_magic(f)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in read_header:
+            raise malformed(where, "npy version 1.0 or 2.0", f"{version[0]}.{version[1]}")
+        shape, fortran, dtype = read_header[version](f)
+    except ValueError as e:
+        raise malformed(where, "an npy header", str(e).lower()) from e
+    if dtype.kind not in "fiub":
+        what = "pickled objects, which are not read" if dtype.hasobject else str(dtype)
+        raise malformed(where, "an array of numbers", what)
+    needed = math.prod(map(int, shape)) * dtype.itemsize
+    if needed > available:
+        raise malformed(where, f"{human(needed)} of data for the shape {list(shape)}", human(available))
+    check_nbytes(shape, dtype, where)
+    data = f.read(needed + 1)
+    if len(data) != needed:
+        found = human(len(data)) if len(data) < needed else "more"
+        raise malformed(where, f"{human(needed)} of data for the shape {list(shape)}", found)
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 

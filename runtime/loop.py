@@ -313,8 +313,9 @@ def _positive(name: str, value: int | None, default: int | None) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise argument_error("E0602", f"{name} must be an int, got {type(value).__name__}", kind=ArgumentTypeError)
-    if value < 1:
-        raise argument_error("E0603", f"{name} must be at least 1, got {value}")
+    least = 0 if name == "epochs" else 1
+    if value < least:
+        raise argument_error("E0603", f"{name} must be at least {least}, got {value}")
     return int(value)
 
 

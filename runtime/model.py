@@ -34,9 +34,10 @@ class Model:
     """What `nnc.compile` returns. Safe to call from several threads (calls take turns) and after a fork."""
 
     def __init__(self, session: Session, *, seed: int | None = None, threads: int | None = None,
-                 folder: str | PathLike[str] = ".", dataset: Dataset | None = None):
+                 folder: str | PathLike[str] = ".", dataset: Dataset | None = None, data_path: str | None = None):
         """`folder` is what paths of the train block are relative to; `dataset` is its data where that is loaded
-        already. The seed defaults to the one of the train block, the threads to the processors this process may use."""
+        already, `data_path` takes the place of the path it names. The seed defaults to the one of the train block, the
+        threads to the processors this process may use."""
         manifest = session.manifest
         spec = manifest.train
         self.session, self.manifest, self.folder = session, manifest, Path(folder)
@@ -44,7 +45,7 @@ class Model:
         self.threads = _threads(threads)
         self.progress: Progress | None = None  # where an interrupted `fit` stands
         self.epochs_done = 0
-        self.dataset = dataset
+        self.dataset, self.data_path = dataset, data_path
         self.workspace = Workspace(lambda: session.pool(self.threads))
         self._calls: dict[str, Call] = {}
         self._results: dict[str, Callable[[list[Array]], Any]] = {}
@@ -155,7 +156,7 @@ class Model:
         return self.manifest.train
 
     def fit(self, *args: Any, validation: Any = None, epochs: int | None = None, batch: int | None = None,
-            shuffle: bool | None = None, callbacks: Iterable[Callable[..., Any]] = (), resume: bool = False,
+            shuffle: bool | None = None, callbacks: Iterable[Any] = (), resume: bool = False,
             **kwargs: Any) -> History:
         """Train on whole arrays, or without arrays on the data named in the train block. See `loop.fit`."""
         from .loop import fit
@@ -177,9 +178,13 @@ class Model:
 
             spec = self.train_spec
             if spec.data is None:
+                if self.data_path is not None:
+                    what = f"the train block of {self.name} does not say what kind of data {self.data_path} is"
+                    raise argument_error("E0612", what, help='for example `data = csv("...", target = "...")`')
                 raise argument_error("E0612", f"the train block of {self.name} names no data and none was passed",
                                      help="pass arrays, or write `data = ...` in the train block")
-            self.dataset = load(spec.data, self.folder, validation=spec.validation, seed=self.seed)
+            self.dataset = load(spec.data, self.folder, validation=spec.validation, seed=self.seed,
+                                override=self.data_path)
         return self.dataset
 
     def fit_normalization(self, columns: Mapping[str, Array]) -> None:

@@ -1,0 +1,103 @@
+"""The command line: `nnc COMMAND ...`.
+
+In: arguments. Out: an exit code: 0, 1 a diagnosed error in what the user wrote or passed, 2 wrong usage, 4 a file, 5 a
+limit, 6 training met a value that is not finite, 70 our own fault, 130 interrupted. Each family of commands is a module
+here; what they use of the compiler is imported when they run, so that help and usage errors are quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from ...dsl.diagnostics import Diagnostic, NncError, ResourceError
+from . import build, source, tests, train
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="nnc", prog_name="nnc")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error (anywhere on the line).")
+def cli(debug: bool) -> None:
+    """A neural-network compiler: a readable .nn file in, native training and inference code out."""
+
+
+for _command in (
+    source.check, source.fmt, build.compile, train.train, train.evaluate, train.predict, tests.test, build.summary,
+    build.plan, build.gradcheck, source.explain, source.doc,
+):  # fmt: skip
+    cli.add_command(_command)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line; the exit code. No error is shown as a traceback unless `--debug` is among the arguments."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    if debug:
+        arguments.remove("--debug")
+    try:
+        return _run(arguments)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        _say("interrupted")
+        return 130
+    except click.ClickException as e:
+        e.show()
+        return e.exit_code
+    except BrokenPipeError:
+        _silence()
+        return 141  # what a shell sees of a program that SIGPIPE ended
+    except Exception as e:
+        if debug:
+            raise
+        return _report(e, "--json" in arguments)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        result = cli.main(arguments, prog_name="nnc", standalone_mode=False)
+    except click.exceptions.Exit as e:
+        result = e.exit_code
+    sys.stdout.flush()  # a broken pipe or a full disk shows here at the latest
+    return result if isinstance(result, int) else 0
+
+
+def _report(e: Exception, json: bool) -> int:
+    """Show an error the way it was asked for; its exit code."""
+    if isinstance(e, MemoryError) and not isinstance(e, NncError):
+        e = ResourceError(Diagnostic("E0605", "there is not enough memory"))
+    if isinstance(e, NncError):
+        from .show import show_error
+
+        show_error(e, json)
+        return e.exit_code
+    if isinstance(e, OSError):
+        _say(f"error: {e.filename or 'output'}: {(e.strerror or str(e)).lower()}")
+        return 4
+    kind = type(e).__name__
+    _say(f"internal error: {kind}: {str(e)[:400]}")
+    _say("this is a fault of nnc, not of your program; the same command with --debug shows where")
+    return 70
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, file=sys.stderr)
+    except OSError:
+        _silence()
+
+
+def _silence() -> None:
+    """Nobody listens any more: what is still in the buffers goes nowhere, quietly."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(sink, stream.fileno())
+    os.close(sink)
+
+
+def entry_point() -> None:
+    """What the installed `nnc` runs."""
+    sys.exit(main())

@@ -1,0 +1,274 @@
+"""Commands about what the compiler makes of a file: compile, summary, plan, gradcheck."""
+
+from __future__ import annotations
+
+import sys
+from math import prod
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...dsl.diagnostics import ArgumentError, ResourceError, SourceError, error
+from ..arrays import human
+from ..calls import unknown
+from ..files import replacing
+from .options import Program, program_options
+
+if TYPE_CHECKING:
+    from ...compiler.graph import Graph
+    from ...compiler.memory import Plan
+    from ...compiler.pipeline import Session, Stages
+    from ...compiler.types import Dim
+
+STAGES = ("ast", "graph", "backward", "optimized", "loops", "llvm", "asm", "obj", "dot")
+
+
+@click.command(name="compile")
+@program_options
+@click.option("--emit", type=click.Choice(STAGES), help="Print a stage instead of compiling.")
+@click.option("--entry", metavar="NAME", help="The entry point to emit; `train` where there is one.")
+@click.option("-o", "--output", metavar="PATH", help="Write the stage to a file.")
+@click.option("--print-after", metavar="PASS", help="Print the graph after each run of a pass (`all` for every one).")
+@click.option("--no-optimize", is_flag=True, help="Without the optimising passes.")
+def compile(program: Program, emit: str | None, entry: str | None, output: str | None, print_after: str | None,
+            no_optimize: bool) -> None:
+    """Compile FILE and say what was built, or print one stage of it."""
+    from dataclasses import replace
+
+    if no_optimize:
+        program = replace(program, optimize=False)
+    if emit == "ast":
+        _write(_syntax_tree(program), output)
+        return
+    start = perf_counter()
+    session, _ = program.session()
+    if emit is None and print_after is None:
+        _show_built(session, program, start)
+        return
+    name = _entry(session, entry)
+    _write(_emit(session, name, emit, print_after), output)
+
+
+def _syntax_tree(program: Program) -> str:
+    from ...dsl.parser import parse
+    from ...dsl.tree import print_tree
+
+    return print_tree(parse(program.read()))
+
+
+def _entry(session: Session, name: str | None) -> str:
+    known = session.manifest.entries
+    if name is None:
+        preferred = [e for e in known if e == "train"] or [e for e in known if e == "predict"] or [*known]
+        if not preferred:
+            raise error("E0608", "the file has nothing to compile: no model, export or fn", kind=ArgumentError)
+        return preferred[0]
+    if name not in known:
+        raise unknown("entry point", name, list(known))
+    return name
+
+
+def _emit(session: Session, name: str, stage: str | None, print_after: str | None) -> str | bytes:
+    from ...compiler.pipeline import emit
+
+    seen: set[str] = set()
+    printed: list[str] = []
+
+    def observe(step: str, graph: Graph) -> None:
+        from ...compiler.text import print_graph
+
+        seen.add(step)
+        if print_after in (step, "all"):
+            printed.append(f"# after {step}\n{print_graph(graph)}\n")
+
+    if print_after is None:
+        assert stage is not None
+        return emit(session, stage, name)
+    session.stages(name, observe)
+    if not printed:
+        raise unknown("pass", print_after, sorted(seen))
+    tail = emit(session, stage, name) if stage is not None else ""
+    return "\n".join(printed) + tail if isinstance(tail, str) else tail
+
+
+def _write(what: str | bytes, output: str | None) -> None:
+    """To a file, whole or not at all, or to stdout."""
+    data = what if isinstance(what, bytes) else (what.rstrip("\n") + "\n").encode()
+    if output is not None and output != "-":
+        with replacing(Path(output)) as f:
+            f.write(data)
+        return
+    if isinstance(what, bytes) and sys.stdout.isatty():
+        raise click.UsageError("an object file does not belong on a terminal: give -o PATH")
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _show_built(session: Session, program: Program, start: float) -> None:
+    from .show import print_table
+
+    m = session.manifest
+    rows = []
+    total = 0
+    for name in m.entries:
+        began = perf_counter()
+        native = session.entry(name)
+        total += native.code_size
+        rows.append((name, _ports(native.signature.inputs), _ports(native.signature.outputs),
+                     _bytes(native.signature.arena), human(native.code_size),
+                     f"{(perf_counter() - began) * 1e3:.0f} ms"))
+    print_table(("entry", "inputs", "outputs", "arena", "code", "time"), rows, left=3)
+    parameters = sum(prod(v.shape) for v in m.variables if v.role in ("weight", "bias"))
+    click.echo(f"{m.model or program.file}: {parameters:,} parameters, {len(m.entries)} entry points, "
+               f"{human(total)} of code for {session.target.name} ({session.target.cpu}), {m.dtype}, "
+               f"{perf_counter() - start:.2f} s")
+
+
+def _ports(ports: Any) -> str:
+    shown = [f"{p.name}: {p.type}" for p in ports]
+    return ", ".join(shown) if len(shown) <= 4 else f"{', '.join(shown[:3])}, ... ({len(shown)})"
+
+
+def _bytes(size: Dim) -> str:
+    """`a + b*B` bytes, with units where it is a number."""
+    return human(size) if isinstance(size, int) else f"{size} B"
+
+
+# --- summary ----------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@program_options
+def summary(program: Program) -> None:
+    """The layers of a model: parameters, state, multiply-accumulates for one example."""
+    from .show import print_table
+
+    session, _ = program.session()
+    m = session.manifest
+    if m.model is None:
+        raise error("E0203", f"{program.file} has no model", kind=SourceError)
+    layers: dict[str, list[Any]] = {}
+    for v in m.variables:
+        if v.role in ("weight", "bias", "state"):
+            layers.setdefault(v.path.rpartition(".")[0], []).append(v)
+    rows = []
+    for path, variables in layers.items():
+        shown = ", ".join(f"{v.path.rpartition('.')[2]}: {v.dtype}[{', '.join(map(str, v.shape))}]" for v in variables)
+        count = sum(prod(v.shape) for v in variables if v.role != "state")
+        state = sum(prod(v.shape) for v in variables if v.role == "state")
+        rows.append((path, shown, f"{count:,}", f"{state:,}" if state else ""))
+    signature = session.entry("predict").signature
+    print_table(("layer", "variables", "parameters", "state"), rows, left=2)
+    parameters = sum(prod(v.shape) for v in m.variables if v.role in ("weight", "bias"))
+    slots = sum(prod(v.shape) for v in m.variables if v.role == "slot")
+    click.echo(f"{m.model}({_ports(signature.inputs)}) -> ({_ports(signature.outputs)})")
+    click.echo(f"{parameters:,} parameters, {session.program.macs(m.model):,} multiply-accumulates, "
+               f"{slots:,} numbers of optimiser state")
+
+
+# --- plan -------------------------------------------------------------------------------------------------------------
+
+
+class ByteSize(click.ParamType[int]):
+    """`64K`, `1.5M`, `2G` or a number of bytes."""
+
+    name = "BYTES"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        text = str(value).strip().upper().removesuffix("B").removesuffix("I")
+        scale = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}.get(text[-1:], 1)
+        try:
+            size = float(text.rstrip("KMGT")) * scale
+            if size >= 0 and size < 1e30:
+                return int(size)
+        except ValueError:
+            pass
+        return self.fail(f"{value!r} is not a number of bytes such as 64K or 1.5M", param, ctx)
+
+
+@click.command()
+@program_options
+@click.option("--entry", metavar="NAME", help="The entry point; `train` where there is one.")
+@click.option("--batch", type=click.IntRange(min=1), help="The batch to count with (default: the train block's, or 1).")
+@click.option("--max-memory", type=ByteSize(), help="Fail if the arena is larger: 64K, 1.5M.")
+def plan(program: Program, entry: str | None, batch: int | None, max_memory: int | None) -> None:
+    """The memory plan of an entry point: what lies where in the arena, and how long."""
+    session, _ = program.session()
+    name = _entry(session, entry)
+    made = session.stages(name)
+    spec = session.manifest.train
+    batch = batch or (spec.batch if spec and spec.batch else 1)
+    sizes = dict.fromkeys(made.signature.sizes, batch)
+    planned = made.lowered.plan
+    needed = _number(planned.arena, sizes)
+    _show_plan(name, made, planned, sizes, needed)
+    if max_memory is not None and needed > max_memory:
+        bound, _ = planned.lower_bound(sizes)
+        line = max(planned.lines, key=lambda b: (_number(b.size, sizes), -b.born))  # an arena has a buffer
+        help = None if bound <= max_memory else f"no plan needs less than {human(bound)}: a smaller --batch would"
+        raise error("E0605", f"the arena of {name} needs {human(needed)} {_at(sizes)}, but {human(max_memory)} are "
+                    f"allowed; {_values(made, line)} takes {human(_number(line.size, sizes))} of it",
+                    made.optimized[line.values[0][0]].span, help=help, kind=ResourceError)
+
+
+def _number(size: Dim, sizes: dict[str, int]) -> int:
+    from ...compiler.types import substitute
+
+    value = substitute(size, sizes)
+    assert isinstance(value, int)
+    return value
+
+
+def _at(sizes: dict[str, int]) -> str:
+    return "at " + ", ".join(f"{k} = {v}" for k, v in sizes.items()) if sizes else ""
+
+
+def _show_plan(name: str, made: Stages, planned: Plan, sizes: dict[str, int], needed: int) -> None:
+    from .show import print_table
+
+    rows = []
+    for line in planned.lines:
+        span = made.optimized[line.values[0][0]].span
+        at = f"{span.source.name}:{span.position[0]}" if span else ""
+        rows.append((_values(made, line), at, str(line.offset), str(line.size),
+                     f"{_number(line.size, sizes):,}", f"{line.born}-{line.dies}"))
+    print_table(("value", "from", "offset", "bytes", _at(sizes) or "bytes", "kernels"), rows, left=2)
+    bound, kernel = planned.lower_bound(sizes)
+    click.echo(f"{name}: {len(planned.order)} kernels, arena {planned.arena} bytes, {needed:,} {_at(sizes)}".rstrip())
+    where = f" (while {planned.order[kernel]} runs)" if planned.order else ""
+    click.echo(f"lower bound {bound:,} bytes{where}")
+    variables = sum(_number(s.type.nbytes, sizes) for s in made.lowered.entry.slots if s.role == "param")
+    if variables:
+        click.echo(f"variables {variables:,} bytes, outside the arena")
+
+
+def _values(made: Stages, line: Any) -> str:
+    """The values that share a buffer, by name and type."""
+    names = [v for v, _ in line.values]
+    first = made.optimized[names[0]]
+    return f"{names[0]}: {first.type}" + (f", then {', '.join(names[1:])}" if len(names) > 1 else "")
+
+
+# --- gradcheck --------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@program_options
+@click.option("--samples", default=12, type=click.IntRange(min=1), help="Elements tried in each tensor.")
+@click.option("--seed", type=int, help="Of the parameters.")
+def gradcheck(program: Program, samples: int, seed: int | None) -> None:
+    """Compare the compiled gradients with finite differences, in float64."""
+    from ..gradcheck import TOLERANCE, grad_check, sample_inputs
+    from .show import print_table
+
+    net = program.open(seed, 1)
+    inputs = sample_inputs(net.entry("gradients").signature.inputs)
+    errors = grad_check(net, *inputs, samples=samples)
+    print_table(("gradient", "largest error"), [(k, f"{v:.2g}") for k, v in errors.items()])
+    click.echo(f"{net.name}: {len(errors)} gradients agree with finite differences within {TOLERANCE:g}")
+
+

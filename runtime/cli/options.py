@@ -1,0 +1,120 @@
+"""The options that commands share, and the model they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ...dsl.source import Source
+
+if TYPE_CHECKING:
+    from ...compiler.pipeline import Session
+    from ..data import Dataset
+    from ..model import Model
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to compile, as the options say it."""
+
+    file: str
+    model: str | None = None
+    hyper: Mapping[str, Any] | None = None
+    sizes: Mapping[str, int] | None = None
+    dtype: str = "f32"
+    target_cpu: str = "native"
+    cache: bool = True
+    data: str | None = None
+    optimize: bool = True
+
+    def read(self) -> Source:
+        from ...dsl.parser import read_source
+
+        return read_source(self.file)
+
+    def session(self, source: Source | None = None) -> tuple[Session, Dataset | None]:
+        """The compiled program; its warnings are shown."""
+        from ..api import open_program
+        from .show import warn
+
+        session, dataset = open_program(
+            source or self.read(), override=self.data, model=self.model, hyper=self.hyper, sizes=self.sizes,
+            dtype=self.dtype, target_cpu=self.target_cpu, cache=self.cache, optimize=self.optimize)
+        warn(session.manifest.warnings)
+        return session, dataset
+
+    def open(self, seed: int | None = None, threads: int | None = None) -> Model:
+        """The model, with the data of its train block where `--data` says where they are."""
+        from ..model import Model
+
+        session, dataset = self.session()
+        return Model(session, seed=seed, threads=threads, folder=Path(self.file).parent, dataset=dataset,
+                     data_path=self.data)
+
+
+class Setting(click.ParamType[tuple[str, Any]]):
+    """`name=value`, the value a number, true, false or text."""
+
+    name = "NAME=VALUE"
+
+    def __init__(self, integer: bool = False):
+        self.integer = integer
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = str(value).partition("=")
+        if not equals or not name.strip():
+            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        parsed = _value(text.strip())
+        if self.integer and (type(parsed) is not int or parsed < 0):
+            self.fail(f"{name} must be a size, not {text!r}", param, ctx)
+        return name.strip(), parsed
+
+
+def _value(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+class Positive(click.IntRange):
+    def __init__(self) -> None:
+        super().__init__(min=1)
+
+
+def program_options(f: F | None = None, *, required: bool = True) -> Any:
+    """FILE and how to compile it; the command gets one `Program`, or None where FILE may be and is missing."""
+    if f is None:
+        return partial(program_options, required=required)
+
+    @click.argument("file", type=str, required=required)
+    @click.option("--model", metavar="NAME", help="Which model, where the file has several.")
+    @click.option("--set", "hyper", type=Setting(), multiple=True, help="A value for a hyper: --set lr=3e-4.")
+    @click.option("--size", "sizes", type=Setting(integer=True), multiple=True, help="A size of parameters: D=4.")
+    @click.option("--data", metavar="PATH", help="Data in place of those the train block names.")
+    @click.option("--dtype", type=click.Choice(["f32", "f64"]), default="f32", help="f64 reads every f32 as f64.")
+    @click.option("--target-cpu", default="native", metavar="CPU", help="native, x86-64-v2, x86-64-v3 or x86-64-v4.")
+    @click.option("--no-cache", is_flag=True, help="Neither read nor write compiled code on disk.")
+    @wraps(f)
+    def command(file: str | None, model: str | None, hyper: tuple[tuple[str, Any], ...],
+                sizes: tuple[tuple[str, int], ...], data: str | None, dtype: str, target_cpu: str, no_cache: bool,
+                **rest: Any) -> Any:
+        if file is None:
+            return f(None, **rest)
+        program = Program(file, model, dict(hyper), dict(sizes), dtype, target_cpu, not no_cache, data)
+        return f(program, **rest)
+
+    return command

@@ -1,0 +1,67 @@
+"""How the command line looks: one console, diagnostics, tables, numbers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...dsl.diagnostics import Diagnostic, NncError
+from ...dsl.render import render, to_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def show_error(e: NncError, as_json: bool = False) -> None:
+    """All diagnostics of an error: as text to stderr, or as JSON to stdout."""
+    if as_json:
+        print_json({"diagnostics": [to_json(d) for d in e.diagnostics]})
+    else:
+        show_diagnostics(e.diagnostics)
+
+
+def show_diagnostics(diagnostics: Iterable[Diagnostic]) -> None:
+    color = sys.stderr.isatty()
+    print("\n\n".join(render(d, color) for d in diagnostics), file=sys.stderr)
+
+
+def warn(warnings: Sequence[str]) -> None:
+    """Warnings of a program, one a line, to stderr."""
+    for text in warnings:
+        print(f"warning: {text}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None,
+                left: int = 1) -> None:
+    """A table whose first `left` columns are text and whose others are numbers."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for k, name in enumerate(columns):
+        table.add_column(name, justify="left" if k < left else "right", no_wrap=k == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console().print(table)
+
+
+def number(value: Any) -> str:
+    """A metric: five digits where it is a float."""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def metrics_text(metrics: Any) -> str:
+    return "  ".join(f"{k} {number(v)}" for k, v in metrics.items())

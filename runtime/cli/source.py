@@ -1,0 +1,150 @@
+"""Commands about text: check, fmt, explain, doc."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...dsl.diagnostics import Diagnostic, NncError
+from ..calls import unknown
+from ..files import replacing
+from .options import Program, program_options
+
+if TYPE_CHECKING:
+    from ...dsl import ast
+
+DSL = Path(__file__).parents[2] / "dsl"
+
+
+@click.command()
+@program_options
+@click.option("--json", "as_json", is_flag=True, help="Diagnostics as JSON on stdout.")
+def check(program: Program, as_json: bool) -> int:
+    """Say what is wrong with FILE, without compiling or running it."""
+    from .show import print_json, show_diagnostics, to_json
+
+    diagnostics, code = _problems(program)
+    if as_json:
+        print_json({"diagnostics": [to_json(d) for d in diagnostics]})
+    elif diagnostics:
+        show_diagnostics(diagnostics)
+    if not code and not as_json:
+        click.echo(f"{program.file}: no errors")
+    return code
+
+
+def _problems(program: Program) -> tuple[list[Diagnostic], int]:
+    """Everything wrong with a file: each entry of each model is built and differentiated, each test planned."""
+    from ...compiler.autodiff import differentiate
+
+    found: dict[tuple[Any, ...], Diagnostic] = {}
+    code = 0
+
+    def attempt(step: Callable[[], Any]) -> Any:
+        nonlocal code
+        try:
+            return step()
+        except NncError as e:
+            for d in e.diagnostics:
+                at = (d.span.source.name, d.span.start, d.span.end) if d.span else ()
+                found.setdefault((d.code, d.message, at), d)
+            code = max(code, e.exit_code)
+            return None
+
+    program = replace(program, cache=False)
+    source = attempt(program.read)
+    first = attempt(lambda: program.session(source)[0]) if source is not None else None
+    if first is not None:
+        others = [m for m in first.program.models if m != first.manifest.model] if program.model is None else []
+        more = [attempt(lambda: replace(program, model=other).session(source)[0]) for other in others]
+        for session in [first, *filter(None, more)]:
+            for name in session.program.entries:
+                attempt(lambda: differentiate(session.program.graph(name)))  # noqa: B023  (called at once)
+        attempt(first.plan_tests)
+    return list(found.values()), code
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True)
+@click.option("--check", "only_check", is_flag=True, help="Change nothing; exit code 1 if a file would change.")
+def fmt(files: tuple[str, ...], only_check: bool) -> int:
+    """Bring FILES into their one canonical form. `-` formats stdin to stdout."""
+    from ...dsl.format import format
+    from ...dsl.parser import parse, read_source
+    from ...dsl.source import Source
+
+    changed = 0
+    for name in files:
+        if name == "-":
+            source = Source("<stdin>", sys.stdin.read())
+            click.echo(format(parse(source), source), nl=False)
+            continue
+        source = read_source(name)
+        text = format(parse(source), source)
+        if text == source.text and text.encode() == Path(name).read_bytes():
+            continue
+        changed += 1
+        if only_check:
+            click.echo(f"{name} is not in canonical form")
+            continue
+        with replacing(Path(name)) as f:
+            f.write(text.encode())
+        click.echo(f"{name} formatted")
+    return 1 if only_check and changed else 0
+
+
+@click.command()
+@click.argument("code")
+def explain(code: str) -> None:
+    """What an error CODE such as E0301 means, with an example."""
+    code = code.upper()
+    known = sorted(p.stem for p in (DSL / "explain").glob("E*.md"))
+    if code not in known:
+        raise unknown("error code", code, known)
+    text = (DSL / "explain" / f"{code}.md").read_text("utf-8")
+    if sys.stdout.isatty():
+        from rich.markdown import Markdown
+
+        from .show import console
+
+        console().print(Markdown(text))
+    else:
+        click.echo(text, nl=False)
+
+
+@click.command()
+@click.argument("name", required=False)
+def doc(name: str | None) -> None:
+    """The documentation of NAME in the standard library; without a name, what there is."""
+    found = _standard()
+    if name is None:
+        for family in sorted({f for f, _ in found.values()}):
+            click.echo(f"{family}: {' '.join(n for n, (f, _) in found.items() if f == family)}")
+        return
+    if name not in found:
+        raise unknown("definition of the standard library", name, list(found))
+    family, definition = found[name]
+    click.echo(f"# dsl/std/{family}.nn")
+    if definition.doc:
+        click.echo("\n".join(f"# {line}".rstrip() for line in definition.doc.splitlines()))
+    click.echo(definition.span.text)
+
+
+def _standard() -> dict[str, tuple[str, ast.Function | ast.Layer | ast.Optimizer]]:
+    """Every definition of the standard library by name, with its family."""
+    from ...dsl import ast
+    from ...dsl.parser import parse
+    from ...dsl.source import Source
+
+    found: dict[str, tuple[str, ast.Function | ast.Layer | ast.Optimizer]] = {}
+    for path in sorted((DSL / "std").glob("*.nn")):
+        module = parse(Source(f"std/{path.name}", path.read_text("utf-8")))
+        for d in module.definitions:
+            if isinstance(d, ast.Function | ast.Layer | ast.Optimizer):
+                found[d.name] = (path.stem, d)
+    return found

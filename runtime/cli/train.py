@@ -1,0 +1,170 @@
+"""Commands that run a model on data: train, eval, predict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...dsl.diagnostics import NncError, NonFiniteError
+from .options import Program, program_options
+from .run import Recorder, create, read_start, rewrite_metrics, score_of, weights_of, write_start
+
+if TYPE_CHECKING:
+    from ..loop import History
+    from ..model import Model
+
+
+def run_options(f: Any) -> Any:
+    """FILE or a run's folder, and the weights to take."""
+    weights = click.option("--weights", metavar="PATH", help="A checkpoint or a run (default: FILE, if a run).")
+    return program_options(weights(f))
+
+
+@click.command()
+@program_options(required=False)
+@click.option("--epochs", type=click.IntRange(min=0), help="How many (default: the train block's).")
+@click.option("--batch", type=click.IntRange(min=1), help="Examples in a step (default: the train block's).")
+@click.option("--seed", type=int, help="Of parameters, shuffling and dropout (default: the train block's).")
+@click.option("--threads", type=click.IntRange(1, 1024), help="At most so many (default: all processors).")
+@click.option("--out", metavar="DIR", help="The run's folder (default: runs/NAME-N).")
+@click.option("--resume", metavar="DIR", help="Go on with the run in this folder.")
+@click.option("--quiet", is_flag=True, help="No progress, only the result.")
+def train(program: Program | None, epochs: int | None, batch: int | None, seed: int | None, threads: int | None,
+          out: str | None, resume: str | None, quiet: bool) -> int:
+    """Train the model of FILE as its train block says, or go on with a run (--resume DIR)."""
+    if resume is not None:
+        if out is not None or seed is not None or batch is not None:
+            raise click.UsageError("--resume goes on as the run began: without --out, --seed and --batch")
+        return _resume(Path(resume), program, epochs, threads, quiet)
+    if program is None:
+        raise click.UsageError("missing FILE, or --resume DIR")
+    source = program.read()
+    net = program.open(seed, threads)
+    spec = net.train_spec  # says that there is no train block before a folder is made
+    net.load_dataset()  # as for data
+    folder = create(out, Path(program.file).stem)
+    write_start(folder, program, net, {"epochs": epochs, "batch": batch}, source.text)
+    rewrite_metrics(folder, [])
+    total = spec.epochs if epochs is None else epochs
+    return _fit(net, folder, Recorder(folder), total, quiet, epochs=epochs, batch=batch)
+
+
+def _resume(folder: Path, changed: Program | None, epochs: int | None, threads: int | None, quiet: bool) -> int:
+    program, settings = read_start(folder)
+    if changed is not None:
+        program = replace(program, file=changed.file, data=changed.data or program.data)
+    net = program.open(settings.get("seed"), threads or settings.get("threads"))
+    net.load(folder / "last.nnw")
+    began = (folder / "source.nn").read_text("utf-8") if (folder / "source.nn").exists() else None
+    if began is not None and program.read().text != began:
+        click.echo(f"warning: {program.file} has changed since this run began", err=True)
+    progress = net.progress
+    if progress is not None:
+        if epochs is not None:
+            progress.last = max(epochs, progress.epoch)
+        rewrite_metrics(folder, progress.history)
+        if progress.epoch >= progress.last:
+            click.echo(f"{folder} is complete: {progress.epoch} epochs; --epochs goes further")
+            return 0
+    scores = [s for s in map(score_of, progress.history if progress else []) if s is not None]
+    recorder = Recorder(folder, min(scores, default=None) if (folder / "best.nnw").exists() else None)
+    total = progress.last if progress is not None else epochs or net.train_spec.epochs
+    return _fit(net, folder, recorder, total, quiet, resume=True, epochs=epochs)
+
+
+def _fit(net: Model, folder: Path, recorder: Recorder, total: int, quiet: bool, **settings: Any) -> int:
+    """Train, and leave a checkpoint however it ends."""
+    from .display import Display
+
+    display = Display(total, quiet)
+    if not quiet:
+        click.echo(f"{net!r}\nrun {folder}")
+    try:
+        with display:
+            history = net.fit(callbacks=[display, recorder], **settings)
+    except KeyboardInterrupt:
+        recorder.save(net)
+        at = net.progress.epoch + 1 if net.progress else 0
+        click.echo(f"interrupted in epoch {at}; go on with: nnc train --resume {folder}", err=True)
+        return 130
+    except NonFiniteError as e:
+        recorder.save(net)
+        d = e.diagnostics[0]
+        kept = f"the last good state is in {folder / 'last.nnw'}"
+        raise NonFiniteError(replace(d, help=(*d.help, kept))) from e
+    except NncError:
+        if net.progress is not None:
+            recorder.save(net)
+        raise
+    recorder.save(net)
+    _result(net, folder, history)
+    return 0
+
+
+def _result(net: Model, folder: Path, history: History) -> None:
+    from .show import metrics_text
+
+    if not history:
+        click.echo(f"nothing to train: 0 epochs; {folder / 'last.nnw'}")
+        return
+    last = history[-1]
+    why = f", ended by `{history.stopped}`" if history.stopped else ""
+    shown = {k: v for k, v in last.items() if k not in ("epoch", "seconds")}
+    seconds = sum(row["seconds"] for row in history)
+    click.echo(f"{last['epoch']} epochs in {seconds:.2f} s{why}: {metrics_text(shown)}")
+    click.echo(f"weights in {folder}: " + ", ".join(p.name for p in sorted(folder.glob("*.nnw"))))
+
+
+@click.command(name="eval")
+@run_options
+@click.option("--batch", type=click.IntRange(min=1), help="Examples at a time.")
+@click.option("--threads", type=click.IntRange(1, 1024))
+@click.option("--json", "as_json", is_flag=True, help="The metrics as JSON.")
+def evaluate(program: Program, weights: str | None, batch: int | None, threads: int | None, as_json: bool) -> None:
+    """The metrics of a trained model on held-out data. FILE is a .nn file (with --weights) or a run's folder."""
+    from .show import metrics_text, print_json
+
+    net = _trained(program, weights, threads)
+    found = net.evaluate(batch=batch)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(metrics_text(found))
+
+
+@click.command()
+@run_options
+@click.argument("data_file", metavar="INPUT")
+@click.option("-o", "--output", metavar="PATH", help="A .csv, .npz or .npy file (default: csv on stdout).")
+@click.option("--entry", default="predict", metavar="NAME", help="Another entry point, such as an export.")
+@click.option("--threads", type=click.IntRange(1, 1024))
+def predict(program: Program, weights: str | None, data_file: str, output: str | None, entry: str,
+            threads: int | None) -> None:
+    """Run a trained model on INPUT: a .csv table, or .npz or .npy arrays."""
+    from .tables import read_inputs, write_outputs
+
+    net = _trained(program, weights, threads)
+    call = net.entry(entry)
+    spec = net.manifest.train
+    target = spec.data.kwargs.get("target") if spec is not None and spec.data is not None else None
+    inputs = read_inputs(Path(data_file), call, target if isinstance(target, str) else None)
+    values = call(**inputs)
+    write_outputs(dict(zip([p.name for p in call.signature.outputs], values, strict=True)), output)
+
+
+def _trained(program: Program, weights: str | None, threads: int | None) -> Model:
+    """The model of a run, or of a file with weights; a file alone is the untrained model."""
+    folder = Path(program.file)
+    if folder.is_dir():
+        run, _ = read_start(folder)
+        program = replace(run, data=program.data or run.data, cache=program.cache)
+        weights = weights or str(folder)
+    net = program.open(None, threads)
+    if weights is not None:
+        net.load(weights_of(Path(weights)))
+    else:
+        click.echo("warning: no --weights, so the parameters are as they are before training", err=True)
+    return net
