@@ -81,14 +81,14 @@ def _signature(
     graph: Graph, inputs: Mapping[str, TensorType], variables: Mapping[str, TensorType], lowered: Lowered
 ) -> Signature:
     default = {n.attrs["name"]: n.attrs.get("default") for n in graph if n.op == "input"}
-    outputs = [s for s in lowered.entry.slots if s.role == "output"]
+    outputs = [s.type for s in lowered.entry.slots if s.role == "output"]
     return Signature(
         name=graph.name,
         sizes=lowered.entry.sizes,
         inputs=tuple(Port(n, t.dtype, t.shape, default[n]) for n, t in inputs.items()),
         variables=tuple(variables),
         updates=tuple(path for path, _ in graph.updates),
-        outputs=tuple(Port(s.name, s.type.dtype, s.type.shape) for s in outputs),
+        outputs=tuple(Port(n, t.dtype, t.shape) for (n, _), t in zip(graph.outputs, outputs, strict=True)),
         guards=tuple(GuardSpec(g.left, g.right, g.message, g.relation) for g in graph.guards),
         arena=lowered.arena,
         checks=lowered.checks,
@@ -140,7 +140,7 @@ class Session:
         return Program(self.source, Options(s.model, dict(s.hyper), dict(s.sizes), s.dtype, self._data_sizes))
 
     def plan_tests(self) -> list[TestPlan]:
-        """The file's tests. They may use models that the session is not about: the manifest then knows their variables."""
+        """The file's tests. They may use models that the session is not about: the manifest then knows theirs too."""
         from .build import checks
 
         plans = [checks.plan(self.program, k) for k in range(len(self.program.tests))]

@@ -96,7 +96,8 @@ def _compare(got: Any, want: Any, check: Check, failed: Any) -> Diagnostic | Non
     if g.size > 1:
         at = tuple(int(i) for i in np.argwhere(~exact)[0])
         return failed(
-            f"element {list(at)} is {_show(g[at])}, but {_show(w[at])} is expected ({int((~exact).sum())} of {g.size} differ)"
+            f"element {list(at)} is {_show(g[at])}, but {_show(w[at])} is expected"
+            f" ({int((~exact).sum())} of {g.size} differ)"
         )
     return failed(
         f"this is {_show(g)}, but {_show(w)} is expected{f' within {check.within:g}' if check.within else ''}"

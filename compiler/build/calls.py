@@ -49,7 +49,7 @@ def call(cx: Context, e: ast.Call, scope: Scope) -> Any:
 
 
 def _differentiable_name(e: ast.Expr) -> None:
-    """`grad` is with respect to something that has a name: a new expression is not what the first argument was made of."""
+    """`grad` is with respect to what has a name: a new expression is not what its first argument is made of."""
     match e:
         case ast.Binary() | ast.Unary() | ast.Index() | ast.Pipe() | ast.Comprehension() | ast.IfExpr():
             raise error(
@@ -199,9 +199,15 @@ def apply(
                     span,
                 )
             if path is not None:
-                if path in cx.taps or label in instance.counts:
-                    raise error("E0202", f"the label `{label}` is already used in here", span)
-                instance.counts[label or ""] = 1
+                if label in instance.labels:
+                    raise error(
+                        "E0202",
+                        f"the label `{label}` is already used in here",
+                        span,
+                        "",
+                        Label(instance.labels[label], "first here"),
+                    )
+                instance.labels[label or ""] = span
             result = call_layer(cx, function, positional, named, span, spans, path or instance.number(d.name))
         case Defined(definition=ast.Optimizer() as d):
             values, _ = bind(
@@ -247,7 +253,10 @@ def bind(
     if len(positional) > len(parameters):
         at = spans.get(len(parameters), span)
         raise error(
-            "E0203", f"`{name}` takes {_count(len(parameters), 'argument')}, but {len(positional)} are given", at
+            "E0203",
+            f"`{name}` takes {_count(len(parameters), 'argument')}, but {len(positional)} are given",
+            at,
+            help=f"it takes {_listing(parameters)}",
         )
     values = dict(zip(parameters, positional, strict=False))
     where = {p: spans[k] for k, p in enumerate(parameters[: len(positional)]) if k in spans}
@@ -272,6 +281,10 @@ def bind(
 
 def _count(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _axes(n: int) -> str:
+    return f"{n} {'axis' if n == 1 else 'axes'}"
 
 
 def _listing(parameters: Sequence[str]) -> str:
@@ -393,7 +406,9 @@ def enter(
 
 
 def _title(p: ast.Parameter, owner: str) -> str:
-    return f"`{p.name}` of `{owner}`" if p.name else f"the result of `{owner}`"
+    if not p.name:
+        return f"the result of `{owner}`"
+    return f"`{p.name}` of `{owner}`" if owner else f"`{p.name}`"
 
 
 def _type_text(t: ast.Type | None) -> str:
@@ -457,8 +472,7 @@ def match(cx: Context, value: Any, p: ast.Parameter, scope: Scope, at: Span, pen
             "",
             Label(
                 p.type.span,
-                f"{_count(len(dims) - len(rests), 'axis') if len(dims) - len(rests) == 1 else f'{len(dims) - len(rests)} axes'}"
-                f"{' or more' if rests else ''} wanted here",
+                f"{_axes(len(dims) - len(rests))}{' or more' if rests else ''} wanted here",
             ),
         )
     axis = 0
@@ -538,7 +552,12 @@ def named_results(cx: Context, d: Any, scope: Scope, span: Span) -> Any:
     for r in d.results:
         value = scope.names.get(r.name, MISSING)
         if value is MISSING:
-            raise error("E0201", f"`{d.name}` never assigns its result `{r.name}`", r.span)
+            raise error(
+                "E0201",
+                f"`{d.name}` never assigns its result `{r.name}`",
+                r.span,
+                help=f"write `{r.name} = ...` in its body",
+            )
         items.append(value)
     return items[0] if len(items) == 1 else Results(tuple(names), tuple(items))
 

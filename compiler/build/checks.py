@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...dsl import ast
-from ...dsl.diagnostics import Diagnostic, NncError, SourceError, error
+from ...dsl.diagnostics import Diagnostic, Label, NncError, SourceError, error
 from ...dsl.source import Span
 from ..graph import Builder, Graph
 from ..ops import OPS
 from .context import Context
 from .expressions import evaluate
 from .operations import COMPARISONS, STATIC, tensor
-from .scope import Scope
+from .scope import MISSING, Scope, unknown
 from .statements import run
-from .values import Results, Tensor, is_static, kind
+from .values import Defined, Results, Tensor, is_static, kind
 
 if TYPE_CHECKING:
     from .program import Program
@@ -77,6 +77,15 @@ def _check(program: Program, cx: Context, scope: Scope, item: Any, outputs: dict
                     cx.ambient[target.name] = scope.names[target.name]
             return []
         case ast.GradCheck(model=model):
+            defined = program.modules.scope.lookup(model)
+            if defined is MISSING:
+                raise unknown(model, item.span, list(program.models), "model")
+            if not (
+                isinstance(defined, Defined) and isinstance(defined.definition, ast.Layer) and defined.definition.top
+            ):
+                raise error(
+                    "E0307", f"`gradcheck` takes a model, not {kind(program.force(cx, defined, item.span))}", item.span
+                )
             return [Check(item.span, None, model=model)]
         case ast.Reject(text=text, value=value):
             return [_reject(program, text, value, scope, item.span)]
@@ -138,15 +147,18 @@ def _compare(
     else:
         w = want
         g = tensor(cx, got, spans[0], w.dtype)
-    if (
-        g.rank
-        and w.rank
-        and (
-            g.rank != w.rank
-            or any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(g.shape, w.shape, strict=True))
+    fits = g.rank == w.rank and all(
+        a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in zip(g.shape, w.shape, strict=True)
+    )
+    if g.rank and w.rank and not fits:
+        raise error(
+            "E0301",
+            f"this is {g.type}, but {w.type} is expected",
+            span,
+            "",
+            Label(spans[0], str(g.type)),
+            Label(spans[1], str(w.type)),
         )
-    ):
-        return [Check(span, False, f"this is {g.type}, but {w.type} is expected")]
     return [Check(span, None, got=_output(g, outputs), want=_output(w, outputs), op=op, within=within)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...dsl import ast
-from ...dsl.diagnostics import error
+from ...dsl.diagnostics import Label, NncError, error
 from ...dsl.source import Span
 from ..types import INTS, Dim, Size
 from . import calls, notation
@@ -67,8 +67,14 @@ def condition(cx: Context, e: ast.Expr, scope: Scope) -> bool:
     value = evaluate(cx, e, scope)
     if isinstance(value, bool):
         return value
-    advice = "over tensors write `where(c, a, b)`" if isinstance(value, Tensor) else None
-    raise error("E0307", f"a compile-time condition must be a bool, not {kind(value)}", e.span, help=advice)
+    if isinstance(value, Tensor):
+        raise error(
+            "E0307",
+            f"a condition must be known at compile time, but this is a tensor, {value.type}",
+            e.span,
+            help="over tensors write `where(c, a, b)`",
+        )
+    raise error("E0307", f"a compile-time condition must be a bool, not {kind(value)}", e.span)
 
 
 def name_value(cx: Context, name: str, span: Span, scope: Scope) -> Any:
@@ -76,8 +82,26 @@ def name_value(cx: Context, name: str, span: Span, scope: Scope) -> Any:
     if value is MISSING:
         value = cx.ambient.get(name, MISSING)
     if value is MISSING:
-        raise unknown(name, span, [*scope.visible(), *cx.ambient])
+        raise _unknown(cx, name, span, scope)
     return cx.program.force(cx, value, span)
+
+
+def _unknown(cx: Context, name: str, span: Span, scope: Scope) -> NncError:
+    known = [*scope.visible(), *cx.ambient]
+    if name in scope.later:
+        return unknown(
+            name,
+            span,
+            known,
+            "name",
+            "a name can be used below the line that assigns it",
+            Label(scope.later[name], f"`{name}` is assigned only here"),
+        )
+    if name in ("t", "epoch", "steps"):
+        return unknown(
+            name, span, known, "name", f"`{name}` has a value in train blocks, in optimizers, and in what they call"
+        )
+    return unknown(name, span, known)
 
 
 def integer(cx: Context, e: ast.Expr, scope: Scope, what: str) -> Dim:

@@ -113,7 +113,7 @@ class Modules:
         try:
             other = read_source(path)
         except DataError as e:
-            raise error("E0204", f"the import {d.path!r} cannot be read: {e.diagnostics[0].message}", d.span) from None
+            raise error("E0204", f"the import {e.diagnostics[0].message}", d.span) from None
         module, scope = self._load(other, importing)
         exported = {x.name: x for x in module.definitions if not isinstance(x, ast.Import | ast.Train | ast.Test)}
         for name in d.names if d.names is not None else exported:

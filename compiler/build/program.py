@@ -35,7 +35,7 @@ DataSizes = Callable[[TrainSpec, tuple[Port, ...]], Mapping[str, int]]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the caller fixes. `data_sizes(spec, inputs)` says what free sizes of the train block's inputs are in its data."""
+    """What the caller fixes. `data_sizes(spec, inputs)` says what the free sizes of the inputs are in the data."""
 
     model: str | None = None
     hyper: Mapping[str, Any] = field(default_factory=dict)
@@ -165,7 +165,7 @@ class Program:
 
     def _hyper(self, cx: Context, d: ast.Hyper, scope: Scope) -> Any:
         parameter = ast.Parameter(d.name, d.type, None, span=d.span)
-        default = calls._check_kind(cx, parameter, evaluate(cx, d.default, scope), d.default.span, "this file")
+        default = calls._check_kind(cx, parameter, evaluate(cx, d.default, scope), d.default.span, "")
         choices = self._choices(cx, d, scope)
         value = self.options.hyper.get(d.name, default)
         if d.name in self.options.hyper:
@@ -412,10 +412,10 @@ class Program:
                     if isinstance(value, Partial | Defined):
                         value = calls.apply(cx, value, [], {}, d.init.span, {}, d.scope, None)
                 cx.shape = None
-            store(cx, path, value, d.init.span if not isinstance(d.init, int | float) else d.span)
+            store(cx, path, value, d.init.span if not isinstance(d.init, int | float) else d.span, "its initial value")
         return self._finish(cx, {}, cx.updates)
 
-    # --- what the runtime is told --------------------------------------------------------------------------------------
+    # --- what the runtime is told ------------------------------------------------------------------------------------
 
     def manifest(self) -> Manifest:
         roles = {"weight": 0, "bias": 0, "state": 1, "normalize": 2, "slot": 3, "train": 4}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from ...dsl.diagnostics import NncError, error
+from ...dsl.diagnostics import Label, NncError, error
 from ...dsl.source import Span
 
 
@@ -18,6 +18,8 @@ class Instance:
 
     path: str
     counts: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, Span] = field(default_factory=dict)
+    declared: dict[str, Span] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)  # name in the source -> path
     optimizer: bool = False  # variables are slots of the parameter at `path`
 
@@ -39,6 +41,7 @@ class Scope:
     spans: dict[str, Span] = field(default_factory=dict)
     find: Callable[[str], Any] | None = None  # for names that are made when first asked for (definitions)
     known: Callable[[], Iterator[str]] | None = None  # their names, for suggestions
+    later: dict[str, Span] = field(default_factory=dict)  # names the body assigns somewhere
 
     def child(self, instance: Instance | None = None) -> Scope:
         return Scope(self, instance or self.instance)
@@ -95,6 +98,10 @@ def suggest(name: str, known: Iterator[str] | list[str]) -> str | None:
     return near[0] if near else None
 
 
-def unknown(name: str, span: Span, known: Iterator[str] | list[str], what: str = "name") -> NncError:
-    near = suggest(name, known)
-    return error("E0201", f"unknown {what} `{name}`", span, help=f"did you mean `{near}`?" if near else None)
+def unknown(
+    name: str, span: Span, known: Iterator[str] | list[str], what: str = "name", help: str | None = None, *labels: Label
+) -> NncError:
+    near = suggest(name, known) if help is None else None
+    return error(
+        "E0201", f"unknown {what} `{name}`", span, "", *labels, help=f"did you mean `{near}`?" if near else help
+    )

@@ -19,6 +19,9 @@ MAX_REPEAT = 10_000
 
 def run(cx: Context, body: Sequence[ast.Statement], scope: Scope) -> Any:
     """Execute statements in order. Returns the value of `return` (or of a last bare expression), or NOTHING."""
+    for s in body:
+        if isinstance(s, ast.Assign):
+            scope.later |= {t.name: t.span for t in s.targets}
     for k, s in enumerate(body):
         value = _statement(cx, s, scope, last=k == len(body) - 1)
         if value is not NOTHING:
@@ -112,7 +115,9 @@ def declare(cx: Context, s: ast.Variable, scope: Scope) -> None:
     if instance is None:
         raise error("E0307", f"a {s.role} can only be declared inside a layer, a model or an optimizer", s.span)
     if s.name in instance.variables:
-        raise error("E0202", f"`{s.name}` is declared twice in here", s.span)
+        raise error(
+            "E0202", f"`{s.name}` is declared twice in here", s.span, "", Label(instance.declared[s.name], "first here")
+        )
     path = instance.child(s.name)
     if s.type is None:
         if not instance.optimizer:
@@ -126,6 +131,14 @@ def declare(cx: Context, s: ast.Variable, scope: Scope) -> None:
     else:
         shape: list[int] = []
         for d in s.type.dims or ():
+            if isinstance(d, ast.Name) and scope.lookup(d.id) is MISSING:
+                raise unknown(
+                    d.id,
+                    d.span,
+                    list(scope.visible()),
+                    "size",
+                    "a size that the caller may choose stands in the signature, such as `x: f32[B, D]`",
+                )
             size = scope.names.get(d.name, MISSING) if isinstance(d, ast.Rest) else evaluate(cx, d, scope)
             for n in size if isinstance(size, tuple) else (size,):
                 shape.append(_known(cx, n, d, s))
@@ -133,6 +146,7 @@ def declare(cx: Context, s: ast.Variable, scope: Scope) -> None:
     role = "slot" if instance.optimizer else s.role
     cx.program.declare(Declared(path, type_, role, s.init, s.drawn, _snapshot(scope), s.span, cx.asked()))
     instance.variables[s.name] = path
+    instance.declared[s.name] = s.span
     scope.bind(s.name, cx.variable(path), s.span)
 
 
@@ -178,12 +192,12 @@ def update(cx: Context, s: ast.Update, scope: Scope) -> None:
     scope.bind(s.name, cx.variables[path], s.span)
 
 
-def store(cx: Context, path: str, value: Any, span: Any) -> None:
+def store(cx: Context, path: str, value: Any, span: Any, what: str = "the new value") -> None:
     """Give the variable at `path` a new value when the step ends."""
     wanted = cx.program.variables[path].type
     x = tensor(cx, value, span, None if isinstance(value, Tensor) else wanted.dtype)
     if x.dtype != wanted.dtype:
-        raise error("E0302", f"`{path}` is {wanted}, but the new value is {x.type}", span)
+        raise error("E0302", f"`{path}` is {wanted}, but {what} is {x.type}", span)
     if x.rank == 0:
         x = broadcast_to(cx, x, wanted.shape, span, ())
     if x.shape != wanted.shape:
@@ -195,7 +209,7 @@ def store(cx: Context, path: str, value: Any, span: Any) -> None:
                 raise
             fitted = x
         if fitted.shape != wanted.shape:
-            raise error("E0301", f"`{path}` is {wanted}, but the new value is {x.type}", span)
+            raise error("E0301", f"`{path}` is {wanted}, but {what} is {x.type}", span)
         x = fitted
     cx.variables[path] = x
     cx.updates[path] = x

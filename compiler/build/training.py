@@ -1,4 +1,4 @@
-"""Train blocks: settings for the runtime, and one graph for a whole step — forward, loss, backward, optimiser, metrics."""
+"""Train blocks: settings for the runtime, and one graph for a step — forward, loss, backward, optimiser, metrics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...dsl import ast
-from ...dsl.diagnostics import error
+from ...dsl.diagnostics import Label, error
 from ..graph import Builder
 from ..ops import OPS
 from ..program import DataSpec, MetricSpec, Port, TrainSpec
@@ -57,13 +57,16 @@ def settings(program: Program) -> TrainSpec:
         match item:
             case ast.Assign(targets=(ast.Target(name=name, indices=None),)) if name in SETTINGS:
                 if name in given:
-                    raise error("E0202", f"`{name}` is set twice", item.span)
+                    raise error("E0202", f"`{name}` is set twice", item.span, "", Label(given[name].span, "first here"))
                 given[name] = item
             case ast.Assign(targets=targets):
                 _check_local(train, item, targets)
             case ast.Metric(name=name, value=value):
                 if name == "loss" or any(m.name == name for m in metrics):
-                    raise error("E0202", f"the metric `{name}` is defined twice", item.span)
+                    first = [
+                        Label(i.span, "first here") for i in train.body if isinstance(i, ast.Metric) and i.name == name
+                    ]
+                    raise error("E0202", f"the metric `{name}` is defined twice", item.span, "", *first[:1])
                 metrics.append(MetricSpec(name, "sum" if _is_sum(value) else "mean"))
     if "loss" in given:
         metrics.insert(0, MetricSpec("loss", "mean"))
@@ -93,11 +96,9 @@ def settings(program: Program) -> TrainSpec:
         value = evaluate(cx, given[name].value, program.modules.scope)
         fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
         if not fits or value < low:
-            raise error(
-                "E0203",
-                f"`{name}` must be {'a whole number' if whole else 'a number'} from {low}, not {kind(value)}",
-                given[name].value.span,
-            )
+            wanted = f"{'a whole number' if whole else 'a number'} from {low}"
+            found = value if fits else kind(value)
+            raise error("E0203", f"`{name}` must be {wanted}, not {found}", given[name].value.span)
         return value
 
     shuffle = evaluate(cx, given["shuffle"].value, program.modules.scope) if "shuffle" in given else True

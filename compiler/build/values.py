@@ -1,6 +1,6 @@
 """What an expression can be worth while a program is elaborated.
 
-Compile-time values are plain Python: `int` and `Size` (kind int), `float`, `bool`, `str`, and `tuple` for list literals.
+Compile-time values are plain Python: `int` and `Size` (kind int), `float`, `bool`, `str`, and `tuple` for lists.
 Everything that exists only at run time is a `Tensor`: a node of the graph under construction. The rest are things one
 can call, and groups of parameters.
 """

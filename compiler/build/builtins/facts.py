@@ -31,7 +31,7 @@ def call_require(cx: Context, a: Arguments) -> Any:
     match a.condition:
         case bool():
             if not a.condition:
-                raise error("E0301", str(a.message), a.span)
+                raise error("E0203", str(a.message), a.span)
         case SizeCondition(op=op, left=left, right=right) if isinstance(left, int | Size) and isinstance(
             right, int | Size
         ):
