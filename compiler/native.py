@@ -153,6 +153,51 @@ def _check_symbols(data: bytes) -> tuple[str, ...]:
     return defined
 
 
+class Job(ctypes.Structure):
+    """What `nnc_epoch` works on; see `llvm.epoch`. Everything it points to must outlive the call."""
+
+    _fields_ = [
+        ("sizes", ctypes.c_void_p),  # i64[], the entry's size arguments
+        ("batch_index", ctypes.c_int64),  # which of them counts examples, -1 for none
+        ("slots", ctypes.c_void_p),  # void*[], the entry's slots
+        ("arena", ctypes.c_void_p),
+        ("pool", ctypes.c_void_p),
+        ("position", ctypes.c_int64),  # in and out: the next example
+        ("stop", ctypes.c_int64),  # run while position < stop
+        ("examples", ctypes.c_int64),  # in all; the last batch ends there
+        ("batch", ctypes.c_int64),
+        ("order", ctypes.c_void_p),  # i64[examples], or null: as they stand
+        ("ninputs", ctypes.c_int64),
+        ("inputs", ctypes.c_void_p),  # JobInput[]
+        ("nsums", ctypes.c_int64),
+        ("sums", ctypes.c_void_p),  # JobSum[]
+        ("totals", ctypes.c_void_p),  # double[nsums], added to
+        ("steps", ctypes.c_int64),  # out: how many were run
+        ("nonfinite", ctypes.c_int64),  # out: 1 + index of the first sum that is not finite, else 0
+    ]
+
+
+class JobInput(ctypes.Structure):
+    """One input of the step, a row per example."""
+
+    _fields_ = [
+        ("rows", ctypes.c_void_p),
+        ("row_bytes", ctypes.c_int64),
+        ("slot", ctypes.c_int64),
+        ("buffer", ctypes.c_void_p),  # batch rows; used when there is an order
+    ]
+
+
+class JobSum(ctypes.Structure):
+    """One scalar result of the step to add up."""
+
+    _fields_ = [
+        ("slot", ctypes.c_int64),
+        ("dtype", ctypes.c_int64),  # 0 f32, 1 f64, 2 i32, 3 i64
+        ("kind", ctypes.c_int64),  # 0: times the number of examples; 1: as it is
+    ]
+
+
 class Library:
     """A loaded object; its functions live as long as it does."""
 
@@ -179,3 +224,23 @@ class Library:
         """An entry: `run(sizes, slots, arena, pool) -> code`, pointers as integers or None."""
         prototype = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 4)
         return prototype(self.address(name))
+
+
+class Support(Library):
+    """The loaded object of `llvm.support`: the thread pool and the training loop.
+
+    `pool_create(threads)` gives an address, None when there is no pool to be had; `pool_destroy` joins the threads and
+    must come before any code they ran is unloaded; in a child after fork use `pool_forget` and create another.
+    """
+
+    def __init__(self, data: bytes):
+        super().__init__(data)
+        pointer = ctypes.c_void_p
+        self.pool_create = ctypes.CFUNCTYPE(pointer, ctypes.c_int32)(self.address("nnc_pool_create"))
+        self.pool_destroy = ctypes.CFUNCTYPE(None, pointer)(self.address("nnc_pool_destroy"))
+        self.pool_forget = ctypes.CFUNCTYPE(None, pointer)(self.address("nnc_pool_forget"))
+        self._epoch = ctypes.CFUNCTYPE(ctypes.c_int32, pointer, pointer)(self.address("nnc_epoch"))
+
+    def epoch(self, step: int, job: Job) -> int:
+        """Run the step at an address over a job; 0 or the code of the check that failed. Releases the GIL."""
+        return int(self._epoch(step, ctypes.addressof(job)))

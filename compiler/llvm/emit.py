@@ -33,7 +33,7 @@ def emit(module: Module, target: Target) -> str:
     parts += [write(k, externals, fused, k.name not in shared) for k in module.kernels]
     parts += [_entry(e, kernels, module) for e in module.entries]
     if any(map(has_parallel, module.kernels)):
-        parts.append(threads.fork(target.triple))
+        parts += [threads.declarations(), threads.fork(target.triple)]
     parts += definitions(externals, fused)
     return "\n".join([f'target triple = "{target.triple}"\n', *parts, *sorted(externals.declares), "", ATTRIBUTES])
 

@@ -153,10 +153,8 @@ def logistic(i: Instructions, x: str) -> str:
 def erf(i: Instructions, x: str) -> str:
     a = i.intrinsic("fabs", x)
     z = i.mul(x, x)
-    if i.dtype == "f32":
-        edge, small, most = 0.92, ERF_F32, 4.0
-    else:
-        edge, small, most = 1.0, ERF_F64, 6.0
+    edge, most = (0.92, 4.0) if i.dtype == "f32" else (1.0, 6.0)
+    small = ERF_F32 if i.dtype == "f32" else ERF_F64
     near = i.fma(x, horner(i, z, small), x)
     far = i.select(i.compare("ogt", a, i.const(most)), i.const(most), a)
     far = i.select(i.compare("olt", far, i.const(edge)), i.const(edge), far)

@@ -1,0 +1,72 @@
+"""Parallel loops: the body as a function of a range of turns, which `threads` divides.
+
+In: a parallel loop. Out: two functions and a call of `nnc.fork`. A turn is one iteration or one group of lanes. What
+the body reads is passed in a context of 8-byte fields; the function that receives it unpacks it into parameters of the
+function with the loop, so that the buffers there are `noalias` as they are in the kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..loops import Apply, Check, Expr, For, If, Let, Load, Reduce, Store, Var, walk
+from .text import symbol
+
+
+@dataclass(slots=True)
+class Context:
+    """What a parallel body is given, field by field: the type, the operand outside and the parameter inside."""
+
+    fields: list[tuple[str, str, str]] = field(default_factory=list)
+    attributes: list[str] = field(default_factory=list)
+
+    def add(self, type_: str, outside: str, inside: str, attributes: str = "") -> None:
+        self.fields.append((type_, outside, inside))
+        self.attributes.append(attributes)
+
+
+def unpack(name: str, body: str, context: Context) -> str:
+    """The function `nnc.fork` calls: `i32 name(context, low, high)`."""
+    lines, args = [], ["i64 %low", "i64 %high"]
+    for k, (type_, _, _) in enumerate(context.fields):
+        lines += [f"  %at{k} = getelementptr i64, ptr %context, i64 {k}",
+                  f"  %field{k} = load {type_}, ptr %at{k}, align 8"]
+        args.append(f"{type_} %field{k}")
+    lines += [f"  %code = call i32 {symbol(body, '@')}({', '.join(args)})", "  ret i32 %code"]
+    head = f"define internal i32 {symbol(name, '@')}(ptr %context, i64 %low, i64 %high) #0 {{"
+    return "\n".join([head, *lines, "}\n"])
+
+
+def signature(body: str, low: str, high: str, context: Context) -> str:
+    """Of the function with the loop."""
+    parameters = [f"i64 {low}", f"i64 {high}"]
+    for (type_, _, inside), attributes in zip(context.fields, context.attributes, strict=True):
+        parameters.append(" ".join(filter(None, (type_, attributes, inside))))
+    return f"define internal i32 {symbol(body, '@')}({', '.join(parameters)}) #0"
+
+
+def names_in(loop: For) -> set[str]:
+    """The names of values and buffers that a loop reads or writes, whether bound inside or outside."""
+    names: set[str] = set()
+    pending: list[Expr] = []
+    for s in walk((loop,)):
+        match s:
+            case Let(_, value):
+                pending.append(value)
+            case Store(buffer, index, value) | Reduce(buffer, index, _, value):
+                names.add(buffer)
+                pending += [index, value]
+            case For(start=start, stop=stop, bound=bound):
+                pending += [start, stop] if bound is None else [start, stop, bound]
+            case If(condition, _) | Check(condition, _):
+                pending.append(condition)
+    while pending:
+        match pending.pop():
+            case Var(name):
+                names.add(name)
+            case Load(buffer, index, _):
+                names.add(buffer)
+                pending.append(index)
+            case Apply(_, args, _):
+                pending += args
+    return names

@@ -1,0 +1,18 @@
+"""What every program shares, as a module of its own: the thread pool and the training loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import threads
+from .emit import ATTRIBUTES
+from .epoch import epoch
+
+if TYPE_CHECKING:
+    from ..native import Target
+
+
+def support(target: Target) -> str:
+    """LLVM IR that exports `nnc_pool_create`, `nnc_pool_destroy`, `nnc_pool_forget` and `nnc_epoch`."""
+    parts = [threads.declarations(), threads.fork(target.triple), threads.pool(target.triple), epoch(), ATTRIBUTES]
+    return "\n".join([f'target triple = "{target.triple}"\n', *parts])

@@ -1,0 +1,229 @@
+"""Vector loops: groups of lanes, masked tails, and reductions over lanes.
+
+In: a vector loop. Out: a loop over whole groups of lanes, then one masked group for what is left; what is constant is
+decided here and leaves no branch. A reduction to a place that is the same in all lanes keeps one partial result per
+lane; they are combined by halving after the loop, so the bits depend on the number of lanes and on nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..loops import MAX_UNROLL, For, Stmt
+from . import functions
+from .expressions import Evaluator, Lanes
+from .instructions import Instructions
+from .text import fault, literal, symbol, type_text, vector_literal
+from .values import Index, Operand, Term, Value, sum_of
+
+
+class VectorLoops(Evaluator):
+    """Adds to `Evaluator` the loops that run in lanes. `body` and `turns`, statements and scalar loops, are the
+    kernel writer's."""
+
+    def body(self, stmts: tuple[Stmt, ...], **bound: Operand) -> None:
+        raise NotImplementedError
+
+    def turns(self, var: str, start: Index, stop: Index, step: int, n: int, body: Callable[[Index], None],
+              rest: bool = True) -> Index:
+        raise NotImplementedError
+
+    def constant_trips(self, s: For, start: Index, stop: Index) -> int:
+        """The trip count of a loop that is unrolled completely."""
+        length = sum_of(stop, start, -1)
+        if not length.known:
+            raise fault(f"loop '{s.var}' is to be unrolled, but its trip count is not constant")
+        trips = max(0, -(-length.constant // s.step))
+        if trips > MAX_UNROLL * s.lanes:
+            raise fault(f"loop '{s.var}' is to be unrolled {trips} times; the most is {MAX_UNROLL}")
+        return trips
+
+    def vector_loop(self, s: For, start: Index, stop: Index) -> None:
+        if self.lanes:
+            raise fault(f"vector loop '{s.var}' stands inside another")
+        level, before = self.fn.level, self.fn.block
+        bound = self.index(self.evaluate(s.bound)) if s.bound is not None else None
+        if bound is not None and bound.stride:
+            raise fault(f"the bound of loop '{s.var}' differs between lanes")
+        self.lanes = Lanes(s.lanes, level, before)
+        lanes = self.lanes
+        if s.unroll == 0:
+            trips = self.constant_trips(s, start, stop)
+            for k in range(0, trips, s.lanes):
+                self.group(s, sum_of(start, Index((), k * s.step)), min(s.lanes, trips - k), bound)
+        else:
+            if bound is not None:
+                stop = self.smaller(stop, bound)
+            for n in (s.unroll, 1) if s.unroll > 1 else (1,):
+                start = self.turns(s.var, start, self.whole(s, start, stop), s.step * s.lanes, n, self.groups(s, n))
+            self.tail(s, start, stop)
+        self.lanes = None
+        self.finish(lanes)
+
+    def whole(self, s: For, start: Index, stop: Index) -> Index:
+        """Where the last whole group ends: the loop over groups runs while i < this."""
+        return sum_of(stop, Index((), (s.lanes - 1) * s.step), -1)
+
+    def groups(self, s: For, n: int) -> Callable[[Index], None]:
+        def turn(i: Index) -> None:
+            for k in range(n):
+                self.group(s, sum_of(i, Index((), k * s.step * s.lanes)), s.lanes, None)
+        return turn
+
+    def group(self, s: For, first: Index, count: int, bound: Index | None) -> None:
+        """The body for one group of lanes, of which the first `count` are on, and of these the ones before `bound`."""
+        assert self.lanes
+        mask = None if count == s.lanes else vector_literal([k < count for k in range(s.lanes)], "bool")
+        if bound is not None:
+            left = sum_of(bound, first, -1)
+            if left.known:
+                count = min(count, max(0, -(-left.constant // s.step)))
+                mask = None if count == s.lanes else vector_literal([k < count for k in range(s.lanes)], "bool")
+            else:
+                before_bound = self.prefix(left, s)
+                i = Instructions(self.fn, "bool", s.lanes, left.level, self.fused, "mask")
+                mask = before_bound if mask is None else i.both(before_bound, mask)
+        if mask is not None and count == 0:
+            return
+        self.lanes.mask = mask
+        self.body(s.body, **{s.var: replace(first, stride=s.step)})
+        self.lanes.mask = None
+
+    def tail(self, s: For, start: Index, stop: Index) -> None:
+        """The last, incomplete group, if there is one."""
+        assert self.lanes
+        left = sum_of(stop, start, -1)
+        if left.known:
+            count = -(-left.constant // s.step)
+            if count > 0:
+                self.group(s, start, count, None)
+            return
+        first, bound = self.scalar(start), self.scalar(stop)
+        before = self.fn.block
+        rest = self.fn.push(f"{s.var}.tail")
+        self.lanes.mask = self.prefix(left, s)
+        self.body(s.body, **{s.var: replace(start, stride=s.step)})
+        self.lanes.mask = None
+        last = self.fn.pop()
+        guard = self.fn.name(f"{s.var}.rest")
+        before.lines.append(f"{guard} = icmp slt i64 {first.ref}, {bound.ref}")
+        after = self.fn.start(f"{s.var}.done")
+        before.end = f"br i1 {guard}, label {symbol(rest.label)}, label {symbol(after.label)}"
+        last.end = f"br label {symbol(after.label)}"
+
+    def prefix(self, left: Index, s: For) -> str:
+        """The mask of lanes l with l * step < left."""
+        assert self.lanes
+        n, level = s.lanes, left.level
+        i = Instructions(self.fn, "i64", 1, level, self.fused, "left")
+        remaining = self.scalar(left).ref
+        clipped = i.intrinsic("smin", i.intrinsic("smax", remaining, "0"), str(n * s.step))
+        count = i.convert("trunc", clipped, "i32")
+        i32 = Instructions(self.fn, "i32", n, level, self.fused, "mask")
+        iota = vector_literal([k * s.step for k in range(n)], "i32")
+        return i32.compare("slt", iota, self.splat(Value(count, "i32", 1, level), n).ref)
+
+    def smaller(self, a: Index, b: Index) -> Index:
+        difference = sum_of(a, b, -1)
+        if difference.known:
+            return a if difference.constant <= 0 else b
+        level = max(a.level, b.level)
+        i = Instructions(self.fn, "i64", 1, level, self.fused, "stop")
+        return Index((Term(i.intrinsic("smin", self.scalar(a).ref, self.scalar(b).ref), level, 1),))
+
+    # --- reductions ------------------------------------------------------------------------------------------------
+
+    def reduce(self, buffer: str, index: Operand, fold: str, value: Operand) -> None:
+        """`buffer[index] fold= value`. In a vector loop, with an index that is the same in all lanes, the lanes keep
+        partial results that `finish` combines after the loop."""
+        memory = self.memory[buffer]
+        rule = functions.FOLD_RULES[fold]
+        if self.lanes is None or self.varies(index):
+            self.update(buffer, index, value, rule)
+            return
+        assert isinstance(index, Index)
+        lanes = self.lanes
+        if index.level > lanes.level:
+            raise fault(f"'{buffer}' is reduced in lanes at an index that changes inside the vector loop")
+        key = (buffer, index, fold)
+        type_ = type_text(memory.dtype, lanes.count)
+        if key not in lanes.partial:
+            ref = self.fn.alloca(type_, f"{buffer}.{fold}")
+            start = literal(functions.identity(fold, memory.dtype), memory.dtype, lanes.count)
+            self.fn.line(f"store {type_} {start}, ptr {ref}, align 64", lanes.before)
+            lanes.partial[key] = ref
+        ref = lanes.partial[key]
+        old = self.fn.value(f"load {type_}, ptr {ref}, align 64", f"{buffer}.{fold}")
+        i = Instructions(self.fn, memory.dtype, lanes.count, self.fn.level, self.fused, f"{buffer}.{fold}")
+        new = rule(i, old, self.in_lanes(value).ref)
+        if lanes.mask:
+            new = i.select(lanes.mask, new, old)
+        self.fn.line(f"store {type_} {new}, ptr {ref}, align 64")
+
+    def finish(self, lanes: Lanes) -> None:
+        """Combine the partial results by halving and fold them into memory."""
+        for (buffer, index, fold), ref in lanes.partial.items():
+            memory, n = self.memory[buffer], lanes.count
+            rule, stem = functions.FOLD_RULES[fold], f"{buffer}.{fold}"
+            type_ = type_text(memory.dtype, n)
+            total = self.fn.value(f"load {type_}, ptr {ref}, align 64", stem)
+            while n > 2:
+                n //= 2
+                low, high = (
+                    self.fn.value(f"shufflevector {type_} {total}, {type_} poison, <{n} x i32> "
+                                  + vector_literal(list(range(at, at + n)), "i32"), stem)
+                    for at in (0, n)
+                )
+                type_ = type_text(memory.dtype, n)
+                total = rule(Instructions(self.fn, memory.dtype, n, self.fn.level, self.fused, stem), low, high)
+            low, high = (self.fn.value(f"extractelement {type_} {total}, i64 {k}", stem) for k in (0, 1))
+            total = rule(Instructions(self.fn, memory.dtype, 1, self.fn.level, self.fused, stem), low, high)
+            self.update(buffer, index, self.result(Value(total, memory.dtype, 1, self.fn.level)), rule)
+
+    def update(self, buffer: str, index: Operand, value: Operand, rule: functions.Rule) -> None:
+        """Load, fold, store. Lanes that hit one element (a scatter) take turns, first lane first."""
+        memory = self.memory[buffer]
+        if (isinstance(index, Value) and index.lanes > 1) or (isinstance(index, Index) and index.stride not in (0, 1)):
+            self.update_lanes(buffer, index, value, rule)
+            return
+        wide = self.varies(index)
+        old = self.in_lanes(self.load(buffer, index)) if wide else self.scalar(self.load(buffer, index))
+        lanes = old.lanes
+        new = self.in_lanes(value).ref if wide else self.scalar(value).ref
+        level = self.fn.level
+        i = Instructions(self.fn, memory.dtype, lanes, level, self.fused, buffer)
+        self.store(buffer, index, self.result(Value(rule(i, old.ref, new), memory.dtype, lanes, level)))
+
+    def update_lanes(self, buffer: str, index: Operand, value: Operand, rule: functions.Rule) -> None:
+        assert self.lanes
+        memory, n, mask = self.memory[buffer], self.lanes.count, self.lanes.mask
+        at, values = self.in_lanes(index).ref, self.in_lanes(value).ref
+        fn, level = self.fn, self.fn.level
+        outer, self.lanes = self.lanes, None
+        before = fn.block
+        head = fn.push(f"{buffer}.lane")
+        lane = fn.name("lane")
+        head.lines.append(f"{lane} = phi i64 [ 0, {symbol(before.label)} ], [ {lane}.next, %LATCH ]")
+        before.end = f"br label {symbol(head.label)}"
+        skip = None
+        if mask:
+            on = fn.value(f"extractelement <{n} x i1> {mask}, i64 {lane}", "on")
+            then = fn.start(f"{buffer}.on")
+            head_end, skip = (head, on), then
+        where = fn.value(f"extractelement <{n} x i64> {at}, i64 {lane}", "at")
+        what = fn.value(f"extractelement {type_text(memory.dtype, n)} {values}, i64 {lane}", buffer)
+        self.update(buffer, Index((Term(where, level + 1, 1),)),
+                    self.result(Value(what, memory.dtype, 1, level + 1)), rule)
+        body_end = fn.block
+        latch = fn.start(f"{buffer}.next")
+        body_end.end = f"br label {symbol(latch.label)}"
+        if skip:
+            head_end[0].end = f"br i1 {head_end[1]}, label {symbol(skip.label)}, label {symbol(latch.label)}"
+        head.lines[0] = head.lines[0].replace("%LATCH", symbol(latch.label))
+        fn.line(f"{lane}.next = add i64 {lane}, 1")
+        more = fn.value(f"icmp slt i64 {lane}.next, {n}", "lane.more")
+        end = fn.pop()
+        after = fn.start(f"{buffer}.lanes")
+        end.end = f"br i1 {more}, label {symbol(head.label)}, label {symbol(after.label)}"
+        self.lanes = outer
