@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from . import ast
 from .diagnostics import NncError, error
 from .source import Span
-from .tokens import BEGINS_OPERAND, DEFINITIONS, MAX_DEPTH, OPERATORS, RESERVED, STATEMENTS, Token
+from .tokens import BEGINS_OPERAND, CONTINUES, DEFINITIONS, MAX_DEPTH, OPERATORS, RESERVED, STATEMENTS, Token
 
 _SIGNS = {terminal: f"`{sign}`" for sign, terminal in OPERATORS.items()}
 _COMPARISONS = frozenset(("EQ", "NE", "LT", "LE", "GT", "GE"))
@@ -48,19 +48,21 @@ def explain_unexpected(tokens: Sequence[Token], at: int, found: Token, accepts: 
     if kind == "DOT" and after and after.type in ("INT", "FLOAT") and after.span.start == found.span.end:
         span = found.span.to(after.span)
         return error("E0105", f"`{span.text}` is not a number", span, help=f"write `0{span.text}`")
+    named = after is not None and after.type in ("EQUALS", "COLON", "DEFINE")
+    if found.text in RESERVED and kind != "NAME" and "NAME" in accepts and (named or "INT" not in accepts):
+        return _reserved(found)
     if before.text in RESERVED and before.type != "NAME" and kind in ("EQUALS", "COLON", "DEFINE"):
         return _reserved(before)
-    if found.text in RESERVED and kind != "NAME" and "NAME" in accepts and "INT" not in accepts:
-        return _reserved(found)
-    if kind in ("NEWLINE", "$END"):
-        where = found.span if kind == "$END" else Span(found.span.source, before.span.end, before.span.end + 1)
-        subject = "line" if kind == "NEWLINE" else "definition"
-        return error("E0101", f"the {subject} ends too early", where, _expected(accepts),
+    new_line = (kind == "RBRACE" or before.type in CONTINUES) and found.span.position[0] > before.span.position[0]
+    if kind in ("NEWLINE", "$END") or new_line:
+        where = Span(before.span.source, before.span.end, before.span.end + 1)
+        subject = "definition" if kind == "$END" else "line"
+        return error("E0101", f"the {subject} ends too early", where, _expected(accepts, before),
                      help=_early_help(tokens, at, accepts, after))  # fmt: skip
     if kind.lower() in DEFINITIONS and kind.lower() == found.text and "RBRACE" in accepts:
         return error("E0101", f"`{found.text}` cannot stand inside a block", found.span,
                      help=f"`{found.text}` begins a definition, and definitions stand at the top of a file")  # fmt: skip
-    return error("E0101", f"`{_shown(found)}` cannot stand here", found.span, _expected(accepts),
+    return error("E0101", f"`{_shown(found)}` cannot stand here", found.span, _expected(accepts, before),
                  help=_misplaced_help(tokens, at, found, before, accepts))  # fmt: skip
 
 
@@ -108,6 +110,8 @@ def _misplaced_help(tokens: Sequence[Token], at: int, found: Token, before: Toke
     if start == at - 1 and first.type == "NAME" and found.type in ("NAME", "STRING", *BEGINS_OPERAND):
         if first.text in _ELSEWHERE:
             return _ELSEWHERE[first.text]
+        if first.text in ("stop", "when"):
+            return "write `stop when`" if first.text == "stop" else "write `when training {`"
         if close := get_close_matches(first.text, _WORDS, 1):
             return f"did you mean `{close[0]}`?"
         if "EQUALS" in accepts:
@@ -118,8 +122,8 @@ def _misplaced_help(tokens: Sequence[Token], at: int, found: Token, before: Toke
         return f"a `{first.text}` says its type: `{first.text} {before.text}: float = ...`"
     if before.type in ("INT", "FLOAT", "RPAR") and found.type in ("NAME", "LPAR") and "STAR" in accepts:
         return "a product is written `a * b`"
-    if found.type == "LBRACE" and "THEN" in accepts:
-        return None
+    if found.type == "STAR" and before.type == "IMPORT":
+        return "to have everything, write `import` and the file's name"
     if found.type == "DEFINE" and "EQUALS" in accepts:
         return "`:=` updates a state or a parameter inside a block; here stands `=`"
     return None
@@ -136,8 +140,8 @@ def _shown(token: Token) -> str:
     return "the end" if token.type == "$END" else token.text if len(token.text) <= 40 else token.text[:37] + "..."
 
 
-def _expected(accepts: set[str]) -> str:
-    """`accepts` in the language's own words."""
+def _expected(accepts: set[str], before: Token) -> str:
+    """`accepts`, after `before`, in the language's own words."""
     left = set(accepts)
     words: list[str] = []
     if "RETURN" in left:
@@ -163,7 +167,8 @@ def _expected(accepts: set[str]) -> str:
     left -= {"NEWLINE", "$END"}
     for terminal in ("NAME", "STRING"):
         if terminal in left:
-            words.append({"NAME": "a name", "STRING": "a string"}[terminal])
+            name = "a type" if before.type in ("COLON", "ARROW") else "a name"
+            words.append(name if terminal == "NAME" else 'a text between `"`')
             left.discard(terminal)
     words += sorted(_SIGNS.get(t, f"`{t.lower()}`") for t in left)
     words += ends

@@ -88,19 +88,21 @@ def _parse_definition(tokens: list[Token]) -> Any:
 
     from .tables import load_tables
 
-    parser = load_tables().parse_interactive()
-    last = tokens[-1]
-    end = Token("$END", "", Span(last.span.source, last.span.end, last.span.end))
-    feed = parser.parser_state.feed_token
-    for i, token in enumerate(tokens):
-        try:
-            feed(token)
-        except UnexpectedToken:
-            raise explain_unexpected(tokens, i, token, parser.accepts()) from None
+    last = tokens[-1].span
+    end = Token("$END", "", Span(last.source, last.end, last.end))
+    feed = load_tables().parse_interactive().parser_state.feed_token
+    found, at = end, len(tokens)
     try:
+        for at, found in enumerate(tokens):  # noqa: B007
+            feed(found)
+        found, at = end, len(tokens)
         definition = feed(end, True)
     except UnexpectedToken:
-        raise explain_unexpected(tokens, len(tokens), end, parser.accepts()) from None
+        # Feeding the bad token has already reduced what stood before it: ask a fresh parser what could have followed.
+        again = load_tables().parse_interactive()
+        for token in tokens[:at]:
+            again.feed_token(token)  # type: ignore[arg-type]
+        raise explain_unexpected(tokens, at, found, again.accepts()) from None
     if len(tokens) > MAX_DEPTH and (node := deepest(definition)):
         raise too_deep(node)
     return definition

@@ -60,7 +60,7 @@ _TOKEN = re.compile(
 )
 
 _ADVICE = {
-    "**": "a power is written `^`", "**=": "write `x = x ^ y`", "&&": "write `and`", "||": "write `or`", "!": "write `not`",
+    "**": "a power is written `^`", "**=": "write `x = x^y`", "&&": "write `and`", "||": "write `or`", "!": "write `not`",
     "++": "write `x = x + 1`", "===": "write `==`", "<-": "write `=`", "<>": "write `!=`", "&": "write `and`",
     "|": "a pipe is written `|>`, the logical operator `or`", ";": "a statement ends where its line ends",
     "'": 'strings stand between `"`', "−": "write `-`", "–": "write `-`", "×": "write `*`", "·": "write `*`", "÷": "write `/`",
@@ -183,9 +183,12 @@ def _bad_name(span: Span) -> Diagnostic:
 def _bad_sign(span: Span) -> Diagnostic:
     sign = span.text
     if not sign.isprintable() or sign.isspace():
-        sign = unicodedata.name(sign, f"U+{ord(sign):04X}").lower()
-        return _error("E0102", f"the character `{sign}` is not part of the language", span)
-    return _error("E0102", f"`{sign}` is not part of the language", span, "", _ADVICE.get(sign, ""))
+        named = unicodedata.name(sign, f"U+{ord(sign):04X}").lower()
+        help = "write an ordinary space" if unicodedata.category(sign) == "Zs" else "delete it: nobody can see it"
+        return _error("E0102", f"the character `{named}` is not part of the language", span, "", help)
+    assignment = len(sign) > 1 and sign.endswith("=") and sign not in _ADVICE
+    help = f"write `x = x {sign[:-1]} y`" if assignment else _ADVICE.get(sign, "")
+    return _error("E0102", f"`{sign}` is not part of the language", span, "", help)
 
 
 def _bad_number(span: Span) -> Diagnostic:
@@ -193,6 +196,8 @@ def _bad_number(span: Span) -> Diagnostic:
     help = ""
     if text.endswith(".") and text[:-1].isdigit():
         help = f"write `{text}0`, or `{text[:-1]}` for an integer"
+    elif text[-1] in "eE" and text[:-1].replace(".", "", 1).isdigit():
+        help = f"write the exponent: `{text}3`"
     elif "_" in text and text.replace("_", "").isdigit():
         help = f"write `{text.replace('_', '')}`"
     elif text[0].isdigit() and text.lstrip("0123456789").isidentifier():
@@ -251,8 +256,10 @@ class _Arrangement:
             if self.first:
                 self.indentation = token.span.position[1] - 1
             if self.first and self.begins_definition(token, after):
-                self.finish()
+                self.finish(token)
                 token.type = token.text.upper()
+            elif self.first and self.is_over() and token.type in ("NAME", "RPAR", "RSQB", "RBRACE"):
+                self.finish(token)  # no definition goes on after its line, so this begins something else
             elif token.text in RESERVED and self.chunk and self.chunk[-1].type == "DOT":
                 token.type = "NAME"  # after a dot every word is a name
             elif token.type == "NAME":
@@ -271,10 +278,14 @@ class _Arrangement:
         """At the top any of the words does; inside brackets (one is not closed, then) only where no doubt is left."""
         if token.text not in DEFINITIONS or token.type != "NAME":
             return False
-        if not self.open and not (self.chunk and self.chunk[-1].type in CONTINUES):
+        if self.is_over():
             return True
         fits = "STRING" if token.text in ("import", "from", "test") else "NAME"
         return after.type == fits and self.indentation <= self.chunk[0].span.position[1] - 1
+
+    def is_over(self) -> bool:
+        """Whether nothing of the chunk at hand can stand on a further line."""
+        return not self.open and not (self.chunk and self.chunk[-1].type in CONTINUES)
 
     def newline(self, token: Token, after: Token) -> None:
         """Keep the newline only where it ends a statement."""
@@ -325,9 +336,7 @@ class _Arrangement:
 
     def closes(self, token: Token) -> None:
         if not any(OPENING[t.type] == token.type for t, *_ in self.open):
-            if self.sound:
-                self.errors.append(_error("E0103", f"`{token.text}` was never opened", token.span))
-            self.sound = False
+            self.not_opened(token)
             return
         while OPENING[self.open[-1][0].type] != token.type:
             self.never_closed(self.open.pop()[0], token)
@@ -336,28 +345,37 @@ class _Arrangement:
         if token.type == "RBRACE" and self.suspect is None and self.first and self.indentation != indentation:
             self.suspect = opening, token
 
+    def not_opened(self, token: Token) -> None:
+        if self.open and self.open[-1][0].type != "LBRACE":
+            opening = self.open.pop()[0]
+            message, labels = f"`{token.text}` cannot close `{opening.text}`", (Label(opening.span, "opened here"),)
+        else:
+            message, labels = f"`{token.text}` was never opened", ()
+        if self.sound:
+            self.errors.append(Diagnostic("E0103", message, (Label(token.span), *labels)))
+        self.sound = False
+
     def never_closed(self, opening: Token, noticed: Token | None) -> None:
+        """`noticed` is the token that showed it, or None at the end of the source."""
         if self.sound:
             labels = [Label(opening.span, "opened here")]
-            help: tuple[str, ...] = ()
             if noticed is not None:
-                labels.append(Label(noticed.span, f"`{noticed.text}` comes first"))
+                begins = noticed.text in DEFINITIONS
+                labels.append(Label(noticed.span, "the next definition" if begins else f"`{noticed.text}` comes first"))
             if self.suspect and self.suspect[0].span.start > opening.span.start and opening.type == "LBRACE":
                 inner, closing = self.suspect
                 line = inner.span.position[0]
                 labels.append(Label(closing.span, f"closes the `{{` of line {line}, but is indented differently"))
                 labels.append(Label(inner.span, "perhaps this one is meant"))
-            self.errors.append(
-                Diagnostic("E0103", f"`{opening.text}` is never closed", tuple(labels), help)
-            )
+            self.errors.append(Diagnostic("E0103", f"`{opening.text}` is never closed", tuple(labels)))
         self.sound = False
 
-    def finish(self) -> None:
+    def finish(self, following: Token | None = None) -> None:
         """The chunk at hand is over: keep it if its brackets are whole and nothing in it was misspelt."""
         while self.chunk and self.chunk[-1].type == "NEWLINE":
             self.chunk.pop()
         if self.open:
-            self.never_closed(self.open[-1][0], None)
+            self.never_closed(self.open[-1][0], following)
         if self.chunk and self.sound:
             start, end = self.chunk[0].span.start, self.chunk[-1].span.end
             if not any(start <= at < end for at in self.bad):
