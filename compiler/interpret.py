@@ -30,7 +30,7 @@ def evaluate(graph: Graph, inputs: Arrays | None = None, params: Arrays | None =
         if node.op in ("input", "param"):
             key, given = (node.attrs["name"], inputs) if node.op == "input" else (node.attrs["path"], params)
             if given is None or key not in given:
-                raise error("E0601", f"there is no value for {node.op} {key}", kind=ArgumentError)
+                raise error("E0604", f"there is no value for {node.op} {key}", kind=ArgumentError)
             values[node.name] = np.asarray(given[key], NUMPY[node.dtype])
             leaves.append((key, node.attrs["type"], values[node.name]))
     bound = bind_sizes(((name, t, v.shape) for name, t, v in leaves), sizes or {})
@@ -74,7 +74,7 @@ def whole(x: Dim, sizes: Mapping[str, int]) -> int:
     n = substitute(x, sizes)
     if not isinstance(n, int):
         missing = ", ".join(sorted(symbols(n)))
-        raise error("E0602", f"size {missing} is not known", help="give it by `sizes`", kind=ArgumentError)
+        raise error("E0601", f"size {missing} is not known", help="give it by `sizes`", kind=ArgumentError)
     return n
 
 
@@ -82,13 +82,13 @@ def bind_sizes(ports: Iterable[tuple[str, TensorType, tuple[int, ...]]], given: 
     """The numbers behind the symbols of `ports`, each (name, declared type, actual shape). Sizes written as one symbol
     are read off, then sums such as 2*H + 1 are solved for the symbol left in them, then all the rest is compared.
 
-    Raises `ArgumentError` E0603: ranks or sizes disagree."""
+    Raises `ArgumentError` E0601: ranks or sizes disagree."""
     bound = dict(given)
     open_: list[tuple[str, TensorType, tuple[int, ...], Dim, int]] = []
     for name, declared, shape in ports:
         if len(shape) != declared.rank:
             message = f"{name} must be {declared}, but has the shape {list(shape)}"
-            raise error("E0603", message, kind=ArgumentError)
+            raise error("E0601", message, kind=ArgumentError)
         for d, n in zip(declared.shape, shape, strict=True):
             (s,) = names if len(names := symbols(d)) == 1 else (None,)
             if s is not None and d == symbol(s):
@@ -97,9 +97,10 @@ def bind_sizes(ports: Iterable[tuple[str, TensorType, tuple[int, ...]]], given: 
     for _, _, _, d, n in open_:
         _solve(substitute(d, bound), n, bound)
     for name, declared, shape, d, n in open_:
-        if whole(d, bound) != n:
-            message = f"{name} must be {declared}, but has the shape {list(shape)}: {d} is {whole(d, bound)}, not {n}"
-            raise error("E0603", message, kind=ArgumentError)
+        m = substitute(d, bound)
+        if m != n:
+            why = f"{d} is {m}, not {n}" if isinstance(m, int) else f"{d} cannot be {n}"
+            raise error("E0601", f"{name} must be {declared}, but has the shape {list(shape)}: {why}", kind=ArgumentError)
     return bound
 
 
@@ -112,13 +113,13 @@ def _solve(d: Dim, n: int, bound: dict[str, int]) -> None:
     at0 = substitute(d, {s: 0})
     slope = d - at0
     a, rest = divide(slope, symbol(s))
-    if isinstance(a, int) and isinstance(at0, int) and rest == 0 and (n - at0) % a == 0:
+    if isinstance(a, int) and isinstance(at0, int) and rest == 0 and (n - at0) % a == 0 and (n - at0) // a >= 0:
         bound[s] = (n - at0) // a
 
 
 def check_guards(guards: Iterable[Guard], sizes: Mapping[str, int]) -> None:
-    """Raises `ArgumentError` E0604 at the first equality of sizes that does not hold."""
+    """Raises `ArgumentError` E0606 at the first equality of sizes that does not hold."""
     for g in guards:
         left, right = whole(g.left, sizes), whole(g.right, sizes)
         if left != right:
-            raise error("E0604", f"{g.message}, but {g.left} is {left} and {g.right} is {right}", g.span, kind=ArgumentError)
+            raise error("E0606", f"{g.message}, but {g.left} is {left} and {g.right} is {right}", g.span, kind=ArgumentError)

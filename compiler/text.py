@@ -145,7 +145,9 @@ class _Reader:
 
     @property
     def start(self) -> int:
-        return self.tokens[self.at][2] if self.at < len(self.tokens) else len(self.source.text)
+        if self.at < len(self.tokens):
+            return self.tokens[self.at][2]
+        return self.tokens[-1][2] + len(self.tokens[-1][1]) if self.tokens else 0
 
     def fail(self, wanted: str) -> Exception:
         found = f"`{self.text}`" if self.text else "the end of the text"

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 
+from nnc.compiler.autodiff import differentiate
 from nnc.compiler.build import Options, Program
+from nnc.compiler.passes import ALWAYS, OPTIMIZE, cse, dce, fold, run, simplify
+from nnc.compiler.text import parse_graph, print_graph
 from nnc.dsl import ast
 from nnc.dsl.diagnostics import SourceError
 from nnc.dsl.format import format
@@ -38,6 +41,24 @@ def errors_stage(text: str, args: str) -> str:
     return "no error in " + ", ".join(program.entries)
 
 
+PASSES = {p.__name__: (p,) for p in (cse, dce, differentiate, fold, simplify)} | {"optimize": (*ALWAYS, *OPTIMIZE)}
+
+
+def graph_stage(text: str, args: str) -> str:
+    """A graph, read and written."""
+    return print_graph(parse_graph(text, NAME))
+
+
+def passes_stage(text: str, args: str) -> str:
+    """A graph after the passes named."""
+    return print_graph(run([p for name in args.split() for p in PASSES[name]], parse_graph(text, NAME)))
+
+
+def backward_stage(text: str, args: str) -> str:
+    """A graph with its derivatives written out, and nothing else done to it."""
+    return passes_stage(text, "differentiate dce")
+
+
 def _tree_lines(node: ast.Tree, indent: str = "", role: str = "") -> list[str]:
     """`Binary '+'` with its children below; a field that holds a plain value stands beside the name."""
     plain: list[str] = []
@@ -60,4 +81,7 @@ STAGES: dict[str, Callable[[str, str], str]] = {
     "parse": parse_stage,
     "format": format_stage,
     "errors": errors_stage,
+    "graph": graph_stage,
+    "passes": passes_stage,
+    "backward": backward_stage,
 }

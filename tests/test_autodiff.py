@@ -1,0 +1,515 @@
+"""Facts about derivatives: the lecture's figures, paths that have none, and that optimisation changes no number."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nnc.compiler.autodiff import differentiate
+from nnc.compiler.graph import Builder, Graph
+from nnc.compiler.interpret import bind_sizes, evaluate
+from nnc.compiler.ops import OPS
+from nnc.compiler.ops.calculus import Value
+from nnc.compiler.ops.contraction import matmul
+from nnc.compiler.ops.elementwise import NUMPY
+from nnc.compiler.passes import ALWAYS, OPTIMIZE, run
+from nnc.compiler.text import parse_graph, print_graph
+from nnc.compiler.types import FLOATS, TensorType, symbol
+from nnc.compiler.verify import verify
+from nnc.dsl.diagnostics import ArgumentError, InternalError, SourceError
+
+B = symbol("B")
+
+
+class Sketch:
+    """A graph being written by hand."""
+
+    def __init__(self) -> None:
+        self.b = Builder("g", OPS)
+
+    def input(self, name: str, *shape: object, dtype: str = "f64") -> Value:
+        return Value(self.b, self.b.emit("input", name=name, type=TensorType(dtype, shape)))
+
+    def param(self, name: str, *shape: int) -> Value:
+        return Value(self.b, self.b.emit("param", name=name, path=name, type=TensorType("f64", shape)))
+
+    def grad(self, y: Value, *xs: Value) -> list[Value]:
+        g = self.b.emit("grad", y.name, *(x.name for x in xs))
+        return [Value(self.b, self.b.emit("item", g, index=k)) for k in range(len(xs))]
+
+    def finish(self, **outputs: Value) -> Graph:
+        return self.b.finish(tuple((k, v.name) for k, v in outputs.items()))
+
+
+def total(x: Value) -> Value:
+    return x.apply("reduce_sum", axes=tuple(range(x.type.rank)))
+
+
+def mm(x: Value, y: Value) -> Value:
+    return Value(x.b, matmul(x.b, x.name, y.name))
+
+
+def optimized(graph: Graph) -> Graph:
+    return run(OPTIMIZE, run(ALWAYS, graph))
+
+
+def kinds(graph: Graph, *but: str) -> list[str]:
+    return [n.op for n in graph if n.op not in ("input", "param", "constant", "broadcast", *but)]
+
+
+# --- figures ------------------------------------------------------------------------------------------------------------
+
+
+def polynomial(graph: Graph, output: str) -> dict[int, float]:
+    """An output as a polynomial of the one input: exact, by arithmetic on coefficients."""
+    values: dict[str, dict[int, float]] = {}
+    for n in graph:
+        args = [values[a] for a in n.args]
+        match n.op:
+            case "input":
+                p = {1: 1.0}
+            case "constant":
+                p = {0: n.attrs["values"][0]}
+            case "add" | "sub":
+                p = dict(args[0])
+                for k, c in args[1].items():
+                    p[k] = p.get(k, 0) + (c if n.op == "add" else -c)
+            case "mul":
+                p = {}
+                for i, c in args[0].items():
+                    for j, d in args[1].items():
+                        p[i + j] = p.get(i + j, 0) + c * d
+            case _:
+                raise AssertionError(f"{n.op} is no polynomial")
+        values[n.name] = {k: c for k, c in p.items() if c}
+    return values[dict(graph.outputs)[output]]
+
+
+def test_the_derivative_of_the_lecture_is_found_symbolically() -> None:
+    """u = t^2, v = 3t + 1, r = uv: dr/dt = 9t^2 + 2t."""
+    s = Sketch()
+    t = s.input("t")
+    u, v = t.apply("pow", 2), 3 * t + 1
+    (d,) = s.grad(u * v, t)
+    graph = optimized(s.finish(d=d))
+    assert polynomial(graph, "d") == {2: 9, 1: 2}
+    assert evaluate(graph, {"t": 2.0})[0]["d"] == 40
+
+
+def two_layers(s: Sketch) -> tuple[Value, list[Value]]:
+    x, t = s.input("x", B, 4), s.input("t", B, 2)
+    ps = [s.param("W1", 8, 4), s.param("b1", 8), s.param("W2", 2, 8), s.param("b2", 2)]
+    h = mm(x, ps[0].apply("transpose", perm=(1, 0)))
+    h = (h + ps[1].spread(h.shape, (1,))).apply("tanh")
+    z = mm(h, ps[2].apply("transpose", perm=(1, 0)))
+    e = z + ps[3].spread(z.shape, (1,)) - t
+    return total(e.apply("pow", 2)) * 0.5, ps
+
+
+def test_the_backward_graph_of_two_layers_is_the_textbooks() -> None:
+    """grad h = W^T grad z, grad z = grad h * g'(z), grad W = grad z h^T, grad b = grad z summed over the batch; g' = 1 - h^2.
+    Nothing else, and no gradient with respect to the network's input."""
+    s = Sketch()
+    loss, ps = two_layers(s)
+    dW1, db1, dW2, db2 = s.grad(loss, *ps)
+    graph = optimized(s.finish(dW1=dW1, db1=db1, dW2=dW2, db2=db2))
+    forward = ["contract", "add", "tanh", "contract", "add", "sub"]
+    assert kinds(graph)[: len(forward)] == forward
+    assert sorted(kinds(graph)[len(forward) :]) == sorted([
+        "reduce_sum", "contract",  # grad b2, grad W2
+        "contract", "mul", "sub", "mul",  # grad h, 1 - h^2, grad z
+        "reduce_sum", "contract",  # grad b1, grad W1
+    ])  # fmt: skip
+    assert graph[dict(graph.outputs)["db2"]].args == graph[dict(graph.outputs)["dW2"]].args[1:], "grad z2 is z + b - t itself"
+
+
+def cross_entropy(z: Value, label: Value, how: str) -> Value:
+    """log sum exp(z) - z[label], in the forms people write it."""
+    rows = tuple(range(z.type.rank - 1))
+    last = (z.type.rank - 1,)
+    if how != "plain":
+        m = z.apply("reduce_max", axes=last).apply("stop_grad")
+        shifted = z - m.spread(z.shape, rows)
+        lse = shifted.apply("exp").apply("reduce_sum", axes=last).apply("log")
+        return lse - shifted.apply("take_along", label) if how == "shifted" else (lse + m) - z.apply("take_along", label)
+    return z.apply("exp").apply("reduce_sum", axes=last).apply("log") - z.apply("take_along", label)
+
+
+@pytest.mark.parametrize("how", ["plain", "shifted", "stable"])
+def test_the_gradient_of_cross_entropy_is_p_minus_onehot(how: str) -> None:
+    s = Sketch()
+    z, label = s.input("z", B, 3), s.input("label", B, dtype="i32")
+    (d,) = s.grad(total(cross_entropy(z, label, how)), z)
+    graph = optimized(s.finish(d=d))
+    top = graph[dict(graph.outputs)["d"]]
+    p, onehot = (graph[a] for a in top.args)
+    assert (top.op, p.op, onehot.op) == ("sub", "div", "where")
+    assert kinds(graph, "reduce_max", "sub") == ["exp", "reduce_sum", "iota", "eq", "div", "where"] or kinds(
+        graph, "reduce_max", "sub"
+    ) == ["exp", "iota", "eq", "where", "reduce_sum", "div"], "no Jacobian and no leftovers"
+    assert graph[p.args[0]].op == "exp", "exp(z) / sum"
+    got = evaluate(graph, {"z": [[1.0, 2.0, 3.0]], "label": [2]})[0]["d"]
+    np.testing.assert_allclose(got, [[0.09003057, 0.24472847, -0.33475904]], atol=1e-8)
+
+
+def test_the_gradient_of_the_mean_cross_entropy_scales_rows_and_labels() -> None:
+    """(p - onehot) / B, where the division is done once a row and once."""
+    s = Sketch()
+    z, label = s.input("z", B, 3), s.input("label", B, dtype="i32")
+    size = Value(s.b, s.b.emit("size", size=B, dtype="f64"))
+    (d,) = s.grad(total(cross_entropy(z, label, "shifted")) / size, z)
+    graph = optimized(s.finish(d=d))
+    wide = [n.op for n in graph if n.shape == (B, 3) and n.op not in ("input", "broadcast")]
+    assert sorted(wide) == sorted(["sub", "exp", "mul", "iota", "eq", "where", "sub"])
+
+
+def test_a_residual_block_adds_the_skip() -> None:
+    """H = F(x) + c x: dL/dx = dL/dH (dF/dx + c)."""
+    s = Sketch()
+    x, w = s.input("x", 3), s.input("w", 3)
+    (d,) = s.grad(total((x.apply("tanh") + x * 0.5) * w), x)
+    inputs = {"x": np.array([0.1, -2.0, 1.0]), "w": np.array([1.0, 2.0, -3.0])}
+    expected = inputs["w"] * (1 - np.tanh(inputs["x"]) ** 2 + 0.5)
+    np.testing.assert_allclose(evaluate(optimized(s.finish(d=d)), inputs)[0]["d"], expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("f", "derivative"),
+    [
+        (lambda x: x.apply("maximum", 0), [0, 0, 1]),
+        (lambda x: x.apply("abs"), [-1, 0, 1]),
+        (lambda x: x.apply("pow", 2), [-4, 0, 4]),
+        (lambda x: x.apply("pow", 0), [0, 0, 0]),
+        (lambda x: x.apply("gt", 0).where(x * 3, x), [1, 1, 3]),
+    ],
+)
+def test_derivatives_at_corners(f: Callable[[Value], Value], derivative: list[float]) -> None:
+    s = Sketch()
+    x = s.input("x", 3)
+    (d,) = s.grad(total(f(x)), x)
+    for graph in (differentiate(s.finish(d=d)), optimized(s.finish(d=d))):
+        np.testing.assert_array_equal(evaluate(graph, {"x": [-2.0, 0.0, 2.0]})[0]["d"], derivative)
+
+
+def test_a_maximum_sends_its_gradient_to_the_first_of_equals() -> None:
+    s = Sketch()
+    x = s.input("x", 2, 3)
+    (all_axes,), (rows,) = s.grad(x.apply("reduce_max", axes=(0, 1)), x), s.grad(total(x.apply("reduce_max", axes=(1,))), x)
+    got = evaluate(optimized(s.finish(a=all_axes, r=rows)), {"x": [[1.0, 5.0, 5.0], [5.0, 2.0, 5.0]]})[0]
+    np.testing.assert_array_equal(got["a"], [[0, 1, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(got["r"], [[0, 1, 0], [1, 0, 0]])
+
+
+def test_a_product_has_a_gradient_at_zero() -> None:
+    s = Sketch()
+    x = s.input("x", 3, 3)
+    (d,) = s.grad(total(x.apply("reduce_prod", axes=(1,))), x)
+    got = evaluate(differentiate(s.finish(d=d)), {"x": [[2.0, 3.0, 4.0], [2.0, 0.0, 4.0], [0.0, 0.0, 4.0]]})[0]["d"]
+    np.testing.assert_array_equal(got, [[12, 8, 6], [0, 8, 0], [0, 0, 0]])
+
+
+# --- paths --------------------------------------------------------------------------------------------------------------
+
+
+def test_derivatives_nest() -> None:
+    """The third derivative of x^4 is 24 x; the gradient of a gradient's norm is a Hessian-vector product."""
+    s = Sketch()
+    x = s.input("x")
+    d = x * x * x * x
+    for _ in range(3):
+        (d,) = s.grad(d, x)
+    assert evaluate(optimized(s.finish(d=d)), {"x": 1.5})[0]["d"] == 36
+
+
+def test_without_a_path_the_derivative_is_zero() -> None:
+    s = Sketch()
+    x, y = s.input("x", B, 2), s.input("y")
+    dx, dy = s.grad(y * y, x, y)
+    got = evaluate(optimized(s.finish(dx=dx, dy=dy)), {"x": np.ones((3, 2)), "y": 2.0})[0]
+    np.testing.assert_array_equal(got["dx"], np.zeros((3, 2)))
+    assert got["dy"] == 4
+
+
+def test_a_value_is_a_variable_of_its_own() -> None:
+    """y = h + x with h = 1 * x: dy/dh is 1, though h equals x. Neither folding nor sharing may change that."""
+    s = Sketch()
+    x = s.input("x")
+    h, h2 = x * 1.0, x * 1.0
+    (d,) = s.grad(h + h2 + x + (-(-h)), h)
+    g = s.finish(d=d)
+    assert evaluate(differentiate(g), {"x": 5.0})[0]["d"] == 2
+    assert evaluate(run(OPTIMIZE, differentiate(run(OPTIMIZE, g))), {"x": 5.0})[0]["d"] == 2
+
+
+def test_where_gradients_stop_and_pass() -> None:
+    s = Sketch()
+    x = s.input("x")
+    hard = x.apply("sign")
+    st = Value(s.b, s.b.emit("straight_through", hard.name, x.name))
+    (a,), (b,), (c,) = s.grad(x.apply("stop_grad") * x, x), s.grad(st * 3.0, x), s.grad(x.apply("checkpoint") * x, x)
+    got = evaluate(optimized(s.finish(a=a, b=b, c=c, st=st)), {"x": 7.0})[0]
+    assert (got["a"], got["b"], got["c"], got["st"]) == (7, 3, 14, 1)
+
+
+PATHS = """graph @g {{
+  %x = input : f32[B, 3]
+  %label = input : i32[B]
+{body}
+  %y = reduce_sum %f {{axes = [0]}} : f32
+  %g = grad %y, %x : (f32[B, 3])
+  %d = item %g {{index = 0}} : f32[B, 3]
+  output d = %d
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("culprit", "body"),
+    [
+        ("argmax", "%a = argmax %x {axis = 1} : i32[B]\n%e = eq %a, %label : bool[B]\n%f = cast %e : f32[B]"),
+        ("sign", "%a = sign %x : f32[B, 3]\n%f = reduce_sum %a {axes = [1]} : f32[B]"),
+        ("floor", "%a = reduce_sum %x {axes = [1]} : f32[B]\n%f = floor %a : f32[B]"),
+        (">", "%a = reduce_sum %x {axes = [1]} : f32[B]\n%z = reduce_max %x {axes = [1]} : f32[B]\n"
+              "%c = gt %a, %z : bool[B]\n%f = cast %c : f32[B]"),
+        ("cast", "%a = reduce_sum %x {axes = [1]} : f32[B]\n%c = cast %a : i32[B]\n%f = cast %c : f32[B]"),
+    ],
+)  # fmt: skip
+def test_what_has_no_derivative_says_so_at_its_line(culprit: str, body: str) -> None:
+    text = PATHS.format(body=body)
+    with pytest.raises(SourceError) as e:
+        differentiate(parse_graph(text))
+    (d,) = e.value.diagnostics
+    assert d.code == "E0401" and culprit in d.message and "stop_grad" in d.help[0]
+    assert len(d.labels) == 2 and " grad " in d.labels[1].span.text
+
+
+def test_conditions_and_indices_carry_no_gradient() -> None:
+    """Choosing and indexing by what depends on x is no error: only the values chosen count."""
+    body = ("%a = argmax %x {axis = 1} : i32[B]\n%t = take_along %x, %a : f32[B]\n%c = eq %a, %label : bool[B]\n"
+            "%m = neg %t : f32[B]\n%f = where %c, %t, %m : f32[B]")  # fmt: skip
+    graph = differentiate(parse_graph(PATHS.format(body=body)))
+    got = evaluate(graph, {"x": [[1.0, 2.0, 0.0], [3.0, 1.0, 1.0]], "label": [1, 1]})[0]["d"]
+    np.testing.assert_array_equal(got, [[0, 1, 0], [-1, 0, 0]])
+
+
+def test_derived_nodes_keep_the_place_of_their_forward_node() -> None:
+    graph = differentiate(parse_graph(PATHS.format(body="%h = tanh %x : f32[B, 3]\n%f = reduce_sum %h {axes = [1]} : f32[B]")))
+    assert all(n.span is not None for n in graph)
+    assert any(n.op == "mul" and n.span.text.startswith("%h = tanh") for n in graph)
+    assert "d_h" in graph.dag and "d_x" in graph.dag, "derivatives are called after what they are with respect to"
+
+
+def test_a_chain_of_thousands_is_no_problem() -> None:
+    """No recursion, and time that grows with the graph."""
+    s = Sketch()
+    x = y = s.input("x")
+    for _ in range(4000):
+        y = y.apply("sin")
+    (d,) = s.grad(y, x)
+    start = time.perf_counter()
+    graph = optimized(s.finish(d=d))
+    assert time.perf_counter() - start < 10
+    assert 0 < evaluate(graph, {"x": 0.01})[0]["d"] <= 1
+
+
+# --- verifier and sizes -------------------------------------------------------------------------------------------------
+
+
+def test_the_verifier_names_the_pass_and_the_node() -> None:
+    s = Sketch()
+    x = s.input("x", 3)
+    graph = s.finish(y=x.apply("exp"))
+    node = graph["v0"]
+    broken = type(node)(node.name, "exp", node.args, node.attrs, TensorType("f64", (4,)))
+    graph.dag.nodes["v0"]["node"] = broken
+    with pytest.raises(InternalError, match=r"after broken_pass: node v0 has the type f64\[4\]"):
+        verify(graph, after="broken_pass")
+    graph.dag.nodes["v0"]["node"] = node
+    assert verify(graph, after="nothing") is graph
+    graph.dag.add_edge("v0", "x", key=0)
+    with pytest.raises(InternalError, match="edges"):
+        verify(graph, after="a cycle")
+    s = Sketch()
+    bad = Graph("g", s.finish(x=s.input("x")).dag, (("y", "nowhere"),))
+    with pytest.raises(InternalError, match="does not exist, but is the output y"):
+        verify(bad, after="x")
+
+
+def test_sizes_are_bound_from_shapes() -> None:
+    H = symbol("H")
+    ports = [("y", TensorType("f32", (2 * H + 1, B)), (7, 4)), ("x", TensorType("f32", (B,)), (4,))]
+    assert bind_sizes(ports, {}) == {"B": 4, "H": 3}
+    for name, shape in (("x", (5,)), ("x", (4, 1))):
+        with pytest.raises(ArgumentError, match=name):
+            bind_sizes([ports[0], (name, ports[1][1], shape)], {})
+    with pytest.raises(ArgumentError, match=r"2\*H \+ 1"):
+        bind_sizes([("y", ports[0][1], (8, 4))], {})
+
+
+def test_guards_are_checked() -> None:
+    s = Sketch()
+    x, y = s.input("x", B), s.input("y", symbol("C"))
+    s.b.guard(B, symbol("C"), "both sides of + have one size")
+    graph = s.finish(z=x + y.apply("assume", shape=(B,)))
+    assert print_graph(parse_graph(print_graph(graph))) == print_graph(graph)
+    np.testing.assert_array_equal(evaluate(graph, {"x": [1.0], "y": [2.0]})[0]["z"], [3])
+    with pytest.raises(ArgumentError, match="both sides of . have one size, but B is 1 and C is 2"):
+        evaluate(graph, {"x": [1.0], "y": [2.0, 3.0]})
+
+
+# --- optimisation changes no number ---------------------------------------------------------------------------------------
+
+UNARY = ("neg", "abs", "exp", "tanh", "logistic", "sin", "sign", "sqrt", "stop_grad", "log", "round")
+BINARY = ("add", "sub", "mul", "div", "minimum", "maximum")
+NUMBERS = (0.0, -0.0, 1.0, -1.0, 2.0, 0.5, -3.0)
+
+
+KINDS = ("unary", "binary", "number", "broadcast", "reduce", "layout", "where", "matmul", "pow", "cast")
+
+
+@st.composite
+def programs(draw: st.DrawFn, kinds: tuple[str, ...] = KINDS) -> tuple[Graph, dict[str, np.ndarray]]:
+    """A random graph over small tensors, some of its sizes 1 or symbolic, and inputs with zeros, infinities and NaN."""
+    sizes = {"M": draw(st.integers(1, 3)), "N": draw(st.sampled_from([1, 2, 4])), "B": draw(st.integers(1, 3))}
+    s = Sketch()
+    pool: list[Value] = []
+    inputs: dict[str, np.ndarray] = {}
+    finite = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 2.0, -1.5, 3.25])
+    number = draw(st.sampled_from([finite, st.one_of(finite, st.sampled_from([np.inf, -np.inf, np.nan]))]))
+    for k, shape in enumerate([(sizes["M"], sizes["N"]), (B, sizes["N"]), (sizes["N"],), ()]):
+        pool.append(s.input(f"x{k}", *shape))
+        actual = tuple(sizes["B"] if n == B else n for n in shape)
+        values = draw(st.lists(number, min_size=int(np.prod(actual)), max_size=int(np.prod(actual))))
+        inputs[f"x{k}"] = np.array(values, np.float64).reshape(actual)
+    for _ in range(draw(st.integers(1, 14))):
+        x = draw(st.sampled_from(pool if draw(st.booleans()) else pool[-2:]))
+        axes = tuple(k for k in range(x.type.rank) if draw(st.booleans()))
+        kind = draw(st.sampled_from(kinds))
+        like = [y for y in pool if y.type == x.type]
+        match kind:
+            case "unary":
+                y = x.apply(draw(st.sampled_from(UNARY)))
+            case "binary":
+                y = x.apply(draw(st.sampled_from(BINARY)), draw(st.sampled_from(like)))
+            case "number":
+                sides = x, x.constant(draw(st.sampled_from(NUMBERS)))
+                a, b = sides if draw(st.booleans()) else sides[::-1]
+                y = a.apply(draw(st.sampled_from(BINARY)), b)
+            case "pow":
+                y = x.apply("pow", draw(st.sampled_from((0.0, 1.0, 2.0, 3.0, 0.5, -1.0, -0.5))))
+            case "broadcast" if x.type.rank < 3:
+                at = draw(st.integers(0, x.type.rank))
+                shape = (*x.shape[:at], draw(st.sampled_from((1, 2, B))), *x.shape[at:])
+                y = x.spread(shape, tuple(k if k < at else k + 1 for k in range(x.type.rank)))
+            case "reduce":
+                y = x.apply(draw(st.sampled_from(("reduce_sum", "reduce_max", "reduce_min"))), axes=axes)
+            case "layout" if x.type.rank:
+                match draw(st.sampled_from(("transpose", "flip", "squeeze", "expand", "slice", "pad", "concat"))):
+                    case "transpose":
+                        y = x.apply("transpose", perm=tuple(draw(st.permutations(range(x.type.rank)))))
+                    case "flip":
+                        y = x.apply("flip", axes=axes)
+                    case "squeeze":
+                        y = x.apply("reshape", shape=tuple(n for n in x.shape if n != 1))
+                    case "expand":
+                        y = x.apply("reshape", shape=(1, *x.shape)) if x.type.rank < 4 else x
+                    case "slice":
+                        stops = tuple(n - 1 if isinstance(n, int) and n > 1 else n for n in x.shape)
+                        y = x.apply("slice", starts=(0,) * x.type.rank, stops=stops, steps=(1,) * x.type.rank)
+                    case "pad":
+                        y = x.apply("pad", low=(1,) * x.type.rank, high=(0,) * x.type.rank, value=draw(st.sampled_from((0.0, 2.0))))
+                    case _:
+                        y = x.apply("concat", draw(st.sampled_from(like)), axis=0)
+            case "where":
+                y = x.apply("gt", draw(st.sampled_from(like))).where(draw(st.sampled_from(like)), draw(st.sampled_from(like)))
+            case "cast":
+                y = x.apply("gt", draw(st.sampled_from(like))).apply("not").apply("cast", dtype="f64")
+            case "matmul" if x.type.rank:
+                fit = [z for z in pool if z.type.rank in (1, 2) and z.shape[-2 if z.type.rank > 1 else -1] == x.shape[-1]]
+                y = mm(x, draw(st.sampled_from(fit))) if fit else x.apply("transpose", perm=tuple(range(x.type.rank)))
+            case _:
+                y = -x
+        if y.type.rank <= 4:
+            pool.append(y)
+    return s.finish(**{f"y{k}": y for k, y in enumerate(pool[4:])}), inputs
+
+
+def close(got: np.ndarray, expected: np.ndarray) -> None:
+    """Equal up to rounding, NaN and infinities at the same places."""
+    scale = np.max(np.abs(expected[np.isfinite(expected)]), initial=1.0)
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9 * scale)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(programs())
+def test_optimised_graphs_compute_the_same(program: tuple[Graph, dict[str, np.ndarray]]) -> None:
+    graph, inputs = program
+    better = optimized(graph)
+    assert print_graph(parse_graph(print_graph(better))) == print_graph(better)
+    expected, got = evaluate(graph, inputs)[0], evaluate(better, inputs)[0]
+    for k in expected:
+        close(got[k], expected[k])
+    assert [n.op for n in run(OPTIMIZE, better)] == [n.op for n in better], "the passes reach their fixed point"
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parent / "golden" / "passes").glob("*.case")), ids=lambda p: p.stem)
+def test_golden_passes_compute_the_same(path: Path) -> None:
+    """What stands above and below `## expect` are two ways to compute one thing."""
+    _, _, body = path.read_text(encoding="utf-8").partition("\n")
+    before, _, after = body.partition("## expect\n")
+    graphs = [differentiate(parse_graph(text)) for text in (before, after)]
+    rng = np.random.default_rng(0)
+    leaves: dict[str, dict[str, np.ndarray]] = {"input": {}, "param": {}}
+    for n in graphs[0]:
+        if n.op in leaves:
+            shape = tuple(5 if n == B else n for n in n.shape)
+            value = rng.normal(size=shape) if n.dtype in FLOATS else rng.integers(0, 2, shape)
+            leaves[n.op][n.attrs["name" if n.op == "input" else "path"]] = np.asarray(value, NUMPY[n.dtype])
+    results = [evaluate(g, leaves["input"], leaves["param"], {"B": 5}) for g in graphs]
+    for expected, got in zip(*results, strict=True):
+        assert expected.keys() == got.keys()
+        for k, e in expected.items():
+            np.testing.assert_allclose(got[k], e, rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(programs(("unary", "binary", "number", "broadcast", "where", "cast")))
+def test_zeros_keep_their_sign(program: tuple[Graph, dict[str, np.ndarray]]) -> None:
+    graph, inputs = program
+    expected, got = evaluate(graph, inputs)[0], evaluate(optimized(graph), inputs)[0]
+    for k, e in expected.items():
+        np.testing.assert_array_equal(np.signbit(got[k][e == 0]), np.signbit(e[e == 0]))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(programs())
+def test_optimised_gradients_are_the_same(program: tuple[Graph, dict[str, np.ndarray]]) -> None:
+    """Also where they are optimised before they are differentiated. Gradients of NaN and infinities are not compared."""
+    graph, inputs = program
+    inputs = {k: np.where(np.isfinite(v), v, 0.75) for k, v in inputs.items()}
+    b = Builder("g", OPS)
+    for n in graph:
+        b.copy(n, n.args)
+    parts = [Value(b, v) for _, v in graph.outputs]
+    xs = [Value(b, f"x{k}") for k in range(4)]
+    s = parts[0].apply("tanh")
+    y = total(s)
+    for p in parts[1:]:
+        y = y + total(p.apply("tanh"))
+    first = b.emit("grad", y.name, *(x.name for x in xs))
+    outputs = tuple((f"d{k}", b.emit("item", first, index=k)) for k in range(4))
+    g = b.finish(outputs)
+    try:
+        plain = differentiate(g)
+    except SourceError:
+        return  # through sign or round
+    expected = evaluate(plain, inputs)[0]
+    got, again = evaluate(optimized(g), inputs)[0], evaluate(optimized(run(OPTIMIZE, g)), inputs)[0]
+    for k, e in expected.items():
+        if np.isfinite(e).all():
+            close(got[k], e)
+            close(again[k], e)
