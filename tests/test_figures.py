@@ -483,7 +483,11 @@ def test_metrics() -> None:
     label = np.int32([1, 2, 2, 1])
     two = "logits: f32[B, C], label: i32[B]"
     assert nnc.function(f"fn f({two}) -> f32 = accuracy(logits, label)")(logits, label) == pytest.approx(0.5)
-    assert nnc.function(f"fn f({two}) -> f32 = top_k_accuracy(logits, label, 2)")(logits, label) == pytest.approx(1.0)
+    for k, share in ((1, 0.5), (2, 1.0)):
+        top = nnc.function(f"fn f({two}) -> f32 = top_k_accuracy(logits, label, {k})")
+        assert top(logits, label) == pytest.approx(share)
+        assert top(0 * logits, label) == pytest.approx(np.mean(label < k))  # of equals the first
+        assert top(np.nan * logits, label) == 0
     np.testing.assert_array_equal(
         nnc.function(f"fn f({two}) -> f32[C, C] = confusion(logits, label)")(logits, label),
         [[0, 0, 0], [1, 1, 0], [1, 0, 1]])
