@@ -21,7 +21,8 @@ import numpy as np
 
 from ..compiler.program import Port
 from ..compiler.types import Dim, Size, Symbol, TensorType, substitute, symbols
-from ..dsl.diagnostics import ArgumentError, ArgumentTypeError, NncError, ResourceError, error
+from ..dsl.diagnostics import ArgumentTypeError, NncError, ResourceError, error
+from .messages import argument_error, human
 
 Array = np.ndarray[Any, Any]
 NUMPY: Mapping[str, np.dtype[Any]] = {
@@ -175,11 +176,6 @@ def describe(array: Array) -> str:
     return name + (f"[{', '.join(map(str, array.shape))}]" if array.ndim else "")
 
 
-def argument_error(code: str, message: str, help: str | None = None,
-                   kind: type[ArgumentError] = ArgumentError) -> NncError:
-    return error(code, message, help=help, kind=kind)
-
-
 def shape_error(entry: str, want: Wanted, array: Array, help: str | None) -> NncError:
     return argument_error("E0601", f"`{want.name}` of {entry} wants {want.type}, got {describe(array)}", help)
 
@@ -223,18 +219,6 @@ def check_bytes(needed: int, what: str) -> None:
 
 def check_nbytes(shape: Sequence[int], dtype: np.dtype[Any], what: str) -> None:
     check_bytes(nbytes(shape, dtype), f"{what} of {NAMES.get(dtype, dtype)}[{', '.join(map(str, shape))}]")
-
-
-def human(n: int) -> str:
-    """Bytes as people read them: `36 B`, `4.0 KB`, `1.5 GB`."""
-    if n < 1024:
-        return f"{n} B"
-    value = float(n)
-    for unit in ("KB", "MB", "GB", "TB", "PB"):
-        value /= 1024
-        if value < 1024:
-            return f"{value:.1f} {unit}"
-    return f"{value / 1024:.3g} EB"
 
 
 def aligned(shape: Sequence[int], dtype: np.dtype[Any], what: str) -> Array:

@@ -14,15 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from ctypes import Array as CArray
 from ctypes import c_int64, c_void_p
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..compiler.program import Manifest, Signature
 from ..compiler.types import Dim, substitute
-from ..dsl.diagnostics import ArgumentError, ArgumentTypeError, NncError, error
-from .arrays import NUMPY, Array, Wanted, address_of, aligned_bytes, argument_error, bind, check_nbytes, wanted
+from ..dsl.diagnostics import ArgumentError, ArgumentTypeError, error
+from .arrays import NUMPY, Array, Wanted, address_of, aligned_bytes, bind, check_nbytes, wanted
+from .messages import argument_error, unknown
 
 _HOLDS = {
     "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
@@ -46,19 +46,6 @@ class Session(Protocol):
     def manifest(self) -> Manifest: ...
     def entry(self, name: str) -> Native: ...
     def pool(self, threads: int) -> Any: ...
-
-
-class UnknownNameError(ArgumentError, KeyError):
-    """No parameter, input, entry or metric of that name (E0608)."""
-
-
-def unknown(what: str, name: object, known: Sequence[str]) -> NncError:
-    close = get_close_matches(str(name), known, n=1)
-    if close:
-        help = f"did you mean `{close[0]}`?"
-    else:
-        help = "there is " + (", ".join(f"`{k}`" for k in known[:12]) + (", ..." if len(known) > 12 else "") or "none")
-    return argument_error("E0608", f"no {what} is named `{name}`", help, kind=UnknownNameError)
 
 
 class Workspace:

@@ -23,7 +23,8 @@ from typing import IO, Any
 import numpy as np
 
 from ..dsl.diagnostics import DataError, NncError, error
-from .arrays import Array, check_bytes, check_nbytes, human
+from .arrays import Array, check_bytes, check_nbytes
+from .messages import human
 
 Columns = dict[str, Array]
 _GZIP_RATIO = 1040  # deflate cannot expand further than 1032:1

@@ -20,9 +20,10 @@ import numpy as np
 
 from ..compiler.program import TrainSpec
 from ..dsl.diagnostics import ArgumentTypeError
-from .arrays import Array, argument_error, bind
+from .arrays import Array, bind
 from .calls import Call
 from .data import classes_of
+from .messages import argument_error
 from .order import permutation, split
 from .rescue import Rescue
 from .sweep import Sweep, rows_per_example, take_rows

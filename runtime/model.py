@@ -19,8 +19,9 @@ import numpy as np
 from ..compiler.program import Signature, TrainSpec, Variable
 from ..compiler.types import TensorType
 from ..dsl.diagnostics import ArgumentTypeError, NncError
-from .arrays import NUMPY, Array, Wanted, aligned, argument_error, bind, check_bytes, nbytes
-from .calls import Call, Session, Workspace, unknown
+from .arrays import NUMPY, Array, Wanted, aligned, bind, check_bytes, nbytes
+from .calls import Call, Session, Workspace
+from .messages import argument_error, unknown
 
 if TYPE_CHECKING:
     from .data import Dataset

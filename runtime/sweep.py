@@ -16,8 +16,9 @@ import numpy as np
 from ..compiler.native import EpochInput, EpochJob, EpochSum
 from ..compiler.program import MetricSpec, Port
 from ..compiler.types import Dim, substitute, symbols
-from .arrays import Array, address_of, aligned, argument_error
+from .arrays import Array, address_of, aligned
 from .calls import Call
+from .messages import argument_error
 
 DTYPE_CODES: Mapping[str, int] = {"f32": 0, "f64": 1, "i32": 2, "i64": 3, "bool": 4}
 KIND_CODES: Mapping[str, int] = {"mean": 0, "sum": 1}

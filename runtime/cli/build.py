@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...dsl.diagnostics import ArgumentError, ResourceError, SourceError, error
-from ..arrays import human
-from ..calls import unknown
 from ..files import replacing
+from ..messages import human, unknown
 from .options import Program, program_options
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ def _show_built(session: Session, program: Program, start: float) -> None:
 
 def _ports(ports: Any) -> str:
     shown = [f"{p.name}: {p.type}" for p in ports]
-    return ", ".join(shown) if len(shown) <= 4 else f"{', '.join(shown[:3])}, ... ({len(shown)})"
+    return ", ".join(shown) if len(shown) <= 3 else f"{', '.join(shown[:2])}, ... ({len(shown)})"
 
 
 def _bytes(size: Dim) -> str:

@@ -21,7 +21,7 @@ class Display:
     def __init__(self, last: int, quiet: bool = False):
         self._last, self._quiet = max(1, last), quiet
         self._every = -(-self._last // _LINES)
-        self._printed = 0.0
+        self._printed = monotonic()
         self._progress: Any = None
         self._task: Any = None
         self.live = not quiet and sys.stdout.isatty()

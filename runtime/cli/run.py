@@ -20,11 +20,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ...dsl.diagnostics import ArgumentError, DataError, error
-from ..arrays import Array
 from ..files import replacing, writing
 from .options import Program
 
 if TYPE_CHECKING:
+    from ..arrays import Array
     from ..loop import History
     from ..model import Model
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+_WIDTH = 140  # of tables where no terminal says how wide it is
+
+
 def show_error(e: NncError, as_json: bool = False) -> None:
     """All diagnostics of an error: as text to stderr, or as JSON to stdout."""
     if as_json:
@@ -40,7 +43,7 @@ def print_json(value: Any) -> None:
 def console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None,

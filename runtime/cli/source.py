@@ -5,18 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ...dsl.diagnostics import Diagnostic, NncError
-from ..calls import unknown
 from ..files import replacing
+from ..messages import unknown
 from .options import Program, program_options
 
 if TYPE_CHECKING:
+    from ...compiler.pipeline import Session
     from ...dsl import ast
+    from ...dsl.source import Source
 
 DSL = Path(__file__).parents[2] / "dsl"
 
@@ -40,8 +43,6 @@ def check(program: Program, as_json: bool) -> int:
 
 def _problems(program: Program) -> tuple[list[Diagnostic], int]:
     """Everything wrong with a file: each entry of each model is built and differentiated, each test planned."""
-    from ...compiler.autodiff import differentiate
-
     found: dict[tuple[Any, ...], Diagnostic] = {}
     code = 0
 
@@ -58,15 +59,25 @@ def _problems(program: Program) -> tuple[list[Diagnostic], int]:
 
     program = replace(program, cache=False)
     source = attempt(program.read)
-    first = attempt(lambda: program.session(source)[0]) if source is not None else None
+    first = attempt(partial(_session, program, source)) if source is not None else None
     if first is not None:
         others = [m for m in first.program.models if m != first.manifest.model] if program.model is None else []
-        more = [attempt(lambda: replace(program, model=other).session(source)[0]) for other in others]
+        more = [attempt(partial(_session, replace(program, model=other), source)) for other in others]
         for session in [first, *filter(None, more)]:
             for name in session.program.entries:
-                attempt(lambda: differentiate(session.program.graph(name)))  # noqa: B023  (called at once)
+                attempt(partial(_differentiate, session, name))
         attempt(first.plan_tests)
     return list(found.values()), code
+
+
+def _session(program: Program, source: Source) -> Session:
+    return program.session(source)[0]
+
+
+def _differentiate(session: Session, entry: str) -> None:
+    from ...compiler.autodiff import differentiate
+
+    differentiate(session.program.graph(entry))
 
 
 @click.command()

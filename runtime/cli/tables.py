@@ -79,5 +79,5 @@ def _csv(outputs: Mapping[str, Array]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(zip(*(c.tolist() for c in columns), strict=True))
+    writer.writerows(zip(*columns, strict=True))  # NumPy scalars print as short as their dtype allows
     return text.getvalue()

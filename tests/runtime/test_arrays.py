@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from nnc.compiler.program import Port
 from nnc.compiler.types import symbol
 from nnc.dsl.diagnostics import ArgumentError, ArgumentTypeError, ResourceError
-from nnc.runtime.arrays import ALIGNMENT, address_of, aligned, bind, check_bytes, human, nbytes, wanted
+from nnc.runtime.arrays import ALIGNMENT, address_of, aligned, bind, check_bytes, nbytes, wanted
+from nnc.runtime.messages import human
 
 B, N = symbol("B"), symbol("N")
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from nnc.compiler.program import MetricSpec
 from nnc.dsl.diagnostics import ArgumentError, ArgumentTypeError, NonFiniteError
 from nnc.runtime import loop, normalize
@@ -64,9 +63,9 @@ def test_settings_come_from_the_block_or_the_call(make, examples):
 
 
 @pytest.mark.parametrize(("kwargs", "kind"), [
-    ({"epochs": 0}, ArgumentError), ({"batch": -1}, ArgumentError), ({"epochs": 1.5}, ArgumentTypeError),
-    ({"epochs": True}, ArgumentTypeError), ({"validation": 2}, ArgumentTypeError), ({"validation": (1,)}, ArgumentTypeError),
-    ({"validation": "yes"}, ArgumentTypeError),
+    ({"epochs": -1}, ArgumentError), ({"batch": 0}, ArgumentError), ({"epochs": 1.5}, ArgumentTypeError),
+    ({"epochs": True}, ArgumentTypeError), ({"validation": 2}, ArgumentTypeError),
+    ({"validation": (1,)}, ArgumentTypeError), ({"validation": "yes"}, ArgumentTypeError),
 ])  # fmt: skip
 def test_wrong_settings(net, examples, kwargs, kind):
     with pytest.raises(kind):
@@ -79,7 +78,7 @@ def test_wrong_data(net, examples):
         net.fit(x, t[:5])
     with pytest.raises(ArgumentError, match="E0613"):
         net.fit(x[:0], t[:0])
-    with pytest.raises(ArgumentError, match="E0612.*names no data"):
+    with pytest.raises(ArgumentError, match=r"E0612.*names no data"):
         net.fit()
 
 
@@ -245,7 +244,7 @@ def test_divergence_names_the_first_bad_tensor_and_loses_nothing(make, examples)
         net.fit(*examples, epochs=50)
     assert caught.value.code == "E0630" and caught.value.exit_code == 6
     assert all(np.isfinite(a).all() for a in net.variables.values())
-    assert "epoch" in str(caught.value) and "is inf" in str(caught.value) or "not finite" in str(caught.value)
+    assert ("epoch" in str(caught.value) and "is inf" in str(caught.value)) or "not finite" in str(caught.value)
     assert net.variables["train/t"] > 3
 
 
@@ -277,7 +276,7 @@ def test_a_bad_update_is_found_and_training_can_go_on(make, examples):
             v["Line.b"][...] = np.inf
 
     native.body = breaks
-    with pytest.raises(NonFiniteError, match="epoch 2, step 4: `Line.b` after the update is inf"):
+    with pytest.raises(NonFiniteError, match=r"epoch 2, step 4: `Line\.b` after the update is inf"):
         net.fit(*examples, epochs=3)
     assert net.variables["train/t"] == 9 and net.progress.epoch == 1 and net.progress.position == 24
     native.body = step

@@ -1,0 +1,319 @@
+"""The command line: what it prints, what it writes, and the exit code of everything that can go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nnc.runtime.cli import main
+from safetensors.numpy import load_file
+
+PROGRAM = """
+# A line through points.
+hyper lr: float = 0.1 in log(1e-3, 10.0)
+
+model Line(x: f32[B, 2]) -> (y: f32[B]) {
+    weight w: f32[2] = 0
+    bias b: f32 = 0
+    y = x @ w + b
+}
+
+train Line(x, target: f32[B]) {
+    loss = mean(squared_error(y, target))
+    metric worst = max(abs(y - target))
+    optimizer = SGD(lr)
+    data = csv("points.csv", target = "t")
+    validation = 0.25
+    batch = 4
+    epochs = 3
+    seed = 1
+}
+
+export doubled(x: f32[B, 2]) -> f32[B] = 2 * Line(x)
+
+test "starts at zero" {
+    case Line([[1, 2]]) => [0]
+    reject "3" Line([[1, 2, 3]])
+}
+"""
+
+NNC = [sys.executable, "-c", "import sys; from nnc.runtime.cli import main; sys.exit(main())"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
+    Path("line.nn").write_text(PROGRAM)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20, 2))
+    lines = [f"{a},{b},{2 * a - b + 0.5}" for a, b in x]
+    Path("points.csv").write_text("\n".join(["a,b,t", *lines]) + "\n")
+    return tmp_path
+
+
+@pytest.fixture
+def nnc(folder, capfd):
+    """`nnc("train", ...)` -> (exit code, stdout, stderr), in this process."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = main(list(arguments))
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return code, out, err
+
+    return run
+
+
+def process(*arguments: str, **options) -> subprocess.Popen:
+    return subprocess.Popen([*NNC, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+# --- about text -------------------------------------------------------------------------------------------------------
+
+
+def test_check(nnc):
+    assert nnc("check", "line.nn") == (0, "line.nn: no errors\n", "")
+    Path("bad.nn").write_text(PROGRAM.replace("x @ w + b", "x @ v + b"))
+    code, out, err = nnc("check", "bad.nn")
+    assert code == 1 and out == "" and "error[E0201]" in err and "bad.nn:8:" in err
+    code, out, err = nnc("check", "bad.nn", "--json")
+    (first,) = json.loads(out)["diagnostics"]
+    assert code == 1 and first["code"] == "E0201" and first["labels"][0]["line"] == 8 and err == ""
+
+
+def test_check_looks_at_every_model_entry_and_test(nnc):
+    Path("two.nn").write_text(PROGRAM + """
+model Other(x: f32[B, 2]) -> (y: f32[B]) {
+    y = x @ [1.0, 2.0, 3.0]
+}
+
+export wrong(x: f32[B, 2]) -> f32[B] = Line(nothing)
+""")
+    code, _, err = nnc("check", "two.nn")
+    assert code == 1 and err.count("error[") == 2 and "nothing" in err
+
+
+def test_fmt(nnc):
+    ugly = PROGRAM.replace("    y = x @ w + b", "  y=x@w+b   # here")
+    Path("ugly.nn").write_text(ugly)
+    assert nnc("fmt", "--check", "ugly.nn")[0] == 1 and Path("ugly.nn").read_text() == ugly
+    assert nnc("fmt", "ugly.nn") == (0, "ugly.nn formatted\n", "")
+    assert "y = x @ w + b  # here" in Path("ugly.nn").read_text().replace("+ b # here", "+ b  # here")
+    assert nnc("fmt", "ugly.nn") == (0, "", "") and nnc("fmt", "--check", "ugly.nn")[0] == 0
+    Path("broken.nn").write_text("model {")
+    assert nnc("fmt", "broken.nn")[0] == 1 and Path("broken.nn").read_text() == "model {"
+
+
+def test_doc(nnc):
+    code, out, _ = nnc("doc", "softmax")
+    assert code == 0 and "fn softmax" in out and "# dsl/std/activations.nn" in out
+    assert "losses: " in nnc("doc")[1]
+    code, _, err = nnc("doc", "softmx")
+    assert code == 1 and "did you mean `softmax`?" in err
+
+
+def test_explain(nnc):
+    pages = sorted((Path(__file__).parents[2] / "dsl" / "explain").glob("E*.md"))
+    for page in pages[:3]:
+        code, out, _ = nnc("explain", page.stem.lower())
+        assert code == 0 and out == page.read_text()
+    assert nnc("explain", "E9999")[0] == 1
+
+
+def test_test(nnc):
+    code, out, _ = nnc("test", "line.nn")
+    assert code == 0 and "ok   line.nn: starts at zero" in out and "1 passed, 0 failed" in out
+    Path("more").mkdir()
+    Path("more/bad.nn").write_text(PROGRAM.replace("=> [0]", "=> [7]"))
+    code, out, err = nnc("test", "line.nn", "more")
+    assert code == 1 and "1 passed, 1 failed" in out and "FAIL" in out and "7" in err
+    code, out, _ = nnc("test", "more", "--json")
+    assert code == 1 and json.loads(out)["failed"] == 1
+    assert nnc("test", "nowhere.nn")[0] == 4
+    Path("empty").mkdir()
+    assert nnc("test", "empty")[0] == 4
+    assert "0 passed, 0 failed" in nnc("test", "more", "-k", "nothing like it")[1]
+
+
+# --- about what was built ---------------------------------------------------------------------------------------------
+
+
+def test_compile(nnc):
+    code, out, _ = nnc("compile", "line.nn")
+    assert code == 0 and "3 parameters" in out
+    for entry in ("init", "predict", "train", "evaluate", "loss", "gradients", "doubled"):
+        assert entry in out
+
+
+def test_summary(nnc):
+    code, out, _ = nnc("summary", "line.nn")
+    assert code == 0 and "w: f32[2], b: f32" in out and "3 parameters, 2 multiply-accumulates" in out
+
+
+def test_plan(nnc):
+    code, out, _ = nnc("plan", "line.nn", "--batch", "100")
+    assert code == 0 and "lower bound" in out and "at B = 100" in out
+    code, out, err = nnc("plan", "line.nn", "--max-memory", "0")
+    assert code == 5 and "lower bound" in out and "E0605" in err and "takes" in err
+    assert nnc("plan", "line.nn", "--max-memory", "1G")[0] == 0
+    assert nnc("plan", "line.nn", "--max-memory", "much")[0] == 2
+
+
+def test_gradcheck(nnc):
+    code, out, _ = nnc("gradcheck", "line.nn")
+    assert code == 0 and "Line.w" in out and "agree" in out
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def test_train_writes_a_run(nnc):
+    code, out, err = nnc("train", "line.nn")
+    assert code == 0 and err == "" and "epoch 3/3" in out and "val_loss" in out and "runs/line-1" in out
+    run = Path("runs/line-1")
+    assert sorted(p.name for p in run.iterdir()) == [
+        "best.nnw", "hypers.json", "last.nnw", "metrics.jsonl", "run.json", "source.nn"]  # fmt: skip
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [r["epoch"] for r in rows] == [1, 2, 3] and rows[2]["val_loss"] < rows[0]["val_loss"]
+    assert json.loads((run / "hypers.json").read_text()) == {"lr": 0.1}
+    assert (run / "source.nn").read_text() == PROGRAM
+    assert load_file(run / "best.nnw")["Line.w"].shape == (2,)
+    assert "runs/line-2" in nnc("train", "line.nn", "--quiet")[1]
+
+
+def test_train_options(nnc):
+    code, out, _ = nnc("train", "line.nn", "--set", "lr=0.5", "--epochs", "2", "--seed", "3", "--threads", "1",
+                       "--out", "here", "--batch", "7")  # fmt: skip
+    assert code == 0 and "epoch 2/2" in out and json.loads(Path("here/hypers.json").read_text()) == {"lr": 0.5}
+    assert nnc("train", "line.nn", "--out", "here")[0] == 1  # does not write over a run
+    assert "E0626" in nnc("train", "line.nn", "--out", "here")[2]
+    Path("other.csv").write_text("a,b,t\n1,2,3\n4,5,6\n7,8,9\n10,11,12\n")
+    assert nnc("train", "line.nn", "--data", "other.csv", "--epochs", "1", "--set", "lr=0.001")[0] == 0
+
+
+@pytest.mark.parametrize(("arguments", "code", "text"), [
+    (["train", "line.nn", "--set", "lr=100"], 1, "lr"), (["train", "line.nn", "--set", "rl=1"], 1, "rl"),
+    (["train", "line.nn", "--set", "lr"], 2, "NAME=VALUE"), (["train", "line.nn", "--epochs", "x"], 2, "epochs"),
+    (["train", "line.nn", "--size", "D=x"], 2, "size"), (["train"], 2, "missing FILE"), (["tran"], 2, "tran"),
+    (["train", "line.nn", "--bogus"], 2, "bogus"), (["train", "nope.nn"], 4, "nope.nn"),
+    (["train", "line.nn", "--data", "nope.csv"], 4, "nope.csv"), (["train", "line.nn", "--model", "Lin"], 1, "Lin"),
+    (["train", "line.nn", "--out", "points.csv"], 4, "points.csv"), (["train", "--resume", "nope"], 4, "nope"),
+    (["train", "line.nn", "--out", "/proc/nope"], 4, "/proc/nope"), (["compile", "."], 4, "."),
+    (["eval", "line.nn", "--weights", "no.nnw"], 4, "no.nnw"), (["predict", "line.nn", "nope.csv"], 4, "nope.csv"),
+    (["eval", "line.nn", "--weights", "points.csv"], 4, "points.csv"),
+    (["compile", "line.nn", "--target-cpu", "z80"], 1, "z80"),
+    (["train", "--resume", "runs", "--seed", "1"], 2, "--seed"), (["compile", "line.nn", "--emit", "nope"], 2, "nope"),
+    (["compile", "line.nn", "--emit", "graph", "--entry", "nope"], 1, "nope"), ([], 2, "Usage"), (["--help"], 0, ""),
+    (["--version"], 0, ""),
+])  # fmt: skip
+def test_exit_codes(nnc, arguments, code, text):
+    found, out, err = nnc(*arguments)
+    assert found == code and text in out + err
+
+
+def test_a_run_that_is_interrupted_goes_on_bit_for_bit(nnc):
+    text = PROGRAM.replace("epochs = 3", "epochs = 400000")
+    Path("long.nn").write_text(text)
+    p = process("train", "long.nn", "--out", "a")
+    deadline = time.monotonic() + 60
+    while not (Path("a/metrics.jsonl").exists() and Path("a/metrics.jsonl").stat().st_size > 2000):
+        assert p.poll() is None and time.monotonic() < deadline, p.communicate()
+        time.sleep(0.02)
+    p.send_signal(signal.SIGINT)
+    _, err = p.communicate(timeout=30)
+    assert p.returncode == 130 and "interrupted" in err and "--resume a" in err and "Traceback" not in err
+    assert sorted(f.name for f in Path("a").iterdir())[:1] == ["best.nnw"] and Path("a/last.nnw").exists()
+    from nnc.runtime.checkpoint import read_facts
+
+    done = read_facts("a/last.nnw")["progress"]["epoch"]
+    with open("a/metrics.jsonl", "a") as f:
+        f.write('{"epoch": 123456789}\n')  # as a crash after the last checkpoint would leave it
+    assert nnc("train", "--resume", "a", "--epochs", str(done + 5), "--quiet")[0] == 0
+    assert nnc("train", "long.nn", "--out", "b", "--epochs", str(done + 5), "--quiet")[0] == 0
+    a, b = (load_file(f"{r}/last.nnw") for r in "ab")
+    assert {k: v.tobytes() for k, v in a.items()} == {k: v.tobytes() for k, v in b.items()}
+    rows = [[{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in open(f"{r}/metrics.jsonl")]
+            for r in "ab"]  # fmt: skip
+    assert rows[0] == rows[1] and len(rows[0]) == done + 5
+    assert "is complete" in nnc("train", "--resume", "a")[1]
+
+
+def test_training_that_diverges(nnc):
+    code, _, err = nnc("train", "line.nn", "--set", "lr=10", "--epochs", "1000", "--out", "a")
+    assert code == 6 and "E0630" in err and "a/last.nnw" in err
+    assert all(np.isfinite(v).all() for v in load_file("a/last.nnw").values())
+
+
+def test_eval_and_predict(nnc):
+    nnc("train", "line.nn", "--out", "a", "--epochs", "300")
+    code, out, err = nnc("eval", "a")
+    assert code == 0 and "loss" in out and err == ""
+    code, out, _ = nnc("eval", "line.nn", "--weights", "a/last.nnw", "--json")
+    assert code == 0 and json.loads(out)["loss"] < 1e-3
+    assert "no --weights" in nnc("eval", "line.nn")[2]
+    code, out, _ = nnc("predict", "a", "points.csv")
+    table = np.loadtxt("points.csv", delimiter=",", skiprows=1)
+    found = np.loadtxt(out.splitlines()[1:])
+    assert out.startswith("y\n")
+    np.testing.assert_allclose(found, table[:, 2], atol=0.1)
+    np.savez("in.npz", x=table[:, :2])
+    np.save("in.npy", table[:, :2])
+    for source in ("in.npz", "in.npy"):
+        for target in ("out.npz", "out.npy", "out.csv"):
+            assert nnc("predict", "a", source, "-o", target, "--entry", "doubled")[0] == 0
+    np.testing.assert_array_equal(np.load("out.npz")["result"], np.load("out.npy"))
+    np.testing.assert_allclose(np.load("out.npy"), 2 * found, rtol=1e-5)
+    assert nnc("predict", "a", "points.csv", "-o", "out.txt")[0] == 1
+    assert nnc("predict", "a", "line.nn")[0] == 4
+    assert nnc("predict", "a", "in.npz", "-o", "no/where.csv")[0] == 4
+
+
+# --- the process ------------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_goes_away(folder):
+    p = process("compile", "line.nn")
+    assert p.stdout is not None and p.stderr is not None
+    p.stdout.close()
+    assert "Traceback" not in p.stderr.read() and p.wait() == 141
+    p.stderr.close()
+
+
+def test_a_full_disk(folder):
+    with open("/dev/full", "w") as full:
+        p = subprocess.run([*NNC, "doc"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert p.returncode == 4 and "no space left" in p.stderr and "Traceback" not in p.stderr
+
+
+def test_an_internal_fault(nnc, monkeypatch):
+    from nnc.runtime.cli import source
+
+    monkeypatch.setattr(source, "_standard", lambda: 1 / 0)
+    code, _, err = nnc("doc")
+    assert code == 70 and "internal error: ZeroDivisionError" in err and "--debug" in err
+    with pytest.raises(ZeroDivisionError):
+        main(["doc", "--debug"])
+
+
+def test_help_is_quick(folder):
+    heavy = ("numpy", "rich", "networkx", "lark", "llvmlite")
+    code = ("import sys; from nnc.runtime.cli import main; main(['train', '--help'])\n"
+            f"print([m for m in {heavy} if m in sys.modules])")
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"
+
+
+def test_a_run_keeps_working_from_another_folder(nnc, monkeypatch):
+    nnc("train", "line.nn", "--out", "a", "--quiet")
+    os.mkdir("elsewhere")
+    monkeypatch.chdir("elsewhere")
+    assert nnc("eval", "../a")[0] == 0 and nnc("train", "--resume", "../a", "--epochs", "4", "--quiet")[0] == 0
