@@ -238,6 +238,29 @@ def open_session(
     return Session(source, settings, Cache() if cache else None, data_sizes)
 
 
+def emit(session: Session, stage: str, entry: str) -> str | bytes:
+    """One stage of an entry: `graph`, `backward`, `optimized`, `loops`, `llvm`, `asm`, `dot` as text, `obj` as bytes."""
+    from .dot import print_dot
+    from .loops_text import print_module
+    from .text import print_graph
+
+    made = session.stages(entry)
+    match stage:
+        case "graph" | "backward" | "optimized":
+            return print_graph(getattr(made, stage))
+        case "dot":
+            return print_dot(made.backward)
+        case "loops":
+            return print_module(made.lowered.module)
+        case "llvm":
+            return session.llvm(made)
+        case "asm":
+            return native.assembly(session.llvm(made), session.target)
+        case "obj":
+            return native.compile_object(session.llvm(made), session.target)
+    raise ValueError(f"no stage is named {stage!r}")
+
+
 @cache
 def _fingerprint() -> str:
     """What the compiler itself is: its files, by name, size and time."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Union
 
 DTYPES = ("f32", "f64", "i32", "i64", "bool")
@@ -94,6 +93,14 @@ class Size:
 
 
 Dim = Union[int, Size]
+
+
+def product(sizes: Iterable[Dim]) -> Dim:
+    """All sizes multiplied; 1 for none."""
+    total: Dim = 1
+    for n in sizes:
+        total = total * n
+    return total
 
 
 def symbol(name: str) -> Size:
@@ -217,8 +224,8 @@ def parse_size(text: str) -> Dim:
                 return v
             case ast.Name(id=name):
                 return symbol(name)
-            case ast.UnaryOp(op=ast.USub(), operand=x):
-                return -walk(x)
+            case ast.UnaryOp(op=ast.USub(), operand=inner):
+                return -walk(inner)
             case ast.BinOp(left=a, op=op, right=b):
                 x, y = walk(a), walk(b)
                 match op:
@@ -251,7 +258,7 @@ class TensorType:
     @property
     def size(self) -> Dim:
         """The number of elements."""
-        return prod(self.shape)
+        return product(self.shape)
 
     @property
     def nbytes(self) -> Dim:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.pipeline import open_session
+from ..compiler.pipeline import Session, open_session
 from ..compiler.program import Port
 from ..dsl.diagnostics import Diagnostic, NncError
 from .model import Model
@@ -78,12 +78,13 @@ def _worst(net: Model, arrays: list[Any], flat: Any, gradient: Any, samples: int
 
 def twin_in_f64(net: Model) -> Model:
     """The same program and parameters in float64."""
-    s = net.session.settings  # type: ignore[attr-defined]
+    assert isinstance(net.session, Session)
+    s = net.session.settings
     session = open_session(
         net.session.source,
         model=net.manifest.model,
         hyper=dict(s.hyper),
-        sizes=net.manifest.sizes,  # type: ignore[attr-defined]
+        sizes=net.manifest.sizes,
         dtype="f64",
         target_cpu=s.target,
     )

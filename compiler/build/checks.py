@@ -142,7 +142,7 @@ def _compare(
             passed = bool(STATIC[op](got, want))
         return [Check(span, passed, "" if passed else f"this is {got}")]
     if isinstance(got, Tensor) or not isinstance(want, Tensor):
-        g = tensor(cx, got, spans[0], None if isinstance(got, Tensor) else cx.float)
+        g = tensor(cx, got, spans[0], None if isinstance(got, Tensor) else cx.real)
         w = tensor(cx, want, spans[1], None if isinstance(want, Tensor) else g.dtype)
     else:
         w = want

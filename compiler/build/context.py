@@ -65,7 +65,7 @@ class Context:
     returned: Span | None = None  # the expression of the last `return`
 
     @property
-    def float(self) -> str:
+    def real(self) -> str:
         return self.program.options.dtype
 
     def emit(self, op: str, *args: Tensor, span: Span | None, operands: tuple[Span, ...] = (), **attrs: Any) -> Tensor:

@@ -71,7 +71,7 @@ class Modules:
             return MISSING
         if path not in self._std_files:
             module = parse(Source(f"std/{path.name}", path.read_text("utf-8")))
-            self._std_files[path] = {d.name: d for d in module.definitions if not isinstance(d, ast.Import)}
+            self._std_files[path] = {d.name: d for d in module.definitions if not isinstance(d, ast.Import | ast.Train)}
         return self._value(self._std_files[path][name], self.std)
 
     def _load(self, source: Source, importing: tuple[str, ...]) -> tuple[ast.Module, Scope]:

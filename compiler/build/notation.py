@@ -81,12 +81,14 @@ def assign(cx: Context, s: ast.Assign, scope: Scope) -> Tensor:
                 raise error("E0309", "the left side of index notation takes plain indices", item.span)
     _prepare(cx, s.value, ix, scope)
     value = _evaluate(cx, s.value, ix, scope)
-    wanted = [
-        label
-        for item in target.indices
-        for label in (ix.expand(item.name, item.span) if isinstance(item, ast.Rest) else [item.id])
-    ]  # type: ignore[union-attr]
-    labelled = value if isinstance(value, Labelled) else Labelled(tensor(cx, value, s.value.span, cx.float), ())
+    wanted: list[str] = []
+    for item in target.indices:
+        match item:
+            case ast.Rest(name=name):
+                wanted += ix.expand(name, item.span)
+            case ast.Name(id=name):
+                wanted.append(name)
+    labelled = value if isinstance(value, Labelled) else Labelled(tensor(cx, value, s.value.span, cx.real), ())
     extra = [label for label in labelled.labels if label not in wanted]
     if extra:
         raise error(
@@ -448,12 +450,12 @@ def _reduce(cx: Context, e: ast.Comprehension, ix: Indices, scope: Scope) -> Any
             return _scale(cx, _contract(cx, product, bound, ix, e.span), e, bound, ix)
     body = _evaluate(cx, e.body, ix, scope)
     if not isinstance(body, Labelled):
-        body = Labelled(tensor(cx, body, e.body.span, cx.float), ())
+        body = Labelled(tensor(cx, body, e.body.span, cx.real), ())
     missing = [label for label in bound if label not in body.labels]
     labels = [*body.labels, *missing]
     x = _align(cx, body, labels, ix, e.span)
     if x.dtype == "bool":
-        x = cx.emit("cast", x, span=e.span, dtype=cx.float if e.reduction == "mean" else "i32")
+        x = cx.emit("cast", x, span=e.span, dtype=cx.real if e.reduction == "mean" else "i32")
     axes = tuple(sorted(labels.index(label) for label in bound))
     reduced = cx.emit(REDUCTIONS[e.reduction], x, span=e.span, axes=axes)
     return _scale(cx, Labelled(reduced, tuple(n for n in labels if n not in bound)), e, bound, ix)

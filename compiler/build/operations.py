@@ -43,7 +43,7 @@ def tensor(cx: Context, value: Any, span: Span | None, dtype: str | None = None)
             return cx.constant(value, "bool", span)
         case int() | float():
             if dtype is None:
-                dtype = cx.float if isinstance(value, float) else "i32"
+                dtype = cx.real if isinstance(value, float) else "i32"
             if dtype in INTS and isinstance(value, float):
                 raise error(
                     "E0302",
@@ -59,13 +59,13 @@ def tensor(cx: Context, value: Any, span: Span | None, dtype: str | None = None)
                 raise error("E0302", f"{value} does not fit i64", span)
             return cx.constant(value, dtype, span)
         case Size():
-            return cx.emit("size", span=span, size=value, dtype=dtype or cx.float)
+            return cx.emit("size", span=span, size=value, dtype=dtype or cx.real)
         case tuple():
             return _from_list(cx, value, span, dtype)
         case Results(items=(single,)):
             return tensor(cx, single, span, dtype)
         case SizeCondition(op=op, left=a, right=b):
-            x, y = (tensor(cx, v, span, cx.float) for v in (a, b))
+            x, y = (tensor(cx, v, span, cx.real) for v in (a, b))
             return cx.emit(OPERATORS[op], x, y, span=span)
     raise error("E0307", f"{kind(value)} cannot be used as a tensor", span)
 
@@ -77,7 +77,7 @@ def _from_list(cx: Context, value: tuple[Any, ...], span: Span | None, dtype: st
         return cx.emit("constant", span=span, values=tuple(flat), type=TensorType("bool", shape))
     if all(isinstance(v, int | float) and not isinstance(v, bool) for v in flat):
         if dtype is None:
-            dtype = cx.float if any(isinstance(v, float) for v in flat) or not flat else "i32"
+            dtype = cx.real if any(isinstance(v, float) for v in flat) or not flat else "i32"
         if dtype in INTS and any(isinstance(v, float) for v in flat):
             raise error("E0302", f"a list with a fraction in it cannot be {dtype}", span)
         if dtype == "bool":
@@ -318,7 +318,7 @@ def elementwise(cx: Context, op: str, a: Any, b: Any, span: Span, spans: tuple[S
             help="compare: `x != 0`",
         )
     if name == "div" and x.dtype in INTS:
-        x, y = (cx.emit("cast", v, span=span, dtype=cx.float) for v in (x, y))
+        x, y = (cx.emit("cast", v, span=span, dtype=cx.real) for v in (x, y))
     return cx.emit(name, x, y, span=span, operands=spans)
 
 
@@ -331,7 +331,7 @@ def operands(cx: Context, a: Any, b: Any, span: Span, spans: tuple[Span, Span]) 
         y = b
         x = tensor(cx, a, spans[0], _literal_dtype(b, a))
     else:
-        dtype = cx.float if isinstance(a, Size | float) or isinstance(b, Size | float) else None
+        dtype = cx.real if isinstance(a, Size | float) or isinstance(b, Size | float) else None
         x = tensor(cx, a, spans[0], dtype)
         y = tensor(cx, b, spans[1], dtype or x.dtype)
     if x.dtype != y.dtype:
@@ -357,7 +357,7 @@ def _literal_dtype(other: Tensor, value: Any) -> str | None:
 
 def matmul(cx: Context, a: Any, b: Any, span: Span, spans: tuple[Span, Span]) -> Tensor:
     """`a @ b` over the last two axes, NumPy's rules for vectors, leading axes broadcast."""
-    x = tensor(cx, a, spans[0], b.dtype if isinstance(b, Tensor) else cx.float)
+    x = tensor(cx, a, spans[0], b.dtype if isinstance(b, Tensor) else cx.real)
     y = tensor(cx, b, spans[1], x.dtype)
     labels = _labels(cx, x, y, spans)
     if x.dtype != y.dtype:

@@ -193,7 +193,7 @@ class Program:
         raise error("E0308", "a range is a list `[a, b]`, an interval `a..b` or `log(a, b)`", d.choices.span)
 
     def _check_hypers(self) -> None:
-        declared = {}
+        declared: dict[str, tuple[ast.Hyper, Scope]] = {}
         for module, scope in self.modules._files.values():
             declared |= {d.name: (d, scope) for d in module.definitions if isinstance(d, ast.Hyper)}
         for name in self.options.hyper:
@@ -255,7 +255,7 @@ class Program:
             value = cx.variable(f"train/{name}")
             if name == "t":
                 value = cx.emit("add", value, cx.constant(1, "i64"), span=None)
-            names[name] = cx.emit("cast", value, span=None, dtype=cx.float)
+            names[name] = cx.emit("cast", value, span=None, dtype=cx.real)
         return names
 
     def normalize(self, cx: Context, d: ast.Layer, scope: Scope) -> None:
@@ -264,7 +264,7 @@ class Program:
             return
         for p in d.parameters:
             x = scope.names[p.name]
-            if not (isinstance(x, Tensor) and x.dtype == cx.float and x.rank >= 2):
+            if not (isinstance(x, Tensor) and x.dtype == cx.real and x.rank >= 2):
                 continue
             shape = (
                 ()
@@ -275,7 +275,7 @@ class Program:
                 raise error("E0305", f"`normalize` needs the sizes of `{p.name}`, but it is {x.type}", p.span)
             for name, start in (("mean", 0), ("scale", 1)):
                 path = f"normalize/{p.name}/{name}"
-                self.declare(Declared(path, TensorType(cx.float, shape), "normalize", start, False, None, p.span))  # type: ignore[arg-type]
+                self.declare(Declared(path, TensorType(cx.real, shape), "normalize", start, False, None, p.span))  # type: ignore[arg-type]
                 operand = (
                     broadcast_to(cx, cx.variable(path), x.shape, p.span)
                     if len(shape) == x.rank - 1

@@ -155,7 +155,7 @@ def _check_local(train: ast.Train, item: ast.Assign, targets: tuple[ast.Target, 
 
 def _mentions(tree: Any) -> set[str]:
     names: set[str] = set()
-    stack = [tree]
+    stack: list[Any] = [tree]
     while stack:
         x = stack.pop()
         if isinstance(x, ast.Name):
@@ -163,7 +163,8 @@ def _mentions(tree: Any) -> set[str]:
         if isinstance(x, tuple):
             stack += x
         elif isinstance(x, ast.Tree):
-            stack += [getattr(x, f) for f in x.__match_args__ if isinstance(getattr(x, f), ast.Tree | tuple)]
+            fields = [getattr(x, field) for field in getattr(x, "__match_args__", ())]
+            stack += [v for v in fields if isinstance(v, ast.Tree | tuple)]
     return names
 
 
@@ -336,7 +337,7 @@ def grow(program: Program, cx: Context, entry: str) -> tuple[Mapping[str, Tensor
     for item in train.body:
         match item:
             case ast.Assign(targets=(ast.Target(name="loss", indices=None),), value=e):
-                loss = tensor(cx, evaluate(cx, e, scope), e.span, cx.float)
+                loss = tensor(cx, evaluate(cx, e, scope), e.span, cx.real)
                 if loss.rank or loss.dtype not in FLOATS:
                     raise error(
                         "E0402",
@@ -351,7 +352,7 @@ def grow(program: Program, cx: Context, entry: str) -> tuple[Mapping[str, Tensor
             case ast.Assign():
                 run(cx, (item,), scope)
             case ast.Metric(name=name, value=e) if wanted:
-                m = tensor(cx, evaluate(cx, e, scope), e.span, cx.float)
+                m = tensor(cx, evaluate(cx, e, scope), e.span, cx.real)
                 if m.rank:
                     raise error(
                         "E0303",
@@ -360,7 +361,7 @@ def grow(program: Program, cx: Context, entry: str) -> tuple[Mapping[str, Tensor
                         help="average it: `mean(...)`",
                     )
                 if m.dtype == "bool" or (m.dtype not in FLOATS and not _is_sum(e)):
-                    m = cx.emit("cast", m, span=e.span, dtype=cx.float)
+                    m = cx.emit("cast", m, span=e.span, dtype=cx.real)
                 metrics[name] = m
                 scope.bind(name, m, item.span)
             case ast.UpdateRule():
@@ -377,10 +378,10 @@ def grow(program: Program, cx: Context, entry: str) -> tuple[Mapping[str, Tensor
     if entry == "evaluate":
         return outputs, {}
     for k, e in enumerate(x for s in stops for x in _hidden(s, set(outputs), program, cx)):
-        h = tensor(cx, evaluate(cx, e, scope), e.span, cx.float)
+        h = tensor(cx, evaluate(cx, e, scope), e.span, cx.real)
         if h.rank:
             raise error("E0303", f"`stop when` compares scalars, but this is {h.type}", e.span)
-        outputs[f"stop_{k + 1}"] = h if h.dtype == cx.float else cx.emit("cast", h, span=e.span, dtype=cx.float)
+        outputs[f"stop_{k + 1}"] = h if h.dtype == cx.real else cx.emit("cast", h, span=e.span, dtype=cx.real)
     if update_rule is not None:
         run(cx, update_rule.body, scope)
     else:

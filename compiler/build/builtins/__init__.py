@@ -23,7 +23,7 @@ def _table() -> Mapping[str, Any]:
         *(elementwise.make_pairwise(n) for n in ("minimum", "maximum")),
         *(reductions.make_reduction(n) for n in reductions.REDUCE),
         *(reductions.make_arg(n) for n in ("argmax", "argmin")),
-        *(layout.make_kernel(n, "axis") for n in ("cumsum", "sort")),
+        *(layout.make_kernel(n) for n in ("cumsum", "sort")),
         *(facts.make_wrap(n) for n in ("stop_grad", "checkpoint")),
         facts.make_group("params", ("weight", "bias")),
         facts.make_group("weights", ("weight",)),

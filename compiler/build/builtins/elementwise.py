@@ -47,7 +47,7 @@ def make_unary(name: str) -> Builtin:
                     raise error("E0307", f"{name}({x}) is not a number", a.span) from None
                 except OverflowError:
                     return math.inf if name != "logistic" else 0.0
-            t = tensor(cx, x, a.at("x"), None if isinstance(x, Tensor) else cx.float)
+            t = tensor(cx, x, a.at("x"), None if isinstance(x, Tensor) else cx.real)
             if t.dtype in INTS and name in ("floor", "ceil", "round"):
                 return t
             if t.dtype not in FLOATS and name not in KEEP_INT:
@@ -55,7 +55,7 @@ def make_unary(name: str) -> Builtin:
                     "E0302",
                     f"`{name}` needs a float tensor, not {t.type}",
                     a.at("x"),
-                    help=f"write `{name}(cast(x, {cx.float}))`",
+                    help=f"write `{name}(cast(x, {cx.real}))`",
                 )
             if t.dtype == "bool":
                 raise error("E0302", f"`{name}` does not apply to bool", a.at("x"))
@@ -67,7 +67,7 @@ def make_unary(name: str) -> Builtin:
 
 
 def call_isfinite(cx: Context, a: Arguments) -> Any:
-    return mapped(cx, a.x, lambda x: cx.emit("isfinite", tensor(cx, x, a.at("x"), cx.float), span=a.span))
+    return mapped(cx, a.x, lambda x: cx.emit("isfinite", tensor(cx, x, a.at("x"), cx.real), span=a.span))
 
 
 def make_pairwise(name: str) -> Builtin:
@@ -108,7 +108,7 @@ def call_where(cx: Context, a: Arguments) -> Any:
             "E0302", f"the condition of `where` must be bool, not {c.type}", a.at("c"), help="compare: `x != 0`"
         )
     if not isinstance(a.a, Tensor) and not isinstance(a.b, Tensor) and is_static(a.a) and is_static(a.b):
-        dtype = cx.float if fractional(a.a) or fractional(a.b) else None
+        dtype = cx.real if fractional(a.a) or fractional(a.b) else None
         x, y = (tensor(cx, v, a.span, dtype) for v in (a.a, a.b))
         x, y = broadcast(cx, x, y, a.span, (a.at("a"), a.at("b")))
     else:

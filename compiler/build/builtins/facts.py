@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import reduce as fold
 from typing import Any
 
 from ....dsl import ast
@@ -48,7 +47,7 @@ def call_size(cx: Context, a: Arguments) -> Dim:
 
 def call_count_of(cx: Context, a: Arguments) -> Dim:
     if isinstance(a.x, Group):
-        return fold(lambda p, q: p + q, (t.type.size for t in a.x.members.values()), 0)
+        return sum(t.type.size for t in a.x.members.values())
     if isinstance(a.x, tuple):
         return len(a.x)
     return tensor(cx, plain(a.x), a.at("x")).type.size
@@ -70,7 +69,7 @@ def call_macs(cx: Context, a: Arguments) -> int:
 
 
 def call_grad(cx: Context, a: Arguments) -> Any:
-    y = tensor(cx, plain(a.y), a.at("y"), cx.float)
+    y = tensor(cx, plain(a.y), a.at("y"), cx.real)
     if y.rank != 0:
         raise error(
             "E0402",
@@ -96,7 +95,7 @@ def call_grad(cx: Context, a: Arguments) -> Any:
 
 def make_wrap(name: str) -> Builtin:
     def call(cx: Context, a: Arguments) -> Any:
-        return mapped(cx, plain(a.x), lambda x: cx.emit(name, tensor(cx, x, a.at("x"), cx.float), span=a.span))
+        return mapped(cx, plain(a.x), lambda x: cx.emit(name, tensor(cx, x, a.at("x"), cx.real), span=a.span))
 
     return Builtin(name, (("x", REQUIRED),), call)
 
@@ -116,7 +115,7 @@ def _draw(cx: Context, a: Arguments) -> Tensor:
         if isinstance(s, bool) or not isinstance(s, int | Size):
             raise error("E0307", f"a shape is a list of sizes, but this has {kind(s)} in it", a.at("shape"))
     key = cx.program.key(cx)
-    return cx.emit("random", key, span=a.span, shape=tuple(shape), dtype=cx.float, site=cx.draw_site())
+    return cx.emit("random", key, span=a.span, shape=tuple(shape), dtype=cx.real, site=cx.draw_site())
 
 
 def call_uniform(cx: Context, a: Arguments) -> Any:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import reduce as fold
 from typing import Any
 
 from ....dsl.diagnostics import UnsupportedError, error
 from ....dsl.source import Span
-from ...types import INTS, Dim, Size, divide
+from ...types import INTS, Dim, Size, divide, product
 from ..calls import Arguments
 from ..context import Context
 from ..expressions import gather_axis
@@ -33,7 +32,7 @@ def call_reshape(cx: Context, a: Arguments) -> Tensor:
     if -1 in wanted:
         if wanted.count(-1) > 1:
             raise error("E0203", "one size of a shape can be -1", a.at("shape"))
-        rest: Dim = fold(lambda p, q: p * q, (s for s in wanted if s != -1), 1)
+        rest: Dim = product(s for s in wanted if s != -1)
         missing, remainder = divide(total, rest) if rest != 0 else (0, 0)
         if remainder != 0:
             if isinstance(remainder, int) or len({c > 0 for _, c in remainder.terms}) == 1:
@@ -41,7 +40,7 @@ def call_reshape(cx: Context, a: Arguments) -> Tensor:
             cx.builder.guard(remainder, 0, f"{total} elements must divide by {rest}", a.span)
             return _regroup(cx, x, tuple(missing if s == -1 else s for s in wanted), a.span)
         wanted = tuple(missing if s == -1 else s for s in wanted)
-    count: Dim = fold(lambda p, q: p * q, wanted, 1)
+    count: Dim = product(wanted)
     if count != total:
         if (
             same_size(cx, total, count, f"reshape of {x.type} to {_shape(wanted)}: {total} must equal {count}", a.span)
@@ -54,7 +53,7 @@ def call_reshape(cx: Context, a: Arguments) -> Tensor:
 
 def _regroup(cx: Context, x: Tensor, shape: tuple[Dim, ...], span: Span) -> Tensor:
     """A reshape whose sizes agree because a guard says so."""
-    count: Dim = fold(lambda p, q: p * q, shape, 1)
+    count: Dim = product(shape)
     return reshape(cx, refine(cx, reshape(cx, x, (x.type.size,), span), (count,), span), shape, span)
 
 
@@ -66,7 +65,7 @@ def call_flatten(cx: Context, a: Arguments) -> Tensor:
     x = tensor(cx, plain(a.x), a.at("x"))
     if x.rank == 0:
         raise error("E0303", "`flatten` needs a first axis, but this is a scalar", a.at("x"))
-    return reshape(cx, x, (x.shape[0], fold(lambda p, q: p * q, x.shape[1:], 1)), a.span)
+    return reshape(cx, x, (x.shape[0], product(x.shape[1:])), a.span)
 
 
 def call_transpose(cx: Context, a: Arguments) -> Tensor:
@@ -86,7 +85,7 @@ def _sequence(cx: Context, value: Any, span: Span) -> list[Tensor]:
     items = value if isinstance(value, tuple) else value.items if isinstance(value, Results) else None
     if not items:
         raise error("E0307", f"a list of tensors is needed, not {kind(value)}", span)
-    dtype = next((v.dtype for v in items if isinstance(v, Tensor)), cx.float)
+    dtype = next((v.dtype for v in items if isinstance(v, Tensor)), cx.real)
     return [tensor(cx, v, span, None if isinstance(v, Tensor) else dtype) for v in items]
 
 
@@ -127,7 +126,7 @@ def call_split(cx: Context, a: Arguments) -> Results:
                 help="a list gives the sizes one by one: `split(x, [3, 4])`",
             )
         sizes = [each] * a.parts
-    total: Dim = fold(lambda p, q: p + q, sizes, 0)
+    total: Dim = sum(sizes)
     if total != n:
         raise error("E0301", f"the parts add up to {total}, but the axis has {n}", a.at("parts"))
     out, start = [], 0
@@ -161,7 +160,7 @@ def call_squeeze(cx: Context, a: Arguments) -> Tensor:
 
 
 def call_broadcast(cx: Context, a: Arguments) -> Tensor:
-    x = tensor(cx, plain(a.x), a.at("x"), None if isinstance(a.x, Tensor) else cx.float)
+    x = tensor(cx, plain(a.x), a.at("x"), None if isinstance(a.x, Tensor) else cx.real)
     shape = a.shape if isinstance(a.shape, tuple) else (a.shape,)
     return broadcast_to(cx, x, shape, a.span)
 
@@ -240,7 +239,7 @@ def call_one_hot(cx: Context, a: Arguments) -> Tensor:
     shape = (*label.shape, n)
     grid = cx.emit("iota", span=a.span, shape=shape, axis=label.rank, dtype=label.dtype)
     same = cx.emit("eq", broadcast_to(cx, label, shape, a.span, range(label.rank)), grid, span=a.span)
-    return cx.emit("cast", same, span=a.span, dtype=cx.float)
+    return cx.emit("cast", same, span=a.span, dtype=cx.real)
 
 
 def call_iota(cx: Context, a: Arguments) -> Tensor:
@@ -257,10 +256,10 @@ def _size_argument(a: Arguments, name: str) -> Dim:
 def call_eye(cx: Context, a: Arguments) -> Tensor:
     n = _size_argument(a, "n")
     rows, columns = (cx.emit("iota", span=a.span, shape=(n, n), axis=k, dtype="i32") for k in (0, 1))
-    return cx.emit("cast", cx.emit("eq", rows, columns, span=a.span), span=a.span, dtype=cx.float)
+    return cx.emit("cast", cx.emit("eq", rows, columns, span=a.span), span=a.span, dtype=cx.real)
 
 
-def make_kernel(name: str, attribute: str) -> Builtin:
+def make_kernel(name: str) -> Builtin:
     """An operator with one axis attribute."""
 
     def call(cx: Context, a: Arguments) -> Tensor:
@@ -269,6 +268,6 @@ def make_kernel(name: str, attribute: str) -> Builtin:
             raise error(
                 "E0501", f"`{name}` is not supported by this version of the compiler", a.span, kind=UnsupportedError
             )
-        return cx.emit(name, x, span=a.span, **{attribute: axis_number(a.axis, x.rank, a.at("axis"))})
+        return cx.emit(name, x, span=a.span, axis=axis_number(a.axis, x.rank, a.at("axis")))
 
     return Builtin(name, (("x", REQUIRED), ("axis", -1)), call)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ....dsl.diagnostics import error
 from ....dsl.source import Span
-from ...types import FLOATS, Dim, Size
+from ...types import FLOATS, Dim, Size, product
 from ..calls import Arguments
 from ..context import Context
 from ..operations import (
@@ -61,7 +61,7 @@ def make_reduction(name: str) -> Builtin:
             cx,
             value,
             a.at("x"),
-            cx.float if name in ("mean", "variance", "norm") and not isinstance(value, Tensor) else None,
+            cx.real if name in ("mean", "variance", "norm") and not isinstance(value, Tensor) else None,
         )
         if not isinstance(a.keep, bool):
             raise error("E0307", f"`keep` is a compile-time bool, not {kind(a.keep)}", a.at("keep"))
@@ -78,8 +78,8 @@ def _sum(cx: Context, x: Tensor, axes: tuple[int, ...], keep: bool, span: Span) 
 
 def _mean(cx: Context, x: Tensor, axes: tuple[int, ...], keep: bool, span: Span) -> Tensor:
     if x.dtype not in FLOATS:
-        x = cx.emit("cast", x, span=span, dtype=cx.float)
-    count: Dim = fold(lambda p, q: p * q, (x.shape[k] for k in axes), 1)
+        x = cx.emit("cast", x, span=span, dtype=cx.real)
+    count: Dim = product(x.shape[k] for k in axes)
     return binary(cx, "/", _sum(cx, x, axes, keep, span), _count(cx, count, x.dtype, span), span, (span, span))
 
 
@@ -89,7 +89,7 @@ def _count(cx: Context, n: Dim, dtype: str, span: Span) -> Any:
 
 def _variance(cx: Context, x: Tensor, axes: tuple[int, ...], keep: bool, span: Span) -> Tensor:
     mean = _mean(cx, x, axes, True, span)
-    x = x if x.dtype in FLOATS else cx.emit("cast", x, span=span, dtype=cx.float)
+    x = x if x.dtype in FLOATS else cx.emit("cast", x, span=span, dtype=cx.real)
     d = binary(cx, "-", x, mean, span, (span, span))
     return _mean(cx, binary(cx, "*", d, d, span, (span, span)), axes, keep, span)
 
@@ -133,7 +133,7 @@ def _over_group(cx: Context, name: str, g: Group, span: Span) -> Any:
         if name == "norm":
             return cx.emit("sqrt", total, span=span)
         if name == "mean":
-            return binary(cx, "/", total, float(sum(int(t.type.size) for t in ts)), span, spans)
+            return binary(cx, "/", total, _count(cx, sum(t.type.size for t in ts), ts[0].dtype, span), span, spans)
         return total
     if name in ("max", "min", "any", "all"):
         op = "maximum" if name == "max" else "minimum" if name == "min" else "or" if name == "any" else "and"
