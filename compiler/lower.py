@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from . import loops as L
 from .graph import Builder, Graph, Node
+from .kernels.argument import ARGUMENTS, expand
 from .kernels.body import Body, Checks
 from .kernels.contraction import contraction
+from .kernels.fold import fold
 from .kernels.pointwise import pointwise
-from .kernels.reduction import argument, reduction
 from .kernels.scatter import scatter_add
-from .memory import Copy, Plan, plan, root, types
+from .memory import Copy, Plan, output_slot, plan, roots, types
 from .ops import OPS
 from .ops.op import CONTRACT, REDUCE
 from .types import Dim, TensorType, symbol, symbols
@@ -49,13 +50,13 @@ def lower(graph: Graph, inputs: Mapping[str, TensorType], variables: Mapping[str
     slots = (
         *(L.Slot(name, t, "input") for name, t in inputs.items()),
         *(L.Slot(path, t, "param") for path, t in variables.items()),
-        *(L.Slot(name, _type(graph, v), "output") for name, v in graph.outputs),
+        *(L.Slot(output_slot(name), _type(graph, v), "output") for name, v in graph.outputs),
     )
-    planned, checks, library = plan(graph), Checks(), _Library(graph.name)
+    planned, root, checks, library = plan(graph), roots(graph), Checks(), _Library(graph.name)
     calls = [_copy(graph, c, checks, library) for c in planned.copies if c.early]
     for name in planned.order:
         node = graph[name]
-        places = [planned.places[root(graph, a)] for a in node.args]
+        places = [planned.places[root[a]] for a in node.args]
         places += [planned.places[name, k] for k in range(len(types(node)))]
         calls.append(library.call(_kernel(_body_of(graph, node), checks), name, str(node.span or ""), places))
     for c in planned.copies:
@@ -104,7 +105,7 @@ def _body_of(graph: Graph, node: Node) -> tuple[Graph, tuple[str, ...]]:
         return body, tuple(n.name for n in body if n.op == "input")
     b = Builder(node.name, OPS)
     names = tuple(b.emit("input", name=f"x{k}", type=_type(graph, a)) for k, a in enumerate(node.args))
-    result = b.add(node.op, names, node.attrs, name="y")
+    result = expand(b, node, names[0]) if node.op in ARGUMENTS else b.add(node.op, names, node.attrs, name="y")
     return b.finish((("y", result),)), names
 
 
@@ -118,17 +119,14 @@ def _kernel(of: tuple[Graph, tuple[str, ...]], checks: Checks) -> Body:
             body.operand(x)
         return body
 
-    results = [v for _, v in graph.outputs]
     for node in graph:
         if OPS[node.op].kind == CONTRACT:
             return contraction(make, node.name)
-        if OPS[node.op].kind == REDUCE:
-            return reduction(make, node.name)
-        if node.op in ("argmax", "argmin"):
-            return argument(make, node.name)
+        if OPS[node.op].kind == REDUCE and node.attrs["axes"]:
+            return fold(make)
         if node.op == "scatter_add":
             return scatter_add(make, node.name)
-    return pointwise(make, results)
+    return pointwise(make)
 
 
 def _copy(graph: Graph, copy: Copy, checks: Checks, library: _Library, source: L.Place | None = None) -> L.Call:

@@ -17,7 +17,8 @@ from math import gcd
 from .graph import Graph, Node
 from .index import term, terms, total
 from .loops import Place
-from .ops.op import MAP
+from .ops import OPS
+from .ops.op import MAP, REDUCE
 from .types import Dim, TensorType, TupleType, substitute
 
 ALIGNMENT = 64
@@ -69,12 +70,28 @@ def types(node: Node) -> tuple[TensorType, ...]:
     return node.type.items if isinstance(node.type, TupleType) else (node.type,)
 
 
-def root(graph: Graph, name: str) -> Value:
-    """The value whose buffer this is: reshapes of a buffer are the buffer, items are results of their operand."""
-    while graph[name].op in ("reshape", "assume"):
-        name = graph[name].args[0]
-    node = graph[name]
-    return (node.args[0], node.attrs["index"]) if node.op == "item" else (name, 0)
+def output_slot(name: str) -> str:
+    """The slot of an output. An output may be called like an input or a variable (a gradient is), its slot may not."""
+    return f"{name} (output)"
+
+
+def roots(graph: Graph) -> dict[str, Value]:
+    """For each node the value whose buffer it lies in: a reshape lies where its operand does, an item is a result of
+    its operand, and all that read one variable read one buffer."""
+    out: dict[str, Value] = {}
+    leaf: dict[tuple[str, str], str] = {}
+    for n in graph:
+        match n.op:
+            case "reshape" | "assume":
+                out[n.name] = out[n.args[0]]
+            case "item":
+                out[n.name] = (n.args[0], n.attrs["index"])
+            case "input" | "param":
+                key = (n.op, n.attrs["name" if n.op == "input" else "path"])
+                out[n.name] = (leaf.setdefault(key, n.name), 0)
+            case _:
+                out[n.name] = (n.name, 0)
+    return out
 
 
 def is_kernel(node: Node) -> bool:
@@ -84,17 +101,18 @@ def is_kernel(node: Node) -> bool:
 
 def plan(graph: Graph, scratch: Mapping[str, Sequence[Dim]] | None = None) -> Plan:
     """The plan of one entry. `scratch` gives bytes a kernel needs for itself while it runs."""
-    order, places, copies = _order(graph)
-    return _offsets(graph, order, places, copies, scratch or {})
+    root = roots(graph)
+    order, places, copies = _order(graph, root)
+    return _offsets(graph, root, order, places, copies, scratch or {})
 
 
 # --- order, and what lies in slots -----------------------------------------------------------------------------------
 
 
-def _order(graph: Graph) -> tuple[tuple[str, ...], dict[Value, Place], list[Copy]]:
+def _order(graph: Graph, root: Mapping[str, Value]) -> tuple[tuple[str, ...], dict[Value, Place], list[Copy]]:
     kernels = [n.name for n in graph if is_kernel(n)]
     position = {name: k for k, name in enumerate(kernels)}
-    reads = {k: [root(graph, a) for a in graph[k].args] for k in kernels}
+    reads = {k: [root[a] for a in graph[k].args] for k in kernels}
     readers: dict[Value, list[str]] = {}
     after: dict[str, list[str]] = {k: [] for k in kernels}
     for k in kernels:
@@ -110,7 +128,7 @@ def _order(graph: Graph) -> tuple[tuple[str, ...], dict[Value, Place], list[Copy
             places[node.name, 0] = Place("slot", node.attrs["name"])
         elif node.op == "param":
             places[node.name, 0] = Place("slot", node.attrs["path"])
-            leaves[node.attrs["path"]] = (node.name, 0)
+            leaves[node.attrs["path"]] = root[node.name]
         elif node.op == "constant":
             places[node.name, 0] = Place("constant", node.name)
     copies: list[Copy] = []
@@ -119,15 +137,15 @@ def _order(graph: Graph) -> tuple[tuple[str, ...], dict[Value, Place], list[Copy
         return graph[value[0]].op in ("input", "param")
 
     for path, name in graph.updates:
-        value, slot, old = root(graph, name), Place("slot", path), leaves.get(path)
+        value, slot, old = root[name], Place("slot", path), leaves.get(path)
         if value == old:
             continue
-        if value not in places and _update_in_place(graph, value, old, readers, after):
+        if value not in places and _update_in_place(graph, root, value, old, readers, after):
             places[value] = slot
         else:
             copies.append(Copy(value, slot, False))
     for name, result in graph.outputs:
-        value, slot = root(graph, result), Place("slot", name)
+        value, slot = root[result], Place("slot", output_slot(name))
         if value in places:
             copies.append(Copy(value, slot, early(value)))
         else:
@@ -136,14 +154,14 @@ def _order(graph: Graph) -> tuple[tuple[str, ...], dict[Value, Place], list[Copy
     return _sorted(kernels, position, after), places, copies
 
 
-def _update_in_place(graph: Graph, value: Value, old: Value | None, readers: Mapping[Value, list[str]],
-                     after: dict[str, list[str]]) -> bool:
+def _update_in_place(graph: Graph, root: Mapping[str, Value], value: Value, old: Value | None,
+                     readers: Mapping[Value, list[str]], after: dict[str, list[str]]) -> bool:
     """Whether a kernel may write a variable's new value over the old one; adds what must run before it to `after`."""
     maker = value[0]
     if old is None:
         return True
     others = [r for r in readers.get(old, ()) if r != maker]
-    if maker in readers.get(old, ()) and not overwrites(graph, maker, value[1], old):
+    if maker in readers.get(old, ()) and not overwrites(graph, root, maker, value[1], old):
         return False
     if others and any(r in _reachable(after, maker) for r in others):
         return False  # somebody wants the old value after the new one is made
@@ -152,18 +170,27 @@ def _update_in_place(graph: Graph, value: Value, old: Value | None, readers: Map
     return True
 
 
-def overwrites(graph: Graph, kernel: str, result: int, operand: Value) -> bool:
-    """Whether a kernel reads an operand only at the index where it then writes a result of the same size."""
+def overwrites(graph: Graph, root: Mapping[str, Value], kernel: str, result: int, operand: Value) -> bool:
+    """Whether a kernel reads an operand only at the index at which it then writes a result of the same type."""
     node = graph[kernel]
-    if types(node)[result].nbytes != types(graph[operand[0]])[operand[1]].nbytes:
+    given = [k for k, a in enumerate(node.args) if root[a] == operand]
+    if any(graph[node.args[k]].type != types(node)[result] for k in given):
         return False
-    return node.attrs.get("elementwise", False) if node.op == "fused" else _kind(node) == MAP
-
-
-def _kind(node: Node) -> str:
-    from .ops import OPS
-
-    return OPS[node.op].kind
+    if node.op != "fused":
+        return OPS[node.op].kind == MAP
+    body = node.attrs["body"]
+    inputs = [n.name for n in body if n.op == "input"]
+    stack = [inputs[k] for k in given]
+    seen = set(stack)
+    while stack:
+        for user in body.users(stack.pop()):
+            if OPS[user.op].kind != MAP:
+                return False
+            if user.name not in seen:
+                seen.add(user.name)
+                stack.append(user.name)
+    staged = any(OPS[n.op].kind == REDUCE for n in body)  # then other results may be made at another time
+    return not staged or {v for _, v in body.outputs} & seen <= {body.outputs[result][1]}
 
 
 def _reachable(after: Mapping[str, list[str]], start: str) -> set[str]:
@@ -224,25 +251,27 @@ class _Buffer:
     dies: int
 
 
-def _offsets(graph: Graph, order: tuple[str, ...], places: dict[Value, Place], copies: list[Copy],
-             scratch: Mapping[str, Sequence[Dim]]) -> Plan:
+def _offsets(graph: Graph, root: Mapping[str, Value], order: tuple[str, ...], places: dict[Value, Place],
+             copies: list[Copy], scratch: Mapping[str, Sequence[Dim]]) -> Plan:
     last: dict[Value, int] = {}
     for k, name in enumerate(order):
         for a in graph[name].args:
-            last[root(graph, a)] = k
+            last[root[a]] = k
     end = len(order)
     for c in copies:
         last[c.value] = -1 if c.early else end
     buffers: list[_Buffer] = []
     where: dict[Value, _Buffer] = {}
     for k, name in enumerate(order):
+        operands = [root[a] for a in graph[name].args]
+        free = [v for v in operands if v in where and where[v].dies == k]  # what this kernel is the last to read
         for r, type_ in enumerate(types(graph[name])):
             value = (name, r)
             if value in places:
                 continue
-            shared = next((where[v] for v in map(lambda a: root(graph, a), graph[name].args)
-                           if v in where and where[v].dies == k and overwrites(graph, name, r, v)), None)
+            shared = next((where[v] for v in free if overwrites(graph, root, name, r, v)), None)
             if shared is not None:
+                free = [v for v in free if where[v] is not shared]
                 shared.values.append(value)
                 shared.dies = max(k, last.get(value, k))
                 where[value] = shared

@@ -16,6 +16,7 @@ from typing import Any
 from .. import loops as L
 from ..graph import Graph, Node
 from ..index import from_expr, to_expr, total, variables
+from ..ops.op import REDUCE
 from ..types import BYTES, Dim, symbol
 
 _INDEXED = ("gather", "take_along")  # operators whose operand 1 is an index that data decides
@@ -96,8 +97,9 @@ class Body:
     def loop(self, stop: Dim, *, start: Dim = 0, step: int = 1, lanes: int = 1, bound: Dim | None = None,
              unroll: int = 1, parallel: bool = False, stem: str = "i") -> Iterator[Dim]:
         """Open a loop and give its variable. A loop of one iteration is no loop."""
-        if start == 0 and stop == 1 and bound is None and not parallel:
-            yield 0
+        once = isinstance(start, int) and isinstance(stop, int) and start < stop <= start + step
+        if once and bound is None:
+            yield start
             return
         var = self.fresh(stem)
         self.scopes.append(_Scope())
@@ -119,6 +121,16 @@ class Body:
 
     def store(self, buffer: str, at: Dim, value: L.Expr) -> None:
         self.emit(L.Store(buffer, to_expr(at), value))
+
+    def results(self) -> dict[str, str]:
+        """Declare a buffer for each result of the graph, in order; one for a value that is a result twice."""
+        return {v: self.result(self.graph[v].dtype) for _, v in self.graph.outputs}
+
+    def store_all(self, outputs: Mapping[str, str], results: Sequence[tuple[str, Index]]) -> None:
+        """Store nodes at points. A result may lie where an operand lies, so all are computed before any is stored."""
+        values = [self.value(v, index) for v, index in results]
+        for (v, index), value in zip(results, values, strict=True):
+            self.store(outputs[v], flat(index, self.graph[v].shape), value)
 
     def fold(self, buffer: str, at: Dim, how: str, value: L.Expr) -> None:
         self.emit(L.Reduce(buffer, to_expr(at), how, value))
@@ -164,11 +176,12 @@ class Body:
         if name in self.sources:
             out = self.bind(self.sources[name](index))
         else:
-            out = self.bind(self._at(name, index))
+            out = self.bind(self.computed(name, index))
         self.scopes[-1].known[key] = out
         return out
 
-    def _at(self, name: str, index: Index) -> L.Expr:
+    def computed(self, name: str, index: Index) -> L.Expr:
+        """Node `name` at a point, from its operands."""
         node = self.graph[name]
         given = tuple(map(to_expr, index))
 
@@ -180,6 +193,8 @@ class Body:
                 self._within(value, node)
             return value
 
+        if self.ops[node.op].kind == REDUCE and not node.attrs["axes"]:
+            return read(0, given)  # over no axes
         at = self.ops[node.op].at
         assert at is not None, f"{node.op} has no value at a point"
         return at(node, [self.graph[a].type for a in node.args], given, read)

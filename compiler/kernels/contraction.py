@@ -23,17 +23,15 @@ TILE = 4  # vectors of neighbouring results at a time
 
 
 def contraction(make: Callable[[], Body], name: str) -> Body:
-    """The kernel of one contract node whose operands have values at points."""
+    """The kernel of one contract node; what else the graph holds is elementwise in its result (see `is_gathered`)."""
     body = make()
     node = body.graph[name]
     extent: dict[str, Dim] = dict(node.attrs["domain"])
-    result = [index_of(e) for e in node.attrs["out"]]
-    y = body.result(node.dtype)
-    letters = [i for i in result if i is not None]
-    distinct = len(set(letters)) == len(result)
-    if not distinct or any(extent[i] != n for i, n in zip(letters, node.shape, strict=True)):
-        _scatter(body, node, y, extent)
+    y = body.results()
+    if not is_gathered(node):
+        _scatter(body, node, y[name], extent)
         return body
+    letters = [i for e in node.attrs["out"] for i, _ in e[1]]
     folded = [i for i in extent if i not in letters]
     lane = _lane(node, body, letters, folded)
     outer = [i for i in letters if i != lane]
@@ -44,6 +42,14 @@ def contraction(make: Callable[[], Body], name: str) -> Body:
         else:
             _folded(body, node, y, extent, at, lane, folded)
     return body
+
+
+def is_gathered(node: Node) -> bool:
+    """Each element of the result is one sum: its map is one index of full extent per axis. Else terms are scattered."""
+    letters = [index_of(e) for e in node.attrs["out"]]
+    extent = dict(node.attrs["domain"])
+    return len(set(letters)) == len(letters) and all(
+        i is not None and extent[i] == n for i, n in zip(letters, node.shape, strict=True))
 
 
 def _lane(node: Node, body: Body, letters: Sequence[str], folded: Sequence[str]) -> str | None:
@@ -60,7 +66,7 @@ def _moves(m: Map, i: str) -> bool:
     return all(dict(e[1]).get(i, 0) == 0 for e in m[:-1]) and (not m or dict(m[-1][1]).get(i, 0) in (0, 1))
 
 
-def _tiled(body: Body, node: Node, y: str, extent: Mapping[str, Dim], at: Mapping[str, Dim], lane: str,
+def _tiled(body: Body, node: Node, y: Mapping[str, str], extent: Mapping[str, Dim], at: Mapping[str, Dim], lane: str,
            folded: Sequence[str]) -> None:
     width, result = lanes(body.graph), node.attrs["out"]
     for t in tiles(extent[lane], TILE * width):
@@ -76,10 +82,11 @@ def _tiled(body: Body, node: Node, y: str, extent: Mapping[str, Dim], at: Mappin
                 body.store(acc, j, _accumulated(body, node, point, body.load(acc, j, node.dtype)))
             with body.loop(t.size, **inside) as j:
                 where = _evaluate(result, {**at, lane: j0 + j})
-                body.store(y, flat(where, node.shape), body.load(acc, j, node.dtype))
+                body.sources[node.name] = lambda _, j=j, acc=acc: body.load(acc, j, node.dtype)
+                body.store_all(y, [(v, where) for v in y])
 
 
-def _folded(body: Body, node: Node, y: str, extent: Mapping[str, Dim], at: Mapping[str, Dim], lane: str | None,
+def _folded(body: Body, node: Node, y: Mapping[str, str], extent: Mapping[str, Dim], at: Mapping[str, Dim], lane: str | None,
             folded: Sequence[str]) -> None:
     acc = body.register(node.dtype, 1)
     body.store(acc, 0, _zero(node.dtype))
@@ -88,7 +95,9 @@ def _folded(body: Body, node: Node, y: str, extent: Mapping[str, Dim], at: Mappi
         for i in [*(i for i in folded if i != lane), *([lane] if lane else [])]:
             point[i] = stack.enter_context(body.loop(extent[i], lanes=lanes(body.graph) if i == lane else 1))
         body.fold(acc, 0, "sum", _product(body, node, point))
-    body.store(y, flat(_evaluate(node.attrs["out"], at), node.shape), body.load(acc, 0, node.dtype))
+    total = body.bind(body.load(acc, 0, node.dtype))
+    body.sources[node.name] = lambda _: total
+    body.store_all(y, [(v, _evaluate(node.attrs["out"], at)) for v in y])
 
 
 def _scatter(body: Body, node: Node, y: str, extent: Mapping[str, Dim]) -> None:

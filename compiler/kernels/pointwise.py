@@ -6,21 +6,19 @@ a single vector loop whatever its rank.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from .body import Body, flat, lanes
+from .body import Body, lanes
 from .nest import collapse, over
 
 
-def pointwise(make: Callable[[], Body], results: Sequence[str]) -> Body:
-    """The kernel that computes `results` (nodes of one shape) into one buffer each. `make` gives a fresh body."""
+def pointwise(make: Callable[[], Body], parallel: bool = False) -> Body:
+    """The kernel that computes the results of a graph, all of one shape. `make` gives a fresh body."""
     body = make()
+    results = [v for _, v in body.graph.outputs]
     shape = body.graph[results[0]].shape
     groups = collapse(make, results, shape, [0] * len(shape))
-    outputs = [body.result(body.graph[r].dtype) for r in results]
-    with over(body, groups, len(shape), lanes=lanes(body.graph)) as index:
-        # an output may lie where an operand lies: everything is read before anything is written
-        values = [body.value(r, index) for r in results]
-        for y, value in zip(outputs, values, strict=True):
-            body.store(y, flat(index, shape), value)
+    outputs = body.results()
+    with over(body, groups, len(shape), lanes=lanes(body.graph), parallel=parallel) as index:
+        body.store_all(outputs, [(r, index) for r in outputs])
     return body

@@ -1,0 +1,230 @@
+"""Fold kernels: reductions of a box over some of its axes, together with what is elementwise around them.
+
+In: a graph whose reductions fold the same axes of one box, and whose results have the shape of the box ("full") or of
+its kept axes. Out: one loop nest: kept axes outside, and for each *stage* one loop over the reduced axes. A reduction
+belongs to the stage after those its operand needs, a full result to the first stage in which all it needs is there:
+softmax is maximum, then sum, then quotient, three loops over a row that stays in cache.
+
+When the innermost axis is reduced, the lanes hold partial results of one element, combined in the fixed order of the
+loop IR. When it is kept, lanes are neighbouring elements and every element is folded in index order. Either way the
+bits depend on the shape alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from .. import loops as L
+from ..graph import Graph, Node
+from ..ops.op import MAP, REDUCE, VIEW
+from ..ops.reduction import identity
+from ..types import Dim
+from .body import Body, Index, flat, lanes
+from .cost import own_weight
+from .nest import Axes, Tiles, collapse, over, place, tiles
+
+TILE = 4  # vectors of neighbouring elements folded at a time
+SAVED = 8  # vectors of a row that are kept in registers from one stage to the next
+HEAVY = 6  # weight of an operator whose result is kept rather than computed again
+
+
+class Stages:
+    """What is done in which loop over the reduced axes."""
+
+    def __init__(self, body: Body):
+        graph, ops = body.graph, body.ops
+        self.reductions = [n for n in graph if ops[n.op].kind == REDUCE and n.attrs["axes"]]
+        first = self.reductions[0]
+        self.box = graph[first.args[0]].shape
+        self.reduced = tuple(k in first.attrs["axes"] for k in range(len(self.box)))
+        self.kept_shape = self.kept(self.box)
+        self.level: dict[str, int] = {}
+        for n in graph:
+            needed = max((self.level[a] for a in n.args), default=0)
+            self.level[n.name] = needed + (n in self.reductions)
+        results = list(dict.fromkeys(v for _, v in graph.outputs))
+        self.full = [v for v in results if graph[v].shape == self.box]
+        self.rest = [v for v in results if graph[v].shape != self.box]
+        self.count = 1 + max([self.level[r.args[0]] for r in self.reductions] + [self.level[v] for v in self.full])
+
+    def kept(self, index: Sequence[Dim]) -> Index:
+        """The coordinates of the kept axes."""
+        return tuple(i for i, reduced in zip(index, self.reduced, strict=True) if not reduced)
+
+    def join(self, kept: Sequence[Dim], reduced: Sequence[Dim]) -> Index:
+        """A point of the box."""
+        return tuple(b if r else a for a, b, r in zip(kept, reduced, self.reduced, strict=True))
+
+    def folds(self, stage: int) -> list[Node]:
+        return [r for r in self.reductions if self.level[r.args[0]] == stage]
+
+    def stores(self, stage: int) -> list[str]:
+        return [v for v in self.full if self.level[v] == stage]
+
+    def pulled(self) -> list[str]:
+        """The values asked for at every point of the box."""
+        return [*(r.args[0] for r in self.reductions), *self.full]
+
+    def saved(self, graph: Graph) -> dict[str, int]:
+        """Heavy full values that several stages ask for, and the first of those."""
+        wanted: dict[str, set[int]] = {n.name: set() for n in graph}
+        for r in self.reductions:
+            wanted[r.args[0]].add(self.level[r.args[0]])
+        for v in self.full:
+            wanted[v].add(self.level[v])
+        out: dict[str, int] = {}
+        for n in reversed(list(graph)):
+            stages = wanted[n.name]
+            if n.shape == self.box and len(stages) > 1 and own_weight(n) >= HEAVY:
+                out[n.name] = min(stages)
+                stages = {min(stages)}
+            if n not in self.reductions:
+                for a in n.args:
+                    wanted[a] |= stages
+        return out
+
+    def between(self, body: Body, stage: int) -> list[str]:
+        """Values of the kept shape that this stage is the first to have and that repeat along the reduced axes."""
+        return [
+            n.name for n in body.graph
+            if self.level[n.name] == stage > 0 and n.shape == self.kept_shape and body.ops[n.op].kind == MAP
+            and any(body.ops[u.op].kind == VIEW for u in body.graph.users(n.name))
+        ]  # fmt: skip
+
+
+def fold(make: Callable[[], Body], parallel: bool = False) -> Body:
+    """The kernel of a graph with reductions; results are stored in the order of the graph's outputs."""
+    body = make()
+    stages = Stages(body)
+
+    def trial() -> Body:
+        """A body in which reductions are there already: only the indices matter."""
+        b = make()
+        for r in stages.reductions:
+            b.sources[r.name] = lambda index, r=r: b.load(r.name, flat(index, stages.kept_shape), r.dtype)
+        return b
+
+    groups = [g for g in collapse(trial, stages.pulled(), stages.box, stages.reduced) if g.size != 1]
+    kept, reduced = ([g for g in groups if stages.reduced[g.axes[0]] == kind] for kind in (False, True))
+    outputs = body.results()
+    nest = _columns if groups and groups[-1] in kept else _rows
+    nest(body, stages, outputs, kept, reduced, parallel)
+    return body
+
+
+# --- the innermost axis is reduced -----------------------------------------------------------------------------------
+
+
+def _rows(body: Body, stages: Stages, outputs: dict[str, str], kept: list[Axes], reduced: list[Axes],
+          parallel: bool) -> None:  # fmt: skip
+    rank, width, graph = len(stages.box), lanes(body.graph), body.graph
+    short = len(reduced) == 1 and isinstance(reduced[0].size, int) and reduced[0].size <= SAVED * width
+    saved = stages.saved(graph) if short else {}
+    here: list[Index] = [()]  # the point that the innermost loop is at
+
+    def in_row(at: Index) -> Dim:
+        return flat([at[k] for k in reduced[0].axes], reduced[0].extents)
+
+    def keep(name: str, registers: str) -> None:
+        """From now on a value is in registers; at another point than the loop's it is computed again."""
+        dtype = graph[name].dtype
+        body.sources[name] = lambda at: (
+            body.load(registers, in_row(at), dtype) if at == here[0] else body.computed(name, at)
+        )
+
+    with over(body, kept, rank, parallel=parallel) as outer:
+        for stage in range(stages.count):
+            folds = stages.folds(stage)
+            totals = {r.name: body.register(r.dtype, 1) for r in folds}
+            for r in folds:
+                body.store(totals[r.name], 0, _start(body, r))
+            first = [n.name for n in graph if saved.get(n.name) == stage]
+            rows = {v: body.register(graph[v].dtype, _whole(reduced[0].size, width)) for v in first}
+            with over(body, reduced, rank, lanes=width, unroll=0 if saved else 1) as point:
+                index = here[0] = stages.join(outer, point)
+                for v in first:
+                    body.store(rows[v], in_row(index), body.value(v, index))
+                for r in folds:
+                    body.fold(totals[r.name], 0, _how(body, r), body.value(r.args[0], index))
+                body.store_all(outputs, [(v, index) for v in stages.stores(stage)])
+            for v in first:
+                keep(v, rows[v])
+            for r in folds:
+                total = body.bind(body.load(totals[r.name], 0, r.dtype))
+                body.sources[r.name] = lambda at, total=total: total
+        body.store_all(outputs, [(v, stages.kept(outer)) for v in stages.rest])
+
+
+# --- the innermost axis is kept --------------------------------------------------------------------------------------
+
+
+def _columns(body: Body, stages: Stages, outputs: dict[str, str], kept: list[Axes], reduced: list[Axes],
+             parallel: bool) -> None:  # fmt: skip
+    *rows, last = kept
+    with over(body, rows, len(stages.box), parallel=parallel and bool(rows)) as outer:
+        for t in tiles(last.size, TILE * lanes(body.graph)):
+            with body.loop(t.stop, start=t.start, step=t.size, parallel=parallel and not rows) as j0:
+                sources = dict(body.sources)
+                _tile(body, stages, outputs, outer, j0, last, reduced, t)
+                body.sources = sources
+
+
+def _tile(body: Body, stages: Stages, outputs: dict[str, str], outer: Index, j0: Dim, last: Axes, reduced: list[Axes],
+          t: Tiles) -> None:  # fmt: skip
+    """All stages for some neighbouring kept elements; what is known of each of them is in a lane of registers."""
+    graph, width = body.graph, lanes(body.graph)
+    lane: list[Dim] = [0]
+
+    @contextmanager
+    def each() -> Iterator[Index]:
+        bound = last.size - j0 if t.bounded else None
+        with body.loop(t.size, lanes=width, unroll=0, bound=bound) as j:
+            lane[0] = j
+            index = list(outer)
+            place(j0 + j, last, index, body)
+            yield tuple(index)
+
+    def registers(name: str) -> str:
+        return body.register(graph[name].dtype, _whole(t.size, width))
+
+    def keep(name: str, into: str) -> None:
+        body.sources[name] = lambda _: body.load(into, lane[0], graph[name].dtype)
+
+    for stage in range(stages.count):
+        for v in stages.between(body, stage):
+            row = registers(v)
+            with each() as at:
+                body.store(row, lane[0], body.value(v, stages.kept(at)))
+            keep(v, row)
+        folds = stages.folds(stage)
+        totals = {r.name: registers(r.name) for r in folds}
+        if folds:
+            with each():
+                for r in folds:
+                    body.store(totals[r.name], lane[0], _start(body, r))
+        with over(body, reduced, len(stages.box)) as point, each() as at:
+            index = stages.join(at, point)
+            for r in folds:
+                terms = (body.load(totals[r.name], lane[0], r.dtype), body.value(r.args[0], index))
+                body.store(totals[r.name], lane[0], L.Apply(L.FOLDS[_how(body, r)], terms, r.dtype))
+            body.store_all(outputs, [(v, index) for v in stages.stores(stage)])
+        for r in folds:
+            keep(r.name, totals[r.name])
+    if stages.rest:
+        with each() as at:
+            body.store_all(outputs, [(v, stages.kept(at)) for v in stages.rest])
+
+
+def _how(body: Body, r: Node) -> str:
+    return body.ops[r.op].reduce
+
+
+def _start(body: Body, r: Node) -> L.Const:
+    return L.Const(identity(_how(body, r), r.dtype), r.dtype)
+
+
+def _whole(n: Dim, width: int) -> int:
+    """A number of elements in whole vectors."""
+    assert isinstance(n, int)
+    return -(-n // width) * width

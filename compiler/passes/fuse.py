@@ -1,0 +1,378 @@
+"""Fusion: which operators run in one kernel. In: an optimised graph. Out: the same values, computed by `fused` nodes
+whose body is a small graph, so that it prints, verifies and runs like any other.
+
+Two decisions. First, what is stored at all: an elementwise operator or a view is *inline*, computed where it is read,
+unless it is expensive and read often; what is stored is a *head*. Then heads that walk over the same box of indices are
+merged into one *region*, a kernel: elementwise operators with their likes, with the reductions they feed or follow, and
+with the contraction whose result they read at the same index. A merge must leave the regions without a cycle.
+
+Which values fit into a region is a matter of axes (`fits`): each value between two heads must be read where the loop
+stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..graph import Builder, Graph, Node
+from ..kernels.argument import ARGUMENTS, expand
+from ..kernels.contraction import is_gathered
+from ..kernels.cost import own_weight
+from ..ops import OPS
+from ..ops.op import CONTRACT, KERNEL, MAP, REDUCE, VIEW
+from ..types import Dim
+from .rewrite import Sweep, rewrite
+
+CHEAP = 4  # weight up to which a value is computed again rather than stored
+LOADS = 2  # and the most buffers it may read for that
+SPREAD = 4  # weight up to which a value is computed again for each of its copies
+LARGE = 96  # nodes of a region: beyond, registers spill and compilation takes its time
+BUFFERS = 28  # operands and results of a region
+
+ALIAS = ("reshape", "assume")  # of a buffer they are that buffer
+
+Walk = tuple["int | None", ...]  # for each axis of a value the axis of the box it walks along; None: of size 1
+
+
+def fuse(graph: Graph) -> Graph:
+    """Nodes grouped into kernels. The graph must have no `grad` left."""
+    if any(n.op in ARGUMENTS for n in graph):
+        graph = rewrite(graph, {op: (_as_reductions,) for op in ARGUMENTS})
+    return _rebuilt(graph, _merged(graph, _heads(graph)))
+
+
+def _as_reductions(s: Sweep, n: Node) -> str | None:
+    return expand(s, n, n.args[0])
+
+
+# --- what is stored --------------------------------------------------------------------------------------------------
+
+
+def _is_point(n: Node) -> bool:
+    """A value that can be computed at any index: elementwise, a view, a number."""
+    return OPS[n.op].kind in (MAP, VIEW) or (n.op == "constant" and not n.shape)
+
+
+def _is_buffer(n: Node) -> bool:
+    return n.op in ("input", "param") or (n.op == "constant" and bool(n.shape))
+
+
+def _heads(graph: Graph) -> dict[str, bool]:
+    """For each node whether it is a head. Aliases of stored values are neither heads nor computed anywhere."""
+    demanded = {_behind(graph, v) for v in graph.roots}
+    for n in graph:
+        if OPS[n.op].kind == CONTRACT:
+            demanded |= {_behind(graph, a) for a in n.args}
+    weight: dict[str, int] = {}
+    loads: dict[str, int] = {}
+    size: dict[str, int] = {}
+    head: dict[str, bool] = {}
+    stored: set[str] = set()
+    for n in graph:
+        w = own_weight(n) + sum(weight[a] for a in n.args)
+        r = sum(loads[a] for a in n.args)
+        k = 1 + sum(size[a] for a in n.args)
+        if _is_buffer(n):
+            head[n.name] = False
+        elif not _is_point(n):
+            head[n.name] = True
+        elif n.op in ALIAS and n.args[0] in stored:
+            head[n.name] = False
+        elif n.name in demanded:
+            head[n.name] = True
+        else:
+            users = graph.users(n.name)
+            again = len(users) > 1 and (w > CHEAP or r > LOADS)
+            head[n.name] = again or k > LARGE // 2 or (w > SPREAD and any(_spreads(u, n.name) for u in users))
+        if head[n.name] or _is_buffer(n) or (n.op in ALIAS and n.args[0] in stored):
+            stored.add(n.name)
+        weight[n.name], size[n.name], loads[n.name] = (0, 0, 1) if n.name in stored else (w, k, r)
+    return head
+
+
+def _behind(graph: Graph, name: str, head: Mapping[str, bool] | None = None) -> str:
+    """What a reshape is a reshape of: the first value that is a head, or no reshape."""
+    while graph[name].op in ALIAS and not (head and head[name]):
+        name = graph[name].args[0]
+    return name
+
+
+def _spreads(user: Node, name: str) -> bool:
+    """The user reads each element many times, in an order that does not allow to keep it meanwhile."""
+    if user.op == "broadcast":
+        axes = user.attrs["axes"]
+        return any(k not in axes and user.shape[k] != 1 for k in range(max(axes, default=-1)))
+    return user.op == "gather" and user.args[0] == name
+
+
+# --- regions ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """The indices a region walks over: `kind` is map, fold (over `axes`), contract, or alone."""
+
+    kind: str
+    shape: tuple[Dim, ...]
+    axes: tuple[int, ...] = ()
+
+    @property
+    def kept(self) -> tuple[Dim, ...]:
+        return tuple(n for k, n in enumerate(self.shape) if k not in self.axes)
+
+
+@dataclass(slots=True)
+class Region:
+    box: Box
+    heads: list[str]
+    first: int  # the positions of its first and last head
+    last: int
+
+
+def _box(graph: Graph, n: Node) -> Box:
+    kind = OPS[n.op].kind
+    if kind == REDUCE and n.attrs["axes"]:
+        return Box("fold", graph[n.args[0]].shape, n.attrs["axes"])
+    if kind in (CONTRACT, KERNEL):
+        gathered = kind == CONTRACT and is_gathered(n)
+        return Box("contract" if gathered else "alone", n.shape)
+    return Box("map", n.shape)
+
+
+def _joined(a: Box, b: Box) -> Box | None:
+    """The box of two regions together."""
+    if a == b and a.kind in ("map", "fold"):
+        return a
+    if a.kind == "map" and b.kind != "map":
+        a, b = b, a
+    shapes = {"fold": (a.shape, a.kept), "contract": (a.shape,)}.get(a.kind, ())
+    return a if b.kind == "map" and b.shape in shapes else None
+
+
+class _Regions:
+    """The regions so far: which heads are together, and who reads whom."""
+
+    def __init__(self, graph: Graph, head: Mapping[str, bool]):
+        self.graph, self.head = graph, head
+        self.position = {n.name: k for k, n in enumerate(graph)}
+        self.of: dict[str, Region] = {}
+        self.reads: dict[str, tuple[str, ...]] = {}  # head -> the heads its value is computed from
+        self.behind: dict[str, tuple[str, ...]] = {}  # any node -> the heads it is computed from, itself if a head
+        for n in graph:
+            sources = tuple(dict.fromkeys(h for a in n.args for h in self.behind[a]))
+            self.behind[n.name] = (n.name,) if head[n.name] else sources
+            if head[n.name]:
+                self.reads[n.name] = sources
+                k = self.position[n.name]
+                self.of[n.name] = Region(_box(graph, n), [n.name], k, k)
+
+    def merge(self, a: Region, b: Region) -> None:
+        """Join region `b` to what it reads, if it fits."""
+        box = _joined(a.box, b.box)
+        if box is None or self._around(a, b):
+            return
+        heads = sorted([*a.heads, *b.heads], key=self.position.__getitem__)
+        inside = inside_of(self.graph, self.head, heads)
+        operands = {x for n in inside for x in self.graph[n].args if x not in inside}
+        if len(inside) > LARGE or len(operands) + len(heads) > BUFFERS or not fits(self.graph, box, heads, inside):
+            return
+        a.box, a.heads, a.last, a.first = box, heads, max(a.last, b.last), min(a.first, b.first)
+        for h in b.heads:
+            self.of[h] = a
+
+    def _around(self, a: Region, b: Region) -> bool:
+        """Whether `b` also reads `a` by way of a third region: then they cannot be one."""
+        seen: set[int] = {id(a), id(b)}
+        stack = [self.of[r] for h in b.heads for r in self.reads[h]]
+        while stack:
+            r = stack.pop()
+            if id(r) in seen or r.last < a.first:
+                continue
+            seen.add(id(r))
+            for h in r.heads:
+                for x in self.reads[h]:
+                    if self.of[x] is a:
+                        return True
+                    stack.append(self.of[x])
+        return False
+
+
+def _merged(graph: Graph, head: Mapping[str, bool]) -> _Regions:
+    regions = _Regions(graph, head)
+    for h in regions.reads:
+        for r in sorted(regions.reads[h], key=regions.position.__getitem__, reverse=True):
+            if regions.of[r] is not regions.of[h]:
+                regions.merge(regions.of[r], regions.of[h])
+    return regions
+
+
+def inside_of(graph: Graph, head: Mapping[str, bool], heads: Iterable[str]) -> set[str]:
+    """The heads and everything inline that they are computed from."""
+    inside = set(heads)
+    stack = list(inside)
+    while stack:
+        for a in graph[stack.pop()].args:
+            n = graph[a]
+            inline = not head[a] and not _is_buffer(n) and not _is_alias(graph, head, a, inside)
+            if inline and a not in inside:
+                inside.add(a)
+                stack.append(a)
+    return inside
+
+
+def _is_alias(graph: Graph, head: Mapping[str, bool], name: str, inside: set[str]) -> bool:
+    """A reshape of a buffer that is not made in the same region."""
+    if graph[name].op not in ALIAS:
+        return False
+    x = _behind(graph, name, head)
+    return (head[x] or _is_buffer(graph[x])) and x not in inside
+
+
+# --- whether values are read where the loop stands -------------------------------------------------------------------
+
+
+def fits(graph: Graph, box: Box, heads: list[str], inside: set[str]) -> bool:
+    """Whether a region over a box computes its heads: all that depends on a head is read at the point of the loop.
+
+    Values that depend on no head of the region may be read at any index: they come from buffers."""
+    whole: Walk = tuple(range(len(box.shape)))
+    kept: Walk = tuple(k for k in whole if k not in box.axes)
+    walk: dict[str, Walk] = {}  # of the values that depend on heads
+    for n in graph:
+        if n.name not in inside:
+            continue
+        along = _along(graph, n, box, walk, whole, kept)
+        if along is False:
+            return False
+        if n.name in heads:
+            expected = whole if n.shape == box.shape else kept
+            if along not in (None, expected) or n.shape not in (box.shape, box.kept):
+                return False
+            along = expected
+        if along is not None:
+            walk[n.name] = along
+    return True
+
+
+def _along(graph: Graph, n: Node, box: Box, walk: Mapping[str, Walk], whole: Walk, kept: Walk) -> Walk | bool | None:
+    """The walk of a value: None where it depends on no head, False where it does not fit."""
+    operands = [walk.get(a) for a in n.args]
+    known = [w for w in operands if w is not None]
+    kind = OPS[n.op].kind
+    if kind == REDUCE and n.attrs["axes"]:
+        return kept if (n.attrs["axes"] == box.axes and operands[0] in (None, whole)) else False
+    if kind == CONTRACT:
+        return False if known else whole
+    if not known:
+        return None
+    w = known[0]
+    if kind in (MAP, REDUCE):
+        return w if all(v == w for v in known) else False
+    match n.op:
+        case "broadcast":
+            along: list[int | None] = [None] * len(n.shape)
+            for k, a in enumerate(n.attrs["axes"]):
+                along[a] = w[k]
+            if n.shape == box.shape:  # new axes are those of the box
+                return whole if all(v == k for k, v in enumerate(along) if k in n.attrs["axes"]) else False
+            return tuple(along) if all(v is not None or m == 1 for v, m in zip(along, n.shape, strict=True)) else False
+        case "transpose":
+            return tuple(w[k] for k in n.attrs["perm"])
+        case "assume":
+            return w
+        case "reshape":
+            return _squeezed(graph[n.args[0]].shape, n.shape, w)
+        case "take_along" if operands[0] in (None, whole) and operands[1] in (None, kept):
+            return kept if box.axes == (len(box.shape) - 1,) else False
+    return False
+
+
+def _squeezed(old: tuple[Dim, ...], new: tuple[Dim, ...], w: Walk) -> Walk | bool:
+    """The walk of a reshape that only adds or drops axes of size 1."""
+    if [n for n in old if n != 1] != [n for n in new if n != 1]:
+        return False
+    left = iter([v for n, v in zip(old, w, strict=True) if n != 1])
+    return tuple(None if n == 1 else next(left) for n in new)
+
+
+# --- the graph of regions --------------------------------------------------------------------------------------------
+
+
+def _rebuilt(graph: Graph, regions: _Regions) -> Graph:
+    head, position = regions.head, regions.position
+    b = Builder(graph.name, OPS)
+    b.guards = list(graph.guards)
+    needed = _needed(graph, regions)
+
+    def place(name: str) -> None:
+        """Emit a buffer or an alias where it is first asked for."""
+        pending = [name]
+        while pending:
+            n = graph[pending[-1]]
+            if n.name in b.nodes or (n.op in ALIAS and n.args[0] not in b.nodes):
+                pending.pop() if n.name in b.nodes else pending.append(n.args[0])
+                continue
+            b.nodes[n.name] = n
+            pending.pop()
+
+    for n in graph:
+        if n.op in ("input", "param"):
+            place(n.name)
+    for region in _in_order(regions):
+        results = [h for h in region.heads if h in needed]
+        if not results:
+            continue  # dead
+        inside = inside_of(graph, head, region.heads)
+        nodes = [graph[v] for v in sorted(inside, key=position.__getitem__)]
+        operands = list(dict.fromkeys(a for n in nodes for a in n.args if a not in inside))
+        for a in operands:
+            place(a)
+        if len(nodes) == 1:
+            b.nodes[nodes[0].name] = nodes[0]
+            continue
+        body = Builder("body", OPS)
+        for a in operands:
+            body.nodes[a] = Node(a, "input", (), {"name": a, "type": graph[a].type}, graph[a].type, graph[a].span)
+        body.nodes.update((n.name, n) for n in nodes)
+        inner = body.finish(tuple((h, h) for h in results))
+        span = graph[results[-1]].span
+        if len(results) == 1:
+            b.add("fused", tuple(operands), {"body": inner}, results[0], span)
+            continue
+        every = b.add("fused", tuple(operands), {"body": inner}, b.fresh("f"), span)
+        for k, h in enumerate(results):
+            b.add("item", (every,), {"index": k}, h, graph[h].span)
+    for v in graph.roots:
+        place(v)
+    return b.finish(graph.outputs, graph.updates)
+
+
+def _needed(graph: Graph, regions: _Regions) -> set[str]:
+    """The heads that are read outside their region, or by the outside."""
+    needed = {_behind(graph, v, regions.head) for v in graph.roots}
+    for region in {id(r): r for r in regions.of.values()}.values():
+        inside = inside_of(graph, regions.head, region.heads)
+        needed |= {_behind(graph, a, regions.head) for n in inside for a in graph[n].args if a not in inside}
+    return needed
+
+
+def _in_order(regions: _Regions) -> list[Region]:
+    """The regions, each after those it reads; otherwise by their first head."""
+    order: list[Region] = []
+    done: set[int] = set()
+    for h in regions.reads:
+        pending = [regions.of[h]]
+        while pending:
+            region = pending[-1]
+            waiting = [regions.of[r] for x in region.heads for r in regions.reads[x]
+                       if id(regions.of[r]) not in done and regions.of[r] is not region]  # fmt: skip
+            if id(region) not in done and waiting:
+                pending.extend(waiting)
+                continue
+            pending.pop()
+            if id(region) not in done:
+                done.add(id(region))
+                order.append(region)
+    return order
+
