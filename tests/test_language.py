@@ -1,0 +1,245 @@
+"""What the language means: each feature compiled natively and compared with NumPy saying the same thing."""
+
+import numpy as np
+import pytest
+
+import nnc
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(5, 4)).astype(np.float32)
+Y = rng.normal(size=(5, 4)).astype(np.float32)
+V = rng.normal(size=4).astype(np.float32)
+W = rng.normal(size=(3, 4)).astype(np.float32)
+I4 = rng.normal(size=(2, 3, 6, 7)).astype(np.float32)
+K4 = rng.normal(size=(5, 3, 3, 2)).astype(np.float32)
+
+
+def conv(x, w, stride):
+    b, _, h, q = x.shape
+    k, _, u, v = w.shape
+    out = np.zeros((b, k, (h - u) // stride + 1, (q - v) // stride + 1))
+    for i in range(out.shape[2]):
+        for j in range(out.shape[3]):
+            patch = x[:, :, i * stride : i * stride + u, j * stride : j * stride + v]
+            out[:, :, i, j] = np.einsum("bcuv,kcuv->bk", patch, w)
+    return out
+
+
+def pool(x):
+    return x[:, :, : x.shape[2] // 2 * 2, : x.shape[3] // 2 * 2].reshape(*x.shape[:2], x.shape[2] // 2, 2, x.shape[3] // 2, 2).max((3, 5))
+
+
+FUNCTIONS = {
+    "precedence": ("fn f(x: f32[N]) -> f32[N] = -x^2 + 2 * x^3 - 1 / 2 * x", (V,), -(V**2) + 2 * V**3 - 0.5 * V),
+    "power is right associative": ("fn f(x: f32[N]) -> f32[N] = x * 2^3^2", (V,), V * 512),
+    "pipe": ("fn f(x: f32[N]) -> f32 = x |> abs |> sum", (V,), np.abs(V).sum()),
+    "if on a size": ("fn f(x: f32[4]) -> f32[4] = if size(x) == 4 then 2 * x else x", (V,), 2 * V),
+    "where": ("fn f(x: f32[N]) -> f32[N] = where(x > 0 and not (x > 1), x, 0)", (V,), np.where((V > 0) & ~(V > 1), V, 0)),
+    "size is a number": ("fn f(x: f32[N]) -> f32 = sum(x) / N", (V,), V.mean()),
+    "size arithmetic": ("fn f(x: f32[N, M]) -> f32[N * M // 2, 2] = reshape(x, [N * M // 2, 2])", (X,), X.reshape(10, 2)),
+    "equal ranks stretch": ("fn f(x: f32[N, M]) -> f32[N, M] = x - mean(x, axis = 1, keep = true)", (X,), X - X.mean(1, keepdims=True)),
+    "lower rank matches the trailing axes": ("fn f(x: f32[N, M], v: f32[M]) -> f32[N, M] = x * v", (X, V), X * V),
+    "matrix times vector": ("fn f(x: f32[N, M], v: f32[M]) -> f32[N] = x @ v", (X, V), X @ V),
+    "vector times matrix": ("fn f(v: f32[N], x: f32[N, M]) -> f32[M] = v @ x", (X[:, 0].copy(), Y), X[:, 0] @ Y),
+    "batched product": ("fn f(x: f32[B, N, M], y: f32[B, M, K]) -> f32[B, N, K] = x @ y",
+                        (I4[0], I4[0].transpose(0, 2, 1).copy()), I4[0] @ I4[0].transpose(0, 2, 1)),
+    "transpose": ("fn f(x: f32[N, M]) -> f32[M, N] = x.T", (X,), X.T),
+    "transpose of axes": ("fn f(x: f32[A, B, C, D]) -> f32[C, A, D, B] = transpose(x, [2, 0, 3, 1])", (I4,), I4.transpose(2, 0, 3, 1)),
+    "slices": ("fn f(x: f32[5, 4]) -> f32[2, 2] = x[1:5:2, -3:3]", (X,), X[1:5:2, -3:3]),
+    "an index drops its axis": ("fn f(x: f32[5, 4]) -> f32[5] = x[:, -1]", (X,), X[:, -1]),
+    "an integer tensor gathers": ("fn f(x: f32[5, 4], i: i32[K]) -> f32[K, 4] = x[i]", (X, np.array([4, 0, 4], np.int32)), X[[4, 0, 4]]),
+    "gather along an axis": ("fn f(x: f32[5, 4], i: i32[K]) -> f32[5, K] = gather(x, i, axis = 1)", (X, np.array([3, 1], np.int32)), X[:, [3, 1]]),
+    "concat and stack": ("fn f(x: f32[N, M], y: f32[N, M]) -> f32[2, N, 2 * M] = stack([concat([x, y], axis = 1), concat([y, x], axis = 1)])",
+                         (X, Y), np.stack([np.concatenate([X, Y], 1), np.concatenate([Y, X], 1)])),
+    "split": ("fn f(x: f32[5, 4]) -> f32[5, 2] {\n (a, b) = split(x, 2, axis = 1)\n return a - b\n}", (X,), X[:, :2] - X[:, 2:]),
+    "pad and flip": ("fn f(x: f32[5, 4]) -> f32[6, 7] = flip(pad(x, [[1, 0], [1, 2]], value = 7), axis = [0, 1])",
+                     (X,), np.pad(X, [(1, 0), (1, 2)], constant_values=7)[::-1, ::-1]),
+    "flatten": ("fn f(x: f32[A, B, C, D]) -> f32[A, B * C * D] = flatten(x)", (I4,), I4.reshape(2, -1)),
+    "expand and squeeze": ("fn f(x: f32[N, M]) -> f32[N, M] = squeeze(expand(x, 1), 1)", (X,), X),
+    "argmax is the first of equals": ("fn f(x: f32[N, M]) -> i32[N] = argmax(x)", (np.round(X),), np.round(X).argmax(1)),
+    "the mean of a bool is a fraction": ("fn f(x: f32[N]) -> f32 = mean(x > 0)", (V,), (V > 0).mean()),
+    "reductions over several axes": ("fn f(x: f32[A, B, C, D]) -> f32[B, D] = max(x, axis = [0, 2])", (I4,), I4.max((0, 2))),
+    "variance": ("fn f(x: f32[N, M]) -> f32[M] = variance(x, axis = 0)", (X,), X.var(0)),
+    "norm": ("fn f(x: f32[N, M]) -> f32 = norm(x)", (X,), np.linalg.norm(X)),
+    "one hot": ("fn f(i: i32[N]) -> f32[N, 4] = one_hot(i, 4)", (np.array([3, 0, 1], np.int32),), np.eye(4)[[3, 0, 1]]),
+    "iota and eye": ("fn f(x: f32[N]) -> f32[N] = cast(iota(N), f32) * x + sum(eye(N), axis = 0)", (V,), np.arange(4) * V + 1),
+    "cast saturates": ("fn f(x: f32[N]) -> i32[N] = cast(x * 1e20, i32)", (V,), np.where(V > 0, 2**31 - 1, -(2**31))),
+    "size floor division": ("fn f(x: f32[N, 4]) -> f32 = cast((N + 1) // 2 % 3, f32)", (X,), 0.0),
+    "index notation: matrix product": ("fn f(x: f32[N, M], w: f32[K, M]) -> f32[N, K] {\n y[n, k] = sum[m](x[n, m] * w[k, m])\n return y\n}", (X, W), X @ W.T),
+    "index notation: pointwise, any order": ("fn f(x: f32[N, M], v: f32[M]) -> f32[M, N] {\n y[m, n] = exp(x[n, m]) - v[m]\n return y\n}", (X, V), (np.exp(X) - V).T),
+    "index notation: further axes": (
+        "fn f(x: f32[A, B, C, D]) -> f32[B] = g(x)\nfn g(x: f32[B, C, *s]) -> f32[C] {\n m[c] = mean[b, *s](x[b, c, *s])\n return m\n}",
+        (I4,), I4.mean((0, 2, 3))),
+    "index notation: a diagonal": ("fn f(x: f32[4, 4]) -> f32 = sum[i](x[i, i])", (X[:4],), np.trace(X[:4])),
+    "index notation: three factors": ("fn f(x: f32[N, M], y: f32[N, M], v: f32[M]) -> f32[N] {\n s[n] = sum[m](x[n, m] * y[n, m] * v[m])\n return s\n}",
+                                      (X, Y, V), (X * Y * V).sum(1)),
+    "index notation: convolution": ("const stride = 2\nfn f(x: f32[B, C, H, Q], w: f32[K, C, U, V]) -> f32[B, K, (H - U) // 2 + 1, (Q - V) // 2 + 1] {\n"
+                                    " y[b, k, i, j] = sum[c, u, v](x[b, c, i*stride + u, j*stride + v] * w[k, c, u, v])\n return y\n}", (I4, K4), conv(I4, K4, 2)),
+    "index notation: pooling": ("fn f(x: f32[B, C, 6, 7]) -> f32[B, C, 3, 3] {\n m[b, c, i, j] = max[u in 0..2, v in 0..2](x[b, c, 2*i + u, 2*j + v])\n return m\n}", (I4,), pool(I4)),
+    "a gradient": ("fn f(x: f32[N]) -> f32[N] = grad(sum(x^3), x)", (V,), 3 * V**2),
+    "a gradient of a gradient": ("fn f(x: f32[N]) -> f32[N] = grad(sum(grad(sum(x^4), x)), x)", (V,), 12 * V**2),
+    "a stopped gradient": ("fn f(x: f32[N]) -> f32[N] = grad(sum(x * stop_grad(x)), x)", (V,), V),
+    "straight through": ("fn f(x: f32[N]) -> f32[N] = grad(sum(straight_through(sign(x), x) * x), x)", (V,), np.sign(V) + V),
+    "a gradient of relu at 0": ("fn f(x: f32[3]) -> f32[3] = grad(sum(relu(x)), x)", (np.array([-1, 0, 1], np.float32),), [0, 0, 1]),
+    "repeat": ("fn f(x: f32[N]) -> f32[N] {\n repeat 3 { x = x * 2 }\n return x\n}", (V,), 8 * V),
+    "repeat with an index": ("fn f(x: f32[N]) -> f32[N] {\n y = 0 * x\n repeat k in 1..4 { y = y + x^k }\n return y\n}", (V,), V + V**2 + V**3),
+    "lists are tensors": ("fn f(x: f32[N, 3]) -> f32[N] = x @ [2.0, 4.0, -1.0]", (X[:, :3],), X[:, :3] @ [2, 4, -1]),
+    "numbers take the dtype": ("fn f(i: i32[N]) -> i32[N] = i * 2 + 1", (np.arange(3, dtype=np.int32),), [1, 3, 5]),
+    "greek names": ("fn f(θ: f32[N]) -> f32[N] = θ * π2\nconst π2 = 6.5", (V,), V * 6.5),
+    "a line that begins with a pipe": ("fn f(x: f32[N]) -> f32 {\n return x\n     |> abs\n     |> sum\n}", (V,), np.abs(V).sum()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_means_what_numpy_says(name):
+    text, args, want = FUNCTIONS[name]
+    got = nnc.function(text, threads=1)(*args)
+    np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_optimising_changes_nothing(name):
+    from nnc.compiler.pipeline import open_session
+    from nnc.dsl.source import Source
+    from nnc.runtime.model import Model
+
+    text, args, want = FUNCTIONS[name]
+    net = Model(open_session(Source("<text>", text), optimize=False), threads=1)
+    np.testing.assert_allclose(net.call("f", *args), want, rtol=2e-5, atol=2e-6)
+
+
+MODEL = """
+hyper width: int = 8 in [4, 8, 16]
+
+layer Twice(x: f32[*lead, D], out: int) -> f32[*lead, out] {
+    weight W: f32[out, D] ~ glorot_uniform(fan_in = D, fan_out = out)
+    return x @ W.T + x @ W.T
+}
+
+model Net(x: f32[B, 4]) -> (y: f32[B, 3], h: f32[B, width]) {
+    h = x |> first: Dense(width) |> tanh
+    share mix = Dense(width)
+    h = h |> mix |> relu |> mix
+    repeat 2 { h = h |> Twice(width) }
+    y = h |> Dense(3, bias = false)
+}
+
+export attention(x: f32[1, 4]) -> f32[1, 4] = abs(grad(sum(Net(x).y), x))
+export scaled(x: f32[B, 4], factor: f32 = 2.0) -> f32[B, 3] = factor * Net(x).y
+export first(x: f32[B, 4]) -> f32[B, 8] {
+    y = Net(x)
+    return Net.first
+}
+"""
+
+
+def test_instances_have_stable_names():
+    net = nnc.compile(MODEL, seed=3)
+    assert list(net.params) == ["Net.first.W", "Net.first.b", "Net.mix.W", "Net.mix.b", "Net.twice_1.W", "Net.twice_2.W",
+                                "Net.dense_1.W"]  # fmt: skip
+    assert net.params["Net.first.W"].shape == (8, 4)
+
+
+def test_a_model_is_what_its_parameters_say():
+    net = nnc.compile(MODEL, seed=3)
+    p = net.params
+    h = np.tanh(X @ p["Net.first.W"].T + p["Net.first.b"])
+    mix = lambda h: h @ p["Net.mix.W"].T + p["Net.mix.b"]  # noqa: E731
+    h = mix(np.maximum(mix(h), 0))
+    for k in (1, 2):
+        h = 2 * (h @ p[f"Net.twice_{k}.W"].T)
+    out = net.predict(X)
+    np.testing.assert_allclose(out.h, h, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(out.y, h @ p["Net.dense_1.W"].T, rtol=1e-4, atol=1e-5)
+
+
+def test_taps_and_exports():
+    net = nnc.compile(MODEL, seed=3)
+    tap = X @ net.params["Net.first.W"].T + net.params["Net.first.b"]
+    np.testing.assert_allclose(net.taps(X)["Net.first"], tap, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(net.first(X), tap, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(net.scaled(X), 2 * net.predict(X).y, rtol=1e-5)
+    np.testing.assert_allclose(net.scaled(X, factor=-1.0), -net.predict(X).y, rtol=1e-5)
+    assert net.attention(X[:1]).shape == (1, 4)
+
+
+def test_a_hyper_changes_the_program_and_is_checked():
+    net = nnc.compile(MODEL, hyper={"width": 16})
+    assert net.params["Net.mix.W"].shape == (16, 16)
+    with pytest.raises(nnc.SourceError, match="E0308"):
+        nnc.compile(MODEL, hyper={"width": 5})
+    with pytest.raises(nnc.SourceError, match="did you mean `width`"):
+        nnc.compile(MODEL, hyper={"widht": 8})
+
+
+STATE = """
+model Count(x: f32[B, 2]) -> f32[B, 2] {
+    state calls: f32 = 0
+    state total: f32[2] = 0
+    when training {
+        calls := calls + 1
+        total := total + sum(x, axis = 0)
+    }
+    bias b: f32[2] = 0
+    return x + b
+}
+train Count(x) {
+    loss = mean(output)
+    optimizer = SGD(0)
+}
+"""
+
+
+def test_state_commits_when_the_step_ends():
+    net = nnc.compile(STATE)
+    net.predict(X[:, :2])
+    assert net.state["Count.calls"] == 0
+    net.train_step(X[:, :2])
+    net.train_step(X[:3, :2])
+    assert net.state["Count.calls"] == 2
+    np.testing.assert_allclose(net.state["Count.total"], X[:, :2].sum(0) + X[:3, :2].sum(0), rtol=1e-5)
+
+
+def test_one_compilation_serves_every_batch_size():
+    net = nnc.compile(MODEL, seed=3)
+    whole = net.predict(np.tile(X, (9, 1))).y
+    for n in (0, 1, 2, 5, 7, 16, 33, 45):
+        np.testing.assert_allclose(net.predict(np.tile(X, (9, 1))[:n]).y, whole[:n], rtol=1e-6)
+
+
+def test_sizes_that_only_run_time_knows_are_guarded():
+    f = nnc.function("fn f(x: f32[N], y: f32[M]) -> f32 = sum(x * y)")
+    np.testing.assert_allclose(f(V, 2 * V), 2 * (V**2).sum(), rtol=1e-6)
+    with pytest.raises(nnc.ArgumentError, match="N is 4, M is 3"):
+        f(V, V[:3])
+
+
+def test_dtype_f64_reads_every_f32_as_f64():
+    f = nnc.function("fn f(x: f32[N]) -> f32 = sum(exp(x))", dtype="f64")
+    x = rng.normal(size=100)
+    assert f(x).dtype == np.float64
+    np.testing.assert_allclose(f(x), np.exp(x).sum(), rtol=1e-14)
+
+
+def test_draws_depend_on_the_seed_alone():
+    text = """
+    model Noise(x: f32[B, 1000]) -> f32[B, 1000] { return x |> dropout(p = 0.25) }
+    train Noise(x) {
+        update { }
+        metric dropped = mean(output == 0)
+    }
+    """
+    net = nnc.compile(text)
+    x = np.ones((2, 1000), np.float32)
+    np.testing.assert_array_equal(net.predict(x), x)  # inference has no dropout
+    first, second = net.train_step(x)["dropped"], net.train_step(x)["dropped"]
+    assert first != second and abs(first - 0.25) < 0.05
+    again = nnc.compile(text)
+    assert (again.train_step(x)["dropped"], again.train_step(x)["dropped"]) == (first, second)
+    assert nnc.compile(text, seed=1).train_step(x)["dropped"] != first
+
+
+def test_dropout_drops_p_and_keeps_the_mean():
+    f = nnc.function("fn f(x: f32[N]) -> f32[N] = where(bernoulli(0.75, shape = shape(x)), x / 0.75, 0)", threads=1)
+    out = f(np.ones(100_000, np.float32))
+    assert abs((out == 0).mean() - 0.25) < 0.01 and abs(out.mean() - 1) < 0.01
