@@ -1,8 +1,8 @@
 """LLVM IR text to machine code, and machine code to functions Python can call. The only user of llvmlite.binding.
 
 In: a target, IR text, or an object compiled earlier. Out: an object (ELF bytes, position independent, the same for the
-JIT and ahead of time), assembly, callables. The idea: the IR comes vectorised and free of redundancy, so a light pipeline
-and codegen level 1 give the speed of O3 at a tenth of the time (measured).
+JIT and ahead of time), assembly, callables. The idea: the IR comes vectorised and free of redundancy, so a light
+pipeline and codegen level 1 give the speed of O3 at a tenth of the time (measured).
 
 LLVM answers some mistakes by aborting the process, so nothing reaches it unchecked: text is parsed and verified, and an
 object is loaded only when its undefined symbols are the ones that are allowed.
@@ -11,6 +11,7 @@ object is loaded only when its undefined symbols are the ones that are allowed.
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -153,48 +154,48 @@ def _check_symbols(data: bytes) -> tuple[str, ...]:
     return defined
 
 
-class Job(ctypes.Structure):
-    """What `nnc_epoch` works on; see `llvm.epoch`. Everything it points to must outlive the call."""
-
-    _fields_ = [
-        ("sizes", ctypes.c_void_p),  # i64[], the entry's size arguments
-        ("batch_index", ctypes.c_int64),  # which of them counts examples, -1 for none
-        ("slots", ctypes.c_void_p),  # void*[], the entry's slots
-        ("arena", ctypes.c_void_p),
-        ("pool", ctypes.c_void_p),
-        ("position", ctypes.c_int64),  # in and out: the next example
-        ("stop", ctypes.c_int64),  # run while position < stop
-        ("examples", ctypes.c_int64),  # in all; the last batch ends there
-        ("batch", ctypes.c_int64),
-        ("order", ctypes.c_void_p),  # i64[examples], or null: as they stand
-        ("ninputs", ctypes.c_int64),
-        ("inputs", ctypes.c_void_p),  # JobInput[]
-        ("nsums", ctypes.c_int64),
-        ("sums", ctypes.c_void_p),  # JobSum[]
-        ("totals", ctypes.c_void_p),  # double[nsums], added to
-        ("steps", ctypes.c_int64),  # out: how many were run
-        ("nonfinite", ctypes.c_int64),  # out: 1 + index of the first sum that is not finite, else 0
-    ]
-
-
-class JobInput(ctypes.Structure):
-    """One input of the step, a row per example."""
+class EpochInput(ctypes.Structure):
+    """One input of the step: rows, one or more per example."""
 
     _fields_ = [
         ("rows", ctypes.c_void_p),
-        ("row_bytes", ctypes.c_int64),
+        ("row_bytes", ctypes.c_int64),  # of one example
         ("slot", ctypes.c_int64),
-        ("buffer", ctypes.c_void_p),  # batch rows; used when there is an order
+        ("buffer", ctypes.c_void_p),  # for `batch` examples; used when there is an order
     ]
 
 
-class JobSum(ctypes.Structure):
+class EpochSum(ctypes.Structure):
     """One scalar result of the step to add up."""
 
     _fields_ = [
         ("slot", ctypes.c_int64),
-        ("dtype", ctypes.c_int64),  # 0 f32, 1 f64, 2 i32, 3 i64
+        ("dtype", ctypes.c_int64),  # 0 f32, 1 f64, 2 i32, 3 i64, 4 bool
         ("kind", ctypes.c_int64),  # 0: times the number of examples; 1: as it is
+    ]
+
+
+class EpochJob(ctypes.Structure):
+    """What `nnc_epoch` works on; see `llvm.epoch`. Everything it points to must outlive the call."""
+
+    _fields_ = [
+        ("sizes", ctypes.POINTER(ctypes.c_int64)),  # the entry's size arguments
+        ("batch_index", ctypes.c_int64),  # which of them counts examples, -1 for none
+        ("slots", ctypes.POINTER(ctypes.c_void_p)),  # the entry's slots
+        ("arena", ctypes.c_void_p),
+        ("pool", ctypes.c_void_p),  # a `Pool`, its address, or None
+        ("position", ctypes.c_int64),  # in and out: the next example
+        ("stop", ctypes.c_int64),  # run while position < stop
+        ("examples", ctypes.c_int64),  # in all; the last batch ends there
+        ("batch", ctypes.c_int64),
+        ("order", ctypes.c_void_p),  # i64[examples], or None: as they stand
+        ("ninputs", ctypes.c_int64),
+        ("inputs", ctypes.POINTER(EpochInput)),
+        ("nsums", ctypes.c_int64),
+        ("sums", ctypes.POINTER(EpochSum)),
+        ("totals", ctypes.POINTER(ctypes.c_double)),  # nsums numbers, added to
+        ("steps", ctypes.c_int64),  # out: how many were run
+        ("nonfinite", ctypes.c_int64),  # out: the step, of these, that gave a NaN or infinity; -1 for none
     ]
 
 
@@ -227,11 +228,7 @@ class Library:
 
 
 class Support(Library):
-    """The loaded object of `llvm.support`: the thread pool and the training loop.
-
-    `pool_create(threads)` gives an address, None when there is no pool to be had; `pool_destroy` joins the threads and
-    must come before any code they ran is unloaded; in a child after fork use `pool_forget` and create another.
-    """
+    """The loaded object of `llvm.support`: the thread pool and the training loop."""
 
     def __init__(self, data: bytes):
         super().__init__(data)
@@ -241,6 +238,29 @@ class Support(Library):
         self.pool_forget = ctypes.CFUNCTYPE(None, pointer)(self.address("nnc_pool_forget"))
         self._epoch = ctypes.CFUNCTYPE(ctypes.c_int32, pointer, pointer)(self.address("nnc_epoch"))
 
-    def epoch(self, step: int, job: Job) -> int:
+    def epoch(self, step: int, job: EpochJob) -> int:
         """Run the step at an address over a job; 0 or the code of the check that failed. Releases the GIL."""
         return int(self._epoch(step, ctypes.addressof(job)))
+
+    def pool(self, threads: int) -> Pool | None:
+        """Threads for parallel loops, the caller's among them; None where one is wanted or more cannot be had."""
+        address = self.pool_create(threads) if threads > 1 else None
+        return Pool(self, address) if address else None
+
+
+class Pool(ctypes.c_void_p):
+    """A thread pool, passed where an entry wants one. Its threads end with it; in a child made by fork there are none,
+    so a child must not pass its parent's pool but make its own."""
+
+    def __init__(self, support: Support, address: int):
+        super().__init__(address)
+        self._support, self._owner = support, os.getpid()
+
+    def close(self) -> None:
+        """Join the threads; the pool is then null, which means the caller's thread alone."""
+        address, self.value = self.value, None
+        if address:
+            (self._support.pool_destroy if self._owner == os.getpid() else self._support.pool_forget)(address)
+
+    def __del__(self) -> None:
+        self.close()

@@ -1,10 +1,10 @@
 """The training loop as native code: `i32 nnc_epoch(step, job)`.
 
-In: the address of an entry, and a job (`native.Job`, whose fields are named there). Out: 0, or the code of the check
-that failed. It runs `step` over the examples from `position` up to `stop`, a batch at a time, the last one ragged:
-gathers the rows that `order` names into the inputs' buffers (without an order the step reads the rows where they are),
-runs the step, adds its scalar results to `totals`. It returns early when a result is not finite. So Python is called a
-few times a second, not once a step.
+In: the address of an entry, and a job (`native.EpochJob` explains its fields). Out: 0, or the code of the check that
+failed. It runs `step` over the examples from `position` up to `stop`, a batch at a time, the last one ragged: gathers
+the rows that `order` names into the inputs' buffers (without an order the step reads the rows where they are), runs the
+step, adds its scalar results to `totals`. It returns early after a step that gave a result that is not finite. So
+Python is called a few times a second, not once a step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ FIELDS = (
 INPUT_FIELDS = ("rows", "row_bytes", "slot", "buffer")
 SUM_FIELDS = ("slot", "dtype", "kind")
 POINTERS = frozenset({"sizes", "slots", "arena", "pool", "order", "inputs", "sums", "totals", "rows", "buffer"})
-SUM_DTYPES = ("f32", "f64", "i32", "i64")  # as `dtype` counts them
 
 
 def epoch() -> str:
@@ -106,7 +105,7 @@ _EPOCH = f"""define i32 @nnc_epoch(ptr %step, ptr %job) #0 {{
 entry:
 {"".join(map(_field, FIELDS))}\
   store i64 0, ptr %steps.at, align 8
-  store i64 0, ptr %nonfinite.at, align 8
+  store i64 -1, ptr %nonfinite.at, align 8
   %ordered = icmp ne ptr %order, null
   %sized = icmp sge i64 %batch_index, 0
   br label %next
@@ -161,8 +160,8 @@ stepped:
   %n.f64 = sitofp i64 %n to double
   br label %sum
 sum:
-  %m = phi i64 [ 0, %stepped ], [ %m.next, %added ]
-  %bad = phi i64 [ 0, %stepped ], [ %bad.next, %added ]
+  %m = phi i64 [ 0, %stepped ], [ %m.next, %add ]
+  %clean = phi i1 [ true, %stepped ], [ %clean.next, %add ]
   %another.sum = icmp slt i64 %m, %nsums
   br i1 %another.sum, label %sum.of, label %summed
 sum.of:
@@ -178,7 +177,10 @@ not.f32:
   br i1 %is.f64, label %f64, label %not.f64
 not.f64:
   %is.i32 = icmp eq i64 %sum.item.dtype, 2
-  br i1 %is.i32, label %i32, label %i64
+  br i1 %is.i32, label %i32, label %not.i32
+not.i32:
+  %is.i64 = icmp eq i64 %sum.item.dtype, 3
+  br i1 %is.i64, label %i64, label %bool
 f32:
   %raw.f32 = load float, ptr %value.at, align 4
   %value.f32 = fpext float %raw.f32 to double
@@ -194,8 +196,13 @@ i64:
   %raw.i64 = load i64, ptr %value.at, align 8
   %value.i64 = sitofp i64 %raw.i64 to double
   br label %add
+bool:
+  %raw.bool = load i8, ptr %value.at, align 1
+  %value.bool = uitofp i8 %raw.bool to double
+  br label %add
 add:
-  %value = phi double [ %value.f32, %f32 ], [ %value.f64, %f64 ], [ %value.i32, %i32 ], [ %value.i64, %i64 ]
+  %value = phi double [ %value.f32, %f32 ], [ %value.f64, %f64 ], [ %value.i32, %i32 ], [ %value.i64, %i64 ], \
+[ %value.bool, %bool ]
   %weighed = icmp eq i64 %sum.item.kind, 0
   %product = fmul double %value, %n.f64
   %term = select i1 %weighed, double %product, double %value
@@ -205,17 +212,14 @@ add:
   store double %total.next, ptr %total.at, align 8
   %zero = fsub double %value, %value
   %finite = fcmp oeq double %zero, 0.0
-  br label %added
-added:
+  %clean.next = and i1 %clean, %finite
   %m.next = add i64 %m, 1
-  %known = icmp ne i64 %bad, 0
-  %keep = or i1 %finite, %known
-  %bad.next = select i1 %keep, i64 %bad, i64 %m.next
   br label %sum
 summed:
-  store i64 %bad, ptr %nonfinite.at, align 8
-  %clean = icmp eq i64 %bad, 0
-  br i1 %clean, label %next, label %finished
+  br i1 %clean, label %next, label %stopped
+stopped:
+  store i64 %count, ptr %nonfinite.at, align 8
+  ret i32 0
 finished:
   ret i32 0
 }}
