@@ -52,7 +52,7 @@ def compile(program: Program, emit: str | None, entry: str | None, output: str |
 
 def _syntax_tree(program: Program) -> str:
     from ...dsl.parser import parse
-    from ...dsl.tree import print_tree
+    from .tree import print_tree
 
     return print_tree(parse(program.read()))
 
@@ -211,7 +211,7 @@ def plan(program: Program, entry: str | None, batch: int | None, max_memory: int
         help = None if bound <= max_memory else f"no plan needs less than {human(bound)}: a smaller --batch would"
         raise error("E0605", f"the arena of {name} needs {human(needed)} {_at(sizes)}, but {human(max_memory)} are "
                     f"allowed; {_values(made, line)} takes {human(_number(line.size, sizes))} of it",
-                    made.optimized[line.values[0][0]].span, help=help, kind=ResourceError)
+                    made.fused[line.values[0][0]].span, help=help, kind=ResourceError)
 
 
 def _number(size: Dim, sizes: dict[str, int]) -> int:
@@ -231,7 +231,7 @@ def _show_plan(name: str, made: Stages, planned: Plan, sizes: dict[str, int], ne
 
     rows = []
     for line in planned.lines:
-        span = made.optimized[line.values[0][0]].span
+        span = made.fused[line.values[0][0]].span
         at = f"{span.source.name}:{span.position[0]}" if span else ""
         rows.append((_values(made, line), at, str(line.offset), str(line.size),
                      f"{_number(line.size, sizes):,}", f"{line.born}-{line.dies}"))
@@ -248,7 +248,7 @@ def _show_plan(name: str, made: Stages, planned: Plan, sizes: dict[str, int], ne
 def _values(made: Stages, line: Any) -> str:
     """The values that share a buffer, by name and type."""
     names = [v for v, _ in line.values]
-    first = made.optimized[names[0]]
+    first = made.fused[names[0]]
     return f"{names[0]}: {first.type}" + (f", then {', '.join(names[1:])}" if len(names) > 1 else "")
 
 

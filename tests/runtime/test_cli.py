@@ -317,3 +317,28 @@ def test_a_run_keeps_working_from_another_folder(nnc, monkeypatch):
     os.mkdir("elsewhere")
     monkeypatch.chdir("elsewhere")
     assert nnc("eval", "../a")[0] == 0 and nnc("train", "--resume", "../a", "--epochs", "4", "--quiet")[0] == 0
+
+
+@pytest.mark.parametrize("stage", ["ast", "graph", "backward", "optimized", "loops", "llvm", "asm", "dot"])
+def test_every_stage_can_be_looked_at(nnc, stage):
+    code, out, err = nnc("compile", "line.nn", "--emit", stage)
+    assert code == 0 and err == "" and out.endswith("\n") and not out.endswith("\n\n")
+    expected = {"ast": "Layer name='Line' top=True", "asm": "train", "llvm": "define", "dot": "digraph"}
+    assert expected.get(stage, "train") in out
+    assert nnc("compile", "line.nn", "--emit", stage, "-o", "stage.txt")[:2] == (0, "")
+    assert Path("stage.txt").read_text() == out
+    if stage != "ast":
+        assert nnc("compile", "line.nn", "--emit", stage, "--entry", "predict")[1] != out
+
+
+def test_an_object_file(nnc):
+    assert nnc("compile", "line.nn", "--emit", "obj", "-o", "line.o")[0] == 0
+    assert Path("line.o").read_bytes()[:4] == b"\x7fELF"
+
+
+def test_print_after(nnc):
+    code, out, _ = nnc("compile", "line.nn", "--print-after", "cse")
+    assert code == 0 and "# after cse\ngraph @train" in out
+    assert nnc("compile", "line.nn", "--print-after", "all")[1].count("# after ") > out.count("# after ")
+    code, _, err = nnc("compile", "line.nn", "--print-after", "css")
+    assert code == 1 and "did you mean `cse`?" in err
