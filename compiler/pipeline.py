@@ -49,6 +49,7 @@ class Stages:
     graph: Graph  # as written
     backward: Graph  # with derivatives
     optimized: Graph
+    fused: Graph  # the same, grouped into kernels
     lowered: Lowered  # plan and loops
     signature: Signature
 
@@ -63,9 +64,10 @@ def stages(
     graph = program.graph(entry)
     backward = passes.run(passes.ALWAYS, graph, observe)
     optimized = passes.run(passes.OPTIMIZE, backward, observe) if optimize else backward
+    fused = passes.run((passes.fuse,), optimized, observe) if optimize else optimized
     inputs, variables = _inputs(graph), _variables(program, optimized)
-    lowered = lower(optimized, inputs, variables, target)
-    return Stages(graph, backward, optimized, lowered, _signature(graph, inputs, variables, lowered))
+    lowered = lower(fused, inputs, variables, target)
+    return Stages(graph, backward, optimized, fused, lowered, _signature(graph, inputs, variables, lowered))
 
 
 def _inputs(graph: Graph) -> dict[str, TensorType]:
@@ -191,13 +193,13 @@ class Session:
             return Native(
                 signature_from_json(json.loads(stored[8 : 8 + size])),
                 stored[8 + size :],
-                _service(self.target, self._store).epoch,
+                self.support.epoch,
             )
         made = self.stages(name)
         data = native.compile_object(self.llvm(made), self.target)
         header = json.dumps(signature_to_json(made.signature)).encode()
         self._save(key, len(header).to_bytes(8, "little") + header + data)
-        return Native(made.signature, data, _service(self.target, self._store).epoch)
+        return Native(made.signature, data, self.support.epoch)
 
     def stages(self, name: str, observe: Observer | None = None) -> Stages:
         return stages(self.program, name, self.target, self.settings.optimize, observe)
@@ -207,9 +209,14 @@ class Session:
 
         return emit(made.lowered.module, self.target)
 
-    def pool(self, threads: int) -> Any:
+    @property
+    def support(self) -> native.Support:
+        """The thread pool and the epoch loop: one for all sessions on a target."""
+        return _support(self.target, self._store)
+
+    def pool(self, threads: int) -> native.Pool | None:
         """A thread pool for `threads` threads, or None where one is enough."""
-        return _service(self.target, self._store).pool(threads) if threads > 1 else None
+        return self.support.pool(threads)
 
     def _load(self, key: str) -> bytes | None:
         return self._store.get(key) if self._store is not None else None
@@ -238,8 +245,26 @@ def open_session(
     return Session(source, settings, Cache() if cache else None, data_sizes)
 
 
+_SUPPORT: dict[str, native.Support] = {}
+
+
+def _support(target: native.Target, store: Cache | None) -> native.Support:
+    """Loaded once per process: pools and jobs of any session are then interchangeable."""
+    if target.key not in _SUPPORT:
+        key = _key("support", target.key, native.version())
+        data = store.get(key) if store is not None else None
+        if data is None:
+            from .llvm.support import support
+
+            data = native.compile_object(support(target), target)
+            if store is not None:
+                store.put(key, data)
+        _SUPPORT[target.key] = native.Support(data)
+    return _SUPPORT[target.key]
+
+
 def emit(session: Session, stage: str, entry: str) -> str | bytes:
-    """One stage of an entry: `graph`, `backward`, `optimized`, `loops`, `llvm`, `asm`, `dot` as text, `obj` as bytes."""
+    """A stage of an entry: `graph`, `backward`, `optimized`, `loops`, `llvm`, `asm`, `dot` as text, `obj` as bytes."""
     from .dot import print_dot
     from .loops_text import print_module
     from .text import print_graph
