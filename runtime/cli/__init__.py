@@ -55,7 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     try:
-        result = cli.main(arguments, prog_name="nnc", standalone_mode=False)
+        with cli.make_context("nnc", arguments) as context:  # `cli.main` would turn a broken pipe into exit code 1
+            result = cli.invoke(context)
     except click.exceptions.Exit as e:
         result = e.exit_code
     sys.stdout.flush()  # a broken pipe or a full disk shows here at the latest

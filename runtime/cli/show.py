@@ -43,7 +43,12 @@ def print_json(value: Any) -> None:
 def console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
+    class Quiet(Console):
+        def on_broken_pipe(self) -> None:
+            """Rich would leave with exit code 1; here it is `main` that knows what to do."""
+            raise BrokenPipeError
+
+    return Quiet(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None,
