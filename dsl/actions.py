@@ -2,8 +2,8 @@
 
 The functions bear the names of the rules and aliases; Lark calls them bottom-up with everything the rule matched, signs
 and keywords included, so that spans are exact: a node reaches from the first of its children to the last. What the
-grammar leaves open on purpose, because a sentence teaches more than "unexpected token" (what may stand left of `=`, right of
-`|>`), is decided here.
+grammar leaves open on purpose, because a sentence teaches more than "unexpected token", is decided here: what may stand
+left of `=` and right of `|>`.
 """
 
 from __future__ import annotations
@@ -107,11 +107,7 @@ class Parameters(NamedTuple):
 
 
 def parameters(c: Children) -> Parameters:
-    items = _nodes(c)
-    for p in items:
-        if any(q.name == p.name for q in items):
-            break
-    return Parameters(items, _span(c))
+    return Parameters(_nodes(c), _span(c))
 
 
 def parameter(c: Children) -> ast.Parameter:
@@ -160,8 +156,8 @@ def _base(token: Token) -> str:
 
 
 _OTHER_TYPES = {
-    "float32": "f32", "float64": "f64", "double": "f64", "int32": "i32", "int64": "i64", "long": "i64", "integer": "int",
-    "real": "f32", "string": "str", "boolean": "bool", "function": "fn", "tensor": "f32[...]", "f": "f32", "i": "i32",
+    "float32": "f32", "float64": "f64", "double": "f64", "real": "f32", "int32": "i32", "int64": "i64", "long": "i64",
+    "integer": "int", "string": "str", "boolean": "bool", "function": "fn", "tensor": "f32[...]",
 }  # fmt: skip
 
 
@@ -194,7 +190,7 @@ def _target(e: ast.Expr) -> ast.Target:
             return ast.Target(name, items, span=e.span)  # type: ignore[arg-type]
         case ast.Index(base=ast.Name()):
             raise error("E0107", "a slice cannot be assigned to", e.span,
-                        help="arrays do not change: make a new one, with `concat`, `where` or index notation")  # fmt: skip
+                        help="arrays do not change: make a new one, by `concat` or index notation")  # fmt: skip
         case ast.Binary(op="=="):
             raise error("E0107", "a comparison cannot be assigned to", e.span)
         case ast.Attribute():
@@ -205,7 +201,8 @@ def _target(e: ast.Expr) -> ast.Target:
 
 def update(c: Children) -> ast.Update:
     if not isinstance(c[0], ast.Name):
-        raise error("E0107", "only a whole parameter or state can be updated", c[0].span, help="left of `:=` stands a name")
+        raise error("E0107", "only a whole parameter or state can be updated", c[0].span,
+                    help="left of `:=` stands a name")  # fmt: skip
     return ast.Update(c[0].id, c[2], span=_span(c))
 
 
@@ -293,8 +290,9 @@ def _pipe_target(e: ast.Expr) -> ast.Expr:
             return e
         case ast.Binary(left=ast.Call() | ast.Name() | ast.Pipe(), op=op):
             raise error("E0108", "a value cannot be piped into an expression", e.span,
-                        help=f"`|>` binds loosest: write `(x |> f(a)) {op} ...`, or give the piped value a name")  # fmt: skip
-    raise error("E0108", "a value cannot be piped into this", e.span, help="right of `|>` stands a call `f(a)` or a name `f`")
+                        help=f"`|>` binds loosest: write `(x |> f(a)) {op} ...`, or name the piped value")  # fmt: skip
+    raise error("E0108", "a value cannot be piped into this", e.span,
+                help="right of `|>` stands a call `f(a)` or a name `f`")  # fmt: skip
 
 
 def if_expr(c: Children) -> ast.IfExpr:
@@ -387,7 +385,8 @@ def binder(c: Children) -> ast.Binder:
     if len(c) == 1:
         return ast.Binder(c[0].text, False, None, span=c[0].span)
     if not isinstance(c[2], ast.Range):
-        raise error("E0115", f"`{c[0].text}` must run over a range", c[2].span, help="write `u in 0..2`, up to and without 2")
+        raise error("E0115", f"`{c[0].text}` must run over a range", c[2].span,
+                    help="write `u in 0..2`: up to and without 2")  # fmt: skip
     return ast.Binder(c[0].text, False, c[2], span=_span(c))
 
 

@@ -1,8 +1,8 @@
 """Syntax tree -> the one canonical text of it, comments included.
 
-`parse(format(parse(s)))` is `parse(s)`, and formatting again changes nothing. The author's own hand is followed in four places,
-because it carries meaning: a blank line between statements or one-line definitions (one is kept), a pipeline written
-one stage a line, a matrix written one row a line, and a block of one statement written on the line of its `{`.
+`parse(format(parse(s)))` is `parse(s)`, and formatting again changes nothing. The author's own hand is followed in four
+places, because it carries meaning: a blank line between statements or one-line definitions (one is kept), a pipeline
+written one stage a line, a matrix written one row a line, and a block of one statement on the line of its `{`.
 
 A comment stays where it is: on its own line before a statement, a definition, an item of a list or a stage of a
 pipeline, or behind one of these. One that stands elsewhere inside a statement moves to the line before it.
@@ -165,9 +165,9 @@ class _Layout:
 
     def definition(self, d: ast.Definition) -> Doc:
         match d:
-            case ast.Import(path, None):
-                return f"import {_quoted(path)}"
             case ast.Import(path, names):
+                if names is None:
+                    return f"import {_quoted(path)}"
                 return group(f"from {_quoted(path)} import ", nest(fill(_commas([*names]))))
             case ast.Const(name, type, value):
                 return ("const ", name, self.annotation(type), " = ", self.expr(value))
@@ -179,15 +179,15 @@ class _Layout:
             case ast.Export(name, _, _, body):
                 return self.computed("export", d, body)
             case ast.Layer(name, _, results, body, top):
-                head = ("model " if top else "layer ", name, self.parameters(d), self.results(results), " ")
-                return (*head, self.block(body, d.span.start))
+                word = "model " if top else "layer "
+                return (word, name, self.parameters(d), self.results(results), " ", self.block(body, d.span.start))
             case ast.Optimizer(name, _, body):
                 return ("optimizer ", name, self.parameters(d), " ", self.block(body, d.span.start))
             case ast.Train(model, _, body):
-                names = [s.targets[0].name for s in body if isinstance(s, ast.Assign) and _is_plain(s)]
-                width = max(map(len, names), default=0)
-                head = ("train ", model, self.parameters(d), " ")
-                return (*head, self.block(body, d.span.start, lambda item: self.train_item(item, width)))
+                settings = [s.targets[0].name for s in body if isinstance(s, ast.Assign) and _is_plain(s)]
+                width = max(map(len, settings), default=0)
+                block = self.block(body, d.span.start, lambda item: self.train_item(item, width))
+                return ("train ", model, self.parameters(d), " ", block)
             case ast.Test(name, body):
                 return (f"test {_quoted(name)} ", self.block(body, d.span.start, self.test_item))
         raise AssertionError(d)
@@ -204,7 +204,7 @@ class _Layout:
     def type(self, t: ast.Type) -> Doc:
         if t.dims is None or (not t.dims and t.base != "bool"):
             return t.base
-        return group(t.base, "[", nest(SOFT, fill(_commas([self.item(d) for d in t.dims]))), SOFT, "]")
+        return (t.base, _bracketed("[", [self.item(d) for d in t.dims], "]"))
 
     def parameters(self, d: ast.Function | ast.Layer | ast.Optimizer | ast.Train | ast.Export) -> Doc:
         start, end = d.span.start, d.span.start
@@ -221,7 +221,7 @@ class _Layout:
         if results[0].name is None:
             return (" -> ", self.type(results[0].type))
         named = [(r.name or "", self.annotation(r.type)) for r in results]
-        return (" -> ", group("(", nest(SOFT, fill(_commas(named))), SOFT, ")"))
+        return (" -> ", _bracketed("(", named, ")"))
 
     # --- statements
 
@@ -256,7 +256,7 @@ class _Layout:
         match s:
             case ast.Assign(targets, value):
                 shown = [self.target(t) for t in targets]
-                left: Doc = shown[0] if len(shown) == 1 else group("(", nest(SOFT, fill(_commas(shown))), SOFT, ")")
+                left = shown[0] if len(shown) == 1 else _bracketed("(", shown, ")")
                 return (left, " = ", self.expr(value))
             case ast.Update(name, value):
                 return (name, " := ", self.expr(value))
@@ -358,9 +358,9 @@ class _Layout:
                 number = isinstance(base, ast.Int | ast.Float)
                 return (("(", self.bare(base), ")") if number else self.expr(base, POSTFIX), ".", name)
             case ast.Index(base, items):
-                return (self.expr(base, POSTFIX), group("[", nest(SOFT, fill(_commas([self.item(i) for i in items]))), SOFT, "]"))
+                return (self.expr(base, POSTFIX), _bracketed("[", [self.item(i) for i in items], "]"))
             case ast.Comprehension(reduction, binders, body):
-                bound = group("[", nest(SOFT, fill(_commas([self.binder(b) for b in binders]))), SOFT, "]")
+                bound = _bracketed("[", [self.binder(b) for b in binders], "]")
                 return (reduction, bound, group("(", nest(SOFT, self.expr(body)), SOFT, ")"))
         raise AssertionError(e)
 
@@ -443,7 +443,7 @@ class _Layout:
             stages.append(inner)
         stages.reverse()
         parts: list[Doc] = []
-        head = self.expr(stages[0].value, PIPE)
+        head = self.expr(stages[0].value, OR)  # brackets around an `if` tell the reader what is piped
         broken = False
         for stage in stages:
             gap = stage.value.span.end, stage.target.span.start
@@ -459,7 +459,7 @@ class _Layout:
     def listed(
         self, opening: str, items: Sequence[Any], make: Callable[[Any], Doc], closing: str, start: int, end: int
     ) -> Doc:
-        """Items between brackets at `start` and `end`: filled; rows of a matrix, and items with comments, one a line."""
+        """Items between brackets at `start` and `end`: filled; rows of a matrix and commented items one a line."""
         if not items:
             return opening + closing
         gaps = [(a.span.end, b.span.start) for a, b in pairwise(items)]
@@ -470,7 +470,7 @@ class _Layout:
             docs = [make(i) for i in items]
             if len(docs) == 1 and _hugs(items[0]):
                 return (opening, docs[0], closing)  # f([...]): one pair of brackets breaks, not two
-            return group(opening, nest(SOFT, fill(_commas(docs))), SOFT, closing)
+            return _bracketed(opening, docs, closing)
         broken = commented or any(self.broken(*gap) for gap in gaps)
         line, edge = (HARD, HARD) if broken else (LINE, SOFT)
         lines: list[Doc] = [edge]
@@ -484,6 +484,10 @@ class _Layout:
         for c in self.take(*last):
             lines += [HARD, c.text]
         return group(opening, nest(*lines), edge, closing)
+
+
+def _bracketed(opening: str, docs: Sequence[Doc], closing: str) -> Doc:
+    return group(opening, nest(SOFT, fill(_commas(docs))), SOFT, closing)
 
 
 def _commas(docs: Sequence[Doc]) -> list[Doc]:

@@ -1,7 +1,7 @@
 """Documents that know where they may break, and the printer that decides where they do.
 
-A document is a string, a tuple of documents, or one of the nodes below (Wadler 2003, "A prettier printer", with the filling of
-Prettier). `lay_out` turns one into lines of at most `WIDTH` columns where it can. The printer keeps its own stack, so
+A document is a string, a tuple of documents, or one of the nodes below (Wadler 2003, "A prettier printer"; filling as
+in Prettier). `lay_out` turns one into lines of at most `WIDTH` columns where it can. The printer keeps its own stack, so
 documents may be nested as deep as memory allows.
 """
 
@@ -126,25 +126,20 @@ def lay_out(doc: Doc) -> str:
                 lines.append(("".join(line).rstrip(), comment))
                 line, comment = [" " * indent], ""
                 column = indent
-            case Fill(items, _):
-                if start < len(items):
-                    rest: Command = (indent, mode, current, start + 1)
-                    item: Command = (indent, "flat", items[start], 0)
-                    if start == 0 or mode == "flat":
-                        if start:
-                            line.append(" ")
-                            column += 1
-                    elif not is_hard(items[start]) and _fits(WIDTH - column - 1, item, [rest] if start + 1 < len(items) else stack):
-                        line.append(" ")
-                        column += 1
-                    else:
-                        lines.append(("".join(line).rstrip(), comment))
-                        line, comment = [" " * indent], ""
-                        column = indent
-                    ahead = [rest] if start + 1 < len(items) else stack
-                    flat = mode == "flat" or (not is_hard(items[start]) and _fits(WIDTH - column, item, ahead))
-                    stack.append(rest)
-                    stack.append((indent, "flat" if flat else "break", items[start], 0))
+            case Fill(items, _) if start < len(items):
+                item: Command = (indent, "flat", items[start], 0)
+                rest: Command = (indent, mode, current, start + 1)
+                ahead = [rest] if start + 1 < len(items) else stack
+                flat = mode == "flat" or not is_hard(items[start])
+                if start and mode == "break" and not (flat and _fits(WIDTH - column - 1, item, ahead)):
+                    lines.append(("".join(line).rstrip(), comment))
+                    line, comment = [" " * indent], ""
+                    column = indent
+                elif start:
+                    line.append(" ")
+                    column += 1
+                flat = mode == "flat" or (flat and _fits(WIDTH - column, item, ahead))
+                stack += [rest, (indent, "flat" if flat else "break", items[start], 0)]
     lines.append(("".join(line).rstrip(), comment))
     return "\n".join(_with_comments(lines))
 
@@ -199,6 +194,7 @@ def _with_comments(lines: list[tuple[str, str]]) -> list[str]:
             continue
         column = max(len(code) for code, _ in lines[i:run]) + 2
         aligned = all(column + len(comment) <= WIDTH for _, comment in lines[i:run])
-        out += [f"{code:<{column - 2}}  {comment}" if aligned else f"{code}  {comment}" for code, comment in lines[i:run]]
+        width = column - 2 if aligned else 0
+        out += [f"{code:<{width}}  {comment}" for code, comment in lines[i:run]]
         i = run
     return out

@@ -1,7 +1,7 @@
 """What to say about a token that the grammar does not take: terminals in, a teaching `SourceError` out.
 
-The parser knows which terminals it would have accepted; here they become the language's own words ("an expression", "the
-end of the line"), and the mistakes that people make often get a sentence of their own.
+The parser knows which terminals it would have accepted; here they become the language's own words ("an expression",
+"the end of the line"), and the mistakes that people make often get a sentence of their own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ _INFIX = _COMPARISONS | {
     "PIPE", "AND", "OR", "DOTS", "PLUS", "MINUS", "STAR", "SLASH", "DOUBLE_SLASH", "PERCENT", "AT", "CARET",
     "LPAR", "LSQB", "DOT",
 }  # fmt: skip
-_WORDS = (*DEFINITIONS, *STATEMENTS, "return", "if", "when", "repeat", "stop", "update", "case", "expect", "reject", "else")
+_WORDS = (
+    *DEFINITIONS, *STATEMENTS, "return", "if", "when", "repeat", "stop", "update", "case", "expect", "reject", "else"
+)  # fmt: skip
 
 _ELSEWHERE = {
     "def": "a function is written `fn f(x) = ...`", "func": "a function is written `fn f(x) = ...`",
@@ -30,7 +32,8 @@ _ELSEWHERE = {
     "while": "a loop at run time is `scan t in 0..T until done { }`", "elif": "write `else if`",
     "param": "write `weight`, `bias` or `state`", "parameter": "write `weight`, `bias` or `state`",
     "lambda": "a function is written `fn f(x) = ...`", "assert": "write `expect` in a `test`",
-    "elseif": "write `else if`", "network": "write `model`", "net": "write `model`", "module": "write `layer` or `model`",
+    "elseif": "write `else if`", "network": "write `model`", "net": "write `model`",
+    "module": "write `layer` or `model`",
 }  # fmt: skip
 
 
@@ -61,7 +64,7 @@ def explain_unexpected(tokens: Sequence[Token], at: int, found: Token, accepts: 
                      help=_early_help(tokens, at, accepts, after))  # fmt: skip
     if kind.lower() in DEFINITIONS and kind.lower() == found.text and "RBRACE" in accepts:
         return error("E0101", f"`{found.text}` cannot stand inside a block", found.span,
-                     help=f"`{found.text}` begins a definition, and definitions stand at the top of a file")  # fmt: skip
+                     help=f"`{found.text}` begins a definition; definitions stand at the top of a file")  # fmt: skip
     return error("E0101", f"`{_shown(found)}` cannot stand here", found.span, _expected(accepts, before),
                  help=_misplaced_help(tokens, at, found, before, accepts))  # fmt: skip
 

@@ -17,7 +17,6 @@ from .mistakes import explain_unexpected, too_deep
 from .source import Source, Span
 from .tokens import MAX_DEPTH, Token, tokenize
 
-
 MAX_ERRORS = 50  # told of one source
 MAX_BYTES = 16 << 20  # of a source file; MAX_TOKENS is reached long before by anything but comments
 
@@ -35,12 +34,13 @@ def read_source(path: str | os.PathLike[str]) -> Source:
         reason = e.strerror.lower() if isinstance(e, OSError) and e.strerror else str(e)
         raise error("E0681", f"cannot read `{name}`: {reason}", kind=DataError, help=_nearby(Path(name))) from None
     if len(data) > MAX_BYTES:
-        raise error("E0683", f"`{name}` is larger than 16 MB", kind=DataError, help="data is read from data files: see `data =`")
+        raise error("E0683", f"`{name}` is larger than 16 MB", kind=DataError)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         line = data.count(b"\n", 0, e.start) + 1
-        raise error("E0682", f"`{name}` is not UTF-8 text: byte 0x{data[e.start]:02x} in line {line}", kind=DataError) from None
+        found = f"byte 0x{data[e.start]:02x} in line {line}"
+        raise error("E0682", f"`{name}` is not UTF-8 text: {found}", kind=DataError) from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise error("E0682", f"`{name}` is not text: a zero byte in line {line}", kind=DataError)
@@ -90,7 +90,7 @@ def _parse_definition(tokens: list[Token]) -> Any:
 
     last = tokens[-1].span
     end = Token("$END", "", Span(last.source, last.end, last.end))
-    feed = load_tables().parse_interactive().parser_state.feed_token
+    feed: Any = load_tables().parse_interactive().parser_state.feed_token
     found, at = end, len(tokens)
     try:
         for at, found in enumerate(tokens):  # noqa: B007
@@ -99,9 +99,9 @@ def _parse_definition(tokens: list[Token]) -> Any:
         definition = feed(end, True)
     except UnexpectedToken:
         # Feeding the bad token has already reduced what stood before it: ask a fresh parser what could have followed.
-        again = load_tables().parse_interactive()
+        again: Any = load_tables().parse_interactive()
         for token in tokens[:at]:
-            again.feed_token(token)  # type: ignore[arg-type]
+            again.feed_token(token)
         raise explain_unexpected(tokens, at, found, again.accepts()) from None
     if len(tokens) > MAX_DEPTH and (node := deepest(definition)):
         raise too_deep(node)

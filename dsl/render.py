@@ -9,8 +9,8 @@
        |         f32[B, 576], from `flatten` of 16 x 6 x 6 at 4:31
        = help: with `kernel = 5` at 3:28 the maps are 5 x 5 and flatten to 400
 
-The first label is the place itself, underlined by `^`; the others are facts about other places, underlined by `-`. The text of the
-rightmost label of a line stands beside its underline, the others hang below theirs.
+The first label is the place itself, underlined by `^`; the others are facts about other places, underlined by `-`. The
+text of the rightmost label of a line stands beside its underline, the others hang below theirs.
 """
 
 from __future__ import annotations
@@ -47,17 +47,19 @@ def render(diagnostic: Diagnostic, color: bool = False) -> str:
         out.append(paint(f"{' ' * (gutter + 2)}|", "frame"))
         shown = 0
         for number, group in groupby(sorted(marks, key=lambda m: m.line), key=lambda m: m.line):
-            if shown and number == shown + 2:
-                out.append(f"{paint(f' {shown + 1:>{gutter}} |', 'frame')} {_Line.of(source, shown + 1, ()).text}".rstrip())
-            elif shown and number > shown + 2:
-                out.append(paint(f" {'...':<{gutter}}", "frame"))
+            if shown and number > shown + 2:
+                out.append(paint(" ...", "frame"))
+            elif shown and number == shown + 2:  # one line between two is shown, not left out
+                between = _Line.of(source, shown + 1, ()).text
+                out.append(f"{paint(f' {shown + 1:>{gutter}} |', 'frame')} {between}".rstrip())
             shown = number
             on_line = list(group)
             text = _Line.of(source, number, on_line)
             out.append(f"{paint(f' {number:>{gutter}} |', 'frame')} {text.text}".rstrip())
             for row in _rows(text, on_line, severity):
-                painted = "".join(paint("".join(c for c, _ in cells), style) for style, cells in groupby(row, key=lambda c: c[1]))
-                out.append(f"{paint(' ' * (gutter + 2) + '|', 'frame')} {painted.rstrip()}")
+                pieces = [("".join(c for c, _ in cells), style) for style, cells in groupby(row, key=lambda c: c[1])]
+                painted = "".join(paint(piece, style) for piece, style in pieces).rstrip()
+                out.append(f"{paint(' ' * (gutter + 2) + '|', 'frame')} {painted}")
     indent = " " * (gutter + 2) if labels else "  "
     for help in diagnostic.help:
         out.append(f"{paint(f'{indent}=', 'frame')} {paint('help', 'bold')}: {_clean(help)}")

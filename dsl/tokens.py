@@ -60,14 +60,15 @@ _TOKEN = re.compile(
 )
 
 _ADVICE = {
-    "**": "a power is written `^`", "**=": "write `x = x^y`", "&&": "write `and`", "||": "write `or`", "!": "write `not`",
-    "++": "write `x = x + 1`", "===": "write `==`", "<-": "write `=`", "<>": "write `!=`", "&": "write `and`",
-    "|": "a pipe is written `|>`, the logical operator `or`", ";": "a statement ends where its line ends",
-    "'": 'strings stand between `"`', "−": "write `-`", "–": "write `-`", "×": "write `*`", "·": "write `*`", "÷": "write `/`",
-    "≤": "write `<=`", "≥": "write `>=`", "≠": "write `!=`", "→": "write `->`", "≔": "write `:=`", "∼": "write `~`",
-    "“": 'strings stand between `"`', "”": 'strings stand between `"`', "²": "write `^2`", "³": "write `^3`",
-    "?": "a choice is written `if c then a else b`", "\\": "a line goes on inside `( )` or after an operator",
-    "√": "write `sqrt(x)`", "∑": "write `sum[i](x[i])`", "Σ": "write `sum[i](x[i])`", "∞": "there is no infinite literal",
+    "**": "a power is written `^`", "**=": "write `x = x^y`", "^=": "write `x = x^y`", "++": "write `x = x + 1`",
+    "&&": "write `and`", "&": "write `and`", "||": "write `or`", "!": "write `not`",
+    "|": "a pipe is written `|>`, the logical operator `or`", "===": "write `==`", "<>": "write `!=`", "<-": "write `=`",
+    "−": "write `-`", "–": "write `-`", "×": "write `*`", "·": "write `*`", "÷": "write `/`", "∼": "write `~`",
+    "≤": "write `<=`", "≥": "write `>=`", "≠": "write `!=`", "→": "write `->`", "≔": "write `:=`", "²": "write `^2`",
+    "³": "write `^3`", "√": "write `sqrt(x)`", "∑": "write `sum[i](x[i])`", "∏": "write `prod[i](x[i])`",
+    "'": 'strings stand between `"`', "“": 'strings stand between `"`', "”": 'strings stand between `"`',
+    ";": "a statement ends where its line ends", "?": "a choice is written `if c then a else b`",
+    "\\": "a statement goes on inside `( )` and after an operator",
 }  # fmt: skip
 
 
@@ -157,7 +158,8 @@ def scan(source: Source) -> tuple[list[Token], list[ast.Comment], list[Diagnosti
                 skip_to = len(text) if end < 0 else end
                 span = Span(source, start, start + len(text[start:skip_to].rstrip()))
                 help = 'a `"` inside a string is written `\\"`' if text[start:skip_to].endswith('\\"') else ""
-                errors.append(_error("E0104", "the string is not closed before its line ends", span, "begins here", help))
+                message = "the string is not closed before its line ends"
+                errors.append(_error("E0104", message, span, "begins here", help))
                 add(Token("STRING", '""', span))
             case _ if word == "\ufeff" and start == 0:
                 pass  # a byte order mark
@@ -220,7 +222,7 @@ def _bad_escape(span: Span) -> Diagnostic | None:
         if match["unknown"]:
             where = Span(span.source, span.start + match.start(), span.start + match.end())
             return _error("E0104", f"`{where.text}` stands for nothing in a string", where, "",
-                          r'the escapes are `\n`, `\t`, `\"` and `\\`; a folder separator is best written `/`')  # fmt: skip
+                          r'there are `\n`, `\t`, `\"` and `\\`; a folder separator is best written `/`')  # fmt: skip
     return None
 
 
@@ -316,7 +318,7 @@ class _Arrangement:
         elif (
             (previous == "WHEN" and word == "training")
             or (previous == "STOP" and word == "when")
-            or (previous == "STRING" and word == "import")
+            or (word == "import" and len(self.chunk) == 2 and self.chunk[0].type == "FROM")
             or (word in ("until", "within") and previous in ENDS_OPERAND)
         ):
             token.type = word.upper()
@@ -348,11 +350,11 @@ class _Arrangement:
     def not_opened(self, token: Token) -> None:
         if self.open and self.open[-1][0].type != "LBRACE":
             opening = self.open.pop()[0]
-            message, labels = f"`{token.text}` cannot close `{opening.text}`", (Label(opening.span, "opened here"),)
+            message, facts = f"`{token.text}` cannot close `{opening.text}`", [Label(opening.span, "opened here")]
         else:
-            message, labels = f"`{token.text}` was never opened", ()
+            message, facts = f"`{token.text}` was never opened", []
         if self.sound:
-            self.errors.append(Diagnostic("E0103", message, (Label(token.span), *labels)))
+            self.errors.append(Diagnostic("E0103", message, (Label(token.span), *facts)))
         self.sound = False
 
     def never_closed(self, opening: Token, noticed: Token | None) -> None:

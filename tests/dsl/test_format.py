@@ -65,8 +65,8 @@ def expressions():
         return st.one_of(
             node(ast.List, tuples(e)), node(ast.Tuple, tuples(e, 1)), node(ast.Unary, st.sampled_from(["-", "not"]), e),
             st.builds(lambda op, a, b: ast.Binary(op, a, b, AT, span=AT), st.sampled_from(operators), e, e), interval,
-            node(ast.IfExpr, e, e, e), call, node(ast.Pipe, e, target, st.none() | NAMES), node(ast.Attribute, e, NAMES),
-            node(ast.Index, e, tuples(item, 1)),
+            node(ast.IfExpr, e, e, e), call, node(ast.Pipe, e, target, st.none() | NAMES),
+            node(ast.Attribute, e, NAMES), node(ast.Index, e, tuples(item, 1)),
             node(ast.Comprehension, st.sampled_from(["sum", "mean", "prod", "max", "min"]), tuples(binder, 1), e),
         )  # fmt: skip
 
@@ -175,7 +175,8 @@ def test_comments_and_newlines_anywhere(seed: int) -> None:
 
 
 def test_deep_trees_are_printed() -> None:
-    for expression in ("(" * 80 + "x" + " + 1) * 2" * 80, " + ".join(["x"] * 199), "x" + " |> f(1)" * 120, "[" * 190 + "]" * 190):
+    groups, lists = "(" * 80 + "x" + " + 1) * 2" * 80, "[" * 190 + "]" * 190
+    for expression in (groups, lists, " + ".join(["x"] * 199), "x" + " |> f(1)" * 120):
         check(f"fn f(x) = {expression}\n")
 
 
