@@ -10,6 +10,7 @@ X = rng.normal(size=(5, 4)).astype(np.float32)
 Y = rng.normal(size=(5, 4)).astype(np.float32)
 V = rng.normal(size=4).astype(np.float32)
 W = rng.normal(size=(3, 4)).astype(np.float32)
+ODD = np.array([3, np.nan, -np.inf, 0, np.inf, -0.5, np.nan], np.float32)
 I4 = rng.normal(size=(2, 3, 6, 7)).astype(np.float32)
 K4 = rng.normal(size=(5, 3, 3, 2)).astype(np.float32)
 
@@ -61,6 +62,12 @@ FUNCTIONS = {
     "reductions over several axes": ("fn f(x: f32[A, B, C, D]) -> f32[B, D] = max(x, axis = [0, 2])", (I4,), I4.max((0, 2))),
     "variance": ("fn f(x: f32[N, M]) -> f32[M] = variance(x, axis = 0)", (X,), X.var(0)),
     "norm": ("fn f(x: f32[N, M]) -> f32 = norm(x)", (X,), np.linalg.norm(X)),
+    "cumulative sum": ("fn f(x: f32[N, M]) -> f32[N, M] = cumsum(x, axis = 0)", (X,), X.cumsum(0)),
+    "sort": ("fn f(x: f32[N, M]) -> f32[N, M] = sort(x)", (np.round(X),), np.sort(np.round(X))),
+    "sort with NaN and infinity": ("fn f(x: f32[N]) -> f32[N] = sort(x)", (ODD,), np.sort(ODD)),
+    "top k": ("fn f(x: f32[N, M]) -> f32[N, 2] {\n (v, i) = top_k(x, 2)\n return v\n}", (X,), np.sort(X)[:, :-3:-1]),
+    "top k positions": ("fn f(x: f32[N, M]) -> i32[N, 2] {\n (v, i) = top_k(x, 2)\n return i\n}", (X,), np.argsort(-X)[:, :2]),
+    "the gradient of a sort": ("fn f(x: f32[N]) -> f32[N] = grad(sum(sort(x) * [1.0, 2.0, 3.0, 4.0]), x)", (V,), 1 + np.argsort(np.argsort(V))),
     "one hot": ("fn f(i: i32[N]) -> f32[N, 4] = one_hot(i, 4)", (np.array([3, 0, 1], np.int32),), np.eye(4)[[3, 0, 1]]),
     "iota and eye": ("fn f(x: f32[N]) -> f32[N] = cast(iota(N), f32) * x + sum(eye(N), axis = 0)", (V,), np.arange(4) * V + 1),
     "cast saturates": ("fn f(x: f32[N]) -> i32[N] = cast(x * 1e20, i32)", (V,), np.where(V > 0, 2**31 - 1, -(2**31))),

@@ -9,7 +9,7 @@ from typing import Any
 from ...types import DTYPES
 from ..operations import tensor
 from ..values import REQUIRED, Builtin
-from . import elementwise, facts, layout, reductions
+from . import elementwise, facts, layout, reductions, sorting
 
 
 def _builtin(name: str, call: Callable[..., Any], *parameters: Any) -> Builtin:
@@ -23,7 +23,6 @@ def _table() -> Mapping[str, Any]:
         *(elementwise.make_pairwise(n) for n in ("minimum", "maximum")),
         *(reductions.make_reduction(n) for n in reductions.REDUCE),
         *(reductions.make_arg(n) for n in ("argmax", "argmin")),
-        *(layout.make_kernel(n) for n in ("cumsum", "sort")),
         *(facts.make_wrap(n) for n in ("stop_grad", "checkpoint")),
         facts.make_group("params", ("weight", "bias")),
         facts.make_group("weights", ("weight",)),
@@ -52,7 +51,9 @@ def _table() -> Mapping[str, Any]:
         _builtin("shape", lambda cx, a: tensor(cx, elementwise.plain(a.x), a.at("x")).shape, "x"),
         _builtin("rank", lambda cx, a: tensor(cx, elementwise.plain(a.x), a.at("x")).rank, "x"),
         _builtin("count", facts.call_count_of, "x"),
-        _builtin("top_k", facts.call_top_k, "x", "k"),
+        _builtin("cumsum", sorting.call_cumsum, "x", ("axis", -1)),
+        _builtin("sort", sorting.call_sort, "x", ("axis", -1)),
+        _builtin("top_k", sorting.call_top_k, "x", "k"),
         _builtin("require", facts.call_require, "condition", "message"),
         _builtin("macs", facts.call_macs, "model"),
         _builtin("grad", facts.call_grad, "y", "x"),

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ....dsl import ast
-from ....dsl.diagnostics import UnsupportedError, error
+from ....dsl.diagnostics import error
 from ...types import FLOATS, Dim, Size
 from ..calls import Arguments
 from ..context import Context
@@ -19,10 +19,6 @@ from ..operations import (
 from ..values import REQUIRED, Builtin, Defined, Group, SizeCondition, Tensor, is_static, kind
 from .elementwise import mapped, plain
 from .reductions import axis_number
-
-
-def call_top_k(cx: Context, a: Arguments) -> Any:
-    raise error("E0501", "`top_k` is not supported by this version of the compiler", a.span, kind=UnsupportedError)
 
 
 def call_require(cx: Context, a: Arguments) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ....dsl.diagnostics import UnsupportedError, error
+from ....dsl.diagnostics import error
 from ....dsl.source import Span
 from ...types import INTS, Dim, Size, divide, product
 from ..calls import Arguments
@@ -17,7 +17,7 @@ from ..operations import (
     same_size,
     tensor,
 )
-from ..values import REQUIRED, Builtin, Results, Tensor, kind
+from ..values import Results, Tensor, kind
 from .elementwise import plain
 from .reductions import axes_of, axis_number
 
@@ -257,17 +257,3 @@ def call_eye(cx: Context, a: Arguments) -> Tensor:
     n = _size_argument(a, "n")
     rows, columns = (cx.emit("iota", span=a.span, shape=(n, n), axis=k, dtype="i32") for k in (0, 1))
     return cx.emit("cast", cx.emit("eq", rows, columns, span=a.span), span=a.span, dtype=cx.real)
-
-
-def make_kernel(name: str) -> Builtin:
-    """An operator with one axis attribute."""
-
-    def call(cx: Context, a: Arguments) -> Tensor:
-        x = tensor(cx, plain(a.x), a.at("x"))
-        if name not in cx.builder.ops:
-            raise error(
-                "E0501", f"`{name}` is not supported by this version of the compiler", a.span, kind=UnsupportedError
-            )
-        return cx.emit(name, x, span=a.span, axis=axis_number(a.axis, x.rank, a.at("axis")))
-
-    return Builtin(name, (("x", REQUIRED), ("axis", -1)), call)
