@@ -60,27 +60,27 @@ def bind(entry: str, wants: Sequence[Wanted], values: Sequence[Any]) -> tuple[li
     """The arrays to pass, in order, and the value of every symbol their shapes determine."""
     arrays: list[Array] = []
     sizes: dict[str, int] = {}
-    bound_by: dict[str, str] = {}
     composite: list[tuple[Wanted, int, Size, int]] = []
     for want, value in zip(wants, values, strict=True):
         array = value if type(value) is np.ndarray else as_array(value, entry, want)
         axes = want.axes
-        if array.dtype != want.dtype:
+        same = array.dtype is want.dtype or array.dtype == want.dtype
+        if not same:
             _check_kind(array, entry, want)
         if array.ndim != len(axes):
             raise shape_error(entry, want, array, _rank_help(want, array))
-        for position, (n, axis) in enumerate(zip(array.shape, axes, strict=True)):
+        for position, n in enumerate(array.shape):
+            axis = axes[position]
             if type(axis) is str:
                 known = sizes.setdefault(axis, n)
                 if known != n:
-                    raise _disagreement(entry, want, array, axis, known, bound_by[axis])
-                bound_by.setdefault(axis, want.name)
+                    raise _disagreement(entry, want, array, axis, known, wants)
             elif type(axis) is int:
                 if n != axis:
                     raise shape_error(entry, want, array, f"axis {position} is {n}, not {axis}")
             else:
                 composite.append((want, position, axis, n))  # type: ignore[arg-type]
-        if array.dtype != want.dtype or not (array.flags.c_contiguous and array.flags.aligned):
+        if not (same and ((flags := array.flags).carray or (flags.c_contiguous and flags.aligned))):
             array = convert(array, entry, want)
         arrays.append(array)
     for want, position, size, n in composite:
@@ -186,7 +186,8 @@ def _rank_help(want: Wanted, array: Array) -> str | None:
     return f"{array.ndim} axes, not {len(want.axes)}"
 
 
-def _disagreement(entry: str, want: Wanted, array: Array, axis: str, known: int, first: str) -> NncError:
+def _disagreement(entry: str, want: Wanted, array: Array, axis: str, known: int, wants: Sequence[Wanted]) -> NncError:
+    first = next(w.name for w in wants if axis in w.axes)  # its first use is what bound it
     if first == want.name:
         return shape_error(entry, want, array, f"{axis} is one size")
     return shape_error(entry, want, array, f"{axis} is {known} in `{first}`")

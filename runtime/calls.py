@@ -8,15 +8,16 @@ guards. A call then fills in the pointers of its arguments and outputs.
 from __future__ import annotations
 
 import operator
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from ctypes import Array as CArray
-from ctypes import c_int64, c_void_p
+from ctypes import addressof, c_int64, c_void_p
 from dataclasses import dataclass
+from os import getpid
 from typing import Any, Protocol
 
 import numpy as np
+from numpy import empty
 
 from ..compiler.program import Manifest, Signature
 from ..compiler.types import Dim, substitute
@@ -58,23 +59,27 @@ class Workspace:
         self._fresh()
 
     def _fresh(self) -> None:
-        self._pid = os.getpid()
+        self._pid = getpid()
         self._lock = threading.RLock()
         self._pool: tuple[Any, ...] = ()  # made when first needed; the pool of one thread is None
-        self._arena = aligned_bytes(0, "scratch memory")
+        self._allocate(0)
+
+    def _allocate(self, nbytes: int) -> None:
+        self._arena = aligned_bytes(nbytes, "scratch memory")
+        self._size, self._address = nbytes, address_of(self._arena)
 
     @property
     def lock(self) -> threading.RLock:
-        if self._pid != os.getpid():
+        if self._pid != getpid():
             self._fresh()
         return self._lock
 
     def arena(self, nbytes: int) -> int:
         """The address of at least `nbytes` bytes of scratch; grows, never shrinks. Called with the lock held."""
-        if nbytes > self._arena.nbytes:
-            self._arena = aligned_bytes(0, "scratch memory")  # the old one goes first
-            self._arena = aligned_bytes(nbytes, "scratch memory")
-        return address_of(self._arena)
+        if nbytes > self._size:
+            self._allocate(0)  # the old one goes first
+            self._allocate(nbytes)
+        return self._address
 
     @property
     def pool(self) -> Any:
@@ -86,7 +91,8 @@ class Workspace:
 @dataclass(frozen=True, slots=True)
 class _Sized:
     sizes: CArray[c_int64]
-    outputs: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
+    address: int  # of the sizes
+    outputs: tuple[tuple[int, tuple[int, ...], np.dtype[Any]], ...]  # slot, shape, dtype
     arena: int
 
 
@@ -94,7 +100,7 @@ class Call:
     """An entry point bound to a model's variables and workspace."""
 
     def __init__(self, native: Native, variables: Mapping[str, Array], workspace: Workspace):
-        self.native = native
+        self.native, self._run = native, native.run
         self.signature = s = native.signature
         self.wants: tuple[Wanted, ...] = tuple(map(wanted, s.inputs))
         self.workspace = workspace
@@ -103,6 +109,8 @@ class Call:
         self._slots = (c_void_p * max(1, self._first_output + len(s.outputs)))()
         for k, array in enumerate(self._variables, len(s.inputs)):
             self._slots[k] = address_of(array)
+        self._slots_address = addressof(self._slots)
+        self._size_names = s.sizes
         self._sized: dict[tuple[int, ...], _Sized] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> list[Array]:
@@ -134,26 +142,29 @@ class Call:
 
     def sized(self, sizes: Mapping[str, int]) -> _Sized:
         """What depends on the sizes alone; guards are checked here (E0606), so once per combination."""
-        s = self.signature
         try:
-            key = tuple([sizes[name] for name in s.sizes])
+            key = tuple([sizes[name] for name in self._size_names])
         except KeyError as e:
-            raise argument_error("E0601", f"no input of {s.name} says what size {e.args[0]} is") from None
+            what = f"no input of {self.signature.name} says what size {e.args[0]} is"
+            raise argument_error("E0601", what) from None
         known = self._sized.get(key)
-        if known is not None:
-            return known
+        return known if known is not None else self._prepare(key, sizes)
+
+    def _prepare(self, key: tuple[int, ...], sizes: Mapping[str, int]) -> _Sized:
+        s = self.signature
         for guard in s.guards:
             left, right = _value(guard.left, sizes), _value(guard.right, sizes)
             if not _HOLDS[guard.relation](left, right):
                 raise argument_error("E0606", f"{guard.message}: {guard.left} is {left}, {guard.right} is {right}")
         outputs = []
-        for port in s.outputs:
+        for slot, port in enumerate(s.outputs, self._first_output):
             shape = tuple(_value(d, sizes) for d in port.shape)
             if min(shape, default=0) < 0:
                 raise argument_error("E0606", f"`{port.name}` of {s.name} would have the shape {list(shape)}")
             check_nbytes(shape, NUMPY[port.dtype], f"`{port.name}` of {s.name}")
-            outputs.append((shape, NUMPY[port.dtype]))
-        result = _Sized((c_int64 * max(1, len(key)))(*key), tuple(outputs), _value(s.arena, sizes))
+            outputs.append((slot, shape, NUMPY[port.dtype]))
+        native_sizes = (c_int64 * max(1, len(key)))(*key)
+        result = _Sized(native_sizes, addressof(native_sizes), tuple(outputs), _value(s.arena, sizes))
         if len(self._sized) >= _REMEMBERED:
             self._sized.clear()
         self._sized[key] = result
@@ -162,15 +173,16 @@ class Call:
     def run(self, arrays: Sequence[Array], sizes: Mapping[str, int]) -> list[Array]:
         """Call with arrays that `bind` made; the outputs are new and the caller's own."""
         sized = self.sized(sizes)
-        outputs = [np.empty(shape, dtype) for shape, dtype in sized.outputs]
-        slots = self._slots
-        workspace = self.workspace
+        slots, workspace = self._slots, self.workspace
+        outputs = []
         with workspace.lock:
             for k, a in enumerate(arrays):
                 slots[k] = address_of(a)
-            for k, a in enumerate(outputs, self._first_output):
+            for k, shape, dtype in sized.outputs:
+                a = empty(shape, dtype)
                 slots[k] = address_of(a)
-            status = self.native.run(sized.sizes, slots, workspace.arena(sized.arena), workspace.pool)
+                outputs.append(a)
+            status = self._run(sized.address, self._slots_address, workspace.arena(sized.arena), workspace.pool)
         if status:
             self.failed(status)
         return outputs

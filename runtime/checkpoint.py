@@ -110,7 +110,8 @@ def load(model: Model, path: str | PathLike[str]) -> None:
     with model.workspace.lock:
         for name, array in loaded.items():
             model.variables[name][...] = array
-        model.seed, model.epochs_done, model.progress = seed, epochs_done, progress
+        model.reseed(seed)
+        model.epochs_done, model.progress = epochs_done, progress
 
 
 def read_facts(path: str | PathLike[str]) -> dict[str, Any]:

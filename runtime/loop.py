@@ -157,10 +157,12 @@ def _epoch(model: Model, sweep: Sweep, progress: Progress, rescue: Rescue, callb
         rescue.remember(progress)
         stop = min(progress.position + chunk, sweep.examples)
         start = perf_counter()
-        _, bad = sweep.run(progress.position, stop, order)
+        steps, bad = sweep.run(progress.position, stop, order)
         seconds = perf_counter() - start
         if bad is not None:
-            rescue.explain(progress, progress.position // sweep.batch + bad)
+            if rescue.is_lost(sweep):
+                rescue.explain(progress, progress.position // sweep.batch + bad)
+            stop = min(progress.position + steps * sweep.batch, stop)
         rate = (stop - progress.position) / max(seconds, 1e-9)
         progress.position, progress.totals = stop, sweep.totals.tolist()
         progress.seconds += seconds

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from math import prod
 from os import PathLike
 from pathlib import Path
@@ -46,10 +46,11 @@ class Model:
         self.threads = _threads(threads)
         self.progress: Progress | None = None  # where an interrupted `fit` stands
         self.epochs_done = 0
-        self.dataset, self.data_path = dataset, data_path
+        self.data_path = data_path
+        self.dataset = dataset if spec is not None and self.seed == spec.seed else None  # the split is of that seed
         self.workspace = Workspace(lambda: session.pool(self.threads))
         self._calls: dict[str, Call] = {}
-        self._results: dict[str, Callable[[list[Array]], Any]] = {}
+        self._tuples: dict[str, type[tuple[Any, ...]]] = {}
         check_bytes(sum(nbytes(v.shape, NUMPY[v.dtype]) for v in manifest.variables), "the variables")
         self.variables: dict[str, Array] = {
             v.path: aligned(v.shape, NUMPY[v.dtype], f"`{v.path}`") for v in manifest.variables
@@ -59,7 +60,7 @@ class Model:
     def reset(self, seed: int | None = None) -> None:
         """Back to the start: parameters drawn anew from the seed, nothing learned, nothing fitted."""
         if seed is not None:
-            self.seed = int(seed)
+            self.reseed(int(seed))
         for array in self.variables.values():
             array[...] = 0
         if "init" in self.manifest.entries:
@@ -70,6 +71,11 @@ class Model:
         spec = self.manifest.train
         self.set_training(seed=self.seed, t=0, epoch=0, steps=max(1, spec.epochs) if spec else 0)
         self.progress, self.epochs_done = None, 0
+
+    def reseed(self, seed: int) -> None:
+        """Shuffle, split and drop out by another seed from now on; the parameters stay."""
+        if seed != self.seed:
+            self.seed, self.dataset = seed, None
 
     # --- calling ------------------------------------------------------------------------------------------------------
 
@@ -112,8 +118,18 @@ class Model:
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Any entry point by name: an array, or a named tuple of arrays where there are several results."""
-        call = self.entry(name)
-        return self._results[name](call(*args, **kwargs))
+        call = self._calls.get(name) or self.entry(name)
+        arrays = call(*args, **kwargs)
+        if len(arrays) == 1:
+            return arrays[0] if arrays[0].ndim else arrays[0][()]
+        return self._named(call.signature)(*(a if a.ndim else a[()] for a in arrays))
+
+    def _named(self, signature: Signature) -> type[tuple[Any, ...]]:
+        """The named tuple of an entry with several results."""
+        if signature.name not in self._tuples:
+            names = [p.name for p in signature.outputs]
+            self._tuples[signature.name] = namedtuple(signature.name, names, rename=True)  # type: ignore[misc]
+        return self._tuples[signature.name]
 
     def entry(self, name: str) -> Call:
         """The entry point, compiled now if it was not yet."""
@@ -122,7 +138,6 @@ class Model:
             if name not in self.manifest.entries:
                 raise self._no_entry(name)
             call = self._calls[name] = Call(self.session.entry(name), self.variables, self.workspace)
-            self._results[name] = _result(call.signature)
         return call
 
     def _no_entry(self, name: str) -> NncError:
@@ -299,11 +314,3 @@ def _threads(threads: int | None) -> int:
     if not 1 <= threads <= 1024:
         raise argument_error("E0603", f"threads must be between 1 and 1024, got {threads}")
     return int(threads)
-
-
-def _result(signature: Signature) -> Callable[[list[Array]], Any]:
-    """How outputs are handed over: scalars as NumPy scalars, several as a named tuple."""
-    if len(signature.outputs) == 1:
-        return lambda arrays: arrays[0] if arrays[0].ndim else arrays[0][()]
-    make = namedtuple(signature.name, [p.name for p in signature.outputs], rename=True)  # type: ignore[misc]
-    return lambda arrays: make(*(a if a.ndim else a[()] for a in arrays))

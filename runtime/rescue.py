@@ -51,6 +51,12 @@ class Rescue:
         now = perf_counter()
         self._due = now + max(_INTERVAL, 50 * (now - start))
 
+    def is_lost(self, sweep: Sweep) -> bool:
+        """Whether a step with a metric that is not finite is the end: if that is the loss, or a variable is bad too.
+        Another metric may well be undefined for a batch, and then training goes on."""
+        loss = sweep.output("loss")
+        return self._bad_variable() is not None if loss is None else not np.isfinite(loss).all()
+
     def finish(self, progress: Progress) -> None:
         """Explain if training ended with a variable that is not finite."""
         if self._bad_variable() is not None:

@@ -61,7 +61,7 @@ class Sweep:
         self.outputs = []
         first = len(slots) - len(signature.outputs)
         positions = {p.name: k for k, p in enumerate(signature.outputs)}
-        for (shape, dtype), k in zip(self._sized.outputs, range(first, len(slots)), strict=True):
+        for k, shape, dtype in self._sized.outputs:
             out = aligned(shape, dtype, "an output")
             self.outputs.append(out)
             slots[k] = address_of(out)
@@ -110,6 +110,11 @@ class Sweep:
             else:
                 found[m.name] = total / examples if examples else float("nan")
         return found
+
+    def output(self, name: str) -> Array | None:
+        """A result of the last step, or None where the entry has none of that name."""
+        names = [p.name for p in self.call.signature.outputs]
+        return self.outputs[names.index(name)] if name in names else None
 
     def rows(self, order: Array | None, position: int) -> list[Array]:
         """The arrays of the batch that begins at `position`, as the native loop gathers them."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ...dsl.diagnostics import ArgumentError, DataError, error
 from ..files import replacing, writing
 from .options import Program
+from .show import strict
 
 if TYPE_CHECKING:
     from ..arrays import Array
@@ -66,7 +67,7 @@ class Recorder:
     def on_epoch(self, history: History, model: Model) -> None:
         row = history[-1]
         with writing(self.folder / "metrics.jsonl"), open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as f:
-            f.write(json.dumps(row) + "\n")
+            f.write(json.dumps(strict(row)) + "\n")
         score = score_of(row)
         if score is not None and (self.best is None or score < self.best):
             self.best = score
@@ -123,7 +124,7 @@ def read_start(folder: Path) -> tuple[Program, dict[str, Any]]:
 def rewrite_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Bring metrics.jsonl to where the checkpoint stands: after a crash it may be ahead."""
     with replacing(folder / "metrics.jsonl") as f:
-        f.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+        f.write("".join(json.dumps(strict(row)) + "\n" for row in rows).encode())
 
 
 def weights_of(path: Path) -> Path:

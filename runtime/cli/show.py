@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from ...dsl.diagnostics import Diagnostic, NncError
@@ -37,7 +38,19 @@ def warn(warnings: Sequence[str]) -> None:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(json.dumps(strict(value), indent=2, ensure_ascii=False))
+
+
+def strict(value: Any) -> Any:
+    """The same data with null for numbers that JSON does not have."""
+    match value:
+        case float() if not isfinite(value):
+            return None
+        case dict():
+            return {k: strict(v) for k, v in value.items()}
+        case list():
+            return [strict(v) for v in value]
+    return value
 
 
 def console() -> Console:

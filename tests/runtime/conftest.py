@@ -6,6 +6,7 @@ lets the runtime be tested alone, and be driven into corners (failing checks, va
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
@@ -25,7 +26,7 @@ DTYPES = ("f32", "f64", "i32", "i64", "bool")
 def view(address: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     if prod(shape) == 0:
         return np.empty(shape, NUMPY[dtype])
-    raw = (np.ctypeslib.ctypes.c_char * (prod(shape) * NUMPY[dtype].itemsize)).from_address(address)
+    raw = (ctypes.c_char * (prod(shape) * NUMPY[dtype].itemsize)).from_address(address)
     return np.frombuffer(raw, NUMPY[dtype]).reshape(shape)
 
 
@@ -40,6 +41,9 @@ class FakeNative:
 
     def run(self, sizes: Any, slots: Any, arena: int, pool: Any) -> int:
         s = self.signature
+        if isinstance(sizes, int):  # an address, as machine code takes it
+            sizes = (ctypes.c_int64 * max(1, len(s.sizes))).from_address(sizes)
+            slots = (ctypes.c_void_p * 64).from_address(slots)
         known = {name: int(sizes[k]) for k, name in enumerate(s.sizes)}
         self.calls.append(tuple(known.values()))
 

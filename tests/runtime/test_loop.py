@@ -301,6 +301,21 @@ def test_a_bad_last_update_is_found(make, examples):
         net.fit(*examples)
 
 
+def test_another_metric_may_be_undefined(make, examples):
+    """Only a loss or a variable that is not finite ends training."""
+    net, usual = make(), make()
+    native = net.session.natives["train"]
+    step = native.body
+
+    def undefined(i: dict, v: dict, o: dict) -> None:
+        step(i, v, o)
+        if v["train/t"] % 4 == 1:
+            o["size"][...] = np.nan
+
+    native.body = undefined
+    assert rows(net.fit(*examples, epochs=4)) == rows(usual.fit(*examples, epochs=4)) and state(net) == state(usual)
+
+
 # --- normalisation ----------------------------------------------------------------------------------------------------
 
 
