@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .program import Program
 
 MAX_CALLS = 100  # how deep definitions may call one another
+MAX_BYTES = 2**40  # of one tensor
 
 
 @dataclass(slots=True)
@@ -35,6 +36,13 @@ class Declared:
     scope: Scope | None
     span: Span | None
     asked: Span | None = None  # the user's call that made it
+
+
+def check_bytes(t: TensorType, span: Span | None) -> None:
+    """Refuse what no machine holds, before anything allocates it."""
+    n = t.nbytes
+    if isinstance(n, int) and n > MAX_BYTES:
+        raise error("E0502", f"{t} would take {n:,} bytes, more than the limit of {MAX_BYTES:,}", span)
 
 
 def is_std(span: Span) -> bool:
@@ -74,7 +82,10 @@ class Context:
             if a.builder is not self.builder:
                 raise error("E0307", "an initial value cannot depend on the model's input", span)
         try:
-            return Tensor(self.builder.emit(op, *(a.node for a in args), span=span, **attrs), self.builder)
+            made = Tensor(self.builder.emit(op, *(a.node for a in args), span=span, **attrs), self.builder)
+            if isinstance(self.builder[made.node].type, TensorType):
+                check_bytes(made.type, span)
+            return made
         except ShapeError as e:
             raise self.shape_error(e, args, span, operands) from None
 

@@ -19,7 +19,7 @@ from ..ops import OPS
 from ..program import HyperSpec, Manifest, Port, TrainSpec, Variable
 from ..types import DTYPES, Dim, Size, TensorType, substitute, symbol
 from . import calls, checks, training
-from .context import Context, Declared
+from .context import Context, Declared, check_bytes
 from .expressions import evaluate
 from .modules import Lazy, Modules
 from .operations import binary, broadcast_to, tensor
@@ -205,6 +205,7 @@ class Program:
             self.force(cx, Lazy(d, scope), d.span)
 
     def declare(self, d: Declared) -> None:
+        check_bytes(d.type, d.asked or d.span)
         known = self.variables.get(d.path)
         if known is None:
             self.variables[d.path] = d
