@@ -19,6 +19,16 @@ COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 ALIGNMENT = {"f32": 4, "f64": 8, "i32": 4, "i64": 8, "bool": 1}
 
 
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """The partial results, one per lane, of a reduction into a place that is the same in all lanes."""
+
+    buffer: str
+    index: Index
+    fold: str
+    ref: str  # registers
+
+
 @dataclass(slots=True)
 class Lanes:
     """The vector loop around: how many lanes, which are on (all when None), and its reductions so far."""
@@ -27,7 +37,7 @@ class Lanes:
     level: int  # of the scope the loop stands in
     before: Block  # ends where the loop begins
     mask: str | None = None
-    partial: dict[tuple[str, Index, str], str] = field(default_factory=dict)  # -> the partial results, one per lane
+    partial: dict[tuple[int, Index], Partial] = field(default_factory=dict)  # by statement and place
 
 
 @dataclass(frozen=True, slots=True)

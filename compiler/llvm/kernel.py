@@ -82,8 +82,8 @@ class Writer(VectorLoops):
                 self.names[name] = self.evaluate(value, name)
             case Store(buffer, index, value):
                 self.store(buffer, self.evaluate(index), self.evaluate(value))
-            case Reduce(buffer, index, fold, value):
-                self.reduce(buffer, self.evaluate(index), fold, self.evaluate(value))
+            case Reduce():
+                self.reduce(s)
             case Register(name, dtype, length):
                 ref = self.fn.alloca(f"[{length} x {type_text(dtype)}]", name)
                 self.memory[name] = Memory(ref, dtype, length)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..loops import MAX_UNROLL, For, Stmt
+from ..loops import MAX_UNROLL, For, Reduce, Stmt
 from . import functions
-from .expressions import Evaluator, Lanes
+from .expressions import Evaluator, Lanes, Partial
 from .instructions import Instructions
 from .text import fault, literal, symbol, type_text, vector_literal
 from .values import Index, Operand, Term, Value, sum_of
@@ -134,52 +134,48 @@ class VectorLoops(Evaluator):
 
     # --- reductions ------------------------------------------------------------------------------------------------
 
-    def reduce(self, buffer: str, index: Operand, fold: str, value: Operand) -> None:
+    def reduce(self, s: Reduce) -> None:
         """`buffer[index] fold= value`. In a vector loop, with an index that is the same in all lanes, the lanes keep
         partial results that `finish` combines after the loop."""
-        memory = self.memory[buffer]
-        rule = functions.FOLD_RULES[fold]
+        index, value = self.evaluate(s.index), self.evaluate(s.value)
         if self.lanes is None or self.varies(index):
-            self.update(buffer, index, value, rule)
+            self.update(s.buffer, index, value, functions.FOLD_RULES[s.fold])
             return
-        assert isinstance(index, Index)
-        lanes = self.lanes
+        lanes, index = self.lanes, self.index(index)
+        dtype, stem = self.buffer(s.buffer).dtype, f"{s.buffer}.{s.fold}"
         if index.level > lanes.level:
-            raise fault(f"'{buffer}' is reduced in lanes at an index that changes inside the vector loop")
-        key = (buffer, index, fold)
-        type_ = type_text(memory.dtype, lanes.count)
-        if key not in lanes.partial:
-            ref = self.fn.alloca(type_, f"{buffer}.{fold}")
-            start = literal(functions.identity(fold, memory.dtype), memory.dtype, lanes.count)
-            self.fn.line(f"store {type_} {start}, ptr {ref}, align 64", lanes.before)
-            lanes.partial[key] = ref
-        ref = lanes.partial[key]
-        old = self.fn.value(f"load {type_}, ptr {ref}, align 64", f"{buffer}.{fold}")
-        i = Instructions(self.fn, memory.dtype, lanes.count, self.fn.level, self.fused, f"{buffer}.{fold}")
-        new = rule(i, old, self.in_lanes(value).ref)
+            raise fault(f"'{s.buffer}' is reduced in lanes at an index that changes inside the vector loop")
+        type_ = type_text(dtype, lanes.count)
+        partial = lanes.partial.get((id(s), index))
+        if partial is None:
+            partial = lanes.partial[id(s), index] = Partial(s.buffer, index, s.fold, self.fn.alloca(type_, stem))
+            start = literal(functions.identity(s.fold, dtype), dtype, lanes.count)
+            self.fn.line(f"store {type_} {start}, ptr {partial.ref}, align 64", lanes.before)
+        old = self.fn.value(f"load {type_}, ptr {partial.ref}, align 64", stem)
+        i = Instructions(self.fn, dtype, lanes.count, self.fn.level, self.fused, stem)
+        new = functions.FOLD_RULES[s.fold](i, old, self.in_lanes(value).ref)
         if lanes.mask:
             new = i.select(lanes.mask, new, old)
-        self.fn.line(f"store {type_} {new}, ptr {ref}, align 64")
+        self.fn.line(f"store {type_} {new}, ptr {partial.ref}, align 64")
 
     def finish(self, lanes: Lanes) -> None:
         """Combine the partial results by halving and fold them into memory."""
-        for (buffer, index, fold), ref in lanes.partial.items():
-            memory, n = self.memory[buffer], lanes.count
-            rule, stem = functions.FOLD_RULES[fold], f"{buffer}.{fold}"
-            type_ = type_text(memory.dtype, n)
-            total = self.fn.value(f"load {type_}, ptr {ref}, align 64", stem)
+        for p in lanes.partial.values():
+            dtype, n = self.buffer(p.buffer).dtype, lanes.count
+            rule, stem = functions.FOLD_RULES[p.fold], f"{p.buffer}.{p.fold}"
+            total = self.fn.value(f"load {type_text(dtype, n)}, ptr {p.ref}, align 64", stem)
             while n > 2:
-                n //= 2
+                type_, n = type_text(dtype, n), n // 2
                 low, high = (
                     self.fn.value(f"shufflevector {type_} {total}, {type_} poison, <{n} x i32> "
                                   + vector_literal(list(range(at, at + n)), "i32"), stem)
                     for at in (0, n)
                 )
-                type_ = type_text(memory.dtype, n)
-                total = rule(Instructions(self.fn, memory.dtype, n, self.fn.level, self.fused, stem), low, high)
-            low, high = (self.fn.value(f"extractelement {type_} {total}, i64 {k}", stem) for k in (0, 1))
-            total = rule(Instructions(self.fn, memory.dtype, 1, self.fn.level, self.fused, stem), low, high)
-            self.update(buffer, index, self.result(Value(total, memory.dtype, 1, self.fn.level)), rule)
+                total = rule(Instructions(self.fn, dtype, n, self.fn.level, self.fused, stem), low, high)
+            low, high = (
+                self.fn.value(f"extractelement {type_text(dtype, 2)} {total}, i64 {k}", stem) for k in (0, 1))
+            total = rule(Instructions(self.fn, dtype, 1, self.fn.level, self.fused, stem), low, high)
+            self.update(p.buffer, p.index, self.result(Value(total, dtype, 1, self.fn.level)), rule)
 
     def update(self, buffer: str, index: Operand, value: Operand, rule: functions.Rule) -> None:
         """Load, fold, store. Lanes that hit one element (a scatter) take turns, first lane first."""

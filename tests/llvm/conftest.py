@@ -1,0 +1,82 @@
+"""Running one kernel of the loop IR as machine code."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from nnc.compiler import native
+from nnc.compiler.llvm import emit, support
+from nnc.compiler.loops import Apply, Buffer, Call, Entry, For, Kernel, Load, Module, Place, Slot, Store, Var, i64
+from nnc.compiler.types import TensorType, symbol
+
+NUMPY = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}
+
+
+def module_of(kernel: Kernel) -> Module:
+    """One entry `main` whose slots are the kernel's buffers."""
+    slots = tuple(Slot(b.name, TensorType(b.dtype), "output" if b.mutable else "input") for b in kernel.buffers)
+    call = Call(kernel.name, tuple(map(symbol, kernel.sizes)), tuple(Place("slot", b.name) for b in kernel.buffers))
+    return Module((kernel,), (Entry("main", kernel.sizes, slots, 0, (call,)),))
+
+
+class Compiled:
+    """A kernel as a function of sizes and arrays, which it changes in place."""
+
+    def __init__(self, kernel: Kernel, target: native.Target):
+        self.ir = emit(module_of(kernel), target)
+        self.library = native.Library(native.compile_object(self.ir, target))
+        self.run = self.library.function("main")
+        self.sizes = kernel.sizes
+
+    def __call__(self, sizes: Mapping[str, int], arrays: Sequence[np.ndarray], pool: Any = None) -> int:
+        numbers = (ctypes.c_int64 * max(1, len(self.sizes)))(*(sizes[s] for s in self.sizes))
+        slots = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
+        return self.run(ctypes.addressof(numbers), ctypes.addressof(slots), None, pool)
+
+
+@pytest.fixture(scope="session")
+def targets() -> dict[str, native.Target]:
+    return {name: native.target(name) for name in ("x86-64-v2", "x86-64-v3", "native")}
+
+
+@pytest.fixture(scope="session")
+def compiled(targets) -> Callable[..., Compiled]:
+    def make(kernel: Kernel, target: str = "native") -> Compiled:
+        return Compiled(kernel, targets[target])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def elementwise(compiled) -> Callable[..., Callable[..., np.ndarray]]:
+    """A scalar function of the loop IR over arrays: `elementwise("exp", "f32", lanes=16)(x)`."""
+
+    def make(fn: str, operands: str | tuple[str, ...], result: str | None = None, lanes: int = 16,
+             target: str = "native") -> Callable[..., np.ndarray]:
+        dtypes = (operands,) if isinstance(operands, str) else operands
+        result = result or dtypes[0]
+        j = Var("j")
+        inputs = tuple(Buffer(f"x{k}", d) for k, d in enumerate(dtypes))
+        value = Apply(fn, tuple(Load(b.name, j, b.dtype) for b in inputs), result)
+        loop = For("j", i64(0), Var("n"), (Store("y", j, value),), lanes=lanes)
+        kernel = compiled(Kernel(fn, ("n",), (*inputs, Buffer("y", result, True)), (loop,)), target)
+
+        def call(*arrays: np.ndarray) -> np.ndarray:
+            arrays = tuple(np.ascontiguousarray(a, NUMPY[d]) for a, d in zip(arrays, dtypes, strict=True))
+            y = np.empty(arrays[0].shape, NUMPY[result])
+            assert kernel({"n": y.size}, (*arrays, y)) == 0
+            return y
+
+        return call
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def services(targets) -> native.Support:
+    """The thread pool and the training loop."""
+    return native.Support(native.compile_object(support(targets["native"]), targets["native"]))

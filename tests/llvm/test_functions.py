@@ -1,0 +1,156 @@
+"""Scalar functions of the loop IR against NumPy, as lanes and as scalars, on the edges of each dtype."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+EDGES = {
+    "f32": [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 3.7, 1e-40, -1e-40, 3e38, -3e38, 8388609.0, 2.0**31,
+            -(2.0**31), 2.0**63, np.inf, -np.inf, np.nan],
+    "f64": [0.0, -0.0, 1.0, -1.0, 0.5, 1.5, 2.5, -2.5, 3.7, 1e-310, 1e308, -1e308, 2.0**53 + 1, 2.0**63, -2.0**63,
+            np.inf, -np.inf, np.nan],
+    "i32": [0, 1, -1, 2, -2, 7, -7, 2**31 - 1, -(2**31)],
+    "i64": [0, 1, -1, 2, -2, 7, -7, 2**63 - 1, -(2**63), 2**40],
+    "bool": [False, True],
+}  # fmt: skip
+NUMPY = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}
+
+
+def edges(dtype, n=1):
+    """Every combination of n edge values."""
+    columns = zip(*itertools.product(EDGES[dtype], repeat=n), strict=True)
+    return [np.array(c, NUMPY[dtype]) for c in columns]
+
+
+def same(got, want):
+    """Bit for bit, except that one NaN is as good as another."""
+    assert got.dtype == want.dtype
+    if got.dtype.kind != "f":
+        np.testing.assert_array_equal(got, want)
+        return
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+    ok = ~np.isnan(want)
+    np.testing.assert_array_equal(got[ok], want[ok])
+    np.testing.assert_array_equal(np.signbit(got[ok]), np.signbit(want[ok]))
+
+
+def sign(x):
+    return np.where(np.isnan(x), x, np.sign(x) + np.zeros((), x.dtype)) if x.dtype.kind == "f" else np.sign(x)
+
+
+def int_floordiv(a, b):
+    safe = np.where(b == 0, 1, b)
+    with np.errstate(all="ignore"):
+        return np.where(b == 0, 0, np.where(b == -1, np.negative(a), a // np.where(b == -1, 1, safe))).astype(a.dtype)
+
+
+def int_mod(a, b):
+    return np.where((b == 0) | (b == -1), 0, a % np.where((b == 0) | (b == -1), 1, b)).astype(a.dtype)
+
+
+def float_mod(a, b):
+    return a - b * np.floor(a / b)
+
+
+FLOAT = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative, "abs": np.abs,
+    "sign": sign, "floordiv": lambda a, b: np.floor(a / b), "mod": float_mod, "floor": np.floor, "ceil": np.ceil,
+    "round": np.round, "sqrt": np.sqrt, "rsqrt": lambda x: np.ones((), x.dtype) / np.sqrt(x),
+}  # fmt: skip
+INT = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "neg": np.negative,
+    "abs": lambda x: np.where(x < 0, np.negative(x), x), "sign": sign, "floordiv": int_floordiv, "mod": int_mod,
+    "minimum": np.minimum, "maximum": np.maximum, "floor": lambda x: x, "ceil": lambda x: x, "round": lambda x: x,
+}  # fmt: skip
+COMPARE = {
+    "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
+}  # fmt: skip
+BOOL = {"and": np.logical_and, "or": np.logical_or, "not": np.logical_not, "add": np.logical_or, "mul": np.logical_and,
+        "maximum": np.logical_or, "minimum": np.logical_and}  # fmt: skip
+UNARY = {"neg", "abs", "sign", "floor", "ceil", "round", "sqrt", "rsqrt", "not", "isfinite"}
+LANES = pytest.mark.parametrize("lanes", [1, 8, 16])
+CASES = [(fn, d, rule) for table, dtypes in ((FLOAT, ("f32", "f64")), (INT, ("i32", "i64")), (BOOL, ("bool",)))
+         for fn, rule in table.items() for d in dtypes]
+
+
+@LANES
+@pytest.mark.parametrize(("fn", "dtype", "rule"), CASES, ids=lambda x: x if isinstance(x, str) else "")
+def test_function(elementwise, fn, dtype, rule, lanes):
+    args = edges(dtype, 1 if fn in UNARY else 2)
+    with np.errstate(all="ignore"):
+        want = rule(*args).astype(NUMPY[dtype])
+    same(elementwise(fn, (dtype,) * len(args), lanes=lanes)(*args), want)
+
+
+@LANES
+@pytest.mark.parametrize("dtype", EDGES)
+@pytest.mark.parametrize("fn", COMPARE)
+def test_comparison(elementwise, fn, dtype, lanes):
+    args = edges(dtype, 2)
+    same(elementwise(fn, (dtype, dtype), "bool", lanes)(*args), COMPARE[fn](*args))
+
+
+@LANES
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize("fn", ["minimum", "maximum"])
+def test_extremes_pass_nan_on(elementwise, fn, dtype, lanes):
+    a, b = edges(dtype, 2)
+    got = elementwise(fn, (dtype, dtype), lanes=lanes)(a, b)
+    want = getattr(np, fn)(a, b)
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+    np.testing.assert_array_equal(got[~np.isnan(got)], want[~np.isnan(got)])
+    zeros = (a == 0) & (b == 0)
+    np.testing.assert_array_equal(np.signbit(got[zeros]), np.signbit(a[zeros]))  # of equal values the first
+
+
+@LANES
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_isfinite(elementwise, dtype, lanes):
+    (x,) = edges(dtype)
+    same(elementwise("isfinite", dtype, "bool", lanes)(x), np.isfinite(x))
+
+
+def cast(x, dtype):
+    to = NUMPY[dtype]
+    if dtype == "bool":
+        return x != 0
+    if x.dtype.kind == "f" and dtype in ("i32", "i64"):
+        info = np.iinfo(to)
+        exact = [0 if np.isnan(v) else info.max if v >= info.max else info.min if v <= info.min else int(v)
+                 for v in x.tolist()]
+        return np.array(exact, to)
+    with np.errstate(all="ignore"):
+        return x.astype(to)
+
+
+@LANES
+@pytest.mark.parametrize("to", EDGES)
+@pytest.mark.parametrize("dtype", EDGES)
+def test_cast(elementwise, dtype, to, lanes):
+    (x,) = edges(dtype)
+    same(elementwise("cast", dtype, to, lanes)(x), cast(x, to))
+
+
+@LANES
+@pytest.mark.parametrize("target", ["x86-64-v3", "native"])
+def test_fma_rounds_once(elementwise, lanes, target):
+    a = np.array([1 + 2.0**-12, 3.0, 1e10], np.float32)
+    c = -(a * a)
+    exact = (a.astype(np.longdouble) * a + c).astype(np.float32)
+    assert exact[0] != 0  # the unfused answer
+    same(elementwise("fma", ("f32",) * 3, lanes=lanes, target=target)(a, a, c), exact)
+
+
+def test_fma_without_the_instruction_rounds_twice(elementwise):
+    a = np.array([1 + 2.0**-12, 3.0], np.float32)
+    c = -(a * a)
+    same(elementwise("fma", ("f32",) * 3, target="x86-64-v2")(a, a, c), a * a + c)
+
+
+@LANES
+@pytest.mark.parametrize("dtype", EDGES)
+def test_select(elementwise, dtype, lanes):
+    a, b = edges(dtype, 2)
+    c = np.arange(a.size) % 3 == 0
+    same(elementwise("select", ("bool", dtype, dtype), dtype, lanes)(c, a, b), np.where(c, a, b))
