@@ -10,15 +10,14 @@ pipeline, or behind one of these. One that stands elsewhere inside a statement m
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 from . import ast
 from .layout import HARD, LINE, SOFT, Broken, Doc, Trailing, fill, group, is_hard, lay_out, nest
+from .original import Original
 from .source import Source
-from .tokens import scan
 
 # How tightly an expression binds, loosest first; the grammar's levels.
 PIPE, IF, OR, AND, NOT, COMPARE, RANGE, SUM, PRODUCT, NEGATE, POWER, POSTFIX = range(12)
@@ -40,62 +39,15 @@ def format(module: ast.Module, source: Source) -> str:
 
     Nodes made by a program are printed too: what their spans say about lines is then absent.
     """
-    layout = _Layout(module, source)
-    text = lay_out(layout.module(module))
+    text = lay_out(_Layout(Original(module, source)).module(module))
     return text + "\n" if text else ""
 
 
 class _Layout:
-    """The comments not yet placed and the places of the braces, while documents are made in the order of the source."""
+    """Makes documents in the order of the source, so that each comment is met where it belongs."""
 
-    def __init__(self, module: ast.Module, source: Source):
-        self.source = source
-        self.text = source.text
-        self.comments = sorted(module.comments, key=lambda c: c.span.start)
-        self.starts = [c.span.start for c in self.comments]
-        self.taken = [False] * len(self.comments)
-        self.opens: list[int] = []
-        self.closes: dict[int, int] = {}
-        stack: list[int] = []
-        for token in scan(source)[0]:
-            if token.type == "LBRACE":
-                self.opens.append(token.span.start)
-                stack.append(token.span.start)
-            elif token.type == "RBRACE" and stack:
-                self.closes[stack.pop()] = token.span.start
-
-    # --- comments and lines
-
-    def take(self, start: int, end: int) -> list[ast.Comment]:
-        """The comments between two offsets that have no place yet; now they have."""
-        found = []
-        i = bisect_left(self.starts, start)
-        while i < len(self.comments) and self.starts[i] < end:
-            if not self.taken[i]:
-                self.taken[i] = True
-                found.append(self.comments[i])
-            i += 1
-        return found
-
-    def has_comment(self, start: int, end: int) -> bool:
-        i = bisect_left(self.starts, start)
-        return i < len(self.starts) and self.starts[i] < end
-
-    def line_end(self, offset: int) -> int:
-        end = self.text.find("\n", offset)
-        return len(self.text) if end < 0 else end
-
-    def trailing(self, offset: int, limit: int) -> list[Doc]:
-        """The comment behind `offset` on its line, if one stands there before `limit`."""
-        return [Trailing(c.text) for c in self.take(offset, min(self.line_end(offset), limit))]
-
-    def broken(self, start: int, end: int) -> bool:
-        """Whether the author put a newline between two offsets."""
-        return self.text.find("\n", start, end) >= 0
-
-    def blank_before(self, start: int, end: int) -> bool:
-        """Whether an empty line stands between two things that have nothing but space between them."""
-        return self.text.count("\n", start, end) > 1
+    def __init__(self, original: Original):
+        self.original = original
 
     # --- sequences of statements or definitions, with the comments between them
 
@@ -114,7 +66,7 @@ class _Layout:
             nonlocal ended
             if lines:
                 lines.append(HARD)
-                if apart or self.blank_before(ended, begins):
+                if apart or self.original.blank_before(ended, begins):
                     lines.append(HARD)
             lines.append(doc)
             ended = ends
@@ -122,10 +74,10 @@ class _Layout:
         after_alone = False
         for item in items:
             begins, ends = item.span.start, item.span.end
-            before = self.take(start, begins)
+            before = self.original.take(start, begins)
             doc = make(item)
-            inside = self.take(begins, ends)
-            behind = self.trailing(ends, end)
+            inside = self.original.take(begins, ends)
+            behind = self.behind(ends, end)
             is_alone = alone(doc)
             apart = after_alone or is_alone
             for c in before:
@@ -134,29 +86,31 @@ class _Layout:
             for c in inside:
                 add(c.text, begins, begins, apart)
                 apart = False
-            add((doc, *behind), begins, self.line_end(ends) if behind else ends, apart)
+            add((doc, *behind), begins, self.original.line_end(ends) if behind else ends, apart)
             after_alone = is_alone
-        for c in self.take(start, end):
+            start = ends
+        for c in self.original.take(start, end):
             add(c.text, c.span.start, c.span.end, after_alone)
             after_alone = False
         return lines
 
     def module(self, module: ast.Module) -> Doc:
-        end = len(self.text) + 1
+        end = self.original.end
         return tuple(self.sequence(module.definitions, self.definition, 0, end, lambda doc: "\n" in lay_out(doc)))
+
+    def behind(self, offset: int, limit: int) -> list[Doc]:
+        """The comment behind `offset` on its line, if one stands there before `limit`."""
+        return [Trailing(c.text) for c in self.original.take(offset, min(self.original.line_end(offset), limit))]
 
     def block(self, statements: Sequence[Any], after: int, make: Callable[[Any], Doc] | None = None) -> Doc:
         """`{ ... }`; its `{` is the first one at or after `after`."""
         make = make or self.statement
-        at = bisect_left(self.opens, after)
-        opening = self.opens[at] if at < len(self.opens) else -1
-        closing = self.closes.get(opening, len(self.text) + 1)
-        behind = self.trailing(opening + 1, closing) if opening >= 0 else []
-        start = opening + 1 if opening >= 0 else 0
-        if not statements and not self.has_comment(start, closing if opening >= 0 else 0):
+        opening, closing = self.original.braces(after)
+        behind = self.behind(opening, closing)
+        if not statements and not self.original.has_comment(opening, closing):
             return "{ }"
-        same_line = opening >= 0 and statements and not self.broken(opening, statements[0].span.start)
-        lines = self.sequence(statements, make, start, closing)
+        same_line = closing > opening and statements and not self.original.broken(opening, statements[0].span.start)
+        lines = self.sequence(statements, make, opening, closing)
         if same_line and len(lines) == 1 and not behind and not is_hard(lines[0]):
             return group("{", nest(LINE, lines[0]), LINE, "}")
         return ("{", *behind, nest(HARD, *lines), HARD, "}")
@@ -209,7 +163,7 @@ class _Layout:
     def parameters(self, d: ast.Function | ast.Layer | ast.Optimizer | ast.Train | ast.Export) -> Doc:
         start, end = d.span.start, d.span.start
         if d.parameters:
-            end = self.text.find(")", d.parameters[-1].span.end)  # a comment may hold one: then it moves
+            end = self.original.find(")", d.parameters[-1].span.end)  # a comment may hold one: then it moves
         return self.listed("(", d.parameters, self.parameter, ")", start, end)
 
     def parameter(self, p: ast.Parameter) -> Doc:
@@ -294,7 +248,9 @@ class _Layout:
         while True:
             parts += [word, self.expr(s.condition), " ", self.block(s.then, s.condition.span.end)]
             match s.otherwise:
-                case (ast.If() as inner,) if not self.has_comment(self.closing(s.condition.span.end), inner.span.start):
+                case (ast.If() as inner,) if not self.original.has_comment(
+                    self.original.braces(s.condition.span.end)[1], inner.span.start
+                ):
                     s, word = inner, " else if "
                 case _:
                     parts.append(self.otherwise(s.otherwise, s.condition.span.end))
@@ -302,12 +258,7 @@ class _Layout:
 
     def otherwise(self, statements: Sequence[ast.Statement], then: int) -> Doc:
         """` else { ... }`, where the block before it opens first after `then`."""
-        return (" else ", self.block(statements, self.closing(then))) if statements else ""
-
-    def closing(self, after: int) -> int:
-        """Where the first block that opens after `after` closes."""
-        at = bisect_left(self.opens, after)
-        return self.closes.get(self.opens[at], after) if at < len(self.opens) else after
+        return (" else ", self.block(statements, self.original.braces(then)[1])) if statements else ""
 
     def target(self, t: ast.Target) -> Doc:
         if t.indices is None:
@@ -447,9 +398,9 @@ class _Layout:
         broken = False
         for stage in stages:
             gap = stage.value.span.end, stage.target.span.start
-            broken = broken or self.broken(*gap)
-            parts += self.trailing(*gap)
-            for c in self.take(*gap):
+            broken = broken or self.original.broken(*gap)
+            parts += self.behind(*gap)
+            for c in self.original.take(*gap):
                 parts += [HARD, c.text]
             label = f"{stage.label}: " if stage.label else ""
             parts += [LINE, "|> ", label, self.expr(stage.target, POSTFIX)]
@@ -465,23 +416,23 @@ class _Layout:
         gaps = [(a.span.end, b.span.start) for a, b in pairwise(items)]
         first, last = (start, items[0].span.start), (items[-1].span.end, end)
         rows = all(isinstance(i, ast.List) for i in items)
-        commented = any(self.has_comment(*gap) for gap in (first, *gaps, last))
+        commented = any(self.original.has_comment(*gap) for gap in (first, *gaps, last))
         if not rows and not commented:
             docs = [make(i) for i in items]
             if len(docs) == 1 and _hugs(items[0]):
                 return (opening, docs[0], closing)  # f([...]): one pair of brackets breaks, not two
             return _bracketed(opening, docs, closing)
-        broken = commented or any(self.broken(*gap) for gap in gaps)
+        broken = commented or any(self.original.broken(*gap) for gap in gaps)
         line, edge = (HARD, HARD) if broken else (LINE, SOFT)
         lines: list[Doc] = [edge]
-        for c in self.take(*first):
+        for c in self.original.take(*first):
             lines += [c.text, HARD]
         for item, gap in zip(items, gaps, strict=False):
-            lines += [make(item), ",", *self.trailing(*gap), line]
-            for c in self.take(*gap):
+            lines += [make(item), ",", *self.behind(*gap), line]
+            for c in self.original.take(*gap):
                 lines += [c.text, HARD]
-        lines += [make(items[-1]), "" if closing == ",)" else Broken(","), *self.trailing(*last)]
-        for c in self.take(*last):
+        lines += [make(items[-1]), "" if closing == ",)" else Broken(","), *self.behind(*last)]
+        for c in self.original.take(*last):
             lines += [HARD, c.text]
         return group(opening, nest(*lines), edge, closing)
 

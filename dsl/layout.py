@@ -1,8 +1,8 @@
 """Documents that know where they may break, and the printer that decides where they do.
 
 A document is a string, a tuple of documents, or one of the nodes below (Wadler 2003, "A prettier printer"; filling as
-in Prettier). `lay_out` turns one into lines of at most `WIDTH` columns where it can. The printer keeps its own stack, so
-documents may be nested as deep as memory allows.
+in Prettier). `lay_out` turns one into lines of at most `WIDTH` columns where it can. The printer keeps a stack of its
+own, so documents may be nested as deep as memory allows.
 """
 
 from __future__ import annotations

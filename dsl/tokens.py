@@ -62,7 +62,8 @@ _TOKEN = re.compile(
 _ADVICE = {
     "**": "a power is written `^`", "**=": "write `x = x^y`", "^=": "write `x = x^y`", "++": "write `x = x + 1`",
     "&&": "write `and`", "&": "write `and`", "||": "write `or`", "!": "write `not`",
-    "|": "a pipe is written `|>`, the logical operator `or`", "===": "write `==`", "<>": "write `!=`", "<-": "write `=`",
+    "|": "a pipe is written `|>`, the logical operator `or`", "===": "write `==`", "<>": "write `!=`",
+    "<-": "write `=`",
     "−": "write `-`", "–": "write `-`", "×": "write `*`", "·": "write `*`", "÷": "write `/`", "∼": "write `~`",
     "≤": "write `<=`", "≥": "write `>=`", "≠": "write `!=`", "→": "write `->`", "≔": "write `:=`", "²": "write `^2`",
     "³": "write `^3`", "√": "write `sqrt(x)`", "∑": "write `sum[i](x[i])`", "∏": "write `prod[i](x[i])`",

@@ -6,7 +6,7 @@
     graph @g { ... }
 
 `pytest --update-golden` rewrites what stands below `## expect`. A stage that fails gives the rendered diagnostics;
-every diagnostic about the input must then be announced on the guilty line by `#~ E0301`; the update does not write that.
+every diagnostic about the input must then be announced on the guilty line by `#~ E0301`, which no update writes.
 """
 
 from __future__ import annotations
