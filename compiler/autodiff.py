@@ -1,8 +1,9 @@
 """Reverse-mode differentiation: a graph with `grad` nodes in, the same graph with the derivatives written out.
 
 The one idea: an operator's gradient rule returns graph, so derivatives are ordinary nodes, can be optimised with the
-rest and differentiated again. `grad` nodes are expanded in topological order, so an inner one is ordinary by the time an
-outer one meets it. Adjoints flow only along paths from the x to y; each derived node keeps the span of its forward node.
+rest and differentiated again. `grad` nodes are expanded in topological order, so an inner one is ordinary by the time
+an outer one meets it. Adjoints flow only along paths from the x to y; each derived node keeps the span of its forward
+node.
 
 Griewank, Walther, "Evaluating Derivatives" (2008), chapter 3.
 """
@@ -147,4 +148,4 @@ def _titled(graph: Graph, titles: dict[str, str], taken: set[str]) -> Graph:
         name = names.get(node.name, node.name)
         b.nodes[name] = Node(name, node.op, args, node.attrs, node.type, node.span)
     return b.finish(tuple((k, names.get(v, v)) for k, v in graph.outputs),
-                    tuple((k, names.get(v, v)) for k, v in graph.updates))  # fmt: skip
+                    tuple((k, names.get(v, v)) for k, v in graph.updates))

@@ -15,15 +15,16 @@ from ..dsl.diagnostics import ArgumentError, InternalError, error
 from .graph import Graph, Guard, Node
 from .ops import OPS
 from .ops.elementwise import NUMPY
-from .types import Dim, Size, TensorType, TupleType, Type, divide, substitute, symbol, symbols
+from .types import Dim, Size, TensorType, TupleType, divide, substitute, symbol, symbols
 
 Arrays = Mapping[str, Any]
 
 
 def evaluate(graph: Graph, inputs: Arrays | None = None, params: Arrays | None = None,
              sizes: Mapping[str, int] | None = None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Outputs by name and new values of parameters by path. `inputs` are by the inputs' outside names, `params` by path;
-    `sizes` gives those sizes that no shape tells. Raises `ArgumentError` where an array is missing or does not fit."""
+    """Outputs by name and new values of parameters by path. `inputs` are by the inputs' outside names, `params` by
+    path; `sizes` gives those sizes that no shape tells. Raises `ArgumentError` where an array is missing or does not
+    fit."""
     leaves: list[tuple[str, TensorType, np.ndarray]] = []
     values: dict[str, Any] = {}
     for node in graph:
@@ -100,7 +101,8 @@ def bind_sizes(ports: Iterable[tuple[str, TensorType, tuple[int, ...]]], given: 
         m = substitute(d, bound)
         if m != n:
             why = f"{d} is {m}, not {n}" if isinstance(m, int) else f"{d} cannot be {n}"
-            raise error("E0601", f"{name} must be {declared}, but has the shape {list(shape)}: {why}", kind=ArgumentError)
+            message = f"{name} must be {declared}, but has the shape {list(shape)}: {why}"
+            raise error("E0601", message, kind=ArgumentError)
     return bound
 
 
@@ -122,4 +124,5 @@ def check_guards(guards: Iterable[Guard], sizes: Mapping[str, int]) -> None:
     for g in guards:
         left, right = whole(g.left, sizes), whole(g.right, sizes)
         if left != right:
-            raise error("E0606", f"{g.message}, but {g.left} is {left} and {g.right} is {right}", g.span, kind=ArgumentError)
+            message = f"{g.message}, but {g.left} is {left} and {g.right} is {right}"
+            raise error("E0606", message, g.span, kind=ArgumentError)

@@ -30,14 +30,14 @@ from .types import DTYPES, Dim, Size, TensorType, TupleType, Type, parse_size
 CODE = "E0120"
 DEPTH = 50  # of values within values
 _IMPLIED: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("input", "param", "constant"), ("type",)), "iota": ("shape", "dtype"), "random": ("shape", "dtype"),
+    **dict.fromkeys(("input", "param", "constant"), ("type",)), **dict.fromkeys(("iota", "random"), ("shape", "dtype")),
     **dict.fromkeys(("broadcast", "reshape", "assume", "contract"), ("shape",)), "cast": ("dtype",), "size": ("dtype",),
-}  # fmt: skip
+}
 _NAMED = {"input": "name", "param": "path"}
 _WORD = re.compile(r"[\w./:]+")
 
 
-# --- printing -----------------------------------------------------------------------------------------------------------
+# --- printing --------------------------------------------------------------------------------------------------------
 
 
 def print_graph(graph: Graph, indent: str = "") -> str:
@@ -107,13 +107,13 @@ def _word(text: str) -> str:
     return text if _WORD.fullmatch(text) else _quoted(text)
 
 
-# --- reading ------------------------------------------------------------------------------------------------------------
+# --- reading ---------------------------------------------------------------------------------------------------------
 
 _TOKEN = re.compile(r"""(?P<skip>(?:[ \t\n]|\#[^\n]*)+)
     | (?P<text>"(?:[^"\\\n]|\\.)*")
     | (?P<number>(?:\d+\.\d*|\d+)(?:[eE][+-]?\d+)?(?![\w.]))
     | (?P<word>[\w./:]*[\w.](?![\w.]))
-    | (?P<sign>//|\+=|==|[-+*%@{}()\[\],=:<])""", re.VERBOSE)  # fmt: skip
+    | (?P<sign>//|\+=|==|[-+*%@{}()\[\],=:<])""", re.VERBOSE)
 
 
 class _Reader:
@@ -135,6 +135,9 @@ class _Reader:
                 yield str(m.lastgroup), m.group(), at
             at = m.end()
 
+    def _here(self) -> Span:
+        return Span(self.source, self.start, self.start + len(self.text))
+
     @property
     def kind(self) -> str:
         return self.tokens[self.at][0] if self.at < len(self.tokens) else "end"
@@ -151,7 +154,7 @@ class _Reader:
 
     def fail(self, wanted: str) -> Exception:
         found = f"`{self.text}`" if self.text else "the end of the text"
-        return error(CODE, f"expected {wanted}, found {found}", Span(self.source, self.start, self.start + len(self.text)))
+        return error(CODE, f"expected {wanted}, found {found}", self._here())
 
     def next(self) -> str:
         self.at += 1
@@ -197,8 +200,8 @@ class _Reader:
     def size(self) -> Dim:
         """A size: everything up to what cannot belong to one."""
         first, parentheses = self.at, 0
-        while self.kind in ("number", "word") or self.text in ("+", "-", "*", "//", "%", "(") or (parentheses and self.text == ")"):
-            if self.text == "%" and self.at == first:
+        while self.kind in ("number", "word") or self.text in ("+", "-", "*", "//", "%", "(", ")"):
+            if (self.text == ")" and not parentheses) or (self.text == "%" and self.at == first):
                 break
             parentheses += {"(": 1, ")": -1}.get(self.text, 0)
             self.at += 1
@@ -219,7 +222,7 @@ class _Reader:
     def value(self) -> Any:
         self.depth += 1
         if self.depth > DEPTH:
-            raise error(CODE, f"values are nested more than {DEPTH} deep", Span(self.source, self.start, self.start + 1))
+            raise error(CODE, f"values are nested more than {DEPTH} deep", self._here())
         try:
             return self._value()
         finally:
@@ -233,16 +236,19 @@ class _Reader:
             return self.several("]", self.value)
         if self.text in words:
             return words[self.next()]
-        if self.text in DTYPES or self.text == "(" and self.tokens[self.at + 1 : self.at + 2] and self.tokens[self.at + 1][1] in DTYPES:
+        if self.text in DTYPES or (self.text == "(" and self._ahead(1)[1] in DTYPES):
             return self.type()
         if self.text == "graph":
             return self.graph()
         sign = -1 if self.text == "-" else 1
-        at = self.at + (sign < 0)
-        if at < len(self.tokens) and (self.tokens[at][1] == "inf" or (self.tokens[at][0] == "number" and not self.tokens[at][1].isdigit())):
-            self.at = at + 1
-            return sign * float(self.tokens[at][1])
+        kind, text = self._ahead(int(sign < 0))
+        if text == "inf" or (kind == "number" and not text.isdigit()):
+            self.at += 2 if sign < 0 else 1
+            return sign * float(text)
         return self.size()
+
+    def _ahead(self, k: int) -> tuple[str, str]:
+        return self.tokens[self.at + k][:2] if self.at + k < len(self.tokens) else ("end", "")
 
     def affine(self) -> Affine:
         constant, terms = 0, []

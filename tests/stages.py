@@ -11,7 +11,7 @@ from dataclasses import fields
 
 from nnc.compiler.autodiff import differentiate
 from nnc.compiler.build import Options, Program
-from nnc.compiler.passes import ALWAYS, OPTIMIZE, cse, dce, fold, run, simplify
+from nnc.compiler.passes import ALWAYS, REWRITE, cse, dce, fold, run, simplify
 from nnc.compiler.text import parse_graph, print_graph
 from nnc.dsl import ast
 from nnc.dsl.diagnostics import SourceError
@@ -41,7 +41,7 @@ def errors_stage(text: str, args: str) -> str:
     return "no error in " + ", ".join(program.entries)
 
 
-PASSES = {p.__name__: (p,) for p in (cse, dce, differentiate, fold, simplify)} | {"optimize": (*ALWAYS, *OPTIMIZE)}
+PASSES = {p.__name__: (p,) for p in (cse, dce, differentiate, fold, simplify)} | {"optimize": (*ALWAYS, *REWRITE)}
 
 
 def graph_stage(text: str, args: str) -> str:

@@ -29,7 +29,8 @@ def draw(sample: Sample, seed: int = 0) -> list[np.ndarray]:
             return np.asarray(rng.random(t.shape) < 0.5)
         if t.dtype in FLOATS:
             return np.asarray(rng.uniform(sample.low, sample.high, t.shape), NUMPY[t.dtype])
-        return np.asarray(rng.integers(int(sample.low), max(int(sample.high), int(sample.low) + 1), t.shape), NUMPY[t.dtype])
+        low = int(sample.low)
+        return np.asarray(rng.integers(low, max(int(sample.high), low + 1), t.shape), NUMPY[t.dtype])
 
     return [tuple(map(one, t.items)) if isinstance(t, TupleType) else one(t) for t in sample.types]
 
@@ -40,7 +41,7 @@ def graph_of(op: Op, sample: Sample) -> Graph:
     return b.finish((("y", b.add(op.name, tuple(args), sample.attrs)),))
 
 
-# --- the table itself ---------------------------------------------------------------------------------------------------
+# --- the table itself ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("op", OPS.values(), ids=lambda op: op.name)
@@ -55,11 +56,11 @@ def test_every_cell_is_there(op: Op) -> None:
 
 def test_scalar_functions_are_those_of_the_loops() -> None:
     names = {"select" if name == "where" else name for name, op in OPS.items() if op.kind == MAP and op.samples
-             and op.samples[0].types and name not in ("stop_grad", "straight_through", "checkpoint")}  # fmt: skip
+             and op.samples[0].types and name not in ("stop_grad", "straight_through", "checkpoint")}
     assert names == set(loops.FUNCTIONS) - {"fma"}
 
 
-# --- reference ----------------------------------------------------------------------------------------------------------
+# --- reference -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("op", "sample"), CASES)
@@ -131,13 +132,14 @@ def test_text_and_back(op: Op, sample: Sample) -> None:
     assert sorted(map(repr, back.attrs.items())) == sorted(map(repr, node.attrs.items()))
 
 
-# --- derivatives --------------------------------------------------------------------------------------------------------
+# --- derivatives -----------------------------------------------------------------------------------------------------
 
 
 def doubled(sample: Sample) -> Sample:
     """The sample with every f32 an f64."""
     attrs = {k: "f64" if v == "f32" else v for k, v in sample.attrs.items()}
-    return Sample(tuple(t.with_dtype("f64") if t.dtype == "f32" else t for t in sample.types), attrs, sample.low, sample.high)
+    types = tuple(t.with_dtype("f64") if t.dtype == "f32" else t for t in sample.types)
+    return Sample(types, attrs, sample.low, sample.high)
 
 
 def differentiable(op: Op, sample: Sample) -> bool:
@@ -167,7 +169,7 @@ def derivatives(op: Op, sample: Sample) -> tuple[Graph, list[str]]:
     second = b.emit("grad", t, *smooth)
     h = [b.emit("item", second, index=k) for k in range(len(smooth))]
     outputs = [("s", s), ("t", t), *((f"g {x}", v) for x, v in zip(smooth, g, strict=True)),
-               *((f"h {x}", v) for x, v in zip(smooth, h, strict=True))]  # fmt: skip
+               *((f"h {x}", v) for x, v in zip(smooth, h, strict=True))]
     return differentiate(b.finish(tuple(outputs))), smooth
 
 
@@ -193,14 +195,15 @@ def test_first_and_second_derivatives_are_finite_differences(op: Op, sample: Sam
     graph, smooth = derivatives(op, sample)
     rng = np.random.default_rng(1)
     inputs = {f"x{k}": v for k, v in enumerate(draw(sample, seed=3))}
-    inputs |= {n.attrs["name"]: rng.uniform(0.5, 1.5, n.shape) for n in graph if n.op == "input" and n.attrs["name"][0] in "wv"}
+    weights = [n for n in graph if n.op == "input" and n.attrs["name"][0] in "wv"]
+    inputs |= {n.attrs["name"]: rng.uniform(0.5, 1.5, n.shape) for n in weights}
     results = evaluate(graph, inputs)[0]
     for x in smooth:
         np.testing.assert_allclose(results[f"g {x}"], slopes(graph, inputs, x, "s"), rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose(results[f"h {x}"], slopes(graph, inputs, x, "t"), rtol=1e-5, atol=1e-7)
 
 
-# --- what the references must agree on with IEEE 754 and the documentation ------------------------------------------------
+# --- what the references must agree on with IEEE 754 and the documentation -------------------------------------------
 
 
 def run(name: str, *args: np.ndarray, **attrs: object) -> np.ndarray:
@@ -260,15 +263,15 @@ def test_every_convolution_is_a_contraction() -> None:
     at = lambda i, u: (-1, ((i, 2), (u, 1)))  # noqa: E731
     one = lambda i: (0, ((i, 1),))  # noqa: E731
     y = run("contract", x, w, domain=(("b", 2), ("k", 4), ("i", 4), ("j", 3), ("c", 3), ("u", 3), ("v", 2)),
-            maps=((one("b"), one("c"), at("i", "u"), at("j", "v")), tuple(map(one, "kcuv"))), out=tuple(map(one, "bkij")),
-            shape=(2, 4, 4, 3))  # fmt: skip
+            maps=((one("b"), one("c"), at("i", "u"), at("j", "v")), tuple(map(one, "kcuv"))),
+            out=tuple(map(one, "bkij")), shape=(2, 4, 4, 3))
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     for i, j in product(range(4), range(3)):
         window = padded[:, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 2]
         np.testing.assert_allclose(y[:, :, i, j], np.einsum("bcuv,kcuv->bk", window, w), rtol=1e-12)
 
 
-# --- type rules ---------------------------------------------------------------------------------------------------------
+# --- type rules ------------------------------------------------------------------------------------------------------
 
 F3, F4, I3 = TensorType("f32", (3,)), TensorType("f32", (4,)), TensorType("i32", (3,))
 B = symbol("B")
@@ -295,7 +298,7 @@ B = symbol("B")
         ("slice", (F3,), {"starts": (1,), "stops": (4,), "steps": (1,)}, "E0307", "1:4 is not within axis 0"),
         ("slice", (F3,), {"starts": (0,), "stops": (3,), "steps": (0,)}, "E0307", "at least 1"),
         ("pad", (F3,), {"low": (-1,), "high": (0,), "value": 0.0}, "E0307", "negative"),
-        ("concat", (TensorType("f32", (2, 3)), TensorType("f32", (2, 4))), {"axis": 0}, "E0301", "agree in all axes but 0"),
+        ("concat", (TensorType("f32", (2, 3)), TensorType("f32", (2, 4))), {"axis": 0}, "E0301", "all axes but 0"),
         ("gather", (F3, F3), {"axis": 0}, "E0302", "whole numbers"),
         ("take_along", (F3, I3), {}, "E0301", "one index for each last axis"),
         ("grad", (F3, F3), {}, "E0402", r"only a scalar float can be differentiated, but this is f32\[3\]"),
@@ -313,8 +316,8 @@ def test_what_does_not_fit_is_said(op: str, types: tuple, attrs: dict, code: str
 def test_matmul_follows_numpy_and_names_the_sizes() -> None:
     from nnc.compiler.ops.contraction import einsum, matmul
 
-    shapes = [((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 4)), ((2, 3), (3, 4)), ((5, 2, 3), (5, 3, 4)), ((5, 2, 3), (3, 4)),
-              ((2, 3), (5, 3, 4)), ((5, 2, 3), (3,)), ((3,), (5, 3, 4))]  # fmt: skip
+    shapes = [((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 4)), ((2, 3), (3, 4)), ((5, 2, 3), (5, 3, 4)),
+              ((5, 2, 3), (3, 4)), ((2, 3), (5, 3, 4)), ((5, 2, 3), (3,)), ((3,), (5, 3, 4))]
     rng = np.random.default_rng(0)
     for s, t in shapes:
         b = Builder("g", OPS)
@@ -335,5 +338,19 @@ def test_reshape_reads_without_division_where_axes_only_split_in_two() -> None:
     node = Node("y", "reshape", ("x",), {"shape": (2, 3, B)}, TensorType("f32", (2, 3, B)))
     i, j, k = (loops.Var(name) for name in "ijk")
     seen = []
-    OPS["reshape"].at(node, (TensorType("f32", (6, B)),), (i, j, k), lambda n, index: seen.append(index) or loops.i64(0))
+    read = lambda n, index: seen.append(index) or loops.i64(0)  # noqa: E731
+    OPS["reshape"].at(node, (TensorType("f32", (6, B)),), (i, j, k), read)
     assert seen == [(loops.add(loops.mul(i, loops.i64(3)), j), k)]
+
+
+def test_a_contraction_keeps_what_is_not_finite_where_it_belongs() -> None:
+    x, w = np.array([[np.nan, 1.0], [2.0, 3.0]]), np.array([[1.0, 2.0, 0.0], [3.0, 4.0, np.inf]])
+    with np.errstate(all="ignore"):
+        expected = (x[:, :, None] * w[None]).sum(axis=1)
+    one = lambda i: (0, ((i, 1),))  # noqa: E731
+    got = run("contract", x, w, domain=(("i", 2), ("j", 3), ("k", 2)), shape=(3, 2), out=(one("j"), one("i")),
+              maps=((one("i"), one("k")), (one("k"), one("j"))))
+    np.testing.assert_array_equal(got, expected.T)
+    inf, zero = np.array(np.inf), np.array([0.0, 1.0])
+    total = run("contract", inf, zero, domain=(("k", 2),), shape=(), out=(), maps=((), (one("k"),)))
+    assert np.isnan(total), "inf * 0 + inf * 1, not inf * (0 + 1)"

@@ -77,8 +77,8 @@ def _grad(b: Builder, node: Node, dy: str) -> tuple[str | None, ...]:
     """d in_k[g_k(p)] += dy[f(p)] prod_(j != k) in_j[g_j(p)]: the same domain, result and operand k exchanged."""
     domain, maps, out = node.attrs["domain"], node.attrs["maps"], node.attrs["out"]
     return tuple(
-        b.emit("contract", *node.args[:k], dy, *node.args[k + 1 :], domain=domain, maps=(*maps[:k], out, *maps[k + 1 :]),
-               out=maps[k], shape=b.shape(node.args[k]))  # fmt: skip
+        b.emit("contract", *node.args[:k], dy, *node.args[k + 1 :], domain=domain, out=maps[k],
+               maps=(*maps[:k], out, *maps[k + 1 :]), shape=b.shape(node.args[k]))
         for k in range(len(node.args))
     )
 
@@ -94,7 +94,7 @@ def _evaluate(e: Affine, grid: Mapping[str, np.ndarray]) -> Any:
 def _grid(indices: Sequence[str], extent: Mapping[str, int]) -> dict[str, np.ndarray]:
     """Each index as an array along its own axis."""
     return {i: np.arange(extent[i]).reshape([-1 if j == k else 1 for j in range(len(indices))])
-            for k, i in enumerate(indices)}  # fmt: skip
+            for k, i in enumerate(indices)}
 
 
 def _used(m: Map) -> list[str]:
@@ -114,6 +114,17 @@ def _positions(m: Map, shape: Sequence[int], extent: Mapping[str, int]) -> tuple
     return used, position, inside
 
 
+def _sum_of_products(xs: Sequence[np.ndarray], axes: Sequence[Sequence[int]], out: Sequence[int],
+                     extent: Sequence[int]) -> np.ndarray:
+    """The products at every point of the domain, summed over the axes that are not in `out`."""
+    product = np.ones(extent, xs[0].dtype)
+    for x, ks in zip(xs, axes, strict=True):
+        order = sorted(range(len(ks)), key=lambda j: ks[j])
+        product *= x.transpose(order).reshape([n if k in ks else 1 for k, n in enumerate(extent)])
+    summed = product.sum(axis=tuple(k for k in range(len(extent)) if k not in out), dtype=product.dtype)
+    return summed.transpose([sorted(out).index(k) for k in out])
+
+
 def _reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
     """Each operand is spread over the indices it uses, NumPy's einsum multiplies and sums, the result is scattered."""
     extent: dict[str, int] = dict(attrs["domain"])
@@ -130,14 +141,17 @@ def _reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.n
         if i not in seen:  # an index that no operand uses repeats the term
             spread += [np.ones(extent[i], dtype), [number[i]]]
     used, position, inside = _positions(attrs["out"], type.shape, extent)
-    terms = np.einsum(*spread, [number[i] for i in used], optimize=len(spread) > 4)
+    if all(np.isfinite(x).all() for x in spread[::2]):
+        terms = np.einsum(*spread, [number[i] for i in used], optimize=len(spread) > 4)
+    else:  # einsum takes factors out of sums, and inf * (0 + 1) is not inf * 0 + inf * 1
+        terms = _sum_of_products(spread[::2], spread[1::2], [number[i] for i in used], [*extent.values()])
     result = np.zeros(prod(type.shape), dtype)
     if result.size:
         np.add.at(result, position[inside], terms[inside])
     return result.reshape(type.shape)
 
 
-# --- the usual contractions ---------------------------------------------------------------------------------------------
+# --- the usual contractions ------------------------------------------------------------------------------------------
 
 
 def einsum(b: Builder, spec: str, *args: str, **attrs: Any) -> str:
@@ -151,12 +165,13 @@ def einsum(b: Builder, spec: str, *args: str, **attrs: Any) -> str:
             if extent.setdefault(i, n) != n:
                 raise ShapeError("E0301", f"index {i} runs over two sizes, but {extent[i]} is not {n}", (k,))
     return b.emit("contract", *args, domain=tuple(extent.items()), maps=tuple(plain(m) for m in inputs.split(",")),
-                  out=plain(out), shape=tuple(extent[i] for i in out), **attrs)  # fmt: skip
+                  out=plain(out), shape=tuple(extent[i] for i in out), **attrs)
 
 
 def matmul(b: Builder, x: str, y: str, **attrs: Any) -> str:
-    """`x @ y` over the last axis of x and the last but one of y, by NumPy's rules: a vector on the left is a row, on the
-    right a column, and leading axes are batch axes that must agree, except that the right side may be a plain matrix.
+    """`x @ y` over the last axis of x and the last but one of y, by NumPy's rules: a vector on the left is a row, on
+    the right a column, and leading axes are batch axes that must agree, except that the right side may be a plain
+    matrix.
 
     Raises `ShapeError` E0301 where inner sizes or leading axes differ."""
     s, t = b.shape(x), b.shape(y)
@@ -178,14 +193,14 @@ def matmul(b: Builder, x: str, y: str, **attrs: Any) -> str:
     out = [*batch, *row, *column]
     order = [*out, "k"]
     return b.emit("contract", x, y, domain=tuple((i, extent[i]) for i in order), maps=(plain(left), plain(right)),
-                  out=plain(out), shape=tuple(extent[i] for i in out), **attrs)  # fmt: skip
+                  out=plain(out), shape=tuple(extent[i] for i in out), **attrs)
 
 
-# --- samples ------------------------------------------------------------------------------------------------------------
+# --- samples ---------------------------------------------------------------------------------------------------------
 
 
 def _sample(shapes: Sequence[tuple[int, ...]], domain: dict[str, int], maps: Sequence[Map], out: Map,
-            shape: tuple[int, ...], dtype: str = "f32") -> Sample:  # fmt: skip
+            shape: tuple[int, ...], dtype: str = "f32") -> Sample:
     attrs = {"domain": tuple(domain.items()), "maps": tuple(maps), "out": out, "shape": shape}
     return Sample(tuple(TensorType(dtype, s) for s in shapes), attrs)
 
@@ -193,7 +208,8 @@ def _sample(shapes: Sequence[tuple[int, ...]], domain: dict[str, int], maps: Seq
 def _letters(spec: str, *shapes: tuple[int, ...], dtype: str = "f32") -> Sample:
     inputs, out = spec.split("->")
     extent = {i: n for m, s in zip(inputs.split(","), shapes, strict=True) for i, n in zip(m, s, strict=True)}
-    return _sample(shapes, extent, [plain(m) for m in inputs.split(",")], plain(out), tuple(extent[i] for i in out), dtype)
+    maps = [plain(m) for m in inputs.split(",")]
+    return _sample(shapes, extent, maps, plain(out), tuple(extent[i] for i in out), dtype)
 
 
 _I, _U = ("i", 1), ("u", 1)
@@ -203,8 +219,9 @@ CONTRACTION = Op(
     doc="out[f(p)] += prod_k in_k[g_k(p)] over all points p of `domain`, with affine f (`out`) and g_k (`maps`); reads "
     "outside an operand are 0, writes outside the result are dropped",
     samples=(
-        _letters("bi,oi->bo", (3, 4), (5, 4)), _letters("bij,bjk->bik", (2, 3, 4), (2, 4, 5)), _letters("i,i->", (6,), (6,)),
-        _letters("ij->i", (3, 4)), _letters("i,j,ij->", (3,), (4,), (3, 4)), _letters("bi,oi->bo", (0, 4), (5, 4)),
+        _letters("bi,oi->bo", (3, 4), (5, 4)), _letters("bij,bjk->bik", (2, 3, 4), (2, 4, 5)),
+        _letters("i,i->", (6,), (6,)), _letters("ij->i", (3, 4)),
+        _letters("i,j,ij->", (3,), (4,), (3, 4)), _letters("bi,oi->bo", (0, 4), (5, 4)),
         _letters("bi,oi->bo", (3, 0), (5, 0)), _letters("bi,oi->bo", (1, 1), (1, 1)), _letters(",->", (), ()),
         _letters("i,i->i", (3,), (3,)), _letters("ij,jk->ik", (3, 2), (2, 4), dtype="i32"),
         # a convolution with stride 2 and padding 1, the adjoint of it, a diagonal, and an index only the result has
@@ -213,6 +230,6 @@ CONTRACTION = Op(
         _sample(((3, 3),), {"i": 3}, [(affine(_I), affine(_I))], plain("i"), (3,)),
         _sample(((3,),), {"i": 3, "u": 2}, [plain("i")], plain("iu"), (3, 2)),
     ),
-)  # fmt: skip
+)
 
 ALL = (CONTRACTION,)

@@ -47,13 +47,14 @@ def _samples(count: int, accepts: tuple[str, ...], low: float, high: float) -> t
     )
 
 
-def _map(name: str, count: int, doc: str, reference: Callable[..., Any], grad: Any, *, accepts: tuple[str, ...] = FLOATS,
-         result: str | None = None, low: float = -2.0, high: float = 2.0, commutative: bool = False) -> Op:  # fmt: skip
+def _map(name: str, count: int, doc: str, reference: Callable[..., Any], grad: Any, *,
+         accepts: tuple[str, ...] = FLOATS, result: str | None = None, low: float = -2.0, high: float = 2.0,
+         commutative: bool = False) -> Op:
     return Op(
         name=name, kind=MAP, doc=doc, infer=_infer(name, count, accepts, result), at=_at(name), grad=grad,
         reference=lambda args, attrs, type: reference(*args), samples=_samples(count, accepts, low, high),
         commutative=commutative,
-    )  # fmt: skip
+    )
 
 
 def _erf(x: np.ndarray) -> np.ndarray:
@@ -111,7 +112,7 @@ ARITHMETIC = (
          rule(lambda dy, z, x, y: (x.apply("gt", y).where(dy, 0), x.apply("gt", y).where(0, dy))),
          accepts=NUMBERS, commutative=False),
     _map("pow", 2, "x^y, IEEE 754 (pow(x, 0) = 1)", np.power, rule(_pow_grad), low=0.3),
-)  # fmt: skip
+)
 
 LOGIC = (
     _compare("eq", "x == y; false when either is NaN", np.equal, DTYPES, True),
@@ -149,7 +150,7 @@ TRANSCENDENTAL = (
          rule(lambda dy, y, x: (dy * (2 / sqrt(pi) * (-(x * x)).apply("exp")),))),
     _map("logistic", 1, "1 / (1 + exp(-x)); its derivative is y (1 - y)", _logistic,
          rule(lambda dy, y, x: (dy * (y * (1 - y)),))),
-)  # fmt: skip
+)
 
 
 def _where_infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -168,7 +169,7 @@ WHERE = Op(
         Sample((TensorType("bool", s), TensorType(d, s), TensorType(d, s)), {})
         for s, d in (((3, 4), "f32"), ((), "f32"), ((0,), "f64"), ((5,), "i32"), ((5,), "bool"))
     ),
-)  # fmt: skip
+)
 
 
 def convert(x: np.ndarray, dtype: str) -> np.ndarray:
@@ -205,6 +206,6 @@ CAST = Op(
         for a, b in (("f32", "f64"), ("f64", "f32"), ("f32", "i32"), ("f64", "i64"), ("i32", "f32"), ("i64", "i32"),
                      ("bool", "f32"), ("bool", "i32"), ("f32", "bool"), ("i32", "bool"), ("i32", "i64"))
     ),
-)  # fmt: skip
+)
 
 ALL = (*ARITHMETIC, *LOGIC, *ROUNDING, *TRANSCENDENTAL, WHERE, CAST)

@@ -1,7 +1,7 @@
-"""Indexing by data: `gather` takes rows, `scatter_add` is its adjoint, `take_along` picks one element of each last axis.
+"""Indexing by data: `gather` takes rows, `scatter_add` is its adjoint, `take_along` picks one of each last axis.
 
-An index outside its axis is an error: the reference raises IndexError, lowering puts a check in front. `at` reads at the
-nearest index, so that it stays within the buffer whatever the check does. One-hot vectors are no operator: they are
+An index outside its axis is an error: the reference raises IndexError, lowering puts a check in front. `at` reads at
+the nearest index, so that it stays within the buffer whatever the check does. One-hot vectors are no operator: they are
 `iota == index`, which is also the gradient of `take_along`.
 """
 
@@ -84,14 +84,14 @@ def _gather_grad(attrs: Any, dy: Value, y: Value, table: Value, index: Value) ->
 GATHER = Op(
     name="gather", kind=VIEW, infer=_gather_infer, at=_gather_at, reference=_gather_reference,
     grad=rule_with_attrs(_gather_grad),
-    doc="Slices of the first operand along `axis` (0) at the indices of the second, whose axes take the place of that one",
+    doc="Slices of the first operand along `axis` (0) at the indices of the second, whose axes take that axis' place",
     samples=(
         Sample((_f(5, 3), _i(4)), {"axis": 0}, 0, 5), Sample((_f(5), _i(2, 3)), {"axis": 0}, 0, 5),
         Sample((_f(2, 5, 3), _i(4, dtype="i64")), {"axis": 1}, 0, 5), Sample((_f(5, 3), _i()), {"axis": 0}, 0, 5),
         Sample((_f(5, 0), _i(2)), {"axis": 0}, 0, 5), Sample((_f(5, 3), _i(0)), {"axis": 0}, 0, 5),
         Sample((_f(1, 2), _i(3)), {"axis": 0}, 0, 1), Sample((_i(5), _i(3)), {"axis": 0}, 0, 5),
     ),
-)  # fmt: skip
+)
 
 
 def _scatter_infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -99,8 +99,8 @@ def _scatter_infer(types: Sequence[Type], attrs: Any) -> TensorType:
     _whole("scatter_add", index, 0)
     require.accepted("scatter_add", [updates], NUMBERS)
     if updates.shape[: index.rank] != index.shape:
-        raise ShapeError("E0301", f"scatter_add needs updates for each index, but {updates} does not begin with the axes "
-                         f"of {index}", (0, 1))  # fmt: skip
+        message = f"scatter_add needs updates for each index, but {updates} does not begin with the axes of {index}"
+        raise ShapeError("E0301", message, (0, 1))
     return updates.with_shape((*require.sizes("scatter_add", [attrs["size"]]), *updates.shape[index.rank :]))
 
 
@@ -121,14 +121,15 @@ SCATTER_ADD = Op(
         Sample((_i(dtype="i64"), _f(3)), {"size": 5}, 0, 5), Sample((_i(0), _f(0, 3)), {"size": 5}, 0, 5),
         Sample((_i(6), _i(6)), {"size": 5}, 0, 5), Sample((_i(3), _f(3, 0)), {"size": 5}, 0, 5),
     ),
-)  # fmt: skip
+)
 
 
 def _take_infer(types: Sequence[Type], attrs: Any) -> TensorType:
     x, index = require.tensors("take_along", types, 2)
     _whole("take_along", index, 1)
     if x.rank == 0 or x.shape[:-1] != index.shape:
-        raise ShapeError("E0301", f"take_along needs one index for each last axis, but {index} does not fit {x}", (0, 1))
+        message = f"take_along needs one index for each last axis, but {index} does not fit {x}"
+        raise ShapeError("E0301", message, (0, 1))
     return x.with_shape(index.shape)
 
 
@@ -156,6 +157,6 @@ TAKE_ALONG = Op(
         Sample((_f(2, 3, 5), _i(2, 3, dtype="i64")), {}, 0, 5), Sample((_f(3, 1), _i(3)), {}, 0, 1),
         Sample((_i(3, 5), _i(3)), {}, 0, 5),
     ),
-)  # fmt: skip
+)
 
 ALL = (GATHER, SCATTER_ADD, TAKE_ALONG)

@@ -1,5 +1,5 @@
-"""Layout operators: the operand's elements at other indices. All are views: the value at a point is a read of the operand
-at an index computed from it, for `pad` and `concat` with a choice of what to read.
+"""Layout operators: the operand's elements at other indices. All are views: the value at a point is a read of the
+operand at an index computed from it, for `pad` and `concat` with a choice of what to read.
 
 Where another choice is taken, `pad` and `concat` read at a clamped index, so that no read is outside a buffer.
 """
@@ -26,7 +26,7 @@ def _t(*shape: int, dtype: str = "f32") -> TensorType:
     return TensorType(dtype, shape)
 
 
-# --- broadcast ----------------------------------------------------------------------------------------------------------
+# --- broadcast -------------------------------------------------------------------------------------------------------
 
 
 def _broadcast_infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -42,7 +42,8 @@ def _broadcast_infer(types: Sequence[Type], attrs: Any) -> TensorType:
 
 
 def _broadcast_at(node: Any, types: Sequence[TensorType], index: Index, read: Read) -> Expr:
-    return read(0, tuple(i64(0) if n == 1 else index[a] for n, a in zip(types[0].shape, node.attrs["axes"], strict=True)))
+    sizes = zip(types[0].shape, node.attrs["axes"], strict=True)
+    return read(0, tuple(i64(0) if n == 1 else index[a] for n, a in sizes))
 
 
 def _broadcast_reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
@@ -71,24 +72,24 @@ BROADCAST = Op(
         Sample((_t(0),), {"shape": (3, 0), "axes": (1,)}), Sample((_t(1),), {"shape": (1, 1), "axes": (1,)}),
         Sample((_t(2, dtype="i32"),), {"shape": (2, 2), "axes": (0,)}),
     ),
-)  # fmt: skip
+)
 
 
-# --- reshape and assume -------------------------------------------------------------------------------------------------
+# --- reshape and assume ----------------------------------------------------------------------------------------------
 
 
 def _reshape_infer(types: Sequence[Type], attrs: Any) -> TensorType:
     (t,) = require.tensors("reshape", types, 1)
     result = t.with_shape(require.sizes("reshape", attrs["shape"]))
     if result.size != t.size:
-        message = f"reshape must keep the number of elements, but {t} has {t.size} and {list(result.shape)} has {result.size}"
-        raise ShapeError("E0306", message.replace("'", ""), (0,))
+        message = f"reshape must keep the number of elements, but {t} has {t.size} and {result} has {result.size}"
+        raise ShapeError("E0306", message, (0,))
     return result
 
 
 def regroup(old: Sequence[Dim], new: Sequence[Dim]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Runs of axes of `old` and of `new` that hold the same elements, as short as the sizes allow, in order. Axes of size
-    1 stand in runs of their own: ((k,), ()) or ((), (k,)). Without an earlier cut everything left is one run."""
+    """Runs of axes of `old` and of `new` that hold the same elements, as short as the sizes allow, in order. Axes of
+    size 1 stand in runs of their own: ((k,), ()) or ((), (k,)). Without an earlier cut everything left is one run."""
     a = [k for k, n in enumerate(old) if n != 1]
     b = [k for k, n in enumerate(new) if n != 1]
     runs: list[tuple[tuple[int, ...], tuple[int, ...]]] = [((k,), ()) for k, n in enumerate(old) if n == 1]
@@ -154,7 +155,7 @@ RESHAPE = Op(
         Sample((_t(0, 3),), {"shape": (3, 0)}), Sample((_t(2, 3, 4),), {"shape": (1, 6, 2, 2)}),
         Sample((_t(4, dtype="bool"),), {"shape": (2, 2)}),
     ),
-)  # fmt: skip
+)
 
 
 def _assume_infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -180,10 +181,10 @@ ASSUME = Op(
     at=lambda node, types, index, read: read(0, index),
     doc="The operand itself, its sizes written as `shape`: equal at run time, as a guard of the graph makes sure",
     samples=(Sample((_t(2, 3),), {"shape": (2, 3)}), Sample((_t(),), {"shape": ()}), Sample((_t(0),), {"shape": (0,)})),
-)  # fmt: skip
+)
 
 
-# --- transpose, slice, flip ---------------------------------------------------------------------------------------------
+# --- transpose, slice, flip ------------------------------------------------------------------------------------------
 
 
 def _transpose_infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -209,10 +210,11 @@ TRANSPOSE = Op(
     grad=rule_with_attrs(lambda attrs, dy, y, x: (dy.apply("transpose", perm=inverse(attrs["perm"])),)),
     doc="Axis k of the result is axis `perm[k]` of the operand",
     samples=(
-        Sample((_t(2, 3),), {"perm": (1, 0)}), Sample((_t(2, 3, 4),), {"perm": (2, 0, 1)}), Sample((_t(),), {"perm": ()}),
-        Sample((_t(2, 0, 1),), {"perm": (1, 2, 0)}), Sample((_t(2, 3, dtype="i64"),), {"perm": (1, 0)}),
+        Sample((_t(2, 3),), {"perm": (1, 0)}), Sample((_t(2, 3, 4),), {"perm": (2, 0, 1)}),
+        Sample((_t(),), {"perm": ()}), Sample((_t(2, 0, 1),), {"perm": (1, 2, 0)}),
+        Sample((_t(2, 3, dtype="i64"),), {"perm": (1, 0)}),
     ),
-)  # fmt: skip
+)
 
 
 def _slice_infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -223,8 +225,9 @@ def _slice_infer(types: Sequence[Type], attrs: Any) -> TensorType:
     for k, (start, stop, step) in enumerate(zip(attrs["starts"], attrs["stops"], attrs["steps"], strict=True)):
         if not isinstance(step, int) or step < 1:
             raise ShapeError("E0307", f"the step of a slice must be at least 1, but is {step}", (0,))
-        if isinstance(start, int) and start < 0 or _more(start, stop) or _more(stop, t.shape[k]):
-            raise ShapeError("E0307", f"the slice {start}:{stop} is not within axis {k} of {t}, of size {t.shape[k]}", (0,))
+        if _more(0, start) or _more(start, stop) or _more(stop, t.shape[k]):
+            message = f"the slice {start}:{stop} is not within axis {k} of {t}, of size {t.shape[k]}"
+            raise ShapeError("E0307", message, (0,))
         shape.append((stop - start + step - 1) // step)
     return t.with_shape(shape)
 
@@ -253,7 +256,7 @@ def _slice_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
             "contract", domain=tuple(zip(names, y.shape, strict=True)), maps=(tuple((0, ((i, 1),)) for i in names),),
             out=tuple((0, ((i, s),)) for i, s in zip(names, steps, strict=True)),
             shape=tuple(b - a for a, b in zip(starts, stops, strict=True)),
-        )  # fmt: skip
+        )
     high = tuple(n - b for n, b in zip(x.shape, stops, strict=True))
     return (dy.apply("pad", low=tuple(starts), high=high, value=0.0),)
 
@@ -265,10 +268,11 @@ SLICE = Op(
         Sample((_t(5, 4),), {"starts": (1, 0), "stops": (4, 4), "steps": (1, 1)}),
         Sample((_t(7, 4),), {"starts": (1, 1), "stops": (7, 4), "steps": (2, 2)}),
         Sample((_t(7,),), {"starts": (0,), "stops": (7,), "steps": (3,)}),
-        Sample((_t(3,),), {"starts": (3,), "stops": (3,), "steps": (1,)}), Sample((_t(),), {"starts": (), "stops": (), "steps": ()}),
+        Sample((_t(3),), {"starts": (3,), "stops": (3,), "steps": (1,)}),
+        Sample((_t(),), {"starts": (), "stops": (), "steps": ()}),
         Sample((_t(4, dtype="i32"),), {"starts": (3,), "stops": (4,), "steps": (1,)}),
     ),
-)  # fmt: skip
+)
 
 
 def _flip_infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -285,13 +289,14 @@ def _flip_at(node: Any, types: Sequence[TensorType], index: Index, read: Read) -
 FLIP = Op(
     name="flip", kind=VIEW, infer=_flip_infer, at=_flip_at,
     reference=lambda args, attrs, type: np.flip(args[0], attrs["axes"]),
-    grad=rule_with_attrs(lambda attrs, dy, y, x: (dy.apply("flip", axes=attrs["axes"]),)), doc="`axes` in reverse order",
+    grad=rule_with_attrs(lambda attrs, dy, y, x: (dy.apply("flip", axes=attrs["axes"]),)),
+    doc="`axes` in reverse order",
     samples=(Sample((_t(4),), {"axes": (0,)}), Sample((_t(2, 3),), {"axes": (0, 1)}), Sample((_t(2, 3),), {"axes": ()}),
              Sample((_t(2, 0),), {"axes": (1,)}), Sample((_t(2, 3, dtype="bool"),), {"axes": (1,)})),
-)  # fmt: skip
+)
 
 
-# --- pad and concat -----------------------------------------------------------------------------------------------------
+# --- pad and concat --------------------------------------------------------------------------------------------------
 
 
 def _pad_infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -351,11 +356,13 @@ PAD = Op(
     name="pad", kind=VIEW, infer=_pad_infer, at=_pad_at, reference=_pad_reference, grad=rule_with_attrs(_pad_grad),
     doc="`low` elements of `value` before and `high` after, per axis",
     samples=(
-        Sample((_t(3),), {"low": (1,), "high": (2,), "value": 0.0}), Sample((_t(2, 3),), {"low": (0, 1), "high": (2, 0), "value": 1.5}),
-        Sample((_t(),), {"low": (), "high": (), "value": 0.0}), Sample((_t(2, 2, dtype="i32"),), {"low": (1, 0), "high": (0, 0), "value": 7}),
+        Sample((_t(3),), {"low": (1,), "high": (2,), "value": 0.0}),
+        Sample((_t(2, 3),), {"low": (0, 1), "high": (2, 0), "value": 1.5}),
+        Sample((_t(),), {"low": (), "high": (), "value": 0.0}),
+        Sample((_t(2, 2, dtype="i32"),), {"low": (1, 0), "high": (0, 0), "value": 7}),
         Sample((_t(0, 2),), {"low": (0, 1), "high": (0, 1), "value": -1.0}),
     ),
-)  # fmt: skip
+)
 
 
 def _concat_infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -366,8 +373,9 @@ def _concat_infer(types: Sequence[Type], attrs: Any) -> TensorType:
     require.same_dtype("concat", ts)
     total: Dim = 0
     for k, t in enumerate(ts):
-        if t.rank != ts[0].rank or any(n != m for j, (n, m) in enumerate(zip(t.shape, ts[0].shape, strict=True)) if j != axis):
-            raise ShapeError("E0301", f"operands of concat must agree in all axes but {axis}, but {ts[0]} and {t} do not", (0, k))
+        if t.shape[:axis] + t.shape[axis + 1 :] != ts[0].shape[:axis] + ts[0].shape[axis + 1 :]:
+            message = f"operands of concat must agree in all axes but {axis}, but {ts[0]} and {t} do not"
+            raise ShapeError("E0301", message, (0, k))
         total = total + t.shape[axis]
     return ts[0].with_shape(total if k == axis else n for k, n in enumerate(ts[0].shape))
 
@@ -382,8 +390,8 @@ def _concat_at(node: Any, types: Sequence[TensorType], index: Index, read: Read)
         if types[k].shape[axis] == 0:
             continue
         i = index[axis] if k == 0 else sub(index[axis], size_expr(ends[k - 1]))
-        only = len(types) == 1
-        here = read(k, tuple((i if only else _clamp(i, types[k].shape[axis])) if j == axis else x for j, x in enumerate(index)))
+        i = i if len(types) == 1 else _clamp(i, types[k].shape[axis])
+        here = read(k, (*index[:axis], i, *index[axis + 1 :]))
         before = Apply("lt", (index[axis], size_expr(ends[k])), "bool")
         value = here if value is None else Apply("select", (before, here, value), node.dtype)
     return value if value is not None else read(0, index)
@@ -396,7 +404,7 @@ def _concat_grad(attrs: Any, dy: Value, y: Value, *xs: Value) -> tuple[Value, ..
         parts.append(dy.apply(
             "slice", starts=tuple(start if k == axis else 0 for k in range(y.type.rank)),
             stops=tuple(stop if k == axis else n for k, n in enumerate(y.shape)), steps=(1,) * y.type.rank,
-        ))  # fmt: skip
+        ))
         start = stop
     return tuple(parts)
 
@@ -405,9 +413,10 @@ CONCAT = Op(
     name="concat", kind=VIEW, infer=_concat_infer, at=_concat_at, grad=rule_with_attrs(_concat_grad),
     reference=lambda args, attrs, type: np.concatenate(args, attrs["axis"]), doc="One after the other along `axis`",
     samples=(
-        Sample((_t(2), _t(3)), {"axis": 0}), Sample((_t(2, 1), _t(2, 3), _t(2, 2)), {"axis": 1}), Sample((_t(2),), {"axis": 0}),
-        Sample((_t(0, 2), _t(1, 2)), {"axis": 0}), Sample((_t(2, dtype="i32"), _t(1, dtype="i32")), {"axis": 0}),
+        Sample((_t(2), _t(3)), {"axis": 0}), Sample((_t(2, 1), _t(2, 3), _t(2, 2)), {"axis": 1}),
+        Sample((_t(2),), {"axis": 0}), Sample((_t(0, 2), _t(1, 2)), {"axis": 0}),
+        Sample((_t(2, dtype="i32"), _t(1, dtype="i32")), {"axis": 0}),
     ),
-)  # fmt: skip
+)
 
 ALL = (BROADCAST, RESHAPE, ASSUME, TRANSPOSE, SLICE, FLIP, PAD, CONCAT)

@@ -9,7 +9,8 @@ Conventions.
 * `grad(b, node, dy) -> tuple[str | None, ...]`, one adjoint per operand (None: no gradient flows), written with
   operators through the Builder `b`; `node.name` is the result itself, `node.args` the operands. It may raise
   `NoGradient(why)`.
-* `at(node, types, index, read) -> Expr` is the value at one point, for operators that have one: `types` are those of the
+* `at(node, types, index, read) -> Expr` is the value at one point, for operators that have one: `types` are those of
+the
   operands, `index` is a tuple of loop expressions, `read(k, index)` is operand k at a point. With it fusion needs no
   per-operator code. It is None for operators that are kernels (`contract`, `scatter_add`, `argmax` ...), for reductions
   (see `reduce`) and for leaves that are buffers.

@@ -29,12 +29,12 @@ def _leaf_infer(types: Sequence[Type], attrs: Any) -> TensorType:
 INPUT = Op(
     name="input", kind=LEAF, infer=_leaf_infer, reference=None, grad=None,
     doc="A value passed from outside; `name` is what the outside calls it",
-)  # fmt: skip
+)
 
 PARAM = Op(
     name="param", kind=LEAF, infer=_leaf_infer, reference=None, grad=None,
     doc="A parameter or a piece of state, by its `path`; its value is that of before the step",
-)  # fmt: skip
+)
 
 
 def _constant_infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -54,12 +54,13 @@ CONSTANT = Op(
     reference=lambda args, attrs, type: np.array(attrs["values"], NUMPY[type.dtype]).reshape(type.shape),
     doc="`values` in row-major order",
     samples=(
-        Sample((), {"values": (1.5,), "type": TensorType("f32")}), Sample((), {"values": (1, 2), "type": TensorType("i64", (2,))}),
+        Sample((), {"values": (1.5,), "type": TensorType("f32")}),
+        Sample((), {"values": (1, 2), "type": TensorType("i64", (2,))}),
         Sample((), {"values": (), "type": TensorType("f64", (0, 3))}),
         Sample((), {"values": (True, False), "type": TensorType("bool", (1, 2))}),
         Sample((), {"values": (float("inf"), float("nan"), -0.0), "type": TensorType("f32", (3,))}),
     ),
-)  # fmt: skip
+)
 
 
 def _size_infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -78,7 +79,7 @@ SIZE = Op(
     at=lambda node, types, index, read: _to(size_expr(node.attrs["size"]), node.dtype),
     reference=lambda args, attrs, type: np.array(attrs["size"], NUMPY[type.dtype]),
     samples=(Sample((), {"size": 7, "dtype": "f32"}), Sample((), {"size": 0, "dtype": "i64"})),
-)  # fmt: skip
+)
 
 
 def _iota_infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -101,10 +102,10 @@ IOTA = Op(
     at=lambda node, types, index, read: _to(index[node.attrs["axis"]], node.dtype),
     doc="0, 1, 2, ... along `axis` of `shape`",
     samples=(
-        Sample((), {"shape": (4,), "axis": 0, "dtype": "i32"}), Sample((), {"shape": (2, 3), "axis": 1, "dtype": "f32"}),
-        Sample((), {"shape": (2, 0), "axis": 0, "dtype": "i64"}), Sample((), {"shape": (3, 1), "axis": 0, "dtype": "i64"}),
+        *(Sample((), {"shape": s, "axis": k, "dtype": d})
+          for s, k, d in (((4,), 0, "i32"), ((2, 3), 1, "f32"), ((2, 0), 0, "i64"), ((3, 1), 0, "i64"))),
     ),
-)  # fmt: skip
+)
 
 
 def _item_infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -121,7 +122,7 @@ ITEM = Op(
     reference=lambda args, attrs, type: args[0][attrs["index"]],
     grad="results of an operator with several are not differentiable",
     samples=(Sample((TupleType((TensorType("f32", (2,)), TensorType("i32"))),), {"index": 1}),),
-)  # fmt: skip
+)
 
 
 def _fused_infer(types: Sequence[Type], attrs: Any) -> Type:
@@ -146,17 +147,17 @@ FUSED = Op(
     name="fused", kind=TUPLE, infer=_fused_infer, reference=_fused_reference,
     grad="fusion comes after differentiation",
     doc="The graph `body` computed in one go: operands are its inputs in order, results its outputs",
-)  # fmt: skip
+)
 
 
-# --- differentiation ----------------------------------------------------------------------------------------------------
+# --- differentiation -------------------------------------------------------------------------------------------------
 
 
 def _grad_infer(types: Sequence[Type], attrs: Any) -> TupleType:
     y, *xs = require.tensors("grad", types, None)
     if y.dtype not in FLOATS or y.shape:
         raise ShapeError("E0402", f"only a scalar float can be differentiated, but this is {y}", (0,),
-                         help="add its elements up: `grad(sum(y), x)`" if y.dtype in FLOATS else None)  # fmt: skip
+                         help="add its elements up: `grad(sum(y), x)`" if y.dtype in FLOATS else None)
     for k, x in enumerate(xs, 1):
         if x.dtype not in FLOATS:
             raise ShapeError("E0401", f"only with respect to floats can one differentiate, but this is {x}", (k,))
@@ -165,8 +166,8 @@ def _grad_infer(types: Sequence[Type], attrs: Any) -> TupleType:
 
 GRAD = Op(
     name="grad", kind=ABSTRACT, infer=_grad_infer, reference=None, grad=None,
-    doc="The derivatives of the first operand, a scalar, with respect to each of the others; `differentiate` writes them out",
-)  # fmt: skip
+    doc="The derivatives of the first operand, a scalar, with respect to each of the others; see `differentiate`",
+)
 
 
 def _same(op: str) -> Callable[..., TensorType]:
@@ -189,7 +190,7 @@ STOP_GRAD = Op(
     name="stop_grad", kind=MAP, infer=_same("stop_grad"), doc="The operand, as a constant to differentiation",
     at=lambda node, types, index, read: read(0, index), reference=lambda args, attrs, type: args[0],
     grad=lambda b, node, dy: (None,), flops=lambda types, attrs, result: 0, samples=_IDENTITY_SAMPLES,
-)  # fmt: skip
+)
 
 STRAIGHT_THROUGH = Op(
     name="straight_through", kind=MAP, infer=_straight_infer,
@@ -197,14 +198,14 @@ STRAIGHT_THROUGH = Op(
     at=lambda node, types, index, read: read(0, index), reference=lambda args, attrs, type: args[0],
     grad=lambda b, node, dy: (None, dy), flops=lambda types, attrs, result: 0,
     samples=tuple(Sample((TensorType("f32", s),) * 2, {}) for s in ((2, 3), (), (0,))),
-)  # fmt: skip
+)
 
 CHECKPOINT = Op(
     name="checkpoint", kind=MAP, infer=_same("checkpoint"),
     doc="The operand, to be computed again in the backward pass instead of kept. Chen et al. (2016)",
     at=lambda node, types, index, read: read(0, index), reference=lambda args, attrs, type: args[0],
     grad=lambda b, node, dy: (dy,), flops=lambda types, attrs, result: 0, samples=_IDENTITY_SAMPLES,
-)  # fmt: skip
+)
 
 ALL = (INPUT, PARAM, CONSTANT, SIZE, IOTA, ITEM, FUSED, GRAD, STOP_GRAD, STRAIGHT_THROUGH, CHECKPOINT)
 

@@ -12,39 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from ..loops import Apply, Expr, add, floordiv, i64, mul
+from ..loops import Apply, Expr, i64
+from ..philox import philox_reference
 from ..types import FLOATS, TensorType, Type
 from . import require
 from .elementwise import NUMPY
 from .layout import linear
 from .op import MAP, Op, Sample, ShapeError
 
-# Odd multipliers: 2^64 divided by the golden ratio, and the two of Steele et al.'s SplitMix64 (2014).
-SITE, MIX1, MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-_HALF = 2**32
+SITE = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio: odd, so that sites and keys seldom meet
 
 
 def _signed(x: int) -> int:
     return (x + 2**63) % 2**64 - 2**63
-
-
-def site_key(key: Expr, site: int) -> Expr:
-    """The key of one call site: x = key + site * SITE, then twice x = x * odd; x = x + floor(x / 2^32), in wrapping i64.
-    The multiplications are bijections; the added high half makes the low bits depend on all of them."""
-    x = add(key, i64(_signed(site * SITE)))
-    for odd in (MIX1, MIX2):
-        x = mul(x, i64(_signed(odd)))
-        x = add(x, floordiv(x, i64(_HALF)))
-    return x
-
-
-def site_key_reference(key: int, site: int) -> int:
-    """`site_key` on a number."""
-    x = _signed(key + site * SITE)
-    for odd in (MIX1, MIX2):
-        x = _signed(x * odd)
-        x = _signed(x + x // _HALF)
-    return x
 
 
 def _infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -57,13 +37,12 @@ def _infer(types: Sequence[Type], attrs: Any) -> TensorType:
 
 
 def _at(node: Any, types: Sequence[TensorType], index: tuple[Expr, ...], read: Callable[..., Expr]) -> Expr:
-    return Apply("random", (site_key(read(0, ()), node.attrs["site"]), linear(index, node.shape)), node.dtype)
+    key = Apply("add", (read(0, ()), i64(_signed(node.attrs["site"] * SITE))), "i64")  # wraps around
+    return Apply("random", (key, linear(index, node.shape)), node.dtype)
 
 
 def _reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
-    from ..philox import philox_reference  # only the interpreter draws numbers in Python
-
-    key = site_key_reference(int(args[0]), attrs["site"])
+    key = _signed(int(args[0]) + attrs["site"] * SITE)
     counters = np.arange(prod(type.shape), dtype=np.int64)
     return np.asarray(philox_reference(key, counters, type.dtype), NUMPY[type.dtype]).reshape(type.shape)
 
@@ -71,9 +50,9 @@ def _reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.n
 RANDOM = Op(
     name="random", kind=MAP, infer=_infer, at=_at, reference=_reference, grad=lambda b, node, dy: (None,),
     flops=lambda types, attrs, result: 40 * result.size,
-    doc="Uniform in [0, 1): element i is Philox 2x32-10 at counter i under the key mixed with `site`",
+    doc="Uniform in [0, 1): element i is Philox 2x32-10 at counter i under the key + `site` * SITE (see `philox`)",
     samples=tuple(Sample((TensorType("i64"),), {"shape": s, "dtype": d, "site": k}, 0, 1000)
                   for s, d, k in (((3, 4), "f32", 0), ((), "f64", 1), ((0, 2), "f32", 2), ((17,), "f64", 3))),
-)  # fmt: skip
+)
 
 ALL = (RANDOM,)

@@ -48,7 +48,8 @@ def _sum_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
 
 def _prod_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
     """The product of the other factors, also where factors are 0: with p the product of those that are not, it is
-    p / x_i without zeros, p at a single zero and 0 elsewhere. (Second derivatives are those of a point without zeros.)"""
+    p / x_i without zeros, p at a single zero and 0 elsewhere. (Second derivatives are those of a point without
+    zeros.)"""
     axes = attrs["axes"]
     zero = x.apply("eq", 0)
     count = _back(zero.apply("cast", dtype=x.type.dtype).apply("reduce_sum", axes=axes), x, axes)
@@ -70,7 +71,7 @@ def position(x: Value, axes: tuple[int, ...]) -> Value:
         stride = stride * x.shape[k]
     return total if total is not None else Value(x.b, x.b.emit("constant", values=(0,), type=TensorType("i64"))).spread(
         x.shape, ()
-    )  # fmt: skip
+    )
 
 
 def _extreme_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
@@ -109,15 +110,15 @@ def _samples(dtype: str) -> tuple[Sample, ...]:
     cases: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
         ((3, 4), (0,)), ((3, 4), (1,)), ((2, 3, 4), (0, 2)), ((3, 4), (0, 1)), ((5,), ()), ((), ()), ((0, 3), (0,)),
         ((3, 0), (0,)), ((1, 3, 1), (0, 2)),
-    )  # fmt: skip
+    )
     return (*(Sample((TensorType("f32", s),), {"axes": a}) for s, a in cases),
-            Sample((TensorType(dtype, (4, 5)),), {"axes": (1,)}, -9, 9))  # fmt: skip
+            Sample((TensorType(dtype, (4, 5)),), {"axes": (1,)}, -9, 9))
 
 
 def _reduction(name: str, fold: str, f: Any, grad: Callable[..., Any], accepts: tuple[str, ...], doc: str) -> Op:
     return Op(name=name, kind=REDUCE, doc=doc, infer=_infer(name, accepts), reference=_reference(f, fold),
               grad=rule_with_attrs(grad), reduce=fold, flops=_flops,
-              samples=_samples("bool" if "bool" in accepts else "i32"))  # fmt: skip
+              samples=_samples("bool" if "bool" in accepts else "i32"))
 
 
 def _arg_infer(op: str) -> Callable[..., TensorType]:
@@ -137,11 +138,12 @@ def _arg(name: str, f: Callable[..., Any], what: str) -> Op:
     return Op(
         name=name, kind=KERNEL, doc=f"The index (i32) of the {what} along `axis`: the first of equals, of a NaN if "
         "there is one",
-        infer=_arg_infer(name), reference=lambda args, attrs, type: np.asarray(f(args[0], axis=attrs["axis"]), np.int32),
-        grad=f"the result of {name} is a whole number, and its derivative is zero or undefined everywhere", flops=_flops,
+        infer=_arg_infer(name), flops=_flops,
+        reference=lambda args, attrs, type: np.asarray(f(args[0], axis=attrs["axis"]), np.int32),
+        grad=f"the result of {name} is a whole number, and its derivative is zero or undefined everywhere",
         samples=(*(Sample((TensorType("f32", s),), {"axis": a}) for s, a in shapes),
                  Sample((TensorType("i32", (6, 5)),), {"axis": 1}, -3, 3)),
-    )  # fmt: skip
+    )
 
 
 ALL = (
@@ -153,6 +155,6 @@ ALL = (
                "The smallest over `axes`, NaN if there is one; the gradient goes to the first of equals"),
     _arg("argmax", np.argmax, "largest"),
     _arg("argmin", np.argmin, "smallest"),
-)  # fmt: skip
+)
 
 

@@ -17,7 +17,7 @@ _KINDS = {FLOATS: "floats", INTS: "whole numbers", NUMBERS: "numbers", BOOL: "bo
 SPELLING = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%", "neg": "-", "pow": "^",
     "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
-}  # fmt: skip
+}
 
 
 def spelled(op: str) -> str:
@@ -48,7 +48,7 @@ def same_dtype(op: str, types: Sequence[TensorType], first: int = 0) -> None:
     for k, t in enumerate(types[1:], 1):
         if t.dtype != types[0].dtype:
             raise ShapeError("E0302", f"operands of {spelled(op)} must have one dtype, but {types[0].dtype} is not "
-                             f"{t.dtype}", (first, first + k), help="write the conversion: `cast(x, f32)`")  # fmt: skip
+                             f"{t.dtype}", (first, first + k), help="write the conversion: `cast(x, f32)`")
 
 
 def same_shape(op: str, types: Sequence[TensorType]) -> None:

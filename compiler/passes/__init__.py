@@ -10,12 +10,14 @@ from ..verify import verify
 from .cse import cse
 from .dce import dce
 from .fold import fold
+from .fuse import fuse
 from .simplify import simplify
 
 Pass = Callable[[Graph], Graph]
 
 ALWAYS: tuple[Pass, ...] = (dce, differentiate, dce)
-OPTIMIZE: tuple[Pass, ...] = (cse, simplify, fold, cse, simplify, fold, cse, dce)
+REWRITE: tuple[Pass, ...] = (cse, simplify, fold, cse, simplify, fold, cse, dce)  # the mathematics
+OPTIMIZE: tuple[Pass, ...] = (*REWRITE, fuse)  # and what runs together
 
 
 def run(passes: Sequence[Pass], graph: Graph, observe: Callable[[str, Graph], None] | None = None) -> Graph:

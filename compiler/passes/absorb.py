@@ -1,5 +1,5 @@
-"""Rewrite rules for contractions: views of operands and results become part of the index maps, so nothing is copied; and a
-contraction that is really a sum or a product of two tensors becomes one, so that it fuses with its neighbours.
+"""Rewrite rules for contractions: views of operands and results become part of the index maps, so nothing is copied;
+and a contraction that is really a sum or a product of two tensors becomes one, so that it fuses with its neighbours.
 
 A map may read outside its operand, where it reads 0. A rule that exchanges the operand keeps that: it applies where the
 map stays inside, or where what lies outside is 0 as well.
@@ -52,15 +52,15 @@ def _seen_through(s: Sweep, name: str, m: Map, extent: Mapping[str, Dim]) -> tup
             if all(ok for n, ok in zip(v.shape, inside, strict=True) if n == 1):
                 small = s.emit("reshape", x, shape=tuple(n for n in s.shape(x) if n != 1))
                 return small, tuple(e for n, e in zip(v.shape, m, strict=True) if n != 1)
-        case "pad" if v.attrs["value"] == 0 and all(isinstance(k, int) for k in v.attrs["low"]):  # 0 outside, as outside
+        case "pad" if v.attrs["value"] == 0 and all(isinstance(k, int) for k in v.attrs["low"]):  # 0 outside x too
             return x, tuple((e[0] - k, e[1]) for e, k in zip(m, v.attrs["low"], strict=True))
         case "slice" if all(inside) and all(isinstance(k, int) for k in v.attrs["starts"]):  # v[i] = x[start + step i]
             start, step = v.attrs["starts"], v.attrs["steps"]
             return x, tuple((a + k * e[0], tuple((i, k * c) for i, c in e[1]))
-                            for e, a, k in zip(m, start, step, strict=True))  # fmt: skip
+                            for e, a, k in zip(m, start, step, strict=True))
         case "flip" if all(isinstance(v.shape[k], int) for k in v.attrs["axes"]):  # v[i] = x[n - 1 - i]
             return x, tuple((v.shape[k] - 1 - e[0], tuple((i, -c) for i, c in e[1])) if k in v.attrs["axes"] else e
-                            for k, e in enumerate(m))  # fmt: skip
+                            for k, e in enumerate(m))
     return None
 
 
@@ -135,7 +135,7 @@ def _fits(s: Sweep, n: Node) -> bool:
     shapes = [*(s.shape(a) for a in n.args), n.shape]
     return all(extent[index_of(e)] == size  # type: ignore[index]
                for m, shape in zip((*n.attrs["maps"], n.attrs["out"]), shapes, strict=True)
-               for e, size in zip(m, shape, strict=True))  # fmt: skip
+               for e, size in zip(m, shape, strict=True))
 
 
 RULES: Table = {

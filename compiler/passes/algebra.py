@@ -1,9 +1,9 @@
 """Rewrite rules for elementwise operators. Above each rule stands the mathematics it uses.
 
-An equation over the reals is not enough: a rule must hold for NaN, infinities and -0 as well, so x - x is not 0, x * 0 is
-not 0, 0 - x is not -x and x + 0 is x only where x cannot be -0. Two liberties are taken and no others: results may differ
-by rounding (x^3 is x*x*x), and the sign of a *sum* that is zero is not defined, as its order is not. Two rules turn an
-infinity that only an intermediate result was into the right value; they say so.
+An equation over the reals is not enough: a rule must hold for NaN, infinities and -0 as well, so x - x is not 0, x * 0
+is not 0, 0 - x is not -x and x + 0 is x only where x cannot be -0. Two liberties are taken and no others: results may
+differ by rounding (x^3 is x*x*x), and the sign of a *sum* that is zero is not defined, as its order is not. Two rules
+turn an infinity that only an intermediate result was into the right value; they say so.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ from __future__ import annotations
 from math import copysign, frexp, isfinite
 
 from ..graph import Node
-from ..ops.elementwise import LOGIC, ROUNDING, TRANSCENDENTAL
+from ..ops.elementwise import ARITHMETIC, LOGIC, ROUNDING, TRANSCENDENTAL
 from ..types import FLOATS, TensorType
 from .rewrite import Rule, Sweep, Table
 
 Number = int | float | bool
 ELEMENTWISE = (
-    *(op.name for op in (*LOGIC, *ROUNDING, *TRANSCENDENTAL)), "add", "sub", "mul", "div", "floordiv", "mod", "neg", "abs",
-    "sign", "minimum", "maximum", "pow", "where", "cast",
-)  # fmt: skip
+    *(op.name for op in (*ARITHMETIC, *LOGIC, *ROUNDING, *TRANSCENDENTAL)), "where", "cast",
+)
 
 
 def number(s: Sweep, name: str) -> Number | None:
@@ -50,7 +49,7 @@ def power_of_two(x: Number) -> bool:
 
 _UNSIGNED = ("exp", "logistic", "abs", "random", "size", "iota")
 _OF_ONE = ("broadcast", "reshape", "transpose", "slice", "flip", "sqrt", "reduce_sum", "reduce_prod",
-           "stop_grad", "assume", "gather")  # fmt: skip
+           "stop_grad", "assume", "gather")
 _OF_ALL = ("add", "mul", "div", "concat", "contract", "minimum", "maximum")
 
 
@@ -76,7 +75,8 @@ def unsigned(s: Sweep, name: str, depth: int = 6) -> bool:
 
 def negated(s: Sweep, name: str, zeros: bool = False, depth: int = 4) -> str | None:
     """-v, if v is written with a minus that comes off: -x, a negative number, a scalar product or quotient with one, or
-    one of these repeated or chosen. With `zeros` a 0 in a choice may stay 0: right where it is added to what is not -0."""
+    one of these repeated or chosen. With `zeros` a 0 in a choice may stay 0: right where it is added to what is not
+    -0."""
     n = s[name]
     if n.op == "neg":
         return n.args[0]
@@ -189,7 +189,9 @@ def mul_negated(s: Sweep, n: Node) -> str | None:
         if s[x].op == "neg":
             inner = s[x].args[0]
             c = number(s, y)
-            return s.emit("mul", inner, fill(s, -c, s.type(y))) if c is not None else s.emit("neg", s.emit("mul", inner, y))
+            if c is not None:
+                return s.emit("mul", inner, fill(s, -c, s.type(y)))
+            return s.emit("neg", s.emit("mul", inner, y))
     return None
 
 
@@ -245,7 +247,8 @@ def abs_absorbed(s: Sweep, n: Node) -> str | None:
     return s.emit("abs", m.args[0]) if m.op == "neg" else n.args[0] if m.op == "abs" else None
 
 
-# x^0 = 1 (of NaN too); x^1 = x; x^2, x^3, x^4 are products; x^-1 = 1 / x; for x not below 0: x^(1/2) and x^(-1/2) are roots
+# x^0 = 1 (of NaN too); x^1 = x; x^2, x^3, x^4 are products; x^-1 = 1 / x; for x not below 0: x^(1/2) and x^(-1/2) are
+# roots
 def pow_number(s: Sweep, n: Node) -> str | None:
     x, y = n.args
     c = number(s, y)

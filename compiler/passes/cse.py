@@ -15,8 +15,8 @@ from .rewrite import assemble
 
 
 def cse(graph: Graph) -> Graph:
-    """The graph with the first of equal nodes in the place of each. A value that a `grad` differentiates with respect to
-    is a variable and equal to nothing else."""
+    """The graph with the first of equal nodes in the place of each. A value that a `grad` differentiates with respect
+    to is a variable and equal to nothing else."""
     variables = {a for n in graph if n.op == "grad" for a in n.args[1:]}
     first: dict[Hashable, str] = {}
     new: dict[str, str] = {}

@@ -1,4 +1,5 @@
-"""Dead code elimination: what neither an output nor an update depends on is dropped. Inputs stay: the outside passes them."""
+"""Dead code elimination: what neither an output nor an update depends on is dropped. Inputs stay, as the outside passes
+them."""
 
 from __future__ import annotations
 

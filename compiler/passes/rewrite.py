@@ -1,8 +1,8 @@
 """The engine of the rewriting passes: a graph and a table of rules in, the graph at the rules' fixed point out.
 
-A rule is a function `(sweep, node) -> value | None`: it looks at a node whose operands are already rebuilt and gives the
-name of an equal value, made with `sweep.emit`, or None. One sweep rebuilds the graph in order; what rules emit is offered
-to the rules at once. So a sweep is linear and two or three reach the fixed point; `SWEEPS` bounds them.
+A rule is a function `(sweep, node) -> value | None`: it looks at a node whose operands are already rebuilt and gives
+the name of an equal value, made with `sweep.emit`, or None. One sweep rebuilds the graph in order; what rules emit is
+offered to the rules at once. So a sweep is linear and two or three reach the fixed point; `SWEEPS` bounds them.
 
 A value that a `grad` node differentiates with respect to is a variable there, not just a number: it is never replaced
 and rules cannot look through it.
@@ -77,7 +77,8 @@ class Sweep:
         for rule in self.rules.get(node.op, ()):
             found = rule(self, node)
             if found is not None:
-                assert self.b.nodes[found].type == node.type, f"{rule.__name__}: {self.b.nodes[found].type}, not {node.type}"
+                got = self.b.nodes[found].type
+                assert got == node.type, f"{rule.__name__}: {got}, not {node.type}"
                 self.fired += 1
                 self._depth -= 1
                 return found

@@ -103,7 +103,8 @@ def slice_merged(s: Sweep, n: Node) -> str | None:
         return s.emit("broadcast", m.args[0], shape=n.shape, axes=())
     if m.op != "slice" or any(k != 1 for k in m.attrs["steps"]):
         return None
-    starts, stops = (tuple(a + b for a, b in zip(m.attrs["starts"], n.attrs[w], strict=True)) for w in ("starts", "stops"))
+    starts = tuple(a + c for a, c in zip(m.attrs["starts"], n.attrs["starts"], strict=True))
+    stops = tuple(a + d for a, d in zip(m.attrs["starts"], n.attrs["stops"], strict=True))
     return s.emit("slice", m.args[0], starts=starts, stops=stops, steps=n.attrs["steps"])
 
 
@@ -143,7 +144,7 @@ def _at_least(a: Dim, b: Dim) -> bool:
     return isinstance(difference, int) and difference >= 0
 
 
-# --- reductions ---------------------------------------------------------------------------------------------------------
+# --- reductions ------------------------------------------------------------------------------------------------------
 
 
 def _without(shape: Sequence[Dim], axes: Sequence[int]) -> tuple[Dim, ...]:
