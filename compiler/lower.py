@@ -17,12 +17,14 @@ from .kernels.argument import ARGUMENTS, expand
 from .kernels.body import Body, Checks
 from .kernels.contraction import contraction
 from .kernels.fold import fold
+from .kernels.matmul import Product, matmul, product
 from .kernels.pointwise import pointwise
 from .kernels.scatter import scatter_add
-from .memory import Copy, Plan, output_slot, plan, roots, types
+from .kernels.tile import Tile, choose
+from .memory import Copy, Plan, is_kernel, output_slot, plan, roots, types
 from .ops import OPS
 from .ops.op import CONTRACT, REDUCE
-from .types import Dim, TensorType, symbol, symbols
+from .types import BYTES, Dim, TensorType, symbol, symbols
 
 if TYPE_CHECKING:
     from .native import Target  # which imports llvmlite
@@ -52,16 +54,19 @@ def lower(graph: Graph, inputs: Mapping[str, TensorType], variables: Mapping[str
         *(L.Slot(path, t, "param") for path, t in variables.items()),
         *(L.Slot(output_slot(name), _type(graph, v), "output") for name, v in graph.outputs),
     )
-    planned, root, checks, library = plan(graph), roots(graph), Checks(), _Library(graph.name)
-    calls = [_copy(graph, c, checks, library) for c in planned.copies if c.early]
+    bodies = {n.name: _body_of(graph, n) for n in graph if is_kernel(n)}
+    scratch = {name: _scratch(body, target) for name, (body, _) in bodies.items()}
+    planned, root, checks, library = plan(graph, scratch), roots(graph), Checks(), _Library(graph.name)
+    calls = [_copy(graph, c, checks, library, target) for c in planned.copies if c.early]
     for name in planned.order:
         node = graph[name]
         places = [planned.places[root[a]] for a in node.args]
         places += [planned.places[name, k] for k in range(len(types(node)))]
-        calls.append(library.call(_kernel(_body_of(graph, node), checks), name, str(node.span or ""), places))
+        places += [planned.places[name, -1 - k] for k in range(len(scratch[name]))]
+        calls.append(library.call(_kernel(bodies[name], checks, target), name, str(node.span or ""), places))
     for c in planned.copies:
         if not c.early:
-            calls.append(_copy(graph, c, checks, library, planned.places[c.value]))
+            calls.append(_copy(graph, c, checks, library, target, planned.places[c.value]))
     sizes = sorted({s for slot in slots for n in slot.type.shape for s in symbols(n)})
     entry = L.Entry(graph.name, tuple(sizes), slots, planned.arena, tuple(calls))
     constants = tuple(L.Constant(n.name, n.dtype, tuple(n.attrs["values"])) for n in graph if n.op == "constant")
@@ -109,7 +114,7 @@ def _body_of(graph: Graph, node: Node) -> tuple[Graph, tuple[str, ...]]:
     return b.finish((("y", result),)), names
 
 
-def _kernel(of: tuple[Graph, tuple[str, ...]], checks: Checks) -> Body:
+def _kernel(of: tuple[Graph, tuple[str, ...]], checks: Checks, target: Target) -> Body:
     """The loop nest for a small graph: chosen by the node that is not pointwise, if there is one."""
     graph, operands = of
 
@@ -121,7 +126,10 @@ def _kernel(of: tuple[Graph, tuple[str, ...]], checks: Checks) -> Body:
 
     for node in graph:
         if OPS[node.op].kind == CONTRACT:
-            return contraction(make, node.name)
+            p = _product(node, graph)
+            if p is None:
+                return contraction(make, node.name)
+            return matmul(make, p, _tile(p, target))
         if OPS[node.op].kind == REDUCE and node.attrs["axes"]:
             return fold(make)
         if node.op == "scatter_add":
@@ -129,12 +137,33 @@ def _kernel(of: tuple[Graph, tuple[str, ...]], checks: Checks) -> Body:
     return pointwise(make)
 
 
-def _copy(graph: Graph, copy: Copy, checks: Checks, library: _Library, source: L.Place | None = None) -> L.Call:
+def _product(node: Node, graph: Graph) -> Product | None:
+    """The matrix product that a contraction is, where that is worth its while."""
+    p = product(node, graph)
+    return None if p is None or (p.packed and not p.rows) else p
+
+
+def _tile(p: Product, target: Target) -> Tile:
+    return choose(p.rows[-1].size if p.rows else 1, p.columns[-1].size, p.node.dtype, target)
+
+
+def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:
+    """The bytes a kernel needs for itself."""
+    for node in graph:
+        if OPS[node.op].kind == CONTRACT:
+            p = _product(node, graph)
+            if p is not None and p.packed:
+                return (p.panels(_tile(p, target).lanes) * BYTES[node.dtype],)
+    return ()
+
+
+def _copy(graph: Graph, copy: Copy, checks: Checks, library: _Library, target: Target,
+          source: L.Place | None = None) -> L.Call:
     node = graph[copy.value[0]]
     type_ = types(node)[copy.value[1]]
     if source is None:
         source = L.Place("slot", node.attrs["name" if node.op == "input" else "path"])
     b = Builder("copy", OPS)
     x = b.emit("input", name="x", type=TensorType(type_.dtype, (type_.size,)))
-    body = _kernel((b.finish((("y", x),)), (x,)), checks)
+    body = _kernel((b.finish((("y", x),)), (x,)), checks, target)
     return library.call(body, "copy", "", [source, copy.place])

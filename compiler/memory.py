@@ -38,9 +38,10 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One buffer of the arena: bytes, where it begins, the kernels (by position) that write and last read it."""
+    """One buffer of the arena: bytes, where it begins, the kernels (by position) that write and last read it. `values`
+    are the nodes that lie there, one after the other; results of a kernel with several are the `item` nodes."""
 
-    values: tuple[Value, ...]
+    values: tuple[tuple[str, int], ...]
     size: Dim
     offset: Dim
     born: int
@@ -59,8 +60,10 @@ class Plan:
         """The largest sum of live bytes at given sizes, and the kernel where it is reached."""
         live = [0] * len(self.order)
         for b in self.lines:
+            n = substitute(b.size, sizes)
+            assert isinstance(n, int)
             for k in range(b.born, min(b.dies + 1, len(live))):
-                live[k] += int(substitute(b.size, sizes))
+                live[k] += n
         best = max(range(len(live)), key=lambda k: live[k], default=0)
         return (live[best] if live else 0), best
 
@@ -292,12 +295,18 @@ def _offsets(graph: Graph, root: Mapping[str, Value], order: tuple[str, ...], pl
     for kind in sorted(kinds, key=lambda d: (d != 1, str(d))):
         offset, used = _fit(kinds[kind])
         for (b, _), at in zip(kinds[kind], offset, strict=True):
-            lines.append(Line(tuple(b.values), b.size, base + kind * at, b.born, b.dies))
+            lines.append(Line(tuple(_shown(graph, v) for v in b.values), b.size, base + kind * at, b.born, b.dies))
             for v in b.values:
                 places[v] = Place("arena", offset=base + kind * at)
         base = base + kind * _aligned(used)
     lines.sort(key=lambda line: (line.born, line.values))
     return Plan(order, places, tuple(copies), tuple(lines), base)
+
+
+def _shown(graph: Graph, value: Value) -> Value:
+    """The node by which people know a value."""
+    node = graph[value[0]]
+    return (node.attrs["body"].outputs[max(0, value[1])][0], min(0, value[1])) if node.op == "fused" else value
 
 
 def _content(size: Dim) -> tuple[int, Dim]:

@@ -63,7 +63,7 @@ def stages(
 
     graph = program.graph(entry)
     backward = passes.run(passes.ALWAYS, graph, observe)
-    optimized = passes.run(passes.OPTIMIZE, backward, observe) if optimize else backward
+    optimized = passes.run(passes.REWRITE, backward, observe) if optimize else backward
     fused = passes.run((passes.fuse,), optimized, observe) if optimize else optimized
     inputs, variables = _inputs(graph), _variables(program, optimized)
     lowered = lower(fused, inputs, variables, target)

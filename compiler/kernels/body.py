@@ -54,6 +54,7 @@ class Body:
         self.sources: dict[str, Source] = {}
         self.buffers: list[L.Buffer] = []
         self.constant: set[str] = set()  # buffers that this kernel only reads
+        self.held: dict[str, str] = {}  # node -> the buffer it lies in
         self.ranges: dict[str, Dim | None] = {}
         self.depth: dict[str, int] = {}  # of loop variables and bound names; sizes are at 0
         self.scopes = [_Scope()]
@@ -73,6 +74,7 @@ class Body:
         name = self.fresh("x")
         self.buffers.append(L.Buffer(name, type_.dtype))
         self.constant.add(name)
+        self.held[node] = name
         self.sources[node] = lambda index: self.load(name, flat(index, type_.shape), type_.dtype)
 
     def result(self, dtype: str, stem: str = "y") -> str:
@@ -96,7 +98,8 @@ class Body:
     @contextmanager
     def loop(self, stop: Dim, *, start: Dim = 0, step: int = 1, lanes: int = 1, bound: Dim | None = None,
              unroll: int = 1, parallel: bool = False, stem: str = "i") -> Iterator[Dim]:
-        """Open a loop and give its variable. A loop of one iteration is no loop."""
+        """Open a loop and give its variable. A loop of one iteration is no loop; only an outermost loop is parallel."""
+        parallel = parallel and len(self.scopes) == 1
         once = isinstance(start, int) and isinstance(stop, int) and start < stop <= start + step
         if once and bound is None:
             yield start

@@ -86,8 +86,8 @@ def _tiled(body: Body, node: Node, y: Mapping[str, str], extent: Mapping[str, Di
                 body.store_all(y, [(v, where) for v in y])
 
 
-def _folded(body: Body, node: Node, y: Mapping[str, str], extent: Mapping[str, Dim], at: Mapping[str, Dim], lane: str | None,
-            folded: Sequence[str]) -> None:
+def _folded(body: Body, node: Node, y: Mapping[str, str], extent: Mapping[str, Dim], at: Mapping[str, Dim],
+            lane: str | None, folded: Sequence[str]) -> None:
     acc = body.register(node.dtype, 1)
     body.store(acc, 0, _zero(node.dtype))
     with ExitStack() as stack:

@@ -13,8 +13,9 @@ from ..ops.op import CONTRACT, KERNEL, MAP, REDUCE
 from ..types import BYTES, Dim, TensorType, substitute, symbols
 
 _WEIGHTS = {
-    "exp": 14, "log": 20, "log1p": 24, "expm1": 18, "tanh": 18, "erf": 25, "sin": 18, "cos": 18, "pow": 45, "logistic": 18,
-    "div": 5, "sqrt": 6, "rsqrt": 10, "floordiv": 20, "mod": 20, "random": 40, "stop_grad": 0, "straight_through": 0,
+    "exp": 14, "log": 20, "log1p": 24, "expm1": 18, "tanh": 18, "logistic": 18, "erf": 25, "sin": 18, "cos": 18,
+    "pow": 45, "div": 5, "sqrt": 6, "rsqrt": 10, "floordiv": 20, "mod": 20, "random": 40,
+    "stop_grad": 0, "straight_through": 0,
 }  # fmt: skip
 TYPICAL = 64  # what a size that is not known at compile time is taken to be
 FORK = 20_000.0  # nanoseconds of work below which a parallel region does not pay

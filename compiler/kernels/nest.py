@@ -32,7 +32,8 @@ class Axes:
         return prod(self.extents)
 
 
-def collapse(make: Callable[[], Body], names: Sequence[str], shape: Sequence[Dim], kinds: Sequence[object]) -> list[Axes]:
+def collapse(make: Callable[[], Body], names: Sequence[str], shape: Sequence[Dim],
+             kinds: Sequence[object]) -> list[Axes]:
     """The axes of a box in groups, given that `names` are read at each of its points. Only axes of one kind join."""
     body = make()
     variables: list[str | None] = []

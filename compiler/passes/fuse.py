@@ -36,7 +36,9 @@ Walk = tuple["int | None", ...]  # for each axis of a value the axis of the box 
 
 
 def fuse(graph: Graph) -> Graph:
-    """Nodes grouped into kernels. The graph must have no `grad` left."""
+    """Nodes grouped into kernels; a graph that is grouped stays as it is. It must have no `grad` left."""
+    if any(n.op == "fused" for n in graph):
+        return graph
     if any(n.op in ARGUMENTS for n in graph):
         graph = rewrite(graph, {op: (_as_reductions,) for op in ARGUMENTS})
     return _rebuilt(graph, _merged(graph, _heads(graph)))

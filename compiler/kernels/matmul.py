@@ -1,0 +1,238 @@
+"""Matrix products: contractions of two operands whose maps are one index per axis, in any order and transposition.
+
+    out[b.., i.., j..] = sum over k.. of A[b.., i.., k..] * B[b.., k.., j..]
+
+The one idea: a tile of results lives in registers, some rows by some vectors; for each k the vectors of B and one
+broadcast element of A per row feed it by fused multiply-add. So there is one chain per element, in the order of k, and
+the bits are the same for every tile, target and number of threads. What is elementwise in the result is computed on the
+tile before it is stored. Operands are read where they lie when B is contiguous along the lanes; else B is transposed
+first, into panels as wide as the tile.
+
+Goto, van de Geijn, "Anatomy of high-performance matrix multiplication" (2008), with nothing packed that need not be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import prod
+
+from .. import loops as L
+from ..graph import Graph, Node
+from ..index import total
+from ..ops.contraction import is_plain
+from ..types import FLOATS, Dim
+from .body import Body, strides
+from .cost import number
+from .nest import Axes, place
+from .tile import Tile, Widths
+
+UNROLL = 4  # copies of the reduction's body: with 16 the scheduler spills
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """One or more indices that are one loop, and how far a step goes in A, in B and in the result."""
+
+    indices: tuple[str, ...]
+    extents: tuple[Dim, ...]
+    a: Dim
+    b: Dim
+    out: Dim
+
+    @property
+    def size(self) -> Dim:
+        return prod(self.extents)
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A contraction seen as a matrix product. `left` is the position of the operand A. The last of `columns` has the
+    lanes: the result is contiguous along it. The last of `rows` is tiled, the last of `inner` innermost."""
+
+    node: Node
+    left: int
+    batch: tuple[Walk, ...]
+    rows: tuple[Walk, ...]
+    columns: tuple[Walk, ...]
+    inner: tuple[Walk, ...]
+
+    @property
+    def packed(self) -> bool:
+        """B is not contiguous along the lanes."""
+        return self.columns[-1].b != 1
+
+    @property
+    def outer(self) -> tuple[Walk, ...]:
+        """The loops around the tiled ones."""
+        return self.batch + self.columns[:-1] + self.rows[:-1]
+
+    @property
+    def sheets(self) -> tuple[Walk, ...]:
+        """The loops for each point of which B is one matrix."""
+        return self.batch + self.columns[:-1]
+
+    def sheet(self, lanes: int) -> Dim:
+        """The number of elements of one such matrix in panels."""
+        n = self.columns[-1].size
+        whole = -(-n // lanes) * lanes if isinstance(n, int) else n + lanes
+        return prod(w.size for w in self.inner) * whole
+
+    def panels(self, lanes: int) -> Dim:
+        """The number of elements of B in panels."""
+        return prod(w.size for w in self.sheets) * self.sheet(lanes)
+
+
+def product(node: Node, graph: Graph) -> Product | None:
+    """The matrix product a contract node is, or None where it is another kind of contraction."""
+    if len(node.args) != 2 or node.dtype not in FLOATS or not is_plain(node):
+        return None
+    extent = dict(node.attrs["domain"])
+    steps = [_steps(m, graph[x].shape) for m, x in zip(node.attrs["maps"], node.args, strict=True)]
+    out = _steps(node.attrs["out"], node.shape)
+    for left in (0, 1):
+        a, b = steps[left], steps[1 - left]
+        kinds: dict[tuple[bool, bool, bool], list[Walk]] = {}
+        for i, n in extent.items():
+            if n != 1:
+                walk = Walk((i,), (n,), a.get(i, 0), b.get(i, 0), out.get(i, 0))
+                kinds.setdefault((i in a, i in b, i in out), []).append(walk)
+        batch, rows, columns, inner = (_joined(kinds.pop(k, [])) for k in _KINDS)
+        if not kinds and inner and columns and columns[-1].out == 1:
+            rows = tuple(sorted(rows, key=lambda w: number(w.size)))
+            return Product(node, left, batch, rows, columns, inner)
+    return None
+
+
+_KINDS = ((True, True, True), (True, False, True), (False, True, True), (True, True, False))  # is in A, in B, in out
+
+
+def _steps(m: Sequence[tuple[int, tuple[tuple[str, int], ...]]], shape: Sequence[Dim]) -> dict[str, Dim]:
+    """How far a step of each index goes in memory."""
+    return {e[1][0][0]: s for e, s in zip(m, strides(shape), strict=True)}
+
+
+def _joined(walks: Iterable[Walk]) -> tuple[Walk, ...]:
+    """Neighbours joined where they are one loop; the one along which the result is contiguous last."""
+    out: list[Walk] = []
+    for w in walks:
+        v = out[-1] if out else None
+        if v is not None and (v.a, v.b, v.out) == (w.a * w.size, w.b * w.size, w.out * w.size):
+            out[-1] = Walk((*v.indices, *w.indices), (*v.extents, *w.extents), w.a, w.b, w.out)
+        else:
+            out.append(w)
+    return tuple(sorted(out, key=lambda w: w.out == 1))
+
+
+def matmul(make: Callable[[], Body], p: Product, tile: Tile, parallel: bool = False) -> Body:
+    """The kernel of a matrix product and what is elementwise in it. With panels, one more buffer comes last."""
+    body = make()
+    a, b = (body.held[p.node.args[k]] for k in (p.left, 1 - p.left))
+    outputs = body.results()
+    if p.packed:
+        panels = body.result(p.node.dtype, "panel")
+        _pack(body, p, tile, b, panels, parallel)
+        b = panels
+    at: dict[Walk, Dim] = {}
+    with ExitStack() as stack:
+        for w in p.outer:
+            at[w] = stack.enter_context(body.loop(w.size, parallel=parallel))
+        for columns in tile.columns(p.columns[-1].size):
+            with body.loop(columns.stop, start=columns.start, step=columns.step, parallel=parallel) as j0:
+                for rows in tile.rows_of(p.rows[-1].size if p.rows else 1):
+                    with body.loop(rows.stop, start=rows.start, step=rows.step, parallel=parallel) as i0:
+                        _Tile(body, p, tile.lanes, a, b, at, i0, j0, rows.width, columns).write(outputs)
+    return body
+
+
+def _pack(body: Body, p: Product, tile: Tile, b: str, panels: str, parallel: bool) -> None:
+    """Panels of B: for each tile of columns all k, for each k the tile's columns."""
+    at: dict[Walk, Dim] = {}
+    with ExitStack() as stack:
+        for w in p.sheets:
+            at[w] = stack.enter_context(body.loop(w.size, parallel=parallel))
+        for columns in tile.columns(p.columns[-1].size):
+            with ExitStack() as inside:
+                j0 = inside.enter_context(
+                    body.loop(columns.stop, start=columns.start, step=columns.step, parallel=parallel))
+                for w in p.inner:
+                    at[w] = inside.enter_context(body.loop(w.size))
+                bound = p.columns[-1].size - j0 if columns.bounded else None
+                j = inside.enter_context(body.loop(columns.width, lanes=tile.lanes, unroll=0, bound=bound))
+                source = total(x * w.b for w, x in at.items()) + (j0 + j) * p.columns[-1].b
+                body.store(panels, _panel(p, tile.lanes, at, j0, columns) + j, body.load(b, source, p.node.dtype))
+
+
+def _panel(p: Product, lanes: int, at: Mapping[Walk, Dim], j0: Dim, columns: Widths) -> Dim:
+    """Where the panel of the columns at j0 has its row k."""
+    depth = prod(w.size for w in p.inner)
+    base: Dim = 0
+    for w in p.sheets:
+        base = base * w.size + at[w]
+    k: Dim = 0
+    for w in p.inner:
+        k = k * w.size + at[w]
+    return base * p.sheet(lanes) + j0 * depth + k * columns.padded(lanes)
+
+
+@dataclass(slots=True)
+class _Tile:
+    """One tile of results in registers: at rows i0.. and columns j0.., in the outer loops' point `at`."""
+
+    body: Body
+    p: Product
+    lanes: int
+    a: str
+    b: str
+    at: Mapping[Walk, Dim]
+    i0: Dim
+    j0: Dim
+    rows: int
+    columns: Widths
+
+    def write(self, outputs: Mapping[str, str]) -> None:
+        body, dtype = self.body, self.p.node.dtype
+        pitch = self.columns.padded(self.lanes)
+        acc = body.register(dtype, self.rows * pitch)
+        with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
+            body.store(acc, i * pitch + j, L.Const(0.0, dtype))
+        at = dict(self.at)
+        with ExitStack() as stack:
+            for w in self.p.inner:
+                unroll = UNROLL if w is self.p.inner[-1] else 1
+                at[w] = stack.enter_context(body.loop(w.size, unroll=unroll, stem="k"))
+            j = stack.enter_context(self.each_column())
+            b = body.bind(body.load(self.b, self.b_at(at) + j, dtype))
+            i = stack.enter_context(body.loop(self.rows, unroll=0))
+            a = body.load(self.a, self.a_at(at, i), dtype)
+            body.store(acc, i * pitch + j, L.Apply("fma", (a, b, body.load(acc, i * pitch + j, dtype)), dtype))
+        with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
+            body.sources[self.p.node.name] = lambda _: body.load(acc, i * pitch + j, dtype)
+            index = self.result_index(i, j)
+            body.store_all(outputs, [(v, index) for v in outputs])
+
+    def each_column(self):  # type: ignore[no-untyped-def]
+        bound = self.p.columns[-1].size - self.j0 if self.columns.bounded else None
+        return self.body.loop(self.columns.width, lanes=self.lanes, unroll=0, bound=bound, stem="j")
+
+    def a_at(self, at: Mapping[Walk, Dim], i: Dim) -> Dim:
+        row = (self.i0 + i) * self.p.rows[-1].a if self.p.rows else 0
+        return total(x * w.a for w, x in at.items()) + row
+
+    def b_at(self, at: Mapping[Walk, Dim]) -> Dim:
+        if self.p.packed:
+            return _panel(self.p, self.lanes, at, self.j0, self.columns)
+        return total(x * w.b for w, x in at.items()) + self.j0
+
+    def result_index(self, i: Dim, j: Dim) -> tuple[Dim, ...]:
+        """The index in the result of row i and column j of the tile."""
+        points = {**self.at, self.p.columns[-1]: self.j0 + j}
+        if self.p.rows:
+            points[self.p.rows[-1]] = self.i0 + i
+        letters = [e[1][0][0] for e in self.p.node.attrs["out"]]
+        index: list[Dim] = [0] * len(letters)
+        for w, x in points.items():
+            if w not in self.p.inner:
+                place(x, Axes(tuple(letters.index(v) for v in w.indices), w.extents), index, self.body)
+        return tuple(index)
