@@ -266,7 +266,7 @@ def _support(target: native.Target, store: Cache | None) -> native.Support:
 def emit(session: Session, stage: str, entry: str) -> str | bytes:
     """A stage of an entry: `graph`, `backward`, `optimized`, `loops`, `llvm`, `asm`, `dot` as text, `obj` as bytes."""
     from .dot import print_dot
-    from .loops_text import print_module
+    from .loops_text import print_loops
     from .text import print_graph
 
     made = session.stages(entry)
@@ -276,7 +276,7 @@ def emit(session: Session, stage: str, entry: str) -> str | bytes:
         case "dot":
             return print_dot(made.backward)
         case "loops":
-            return print_module(made.lowered.module)
+            return print_loops(made.lowered.module)
         case "llvm":
             return session.llvm(made)
         case "asm":
