@@ -37,9 +37,9 @@ def verify(graph: Graph, after: str) -> Graph:
             raise _fault(after, name, f"has the type {node.type}, but its operator says {inferred}")
         types[name] = node.type
         if node.op in ("input", "param"):
-            key = (node.op, node.attrs["name" if node.op == "input" else "path"])
-            if leaves.setdefault(key, name) != name and (node.op == "input" or types[leaves[key]] != node.type):
-                raise _fault(after, name, f"is the {node.op} {key[1]} once more")
+            leaf = (node.op, node.attrs["name" if node.op == "input" else "path"])
+            if leaves.setdefault(leaf, name) != name and (node.op == "input" or types[leaves[leaf]] != node.type):
+                raise _fault(after, name, f"is the {node.op} {leaf[1]} once more")
     for what, named in (("output", graph.outputs), ("update", graph.updates)):
         for key, value in named:
             if value not in types:

@@ -140,15 +140,16 @@ def _reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.n
     for i in extent:
         if i not in seen:  # an index that no operand uses repeats the term
             spread += [np.ones(extent[i], dtype), [number[i]]]
-    used, position, inside = _positions(attrs["out"], type.shape, extent)
+    shape = require.known(type.shape)
+    used, position, inside = _positions(attrs["out"], shape, extent)
     if all(np.isfinite(x).all() for x in spread[::2]):
         terms = np.einsum(*spread, [number[i] for i in used], optimize=len(spread) > 4)
     else:  # einsum takes factors out of sums, and inf * (0 + 1) is not inf * 0 + inf * 1
         terms = _sum_of_products(spread[::2], spread[1::2], [number[i] for i in used], [*extent.values()])
-    result = np.zeros(prod(type.shape), dtype)
+    result = np.zeros(prod(shape), dtype)
     if result.size:
         np.add.at(result, position[inside], terms[inside])
-    return result.reshape(type.shape)
+    return result.reshape(shape)
 
 
 # --- the usual contractions ------------------------------------------------------------------------------------------

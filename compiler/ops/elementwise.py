@@ -174,7 +174,7 @@ WHERE = Op(
 
 def convert(x: np.ndarray, dtype: str) -> np.ndarray:
     """What `cast` means: float to int truncates and saturates, NaN gives 0; anything to bool is != 0."""
-    target = np.dtype(NUMPY[dtype])
+    target: Any = np.dtype(NUMPY[dtype])
     if target.kind != "i" or x.dtype.kind != "f":
         return (x != 0) if dtype == "bool" else x.astype(target)
     limits = np.iinfo(target)

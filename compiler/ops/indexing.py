@@ -106,15 +106,19 @@ def _scatter_infer(types: Sequence[Type], attrs: Any) -> TensorType:
 
 def _scatter_reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
     index, updates = args
-    result = np.zeros(type.shape, updates.dtype)
+    result = np.zeros(require.known(type.shape), updates.dtype)
     np.add.at(result, _checked("scatter_add", index, attrs["size"]), updates)
     return result
+
+
+def _flops(types: Sequence[Any], attrs: Any, result: Any) -> Dim:
+    return types[1].size
 
 
 SCATTER_ADD = Op(
     name="scatter_add", kind=KERNEL, infer=_scatter_infer, reference=_scatter_reference,
     grad=rule_with_attrs(lambda attrs, dy, y, index, updates: (None, dy.apply("gather", index, axis=0))),
-    flops=lambda types, attrs, result: types[1].size,
+    flops=_flops,
     doc="`size` rows of 0, to which each update is added at the row its index names, in order",
     samples=(
         Sample((_i(4), _f(4, 3)), {"size": 5}, 0, 5), Sample((_i(2, 3), _f(2, 3)), {"size": 5}, 0, 5),

@@ -50,7 +50,7 @@ def _broadcast_reference(args: Sequence[np.ndarray], attrs: Any, type: TensorTyp
     aligned = [1] * type.rank
     for n, a in zip(args[0].shape, attrs["axes"], strict=True):
         aligned[a] = n
-    return np.broadcast_to(args[0].reshape(aligned), type.shape)
+    return np.broadcast_to(args[0].reshape(aligned), require.known(type.shape))
 
 
 def _broadcast_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
@@ -342,7 +342,7 @@ def constant_expr(value: float, dtype: str) -> Const:
 
 def _pad_reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
     (x,) = args
-    y = np.full(type.shape, attrs["value"], x.dtype)
+    y = np.full(require.known(type.shape), attrs["value"], x.dtype)
     y[tuple(slice(a, a + n) for a, n in zip(attrs["low"], x.shape, strict=True))] = x
     return y
 

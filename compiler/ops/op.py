@@ -18,7 +18,7 @@ the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ class Op:
     name: str
     kind: str
     doc: str  # formula and source
-    infer: Callable[[Sequence[Type], dict[str, Any]], Type]
+    infer: Callable[[Sequence[Type], Mapping[str, Any]], Type]
     reference: Callable[..., Any] | None  # (arrays, attrs, type) -> array or tuple of arrays; None for leaves
     grad: Callable[..., tuple[str | None, ...]] | str | None  # a str says why there is none; None for leaves
     at: Callable[..., Any] | None = None

@@ -94,7 +94,7 @@ def _iota_infer(types: Sequence[Type], attrs: Any) -> TensorType:
 def _iota_reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
     axis = attrs["axis"]
     along = np.arange(type.shape[axis], dtype=NUMPY[type.dtype])
-    return np.broadcast_to(along.reshape([-1 if k == axis else 1 for k in range(type.rank)]), type.shape)
+    return np.broadcast_to(along.reshape([-1 if k == axis else 1 for k in range(type.rank)]), require.known(type.shape))
 
 
 IOTA = Op(

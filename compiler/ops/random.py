@@ -14,7 +14,7 @@ import numpy as np
 
 from ..loops import Apply, Expr, i64
 from ..philox import philox_reference
-from ..types import FLOATS, TensorType, Type
+from ..types import FLOATS, Dim, TensorType, Type
 from . import require
 from .elementwise import NUMPY
 from .layout import linear
@@ -43,13 +43,18 @@ def _at(node: Any, types: Sequence[TensorType], index: tuple[Expr, ...], read: C
 
 def _reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
     key = _signed(int(args[0]) + attrs["site"] * SITE)
-    counters = np.arange(prod(type.shape), dtype=np.int64)
-    return np.asarray(philox_reference(key, counters, type.dtype), NUMPY[type.dtype]).reshape(type.shape)
+    shape = require.known(type.shape)
+    counters = np.arange(prod(shape), dtype=np.int64)
+    return np.asarray(philox_reference(key, counters, type.dtype), NUMPY[type.dtype]).reshape(shape)
+
+
+def _flops(types: Sequence[Any], attrs: Any, result: Any) -> Dim:
+    return 40 * result.size
 
 
 RANDOM = Op(
     name="random", kind=MAP, infer=_infer, at=_at, reference=_reference, grad=lambda b, node, dy: (None,),
-    flops=lambda types, attrs, result: 40 * result.size,
+    flops=_flops,
     doc="Uniform in [0, 1): element i is Philox 2x32-10 at counter i under the key + `site` * SITE (see `philox`)",
     samples=tuple(Sample((TensorType("i64"),), {"shape": s, "dtype": d, "site": k}, 0, 1000)
                   for s, d, k in (((3, 4), "f32", 0), ((), "f64", 1), ((0, 2), "f32", 2), ((17,), "f64", 3))),

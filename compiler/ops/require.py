@@ -75,6 +75,12 @@ def axes(op: str, t: TensorType, ks: Sequence[int]) -> tuple[int, ...]:
     return tuple(ks)
 
 
+def known(shape: Sequence[Dim]) -> tuple[int, ...]:
+    """A shape whose sizes are numbers, as a reference gets it."""
+    assert all(isinstance(n, int) for n in shape), shape
+    return tuple(shape)  # type: ignore[arg-type]
+
+
 def one_each(op: str, t: TensorType, what: str, values: Sequence[object]) -> None:
     """One value of an attribute per axis."""
     if len(values) != t.rank:

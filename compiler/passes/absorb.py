@@ -58,9 +58,11 @@ def _seen_through(s: Sweep, name: str, m: Map, extent: Mapping[str, Dim]) -> tup
             start, step = v.attrs["starts"], v.attrs["steps"]
             return x, tuple((a + k * e[0], tuple((i, k * c) for i, c in e[1]))
                             for e, a, k in zip(m, start, step, strict=True))
-        case "flip" if all(isinstance(v.shape[k], int) for k in v.attrs["axes"]):  # v[i] = x[n - 1 - i]
-            return x, tuple((v.shape[k] - 1 - e[0], tuple((i, -c) for i, c in e[1])) if k in v.attrs["axes"] else e
-                            for k, e in enumerate(m))
+        case "flip":  # v[i] = x[n - 1 - i]
+            known = {k: n for k, n in enumerate(v.shape) if isinstance(n, int)}
+            if known.keys() >= set(v.attrs["axes"]):
+                return x, tuple((known[k] - 1 - e[0], tuple((i, -c) for i, c in e[1])) if k in v.attrs["axes"] else e
+                                for k, e in enumerate(m))
     return None
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..graph import Graph, Node
-from ..ops import OPS
+from ..ops import OPS, require
+from ..ops.elementwise import NUMPY
 from ..types import Size, TensorType
 from .rewrite import Sweep, rewrite
 
@@ -19,19 +20,22 @@ _KEEP = ("constant", "broadcast", "stop_grad", "straight_through", "checkpoint",
 
 def fold(graph: Graph) -> Graph:
     """The graph with every small constant computed."""
-    return rewrite(graph, {op: (_folded,) for op in OPS if OPS[op].reference is not None and op not in _KEEP})
+    return rewrite(graph, {op: (_folded,) for op in OPS if op not in _KEEP})
 
 
 def _folded(s: Sweep, n: Node) -> str | None:
-    if not isinstance(n.type, TensorType) or not isinstance(n.type.size, int) or n.type.size > LIMIT:
+    reference = OPS[n.op].reference
+    if reference is None or not isinstance(n.type, TensorType):
+        return None
+    if not isinstance(n.type.size, int) or n.type.size > LIMIT:
         return None
     operands = [s[a] for a in n.args]
     if any(x.op != "constant" for x in operands) or _symbolic(tuple(n.attrs.values())):
         return None
-    arrays = [OPS["constant"].reference((), x.attrs, x.type) for x in operands]
+    arrays: list[np.ndarray] = [np.array(x.attrs["values"], NUMPY[x.dtype]).reshape(require.known(x.shape)) for x in operands]
     with np.errstate(all="ignore"):
         try:
-            value = OPS[n.op].reference(arrays, n.attrs, n.type)
+            value = reference(arrays, n.attrs, n.type)
         except IndexError:  # an index outside its axis is for run time to report
             return None
     return s.emit("constant", values=tuple(np.asarray(value).reshape(-1).tolist()), type=n.type)
