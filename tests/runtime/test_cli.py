@@ -48,9 +48,9 @@ NNC = [sys.executable, "-c", "import sys; from nnc.runtime.cli import main; sys.
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
+def folder(tmp_path, tmp_path_factory, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
+    monkeypatch.setenv("NNC_CACHE", str(tmp_path_factory.getbasetemp() / "compiled"))  # one for all tests of a session
     Path("line.nn").write_text(PROGRAM)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(20, 2))
