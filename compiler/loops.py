@@ -29,6 +29,7 @@ and the result is folded into `a[e]`. So the bits depend on L, which the schedul
 
 **Registers.** Indices of register buffers are constant once unrolled loops are unrolled; inside a vector loop they are
 affine with coefficient 1 and `start` a multiple of L. Their length is rounded up to whole vectors by whoever makes them.
+A store in lanes leaves the lanes that are masked undefined.
 
 **Unrolling.** `unroll n` puts n copies of the body in one iteration with a remainder loop; `unroll 0` means completely
 (the trip count is constant and at most `MAX_UNROLL`), then the loop variable is a constant in each copy.
