@@ -193,6 +193,21 @@ def _disagreement(entry: str, want: Wanted, array: Array, axis: str, known: int,
     return shape_error(entry, want, array, f"{axis} is {known} in `{first}`")
 
 
+def not_finite(array: Array) -> str | None:
+    """How an array fails to be finite: `has 3 values that are not finite, first nan at [0, 2]`."""
+    if array.dtype.kind != "f":
+        return None
+    mask = ~np.isfinite(array)
+    count = int(mask.sum())
+    if not count:
+        return None
+    if array.ndim == 0:
+        return f"is {float(array)}"
+    where = np.argwhere(mask)[0].tolist()
+    plural = "a value that is" if count == 1 else f"{count} values that are"
+    return f"has {plural} not finite, first {float(array[tuple(where)])} at {where}"
+
+
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 

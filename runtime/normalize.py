@@ -13,7 +13,8 @@ from collections.abc import Mapping, MutableMapping
 import numpy as np
 
 from ..compiler.program import Manifest
-from .arrays import Array
+from ..dsl.diagnostics import NonFiniteError, error
+from .arrays import Array, not_finite
 
 _ROWS = 4096  # at a time, so that the float64 copies stay small
 
@@ -27,6 +28,8 @@ def fit(manifest: Manifest, variables: MutableMapping[str, Array], columns: Mapp
         mean, scale = variables.get(f"normalize/{name}/mean"), variables.get(f"normalize/{name}/scale")
         if mean is None or scale is None or not len(column) or np.any(mean != 0) or np.any(scale != 1):
             continue
+        if (bad := not_finite(column)) is not None:
+            raise error("E0630", f"input `{name}` {bad}, so it cannot be normalized", kind=NonFiniteError)
         center, width = (_minmax if kind == "minmax" else _standard)(column, mean.shape)
         mean[...] = center
         scale[...] = np.where(width > 0, width, 1.0).astype(scale.dtype)

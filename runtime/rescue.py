@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from ..dsl.diagnostics import NncError, NonFiniteError, error
-from .arrays import Array, bind
+from .arrays import Array, bind, not_finite
 from .order import permutation
 from .sweep import Sweep
 
@@ -122,17 +122,17 @@ class Rescue:
         spec, variables = self.model.train_spec, self.model.variables
         rows = dict(zip(spec.inputs, self.sweep.rows(order, position), strict=True))
         for name, array in rows.items():
-            if found := _bad(array):
+            if found := not_finite(array):
                 return f"input `{name}` {found}"
         for entry, what in (("taps", "`{}`"), ("loss", "`{}`"), ("gradients", "the gradient of `{}`")):
             for name, array in self._values(entry, rows):
-                if found := _bad(array):
+                if found := not_finite(array):
                     return f"{what.format(name)} {found}"
         before = {path: a.copy() for path, a in variables.items()}
         values = self._values("train", rows)
-        found = next((f"`{name}` {found}" for name, array in values if (found := _bad(array))), None)
+        found = next((f"`{name}` {found}" for name, array in values if (found := not_finite(array))), None)
         if found is None and (path := self._bad_variable()) is not None:
-            found = f"`{path}` after the update {_bad(variables[path])}"
+            found = f"`{path}` after the update {not_finite(variables[path])}"
         for path, array in before.items():
             np.copyto(variables[path], array)
         return found
@@ -148,18 +148,3 @@ class Rescue:
         except (NncError, KeyError):  # this is already the explanation of an error
             return
         yield from zip([p.name for p in call.signature.outputs], outputs, strict=True)
-
-
-def _bad(array: Array) -> str | None:
-    """How an array fails to be finite: `has 3 values that are not finite, first nan at [0, 2]`."""
-    if array.dtype.kind != "f":
-        return None
-    mask = ~np.isfinite(array)
-    count = int(mask.sum())
-    if not count:
-        return None
-    if array.ndim == 0:
-        return f"is {float(array)}"
-    where = np.argwhere(mask)[0].tolist()
-    plural = "a value that is" if count == 1 else f"{count} values that are"
-    return f"has {plural} not finite, first {float(array[tuple(where)])} at {where}"
