@@ -95,7 +95,7 @@ class Builder:
         self.nodes: dict[str, Node] = {}
         self.guards: list[Guard] = []
         self.span: Span | None = None  # given to nodes emitted without one
-        self._count = 0
+        self._next: dict[str, int] = {}  # by stem, the first number that may be free
 
     def __getitem__(self, name: str) -> Node:
         return self.nodes[name]
@@ -124,14 +124,12 @@ class Builder:
 
     def fresh(self, stem: str) -> str:
         """A name not yet taken: `v7`, `h_2`."""
-        if stem == "v":
-            while f"v{self._count}" in self.nodes:
-                self._count += 1
-            return f"v{self._count}"
-        n = 2
-        while f"{stem}_{n}" in self.nodes:
+        n = self._next.get(stem, 0 if stem == "v" else 2)
+        between = "" if stem == "v" else "_"
+        while f"{stem}{between}{n}" in self.nodes:
             n += 1
-        return f"{stem}_{n}"
+        self._next[stem] = n
+        return f"{stem}{between}{n}"
 
     def guard(self, left: Dim, right: Dim, message: str, span: Span | None = None, relation: str = "==") -> None:
         g = Guard(left, right, message, span, relation)

@@ -32,13 +32,17 @@ def _folded(s: Sweep, n: Node) -> str | None:
     operands = [s[a] for a in n.args]
     if any(x.op != "constant" for x in operands) or _symbolic(tuple(n.attrs.values())):
         return None
-    arrays: list[np.ndarray] = [np.array(x.attrs["values"], NUMPY[x.dtype]).reshape(require.known(x.shape)) for x in operands]
+    arrays = list(map(_array, operands))
     with np.errstate(all="ignore"):
         try:
             value = reference(arrays, n.attrs, n.type)
         except IndexError:  # an index outside its axis is for run time to report
             return None
     return s.emit("constant", values=tuple(np.asarray(value).reshape(-1).tolist()), type=n.type)
+
+
+def _array(constant: Node) -> np.ndarray:
+    return np.array(constant.attrs["values"], NUMPY[constant.dtype]).reshape(require.known(constant.shape))
 
 
 def _symbolic(x: object) -> bool:
