@@ -27,6 +27,8 @@ from .source import Source, Span
 TAB = 4
 WIDTH = 160  # longer lines are shown around their labels
 
+LONGEST = 1000  # characters of a message, a label or a help
+
 _STYLES = {"error": "1;31", "warning": "1;33", "frame": "1;34", "fact": "1;34", "bold": "1"}
 
 
@@ -194,5 +196,7 @@ def _connectors(spans: Sequence[tuple[int, int, _Mark]], style: Any) -> list[Cel
 
 
 def _clean(text: str) -> str:
-    """One line, without control characters: names and file contents must not drive the terminal."""
+    """One line of bearable length, without control characters: what users write must not drive the terminal."""
+    if len(text) > LONGEST:
+        text = text[: LONGEST - 3] + "..."
     return "".join(c if c.isprintable() else " " if c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
