@@ -6,6 +6,7 @@ passed. `grad` nodes must have been written out by `differentiate`.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -119,10 +120,14 @@ def _solve(d: Dim, n: int, bound: dict[str, int]) -> None:
         bound[s] = (n - at0) // a
 
 
+RELATIONS = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
+             ">=": operator.ge}
+
+
 def check_guards(guards: Iterable[Guard], sizes: Mapping[str, int]) -> None:
-    """Raises `ArgumentError` E0606 at the first equality of sizes that does not hold."""
+    """Raises `ArgumentError` E0606 at the first relation of sizes that does not hold."""
     for g in guards:
         left, right = whole(g.left, sizes), whole(g.right, sizes)
-        if left != right:
+        if not RELATIONS[g.relation](left, right):
             message = f"{g.message}, but {g.left} is {left} and {g.right} is {right}"
             raise error("E0606", message, g.span, kind=ArgumentError)

@@ -2,7 +2,7 @@
 
     graph    ::= graph @NAME { line* }
     line     ::= %NAME = OP [%NAME, ...] [attrs] : type
-               | output NAME = %NAME | update NAME = %NAME | guard SIZE == SIZE "message"
+               | output NAME = %NAME | update NAME = %NAME | guard SIZE RELATION SIZE "message"
     attrs    ::= { KEY = value, ... }                            for contract { map += map * map ... for i < SIZE, ... }
     map      ::= [ affine, ... ]                                 affine expressions such as 2*i + u - 1
     value    ::= number | "text" | true | false | none | SIZE | type | [ value, ... ] | graph
@@ -22,6 +22,7 @@ from typing import Any
 from ..dsl.diagnostics import error
 from ..dsl.source import Source, Span
 from .graph import Builder, Graph, Node
+from .interpret import RELATIONS
 from .ops import OPS
 from .ops.contraction import Affine, Map
 from .ops.op import ShapeError
@@ -45,7 +46,7 @@ def print_graph(graph: Graph, indent: str = "") -> str:
     inner = indent + "  "
     lines = [f"graph @{_word(graph.name)} {{"]
     lines += [inner + _print_node(n, inner) for n in graph]
-    lines += [f"{inner}guard {g.left} == {g.right} {_quoted(g.message)}" for g in graph.guards]
+    lines += [f"{inner}guard {g.left} {g.relation} {g.right} {_quoted(g.message)}" for g in graph.guards]
     lines += [f"{inner}output {_word(k)} = %{_word(v)}" for k, v in graph.outputs]
     lines += [f"{inner}update {_word(k)} = %{_word(v)}" for k, v in graph.updates]
     return "\n".join([*lines, indent + "}"])
@@ -113,7 +114,7 @@ _TOKEN = re.compile(r"""(?P<skip>(?:[ \t\n]|\#[^\n]*)+)
     | (?P<text>"(?:[^"\\\n]|\\.)*")
     | (?P<number>(?:\d+\.\d*|\d+)(?:[eE][+-]?\d+)?(?![\w.]))
     | (?P<word>[\w./:]*[\w.](?![\w.]))
-    | (?P<sign>//|\+=|==|[-+*%@{}()\[\],=:<])""", re.VERBOSE)
+    | (?P<sign>//|\+=|[=!<>]=|[-+*%@{}()\[\],=:<>])""", re.VERBOSE)
 
 
 class _Reader:
@@ -295,9 +296,10 @@ class _Reader:
             if self.take("%"):
                 self._node(b, start)
             elif self.take("guard"):
-                left = self.size()
-                self.need("==")
-                b.guard(left, self.size(), self.string(), self._span(start))
+                left, relation = self.size(), self.next() if self.text in RELATIONS else None
+                if relation is None:
+                    raise self.fail(f"one of {' '.join(RELATIONS)}")
+                b.guard(left, self.size(), self.string(), self._span(start), relation)
             elif self.text in ("output", "update"):
                 named = outputs if self.next() == "output" else updates
                 key = self.name("a name")
