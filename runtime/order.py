@@ -1,6 +1,6 @@
 """Which example comes when: permutations and splits that depend on a seed and a counter alone.
 
-A permutation sorts 64-bit keys drawn from Philox, whose stream NumPy promises never to change; so the same seed gives
+A permutation sorts keys drawn from Philox, whose stream NumPy promises never to change; so the same seed gives
 the same order on every machine, and an epoch's order can be made again without the epochs before it.
 """
 
@@ -16,7 +16,7 @@ _MASK = (1 << 64) - 1
 
 def permutation(n: int, seed: int, epoch: int) -> Array:
     """The order of `n` examples in an epoch, int64."""
-    return np.argsort(_keys(n, seed, epoch, _SHUFFLE), kind="stable").astype(np.int64, copy=False)
+    return _sorted(_keys(n, seed, epoch, _SHUFFLE))
 
 
 def split(n: int, share: float, seed: int, classes: Array | None = None) -> tuple[Array, Array]:
@@ -28,7 +28,7 @@ def split(n: int, share: float, seed: int, classes: Array | None = None) -> tupl
     keys = _keys(n, seed, 0, _SPLIT)
     wanted = min(max(1, round(n * share)), n - 1) if n > 1 else 0
     if classes is None or not n:
-        chosen = np.argsort(keys, kind="stable")[:wanted]
+        chosen = _sorted(keys)[:wanted]
     else:
         _, inverse, counts = np.unique(classes, return_inverse=True, return_counts=True)
         exact = counts * wanted / n
@@ -43,7 +43,16 @@ def split(n: int, share: float, seed: int, classes: Array | None = None) -> tupl
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
+def _sorted(keys: Array) -> Array:
+    """The indices in the order of the keys' low 48 bits, equal ones as they stand: least significant digit first, for
+    NumPy sorts 16-bit digits by counting, which is five times quicker than comparing whole keys."""
+    order = np.argsort(keys.astype(np.uint16), kind="stable")
+    for shift in (16, 32):
+        digit = (keys >> np.uint64(shift)).astype(np.uint16)
+        order = order[np.argsort(digit[order], kind="stable")]
+    return order.astype(np.int64, copy=False)
+
+
 def _keys(n: int, seed: int, counter: int, stream: int) -> Array:
     words = np.array([[seed & _MASK, stream, 0, 0], [0, 0, counter & _MASK, 0]], np.uint64)
-    bits = np.random.Philox(key=words[0, :2], counter=words[1])
-    return bits.random_raw(n)
+    return np.random.Philox(key=words[0, :2], counter=words[1]).random_raw(n)
