@@ -7,12 +7,14 @@ stack, so their depth is not limited by Python's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ..loops import Apply, Const, Expr, Load, Var
 from . import functions, maths, random
 from .instructions import Instructions
-from .text import Block, Function, fault, literal, memory_type, type_text, vector_literal
+from .text import Block, Function, fault, literal, memory_type, symbol, type_text, vector_literal
 from .values import Index, Operand, Term, Value, scaled, sum_of
 
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
@@ -37,6 +39,7 @@ class Lanes:
     level: int  # of the scope the loop stands in
     before: Block  # ends where the loop begins
     mask: str | None = None
+    some: str | None = None  # whether any lane is on, where that is not certain
     partial: dict[tuple[int, Index], Partial] = field(default_factory=dict)  # by statement and place
 
 
@@ -341,7 +344,11 @@ class Evaluator:
         memory = self.buffer(buffer)
         dtype, mask = memory.dtype, self.lanes.mask if self.lanes else None
         if memory.length is not None:
-            self.store_register(memory, index, value, mask)
+            if self.varies(index):  # lanes that are off become undefined: a blend would double the work of a tile
+                self.store_register(memory, index, value)
+            else:
+                with self.where_some():
+                    self.store_register(memory, index, value)
             return
         self.stores += 1
         align = ALIGNMENT[dtype]
@@ -349,7 +356,8 @@ class Evaluator:
             assert isinstance(index, Index)
             at, _ = self.address(memory, index)
             v = self.stored(self.scalar(value))
-            self.fn.line(f"store {memory_type(dtype)} {v}, ptr {at}, align {align}")
+            with self.where_some():
+                self.fn.line(f"store {memory_type(dtype)} {v}, ptr {at}, align {align}")
             return
         assert self.lanes
         n = self.lanes.count
@@ -372,6 +380,19 @@ class Evaluator:
         on = mask or "splat (i1 true)"
         self.fn.line(f"call void {full}({vector} {v}, <{n} x ptr> {pointers}, i32 {align}, <{n} x i1> {on})")
 
+    @contextmanager
+    def where_some(self) -> Iterator[None]:
+        """What is done once for all lanes is not done when all of them are off."""
+        some = self.lanes.some if self.lanes else None
+        if some is None:
+            yield
+            return
+        before, then = self.fn.block, self.fn.push("some")
+        yield
+        last, after = self.fn.pop(), self.fn.start("none")
+        before.end = f"br i1 {some}, label {symbol(then.label)}, label {symbol(after.label)}"
+        last.end = f"br label {symbol(after.label)}"
+
     def stored(self, v: Value) -> str:
         """The operand as it stands in memory: a bool is a byte."""
         if v.dtype != "bool":
@@ -379,13 +400,9 @@ class Evaluator:
         return self.fn.pure(
             f"zext {type_text('bool', v.lanes)} {v.ref} to {type_text('i8', v.lanes)}", v.level)
 
-    def store_register(self, memory: Memory, index: Operand, value: Operand, mask: str | None) -> None:
+    def store_register(self, memory: Memory, index: Operand, value: Operand) -> None:
         at, lanes = self.register(memory, index)
         v = self.in_lanes(value).ref if lanes > 1 else self.scalar(value).ref
         type_ = type_text(memory.dtype, lanes)
         align = min(64, lanes * ALIGNMENT[memory.dtype])
-        if mask and lanes > 1:
-            old = self.fn.value(f"load {type_}, ptr {at}, align {align}")
-            i = Instructions(self.fn, memory.dtype, lanes, self.fn.level, self.fused)
-            v = i.select(mask, v, old)
         self.fn.line(f"store {type_} {v}, ptr {at}, align {align}")

@@ -114,8 +114,11 @@ class Writer(VectorLoops):
             return
         i = self.instructions(ok, dtype="bool", lanes=ok.lanes)
         failed = i.flip(ok.ref)
+        here = replace(i, level=self.fn.level)
         if ok.lanes > 1 and self.lanes and self.lanes.mask:
-            failed = replace(i, level=self.fn.level).both(failed, self.lanes.mask)
+            failed = here.both(failed, self.lanes.mask)
+        elif self.lanes and self.lanes.some:
+            failed = here.both(failed, self.lanes.some)
         if ok.lanes > 1:
             failed = self.any_lane(failed, ok.lanes)
         self.leave(failed, str(code))

@@ -82,13 +82,15 @@ class VectorLoops(Evaluator):
                 mask = None if count == s.lanes else vector_literal([k < count for k in range(s.lanes)], "bool")
             else:
                 before_bound = self.prefix(left, s)
+                remaining = self.scalar(left)
+                self.lanes.some = self.instructions(remaining).compare("sgt", remaining.ref, "0")
                 i = Instructions(self.fn, "bool", s.lanes, left.level, self.fused, "mask")
                 mask = before_bound if mask is None else i.both(before_bound, mask)
         if mask is not None and count == 0:
             return
         self.lanes.mask = mask
         self.body(s.body, **{s.var: replace(first, stride=s.step)})
-        self.lanes.mask = None
+        self.lanes.mask = self.lanes.some = None
 
     def tail(self, s: For, start: Index, stop: Index) -> None:
         """The last, incomplete group, if there is one."""

@@ -16,8 +16,7 @@ from nnc.compiler.types import TensorType, symbol
 NUMPY = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}
 
 
-def module_of(kernel: Kernel) -> Module:
-    """One entry `main` whose slots are the kernel's buffers."""
+def _module_of(kernel: Kernel) -> Module:
     slots = tuple(Slot(b.name, TensorType(b.dtype), "output" if b.mutable else "input") for b in kernel.buffers)
     call = Call(kernel.name, tuple(map(symbol, kernel.sizes)), tuple(Place("slot", b.name) for b in kernel.buffers))
     return Module((kernel,), (Entry("main", kernel.sizes, slots, 0, (call,)),))
@@ -27,7 +26,7 @@ class Compiled:
     """A kernel as a function of sizes and arrays, which it changes in place."""
 
     def __init__(self, kernel: Kernel, target: native.Target):
-        self.ir = emit(module_of(kernel), target)
+        self.ir = emit(_module_of(kernel), target)
         self.library = native.Library(native.compile_object(self.ir, target))
         self.run = self.library.function("main")
         self.sizes = kernel.sizes
@@ -41,6 +40,12 @@ class Compiled:
 @pytest.fixture(scope="session")
 def targets() -> dict[str, native.Target]:
     return {name: native.target(name) for name in ("x86-64-v2", "x86-64-v3", "native")}
+
+
+@pytest.fixture(scope="session")
+def module_of() -> Callable[[Kernel], Module]:
+    """The module of one kernel: its entry `main` has the kernel's buffers as slots."""
+    return _module_of
 
 
 @pytest.fixture(scope="session")
