@@ -151,7 +151,9 @@ def check(text: str) -> str:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
 def test_files_of_the_project(path: Path) -> None:
-    text = check(read_source(path).text)
+    given = read_source(path).text
+    text = check(given)
+    assert text == given, "run `nnc fmt` on it"
     assert all(len(line.partition("#")[0].rstrip()) <= WIDTH for line in text.split("\n"))
 
 
