@@ -152,7 +152,7 @@ def _epoch(model: Model, sweep: Sweep, progress: Progress, rescue: Rescue, callb
     order = permutation(sweep.examples, progress.seed, progress.epoch) if progress.shuffle and sweep.symbol else None
     sweep.totals[:] = progress.totals
     watched = any(hasattr(c, "on_progress") for c in callbacks)
-    chunk = sweep.batch * _FIRST_CHUNK
+    chunk = sweep.chunk or sweep.batch * _FIRST_CHUNK
     while progress.position < sweep.examples:
         rescue.remember(progress)
         stop = min(progress.position + chunk, sweep.examples)
@@ -167,7 +167,7 @@ def _epoch(model: Model, sweep: Sweep, progress: Progress, rescue: Rescue, callb
         progress.position, progress.totals = stop, sweep.totals.tolist()
         progress.seconds += seconds
         wanted = rate * _CHUNK_SECONDS / sweep.batch
-        chunk = sweep.batch * int(max(1, min(wanted, 4 * chunk / sweep.batch)))
+        chunk = sweep.chunk = sweep.batch * int(max(1, min(wanted, 4 * chunk / sweep.batch)))
         if watched:
             report = Report(progress.epoch + 1, progress.last, stop, sweep.examples,
                             _shown(sweep.results(progress.position), model.train_spec), rate)
@@ -178,7 +178,7 @@ def _epoch(model: Model, sweep: Sweep, progress: Progress, rescue: Rescue, callb
 
 
 def _finish_epoch(progress: Progress, row: dict[str, Any], sweep: Sweep) -> None:
-    progress.history = [*progress.history, row]
+    progress.history.append(row)
     progress.epoch += 1
     progress.position = 0
     progress.seconds = 0.0

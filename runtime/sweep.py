@@ -36,6 +36,7 @@ class Sweep:
         self.examples = sizes[self.symbol] if self.symbol else 1
         self.batch = max(1, min(batch or self.examples, self.examples))
         self.steps = -(-self.examples // self.batch)
+        self.chunk = 0  # examples that the training loop asks for at a time, once it knows how long they take
         self.sizes = {**sizes, **({self.symbol: self.batch} if self.symbol else {})}
         self.totals = np.zeros(len(self.metrics))
         self._sized = call.sized(self.sizes)
