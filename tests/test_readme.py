@@ -1,0 +1,75 @@
+"""What the READMEs show is what happens: programs compile, stages print as printed, commands name files that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nnc
+import numpy as np
+import pytest
+from nnc.compiler.pipeline import Session, open_session
+from nnc.compiler.text import print_graph
+from nnc.dsl.parser import parse
+from nnc.dsl.source import Source
+
+ROOT = Path(nnc.__file__).parent
+README = (ROOT / "README.md").read_text("utf-8")
+REFERENCE = (ROOT / "dsl" / "README.md").read_text("utf-8")
+
+
+def blocks(text: str, language: str = "") -> list[str]:
+    parts = re.split(r"^```(\w*)\n", text, flags=re.MULTILINE)  # prose, tag, code, "" (the end), prose, tag, code ...
+    return [code for tag, code in zip(parts[1::4], parts[2::4], strict=False) if tag == language]
+
+
+def test_the_example_trains() -> None:
+    net = nnc.compile(blocks(README)[0])
+    first, *_, last = net.fit(epochs=5)
+    assert last["loss"] < first["loss"]
+    assert len(blocks(README)[0].splitlines()) <= 16
+
+
+def tour() -> Session:
+    return open_session(Source("pull.nn", next(b for b in blocks(README) if b.startswith("export pull"))))
+
+
+@pytest.mark.parametrize(("stage", "marker"), [("graph", "= grad "), ("optimized", "%d_z = sub")])
+def test_a_stage_prints_as_the_readme_shows(stage: str, marker: str) -> None:
+    shown = next(b for b in blocks(README) if b.startswith("graph") and marker in b)
+    assert print_graph(getattr(tour().stages("pull"), stage)).strip() == shown.strip()
+
+
+def test_the_tour_ends_at_softmax_minus_one_hot() -> None:
+    net = nnc.compile(tour().source.text)
+    z, label = np.random.default_rng(0).standard_normal((4, 10), dtype=np.float32), np.int32([3, 0, 9, 3])
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    np.testing.assert_allclose(net.pull(z, label), p - np.eye(10)[label], atol=1e-6)
+
+
+def test_commands_name_what_exists() -> None:
+    shell = "\n".join(blocks(README, "sh"))
+    assert (ROOT / re.search(r"nnc train (\S+)", shell)[1]).is_file()
+    test_command = re.search(r"\.venv/bin/pip install .*pytest", shell)[0]
+    ci = ROOT / ".ci" / "run"
+    if ci.is_file():  # not in a wheel
+        assert test_command.split(" && ")[-1] in ci.read_text("utf-8")
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *ROOT.glob("*/README.md")]:
+        for link in re.findall(r"\]\(([^)# ]+)\)", page.read_text("utf-8")):
+            assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("block", blocks(REFERENCE), ids=lambda b: b.split("\n", 1)[0][:40])
+def test_samples_of_the_reference_parse(block: str) -> None:
+    if re.match(r"\w+\[", block):  # statements without a definition around them
+        block = f"fn sample(x) {{\n{block}}}\n"
+    assert parse(Source("README.md", block)).definitions
+
+
+def test_the_reference_lists_the_whole_standard_library() -> None:
+    for path in sorted((ROOT / "dsl" / "std").glob("*.nn")):
+        for name in re.findall(r"^(?:fn|layer|optimizer|const) (\w+)", path.read_text("utf-8"), re.MULTILINE):
+            assert re.search(rf"\b{name}\b", REFERENCE), f"{name} of {path.name}"
