@@ -192,8 +192,9 @@ def overwrites(graph: Graph, root: Mapping[str, Value], kernel: str, result: int
             if user.name not in seen:
                 seen.add(user.name)
                 stack.append(user.name)
-    staged = any(OPS[n.op].kind == REDUCE for n in body)  # then other results may be made at another time
-    return not staged or {v for _, v in body.outputs} & seen <= {body.outputs[result][1]}
+    # a value of every point of a fold may be wanted again for a result of a later stage
+    boxes = {body[n.args[0]].shape for n in body if OPS[n.op].kind == REDUCE}
+    return types(node)[result].shape not in boxes or {v for _, v in body.outputs} & seen <= {body.outputs[result][1]}
 
 
 def _reachable(after: Mapping[str, list[str]], start: str) -> set[str]:

@@ -156,10 +156,12 @@ def _pack(body: Body, p: Product, tile: Tile, b: str, panels: str, parallel: boo
             with ExitStack() as inside:
                 j0 = inside.enter_context(
                     body.loop(columns.stop, start=columns.start, step=columns.step, parallel=parallel))
+                # vector by vector: the lines that one gather touches stay in the first-level cache for the next k
+                v = inside.enter_context(body.loop(columns.padded(tile.lanes), step=tile.lanes, stem="j"))
                 for w in p.inner:
-                    at[w] = inside.enter_context(body.loop(w.size))
-                bound = p.columns[-1].size - j0 if columns.bounded else None
-                j = inside.enter_context(body.loop(columns.width, lanes=tile.lanes, unroll=0, bound=bound))
+                    at[w] = inside.enter_context(body.loop(w.size, stem="k"))
+                bound = p.columns[-1].size - j0 - v if columns.bounded or columns.width % tile.lanes else None
+                j = v + inside.enter_context(body.loop(tile.lanes, lanes=tile.lanes, unroll=0, bound=bound, stem="j"))
                 source = total(x * w.b for w, x in at.items()) + (j0 + j) * p.columns[-1].b
                 body.store(panels, _panel(p, tile.lanes, at, j0, columns) + j, body.load(b, source, p.node.dtype))
 

@@ -65,7 +65,7 @@ def choose(rows: Dim, columns: Dim, dtype: str, target: Target) -> Tile:
     """The tile for a result of `rows` x `columns`."""
     lanes = target.vector_bytes // BYTES[dtype]
     best: tuple[float, Tile] | None = None
-    for vectors in range(1, 7):
+    for vectors in range(1, 29):
         for r in range(1, target.registers - 3):
             if r * vectors + vectors + 1 <= target.registers:
                 tile = Tile(r, vectors, lanes)

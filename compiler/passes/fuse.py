@@ -26,6 +26,7 @@ from .rewrite import Sweep, rewrite
 
 CHEAP = 4  # weight up to which a value is computed again rather than stored
 LOADS = 2  # and the most buffers it may read for that
+SCALAR = 12  # the same of a scalar, which is computed once per kernel
 SPREAD = 4  # weight up to which a value is computed again for each of its copies
 LARGE = 96  # nodes of a region: beyond, registers spill and compilation takes its time
 BUFFERS = 28  # operands and results of a region
@@ -71,7 +72,16 @@ def _heads(graph: Graph) -> dict[str, bool]:
     size: dict[str, int] = {}
     head: dict[str, bool] = {}
     stored: set[str] = set()
+    flows: set[str] = set()  # elementwise in a contraction that nothing else reads: stored in its stead
+    folded: set[str] = set()  # elementwise in a reduction
     for n in graph:
+        users = graph.users(n.name)
+        kind = OPS[n.op].kind
+        if kind == CONTRACT and is_gathered(n) and len(users) == 1:
+            flows.add(n.name)
+        if kind == REDUCE or (kind == MAP and any(a in folded for a in n.args)):
+            folded.add(n.name)
+        through = kind == MAP and any(a in flows for a in n.args)
         w = own_weight(n) + sum(weight[a] for a in n.args)
         r = sum(loads[a] for a in n.args)
         k = 1 + sum(size[a] for a in n.args)
@@ -84,9 +94,15 @@ def _heads(graph: Graph) -> dict[str, bool]:
         elif n.name in demanded:
             head[n.name] = True
         else:
-            users = graph.users(n.name)
-            again = len(users) > 1 and (w > CHEAP or r > LOADS)
-            head[n.name] = again or k > LARGE // 2 or (w > SPREAD and any(_spreads(u, n.name) for u in users))
+            cheap = w <= (CHEAP if n.shape else SCALAR) and r <= LOADS and not through
+            head[n.name] = (
+                (len(users) > 1 and not cheap)
+                or k > LARGE // 2
+                or (w > SPREAD and any(_spreads(u, n.name) for u in users))
+                or (n.name in folded and any(OPS[u.op].kind == REDUCE for u in users))  # small, and at hand
+            )
+            if through and not head[n.name]:
+                flows.add(n.name)
         if head[n.name] or _is_buffer(n) or (n.op in ALIAS and n.args[0] in stored):
             stored.add(n.name)
         weight[n.name], size[n.name], loads[n.name] = (0, 0, 1) if n.name in stored else (w, k, r)
@@ -160,19 +176,21 @@ class _Regions:
         self.position = {n.name: k for k, n in enumerate(graph)}
         self.of: dict[str, Region] = {}
         self.reads: dict[str, tuple[str, ...]] = {}  # head -> the heads its value is computed from
-        self.behind: dict[str, tuple[str, ...]] = {}  # any node -> the heads it is computed from, itself if a head
+        self.buffers: dict[str, tuple[str, ...]] = {}  # head -> the leaves its value is computed from
+        behind: dict[str, tuple[str, ...]] = {}  # any node -> the heads and leaves it is computed from
         for n in graph:
-            sources = tuple(dict.fromkeys(h for a in n.args for h in self.behind[a]))
-            self.behind[n.name] = (n.name,) if head[n.name] else sources
+            sources = tuple(dict.fromkeys(h for a in n.args for h in behind[a]))
+            behind[n.name] = (n.name,) if head[n.name] or _is_buffer(n) else sources
             if head[n.name]:
-                self.reads[n.name] = sources
+                self.reads[n.name] = tuple(h for h in sources if head[h])
+                self.buffers[n.name] = tuple(h for h in sources if not head[h] and graph[h].shape)
                 k = self.position[n.name]
                 self.of[n.name] = Region(_box(graph, n), [n.name], k, k)
 
     def merge(self, a: Region, b: Region) -> None:
-        """Join region `b` to what it reads, if it fits."""
+        """Join two regions, if they fit."""
         box = _joined(a.box, b.box)
-        if box is None or self._around(a, b):
+        if box is None or self._around(a, b) or self._around(b, a):
             return
         heads = sorted([*a.heads, *b.heads], key=self.position.__getitem__)
         inside = inside_of(self.graph, self.head, heads)
@@ -184,7 +202,7 @@ class _Regions:
             self.of[h] = a
 
     def _around(self, a: Region, b: Region) -> bool:
-        """Whether `b` also reads `a` by way of a third region: then they cannot be one."""
+        """Whether `b` reads `a` by way of a third region: then they cannot be one."""
         seen: set[int] = {id(a), id(b)}
         stack = [self.of[r] for h in b.heads for r in self.reads[h]]
         while stack:
@@ -206,6 +224,16 @@ def _merged(graph: Graph, head: Mapping[str, bool]) -> _Regions:
         for r in sorted(regions.reads[h], key=regions.position.__getitem__, reverse=True):
             if regions.of[r] is not regions.of[h]:
                 regions.merge(regions.of[r], regions.of[h])
+    readers: dict[tuple[Box, str | int], str] = {}  # siblings: what walks over one box and reads the same
+    for h in regions.reads:
+        region = regions.of[h]
+        if region.box.kind not in ("map", "fold"):
+            continue
+        sources = [*(id(regions.of[r]) for r in regions.reads[h]), *regions.buffers[h]]
+        for key in [(region.box, x) for x in sources]:
+            other = regions.of[readers.setdefault(key, h)]
+            if other is not regions.of[h]:
+                regions.merge(other, regions.of[h])
     return regions
 
 
