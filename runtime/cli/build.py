@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ...compiler.pipeline import Session, Stages
     from ...compiler.types import Dim
 
+INSIDE = ("loss", "gradients", "taps")  # compiled when Python first asks for them
 STAGES = ("ast", "graph", "backward", "optimized", "loops", "llvm", "asm", "obj", "dot")
 
 
@@ -31,8 +32,9 @@ STAGES = ("ast", "graph", "backward", "optimized", "loops", "llvm", "asm", "obj"
 @click.option("-o", "--output", metavar="PATH", help="Write the stage to a file.")
 @click.option("--print-after", metavar="PASS", help="Print the graph after each run of a pass (`all` for every one).")
 @click.option("--no-optimize", is_flag=True, help="Without the optimising passes.")
+@click.option("--all", "everything", is_flag=True, help="Also the entries for looking inside: loss, gradients, taps.")
 def compile(program: Program, emit: str | None, entry: str | None, output: str | None, print_after: str | None,
-            no_optimize: bool) -> None:
+            no_optimize: bool, everything: bool) -> None:
     """Compile FILE and say what was built, or print one stage of it."""
     from dataclasses import replace
 
@@ -44,7 +46,7 @@ def compile(program: Program, emit: str | None, entry: str | None, output: str |
     start = perf_counter()
     session, _ = program.session()
     if emit is None and print_after is None:
-        _show_built(session, program, start)
+        _show_built(session, program, start, everything)
         return
     name = _entry(session, entry)
     _write(_emit(session, name, emit, print_after), output)
@@ -105,13 +107,14 @@ def _write(what: str | bytes, output: str | None) -> None:
     sys.stdout.buffer.flush()
 
 
-def _show_built(session: Session, program: Program, start: float) -> None:
+def _show_built(session: Session, program: Program, start: float, everything: bool) -> None:
     from .show import print_table
 
     m = session.manifest
     rows = []
     total = 0
-    for name in m.entries:
+    names = [e for e in m.entries if everything or e not in INSIDE]
+    for name in names:
         began = perf_counter()
         native = session.entry(name)
         total += native.code_size
@@ -120,7 +123,7 @@ def _show_built(session: Session, program: Program, start: float) -> None:
                      f"{(perf_counter() - began) * 1e3:.0f} ms"))
     print_table(("entry", "inputs", "outputs", "arena", "code", "time"), rows, left=3)
     parameters = sum(prod(v.shape) for v in m.variables if v.role in ("weight", "bias"))
-    click.echo(f"{m.model or program.file}: {parameters:,} parameters, {len(m.entries)} entry points, "
+    click.echo(f"{m.model or program.file}: {parameters:,} parameters, {len(names)} entry points, "
                f"{human(total)} of code for {session.target.name} ({session.target.cpu}), {m.dtype}, "
                f"{perf_counter() - start:.2f} s")
 

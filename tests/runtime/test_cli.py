@@ -148,7 +148,7 @@ def test_test(nnc):
 
 
 def test_compile(nnc):
-    code, out, _ = nnc("compile", "line.nn")
+    code, out, _ = nnc("compile", "--all", "line.nn")
     assert code == 0 and "3 parameters" in out
     for entry in ("init", "predict", "train", "evaluate", "loss", "gradients", "doubled"):
         assert entry in out
