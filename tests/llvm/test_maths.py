@@ -1,0 +1,158 @@
+"""Vector mathematics: the bounds that `llvm.maths` states, the edges, and that lanes and scalars agree."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from nnc.compiler.philox import philox_reference
+
+NUMPY = {"f32": np.float32, "f64": np.float64}
+WIDE = {"f32": np.float64, "f64": np.longdouble}  # in which the reference is computed
+BOUNDS = {  # ULP in f32, f64; as in the docstring of `llvm.maths`
+    "exp": (1, 1.1), "expm1": (1.5, 1.6), "log": (1, 1), "log1p": (1.5, 1.6), "tanh": (2.5, 2.5),
+    "logistic": (2.5, 2.5), "erf": (1.5, 3), "sin": (2, 2.5), "cos": (2, 2.5), "rsqrt": (2, 2), "sqrt": (0.5, 0.5),
+}  # fmt: skip
+POW_BOUND = {"f32": 0.6, "f64": 1.5}
+
+
+def logistic(x):
+    e = np.exp(-np.abs(x))
+    return np.where(x < 0, e, 1) / (1 + e)
+
+
+def erf(x):
+    """The C library's, which is good to about one ULP: one is allowed for it in f64."""
+    return np.array([math.erf(v) for v in x.astype(float)], x.dtype)
+
+
+REFERENCE = {
+    "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "tanh": np.tanh, "logistic": logistic,
+    "erf": erf, "sin": np.sin, "cos": np.cos, "rsqrt": lambda x: 1 / np.sqrt(x), "sqrt": np.sqrt,
+}  # fmt: skip
+
+
+def samples(dtype):
+    """f32: every 997th bit pattern. f64: random bit patterns, and points around 0 and 1 at every magnitude."""
+    edges = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 0.5, 2, 88.7, -87.4, 104, 709.7, -745.2, 1e5, 2.0**20])
+    if dtype == "f32":
+        return np.concatenate([np.arange(0, 2**32, 997, dtype=np.uint32).view(np.float32), edges.astype(np.float32)])
+    rng = np.random.default_rng(1)
+    n = 100_000
+    return np.concatenate([
+        rng.integers(0, 2**64, n, dtype=np.uint64).view(np.float64),
+        rng.normal(size=n) * 10.0 ** rng.integers(-9, 4, n),
+        rng.uniform(-750, 750, n),
+        1 + rng.normal(size=n) * 10.0 ** rng.integers(-9, 0, n),
+        edges,
+    ])
+
+
+def ulps(got, exact):
+    """Distances in units in the last place of `exact`; infinite where NaN, infinity or the sign of 0 is not right."""
+    info = np.finfo(got.dtype)
+    with np.errstate(all="ignore"):
+        rounded = exact.astype(got.dtype)
+        unit = np.ldexp(np.ones((), exact.dtype), np.frexp(np.maximum(np.abs(exact), info.tiny))[1] - 1 - info.nmant)
+        distance = np.abs(got.astype(exact.dtype) - exact) / unit
+    equal = (got == rounded) | (np.isnan(got) & np.isnan(rounded))
+    distance[equal] = np.minimum(np.nan_to_num(distance[equal]), 0.5)
+    distance[~equal & ~(np.isfinite(got) & np.isfinite(rounded))] = np.inf
+    distance[(got == 0) & (rounded == 0) & (np.signbit(got) != np.signbit(rounded))] = np.inf
+    return distance
+
+
+def worst(got, exact, *args):
+    d = ulps(got, exact)
+    k = int(np.argmax(d))
+    return d[k], f"{d[k]:.3f} ULP at {[a[k] for a in args]}: {got[k]!r}, not {exact[k]!r}"
+
+
+@pytest.mark.parametrize("target", ["native", "x86-64-v2"])
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize("fn", BOUNDS)
+def test_accuracy(elementwise, fn, dtype, target):
+    x = samples(dtype)[:: 1 if target == "native" else 11]
+    with np.errstate(all="ignore"):
+        exact = REFERENCE[fn](x.astype(WIDE[dtype]))
+    error, where = worst(elementwise(fn, dtype, lanes=16 if dtype == "f32" else 8, target=target)(x), exact, x)
+    assert error <= BOUNDS[fn][dtype == "f64"], where
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_accuracy_of_pow(elementwise, dtype):
+    rng = np.random.default_rng(3)
+    n, real = 200_000, NUMPY[dtype]
+    x = np.exp(rng.normal(size=n) * rng.choice([0.001, 0.1, 1, 20], n)).astype(real)
+    with np.errstate(all="ignore"):
+        y = (rng.uniform(-1.2, 1.2, n) * (88 if dtype == "f32" else 709) / np.log(x.astype(float))).astype(real)
+        y[::3] = rng.normal(size=y[::3].size) * 3
+        y[::11] = np.round(y[::11])
+        x[::11] *= -1
+        edges = [0, -0.0, 1, -1, 2, -2, 0.5, -0.5, 3, -3, 2.5, -2.5, np.inf, -np.inf, np.nan, 1e-40, -1e-40, 1e30]
+        a, b = zip(*itertools.product(edges, repeat=2), strict=True)
+        x, y = np.concatenate([x, np.array(a, real)]), np.concatenate([y, np.array(b, real)])
+        exact = np.power(x.astype(WIDE[dtype]), y.astype(WIDE[dtype]))
+    error, where = worst(elementwise("pow", (dtype, dtype))(x, y), exact, x, y)
+    assert error <= POW_BOUND[dtype], where
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize("fn", [*BOUNDS, "pow"])
+def test_lanes_and_scalars_have_the_same_bits(elementwise, fn, dtype):
+    x = samples(dtype)[::1009]
+    args = (x, x[::-1]) if fn == "pow" else (x,)
+    bits = [elementwise(fn, (dtype,) * len(args), lanes=lanes, target=target)(*args)
+            for lanes, target in ((1, "native"), (4, "native"), (16, "native"), (1, "x86-64-v3"), (16, "x86-64-v3"))]
+    for other in bits[1:]:
+        np.testing.assert_array_equal(np.isnan(other), np.isnan(bits[0]))
+        ok = ~np.isnan(other)
+        np.testing.assert_array_equal(other[ok].view(np.uint8), bits[0][ok].view(np.uint8))
+
+
+def test_large_angles_at_their_hardest(elementwise):
+    """The double closest to a multiple of π/2 (Kahan), and its neighbours in difficulty."""
+    x = np.array([6381956970095103 * 2.0**797, 5.319372648326541e255, 1e22, 2.0**1023, 1.7976931348623157e308])
+    with np.errstate(all="ignore"):
+        for fn in ("sin", "cos"):
+            error, where = worst(elementwise(fn, "f64", lanes=8)(x), REFERENCE[fn](x.astype(WIDE["f64"])), x)
+            assert error <= 2.5, where
+
+
+@pytest.mark.parametrize("target", ["x86-64-v2", "x86-64-v3", "native"])
+@pytest.mark.parametrize("lanes", [1, 8, 16])
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_random_is_philox(elementwise, dtype, lanes, target):
+    rng = np.random.default_rng(0)
+    key, counter = rng.integers(-(2**63), 2**63 - 1, (2, 100))
+    got = elementwise("random", ("i64", "i64"), dtype, lanes, target)(key, counter)
+    np.testing.assert_array_equal(got, philox_reference(key, counter, dtype))
+
+
+def test_philox_known_answers():
+    """Of Random123's kat_vectors, philox2x32 10, past the mixing of the key."""
+    from nnc.compiler import philox
+
+    def rounds(c0, c1, key):
+        for _ in range(philox.ROUNDS):
+            p = philox.MULTIPLIER * c0
+            c0, c1, key = (p >> 32) ^ key ^ c1, p & 0xFFFFFFFF, (key + philox.WEYL) & 0xFFFFFFFF
+        return c0, c1
+
+    assert rounds(0, 0, 0) == (0xFF1DAE59, 0x6CD10DF2)
+    assert rounds(0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF) == (0x2C3F628B, 0xAB4FD7AD)
+    assert rounds(0x243F6A88, 0x85A308D3, 0x13198A2E) == (0xDD7CE038, 0xF62A4C12)
+    for key, counter in ((0, 0), (7, 123456789), (-1, -5)):
+        folded = int(philox.fold_key(key))
+        c0, c1 = rounds(counter & 0xFFFFFFFF, counter >> 32 & 0xFFFFFFFF, folded)
+        assert float(philox_reference(key, counter, "f32")) == (c0 >> 8) * 2.0**-24
+        assert float(philox_reference(key, counter, "f64")) == ((c0 << 32 | c1) >> 11) * 2.0**-53
+
+
+def test_random_is_uniform():
+    u = philox_reference(42, np.arange(1_000_000), "f32")
+    assert u.min() >= 0 and u.max() < 1
+    counts = np.bincount((u * 100).astype(int), minlength=100)
+    assert ((counts - 10_000) ** 2 / 10_000).sum() < 150  # chi-square with 99 degrees: beyond 150 once in 1,400
+    assert abs(np.corrcoef(u[:-1], u[1:])[0, 1]) < 0.004
+    assert abs(np.corrcoef(u, philox_reference(43, np.arange(1_000_000), "f32"))[0, 1]) < 0.004

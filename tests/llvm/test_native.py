@@ -1,0 +1,120 @@
+"""Targets, objects, symbols: what is checked before LLVM or the process could crash."""
+
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from nnc.compiler import native
+from nnc.compiler.llvm import emit, support
+from nnc.compiler.loops import Buffer, For, Kernel, Load, Store, Var, i64
+from nnc.dsl.diagnostics import InternalError, UnsupportedError
+
+COPY = Kernel("copy", ("n",), (Buffer("x", "f32"), Buffer("y", "f32", True)), (
+    For("i", i64(0), Var("n"), (Store("y", Var("i"), Load("x", Var("i"), "f32")),)),
+))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", native.TARGETS)
+def test_targets(name):
+    t = native.target(name)
+    assert t.name == name
+    assert t.vector_bytes in (16, 32, 64) and t.registers in (16, 32)
+    assert t.has_fma or name in ("x86-64-v2", "native")
+    assert t == native.target(name) and t.key == native.target(name).key
+
+
+def test_targets_have_keys_of_their_own():
+    keys = [native.target(name).key for name in native.TARGETS]
+    assert len(set(keys)) == len(keys)
+
+
+def test_unknown_target():
+    with pytest.raises(UnsupportedError, match="E0501"):
+        native.target("z80")
+
+
+def test_an_object_needs_only_the_thread_calls(module_of, targets):
+    """Everything the back end can write in one module: vector mathematics, loops that look like memcpy and memset."""
+    assert native.symbols(native.compile_object(emit(module_of(COPY), targets["native"]), targets["native"])) == (
+        ("main",), ())
+    exported, needed = native.symbols(native.compile_object(support(targets["native"]), targets["native"]))
+    assert exported == ("nnc_epoch", "nnc_pool_create", "nnc_pool_destroy", "nnc_pool_forget")
+    assert set(needed) <= native.ALLOWED_SYMBOLS
+
+
+@pytest.mark.parametrize("target", ["x86-64-v2", "x86-64-v3", "x86-64-v4"])
+def test_objects_are_the_same_every_time(module_of, target):
+    t = native.target(target)
+    ir = emit(module_of(COPY), t)
+    assert native.compile_object(ir, t) == native.compile_object(ir, t)
+
+
+@pytest.mark.parametrize("call", [
+    "declare double @exp(double)\n"
+    "define double @f(double %x) {\n  %y = call double @exp(double %x)\n  ret double %y\n}",
+    "declare ptr @malloc(i64)\ndefine ptr @f() {\n  %p = call ptr @malloc(i64 8)\n  ret ptr %p\n}",
+    "define double @f(double %x, double %y) {\n  %z = frem double %x, %y\n  ret double %z\n}",
+    "define void @f(ptr %x, ptr %y, i64 %n) {\n  call void @llvm.memcpy.p0.p0.i64(ptr %x, ptr %y, i64 %n, i1 false)\n"
+    "  ret void\n}\ndeclare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)",
+])  # fmt: skip
+def test_a_symbol_from_outside_is_refused_by_name(targets, call):
+    with pytest.raises(InternalError, match="E0901") as e:
+        native.compile_object(call, targets["native"])
+    assert any(f"'{name}'" in str(e.value) for name in ("exp", "malloc", "fmod", "memcpy"))
+
+
+@pytest.mark.parametrize("ir", [
+    "define", "define i32 @f() { ret i64 0 }", "define i32 @f() { %x = add i32 %y, 1 ret i32 %x }",
+])  # fmt: skip
+def test_wrong_ir_is_our_own_fault(targets, ir):
+    with pytest.raises(InternalError, match="E0901"):
+        native.compile_object(ir, targets["native"])
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x7fELF", b"MZ" + bytes(100), lambda d: d[:100], lambda d: d[: len(d) // 2]])
+def test_damaged_objects_are_refused(module_of, targets, damage):
+    data = native.compile_object(emit(module_of(COPY), targets["native"]), targets["native"])
+    with pytest.raises(InternalError, match="E0901"):
+        native.Library(damage if isinstance(damage, bytes) else damage(data))
+
+
+def test_an_object_that_needs_more_is_not_loaded(module_of, targets):
+    data = native.compile_object(support(targets["native"]), targets["native"])
+    at = data.index(b"\0pthread_join\0") + 1
+    renamed = data[:at] + b"pthread_exit" + data[at + 12 :]
+    with pytest.raises(InternalError, match="'pthread_exit'"):
+        native.Library(renamed)
+
+
+def test_libraries_are_independent(compiled):
+    first = compiled(COPY)
+    x, y = np.arange(5, dtype=np.float32), np.zeros(5, np.float32)
+    for _ in range(20):
+        compiled(COPY)  # loaded and dropped
+    assert first({"n": 5}, [x, y]) == 0
+    np.testing.assert_array_equal(x, y)
+    with pytest.raises(KeyError):
+        first.library.address("copy")
+
+
+def test_assembly_and_optimised_ir(module_of, targets):
+    ir = emit(module_of(COPY), targets["x86-64-v3"])
+    assert "main:" in native.assembly(ir, targets["x86-64-v3"])
+    assert "define" in native.optimized(ir, targets["x86-64-v3"])
+
+
+def test_importing_the_emitter_does_not_load_llvm():
+    script = "import sys, nnc.compiler.llvm; print([m for m in sys.modules if 'llvmlite' in m])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_header_that_lies_is_refused():
+    header = bytearray(64)
+    header[:6] = b"\x7fELF\x02\x01"
+    struct.pack_into("<Q", header, 40, 2**40)
+    struct.pack_into("<HH", header, 58, 64, 3)
+    with pytest.raises(InternalError):
+        native.symbols(bytes(header))

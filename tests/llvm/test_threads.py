@@ -1,0 +1,145 @@
+"""The thread pool: fork and join, many times, from several callers, across fork and at exit."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from nnc.compiler.loops import Apply, Buffer, For, Kernel, Load, Reduce, Var, i64
+
+COUNT = Kernel("count", ("n",), (Buffer("x", "i32"), Buffer("y", "i32", True)), (
+    For("i", i64(0), Var("n"), (
+        Reduce("y", Var("i"), "sum", Apply("add", (Load("x", Var("i"), "i32"), Load("y", Var("i"), "i32")), "i32")),
+    ), parallel=True),
+))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def count(compiled):
+    return compiled(COUNT)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_every_turn_is_run_once(count, services, threads):
+    pool = services.pool(threads)
+    for n in [*range(20), 100, 1000]:
+        x, y = np.arange(n, dtype=np.int32), np.zeros(n, np.int32)
+        assert count({"n": n}, [x, y], pool) == 0
+        np.testing.assert_array_equal(y, x)
+
+
+def test_thousands_of_forks(count, services):
+    pool = services.pool(2)
+    x, y = np.zeros(64, np.int32), np.ones(64, np.int32)
+    for k in range(3000):
+        if k % 500 == 0:
+            time.sleep(0.01)  # lets the threads fall asleep
+        y[:] = k
+        assert count({"n": 64}, [x, y], pool) == 0
+        assert (y == 2 * k).all()
+
+
+def test_pools_come_and_go(count, services):
+    x, y = np.ones(10, np.int32), np.zeros(10, np.int32)
+    before = threading.active_count()
+    for _ in range(200):
+        pool = services.pool(3)
+        count({"n": 10}, [x, y], pool)
+        pool.close()
+        assert not pool
+        count({"n": 10}, [x, y], pool)  # a closed pool is none
+    assert threading.active_count() == before
+    assert len(os.listdir("/proc/self/task")) < 50
+
+
+def test_two_callers_share_a_pool(count, services):
+    pool = services.pool(2)
+    failures = []
+
+    def caller():
+        x, y = np.ones(500, np.int32), np.zeros(500, np.int32)
+        for _ in range(300):
+            y[:] = 0
+            count({"n": 500}, [x, y], pool)
+            if (y != 1).any():
+                failures.append(y.copy())
+
+    callers = [threading.Thread(target=caller) for _ in range(3)]
+    for t in callers:
+        t.start()
+    for t in callers:
+        t.join()
+    assert not failures
+
+
+SCRIPT = """
+import os, sys
+import numpy as np
+from nnc.compiler import native
+from nnc.compiler.llvm import emit, support
+from nnc.compiler.loops import *
+from nnc.compiler.types import TensorType
+import ctypes
+
+target = native.target()
+services = native.Support(native.compile_object(support(target), target))
+i = Var("i")
+loop = For("i", i64(0), Var("n"), (Store("y", i, i),), parallel=True)
+kernel = Kernel("k", ("n",), (Buffer("y", "i64", True),), (loop,))
+slots = (Slot("y", TensorType("i64"), "output"),)
+module = Module((kernel,), (Entry("main", (), slots, 0, (Call("k", (100,), (Place("slot", "y"),)),)),))
+library = native.Library(native.compile_object(emit(module, target), target))
+run = library.function("main")
+
+def works(pool):
+    y = np.zeros(100, np.int64)
+    slots = (ctypes.c_void_p * 1)(y.ctypes.data)
+    run(None, ctypes.addressof(slots), None, pool)
+    return (y == np.arange(100)).all()
+
+pool = services.pool(4)
+assert works(pool)
+"""
+
+
+def script(rest):
+    command = [sys.executable, "-c", SCRIPT + rest]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_child_after_fork_makes_its_own_pool():
+    assert script("""
+child = os.fork()
+if child == 0:
+    pool.close()            # only forgets: there are no threads to join
+    mine = services.pool(2)
+    ok = works(mine)
+    mine.close()
+    os._exit(0 if ok else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert works(pool)
+print("fine")
+""") == "fine\n"
+
+
+def test_exit_with_threads_asleep():
+    assert script("print('bye')\n") == "bye\n"
+
+
+def test_exit_with_threads_at_work():
+    assert script("""
+import threading
+def forever():
+    while True:
+        works(pool)
+threading.Thread(target=forever, daemon=True).start()
+import time
+time.sleep(0.2)
+print("bye", flush=True)
+os._exit(0)
+""") == "bye\n"
