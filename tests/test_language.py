@@ -68,6 +68,8 @@ FUNCTIONS = {
     "top k": ("fn f(x: f32[N, M]) -> f32[N, 2] {\n (v, i) = top_k(x, 2)\n return v\n}", (X,), np.sort(X)[:, :-3:-1]),
     "top k positions": ("fn f(x: f32[N, M]) -> i32[N, 2] {\n (v, i) = top_k(x, 2)\n return i\n}", (X,), np.argsort(-X)[:, :2]),
     "the gradient of a sort": ("fn f(x: f32[N]) -> f32[N] = grad(sum(sort(x) * [1.0, 2.0, 3.0, 4.0]), x)", (V,), 1 + np.argsort(np.argsort(V))),
+    "a bool result": ("fn f(x: f32[N]) -> bool[N] = x > 0", (V,), V > 0),
+    "a bool argument": ("fn f(m: bool[N], x: f32[N]) -> f32[N] = g(m, x)\nfn g(m: bool[N], x: f32[N]) = where(m, x, 0)", (V > 0, V), np.maximum(V, 0)),
     "one hot": ("fn f(i: i32[N]) -> f32[N, 4] = one_hot(i, 4)", (np.array([3, 0, 1], np.int32),), np.eye(4)[[3, 0, 1]]),
     "iota and eye": ("fn f(x: f32[N]) -> f32[N] = cast(iota(N), f32) * x + sum(eye(N), axis = 0)", (V,), np.arange(4) * V + 1),
     "cast saturates": ("fn f(x: f32[N]) -> i32[N] = cast(x * 1e20, i32)", (V,), np.where(V > 0, 2**31 - 1, -(2**31))),

@@ -18,6 +18,11 @@ from .values import REQUIRED, Bound, Builtin, Defined, Group, Partial, Results, 
 KINDS = ("int", "float", "bool", "str", "fn")
 
 
+def is_kind(t: ast.Type | None) -> bool:
+    """Whether a type is a compile-time kind (a bare `bool` is one, `bool[]` is a scalar tensor)."""
+    return t is not None and t.dims is None and t.base in KINDS
+
+
 class Arguments:
     """What a builtin receives: values as attributes, the call's span, and the span of each argument."""
 
@@ -387,7 +392,7 @@ def enter(
         if isinstance(value, Default):
             wants_fn = p.type is not None and p.type.base == "fn"
             value = as_function(cx, value.expression, inner) if wants_fn else evaluate(cx, value.expression, inner)
-        if p.type is not None and p.type.base not in KINDS:
+        if p.type is not None and not is_kind(p.type):
             value = match(cx, value, p, inner, at, pending, d.name)
         else:
             value = _check_kind(cx, p, value, at, d.name)
@@ -418,7 +423,7 @@ def _type_text(t: ast.Type | None) -> str:
 def _check_kind(cx: Context, p: ast.Parameter, value: Any, at: Span, owner: str) -> Any:
     if isinstance(value, Default):
         return value
-    base = p.type.base if p.type is not None else None
+    base = p.type.base if p.type is not None and is_kind(p.type) else None
     ok = True
     match base:
         case "int":
@@ -573,7 +578,7 @@ def check_results(cx: Context, d: Any, value: Any, scope: Scope, span: Span) -> 
         raise error("E0203", f"`{d.name}` declares {_count(len(d.results), 'result')}, but has {len(items)}", d.span)
     checked: list[Any] = []
     for r, item in zip(d.results, items, strict=True):
-        if r.type.base in KINDS:
+        if is_kind(r.type):
             checked.append(_check_kind(cx, ast.Parameter("", r.type, None, span=r.span), item, r.span, d.name))
             continue
         if r.type.dims is None and r.type.base in DTYPES and not isinstance(item, Tensor):

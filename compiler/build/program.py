@@ -155,7 +155,7 @@ class Program:
             result = evaluate(cx, d.value, value.scope) if isinstance(d, ast.Const) else self._hyper(cx, d, value.scope)
         finally:
             self._evaluating.pop()
-        if isinstance(d, ast.Const) and d.type is not None and d.type.base in calls.KINDS:
+        if isinstance(d, ast.Const) and calls.is_kind(d.type):
             result = calls._check_kind(
                 cx, ast.Parameter(d.name, d.type, None, span=d.span), result, d.value.span, "this file"
             )
@@ -347,7 +347,7 @@ class Program:
                 raise error(
                     "E0203", f"the input `{p.name}` needs a type", p.span, help=f"for example `{p.name}: f32[B, 10]`"
                 )
-            if p.type.base in calls.KINDS:
+            if calls.is_kind(p.type):
                 if p.default is None:
                     raise error("E0203", f"`{p.name}` is compile-time configuration and needs a default here", p.span)
                 values[p.name] = evaluate(cx, p.default, scope)

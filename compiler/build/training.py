@@ -222,9 +222,7 @@ def _parameter_names(program: Program) -> list[str]:
                 p.span,
                 help=f"did you mean `{near}`?" if near else f"for example `{p.name}: i32[B]`",
             )
-    missing = [
-        p.name for p in model.parameters if p.name not in names and (p.type is None or p.type.base not in calls.KINDS)
-    ]
+    missing = [p.name for p in model.parameters if p.name not in names and not calls.is_kind(p.type)]
     if missing:
         raise error("E0203", f"the train block does not name the input `{missing[0]}` of `{model.name}`", train.span)
     return names
