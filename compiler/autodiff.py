@@ -51,6 +51,7 @@ def _gradients(b: Builder, y: str, xs: Sequence[str], span: Span | None, titles:
     """d y / d x for each x, as nodes of `b`."""
     order = _between(b, y, set(xs))
     active = set(order)
+    again = _Recomputed(b, y)
     adjoints: dict[str, list[str]] = {y: [constant(b, 1.0, b.type(y))]}
     total: dict[str, str] = {}
     for name in reversed(order):
@@ -63,7 +64,7 @@ def _gradients(b: Builder, y: str, xs: Sequence[str], span: Span | None, titles:
             titles.setdefault(dy, f"d_{name}")
         if not any(a in active for a in node.args):
             continue
-        for a, dx in zip(node.args, _rule(b, node, dy, active, span), strict=True):
+        for a, dx in zip(node.args, _rule(b, node, again(node), dy, active, span), strict=True):
             if dx is not None and a in active and b.type(a).dtype in FLOATS:
                 adjoints.setdefault(a, []).append(dx)
     b.span = span
@@ -100,17 +101,67 @@ def _sum(b: Builder, terms: Sequence[str]) -> str:
     return total
 
 
-def _rule(b: Builder, node: Node, dy: str, active: set[str], span: Span | None) -> Sequence[str | None]:
-    """The operands' adjoints by the operator's rule, or the error that it has none."""
+def _rule(b: Builder, node: Node, same: Node, dy: str, active: set[str], span: Span | None) -> Sequence[str | None]:
+    """The operands' adjoints by the operator's rule, or the error that it has none; `same` is the node whose values
+    the rule may use."""
     rule = OPS[node.op].grad
     if node.op == "cast" and b.type(node.args[0]).dtype not in FLOATS:
         raise _undefined(_culprit(b, node, active), span)
     if not callable(rule):
         raise _undefined(node, span)
     try:
-        return rule(b, node, dy)
+        return rule(b, same, dy)
     except NoGradient as e:
         raise _undefined(node, span, str(e)) from None
+
+
+class _Recomputed:
+    """What the backward pass reads in the place of a forward node. A value that a `checkpoint` is computed from is
+    computed again, from inputs, parameters and earlier checkpoints, so that the forward one need not be kept.
+
+    Those are read through an `assume` that is marked `again`: it costs nothing and keeps the second computation apart
+    from the first. Chen, Xu, Zhang, Guestrin, "Training deep nets with sublinear memory cost" (2016)."""
+
+    def __init__(self, b: Builder, y: str):
+        self._b = b
+        self._before = _ancestors(b, [a for a in _ancestors(b, [y]) if b[a].op == "checkpoint"])
+        self._copies: dict[str, str] = {}
+
+    def __call__(self, node: Node) -> Node:
+        """The node as the backward pass sees it: itself, or computed again."""
+        if node.name not in self._before or self._kept(node):
+            return node
+        return self._b[self._copy(node.name)]
+
+    def _copy(self, wanted: str) -> str:
+        b, copies, todo = self._b, self._copies, [wanted]
+        while todo:
+            node = b[todo[-1]]
+            if node.name in copies:
+                todo.pop()
+            elif self._kept(node):
+                copies[node.name] = b.emit("assume", node.name, shape=node.shape, again=True)
+            elif missing := [a for a in node.args if a not in copies]:
+                todo += missing
+            else:
+                copies[node.name] = b.add(node.op, tuple(copies[a] for a in node.args), node.attrs)
+        return copies[wanted]
+
+    @staticmethod
+    def _kept(node: Node) -> bool:
+        return node.op in ("input", "param", "checkpoint")
+
+
+def _ancestors(b: Builder, names: Sequence[str]) -> dict[str, None]:
+    """`names` and all that they are computed from."""
+    found = dict.fromkeys(names)
+    todo = list(names)
+    while todo:
+        for a in b[todo.pop()].args:
+            if a not in found:
+                found[a] = None
+                todo.append(a)
+    return found
 
 
 def _culprit(b: Builder, node: Node, active: set[str]) -> Node:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import networkx as nx
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -229,6 +230,40 @@ def test_derivatives_nest() -> None:
     for _ in range(3):
         (d,) = s.grad(d, x)
     assert evaluate(optimized(s.finish(d=d)), {"x": 1.5})[0]["d"] == 36
+
+
+def test_a_checkpoint_is_all_that_the_backward_pass_keeps() -> None:
+    """x -> h1 -> h2 -> [k1] -> h3 -> h4 -> [k2] -> y: nothing forward but x, w, k1 and k2 is read after y is known."""
+
+    def net(mark: bool) -> Graph:
+        s = Sketch()
+        k, w = s.input("x", B, 4), s.param("w", 4, 4)
+        x = k
+        for _ in range(2):
+            k = mm(mm(k, w).apply("tanh"), w).apply("sin")
+            k = k.apply("checkpoint") if mark else k
+        dx, dw = s.grad(total(k * k), x, w)
+        return s.finish(dx=dx, dw=dw)
+
+    plain, marked = optimized(net(False)), optimized(net(True))
+    again = [n for n in marked if n.attrs.get("again")]
+    assert {marked[n.args[0]].op for n in again} == {"input", "param", "sin"}, "the boundaries: x, w and k1"
+    count = [sum(n.op == "contract" for n in g) for g in (plain, marked)]
+    assert count[1] == count[0] + 4, "each product of the forward pass is computed a second time"
+    order = [n.name for n in marked]
+    known = max(order.index(n.name) for n in marked if n.op == "sin" and not _behind(marked, n.name))
+    kept = {a for n in marked if order.index(n.name) > known for a in n.args if order.index(a) <= known}
+    assert {marked[a].op for a in kept} <= {"input", "param", "sin", "constant", "broadcast"}
+    rng = np.random.default_rng(0)
+    x, w = {"x": rng.normal(size=(3, 4))}, {"w": rng.normal(size=(4, 4))}
+    expected, got = evaluate(plain, x, w)[0], evaluate(marked, x, w)[0]
+    np.testing.assert_array_equal(got["dx"], expected["dx"])
+    np.testing.assert_array_equal(got["dw"], expected["dw"])
+
+
+def _behind(graph: Graph, name: str) -> bool:
+    """Is the value computed from something marked `again`?"""
+    return any(graph[a].attrs.get("again") for a in nx.ancestors(graph.dag, name))
 
 
 def test_without_a_path_the_derivative_is_zero() -> None:

@@ -179,7 +179,8 @@ def _assume_reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) 
 ASSUME = Op(
     name="assume", kind=VIEW, infer=_assume_infer, reference=_assume_reference, grad=rule_with_attrs(_assume_grad),
     at=lambda node, types, index, read: read(0, index),
-    doc="The operand itself, its sizes written as `shape`: equal at run time, as a guard of the graph makes sure",
+    doc="The operand itself, its sizes written as `shape`: equal at run time, as a guard of the graph makes sure. "
+    "One that is marked `again` is read by what `checkpoint` has computed a second time",
     samples=(Sample((_t(2, 3),), {"shape": (2, 3)}), Sample((_t(),), {"shape": ()}), Sample((_t(0),), {"shape": (0,)})),
 )
 

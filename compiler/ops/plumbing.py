@@ -202,7 +202,8 @@ STRAIGHT_THROUGH = Op(
 
 CHECKPOINT = Op(
     name="checkpoint", kind=MAP, infer=_same("checkpoint"),
-    doc="The operand, to be computed again in the backward pass instead of kept. Chen et al. (2016)",
+    doc="The operand, which is kept for the backward pass; what it is computed from, back to inputs, parameters and "
+    "earlier checkpoints, is computed there again. Chen et al. (2016)",
     at=lambda node, types, index, read: read(0, index), reference=lambda args, attrs, type: args[0],
     grad=lambda b, node, dy: (dy,), flops=lambda types, attrs, result: 0, samples=_IDENTITY_SAMPLES,
 )

@@ -366,4 +366,5 @@ RULES: Table = {
     **{op: (*_OWN.get(op, ()), before_broadcast) for op in ELEMENTWISE},
     "stop_grad": (identity,),
     "straight_through": (identity,),
+    "checkpoint": (identity,),
 }

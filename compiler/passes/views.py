@@ -25,10 +25,10 @@ def squeezes(s: Sweep, n: Node) -> bool:
     return n.op == "reshape" and _ones_apart(n.shape) == _ones_apart(s.shape(n.args[0]))
 
 
-# a view that changes nothing is its operand
+# a view that changes nothing is its operand, unless it stands there to keep a second computation apart from the first
 def no_change(s: Sweep, n: Node) -> str | None:
     x = n.args[0]
-    if s.type(x) != n.type:
+    if s.type(x) != n.type or n.attrs.get("again"):
         return None
     match n.op:
         case "transpose":
