@@ -59,6 +59,12 @@ def backward_stage(text: str, args: str) -> str:
     return passes_stage(text, "differentiate dce")
 
 
+def entry_stage(text: str, args: str) -> str:
+    """One entry of a program, after the passes that know mathematics and before those that know machines."""
+    graph = Program(Source(NAME, text), Options()).graph(args)
+    return print_graph(run((*ALWAYS, *REWRITE), graph))
+
+
 def _tree_lines(node: ast.Tree, indent: str = "", role: str = "") -> list[str]:
     """`Binary '+'` with its children below; a field that holds a plain value stands beside the name."""
     plain: list[str] = []
@@ -84,4 +90,5 @@ STAGES: dict[str, Callable[[str, str], str]] = {
     "graph": graph_stage,
     "passes": passes_stage,
     "backward": backward_stage,
+    "entry": entry_stage,
 }
