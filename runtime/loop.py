@@ -76,6 +76,7 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: float | None = None  # of what patience watches
     stale: int = 0  # epochs since it was reached
+    stopped: str = ""  # why the program ended training before `last`
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ def fit(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, valid
     elif progress.examples != sweep.examples:
         raise argument_error("E0613", f"the interrupted fit had {progress.examples} examples, got {sweep.examples}")
     valid = _validation_sweep(model, valid_arrays, batch) if valid_arrays is not None else None
-    history = History(progress.history)
+    history = History(progress.history, progress.stopped)
     model.progress = progress
     model.set_training(steps=progress.last * sweep.steps)
     rescue = Rescue(model, sweep)
@@ -137,7 +138,7 @@ def fit(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, valid
             model.epochs_done = progress.epoch
             model.set_training(epoch=progress.epoch)
             history.append(row)
-            history.stopped = _reason(spec, metrics, row, progress)
+            history.stopped = progress.stopped = _reason(spec, metrics, row, progress)
             if any([_told(c, "on_epoch", history, model) for c in callbacks]) and not history.stopped:
                 history.stopped = "callback"
             interrupted.check()
@@ -152,10 +153,9 @@ def _epoch(model: Model, sweep: Sweep, progress: Progress, rescue: Rescue, callb
     order = permutation(sweep.examples, progress.seed, progress.epoch) if progress.shuffle and sweep.symbol else None
     sweep.totals[:] = progress.totals
     watched = any(hasattr(c, "on_progress") for c in callbacks)
-    chunk = sweep.chunk or sweep.batch * _FIRST_CHUNK
     while progress.position < sweep.examples:
         rescue.remember(progress)
-        stop = min(progress.position + chunk, sweep.examples)
+        stop = min(progress.position + _chunk(sweep), sweep.examples)
         start = perf_counter()
         steps, bad = sweep.run(progress.position, stop, order)
         seconds = perf_counter() - start
@@ -166,8 +166,7 @@ def _epoch(model: Model, sweep: Sweep, progress: Progress, rescue: Rescue, callb
         rate = (stop - progress.position) / max(seconds, 1e-9)
         progress.position, progress.totals = stop, sweep.totals.tolist()
         progress.seconds += seconds
-        wanted = rate * _CHUNK_SECONDS / sweep.batch
-        chunk = sweep.chunk = sweep.batch * int(max(1, min(wanted, 4 * chunk / sweep.batch)))
+        _adapt(sweep, steps, seconds)
         if watched:
             report = Report(progress.epoch + 1, progress.last, stop, sweep.examples,
                             _shown(sweep.results(progress.position), model.train_spec), rate)
@@ -258,11 +257,22 @@ def _sweep_all(sweep: Sweep) -> dict[str, float | int]:
     sweep.totals[:] = 0
     position = 0
     while position < sweep.examples:  # a metric that is not finite ends the native loop, but evaluation goes on
-        steps, bad = sweep.run(position, sweep.examples, None)
+        start = perf_counter()
+        steps, _ = sweep.run(position, min(sweep.examples, position + _chunk(sweep)), None)
         position = min(sweep.examples, position + steps * sweep.batch)
-        if bad is None or not steps:
-            break
+        _adapt(sweep, steps, perf_counter() - start)
     return sweep.results()
+
+
+def _chunk(sweep: Sweep) -> int:
+    """How many examples to run before Python is asked again."""
+    return sweep.chunk or sweep.batch * _FIRST_CHUNK
+
+
+def _adapt(sweep: Sweep, steps: int, seconds: float) -> None:
+    """Aim the next chunk at `_CHUNK_SECONDS`, growing fourfold at most."""
+    wanted = steps * _CHUNK_SECONDS / max(seconds, 1e-9)
+    sweep.chunk = sweep.batch * int(max(1, min(wanted, 4 * _chunk(sweep) / sweep.batch)))
 
 
 def _data(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], validation: Any

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import namedtuple
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from functools import partial
 from math import prod
 from os import PathLike
 from pathlib import Path
@@ -48,7 +49,7 @@ class Model:
         self.epochs_done = 0
         self.data_path = data_path
         self.dataset = dataset if spec is not None and self.seed == spec.seed else None  # the split is of that seed
-        self.workspace = Workspace(lambda: session.pool(self.threads))
+        self.workspace = Workspace(partial(session.pool, self.threads))
         self._calls: dict[str, Call] = {}
         self._tuples: dict[str, type[tuple[Any, ...]]] = {}
         check_bytes(sum(nbytes(v.shape, NUMPY[v.dtype]) for v in manifest.variables), "the variables")

@@ -96,7 +96,7 @@ class Positive(click.IntRange):
 
 
 def program_options(f: F | None = None, *, required: bool = True) -> Any:
-    """FILE and how to compile it; the command gets one `Program`, or None where FILE may be and is missing."""
+    """FILE and how to compile it; the command gets one `Program`, whose file is empty where FILE may be missing."""
     if f is None:
         return partial(program_options, required=required)
 
@@ -112,9 +112,7 @@ def program_options(f: F | None = None, *, required: bool = True) -> Any:
     def command(file: str | None, model: str | None, hyper: tuple[tuple[str, Any], ...],
                 sizes: tuple[tuple[str, int], ...], data: str | None, dtype: str, target_cpu: str, no_cache: bool,
                 **rest: Any) -> Any:
-        if file is None:
-            return f(None, **rest)
-        program = Program(file, model, dict(hyper), dict(sizes), dtype, target_cpu, not no_cache, data)
+        program = Program(file or "", model, dict(hyper), dict(sizes), dtype, target_cpu, not no_cache, data)
         return f(program, **rest)
 
     return command

@@ -32,14 +32,14 @@ def run_options(f: Any) -> Any:
 @click.option("--out", metavar="DIR", help="The run's folder (default: runs/NAME-N).")
 @click.option("--resume", metavar="DIR", help="Go on with the run in this folder.")
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
-def train(program: Program | None, epochs: int | None, batch: int | None, seed: int | None, threads: int | None,
+def train(program: Program, epochs: int | None, batch: int | None, seed: int | None, threads: int | None,
           out: str | None, resume: str | None, quiet: bool) -> int:
     """Train the model of FILE as its train block says, or go on with a run (--resume DIR)."""
     if resume is not None:
         if out is not None or seed is not None or batch is not None:
             raise click.UsageError("--resume goes on as the run began: without --out, --seed and --batch")
         return _resume(Path(resume), program, epochs, threads, quiet)
-    if program is None:
+    if not program.file:
         raise click.UsageError("missing FILE, or --resume DIR")
     source = program.read()
     net = program.open(seed, threads)
@@ -52,23 +52,26 @@ def train(program: Program | None, epochs: int | None, batch: int | None, seed: 
     return _fit(net, folder, Recorder(folder), total, quiet, epochs=epochs, batch=batch)
 
 
-def _resume(folder: Path, changed: Program | None, epochs: int | None, threads: int | None, quiet: bool) -> int:
+def _resume(folder: Path, changed: Program, epochs: int | None, threads: int | None, quiet: bool) -> int:
+    """Go on where last.nnw stands; what is given besides (another file, hypers, data) takes the place of what was."""
     program, settings = read_start(folder)
-    if changed is not None:
-        program = replace(program, file=changed.file, data=changed.data or program.data)
-    net = program.open(settings.get("seed"), threads or settings.get("threads"))
+    program = replace(program, file=changed.file or program.file, data=changed.data or program.data,
+                      hyper={**(program.hyper or {}), **(changed.hyper or {})})
+    net = program.open(settings.pop("seed"), threads or settings.get("threads"))
     net.load(folder / "last.nnw")
-    began = (folder / "source.nn").read_text("utf-8") if (folder / "source.nn").exists() else None
-    if began is not None and program.read().text != began:
+    text = program.read().text
+    if text != (folder / "source.nn").read_text("utf-8"):
         click.echo(f"warning: {program.file} has changed since this run began", err=True)
     progress = net.progress
     if progress is not None:
-        if epochs is not None:
-            progress.last = max(epochs, progress.epoch)
+        if epochs is not None and epochs > progress.epoch:
+            progress.last, progress.stopped = epochs, ""
         rewrite_metrics(folder, progress.history)
-        if progress.epoch >= progress.last:
-            click.echo(f"{folder} is complete: {progress.epoch} epochs; --epochs goes further")
+        if progress.epoch >= progress.last or progress.stopped:
+            why = f", ended by `{progress.stopped}`" if progress.stopped else ""
+            click.echo(f"{folder} is complete: {progress.epoch} epochs{why}; --epochs goes further")
             return 0
+    write_start(folder, program, net, {k: settings.get(k) for k in ("epochs", "batch")}, text)
     scores = [s for s in map(score_of, progress.history if progress else []) if s is not None]
     recorder = Recorder(folder, min(scores, default=None) if (folder / "best.nnw").exists() else None)
     total = progress.last if progress is not None else epochs or net.train_spec.epochs
@@ -93,7 +96,8 @@ def _fit(net: Model, folder: Path, recorder: Recorder, total: int, quiet: bool, 
     except NonFiniteError as e:
         recorder.save(net)
         d = e.diagnostics[0]
-        kept = f"the last good state is in {folder / 'last.nnw'}"
+        best = f", that of the best epoch in {folder / 'best.nnw'}" if (folder / "best.nnw").exists() else ""
+        kept = f"the last state without it is in {folder / 'last.nnw'}{best}"
         raise NonFiniteError(replace(d, help=(*d.help, kept))) from e
     except NncError:
         if net.progress is not None:
@@ -128,6 +132,8 @@ def evaluate(program: Program, weights: str | None, batch: int | None, threads: 
     from .show import metrics_text, print_json
 
     net = _trained(program, weights, threads)
+    if net.load_dataset().held_out is None:
+        click.echo("note: nothing is held out of these data, so the metrics are of the training examples", err=True)
     found = net.evaluate(batch=batch)
     if as_json:
         print_json(found)

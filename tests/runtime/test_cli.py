@@ -247,10 +247,22 @@ def test_a_run_that_is_interrupted_goes_on_bit_for_bit(nnc):
     assert "is complete" in nnc("train", "--resume", "a")[1]
 
 
+def test_what_ended_training_is_remembered(nnc):
+    Path("stops.nn").write_text(PROGRAM.replace("seed = 1", "seed = 1\n    stop when loss < 1e9"))
+    code, out, _ = nnc("train", "stops.nn", "--out", "a")
+    assert code == 0 and "1 epochs" in out and "stop when" in out
+    code, out, _ = nnc("train", "--resume", "a")
+    assert code == 0 and "is complete: 1 epochs, ended by `stop when`" in out
+    assert "2 epochs" in nnc("train", "--resume", "a", "--epochs", "5")[1]
+
+
 def test_training_that_diverges(nnc):
     code, _, err = nnc("train", "line.nn", "--set", "lr=10", "--epochs", "1000", "--out", "a")
     assert code == 6 and "E0630" in err and "a/last.nnw" in err
     assert all(np.isfinite(v).all() for v in load_file("a/last.nnw").values())
+    assert load_file("a/best.nnw") and nnc("train", "--resume", "a")[0] == 6
+    nnc("train", "--resume", "a", "--set", "lr=0.01")
+    assert json.loads(Path("a/hypers.json").read_text()) == {"lr": 0.01}
 
 
 def test_eval_and_predict(nnc):
