@@ -225,8 +225,3 @@ def _scaled(c: int, m: Monomial) -> L.Expr:
     return L.mul(out, L.i64(c))
 
 
-def variables(x: Dim) -> frozenset[str]:
-    """The names a polynomial depends on."""
-    from .types import symbols
-
-    return symbols(x)

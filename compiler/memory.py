@@ -262,8 +262,8 @@ def _offsets(graph: Graph, root: Mapping[str, Value], order: tuple[str, ...], pl
         for a in graph[name].args:
             last[root[a]] = k
     end = len(order)
-    for c in copies:
-        last[c.value] = -1 if c.early else end
+    for copy in copies:
+        last[copy.value] = -1 if copy.early else end
     buffers: list[_Buffer] = []
     where: dict[Value, _Buffer] = {}
     for k, name in enumerate(order):

@@ -15,9 +15,9 @@ from typing import Any
 
 from .. import loops as L
 from ..graph import Graph, Node
-from ..index import from_expr, to_expr, total, variables
+from ..index import from_expr, to_expr, total
 from ..ops.op import REDUCE
-from ..types import BYTES, Dim, symbol
+from ..types import BYTES, Dim, TensorType, TupleType, symbol
 
 _INDEXED = ("gather", "take_along")  # operators whose operand 1 is an index that data decides
 
@@ -30,6 +30,12 @@ class _Scope:
     statements: list[L.Stmt] = field(default_factory=list)
     known: dict[Any, L.Expr] = field(default_factory=dict)  # (node, index) or expression -> its bound name
     conditional: bool = False
+
+
+def tensor(node: Node) -> TensorType:
+    """The type of a node that has one result."""
+    assert isinstance(node.type, TensorType)
+    return node.type
 
 
 def strides(shape: Sequence[Dim]) -> tuple[Dim, ...]:
@@ -70,12 +76,17 @@ class Body:
 
     def operand(self, node: str) -> None:
         """Declare a buffer that holds `node`, contiguous and row-major."""
-        type_ = self.graph[node].type
+        type_ = tensor(self.graph[node])
         name = self.fresh("x")
         self.buffers.append(L.Buffer(name, type_.dtype))
         self.constant.add(name)
         self.held[node] = name
-        self.sources[node] = lambda index: self.load(name, flat(index, type_.shape), type_.dtype)
+        self.lies_in(node, name)
+
+    def lies_in(self, node: str, buffer: str) -> None:
+        """The value of `node` is read from a buffer, contiguous and row-major."""
+        type_ = tensor(self.graph[node])
+        self.sources[node] = lambda index: self.load(buffer, flat(index, type_.shape), type_.dtype)
 
     def result(self, dtype: str, stem: str = "y") -> str:
         name = self.fresh(stem)
@@ -86,6 +97,15 @@ class Body:
         name = self.fresh("r")
         self.emit(L.Register(name, dtype, length))
         return name
+
+    def in_register(self, node: str, register: str, position: Dim) -> None:
+        """From now on the value of `node`, at the point of the loops, is in a register."""
+        dtype = self.graph[node].dtype
+        self.sources[node] = lambda _: self.load(register, position, dtype)
+
+    def is_now(self, node: str, value: L.Expr) -> None:
+        """From now on the value of `node`, at the point of the loops, is `value`."""
+        self.sources[node] = lambda _: value
 
     def load(self, buffer: str, at: Dim, dtype: str) -> L.Load:
         return L.Load(buffer, to_expr(at), dtype)
@@ -212,7 +232,7 @@ class Body:
 
     def _within(self, index: L.Expr, node: Node) -> None:
         """The check that an index taken from data is within its axis."""
-        table = node.type if node.op == "scatter_add" else self.graph[node.args[0]].type
+        table = tensor(node if node.op == "scatter_add" else self.graph[node.args[0]])
         axis = {"gather": node.attrs.get("axis", 0), "take_along": table.rank - 1, "scatter_add": 0}[node.op]
         n = table.shape[axis]
         for fn, limit in (("ge", L.i64(0)), ("lt", to_expr(n))):
@@ -284,8 +304,7 @@ def _sizes(body: tuple[L.Stmt, ...]) -> set[str]:
 
 def lanes(graph: Graph) -> int:
     """Logical vector width of a kernel: 16 when every value is at most 4 bytes, else 8; the same on every target."""
-    wide = any(BYTES[t.dtype] > 4 for node in graph for t in getattr(node.type, "items", (node.type,)))
+    types = [t for n in graph for t in (n.type.items if isinstance(n.type, TupleType) else (n.type,))]
+    wide = any(BYTES[t.dtype] > 4 for t in types)
     return 8 if wide else 16
 
-
-__all__ = ["Body", "Checks", "Index", "Source", "expressions", "flat", "lanes", "parts", "strides", "variables"]

@@ -16,13 +16,14 @@ from ..graph import Node
 from ..index import bounds, nonnegative, to_expr, within
 from ..ops.contraction import Affine, Map, index_of
 from ..types import FLOATS, Dim, symbol
-from .body import Body, Index, flat, lanes
-from .nest import tiles
+from .body import Body, Index, flat, lanes, tensor
+from .nest import across, parts
 
 TILE = 4  # vectors of neighbouring results at a time
+ROWS = 8  # results at a time when their terms are in lanes
 
 
-def contraction(make: Callable[[], Body], name: str) -> Body:
+def contraction(make: Callable[[], Body], name: str, parallel: bool = False) -> Body:
     """The kernel of one contract node; what else the graph holds is elementwise in its result (see `is_gathered`)."""
     body = make()
     node = body.graph[name]
@@ -33,14 +34,15 @@ def contraction(make: Callable[[], Body], name: str) -> Body:
         return body
     letters = [i for e in node.attrs["out"] for i, _ in e[1]]
     folded = [i for i in extent if i not in letters]
-    lane = _lane(node, body, letters, folded)
-    outer = [i for i in letters if i != lane]
+    lane = _lane(node, letters, folded)
+    if lane is not None and lane in letters:
+        with ExitStack() as stack:
+            at = {i: stack.enter_context(body.loop(extent[i], parallel=parallel)) for i in letters if i != lane}
+            _lanes_of_results(body, node, y, extent, at, lane, folded)
+        return body
     with ExitStack() as stack:
-        at = {i: stack.enter_context(body.loop(extent[i])) for i in outer}
-        if lane in letters:
-            _tiled(body, node, y, extent, at, lane, folded)
-        else:
-            _folded(body, node, y, extent, at, lane, folded)
+        at = {i: stack.enter_context(body.loop(extent[i], parallel=parallel)) for i in letters[:-1]}
+        _lanes_of_terms(body, node, y, extent, at, lane, folded, letters[-1] if letters else None, parallel)
     return body
 
 
@@ -52,7 +54,7 @@ def is_gathered(node: Node) -> bool:
         i is not None and extent[i] == n for i, n in zip(letters, node.shape, strict=True))
 
 
-def _lane(node: Node, body: Body, letters: Sequence[str], folded: Sequence[str]) -> str | None:
+def _lane(node: Node, letters: Sequence[str], folded: Sequence[str]) -> str | None:
     """The index of the lanes: one that moves all operands by at most one element, else the last of the result."""
     for i in [*reversed(letters), *reversed(folded)]:
         maps = [*node.attrs["maps"], *([node.attrs["out"]] if i in letters else [])]
@@ -66,42 +68,51 @@ def _moves(m: Map, i: str) -> bool:
     return all(dict(e[1]).get(i, 0) == 0 for e in m[:-1]) and (not m or dict(m[-1][1]).get(i, 0) in (0, 1))
 
 
-def _tiled(body: Body, node: Node, y: Mapping[str, str], extent: Mapping[str, Dim], at: Mapping[str, Dim], lane: str,
-           folded: Sequence[str]) -> None:
+def _lanes_of_results(body: Body, node: Node, y: Mapping[str, str], extent: Mapping[str, Dim], at: Mapping[str, Dim],
+                      lane: str, folded: Sequence[str]) -> None:  # fmt: skip
+    """Neighbouring results in lanes, each folded serially."""
     width, result = lanes(body.graph), node.attrs["out"]
-    for t in tiles(extent[lane], TILE * width):
-        with body.loop(t.stop, start=t.start, step=t.size) as j0:
-            acc = body.register(node.dtype, -(-t.size // width) * width)
-            inside = {"lanes": width, "unroll": 0, "bound": extent[lane] - j0 if t.bounded else None}
-            with body.loop(t.size, **inside) as j:
+    for t in parts(extent[lane], TILE * width, width):
+        with body.loop(t.stop, start=t.start, step=t.step) as j0:
+            acc = body.register(node.dtype, t.padded(width))
+            with across(body, t, j0, extent[lane], width) as j:
                 body.store(acc, j, _zero(node.dtype))
             with ExitStack() as stack:
                 point = {**at, **{i: stack.enter_context(body.loop(extent[i])) for i in folded}}
-                j = stack.enter_context(body.loop(t.size, **inside))
+                j = stack.enter_context(across(body, t, j0, extent[lane], width))
                 point[lane] = j0 + j
                 body.store(acc, j, _accumulated(body, node, point, body.load(acc, j, node.dtype)))
-            with body.loop(t.size, **inside) as j:
+            with across(body, t, j0, extent[lane], width) as j:
                 where = _evaluate(result, {**at, lane: j0 + j})
-                body.sources[node.name] = lambda _, j=j, acc=acc: body.load(acc, j, node.dtype)
+                body.in_register(node.name, acc, j)
                 body.store_all(y, [(v, where) for v in y])
 
 
-def _folded(body: Body, node: Node, y: Mapping[str, str], extent: Mapping[str, Dim], at: Mapping[str, Dim],
-            lane: str | None, folded: Sequence[str]) -> None:
-    acc = body.register(node.dtype, 1)
-    body.store(acc, 0, _zero(node.dtype))
-    with ExitStack() as stack:
-        point = dict(at)
-        for i in [*(i for i in folded if i != lane), *([lane] if lane else [])]:
-            point[i] = stack.enter_context(body.loop(extent[i], lanes=lanes(body.graph) if i == lane else 1))
-        body.fold(acc, 0, "sum", _product(body, node, point))
-    total = body.bind(body.load(acc, 0, node.dtype))
-    body.sources[node.name] = lambda _: total
-    body.store_all(y, [(v, _evaluate(node.attrs["out"], at)) for v in y])
+def _lanes_of_terms(body: Body, node: Node, y: Mapping[str, str], extent: Mapping[str, Dim], at: Mapping[str, Dim],
+                    lane: str | None, folded: Sequence[str], row: str | None, parallel: bool) -> None:  # fmt: skip
+    """Terms of one result in lanes, some results at a time: what they share is loaded once."""
+    result = node.attrs["out"]
+    for t in parts(extent[row] if row else 1, ROWS):
+        with body.loop(t.stop, start=t.start, step=t.step, parallel=parallel) as first:
+            acc = body.register(node.dtype, t.width)
+            with body.loop(t.width, unroll=0) as r:
+                body.store(acc, r, _zero(node.dtype))
+            with ExitStack() as stack:
+                point = dict(at)
+                for i in [*(i for i in folded if i != lane), *([lane] if lane else [])]:
+                    point[i] = stack.enter_context(body.loop(extent[i], lanes=lanes(body.graph) if i == lane else 1))
+                r = stack.enter_context(body.loop(t.width, unroll=0))
+                if row:
+                    point[row] = first + r
+                body.fold(acc, r, "sum", _times(_factors(body, node, point)))
+            with body.loop(t.width, unroll=0) as r:
+                where = _evaluate(result, {**at, **({row: first + r} if row else {})})
+                body.in_register(node.name, acc, r)
+                body.store_all(y, [(v, where) for v in y])
 
 
 def _scatter(body: Body, node: Node, y: str, extent: Mapping[str, Dim]) -> None:
-    with body.loop(node.type.size, lanes=lanes(body.graph)) as i:
+    with body.loop(tensor(node).size, lanes=lanes(body.graph)) as i:
         body.store(y, i, _zero(node.dtype))
     with ExitStack() as stack:
         point = {i: stack.enter_context(body.loop(n)) for i, n in extent.items()}
@@ -109,7 +120,7 @@ def _scatter(body: Body, node: Node, y: str, extent: Mapping[str, Dim]) -> None:
         guards = [c for i, n in zip(where, node.shape, strict=True) for c in _outside(i, n, body.ranges)]
         if guards:
             stack.enter_context(body.when(_all(guards)))
-        body.fold(y, flat(where, node.shape), "sum", _product(body, node, point))
+        body.fold(y, flat(where, node.shape), "sum", _times(_factors(body, node, point)))
 
 
 def _accumulated(body: Body, node: Node, point: Mapping[str, Dim], acc: L.Expr) -> L.Expr:
@@ -118,10 +129,6 @@ def _accumulated(body: Body, node: Node, point: Mapping[str, Dim], acc: L.Expr) 
     if node.dtype not in FLOATS or not factors:
         return L.Apply("add", (acc, _times([*factors, last])), node.dtype)
     return L.Apply("fma", (_times(factors), last, acc), node.dtype)
-
-
-def _product(body: Body, node: Node, point: Mapping[str, Dim]) -> L.Expr:
-    return _times(_factors(body, node, point))
 
 
 def _times(factors: Sequence[L.Expr]) -> L.Expr:
@@ -164,7 +171,8 @@ def _safe(e: Affine, n: Dim, node: Node) -> bool:
 def _outside(i: Dim, n: Dim, ranges: Mapping[str, Dim | None]) -> list[L.Expr]:
     """The conditions that 0 <= i < n needs, without those that are certain."""
     low, high = bounds(i, ranges)
-    e, conditions = to_expr(i), []
+    e = to_expr(i)
+    conditions: list[L.Expr] = []
     if low is None or not nonnegative(low):
         conditions.append(L.Apply("ge", (e, L.i64(0)), "bool"))
     if high is None or not nonnegative(n - 1 - high):

@@ -22,7 +22,7 @@ from ..ops.reduction import identity
 from ..types import Dim
 from .body import Body, Index, flat, lanes
 from .cost import own_weight
-from .nest import Axes, Tiles, collapse, over, place, tiles
+from .nest import Axes, Part, across, collapse, over, parts, place
 
 TILE = 4  # vectors of neighbouring elements folded at a time
 SAVED = 8  # vectors of a row that are kept in registers from one stage to the next
@@ -102,7 +102,7 @@ def fold(make: Callable[[], Body], parallel: bool = False) -> Body:
         """A body in which reductions are there already: only the indices matter."""
         b = make()
         for r in stages.reductions:
-            b.sources[r.name] = lambda index, r=r: b.load(r.name, flat(index, stages.kept_shape), r.dtype)
+            b.lies_in(r.name, r.name)
         return b
 
     groups = [g for g in collapse(trial, stages.pulled(), stages.box, stages.reduced) if g.size != 1]
@@ -128,10 +128,12 @@ def _rows(body: Body, stages: Stages, outputs: dict[str, str], kept: list[Axes],
 
     def keep(name: str, registers: str) -> None:
         """From now on a value is in registers; at another point than the loop's it is computed again."""
-        dtype = graph[name].dtype
-        body.sources[name] = lambda at: (
-            body.load(registers, in_row(at), dtype) if at == here[0] else body.computed(name, at)
-        )
+
+        def source(at: Index) -> L.Expr:
+            here_now = at == here[0]
+            return body.load(registers, in_row(at), graph[name].dtype) if here_now else body.computed(name, at)
+
+        body.sources[name] = source
 
     with over(body, kept, rank, parallel=parallel) as outer:
         for stage in range(stages.count):
@@ -151,8 +153,7 @@ def _rows(body: Body, stages: Stages, outputs: dict[str, str], kept: list[Axes],
             for v in first:
                 keep(v, rows[v])
             for r in folds:
-                total = body.bind(body.load(totals[r.name], 0, r.dtype))
-                body.sources[r.name] = lambda at, total=total: total
+                body.is_now(r.name, body.bind(body.load(totals[r.name], 0, r.dtype)))
         body.store_all(outputs, [(v, stages.kept(outer)) for v in stages.rest])
 
 
@@ -163,33 +164,36 @@ def _columns(body: Body, stages: Stages, outputs: dict[str, str], kept: list[Axe
              parallel: bool) -> None:  # fmt: skip
     *rows, last = kept
     with over(body, rows, len(stages.box), parallel=parallel and bool(rows)) as outer:
-        for t in tiles(last.size, TILE * lanes(body.graph)):
-            with body.loop(t.stop, start=t.start, step=t.size, parallel=parallel and not rows) as j0:
+        width = lanes(body.graph)
+        for t in parts(last.size, TILE * width, width):
+            with body.loop(t.stop, start=t.start, step=t.step, parallel=parallel and not rows) as j0:
                 sources = dict(body.sources)
                 _tile(body, stages, outputs, outer, j0, last, reduced, t)
                 body.sources = sources
 
 
 def _tile(body: Body, stages: Stages, outputs: dict[str, str], outer: Index, j0: Dim, last: Axes, reduced: list[Axes],
-          t: Tiles) -> None:  # fmt: skip
+          t: Part) -> None:  # fmt: skip
     """All stages for some neighbouring kept elements; what is known of each of them is in a lane of registers."""
     graph, width = body.graph, lanes(body.graph)
     lane: list[Dim] = [0]
 
     @contextmanager
     def each() -> Iterator[Index]:
-        bound = last.size - j0 if t.bounded else None
-        with body.loop(t.size, lanes=width, unroll=0, bound=bound) as j:
+        with across(body, t, j0, last.size, width) as j:
             lane[0] = j
             index = list(outer)
             place(j0 + j, last, index, body)
             yield tuple(index)
 
     def registers(name: str) -> str:
-        return body.register(graph[name].dtype, _whole(t.size, width))
+        return body.register(graph[name].dtype, t.padded(width))
 
     def keep(name: str, into: str) -> None:
-        body.sources[name] = lambda _: body.load(into, lane[0], graph[name].dtype)
+        def source(_: Index) -> L.Expr:
+            return body.load(into, lane[0], graph[name].dtype)
+
+        body.sources[name] = source
 
     for stage in range(stages.count):
         for v in stages.between(body, stage):

@@ -14,7 +14,7 @@ Goto, van de Geijn, "Anatomy of high-performance matrix multiplication" (2008), 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from math import prod
 
@@ -25,8 +25,8 @@ from ..ops.contraction import is_plain
 from ..types import FLOATS, Dim
 from .body import Body, strides
 from .cost import number
-from .nest import Axes, place
-from .tile import Tile, Widths
+from .nest import Axes, Part, across, place
+from .tile import Tile
 
 UNROLL = 4  # copies of the reduction's body: with 16 the scheduler spills
 
@@ -166,7 +166,7 @@ def _pack(body: Body, p: Product, tile: Tile, b: str, panels: str, parallel: boo
                 body.store(panels, _panel(p, tile.lanes, at, j0, columns) + j, body.load(b, source, p.node.dtype))
 
 
-def _panel(p: Product, lanes: int, at: Mapping[Walk, Dim], j0: Dim, columns: Widths) -> Dim:
+def _panel(p: Product, lanes: int, at: Mapping[Walk, Dim], j0: Dim, columns: Part) -> Dim:
     """Where the panel of the columns at j0 has its row k."""
     depth = prod(w.size for w in p.inner)
     base: Dim = 0
@@ -191,7 +191,7 @@ class _Tile:
     i0: Dim
     j0: Dim
     rows: int
-    columns: Widths
+    columns: Part
 
     def write(self, outputs: Mapping[str, str]) -> None:
         body, dtype = self.body, self.p.node.dtype
@@ -210,13 +210,12 @@ class _Tile:
             a = body.load(self.a, self.a_at(at, i), dtype)
             body.store(acc, i * pitch + j, L.Apply("fma", (a, b, body.load(acc, i * pitch + j, dtype)), dtype))
         with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
-            body.sources[self.p.node.name] = lambda _: body.load(acc, i * pitch + j, dtype)
+            body.in_register(self.p.node.name, acc, i * pitch + j)
             index = self.result_index(i, j)
             body.store_all(outputs, [(v, index) for v in outputs])
 
-    def each_column(self):  # type: ignore[no-untyped-def]
-        bound = self.p.columns[-1].size - self.j0 if self.columns.bounded else None
-        return self.body.loop(self.columns.width, lanes=self.lanes, unroll=0, bound=bound, stem="j")
+    def each_column(self) -> AbstractContextManager[Dim]:
+        return across(self.body, self.columns, self.j0, self.p.columns[-1].size, self.lanes)
 
     def a_at(self, at: Mapping[Walk, Dim], i: Dim) -> Dim:
         row = (self.i0 + i) * self.p.rows[-1].a if self.p.rows else 0

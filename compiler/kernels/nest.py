@@ -136,19 +136,34 @@ def place(point: Dim, group: Axes, index: list[Dim], body: Body) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Tiles:
-    """Steps of a loop over `start..stop` in tiles of `size`; `bounded` when the last may be incomplete."""
+class Part:
+    """A loop from `start` to `stop` over tiles of `width` elements."""
 
     start: Dim
     stop: Dim
-    size: int
-    bounded: bool
+    step: int
+    width: int
+    bounded: bool = False  # at the end a tile has fewer, how many is known only at run time
+
+    def padded(self, lanes: int) -> int:
+        """The width in whole vectors."""
+        return -(-self.width // lanes) * lanes
 
 
-def tiles(extent: Dim, size: int) -> list[Tiles]:
-    """Whole tiles, then what is left as a tile of its own. A size known only at run time has a bound in each tile."""
+def parts(extent: Dim, width: int, single: int = 1) -> list[Part]:
+    """Whole tiles, then one of what is left. Where that is known only at run time: tiles of `single` elements."""
     if not isinstance(extent, int):
-        return [Tiles(0, extent, size, True)]
-    whole = extent // size * size
-    out = [Tiles(0, whole, size, False)] if whole else []
-    return out + ([Tiles(whole, extent, extent - whole, False)] if extent > whole else [])
+        whole = quotient(extent, width, {}) * width
+        return [Part(0, whole, width, width), Part(whole, extent, single, single, single > 1)]
+    whole = extent // width * width
+    left = extent - whole
+    out = [Part(0, whole, width, width)] if whole else []
+    return out + ([Part(whole, extent, left, left)] if left else [])
+
+
+@contextmanager
+def across(body: Body, part: Part, first: Dim, extent: Dim, lanes: int) -> Iterator[Dim]:
+    """Vector by vector over one tile, from `first` on; gives the place in the tile."""
+    bound = extent - first if part.bounded else None
+    with body.loop(part.width, lanes=lanes, unroll=0, bound=bound, stem="j") as j:
+        yield j

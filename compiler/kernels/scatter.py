@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from .. import loops as L
 from ..types import FLOATS, symbol
-from .body import Body, flat, lanes
+from .body import Body, flat, lanes, tensor
 from .nest import Axes, over
 
 
@@ -20,7 +20,7 @@ def scatter_add(make: Callable[[], Body], name: str) -> Body:
     index, updates = node.args
     lead, shape = body.graph[index].shape, body.graph[updates].shape
     y, width = body.result(node.dtype), lanes(body.graph)
-    with body.loop(node.type.size, lanes=width) as i:
+    with body.loop(tensor(node).size, lanes=width) as i:
         body.store(y, i, L.Const(0.0 if node.dtype in FLOATS else 0, node.dtype))
     rows = [Axes((k,), (n,)) for k, n in enumerate(lead)]
     with over(body, rows, len(lead)) as at:

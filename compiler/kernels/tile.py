@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..index import quotient
 from ..types import BYTES, Dim
 from .cost import number
+from .nest import Part, parts
 
 if TYPE_CHECKING:
     from ..native import Target
@@ -21,44 +21,18 @@ LATENCY = 8  # accumulators that keep the multiply-add units busy
 
 
 @dataclass(frozen=True, slots=True)
-class Widths:
-    """A loop over tiles from `start` to `stop`: steps, and how many elements a tile has."""
-
-    start: Dim
-    stop: Dim
-    step: int
-    width: int
-    bounded: bool = False  # fewer at the end, known only at run time
-
-    def padded(self, lanes: int) -> int:
-        """The width in whole vectors."""
-        return -(-self.width // lanes) * lanes
-
-
-@dataclass(frozen=True, slots=True)
 class Tile:
     rows: int
     vectors: int
     lanes: int
 
-    def columns(self, extent: Dim) -> list[Widths]:
+    def columns(self, extent: Dim) -> list[Part]:
         """Whole tiles; then one of what is left, or single vectors when that is known only at run time."""
-        width = self.vectors * self.lanes
-        return _parts(extent, width, self.lanes, bounded=True)
+        return parts(extent, self.vectors * self.lanes, self.lanes)
 
-    def rows_of(self, extent: Dim) -> list[Widths]:
+    def rows_of(self, extent: Dim) -> list[Part]:
         """Whole tiles; then one of what is left, or single rows."""
-        return _parts(extent, self.rows, 1, bounded=False)
-
-
-def _parts(extent: Dim, width: int, single: int, bounded: bool) -> list[Widths]:
-    if not isinstance(extent, int):
-        whole = quotient(extent, width, {}) * width
-        return [Widths(0, whole, width, width), Widths(whole, extent, single, single, bounded)]
-    whole = extent // width * width
-    left = extent - whole
-    out = [Widths(0, whole, width, width)] if whole else []
-    return out + ([Widths(whole, extent, left, left)] if left else [])
+        return parts(extent, self.rows)
 
 
 def choose(rows: Dim, columns: Dim, dtype: str, target: Target) -> Tile:
@@ -88,12 +62,12 @@ def _cycles(tile: Tile, rows: Dim, columns: Dim) -> float:
     return cycles * (1 + 0.01 * (len(down) * len(across)))
 
 
-def _counts(parts: list[Widths], extent: Dim) -> list[tuple[int, int]]:
+def _counts(tiles: list[Part], extent: Dim) -> list[tuple[int, int]]:
     """(width, how many) for each kind of tile."""
     out: list[tuple[int, int]] = []
     n = number(extent)
-    for p in parts:
-        whole = parts[0].width
+    for p in tiles:
+        whole = tiles[0].width
         here = n // whole if p.start == 0 else -(-(n % whole) // p.step)
         if here:
             out.append((p.width, here))

@@ -229,7 +229,7 @@ def _merged(graph: Graph, head: Mapping[str, bool]) -> _Regions:
         region = regions.of[h]
         if region.box.kind not in ("map", "fold"):
             continue
-        sources = [*(id(regions.of[r]) for r in regions.reads[h]), *regions.buffers[h]]
+        sources: list[str | int] = [*(id(regions.of[r]) for r in regions.reads[h]), *regions.buffers[h]]
         for key in [(region.box, x) for x in sources]:
             other = regions.of[readers.setdefault(key, h)]
             if other is not regions.of[h]:
@@ -273,7 +273,7 @@ def fits(graph: Graph, box: Box, heads: list[str], inside: set[str]) -> bool:
         if n.name not in inside:
             continue
         along = _along(graph, n, box, walk, whole, kept)
-        if along is False:
+        if isinstance(along, bool):
             return False
         if n.name in heads:
             expected = whole if n.shape == box.shape else kept
