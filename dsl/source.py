@@ -14,7 +14,7 @@ class Source:
     """One text and the name it is known by (`models/mlp.nn`, `<text>`, `std/losses.nn`)."""
 
     name: str
-    text: str
+    text: str = field(repr=False)
     _starts: list[int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -40,6 +40,9 @@ class Span:
     source: Source
     start: int
     end: int
+
+    def __str__(self) -> str:
+        return ":".join(map(str, (self.source.name, *self.position)))
 
     @property
     def text(self) -> str:
