@@ -213,6 +213,17 @@ def test_logsumexp_of_nothing_possible_is_minus_infinity() -> None:
     assert f(np.float32([1000, 1000])) == pytest.approx(1000 + math.log(2))
 
 
+def test_sigmoid_is_tanh_moved_and_scaled() -> None:
+    f = nnc.function("fn f(x: f32[N]) -> f32[N] = sigmoid(x) - (1 + tanh(x / 2)) / 2", dtype="f64")
+    np.testing.assert_allclose(f(np.linspace(-40, 40, 201)), 0, atol=4e-16)
+
+
+def test_gradient_of_a_residual_block() -> None:
+    f = nnc.function("fn f(x: f32[N], w: f32[N]) -> f32[N] = grad(sum(w * (sin(x) + 0.5 * x)), x)", dtype="f64")
+    x, w = np.array([0.3, -1.0, 2.0]), np.array([1.0, 2.0, -3.0])
+    np.testing.assert_allclose(f(x, w), w * (np.cos(x) + 0.5), rtol=1e-14)
+
+
 # --- losses -----------------------------------------------------------------------------------------------------------
 
 
@@ -376,6 +387,11 @@ def test_truncated_normal_is_the_normal_cut_at_two_standard_deviations() -> None
 
 def phi_of(z: float) -> float:
     return (1 + math.erf(z / math.sqrt(2))) / 2
+
+
+def test_a_small_positive_mean_for_rectifiers() -> None:
+    W = drawn("normal(0.01, 0.05)", 200, 300)
+    assert W.mean() == pytest.approx(0.01, abs=0.001) and W.std() == pytest.approx(0.05, rel=0.02)
 
 
 def test_constant_and_ones() -> None:
