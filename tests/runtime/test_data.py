@@ -363,3 +363,43 @@ def test_real_files():
     assert data.train["x"].shape == (60000, 1, 28, 28) and data.held_out["x"].shape == (10000, 1, 28, 28)
     assert np.bincount(data.train["label"]).tolist() == [6000] * 10
     assert read("cifar10", "cifar10", folder=REAL).held_out["x"].shape == (1000, 3, 32, 32)
+
+
+@pytest.mark.parametrize("kind", ["idx", "idx.gz", "npz", "csv", "csv.gz"])
+def test_damaged_files_are_read_or_refused(tmp_path, kind):
+    """Whatever bytes are changed, cut or put in: data of the right form, or a DataError."""
+    rng = np.random.default_rng(3)
+    table = "a,b,kind\n" + "".join(f"{a:.3f},{b},{'xyz'[b % 3]}\n" for b, a in enumerate(rng.normal(size=9)))
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, x=rng.normal(size=(5, 3)), y=np.arange(5))
+    images = np.arange(60, dtype=np.uint8).reshape(5, 4, 3)
+    good = {"idx": idx_bytes(images), "npz": buffer.getvalue(), "csv": table.encode()}
+    data = good[kind.removesuffix(".gz")]
+    data = gzip.compress(data) if kind.endswith("gz") else data
+    path = tmp_path / f"file.{kind}"
+    refused = 0
+    for _ in range(300):
+        bad = bytearray(data)
+        for at in rng.integers(0, len(bad), rng.integers(1, 4)):
+            match rng.integers(4):
+                case 0:
+                    bad[at % len(bad)] ^= 1 << int(rng.integers(8))
+                case 1:
+                    bad[at % len(bad)] = int(rng.integers(256))
+                case 2:
+                    del bad[at % len(bad) :]
+                    bad += b"\0"
+                case _:
+                    bad[at % len(bad) : at % len(bad)] = rng.bytes(3)
+        path.write_bytes(bad)
+        try:
+            match kind.removesuffix(".gz"):
+                case "idx":
+                    assert formats.read_idx(path, 3).ndim == 3
+                case "npz":
+                    formats.npz(path)
+                case _:
+                    assert len({len(c) for c in formats.csv(path, "kind").values()}) == 1
+        except DataError:
+            refused += 1
+    assert refused > 30
