@@ -34,7 +34,7 @@ def emit(module: Module, target: Target) -> str:
     parts += [_entry(e, kernels, module) for e in module.entries]
     if any(map(has_parallel, module.kernels)):
         parts += [threads.declarations(), threads.fork(target.triple)]
-    parts += definitions(externals, fused)
+    parts += definitions(externals, fused, "\n".join(parts))
     return "\n".join([f'target triple = "{target.triple}"\n', *parts, *sorted(externals.declares), "", ATTRIBUTES])
 
 

@@ -1,8 +1,8 @@
 """Expressions, loads and stores: from the loop IR to instructions, on scalars and in lanes.
 
 In: expressions, the names and buffers in scope, the vector loop around. Out: operands. A value is a vector only where
-it depends on the vector loop's variable; a scalar becomes lanes where it meets one. Trees are walked with an explicit
-stack, so their depth is not limited by Python's.
+it depends on the vector loop's variable; a scalar becomes lanes where it meets one. Trees of any depth are evaluated:
+Python's own limit is not met.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from ..loops import Apply, Const, Expr, Load, Var
 from . import functions, maths, random
 from .instructions import Instructions
 from .text import Block, Function, fault, literal, memory_type, symbol, type_text, vector_literal
-from .values import Index, Operand, Term, Value, scaled, sum_of
+from .values import Index, Operand, Term, Value, plus, scaled, sum_of
 
+DEEP = 100  # how far expressions are walked by recursion
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 ALIGNMENT = {"f32": 4, "f64": 8, "i32": 4, "i64": 8, "bool": 1}
 
@@ -52,6 +53,37 @@ class Memory:
     length: int | None = None
 
 
+def _bottom_up(root: Expr) -> list[Expr]:
+    """Every function and load below an expression, operands first, each once."""
+    order: list[Expr] = []
+    seen: set[int] = set()
+    stack: list[tuple[Expr, bool]] = [(root, False)]
+    while stack:
+        e, ready = stack.pop()
+        if ready:
+            order.append(e)
+        elif isinstance(e, Apply | Load) and id(e) not in seen:
+            seen.add(id(e))
+            stack.append((e, True))
+            stack += [(a, False) for a in reversed(e.args if isinstance(e, Apply) else (e.index,))]
+    return order
+
+
+def _variables(root: Expr) -> tuple[str, ...]:
+    """The variables of an expression that reads no memory; none where it does."""
+    names: dict[str, None] = {}
+    stack = [root]
+    while stack:
+        match stack.pop():
+            case Var(name):
+                names[name] = None
+            case Load():
+                return ()
+            case Apply(_, args, _):
+                stack += args
+    return tuple(names)
+
+
 class Evaluator:
     """The names and buffers in scope, and the function that grows."""
 
@@ -61,59 +93,90 @@ class Evaluator:
         self.names: dict[str, Operand] = {}
         self.memory: dict[str, Memory] = {}
         self.lanes: Lanes | None = None
+        self._free: dict[int, tuple[str, ...]] = {}  # of an index, by identity: the variables in it
+        self._indices: dict[tuple[object, ...], Operand] = {}  # by identity and the values of its variables
         self.stores = 0  # stores to memory so far: a load may be reused until the next
 
     # --- expressions -----------------------------------------------------------------------------------------------
 
     def evaluate(self, expr: Expr, stem: str = "t") -> Operand:
         """The operand an expression stands for; `stem` names the result of its outermost function."""
-        done: dict[int, Operand] = {}  # by identity: a shared subtree is evaluated once
-        stack: list[tuple[Expr, bool]] = [(expr, False)]
-        while stack:
-            e, ready = stack.pop()
-            if id(e) in done:
-                continue
-            match e:
-                case Const(value, dtype):
-                    done[id(e)] = Index((), int(value)) if dtype == "i64" else self.constant(e)
-                case Var(name):
-                    if name not in self.names:
-                        raise fault(f"'{name}' is not bound here")
-                    done[id(e)] = self.names[name]
-                case Load(buffer, index, _):
-                    if ready:
-                        done[id(e)] = self.load(buffer, done[id(index)], stem if e is expr else buffer)
-                    else:
-                        stack += [(e, True), (index, False)]
-                case Apply(fn, args, dtype):
-                    if ready:
-                        done[id(e)] = self.apply(fn, [done[id(a)] for a in args], dtype, stem if e is expr else "t")
-                    else:
-                        stack.append((e, True))
-                        stack += [(a, False) for a in reversed(args)]
-        return done[id(expr)]
+        return self._evaluate(expr, stem, {}, 0)
+
+    def _evaluate(self, e: Expr, stem: str, done: dict[int, Operand], depth: int) -> Operand:
+        """`done` has the operands of the subtrees met so far, by identity: a shared one is evaluated once."""
+        if type(e) is Var:
+            if e.name not in self.names:
+                raise fault(f"'{e.name}' is not bound here")
+            return self.names[e.name]
+        if type(e) is Const:
+            return Index((), int(e.value)) if e.dtype == "i64" else self.constant(e)
+        known = done.get(id(e))
+        if known is not None:
+            return known
+        if depth > DEEP:
+            for part in _bottom_up(e):
+                self._evaluate(part, "t", done, 0)
+            return done[id(e)]
+        if type(e) is Load:
+            shallow = depth < DEEP // 10
+            index = self.index_of(e.index) if shallow else self._evaluate(e.index, "t", done, depth + 1)
+            value = self.load(e.buffer, index, e.buffer if stem == "t" else stem)
+        else:
+            assert type(e) is Apply
+            args = [self._evaluate(a, "t", done, depth + 1) for a in e.args]
+            value = self.apply(e.fn, args, e.dtype, stem)
+        done[id(e)] = value
+        return value
+
+    def index_of(self, e: Expr) -> Operand:
+        """The operand of an index; in the copies of an unrolled loop most indices have been seen before."""
+        if type(e) is not Apply:
+            return self.evaluate(e)
+        free = self._free.get(id(e))
+        if free is None:
+            free = self._free[id(e)] = _variables(e)
+        if not free:
+            return self.evaluate(e)
+        key = (id(e), self.lanes.count if self.lanes else 1, *[self.names.get(name) for name in free])
+        known = self._indices.get(key)
+        if known is None:
+            known = self._indices[key] = self.evaluate(e)
+        return known
 
     def constant(self, c: Const) -> Value:
         return Value(literal(c.value, c.dtype), c.dtype, 1, 0, c)
 
     def apply(self, fn: str, args: list[Operand], dtype: str, stem: str) -> Operand:
-        if args and all(isinstance(a, Index) for a in args):
-            exact = self.index_function(fn, [a for a in args if isinstance(a, Index)], stem)
+        wide, indices = 1, 0
+        for a in args:
+            if isinstance(a, Index):
+                indices += 1
+                if a.stride and self.lanes:
+                    wide = self.lanes.count
+            elif a.lanes > 1:
+                wide = a.lanes
+        if indices == len(args):
+            exact = self.index_function(fn, [a for a in args if isinstance(a, Index)])
             if exact is not None:
                 return exact
-        if fn == "select":
-            return self.select(args, stem)
+        if fn == "select" and isinstance(args[0], Value) and args[0].const is not None:
+            return args[1] if args[0].const.value else args[2]
         if fn == "random":
             args = [self.folded_key(args[0]), args[1]]
-        wide = self.lanes.count if self.lanes and any(self.varies(a) for a in args) else 1
         values = [self.in_lanes(a) if wide > 1 else self.scalar(a) for a in args]
-        level = max((v.level for v in values), default=0)
-        refs = [v.ref for v in values]
-        i = Instructions(self.fn, values[0].dtype, wide, level, self.fused, stem)
+        level, refs = 0, []
+        for v in values:
+            level = max(level, v.level)
+            refs.append(v.ref)
+        source = values[0].dtype if fn != "select" else dtype
+        i = Instructions(self.fn, source, wide, level, self.fused, stem)
         if fn in COMPARISONS:
-            ref = functions.order(i, fn, *refs)
+            ref = functions.order(i, fn, refs[0], refs[1])
+        elif fn == "select":
+            ref = i.select(refs[0], refs[1], refs[2])
         elif fn == "cast":
-            if dtype == "i64" and wide == 1 and values[0].dtype == "i64":
+            if source == dtype:
                 return args[0]
             ref = functions.cast(i, refs[0], dtype)
         elif fn in maths.RULES:
@@ -133,17 +196,7 @@ class Evaluator:
             return Index((Term(v.ref, v.level, 1),))
         return v
 
-    def select(self, args: list[Operand], stem: str) -> Operand:
-        condition = args[0]
-        if isinstance(condition, Value) and condition.const is not None:
-            return args[1] if condition.const.value else args[2]
-        wide = self.lanes.count if self.lanes and any(self.varies(a) for a in args) else 1
-        c, a, b = (self.in_lanes(x) if wide > 1 else self.scalar(x) for x in args)
-        level = max(c.level, a.level, b.level)
-        i = Instructions(self.fn, a.dtype, wide, level, self.fused, stem)
-        return self.result(Value(i.select(c.ref, a.ref, b.ref), a.dtype, wide, level))
-
-    def index_function(self, fn: str, args: list[Index], stem: str) -> Operand | None:
+    def index_function(self, fn: str, args: list[Index]) -> Operand | None:
         """Functions of i64 operands that stay an index or fold to a constant; None where instructions are needed."""
         match fn, args:
             case "add", [a, b]:
@@ -181,7 +234,7 @@ class Evaluator:
         if len(a.terms) * len(b.terms) > 4:
             return None
         total = sum_of(scaled(Index(a.terms), b.constant), scaled(Index(b.terms), a.constant))
-        total = sum_of(total, Index((), a.constant * b.constant))
+        total = plus(total, a.constant * b.constant)
         for s in a.terms:
             for t in b.terms:
                 level = max(s.level, t.level)

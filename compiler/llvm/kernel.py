@@ -14,7 +14,7 @@ from ..loops import Check, For, If, Kernel, Let, Reduce, Register, Stmt, Store, 
 from . import parallel
 from .expressions import Memory
 from .text import Externals, Function, fault, symbol, type_text
-from .values import Index, Operand, Term, Value, sum_of
+from .values import Index, Operand, Term, Value, plus, sum_of
 from .vectors import VectorLoops
 
 
@@ -81,7 +81,7 @@ class Writer(VectorLoops):
             case Let(name, value):
                 self.names[name] = self.evaluate(value, name)
             case Store(buffer, index, value):
-                self.store(buffer, self.evaluate(index), self.evaluate(value))
+                self.store(buffer, self.index_of(index), self.evaluate(value))
             case Reduce():
                 self.reduce(s)
             case Register(name, dtype, length):
@@ -150,7 +150,7 @@ class Writer(VectorLoops):
             self.vector_loop(s, start, stop)
         elif s.unroll == 0:
             for k in range(self.constant_trips(s, start, stop)):
-                self.body(s.body, **{s.var: sum_of(start, Index((), k * s.step))})
+                self.body(s.body, **{s.var: plus(start, k * s.step)})
         else:
             self.scalar_loop(s, start, stop)
 
@@ -159,7 +159,7 @@ class Writer(VectorLoops):
         def copies(n: int) -> Callable[[Index], None]:
             def turn(i: Index) -> None:
                 for k in range(n):
-                    self.body(s.body, **{s.var: sum_of(i, Index((), k * s.step))})
+                    self.body(s.body, **{s.var: plus(i, k * s.step)})
             return turn
 
         if s.unroll > 1:
@@ -178,9 +178,9 @@ class Writer(VectorLoops):
                 return start
             if full == 1:
                 body(start)
-                return sum_of(start, Index((), stride))
+                return plus(start, stride)
         fn = self.fn
-        last = sum_of(stop, Index((), (n - 1) * step), -1)  # run while i < last
+        last = plus(stop, -(n - 1) * step)  # run while i < last
         first, bound = self.scalar(start), self.scalar(last)
         before = fn.block
         head = fn.push(f"{var}.loop")
@@ -195,7 +195,7 @@ class Writer(VectorLoops):
         end.end = f"br i1 {more}, label {symbol(head.label)}, label {symbol(after.label)}"
         if length.known:
             before.end = f"br label {symbol(head.label)}"
-            return sum_of(start, Index((), full * stride))
+            return plus(start, full * stride)
         enter = f"icmp slt i64 {first.ref}, {bound.ref}"
         guard = fn.name(f"{var}.enter")
         before.lines.append(f"{guard} = {enter}")
@@ -216,7 +216,7 @@ class Writer(VectorLoops):
         if s.bound is not None:
             stop = self.smaller(stop, self.index(self.evaluate(s.bound)))
         stride = s.step * s.lanes
-        length = self.scalar(sum_of(sum_of(stop, start, -1), Index((), stride - 1))).ref
+        length = self.scalar(plus(sum_of(stop, start, -1), stride - 1)).ref
         turns = length if stride == 1 else fn.value(f"sdiv i64 {length}, {stride}", "turns")
         inner = Writer(self.kernel, fn.externals, self.fused, self.distinct)
         inner.fn.fresh("entry")

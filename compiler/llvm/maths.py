@@ -1,8 +1,8 @@
 """Vector mathematics: exp, log, tanh and their kin as polynomials, without libm.
 
-In: a function's name, dtype and lane count. Out: an internal LLVM function that is inlined where it is called. A scalar
-is one lane of the same code, so its bits are the same. No fast-math flags; constants are written for both FMA and
-non-FMA targets, whose results differ in the last place.
+In: a function's name, dtype and lane count. Out: an internal LLVM function, inlined where it is called unless that is
+in many places. A scalar is one lane of the same code, so its bits are the same. No fast-math flags; the constants suit
+targets with FMA and without, whose results differ in the last place.
 
 Largest error in ULP over all magnitudes, subnormals included (f32: every 997th bit pattern there is; f64: random bit
 patterns and the neighbourhoods of 0 and 1); tests/test_llvm_maths.py asserts these bounds:
@@ -175,6 +175,8 @@ RULES: Mapping[str, Callable[..., str]] = {
 }  # fmt: skip
 
 
+MAX_INLINED = 500  # instructions that inlining one function may add to a module
+
 # Functions of two operands that are not of the result's dtype.
 OPERANDS = {"random": "i64"}
 ARITY = {"pow": 2, "random": 2}
@@ -191,20 +193,22 @@ def call(i: Instructions, fn: str, args: list[str]) -> str:
     return i.pure(f"call {i.type} {name}({', '.join(f'{operand} {a}' for a in args)})")
 
 
-def definitions(externals: Externals, fused: bool) -> list[str]:
-    """The functions that the module's kernels call."""
+def definitions(externals: Externals, fused: bool, text: str) -> list[str]:
+    """The functions that `text`, the module's kernels, calls."""
     angles = {(dtype, lanes) for fn, dtype, lanes in externals.maths if fn in ("sin", "cos")}
-    return [*(_definition(*key, externals, fused) for key in sorted(externals.maths)),
+    return [*(_definition(*key, externals, fused, text) for key in sorted(externals.maths)),
             *trigonometry.definitions(angles)]
 
 
-def _definition(name: str, dtype: str, lanes: int, externals: Externals, fused: bool) -> str:
+def _definition(name: str, dtype: str, lanes: int, externals: Externals, fused: bool, text: str) -> str:
+    """Inlined where that does not make the code much longer: it then costs LLVM seconds and gains little."""
     fn = Function(externals)
-    rule = RULES[name]
     args = [fn.name(a) for a in ("x", "y")[: ARITY.get(name, 1)]]
     i = Instructions(fn, dtype, lanes, 0, fused)
     parameters = ", ".join(f"{i.of(OPERANDS.get(name, dtype)).type} {a}" for a in args)
-    result = rule(i, *args)  # may start new blocks
+    result = RULES[name](i, *args)  # may start new blocks
     fn.block.end = f"ret {i.type} {result}"
-    return fn.text(f"define internal {type_text(dtype, lanes)} {symbol(name_of(name, dtype, lanes), '@')}"
-                   f"({parameters}) alwaysinline #0")
+    symbol_ = symbol(name_of(name, dtype, lanes), "@")
+    copies = text.count(f"{symbol_}(") - 1
+    how = "alwaysinline" if fn.size * copies <= MAX_INLINED else "noinline"
+    return fn.text(f"define internal {type_text(dtype, lanes)} {symbol_}({parameters}) {how} #0")

@@ -110,7 +110,7 @@ class Function:
         self.blocks = [Block("entry")]
         self.scopes = [Scope(self.blocks[0])]
         self._taken: dict[str, int] = {}
-        self._lines = 0
+        self.size = 0  # instructions so far
 
     @property
     def level(self) -> int:
@@ -137,8 +137,8 @@ class Function:
 
     def line(self, text: str, block: Block | None = None) -> None:
         """Append an instruction to the current block."""
-        self._lines += 1
-        if self._lines > MAX_LINES:
+        self.size += 1
+        if self.size > MAX_LINES:
             raise fault(f"a kernel unrolls to more than {MAX_LINES} instructions")
         (block or self.block).lines.append(text)
 

@@ -7,14 +7,12 @@ vector loop reads memory contiguously is read off the stride.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Union
+from typing import NamedTuple, Union
 
 from ..loops import Const
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):  # named tuples here: many are made, and fast
     """An LLVM operand. `lanes` is 1 for a value that is the same in all lanes."""
 
     ref: str
@@ -24,15 +22,13 @@ class Value:
     const: Const | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(NamedTuple):
     ref: str
     level: int
     coefficient: int
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(NamedTuple):
     """An i64: terms with distinct names, outer scopes first; lane l has `stride * l` added."""
 
     terms: tuple[Term, ...] = ()
@@ -49,29 +45,48 @@ class Index:
 
     @property
     def level(self) -> int:
-        return max((t.level for t in self.terms), default=0)
+        return self.terms[-1].level if self.terms else 0
 
     @property
     def base(self) -> Index:
         """Its value in lane 0."""
-        return replace(self, stride=0)
+        return self._replace(stride=0) if self.stride else self
 
 
 Operand = Union[Value, Index]
 
 
+def plus(a: Index, constant: int) -> Index:
+    """a + constant."""
+    return Index(a.terms, a.constant + constant, a.stride) if constant else a
+
+
 def sum_of(a: Index, b: Index, sign: int = 1) -> Index:
     """a + sign * b."""
+    if not b.terms:
+        return Index(a.terms, a.constant + sign * b.constant, a.stride + sign * b.stride)
+    if not a.terms and sign == 1:
+        return Index(b.terms, a.constant + b.constant, a.stride + b.stride)
     total = {t.ref: t for t in a.terms}
     for t in b.terms:
-        c = sign * t.coefficient + (total[t.ref].coefficient if t.ref in total else 0)
-        total[t.ref] = Term(t.ref, t.level, c)
-    terms = sorted((t for t in total.values() if t.coefficient), key=lambda t: t.level)
+        known = total.get(t.ref)
+        c = sign * t.coefficient + (known.coefficient if known else 0)
+        if c:
+            total[t.ref] = Term(t.ref, t.level, c)
+        else:
+            del total[t.ref]
+    terms = sorted(total.values(), key=_level)
     return Index(tuple(terms), a.constant + sign * b.constant, a.stride + sign * b.stride)
+
+
+def _level(t: Term) -> int:
+    return t.level
 
 
 def scaled(a: Index, c: int) -> Index:
     """a * c."""
+    if c == 1:
+        return a
     if c == 0:
         return Index()
-    return Index(tuple(replace(t, coefficient=t.coefficient * c) for t in a.terms), a.constant * c, a.stride * c)
+    return Index(tuple([Term(t.ref, t.level, t.coefficient * c) for t in a.terms]), a.constant * c, a.stride * c)

@@ -8,14 +8,13 @@ lane; they are combined by halving after the loop, so the bits depend on the num
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from ..loops import MAX_UNROLL, For, Reduce, Stmt
 from . import functions
 from .expressions import Evaluator, Lanes, Partial
 from .instructions import Instructions
 from .text import fault, literal, symbol, type_text, vector_literal
-from .values import Index, Operand, Term, Value, sum_of
+from .values import Index, Operand, Term, Value, plus, sum_of
 
 
 class VectorLoops(Evaluator):
@@ -51,7 +50,7 @@ class VectorLoops(Evaluator):
         if s.unroll == 0:
             trips = self.constant_trips(s, start, stop)
             for k in range(0, trips, s.lanes):
-                self.group(s, sum_of(start, Index((), k * s.step)), min(s.lanes, trips - k), bound)
+                self.group(s, plus(start, k * s.step), min(s.lanes, trips - k), bound)
         else:
             if bound is not None:
                 stop = self.smaller(stop, bound)
@@ -63,12 +62,12 @@ class VectorLoops(Evaluator):
 
     def whole(self, s: For, start: Index, stop: Index) -> Index:
         """Where the last whole group ends: the loop over groups runs while i < this."""
-        return sum_of(stop, Index((), (s.lanes - 1) * s.step), -1)
+        return plus(stop, -(s.lanes - 1) * s.step)
 
     def groups(self, s: For, n: int) -> Callable[[Index], None]:
         def turn(i: Index) -> None:
             for k in range(n):
-                self.group(s, sum_of(i, Index((), k * s.step * s.lanes)), s.lanes, None)
+                self.group(s, plus(i, k * s.step * s.lanes), s.lanes, None)
         return turn
 
     def group(self, s: For, first: Index, count: int, bound: Index | None) -> None:
@@ -89,7 +88,7 @@ class VectorLoops(Evaluator):
         if mask is not None and count == 0:
             return
         self.lanes.mask = mask
-        self.body(s.body, **{s.var: replace(first, stride=s.step)})
+        self.body(s.body, **{s.var: first._replace(stride=s.step)})
         self.lanes.mask = self.lanes.some = None
 
     def tail(self, s: For, start: Index, stop: Index) -> None:
@@ -105,7 +104,7 @@ class VectorLoops(Evaluator):
         before = self.fn.block
         rest = self.fn.push(f"{s.var}.tail")
         self.lanes.mask = self.prefix(left, s)
-        self.body(s.body, **{s.var: replace(start, stride=s.step)})
+        self.body(s.body, **{s.var: start._replace(stride=s.step)})
         self.lanes.mask = None
         last = self.fn.pop()
         guard = self.fn.name(f"{s.var}.rest")
@@ -139,7 +138,7 @@ class VectorLoops(Evaluator):
     def reduce(self, s: Reduce) -> None:
         """`buffer[index] fold= value`. In a vector loop, with an index that is the same in all lanes, the lanes keep
         partial results that `finish` combines after the loop."""
-        index, value = self.evaluate(s.index), self.evaluate(s.value)
+        index, value = self.index_of(s.index), self.evaluate(s.value)
         if self.lanes is None or self.varies(index):
             self.update(s.buffer, index, value, functions.FOLD_RULES[s.fold])
             return
