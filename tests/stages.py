@@ -11,6 +11,9 @@ from dataclasses import fields
 
 from nnc.compiler.autodiff import differentiate
 from nnc.compiler.build import Options, Program
+from nnc.compiler.llvm import emit
+from nnc.compiler.loops_text import parse_loops, print_loops
+from nnc.compiler.native import LEVELS, Target
 from nnc.compiler.passes import ALWAYS, REWRITE, cse, dce, fold, run, simplify
 from nnc.compiler.text import parse_graph, print_graph
 from nnc.dsl import ast
@@ -65,6 +68,17 @@ def entry_stage(text: str, args: str) -> str:
     return print_graph(run((*ALWAYS, *REWRITE), graph))
 
 
+def loops_stage(text: str, args: str) -> str:
+    """Loops, read and written."""
+    return print_loops(parse_loops(text))
+
+
+def llvm_stage(text: str, args: str) -> str:
+    """LLVM IR, before any pass, for the target named, on Linux."""
+    width, fused, registers = LEVELS[args]
+    return emit(parse_loops(text), Target(args, "x86_64-unknown-linux-gnu", args, "", width, fused, registers))
+
+
 def _tree_lines(node: ast.Tree, indent: str = "", role: str = "") -> list[str]:
     """`Binary '+'` with its children below; a field that holds a plain value stands beside the name."""
     plain: list[str] = []
@@ -90,5 +104,7 @@ STAGES: dict[str, Callable[[str, str], str]] = {
     "graph": graph_stage,
     "passes": passes_stage,
     "backward": backward_stage,
+    "loops": loops_stage,
+    "llvm": llvm_stage,
     "entry": entry_stage,
 }

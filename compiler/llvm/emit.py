@@ -48,7 +48,7 @@ def _constant(c: Constant) -> str:
     stored = "i8" if c.dtype == "bool" else c.dtype
     values = ", ".join(f"{element} {literal(v, stored)}" for v in c.values) or f"{element} {literal(0, stored)}"
     count = max(1, len(c.values))
-    return f"{symbol(c.name, '@')} = internal unnamed_addr constant [{count} x {element}] [{values}], align 64"
+    return f"{symbol(c.name, '@')} = internal unnamed_addr constant [{count} x {element}] [{values}], align 64\n"
 
 
 def _entry(entry: Entry, kernels: dict[str, Kernel], module: Module) -> str:
