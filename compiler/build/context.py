@@ -77,12 +77,14 @@ class Context:
         return self.program.options.dtype
 
     def emit(self, op: str, *args: Tensor, span: Span | None, operands: tuple[Span, ...] = (), **attrs: Any) -> Tensor:
-        """One operator. A `ShapeError` becomes a diagnostic whose labels give each operand's type and origin."""
+        """One operator; its node points at the user's own line, also where std wrote it. A `ShapeError`
+        becomes a diagnostic whose labels give each operand's type and origin."""
         for a in args:
             if a.builder is not self.builder:
                 raise error("E0307", "an initial value cannot depend on the model's input", span)
         try:
-            made = Tensor(self.builder.emit(op, *(a.node for a in args), span=span, **attrs), self.builder)
+            told = self.asked() or span if span is not None and is_std(span) else span
+            made = Tensor(self.builder.emit(op, *(a.node for a in args), span=told, **attrs), self.builder)
             if isinstance(self.builder[made.node].type, TensorType):
                 check_bytes(made.type, span)
             return made
