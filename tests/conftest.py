@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
+from nnc.compiler import native
+from nnc.compiler.graph import Graph
+from nnc.compiler.interpret import bind_sizes, whole
+from nnc.compiler.llvm import emit
+from nnc.compiler.lower import lower
+from nnc.compiler.ops.elementwise import NUMPY
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,3 +27,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """The root of the repository is the package `nnc`; pytest must not import it a second time as one of its own."""
     return pytest.Dir.from_parent(parent, path=path) if path == ROOT else None
+
+
+@pytest.fixture(scope="session")
+def run_compiled() -> Callable[..., dict[str, np.ndarray]]:
+    """A graph without parameters as machine code, without the runtime: `run_compiled(graph, inputs)`."""
+    return _run_compiled
+
+
+def _run_compiled(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The outputs of a graph without parameters. Raises `IndexError` with the message of a check that failed."""
+    target = native.target("native")
+    types = {n.attrs["name"]: n.attrs["type"] for n in graph if n.op == "input"}
+    lowered = lower(graph, types, {}, target)
+    library = native.Library(native.compile_object(emit(lowered.module, target), target))
+    arrays = {k: np.array(inputs[k], NUMPY[t.dtype], order="C") for k, t in types.items()}
+    sizes = bind_sizes([(k, t, arrays[k].shape) for k, t in types.items()], {})
+    outputs = {
+        k: np.full([whole(n, sizes) for n in graph[v].shape], 77, NUMPY[graph[v].dtype]) for k, v in graph.outputs
+    }
+    numbers = (ctypes.c_int64 * (len(lowered.entry.sizes) or 1))(*(sizes[s] for s in lowered.entry.sizes))
+    buffers = [*arrays.values(), *outputs.values()]
+    slots = (ctypes.c_void_p * (len(buffers) or 1))(*(a.ctypes.data for a in buffers))
+    arena = np.full(whole(lowered.arena, sizes) + 64, 0xFF, np.uint8)  # NaN everywhere: nothing may be read unwritten
+    base = -(-arena.ctypes.data // 64) * 64
+    status = library.function(graph.name)(ctypes.addressof(numbers), ctypes.addressof(slots), base, None)
+    if status:
+        raise IndexError(lowered.checks[status - 1])
+    return outputs

@@ -1,0 +1,119 @@
+"""Every operator as machine code against its reference: each sample of the table, alone and fused, in f32 and f64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from nnc.compiler.graph import Builder, Graph
+from nnc.compiler.interpret import evaluate
+from nnc.compiler.ops import OPS
+from nnc.compiler.ops.elementwise import NUMPY
+from nnc.compiler.ops.op import Op, Sample
+from nnc.compiler.passes import OPTIMIZE, REWRITE, run
+from nnc.compiler.types import FLOATS, TensorType, TupleType, symbol
+
+OPERATORS = [op for op in OPS.values() if op.samples and op.name != "item"]
+ULPS = {"f32": 6, "f64": 12}  # functions, sums of a few elements; see `llvm/maths` for each function
+
+
+def in_dtype(sample: Sample, dtype: str) -> Sample:
+    """The sample with every f32 a `dtype`."""
+
+    def of(x: object) -> object:
+        match x:
+            case "f32":
+                return dtype
+            case TensorType("f32", shape):
+                return TensorType(dtype, shape)
+        return x
+
+    return Sample(tuple(map(of, sample.types)), {k: of(v) for k, v in sample.attrs.items()}, sample.low, sample.high)
+
+
+def values(t: TensorType, sample: Sample, rng: np.random.Generator) -> np.ndarray:
+    if t.dtype == "bool":
+        return np.asarray(rng.random(t.shape) < 0.5)
+    if t.dtype in FLOATS:
+        return np.asarray(rng.uniform(sample.low, sample.high, t.shape), NUMPY[t.dtype])
+    low = int(sample.low)
+    return np.asarray(rng.integers(low, max(int(sample.high), low + 1), t.shape), NUMPY[t.dtype])
+
+
+def all_samples(op: Op, dtype: str) -> tuple[Graph, dict[str, np.ndarray]]:
+    """One graph with every sample of an operator."""
+    b, rng = Builder("samples", OPS), np.random.default_rng(0)
+    inputs: dict[str, np.ndarray] = {}
+    outputs = []
+    for k, sample in enumerate(in_dtype(s, dtype) for s in op.samples):
+        args = []
+        for j, t in enumerate(sample.types):
+            name = f"x{k}_{j}"
+            args.append(b.emit("input", name=name, type=t))
+            inputs[name] = values(t, sample, rng)
+        outputs.append((f"y{k}", b.add(op.name, tuple(args), sample.attrs)))
+    return b.finish(tuple(outputs)), inputs
+
+
+def agree(got: np.ndarray, expected: np.ndarray, dtype: str) -> None:
+    if expected.dtype.kind == "f":
+        eps = np.finfo(NUMPY[dtype]).eps
+        np.testing.assert_allclose(got, expected, rtol=ULPS[dtype] * eps, atol=ULPS[dtype] * eps)
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(expected))
+    else:
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("op", OPERATORS, ids=lambda op: op.name)
+def test_machine_code_is_the_reference(op: Op, dtype: str, run_compiled) -> None:
+    graph, inputs = all_samples(op, dtype)
+    expected = evaluate(graph, inputs)[0]
+    for passes in ((), OPTIMIZE):
+        got = run_compiled(run(passes, graph), inputs)
+        for k, e in expected.items():
+            agree(got[k], e, dtype)
+
+
+def test_every_operator_is_there() -> None:
+    assert set(OPS) - {op.name for op in OPERATORS} == {"input", "param", "item", "fused", "grad"}
+
+
+SPECIAL = (0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-30, 3e38, -2.5, 0.5, 1e9)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_specials_pass_through_every_scalar_function(dtype: str, run_compiled) -> None:
+    """NaN, infinities, zeros of both signs, huge and tiny: all pairs, in every elementwise operator of floats."""
+    b = Builder("specials", OPS)
+    x, y = (b.emit("input", name=n, type=TensorType(dtype, (symbol("N"),))) for n in "xy")
+    grid = np.array(np.meshgrid(SPECIAL, SPECIAL)).reshape(2, -1).astype(NUMPY[dtype])
+    outputs = []
+    for op in OPS.values():
+        if op.kind == "map" and op.samples and op.samples[0].types and op.name not in ("random", "where", "cast"):
+            args = (x, y)[: len(op.samples[0].types)]
+            if op.samples[0].types[0].dtype in FLOATS:
+                outputs.append((op.name, b.add(op.name, args, {})))
+    outputs += [(f"cast {d}", b.emit("cast", x, dtype=d)) for d in NUMPY]
+    graph, inputs = b.finish(tuple(outputs)), {"x": grid[0], "y": grid[1]}
+    expected, got = evaluate(graph, inputs)[0], run_compiled(graph, inputs)
+    for k, e in expected.items():
+        if e.dtype.kind == "f" and k not in ("sin", "cos"):  # of 3e38
+            if k not in ("minimum", "maximum"):  # of 0 and -0: NumPy takes either
+                np.testing.assert_array_equal(np.signbit(got[k][e == 0]), np.signbit(e[e == 0]), err_msg=k)
+            np.testing.assert_allclose(got[k], e, rtol=ULPS[dtype] * np.finfo(e.dtype).eps, err_msg=k)
+        elif e.dtype.kind != "f":
+            np.testing.assert_array_equal(got[k], e, err_msg=k)
+
+
+def test_an_index_outside_its_axis_is_reported(run_compiled) -> None:
+    for name, shape in (("gather", (2,)), ("take_along", (2, 3)), ("scatter_add", None)):
+        b = Builder("g", OPS)
+        index = b.emit("input", name="i", type=TensorType("i32", (2,)))
+        x = b.emit("input", name="x", type=TensorType("f32", shape or (2,)))
+        y = b.emit(name, index, x, size=3) if shape is None else b.emit(name, x, index)
+        for passes in ((), REWRITE, OPTIMIZE):
+            graph = run(passes, b.finish((("y", y),)))
+            with pytest.raises(IndexError):
+                run_compiled(graph, {"i": np.array([0, 3]), "x": np.ones(shape or (2,))})
+            with pytest.raises(IndexError):
+                run_compiled(graph, {"i": np.array([-1, 0]), "x": np.ones(shape or (2,))})
