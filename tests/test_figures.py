@@ -7,10 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import nnc
 import numpy as np
 import pytest
+
+
+def f32(x: Any) -> np.ndarray:
+    return np.asarray(x, np.float32)
+
+
+def i32(x: Any) -> np.ndarray:
+    return np.asarray(x, np.int32)
+
 
 BOWL = """
 model Bowl(x: f32[B]) -> (y: f32) {{
@@ -180,7 +190,7 @@ def test_derivative_of_activation(call: str) -> None:
     h = 1e-6
     expected = (ACTIVATIONS[call](x + h) - ACTIVATIONS[call](x - h)) / (2 * h)
     np.testing.assert_allclose(grad(x), expected, atol=1e-8)
-    far = nnc.function(f"fn f(x: f32[N]) -> f32[N] = grad(sum({call}), x)")(np.float32([-1e4, -100, 100, 1e4]))
+    far = nnc.function(f"fn f(x: f32[N]) -> f32[N] = grad(sum({call}), x)")(f32([-1e4, -100, 100, 1e4]))
     assert np.all(np.isfinite(far))
 
 
@@ -203,14 +213,14 @@ def test_second_derivative_of_softplus_is_that_of_its_definition_also_at_zero() 
 def test_softmax_is_unchanged_by_adding_a_constant() -> None:
     f = nnc.function("fn f(x: f32[N]) -> f32[N] = softmax(x)")
     expected = [0.09003057, 0.24472847, 0.66524096]
-    np.testing.assert_allclose(f(np.float32([1, 2, 3])), expected, atol=1e-7)
-    np.testing.assert_allclose(f(np.float32([1001, 1002, 1003])), expected, atol=1e-7)
+    np.testing.assert_allclose(f(f32([1, 2, 3])), expected, atol=1e-7)
+    np.testing.assert_allclose(f(f32([1001, 1002, 1003])), expected, atol=1e-7)
 
 
 def test_logsumexp_of_nothing_possible_is_minus_infinity() -> None:
     f = nnc.function("fn f(x: f32[N]) -> f32 = logsumexp(x)")
-    assert f(np.float32([-np.inf, -np.inf])) == -np.inf
-    assert f(np.float32([1000, 1000])) == pytest.approx(1000 + math.log(2))
+    assert f(f32([-np.inf, -np.inf])) == -np.inf
+    assert f(f32([1000, 1000])) == pytest.approx(1000 + math.log(2))
 
 
 def test_sigmoid_is_tanh_moved_and_scaled() -> None:
@@ -228,7 +238,7 @@ def test_gradient_of_a_residual_block() -> None:
 
 
 def test_cross_entropy_and_its_gradient() -> None:
-    z, label = np.array([[1.0, 2.0, 3.0]]), np.int32([2])
+    z, label = np.array([[1.0, 2.0, 3.0]]), i32([2])
     f = nnc.function("fn f(z: f32[B, C], label: i32[B]) -> f32[B] = cross_entropy(z, label)", dtype="f64")
     g = nnc.function(
         "fn g(z: f32[B, C], label: i32[B]) -> f32[B, C] = grad(sum(cross_entropy(z, label)), z)", dtype="f64"
@@ -239,8 +249,8 @@ def test_cross_entropy_and_its_gradient() -> None:
 
 def test_binary_cross_entropy_is_accurate_where_it_is_small() -> None:
     f = nnc.function("fn f(z: f32[B], y: f32[B]) -> f32[B] = binary_cross_entropy(z, y)")
-    z = np.float32([20, -20, 50, 0, 1e4])
-    y = np.float32([1, 0, 1, 1, 0])
+    z = f32([20, -20, 50, 0, 1e4])
+    y = f32([1, 0, 1, 1, 0])
     np.testing.assert_allclose(f(z, y), [2.0611536e-9, 2.0611536e-9, 1.9287498e-22, math.log(2), 1e4], rtol=1e-5)
 
 
@@ -325,7 +335,7 @@ def test_dropout_drops_with_p_scales_the_rest_and_is_absent_from_inference() -> 
     net = nnc.compile(DROPOUT, sizes={"D": 100})
     x = np.ones((200, 100), np.float32)
     mask = net.gradients(x, wrt=["x"])["x"]
-    assert set(np.unique(mask)) == {np.float32(0), np.float32(1 / 0.7)}
+    assert set(np.unique(mask)) == {f32(0), f32(1 / 0.7)}
     assert np.mean(mask == 0) == pytest.approx(0.3, abs=0.015)  # 4.6 standard deviations of 20,000 draws
     np.testing.assert_array_equal(net.predict(x), x)
 
@@ -467,7 +477,7 @@ train Words(i) {
 }
 """)
     W = net.params["Words.embedding_1.W"]
-    i = np.int32([4, 0, 4, 2])
+    i = i32([4, 0, 4, 2])
     np.testing.assert_array_equal(net.predict(i), W[i])
     np.testing.assert_array_equal(net.gradients(i)["Words.embedding_1.W"][:, 0], [1, 0, 1, 0, 2])
 
@@ -495,8 +505,8 @@ train M(x) {{
 
 
 def test_metrics() -> None:
-    logits = np.float32([[1, 3, 2], [5, 1, 4], [0, 1, 2], [2, 1, 0]])
-    label = np.int32([1, 2, 2, 1])
+    logits = f32([[1, 3, 2], [5, 1, 4], [0, 1, 2], [2, 1, 0]])
+    label = i32([1, 2, 2, 1])
     two = "logits: f32[B, C], label: i32[B]"
     assert nnc.function(f"fn f({two}) -> f32 = accuracy(logits, label)")(logits, label) == pytest.approx(0.5)
     for k, share in ((1, 0.5), (2, 1.0)):
@@ -507,7 +517,7 @@ def test_metrics() -> None:
     np.testing.assert_array_equal(
         nnc.function(f"fn f({two}) -> f32[C, C] = confusion(logits, label)")(logits, label),
         [[0, 0, 0], [1, 1, 0], [1, 0, 1]])
-    y, t = np.float32([1, 2, 4]), np.float32([1, 3, 5])
+    y, t = f32([1, 2, 4]), f32([1, 3, 5])
     pair = "y: f32[B], t: f32[B]"
     assert nnc.function(f"fn f({pair}) -> f32 = mean_squared_error(y, t)")(y, t) == pytest.approx(2 / 3)
     assert nnc.function(f"fn f({pair}) -> f32 = r2(y, t)")(y, t) == pytest.approx(1 - 2 / 8)

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import nnc
 import numpy as np
 import pytest
+
+
+def f32(x: Any) -> np.ndarray:
+    return np.asarray(x, np.float32)
+
+
+def i32(x: Any) -> np.ndarray:
+    return np.asarray(x, np.int32)
+
 
 MODELS = Path(nnc.__file__).parent / "models"
 MNIST = Path(nnc.__file__).parent.parent / "shared" / "data" / "mnist"
@@ -23,8 +33,8 @@ def test_perceptron_learns_and_in_six_epochs() -> None:
 
 def test_perceptron_never_learns_exclusive_or() -> None:
     net = nnc.compile(MODELS / "perceptron.nn")
-    x = np.float32([[0, 0], [0, 1], [1, 0], [1, 1]])
-    history = net.fit(x, np.float32([0, 1, 1, 0]), epochs=60)
+    x = f32([[0, 0], [0, 1], [1, 0], [1, 1]])
+    history = net.fit(x, f32([0, 1, 1, 0]), epochs=60)
     assert len(history) == 60 and all(row["errors"] > 0 for row in history)
     assert not history.stopped
 
@@ -59,7 +69,7 @@ def test_logistic_regression_tells_irises_apart() -> None:
 def test_xor_is_learned() -> None:
     net = nnc.compile(MODELS / "xor.nn", model="Xor")
     net.fit()
-    x = np.float32([[0, 0], [0, 1], [1, 0], [1, 1]])
+    x = f32([[0, 0], [0, 1], [1, 0], [1, 1]])
     np.testing.assert_array_equal(net.predict(x) > 0, [False, True, True, False])
 
 
@@ -105,7 +115,7 @@ def test_two_layer_input_gradient_is_there_when_asked_for() -> None:
 def hopfield(patterns: int) -> tuple[nnc.Model, np.ndarray]:
     """A network in which so many random patterns were stored."""
     net = nnc.compile(MODELS / "hopfield.nn")
-    s = np.random.default_rng(0).choice(np.float32([-1, 1]), (patterns, 100))
+    s = np.random.default_rng(0).choice(f32([-1, 1]), (patterns, 100))
     net.fit(s)
     return net, s
 
@@ -125,7 +135,7 @@ def test_hopfield_energy_never_rises_and_memory_completes_itself() -> None:
     s = np.where(r.random(stored.shape) < 0.15, -stored, stored)
     energy = net.predict(s).energy
     for unit in np.concatenate([r.permutation(100) for _ in range(3)]):
-        s = net.settle(s, np.int32(unit))
+        s = net.settle(s, i32(unit))
         after = net.predict(s).energy
         assert np.all(after <= energy + 1e-4)
         energy = after
@@ -134,7 +144,7 @@ def test_hopfield_energy_never_rises_and_memory_completes_itself() -> None:
 
 def test_boltzmann_machine_samples_its_distribution() -> None:
     net = nnc.compile(MODELS / "boltzmann.nn")
-    states = np.float32(list(product((0, 1), repeat=4)))
+    states = f32(list(product((0, 1), repeat=4)))
     weight = np.exp(-net.predict(states).astype(np.float64))
     exact = (weight / weight.sum()) @ states
     n = 20_000

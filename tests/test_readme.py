@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import nnc
 import numpy as np
@@ -16,6 +17,10 @@ from nnc.dsl.source import Source
 ROOT = Path(nnc.__file__).parent
 README = (ROOT / "README.md").read_text("utf-8")
 REFERENCE = (ROOT / "dsl" / "README.md").read_text("utf-8")
+
+
+def i32(x: Any) -> np.ndarray:
+    return np.asarray(x, np.int32)
 
 
 def blocks(text: str, language: str = "") -> list[str]:
@@ -42,15 +47,16 @@ def test_a_stage_prints_as_the_readme_shows(stage: str, marker: str) -> None:
 
 def test_the_tour_ends_at_softmax_minus_one_hot() -> None:
     net = nnc.compile(tour().source.text)
-    z, label = np.random.default_rng(0).standard_normal((4, 10), dtype=np.float32), np.int32([3, 0, 9, 3])
+    z, label = np.random.default_rng(0).standard_normal((4, 10), dtype=np.float32), i32([3, 0, 9, 3])
     p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
     np.testing.assert_allclose(net.pull(z, label), p - np.eye(10)[label], atol=1e-6)
 
 
 def test_commands_name_what_exists() -> None:
     shell = "\n".join(blocks(README, "sh"))
-    assert (ROOT / re.search(r"nnc train (\S+)", shell)[1]).is_file()
-    test_command = re.search(r"\.venv/bin/pip install .*pytest", shell)[0]
+    (model,) = re.findall(r"nnc train (\S+)", shell)
+    assert (ROOT / model).is_file()
+    (test_command,) = re.findall(r"\.venv/bin/pip install .*pytest", shell)
     ci = ROOT / ".ci" / "run"
     if ci.is_file():  # not in a wheel
         assert test_command.split(" && ")[-1] in ci.read_text("utf-8")
