@@ -57,7 +57,7 @@ def lower(graph: Graph, inputs: Mapping[str, TensorType], variables: Mapping[str
     bodies = {n.name: _body_of(graph, n) for n in graph if is_kernel(n)}
     scratch = {name: _scratch(body, target) for name, (body, _) in bodies.items()}
     planned, root, checks, library = plan(graph, scratch), roots(graph), Checks(), _Library(graph.name)
-    calls = [_copy(graph, c, checks, library, target) for c in planned.copies if c.early]
+    calls = [_copy(c, checks, library, target) for c in planned.copies if c.early]
     for name in planned.order:
         node = graph[name]
         places = [planned.places[root[a]] for a in node.args]
@@ -66,7 +66,7 @@ def lower(graph: Graph, inputs: Mapping[str, TensorType], variables: Mapping[str
         calls.append(library.call(_kernel(bodies[name], checks, target), name, str(node.span or ""), places))
     for c in planned.copies:
         if not c.early:
-            calls.append(_copy(graph, c, checks, library, target, planned.places[c.value]))
+            calls.append(_copy(c, checks, library, target))
     sizes = sorted({s for slot in slots for n in slot.type.shape for s in symbols(n)})
     entry = L.Entry(graph.name, tuple(sizes), slots, planned.arena, tuple(calls))
     constants = tuple(L.Constant(n.name, n.dtype, tuple(n.attrs["values"])) for n in graph if n.op == "constant")
@@ -157,13 +157,8 @@ def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:
     return ()
 
 
-def _copy(graph: Graph, copy: Copy, checks: Checks, library: _Library, target: Target,
-          source: L.Place | None = None) -> L.Call:
-    node = graph[copy.value[0]]
-    type_ = types(node)[copy.value[1]]
-    if source is None:
-        source = L.Place("slot", node.attrs["name" if node.op == "input" else "path"])
+def _copy(copy: Copy, checks: Checks, library: _Library, target: Target) -> L.Call:
     b = Builder("copy", OPS)
-    x = b.emit("input", name="x", type=TensorType(type_.dtype, (type_.size,)))
+    x = b.emit("input", name="x", type=TensorType(copy.type.dtype, (copy.type.size,)))
     body = _kernel((b.finish((("y", x),)), (x,)), checks, target)
-    return library.call(body, "copy", "", [source, copy.place])
+    return library.call(body, "copy", "", [copy.source, copy.target])

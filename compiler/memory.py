@@ -29,10 +29,11 @@ Value = tuple[str, int]  # a node and which of its results
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A value that is needed at a second place. Before the kernels if it is a leaf, which they may overwrite."""
+    """A value that is needed at a second place; `early` before the kernels run, else after."""
 
-    value: Value
-    place: Place
+    type: TensorType
+    source: Place
+    target: Place
     early: bool
 
 
@@ -105,14 +106,17 @@ def is_kernel(node: Node) -> bool:
 def plan(graph: Graph, scratch: Mapping[str, Sequence[Dim]] | None = None) -> Plan:
     """The plan of one entry. `scratch` gives bytes a kernel needs for itself while it runs."""
     root = roots(graph)
-    order, places, copies = _order(graph, root)
-    return _offsets(graph, root, order, places, copies, scratch or {})
+    order, places, moves = _order(graph, root)
+    return _offsets(graph, root, order, places, moves, scratch or {})
 
 
 # --- order, and what lies in slots -----------------------------------------------------------------------------------
 
 
-def _order(graph: Graph, root: Mapping[str, Value]) -> tuple[tuple[str, ...], dict[Value, Place], list[Copy]]:
+Move = tuple[Value, Value, bool]  # a copy from one value's place to another's, early or late; see `Copy`
+
+
+def _order(graph: Graph, root: Mapping[str, Value]) -> tuple[tuple[str, ...], dict[Value, Place], list[Move]]:
     kernels = [n.name for n in graph if is_kernel(n)]
     position = {name: k for k, name in enumerate(kernels)}
     reads = {k: [root[a] for a in graph[k].args] for k in kernels}
@@ -134,27 +138,30 @@ def _order(graph: Graph, root: Mapping[str, Value]) -> tuple[tuple[str, ...], di
             leaves[node.attrs["path"]] = root[node.name]
         elif node.op == "constant":
             places[node.name, 0] = Place("constant", node.name)
-    copies: list[Copy] = []
-
-    def early(value: Value) -> bool:
-        return graph[value[0]].op in ("input", "param")
-
+    moves: list[Move] = []
+    overwritten = {leaves[path] for path, _ in graph.updates if path in leaves}
     for path, name in graph.updates:
         value, slot, old = root[name], Place("slot", path), leaves.get(path)
         if value == old:
             continue
         if value not in places and _update_in_place(graph, root, value, old, readers, after):
             places[value] = slot
-        else:
-            copies.append(Copy(value, slot, False))
+            continue
+        if value in overwritten:  # one variable takes the old value of another: keep it until the end
+            kept = (value[0], -1)
+            moves.append((value, kept, True))
+            value = kept
+        places["update " + path, 0] = slot
+        moves.append((value, ("update " + path, 0), False))
     for name, result in graph.outputs:
         value, slot = root[result], Place("slot", output_slot(name))
         if value in places:
-            copies.append(Copy(value, slot, early(value)))
+            places["output " + name, 0] = slot
+            moves.append((value, ("output " + name, 0), value in overwritten))
         else:
             places[value] = slot
     _checks_first(graph, kernels, places, after)
-    return _sorted(kernels, position, after), places, copies
+    return _sorted(kernels, position, after), places, list(dict.fromkeys(moves))
 
 
 def _update_in_place(graph: Graph, root: Mapping[str, Value], value: Value, old: Value | None,
@@ -256,16 +263,20 @@ class _Buffer:
 
 
 def _offsets(graph: Graph, root: Mapping[str, Value], order: tuple[str, ...], places: dict[Value, Place],
-             copies: list[Copy], scratch: Mapping[str, Sequence[Dim]]) -> Plan:
+             moves: list[Move], scratch: Mapping[str, Sequence[Dim]]) -> Plan:
     last: dict[Value, int] = {}
     for k, name in enumerate(order):
         for a in graph[name].args:
             last[root[a]] = k
     end = len(order)
-    for copy in copies:
-        last[copy.value] = -1 if copy.early else end
     buffers: list[_Buffer] = []
     where: dict[Value, _Buffer] = {}
+    for source, target, early in moves:
+        if not early:
+            last[source] = end
+        elif target not in places and target not in where:
+            where[target] = _Buffer([target], types(graph[source[0]])[source[1]].nbytes, 0, end)
+            buffers.append(where[target])
     for k, name in enumerate(order):
         operands = [root[a] for a in graph[name].args]
         free = [v for v in operands if v in where and where[v].dies == k]  # what this kernel is the last to read
@@ -301,7 +312,11 @@ def _offsets(graph: Graph, root: Mapping[str, Value], order: tuple[str, ...], pl
                 places[v] = Place("arena", offset=base + kind * at)
         base = base + kind * _aligned(used)
     lines.sort(key=lambda line: (line.born, line.values))
-    return Plan(order, places, tuple(copies), tuple(lines), base)
+    copies = tuple(
+        Copy(types(graph[source[0]])[max(0, source[1])], places[source], places[target], early)
+        for source, target, early in moves
+    )
+    return Plan(order, places, copies, tuple(lines), base)
 
 
 def _shown(graph: Graph, value: Value) -> Value:

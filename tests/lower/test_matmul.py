@@ -1,0 +1,147 @@
+"""Contractions: every transposition and shape of a matrix product, epilogues on the register tile, convolutions with
+their gradients, and the choice of the tile."""
+
+import numpy as np
+import pytest
+from nnc.compiler import native
+from nnc.compiler.graph import Builder
+from nnc.compiler.interpret import evaluate
+from nnc.compiler.kernels.matmul import product
+from nnc.compiler.kernels.tile import choose
+from nnc.compiler.ops import OPS
+from nnc.compiler.ops.contraction import affine, einsum, plain
+from nnc.compiler.passes.fuse import fuse
+from nnc.compiler.types import TensorType, symbol
+
+SPECS = ("ik,kj->ij", "ik,jk->ij", "ki,kj->ij", "ki,jk->ij", "ik,kj->ji", "ik,jk->ji", "ki,kj->ji", "ki,jk->ji")
+SHAPES = ((1, 1, 1), (0, 3, 4), (3, 0, 4), (3, 4, 0), (5, 7, 10), (8, 16, 32), (17, 5, 49), (33, 64, 130), (1, 70, 40),
+          (40, 70, 1))  # fmt: skip
+B = symbol("B")
+
+
+def built(spec, sizes, dtype="f32", symbolic=""):
+    b = Builder("g", OPS)
+    inputs = spec.split("->")[0].split(",")
+    shapes = [tuple(B if c == symbolic else sizes[c] for c in m) for m in inputs]
+    args = [b.emit("input", name=n, type=TensorType(dtype, s)) for n, s in zip("xyz", shapes, strict=False)]
+    return b, args, einsum(b, spec, *args)
+
+
+def arrays(spec, sizes, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    inputs = spec.split("->")[0].split(",")
+    return {n: rng.standard_normal([sizes[c] for c in m]).astype(dtype) for n, m in zip("xyz", inputs, strict=False)}
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_transposition_and_shape(spec, compiled):
+    for dtype, wide in (("f32", np.float32), ("f64", np.float64)):
+        for shape in SHAPES if dtype == "f32" else SHAPES[4:7]:
+            sizes = dict(zip("ikj", shape, strict=True))
+            b, _, y = built(spec, sizes, dtype)
+            given = arrays(spec, sizes, wide)
+            wanted = np.einsum(spec, *given.values())
+            got, _ = compiled(b.finish((("y", y),)))(given)
+            np.testing.assert_allclose(got["y"], wanted, rtol=2e-5 if dtype == "f32" else 1e-13, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["native", "x86-64-v3", "x86-64-v2"])
+def test_sizes_known_at_run_time(target, compiled):
+    for spec, symbolic in (("ik,jk->ij", "i"), ("ik,kj->ij", "j"), ("ki,kj->ij", "k"), ("ki,jk->ij", "j")):
+        b, _, y = built(spec, {"i": 20, "k": 9, "j": 37}, symbolic=symbolic)
+        run = compiled(b.finish((("y", y),)), target)
+        for n in (0, 1, 3, 8, 15, 16, 17, 31, 50):
+            given = arrays(spec, {"i": 20, "k": 9, "j": 37} | {symbolic: n})
+            got, _ = run(given, None, {"B": n})
+            np.testing.assert_allclose(got["y"], np.einsum(spec, *given.values()), rtol=2e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", [
+    "bik,bkj->bij", "bik,bjk->bij", "abik,abkj->abij", "bhik,bhjk->bhij", "btk,ok->bto", "btk,bto->ok",
+    "bkhi,bkhj->hij", "i,i->", "i,j->ij", "ij,j->i", "ij,i->j", "ii,ij->j", "ij,ij->", "ijk,k->ij", "ij,jk,kl->il",
+    "i,i->i", "bij,bij->b",
+])  # fmt: skip
+def test_einsum(spec, compiled):
+    sizes = dict(a=2, b=3, h=2, i=5, j=18, k=7, l=4, o=6, t=4)
+    sizes |= {"i": 5, "j": 5} if spec.startswith("ii") else {}
+    b, _, y = built(spec, sizes)
+    given = arrays(spec, sizes)
+    got, _ = compiled(b.finish((("y", y),)))(given)
+    np.testing.assert_allclose(got["y"], np.einsum(spec, *given.values()), rtol=2e-5, atol=1e-5)
+
+
+def test_what_follows_runs_on_the_tile(compiled):
+    """Bias, activation, its derivative and an in-place update are one kernel with the product."""
+    for spec in ("ik,kj->ij", "ik,jk->ij", "ki,kj->ij"):
+        sizes = {"i": 19, "k": 8, "j": 21}
+        b, _, z = built(spec, sizes)
+        bias = b.emit("input", name="bias", type=TensorType("f32", (21,)))
+        w = b.emit("param", path="w", type=TensorType("f32", (19, 21)))
+        h = b.emit("tanh", b.emit("add", z, b.emit("broadcast", bias, shape=(19, 21), axes=(1,))))
+        graph = fuse(b.finish((("h", h),), (("w", b.emit("sub", w, b.emit("mul", h, h))),)))
+        run = compiled(graph)
+        assert len(run.lowered.entry.calls) == 1
+        given = arrays(spec, sizes) | {"bias": np.linspace(-1, 1, 21, dtype=np.float32)}
+        w0 = np.ones((19, 21), np.float32)
+        got, variables = run(given, {"w": w0})
+        wanted = np.tanh(np.einsum(spec, given["x"], given["y"]) + given["bias"])
+        np.testing.assert_allclose(got["h"], wanted, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(variables["w"], w0 - wanted**2, rtol=1e-5, atol=1e-5)
+
+
+def convolution(b, x, w, stride, pad, out):
+    """One spatial axis: y[n, o, i] += x[n, c, stride*i + u - pad] w[o, c, u]."""
+    (n, c, _), (o, _, u) = b.shape(x), b.shape(w)
+    domain = (("n", n), ("o", o), ("i", out), ("c", c), ("u", u))
+    window = affine(("i", stride), ("u", 1), constant=-pad)
+    return b.emit("contract", x, w, domain=domain, out=plain("noi"), shape=(n, o, out),
+                  maps=((*plain("nc"), window), plain("ocu")))  # fmt: skip
+
+
+@pytest.mark.parametrize(("stride", "pad"), [(1, 0), (1, 1), (2, 0), (2, 1), (3, 2)])
+def test_convolutions_and_their_gradients(stride, pad, compiled):
+    length, u = 20, 3
+    out = (length + 2 * pad - u) // stride + 1
+    b = Builder("g", OPS)
+    x = b.emit("input", name="x", type=TensorType("f32", (B, 3, length)))
+    w = b.emit("input", name="w", type=TensorType("f32", (4, 3, u)))
+    dy = b.emit("input", name="dy", type=TensorType("f32", (B, 4, out)))
+    y = convolution(b, x, w, stride, pad, out)
+    dx, dw = OPS["contract"].grad(b, b[y], dy)
+    graph = b.finish((("y", y), ("dx", dx), ("dw", dw)))
+    rng = np.random.default_rng(0)
+    given = {k: rng.standard_normal(s).astype(np.float32)
+             for k, s in (("x", (2, 3, length)), ("w", (4, 3, u)), ("dy", (2, 4, out)))}  # fmt: skip
+    wanted, _ = evaluate(graph, given)
+    for target in ("native", "x86-64-v3"):
+        got, _ = compiled(graph, target)(given, None, {"B": 2})
+        for name in wanted:
+            np.testing.assert_allclose(got[name], wanted[name], rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_which_contractions_are_matrix_products():
+    def seen(spec, **sizes):
+        b, _, y = built(spec, dict(a=2, b=3, h=4, i=5, j=6, k=7, o=8, t=9) | sizes)
+        p = product(b[y], type("G", (), {"__getitem__": lambda _, n: b[n]})())
+        kinds = (p.batch, p.rows, p.columns, p.inner) if p else ()
+        return p and (p.left, *("".join(i for w in walks for i in w.indices) for walks in kinds))
+
+    assert seen("ik,kj->ij") == (0, "", "i", "j", "k")
+    assert seen("ik,kj->ji") == (1, "", "j", "i", "k"), "lanes go along the last axis of the result"
+    assert seen("bhik,bhjk->bhij") == (0, "bh", "i", "j", "k")
+    assert seen("btk,ok->bto") == (0, "", "bt", "o", "k")
+    assert seen("ij,j->i") == (1, "", "", "i", "j")
+    assert seen("ik,kj->ij", k=1) is None, "nothing is summed"
+    assert seen("i,i->i") is None and seen("ij,ij->") is None and seen("ii,ij->j", j=5) is None
+
+
+def test_the_tile_divides_the_shape_and_fits_the_registers():
+    for name, registers in (("x86-64-v4", 32), ("x86-64-v3", 16), ("x86-64-v2", 16)):
+        target = native.target(name)
+        for rows, columns in ((64, 256), (64, 128), (32, 32), (256, 784), (1024, 1024), (B, 512)):
+            t = choose(rows, columns, "f32", target)
+            assert t.rows * t.vectors + t.vectors < registers
+            assert t.rows * t.vectors >= 8, "enough chains to hide the latency of the multiply-add"
+        assert 64 % choose(64, 256, "f32", target).rows == 0
+    t = choose(64, 10, "f32", native.target("x86-64-v4"))
+    assert t.vectors == 1 and t.rows >= 8
