@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,8 @@ def compile(
         cache=cache,
         optimize=optimize,
     )
+    for text in session.manifest.warnings:
+        warnings.warn(text, stacklevel=2)
     return Model(session, seed=seed, threads=threads, folder=folder_of(source), dataset=dataset)
 
 

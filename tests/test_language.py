@@ -252,3 +252,16 @@ def test_dropout_drops_p_and_keeps_the_mean():
     f = nnc.function("fn f(x: f32[N]) -> f32[N] = where(bernoulli(0.75, shape = shape(x)), x / 0.75, 0)", threads=1)
     out = f(np.ones(100_000, np.float32))
     assert abs((out == 0).mean() - 0.25) < 0.01 and abs(out.mean() - 1) < 0.01
+
+
+@pytest.mark.parametrize(("layer", "told"), [
+    ("Dense(3, init = zeros) |> tanh", True), ("Dense(3, init = constant(0.5)) |> relu", True),
+    ("Dense(3) |> tanh", False), ("Dense(3, init = zeros)", False), ("Dense(3, init = normal(0, 0.1)) |> sigmoid", False),
+])  # fmt: skip
+def test_a_constant_weight_behind_a_nonlinearity_is_warned_about(layer, told):
+    text = f"model M(x: f32[B, 4]) -> f32[B, 3] {{ return x |> {layer} }}"
+    if told:
+        with pytest.warns(UserWarning, match=r"`M.dense_1.W` starts as one constant and feeds (tanh|maximum)"):
+            nnc.compile(text)
+    else:
+        assert nnc.compile(text).manifest.warnings == ()

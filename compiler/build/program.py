@@ -18,7 +18,7 @@ from ..graph import Builder, Graph
 from ..ops import OPS
 from ..program import HyperSpec, Manifest, Port, TrainSpec, Variable
 from ..types import DTYPES, Dim, Size, TensorType, substitute, symbol
-from . import calls, checks, training
+from . import calls, checks, symmetry, training
 from .context import Context, Declared, check_bytes
 from .expressions import evaluate
 from .modules import Lazy, Modules
@@ -110,8 +110,9 @@ class Program:
         assert self.model is not None
         if self.train is not None:
             self.spec = training.settings(self)
-        self.graph("predict")
+        forward = self.graph("predict")
         self._discovered.add(self.model.name)
+        self.warnings = symmetry.warnings(self._context("symmetry"), forward)
         if self.train is not None:
             self.graph("train")
 
