@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..loops import Check, For, If, Kernel, Let, Reduce, Register, Stmt, Store, walk
-from . import parallel
+from . import parallel, transpose
 from .expressions import Memory
 from .text import Externals, Function, fault, symbol, type_text
 from .values import Index, Operand, Term, Value, plus, sum_of
@@ -162,6 +162,9 @@ class Writer(VectorLoops):
                     self.body(s.body, **{s.var: plus(i, k * s.step)})
             return turn
 
+        copy = transpose.copy_in(s)
+        if copy is not None and self.distinct:
+            start = self.transposed(s, copy, start, stop)
         if s.unroll > 1:
             start = self.turns(s.var, start, stop, s.step, s.unroll, copies(s.unroll))
         self.turns(s.var, start, stop, s.step, 1, copies(1), rest=False)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..loops import MAX_UNROLL, For, Reduce, Stmt
+from ..loops import MAX_UNROLL, Expr, For, Reduce, Stmt
 from . import functions
 from .expressions import Evaluator, Lanes, Partial
 from .instructions import Instructions
 from .text import fault, literal, symbol, type_text, vector_literal
+from .transpose import Copy, transpose
 from .values import Index, Operand, Term, Value, plus, sum_of
 
 
@@ -132,6 +133,54 @@ class VectorLoops(Evaluator):
         level = max(a.level, b.level)
         i = Instructions(self.fn, "i64", 1, level, self.fused, "stop")
         return Index((Term(i.intrinsic("smin", self.scalar(a).ref, self.scalar(b).ref), level, 1),))
+
+    # --- copies that transpose -------------------------------------------------------------------------------------
+
+    def transposed(self, s: For, copy: Copy, start: Index, stop: Index) -> Index:
+        """As many turns of a loop that is a transposing copy as fill squares; returns where it stopped."""
+        inner, n = copy.inner, copy.inner.lanes
+
+        def at(e: Expr, k: Index, j: Index) -> Index:
+            return self.index(self.within(e, **{s.var: k, inner.var: j}))
+
+        begin = at(inner.start, start, Index())
+        ends = [at(e, start, Index()) for e in (inner.stop, inner.bound) if e is not None]
+        if self.lanes or s.step != 1 or inner.step != 1 or inner.var == s.var or not all(
+                sum_of(e, begin, -1).known for e in ends):
+            return start
+        along = sum_of(at(copy.load.index, plus(start, 1), begin), at(copy.load.index, start, begin), -1)
+        lane = begin._replace(stride=1)
+        if (along.terms, along.constant) != ((), 1) or at(copy.load.index, start, lane).stride == 1 \
+                or at(copy.store.index, start, lane).stride != 1:
+            return start
+        trips = min(sum_of(e, begin, -1).constant for e in ends)
+
+        def turn(k: Index) -> None:
+            for first in range(0, trips, n):
+                self.square(copy, at, k, plus(begin, first), min(n, trips - first))
+
+        return self.turns(s.var, start, stop, 1, n, turn)
+
+    def square(self, copy: Copy, at: Callable[[Expr, Index, Index], Index], k: Index, j: Index, count: int) -> None:
+        """`count` rows from j on, each from k on, are read; their columns are written."""
+        n, dtype = copy.inner.lanes, copy.load.dtype
+        self.lanes = Lanes(n, self.fn.level, self.fn.block)
+        rows = [self.in_lanes(self.load(copy.load.buffer, at(copy.load.index, k, plus(j, r))._replace(stride=1))).ref
+                for r in range(count)]
+        columns = transpose(self.fn, dtype, rows + ["zeroinitializer"] * (n - count))
+        if count < n:
+            self.lanes.mask = vector_literal([r < count for r in range(n)], "bool")
+        for c, column in enumerate(columns):
+            to = at(copy.store.index, plus(k, c), j._replace(stride=1))
+            self.store(copy.store.buffer, to, Value(column, dtype, n, self.fn.level))
+        self.lanes = None
+
+    def within(self, e: Expr, **bound: Operand) -> Operand:
+        """An expression with more names bound."""
+        outer, self.names = self.names, {**self.names, **bound}
+        value = self.evaluate(e)
+        self.names = outer
+        return value
 
     # --- reductions ------------------------------------------------------------------------------------------------
 

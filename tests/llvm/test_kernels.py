@@ -147,6 +147,52 @@ def test_register_tiles_do_not_touch_the_stack(module_of, rows, vectors, lanes, 
     assert not loop
 
 
+def packed(dtype, lanes, rows, bound, to_step):
+    """to[k, j] = from[j, k]: the transpose of `rows` rows, in groups of lanes, of which those before `bound` count."""
+    source = Load("x", add(mul(VJ, i64(64)), VK), dtype)
+    store = Store("y", add(mul(VK, i64(to_step)), VJ), source)
+    inner = For("j", i64(0), i64(rows), (store,), lanes=lanes, bound=bound, unroll=0)
+    return Kernel("pack", ("n",), (Buffer("x", dtype), Buffer("y", dtype, True)), (For("k", i64(0), VN, (inner,)),))
+
+
+@pytest.mark.parametrize("target", ["native", "x86-64-v3", "x86-64-v2"])
+@pytest.mark.parametrize(("dtype", "lanes"), [("f32", 16), ("f32", 8), ("f32", 4), ("f64", 8), ("f64", 4), ("i32", 16),
+                                              ("i64", 8)])
+def test_copies_that_transpose(compiled, dtype, lanes, target):
+    x = np.arange(40 * 64).astype(NUMPY[dtype])
+    for rows, bound in ((lanes, None), (2 * lanes, None), (lanes + 3, None), (lanes, i64(lanes - 1)), (lanes, i64(1))):
+        kernel = packed(dtype, lanes, rows, bound, 40)
+        run = compiled(kernel, target)
+        assert ("shufflevector" in run.ir) and "square" in run.ir
+        for n in (0, 1, lanes - 1, lanes, lanes + 1, 3 * lanes + 2):
+            y = np.full(64 * 40, 7).astype(NUMPY[dtype])
+            want = y.reshape(64, 40).copy()
+            count = rows if bound is None else min(rows, bound.value)
+            want[:n, :count] = x.reshape(40, 64)[:count, :n].T
+            assert run({"n": n}, [x, y]) == 0
+            np.testing.assert_array_equal(y.reshape(64, 40), want)
+
+
+def test_copies_that_only_look_like_it(compiled):
+    """One place is read and written, the source does not run along k, or an index is not affine: the loop as it is."""
+    affine = add(mul(VJ, i64(64)), VK)
+    cases = [
+        (mul(VK, i64(2)), add(mul(VK, i64(16)), VJ)), (add(VJ, VK), add(mul(VK, i64(16)), VJ)),
+        (add(mul(VJ, i64(64)), Apply("floordiv", (VK, i64(2)), "i64")), add(mul(VK, i64(16)), VJ)),
+        (affine, add(mul(VK, i64(16)), mul(VJ, i64(2)))),
+        (add(mul(VJ, i64(64)), mul(VK, VK)), add(mul(VK, i64(16)), VJ)),
+    ]
+    for source, to in cases:
+        inner = For("j", i64(0), i64(16), (Store("y", to, Load("x", source, "f32")),), lanes=16, unroll=0)
+        kernel = wrong((For("k", i64(0), VN, (inner,)),))
+        arrays = [np.arange(2048, dtype=np.float32), np.zeros(1024, np.float32)]
+        _, want = expected(kernel, {"n": 18}, arrays)
+        run = compiled(kernel)
+        assert "square" not in run.ir
+        assert run({"n": 18}, arrays) == 0
+        same(arrays, want)
+
+
 def test_scatter_adds_lane_after_lane(compiled):
     body = (Reduce("y", Load("at", VJ, "i64"), "sum", Load("x", VJ, "f32")),)
     loop = For("j", i64(0), VN, body, lanes=8)
