@@ -30,7 +30,7 @@ def emit(module: Module, target: Target) -> str:
     kernels = {k.name: k for k in module.kernels}
     shared = _shared_places(module)
     parts = [_constant(c) for c in module.constants]
-    parts += [write(k, externals, fused, k.name not in shared) for k in module.kernels]
+    parts += [write(k, externals, fused, shared.get(k.name, set())) for k in module.kernels]
     parts += [_entry(e, kernels, module) for e in module.entries]
     if any(map(has_parallel, module.kernels)):
         parts += [threads.declarations(), threads.fork(target.triple)]
@@ -38,9 +38,16 @@ def emit(module: Module, target: Target) -> str:
     return "\n".join([f'target triple = "{target.triple}"\n', *parts, *sorted(externals.declares), "", ATTRIBUTES])
 
 
-def _shared_places(module: Module) -> set[str]:
-    """Kernels of which some call gives one place to two buffers (an in-place update)."""
-    return {c.kernel for e in module.entries for c in e.calls if len(set(c.places)) < len(c.places)}
+def _shared_places(module: Module) -> dict[str, set[int]]:
+    """By kernel, the buffers that some call gives the same place as another (an in-place update)."""
+    shared: dict[str, set[int]] = {}
+    for entry in module.entries:
+        for call in entry.calls:
+            first: dict[Place, int] = {}
+            for k, place in enumerate(call.places):
+                if first.setdefault(place, k) != k:
+                    shared.setdefault(call.kernel, set()).update({first[place], k})
+    return shared
 
 
 def _constant(c: Constant) -> str:

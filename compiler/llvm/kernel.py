@@ -26,10 +26,10 @@ def has_parallel(kernel: Kernel) -> bool:
     return any(isinstance(s, For) and s.parallel for s in walk(kernel.body))
 
 
-def write(kernel: Kernel, externals: Externals, fused: bool, distinct: bool) -> str:
-    """The text of a kernel's functions. `externals` grows by what they use; `fused`: the target has FMA;
-    `distinct`: no call gives one place to two buffers."""
-    w = Writer(kernel, externals, fused, distinct)
+def write(kernel: Kernel, externals: Externals, fused: bool, shared: set[int]) -> str:
+    """The text of a kernel's functions. `externals` grows by what they use; `fused`: the target has FMA; `shared`: the
+    buffers that some call gives the place of another. The others are `noalias`."""
+    w = Writer(kernel, externals, fused, frozenset(b.name for k, b in enumerate(kernel.buffers) if k not in shared))
     w.fn.fresh("entry")
     parameters = []
     for s in kernel.sizes:
@@ -53,18 +53,18 @@ def write(kernel: Kernel, externals: Externals, fused: bool, distinct: bool) -> 
 class Writer(VectorLoops):
     """Writes one function. Holds the text so far, the names in scope and the lanes of the vector loop around."""
 
-    def __init__(self, kernel: Kernel, externals: Externals, fused: bool, distinct: bool):
+    def __init__(self, kernel: Kernel, externals: Externals, fused: bool, apart: frozenset[str]):
         super().__init__(Function(externals), fused)
         self.kernel = kernel
         self.checks = has_checks(kernel)
-        self.distinct = distinct
+        self.apart = apart  # buffers that overlap no other
         self.pool = ""  # where the kernel has parallel loops
         self.outlined: list[str] = []  # the bodies of parallel loops
 
     def attributes(self, buffer: str) -> str:
         """Of a buffer's parameter."""
         mutable = any(b.name == buffer and b.mutable for b in self.kernel.buffers)
-        return " ".join(["noalias"] * self.distinct + ["readonly"] * (not mutable))
+        return " ".join(["noalias"] * (buffer in self.apart) + ["readonly"] * (not mutable))
 
     # --- statements ------------------------------------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ class Writer(VectorLoops):
             return turn
 
         copy = transpose.copy_in(s)
-        if copy is not None and self.distinct:
+        if copy is not None and {copy.store.buffer, copy.load.buffer} <= self.apart:
             start = self.transposed(s, copy, start, stop)
         if s.unroll > 1:
             start = self.turns(s.var, start, stop, s.step, s.unroll, copies(s.unroll))
@@ -221,7 +221,7 @@ class Writer(VectorLoops):
         stride = s.step * s.lanes
         length = self.scalar(plus(sum_of(stop, start, -1), stride - 1)).ref
         turns = length if stride == 1 else fn.value(f"sdiv i64 {length}, {stride}", "turns")
-        inner = Writer(self.kernel, fn.externals, self.fused, self.distinct)
+        inner = Writer(self.kernel, fn.externals, self.fused, self.apart)
         inner.fn.fresh("entry")
         low, high = inner.fn.name("low"), inner.fn.name("high")
         context, used = parallel.Context(), parallel.names_in(s)
