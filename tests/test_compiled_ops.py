@@ -10,7 +10,7 @@ from nnc.compiler.ops import OPS
 from nnc.compiler.ops.elementwise import NUMPY
 from nnc.compiler.ops.op import Op, Sample
 from nnc.compiler.passes import OPTIMIZE, REWRITE, run
-from nnc.compiler.types import FLOATS, TensorType, TupleType, symbol
+from nnc.compiler.types import FLOATS, TensorType, symbol
 
 OPERATORS = [op for op in OPS.values() if op.samples and op.name != "item"]
 ULPS = {"f32": 6, "f64": 12}  # functions, sums of a few elements; see `llvm/maths` for each function

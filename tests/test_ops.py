@@ -228,6 +228,12 @@ def test_whole_numbers_divide_by_zero_to_zero() -> None:
     np.testing.assert_array_equal(run("floordiv", x, np.array([2, 2, 2, -1], np.int32)), [3, -4, 0, x[3]])
 
 
+def test_a_power_is_no_root() -> None:
+    x, half = np.array([-np.inf, -0.0, 4.0]), np.broadcast_to(0.5, (3,))
+    np.testing.assert_array_equal(run("pow", x, half), [np.inf, 0, 2])
+    assert not np.signbit(run("pow", x, half)[1]) and run("pow", np.array(-np.inf), np.array(0.5)) == np.inf
+
+
 def test_argmax_is_the_first_of_equals_and_the_first_nan() -> None:
     assert run("argmax", np.array([1.0, 3.0, 3.0]), axis=0) == 1
     assert run("argmax", np.array([1.0, np.nan, 3.0]), axis=0) == 1

@@ -74,6 +74,11 @@ def _mod(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.where(y == 0, 0, x % np.where(y == 0, 1, y)).astype(x.dtype)
 
 
+def _pow(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    # of exponents that are one number repeated NumPy makes a root, and pow(-inf, 1/2) is inf, not NaN: so none are
+    return np.power(np.atleast_1d(x), np.array(np.atleast_1d(y), order="C")).reshape(x.shape)
+
+
 def _pow_grad(dy: Value, z: Value, x: Value, y: Value) -> tuple[Value, Value]:
     """d(x^y) = y x^(y-1) dx + x^y log(x) dy, both continued to their limit where they read 0 * inf."""
     dx = y.apply("eq", 0).where(0, y * x.apply("pow", y - 1))
@@ -111,7 +116,7 @@ ARITHMETIC = (
          "derivative of maximum(x, 0) at 0 is 0", np.maximum,
          rule(lambda dy, z, x, y: (x.apply("gt", y).where(dy, 0), x.apply("gt", y).where(0, dy))),
          accepts=NUMBERS, commutative=False),
-    _map("pow", 2, "x^y, IEEE 754 (pow(x, 0) = 1)", np.power, rule(_pow_grad), low=0.3),
+    _map("pow", 2, "x^y, IEEE 754 (pow(x, 0) = 1)", _pow, rule(_pow_grad), low=0.3),
 )
 
 LOGIC = (

@@ -1,6 +1,6 @@
 """Reductions: axes folded away with an associative function. The attribute `axes` is sorted; those axes disappear.
 
-Over no elements a reduction is the identity of its fold: 0, 1, and the least or greatest value of the dtype. `any` and
+Over no elements a reduction is the identity of its fold: -0, 1, and the least or greatest value of the dtype. `any` and
 `all` are the maximum and the minimum of bools.
 """
 
@@ -84,10 +84,12 @@ def _extreme_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
 
 
 def identity(fold: str, dtype: str) -> int | float | bool:
-    """The value a fold begins with."""
+    """The value a fold begins with, and that changes nothing: x + (-0) is x for every x, x + 0 is not for -0."""
     match fold:
-        case "sum" | "prod":
-            return int(fold == "prod")
+        case "sum":
+            return -0.0 if dtype in ("f32", "f64") else 0
+        case "prod":
+            return 1.0 if dtype in ("f32", "f64") else 1
         case _ if dtype == "bool":
             return fold == "min"
         case _ if dtype in ("f32", "f64"):

@@ -16,7 +16,7 @@ from .simplify import simplify
 Pass = Callable[[Graph], Graph]
 
 ALWAYS: tuple[Pass, ...] = (dce, differentiate, dce)
-REWRITE: tuple[Pass, ...] = (cse, simplify, fold, cse, simplify, fold, cse, dce)  # the mathematics
+REWRITE: tuple[Pass, ...] = (fold, cse, simplify, cse, simplify, cse, dce)  # the mathematics
 OPTIMIZE: tuple[Pass, ...] = (*REWRITE, fuse)  # and what runs together
 
 

@@ -2,8 +2,8 @@
 
 An equation over the reals is not enough: a rule must hold for NaN, infinities and -0 as well, so x - x is not 0, x * 0
 is not 0, 0 - x is not -x and x + 0 is x only where x cannot be -0. Two liberties are taken and no others: results may
-differ by rounding (x^3 is x*x*x), and the sign of a *sum* that is zero is not defined, as its order is not. Two rules
-turn an infinity that only an intermediate result was into the right value; they say so.
+differ by rounding (x^3 is x*x*x), and the sign of a contraction that is zero is not defined. Two rules turn an infinity
+that only an intermediate result was into the right value; they say so.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from ..graph import Graph, Node
 from ..ops import OPS, require
 from ..ops.elementwise import NUMPY
 from ..types import Size, TensorType
-from .rewrite import Sweep, rewrite
+from .rewrite import Sweep, Table, rewrite
 
 LIMIT = 64
 _KEEP = ("constant", "broadcast", "stop_grad", "straight_through", "checkpoint", "iota", "random", "fused")
@@ -20,10 +20,11 @@ _KEEP = ("constant", "broadcast", "stop_grad", "straight_through", "checkpoint",
 
 def fold(graph: Graph) -> Graph:
     """The graph with every small constant computed."""
-    return rewrite(graph, {op: (_folded,) for op in OPS if op not in _KEEP})
+    return rewrite(graph, RULES)
 
 
-def _folded(s: Sweep, n: Node) -> str | None:
+# f(numbers) is a number
+def folded(s: Sweep, n: Node) -> str | None:
     reference = OPS[n.op].reference
     if reference is None or not isinstance(n.type, TensorType):
         return None
@@ -48,3 +49,6 @@ def _array(constant: Node) -> np.ndarray:
 def _symbolic(x: object) -> bool:
     """Is there a size in an attribute that only run time knows?"""
     return isinstance(x, Size) or (isinstance(x, tuple) and any(map(_symbolic, x)))
+
+
+RULES: Table = {op: (folded,) for op in OPS if op not in _KEEP}

@@ -1,4 +1,4 @@
-"""Simplification: the rules of `algebra`, `views` and `absorb`, swept over the graph to their fixed point.
+"""Simplification: the rules of `algebra`, `views`, `absorb` and `fold`, swept over the graph to their fixed point.
 
 Each rule is a function with its mathematics above it. Rules keep NaN, infinities and -0 (what that excludes is said in
 `algebra`), numerically careful forms such as log-sum-exp stay as they are written, and no rule makes work twice.
@@ -7,10 +7,13 @@ Each rule is a function with its mathematics above it. Rules keep NaN, infinitie
 from __future__ import annotations
 
 from ..graph import Graph
-from . import absorb, algebra, views
+from .absorb import RULES as ABSORB
+from .algebra import RULES as ALGEBRA
+from .fold import RULES as FOLD
 from .rewrite import Table, rewrite
+from .views import RULES as VIEWS
 
-_FAMILIES = (algebra.RULES, views.RULES, absorb.RULES)
+_FAMILIES = (FOLD, ALGEBRA, VIEWS, ABSORB)
 RULES: Table = {
     op: tuple(rule for family in _FAMILIES for rule in family.get(op, ()))
     for op in sorted(set().union(*_FAMILIES))

@@ -224,12 +224,6 @@ def reduce_of_squeeze(s: Sweep, n: Node) -> str | None:
     return s.emit("reshape", s.emit(n.op, m.args[0], axes=axes), shape=n.shape)
 
 
-# sum(-x) = -sum(x)
-def sum_of_neg(s: Sweep, n: Node) -> str | None:
-    m = s[n.args[0]]
-    return s.emit("neg", s.emit("reduce_sum", m.args[0], axes=n.attrs["axes"])) if m.op == "neg" else None
-
-
 # a size that is a number is that number
 def size_known(s: Sweep, n: Node) -> str | None:
     size = n.attrs["size"]
@@ -265,7 +259,7 @@ RULES: Table = {
     "slice": (no_change, slice_merged, slice_of_concat, slice_of_pad),
     "pad": (no_change,),
     "concat": (no_change,),
-    "reduce_sum": (*_REDUCE, sum_of_neg),
+    "reduce_sum": _REDUCE,
     "reduce_prod": (reduce_ones, reduce_merged, reduce_of_transpose, reduce_of_squeeze),
     "reduce_max": _REDUCE,
     "reduce_min": _REDUCE,
