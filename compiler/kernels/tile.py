@@ -8,6 +8,7 @@ to 28 accumulators that divides the shape runs within a few percent of peak.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from ..types import BYTES, Dim
@@ -35,29 +36,29 @@ class Tile:
         return parts(extent, self.rows)
 
 
+@cache
 def choose(rows: Dim, columns: Dim, dtype: str, target: Target) -> Tile:
     """The tile for a result of `rows` x `columns`."""
     lanes = target.vector_bytes // BYTES[dtype]
     best: tuple[float, Tile] | None = None
+    down = [_counts(Tile(r, 1, lanes).rows_of(rows), rows) for r in range(1, target.registers - 3)]
     for vectors in range(1, 29):
+        across = _counts(Tile(1, vectors, lanes).columns(columns), columns)
         for r in range(1, target.registers - 3):
             if r * vectors + vectors + 1 <= target.registers:
-                tile = Tile(r, vectors, lanes)
-                cost = _cycles(tile, rows, columns)
+                cost = _cycles(down[r - 1], across, lanes)
                 if best is None or cost < best[0]:
-                    best = cost, tile
+                    best = cost, Tile(r, vectors, lanes)
     assert best is not None
     return best[1]
 
 
-def _cycles(tile: Tile, rows: Dim, columns: Dim) -> float:
+def _cycles(down: list[tuple[int, int]], across: list[tuple[int, int]], lanes: int) -> float:
     """Of one step of k for all results; edges at their true size; a little for every variant of code."""
-    down = _counts(tile.rows_of(rows), rows)
-    across = _counts(tile.columns(columns), columns)
     cycles = 0.0
     for r, m in down:
         for c, n in across:
-            v = -(-c // tile.lanes)
+            v = -(-c // lanes)
             cycles += m * n * (max(r * v, LATENCY, (r / 2 + v)) + 0.1 * (r + v))
     return cycles * (1 + 0.01 * (len(down) * len(across)))
 
