@@ -30,8 +30,8 @@ def warnings(cx: Context, graph: Graph) -> list[str]:
             behind = _nonlinearity(graph, node.name)
             if behind is not None:
                 found.append(
-                    f"{d.asked or d.span}: the weight `{d.path}` starts as one constant and feeds {behind}, so its units "
-                    "stay equal: draw it at random, as `glorot_uniform` does"
+                    f"{d.asked or d.span}: the weight `{d.path}` starts as one constant and feeds {behind}, so its "
+                    "units stay equal: draw it at random, as `glorot_uniform` does"
                 )
     return found
 
@@ -40,7 +40,8 @@ def _is_constant(cx: Context, d: Declared) -> bool:
     if isinstance(d.init, int | float) or d.scope is None:
         return True
     cx.site, cx.shape = d.path, d.type.shape
-    value = evaluate(cx, d.init, d.scope)
+    with cx.calling(d.path, d.asked):
+        value = evaluate(cx, d.init, d.scope)
     return isinstance(value, int | float)
 
 
