@@ -1,4 +1,16 @@
-"""Loops to LLVM IR text: `emit` for a program, `support` for what all programs share."""
+"""Loops to LLVM IR text: `emit` for a program, `support` for what all programs share.
+
+    text            types, literals, and a function under construction: scopes, value numbering
+    values          what an expression evaluates to while a kernel is written
+    instructions    instructions by dtype
+    functions       the scalar functions of the loop IR, exactly
+    maths           exp, log, tanh ...; with polynomials, trigonometry, power, random
+    expressions     expressions, loads and stores
+    vectors         vector loops, masked tails, reductions in lanes; with transpose
+    kernel          statements and scalar loops; with parallel
+    emit            a module: constants, kernels, entries
+    threads, epoch  the thread pool and the training loop; `support` puts them into one module
+"""
 
 from .emit import emit
 from .support import support

@@ -95,6 +95,7 @@ class Evaluator:
         self.lanes: Lanes | None = None
         self._free: dict[int, tuple[str, ...]] = {}  # of an index, by identity: the variables in it
         self._indices: dict[tuple[object, ...], Operand] = {}  # by identity and the values of its variables
+        self._addresses: dict[tuple[str, tuple[Term, ...], int], tuple[str, int]] = {}
         self.stores = 0  # stores to memory so far: a load may be reused until the next
 
     # --- expressions -----------------------------------------------------------------------------------------------
@@ -317,6 +318,10 @@ class Evaluator:
     def address(self, memory: Memory, index: Index) -> tuple[str, int]:
         """(pointer, level) of the element in lane 0. Terms are added from the outermost scope inwards, the constant
         last, so that accesses share pointers and differ in displacements."""
+        key = (memory.ref, index.terms, index.constant)
+        known = self._addresses.get(key)
+        if known is not None:
+            return known
         type_ = memory_type(memory.dtype)
         at, level = memory.ref, 0
         by_level: dict[int, list[Term]] = {}
@@ -328,6 +333,7 @@ class Evaluator:
             at = self.fn.pure(f"getelementptr {type_}, ptr {at}, i64 {offset}", k, "at")
         if index.constant:
             at = self.fn.pure(f"getelementptr {type_}, ptr {at}, i64 {index.constant}", level, "at")
+        self._addresses[key] = at, level
         return at, level
 
     def register(self, memory: Memory, index: Operand) -> tuple[str, int]:
@@ -348,11 +354,9 @@ class Evaluator:
         dtype, mask = memory.dtype, self.lanes.mask if self.lanes else None
         if memory.length is not None:
             at, lanes = self.register(memory, index)
-            type_, align = type_text(dtype, lanes), 64 if lanes > 1 else ALIGNMENT[dtype]
-            if lanes > 1:
-                align = min(64, lanes * ALIGNMENT[dtype])
-            return self.result(Value(
-                self.fn.value(f"load {type_}, ptr {at}, align {align}", stem), dtype, lanes, self.fn.level))
+            align = min(64, lanes * ALIGNMENT[dtype])
+            text = f"load {type_text(dtype, lanes)}, ptr {at}, align {align}"
+            return self.result(Value(self.fn.value(text, stem), dtype, lanes, self.fn.level))
         in_memory, n = "i8" if dtype == "bool" else dtype, self.lanes.count if self.lanes else 1
         align = ALIGNMENT[dtype]
         if isinstance(index, Index) and index.stride in (0, 1):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 
 from ...dsl.diagnostics import Diagnostic, InternalError
 
@@ -26,6 +27,7 @@ def fault(message: str) -> InternalError:
     return InternalError(Diagnostic("E0901", message))
 
 
+@cache
 def type_text(dtype: str, lanes: int = 1) -> str:
     """`float`, `<16 x float>`."""
     return TYPES[dtype] if lanes == 1 else f"<{lanes} x {TYPES[dtype]}>"
@@ -36,11 +38,13 @@ def memory_type(dtype: str) -> str:
     return "i8" if dtype == "bool" else TYPES[dtype]
 
 
+@cache
 def suffix(dtype: str, lanes: int = 1) -> str:
     """The mangled type in an intrinsic's name: `f32`, `v16f32`."""
     return SUFFIX[dtype] if lanes == 1 else f"v{lanes}{SUFFIX[dtype]}"
 
 
+@lru_cache(4096)
 def symbol(name: str, sigil: str = "%") -> str:
     """`%name`, quoted where LLVM needs it."""
     if _PLAIN.fullmatch(name):
