@@ -213,8 +213,9 @@ class _Reader:
             raise self.fail("a size") from None
 
     def type(self) -> Type:
-        if self.take("("):
-            return TupleType(self.several(")", self.type))
+        return TupleType(self.several(")", self.tensor_type)) if self.take("(") else self.tensor_type()
+
+    def tensor_type(self) -> TensorType:
         if self.text not in DTYPES:
             raise self.fail("a type")
         dtype = self.next()

@@ -376,6 +376,20 @@ def test_the_verifier_names_the_pass_and_the_node() -> None:
         verify(bad, after="x")
 
 
+@pytest.mark.parametrize("bad", [
+    "", "graph", "graph @g {", "graph @g { %x = input : (((((f32", "graph @g { output y = %x }", "graph @g { ? }",
+    "graph @g { %x = input {a = " + "[" * 2000, "graph @g { %x = input : f32[" + "(" * 5000,
+    "graph @g { %x = input : f32[B // 0] }", "graph @g { %x = input : f32[" + "9" * 9999,
+    "graph @g { %x = constant : f32 }",
+    "graph @g { %x = input : f32 } tail", 'graph @g { %x = input {name = "\\q"} : f32 }', "graph @g { guard B ~ C }",
+    "graph @g { %x = input : f32 %x = input : f32 }", "graph @g { %x = iota {axis = none} : f32[3] }",
+])
+def test_what_is_no_graph_is_an_error_with_a_place(bad: str) -> None:
+    with pytest.raises(SourceError) as e:
+        parse_graph(bad)
+    assert e.value.code in ("E0120", "E0303") and e.value.span is not None
+
+
 def test_sizes_are_bound_from_shapes() -> None:
     H = symbol("H")
     ports = [("y", TensorType("f32", (2 * H + 1, B)), (7, 4)), ("x", TensorType("f32", (B,)), (4,))]
