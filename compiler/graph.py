@@ -16,7 +16,7 @@ import networkx as nx
 from ..dsl.source import Span
 from .types import Dim, TensorType, TupleType, Type
 
-Attrs = Mapping[str, Any]  # values are hashable: int, Size, float, str, bool, None, tuples of these, Graph (by identity)
+Attrs = Mapping[str, Any]  # values are hashable: int, Size, float, str, bool, None, tuples of these, Graph
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,7 +114,8 @@ class Builder:
             attrs.setdefault("name", name)  # what the outside calls it: the node may have to be called otherwise
         return self.add(op, args, attrs, name, span)
 
-    def add(self, op: str, args: tuple[str, ...], attrs: Attrs, name: str | None = None, span: Span | None = None) -> str:
+    def add(self, op: str, args: tuple[str, ...], attrs: Attrs, name: str | None = None,
+            span: Span | None = None) -> str:
         """`emit` with the attributes as a mapping."""
         inferred = self.ops[op].infer([self.nodes[a].type for a in args], attrs)
         if name is None or name in self.nodes:

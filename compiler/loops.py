@@ -28,8 +28,8 @@ begin at the fold's identity; after the loop the lanes are combined by halving (
 and the result is folded into `a[e]`. So the bits depend on L, which the schedule writes, and never on the target.
 
 **Registers.** Indices of register buffers are constant once unrolled loops are unrolled; inside a vector loop they are
-affine with coefficient 1 and `start` a multiple of L. Their length is rounded up to whole vectors by whoever makes them.
-A store in lanes leaves the lanes that are masked undefined.
+affine with coefficient 1 and `start` a multiple of L. Whoever makes them rounds their length up to whole vectors. A
+store in lanes leaves the lanes that are masked undefined.
 
 **Unrolling.** `unroll n` puts n copies of the body in one iteration with a remainder loop; `unroll 0` means completely
 (the trip count is constant and at most `MAX_UNROLL`), then the loop variable is a constant in each copy.
@@ -229,20 +229,23 @@ class Module:
     constants: tuple[Constant, ...] = ()
 
 
-# --- making expressions; constants fold, so that index arithmetic stays small ------------------------------------------
+# --- making expressions; constants fold, so that index arithmetic stays small -----------------------------------------
 
 
 def i64(value: int) -> Const:
     return Const(value, "i64")
 
 
-def _known(*args: Expr) -> bool:
-    return all(isinstance(a, Const) and a.dtype == "i64" for a in args)
+def _known(a: Expr, b: Expr) -> tuple[int, int] | None:
+    """The two numbers, where both are known."""
+    if isinstance(a, Const) and isinstance(b, Const) and a.dtype == b.dtype == "i64":
+        return int(a.value), int(b.value)
+    return None
 
 
 def add(a: Expr, b: Expr) -> Expr:
-    if _known(a, b):
-        return i64(a.value + b.value)
+    if both := _known(a, b):
+        return i64(both[0] + both[1])
     if a == i64(0):
         return b
     if b == i64(0):
@@ -251,8 +254,8 @@ def add(a: Expr, b: Expr) -> Expr:
 
 
 def sub(a: Expr, b: Expr) -> Expr:
-    if _known(a, b):
-        return i64(a.value - b.value)
+    if both := _known(a, b):
+        return i64(both[0] - both[1])
     if b == i64(0):
         return a
     if a == b and a.dtype == "i64":
@@ -261,8 +264,8 @@ def sub(a: Expr, b: Expr) -> Expr:
 
 
 def mul(a: Expr, b: Expr) -> Expr:
-    if _known(a, b):
-        return i64(a.value * b.value)
+    if both := _known(a, b):
+        return i64(both[0] * both[1])
     if a == i64(1):
         return b
     if b == i64(1):
@@ -273,14 +276,16 @@ def mul(a: Expr, b: Expr) -> Expr:
 
 
 def floordiv(a: Expr, b: Expr) -> Expr:
-    if _known(a, b) and b.value:
-        return i64(a.value // b.value)
+    both = _known(a, b)
+    if both and both[1]:
+        return i64(both[0] // both[1])
     return a if b == i64(1) else Apply("floordiv", (a, b), a.dtype)
 
 
 def mod(a: Expr, b: Expr) -> Expr:
-    if _known(a, b) and b.value:
-        return i64(a.value % b.value)
+    both = _known(a, b)
+    if both and both[1]:
+        return i64(both[0] % both[1])
     return i64(0) if b == i64(1) else Apply("mod", (a, b), a.dtype)
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ..dsl.source import Source
 from . import native
 from .cache import Cache
-from .program import (
+from .manifest import (
     GuardSpec,
     Manifest,
     Port,
@@ -35,9 +35,9 @@ from .program import (
 from .types import TensorType
 
 if TYPE_CHECKING:
-    from .build import Program
-    from .build.checks import TestPlan
-    from .build.program import DataSizes
+    from .elaborate import Program
+    from .elaborate.checks import TestPlan
+    from .elaborate.program import DataSizes
     from .graph import Graph
     from .lower import Lowered
 
@@ -138,14 +138,14 @@ class Session:
     @cached_property
     def program(self) -> Program:
         """The elaborated program; parses and builds when first needed."""
-        from .build import Options, Program
+        from .elaborate import Options, Program
 
         s = self.settings
         return Program(self.source, Options(s.model, dict(s.hyper), dict(s.sizes), s.dtype, self._data_sizes))
 
     def plan_tests(self) -> list[TestPlan]:
         """The file's tests. They may use models that the session is not about: the manifest then knows theirs too."""
-        from .build import checks
+        from .elaborate import checks
 
         plans = [checks.plan(self.program, k) for k in range(len(self.program.tests))]
         self.manifest = self.program.manifest()

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..compiler.manifest import Port, TrainSpec
 from ..compiler.pipeline import Session, open_session
-from ..compiler.program import Port, TrainSpec
 from ..dsl.diagnostics import SourceError, error
 from ..dsl.source import Source, Span
 from . import data

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.program import Port
+from ..compiler.manifest import Port
 from ..compiler.types import Dim, Size, Symbol, TensorType, substitute, symbols
 from ..dsl.diagnostics import ArgumentTypeError, NncError, ResourceError, error
 from .messages import argument_error, human

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy import empty
 
-from ..compiler.program import Manifest, Signature
+from ..compiler.manifest import Manifest, Signature
 from ..compiler.types import Dim, substitute
 from ..dsl.diagnostics import ArgumentError, ArgumentTypeError, error
 from .arrays import NUMPY, Array, Wanted, address_of, aligned_bytes, bind, check_nbytes, wanted

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.program import DataSpec, Port
+from ..compiler.manifest import DataSpec, Port
 from ..dsl.diagnostics import ArgumentError, DataError, NncError, UnsupportedError, error
 from . import formats
 from .arrays import Array, Wanted, describe, wanted

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..compiler.manifest import Port
 from ..compiler.pipeline import Session, open_session
-from ..compiler.program import Port
 from ..dsl.diagnostics import Diagnostic, NncError
 from .model import Model
 

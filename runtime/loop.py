@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..compiler.program import TrainSpec
+from ..compiler.manifest import TrainSpec
 from ..dsl.diagnostics import ArgumentTypeError
 from .arrays import Array, bind
 from .calls import Call

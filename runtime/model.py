@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from ..compiler.program import Signature, TrainSpec, Variable
+from ..compiler.manifest import Signature, TrainSpec, Variable
 from ..compiler.types import TensorType
 from ..dsl.diagnostics import ArgumentTypeError, NncError
 from .arrays import NUMPY, Array, Wanted, aligned, bind, check_bytes, nbytes

@@ -12,7 +12,7 @@ from collections.abc import Mapping, MutableMapping
 
 import numpy as np
 
-from ..compiler.program import Manifest
+from ..compiler.manifest import Manifest
 from ..dsl.diagnostics import NonFiniteError, error
 from .arrays import Array, not_finite
 

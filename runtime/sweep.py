@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ..compiler.manifest import MetricSpec, Port
 from ..compiler.native import EpochInput, EpochJob, EpochSum
-from ..compiler.program import MetricSpec, Port
 from ..compiler.types import Dim, substitute, symbols
 from .arrays import Array, address_of, aligned
 from .calls import Call

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.build.checks import Check
+from ..compiler.elaborate.checks import Check
 from ..dsl.diagnostics import Diagnostic, Label, NncError
 from ..dsl.source import Source
 from .api import folder_of, open_program

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from nnc.compiler import native
 from nnc.compiler.graph import Graph
 from nnc.compiler.interpret import bind_sizes, whole

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import fields
 
 from nnc.compiler.autodiff import differentiate
-from nnc.compiler.build import Options, Program
+from nnc.compiler.elaborate import Options, Program
 from nnc.compiler.llvm import emit
 from nnc.compiler.loops_text import parse_loops, print_loops
 from nnc.compiler.native import LEVELS, Target

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import networkx as nx
 import numpy as np
 import pytest
+
 from nnc.compiler.autodiff import differentiate
 from nnc.compiler.graph import Builder, Graph
 from nnc.compiler.interpret import bind_sizes, evaluate

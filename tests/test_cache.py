@@ -8,6 +8,7 @@ import time
 import warnings
 
 import pytest
+
 from nnc.compiler.cache import SUFFIX, Cache, default_directory
 
 

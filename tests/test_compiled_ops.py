@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from nnc.compiler.graph import Builder, Graph
 from nnc.compiler.interpret import evaluate
 from nnc.compiler.ops import OPS

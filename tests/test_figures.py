@@ -9,9 +9,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import nnc
 import numpy as np
 import pytest
+
+import nnc
 
 
 def f32(x: Any) -> np.ndarray:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
 from nnc.dsl.diagnostics import NncError
 from nnc.dsl.render import render
 

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import networkx as nx
@@ -45,7 +47,7 @@ def test_operators_do_not_know_the_builder():
             graph.add_edge(parts[:2], module[:2])
     for below in (("compiler", "ops"), ("compiler", "graph.py"), ("compiler", "types.py"), ("compiler", "llvm")):
         if below in graph:
-            assert ("compiler", "build") not in nx.descendants(graph, below), below
+            assert ("compiler", "elaborate") not in nx.descendants(graph, below), below
 
 
 def test_only_native_binds_llvm():
@@ -62,3 +64,11 @@ def test_a_file_is_read_in_one_sitting(path):
     tree = ast.parse(text)
     if tree.body:
         assert ast.get_docstring(tree), "a module says what comes in, what goes out, the one idea"
+
+
+@pytest.mark.parametrize("command", ["ruff check .", "mypy compiler dsl runtime"])
+def test_the_linters_have_nothing_to_say(command):
+    words = command.split()
+    pytest.importorskip(words[0])
+    out = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True)
+    assert out.returncode == 0, out.stdout + out.stderr

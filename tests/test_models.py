@@ -6,9 +6,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import nnc
 import numpy as np
 import pytest
+
+import nnc
 
 
 def f32(x: Any) -> np.ndarray:

@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+
 from nnc.compiler import loops
 from nnc.compiler.autodiff import differentiate
 from nnc.compiler.graph import Builder, Graph, Node

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from nnc.compiler.autodiff import differentiate
 from nnc.compiler.graph import Builder
 from nnc.compiler.interpret import evaluate

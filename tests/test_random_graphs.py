@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nnc.compiler.autodiff import differentiate
 from nnc.compiler.graph import Builder, Graph
 from nnc.compiler.interpret import evaluate

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import nnc
 import numpy as np
 import pytest
+
+import nnc
 from nnc.compiler.pipeline import Session, open_session
 from nnc.compiler.text import print_graph
 from nnc.dsl.parser import parse

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nnc
 import pytest
+
+import nnc
 from nnc.dsl import ast
 from nnc.dsl.format import format
 from nnc.dsl.parser import parse

@@ -22,8 +22,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import nnc
 import numpy as np
+
+import nnc
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+
 from nnc.compiler.autodiff import differentiate
-from nnc.compiler.build import Options, Program
+from nnc.compiler.elaborate import Options, Program
 from nnc.dsl.codes import explain, known
 from nnc.dsl.diagnostics import SourceError
 from nnc.dsl.source import Source

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from nnc.dsl import ast
 from nnc.dsl.diagnostics import SourceError
 from nnc.dsl.format import format

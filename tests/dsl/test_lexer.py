@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from nnc.dsl.parser import read_source
 
 pygments = pytest.importorskip("pygments")
-from nnc.dsl.lexer import NnLexer  # noqa: E402
 from pygments.token import Error, Keyword, Name, Token  # noqa: E402
+
+from nnc.dsl.lexer import NnLexer  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted([*(ROOT / "dsl" / "std").glob("*.nn"), *(ROOT / "models").glob("*.nn")])

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nnc.dsl import ast, tables
 from nnc.dsl.diagnostics import DataError, NncError, SourceError
 from nnc.dsl.parser import MAX_BYTES, deepest, parse, read_source

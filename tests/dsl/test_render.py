@@ -8,6 +8,7 @@ from textwrap import dedent
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nnc.dsl.diagnostics import Diagnostic, Label, SourceError
 from nnc.dsl.render import render as render_diagnostic
 from nnc.dsl.render import to_json

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from nnc.compiler import native
 from nnc.compiler.llvm import emit, support
 from nnc.compiler.loops import Apply, Buffer, Call, Entry, For, Kernel, Load, Module, Place, Slot, Store, Var, i64

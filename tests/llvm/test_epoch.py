@@ -4,6 +4,7 @@ import ctypes
 
 import numpy as np
 import pytest
+
 from nnc.compiler import native
 from nnc.compiler.llvm import emit
 from nnc.compiler.loops import (

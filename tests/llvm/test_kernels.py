@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from nnc.compiler import native
 from nnc.compiler.llvm import emit
 from nnc.compiler.loops import (

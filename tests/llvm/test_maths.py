@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+
 from nnc.compiler.philox import philox_reference
 
 NUMPY = {"f32": np.float32, "f64": np.float64}

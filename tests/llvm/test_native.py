@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from nnc.compiler import native
 from nnc.compiler.llvm import emit, support
 from nnc.compiler.loops import Buffer, For, Kernel, Load, Store, Var, i64

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+
 from nnc.compiler.loops import (
     Apply,
     Buffer,

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+
 from nnc.compiler.loops import Apply, Buffer, For, Kernel, Load, Reduce, Var, i64
 
 COUNT = Kernel("count", ("n",), (Buffer("x", "i32"), Buffer("y", "i32", True)), (

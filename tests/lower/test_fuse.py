@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from nnc.compiler.graph import Builder
 from nnc.compiler.interpret import evaluate
 from nnc.compiler.ops import OPS

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nnc.compiler import loops as L
 from nnc.compiler.index import bounds, from_expr, quotient, remainder, split, to_expr, total
 from nnc.compiler.types import symbol

@@ -3,6 +3,7 @@ their gradients, and the choice of the tile."""
 
 import numpy as np
 import pytest
+
 from nnc.compiler import native
 from nnc.compiler.graph import Builder
 from nnc.compiler.interpret import evaluate

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from nnc.compiler.graph import Builder
 from nnc.compiler.interpret import evaluate
 from nnc.compiler.memory import plan

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nnc.compiler.program import GuardSpec, Manifest, MetricSpec, Port, Signature, TrainSpec, Variable
+
+from nnc.compiler.manifest import GuardSpec, Manifest, MetricSpec, Port, Signature, TrainSpec, Variable
 from nnc.compiler.types import substitute, symbol
 from nnc.runtime.arrays import NUMPY
 from nnc.runtime.model import Model

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nnc.compiler.program import Port
+
+from nnc.compiler.manifest import Port
 from nnc.compiler.types import symbol
 from nnc.dsl.diagnostics import ArgumentError, ArgumentTypeError, ResourceError
 from nnc.runtime.arrays import ALIGNMENT, address_of, aligned, bind, check_bytes, nbytes, wanted

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
+
 from nnc.dsl.diagnostics import DataError
 from nnc.runtime import checkpoint
-from safetensors.numpy import load_file
 
 X, T = np.float32([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]), np.float32([1, 2])
 

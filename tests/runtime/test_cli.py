@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nnc.runtime.cli import main
 from safetensors.numpy import load_file
+
+from nnc.runtime.cli import main
 
 PROGRAM = """
 # A line through points.

@@ -6,9 +6,10 @@ import os
 import signal
 from pathlib import Path
 
-import nnc
 import numpy as np
 import pytest
+
+import nnc
 from nnc.dsl.diagnostics import ArgumentError, ResourceError
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits_mlp.nn"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nnc.compiler.program import DataSpec, Port
+
+from nnc.compiler.manifest import DataSpec, Port
 from nnc.compiler.types import symbol
 from nnc.dsl.diagnostics import ArgumentError, DataError, UnsupportedError
 from nnc.runtime import formats

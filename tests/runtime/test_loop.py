@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nnc.compiler.program import MetricSpec
+
+from nnc.compiler.manifest import MetricSpec
 from nnc.dsl.diagnostics import ArgumentError, ArgumentTypeError, NonFiniteError
 from nnc.runtime import loop, normalize
 from nnc.runtime.loop import History, evaluate_condition

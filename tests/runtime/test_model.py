@@ -9,6 +9,7 @@ import threading
 
 import numpy as np
 import pytest
+
 from nnc.dsl.diagnostics import ArgumentError, ArgumentTypeError, NncError
 from nnc.runtime.model import Model
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ...dsl import ast
 from ...dsl.diagnostics import Label, error
 from ..graph import Builder
+from ..manifest import DataSpec, MetricSpec, Port, TrainSpec
 from ..ops import OPS
-from ..program import DataSpec, MetricSpec, Port, TrainSpec
 from ..types import FLOATS, Size
 from . import calls
 from .context import Context

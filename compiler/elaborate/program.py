@@ -15,8 +15,8 @@ from ...dsl import ast
 from ...dsl.diagnostics import Diagnostic, Label, SourceError, error
 from ...dsl.source import Source, Span
 from ..graph import Builder, Graph
+from ..manifest import HyperSpec, Manifest, Port, TrainSpec, Variable
 from ..ops import OPS
-from ..program import HyperSpec, Manifest, Port, TrainSpec, Variable
 from ..types import DTYPES, Dim, Size, TensorType, substitute, symbol
 from . import calls, checks, symmetry, training
 from .context import Context, Declared, check_bytes
