@@ -4,7 +4,7 @@
     values          what an expression evaluates to while a kernel is written
     instructions    instructions by dtype
     functions       the scalar functions of the loop IR, exactly
-    maths           exp, log, tanh ...; with polynomials, trigonometry, power, random
+    maths           exp, log, tanh ...; with polynomials, trigonometry, power, uniform
     expressions     expressions, loads and stores
     vectors         vector loops, masked tails, reductions in lanes; with transpose
     kernel          statements and scalar loops; with parallel

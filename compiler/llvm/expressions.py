@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ..loops import Apply, Const, Expr, Load, Var
-from . import functions, maths, random
+from . import functions, maths, uniform
 from .instructions import Instructions
 from .text import Block, Function, fault, literal, memory_type, symbol, type_text, vector_literal
 from .values import Index, Operand, Term, Value, plus, scaled, sum_of
@@ -163,9 +163,9 @@ class Evaluator:
                 return exact
         if fn == "select" and isinstance(args[0], Value) and args[0].const is not None:
             return args[1] if args[0].const.value else args[2]
-        if fn == "random":
-            args = [self.folded_key(args[0]), args[1]]
         values = [self.in_lanes(a) if wide > 1 else self.scalar(a) for a in args]
+        if fn == "random":
+            fn, values[0] = self.folded_key(args[0])
         level, refs = 0, []
         for v in values:
             level = max(level, v.level)
@@ -186,10 +186,12 @@ class Evaluator:
             ref = functions.rule(fn)(i, *refs)
         return self.result(Value(ref, dtype, wide, level))
 
-    def folded_key(self, key: Operand) -> Operand:
-        """The key of `random` in 32 bits: once, where it is the same in all lanes."""
-        v = self.in_lanes(key) if self.varies(key) else self.scalar(key)
-        return self.result(Value(random.fold_key(self.instructions(v), v.ref), "i64", v.lanes, v.level))
+    def folded_key(self, key: Operand) -> tuple[str, Value]:
+        """The key of `random` in 32 bits, and the function for it: one key for all lanes is folded once."""
+        each = self.varies(key)
+        v = self.in_lanes(key) if each else self.scalar(key)
+        folded = uniform.fold_key(self.instructions(v), v.ref)
+        return "random.each" if each else "random", Value(folded, "i64", v.lanes, v.level)
 
     def result(self, v: Value) -> Operand:
         """A scalar i64 is an index."""
@@ -294,13 +296,9 @@ class Evaluator:
         """The same value in n lanes, in the form that folds into the instruction that uses it."""
         if v.const is not None:
             return Value(literal(v.const.value, v.dtype, n), v.dtype, n, 0)
-        type_ = type_text(v.dtype, n)
         if v.ref.lstrip("-").isdigit():
             return Value(literal(int(v.ref), v.dtype, n), v.dtype, n, 0)
-        first = self.fn.pure(f"insertelement {type_} poison, {type_text(v.dtype)} {v.ref}, i64 0", v.level)
-        ref = self.fn.pure(
-            f"shufflevector {type_} {first}, {type_} poison, <{n} x i32> zeroinitializer", v.level)
-        return Value(ref, v.dtype, n, v.level)
+        return Value(Instructions(self.fn, v.dtype, n, v.level, self.fused).splat(v.ref), v.dtype, n, v.level)
 
     def any_lane(self, ref: str, n: int) -> str:
         """Whether a bool is true in any lane."""

@@ -47,6 +47,14 @@ class Instructions:
     def const(self, value: int | float | bool) -> str:
         return literal(value, self.dtype, self.lanes)
 
+    def splat(self, a: str) -> str:
+        """A scalar in all lanes, in the form that folds into the instruction that uses it."""
+        if self.lanes == 1:
+            return a
+        first = self.pure(f"insertelement {self.type} poison, {type_text(self.dtype)} {a}, i64 0")
+        zeros = f"<{self.lanes} x i32> zeroinitializer"
+        return self.pure(f"shufflevector {self.type} {first}, {self.type} poison, {zeros}")
+
     def op(self, name: str, a: str, b: str) -> str:
         return self.pure(f"{name} {self.type} {a}, {b}")
 

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from . import power, random, trigonometry
+from . import power, trigonometry, uniform
 from .instructions import Instructions
 from .polynomials import BIAS, LN2_PARTS, MANTISSA, clamp, horner, reduce_exp, scale, split_log
 from .text import Externals, Function, symbol, type_text
@@ -61,23 +61,37 @@ ERFCX_F64 = (0.17900115118138993, -0.32623356004303805, 0.24560380171232557, -0.
              4.095662914998826e-07, 7.200722263838412e-07)  # fmt: skip
 
 def exp(i: Instructions, x: str) -> str:
-    """2^n is applied in two halves, so that subnormal results are rounded once and nothing overflows early."""
-    bounds, q = ((-104.0, 89.0), EXP_F32) if i.dtype == "f32" else ((-746.0, 710.0), EXP_F64)
-    n, r = reduce_exp(i, clamp(i, x, *bounds))
-    value = i.add(i.fma(i.mul(r, r), horner(i, r, q), r), i.const(1))
+    bounds = (-104.0, 89.0) if i.dtype == "f32" else (-746.0, 710.0)
+    return exp_between(i, clamp(i, x, *bounds))
+
+
+def exp_between(i: Instructions, x: str) -> str:
+    """For x from where exp is 0 to where it is infinite. 2^n is applied in two halves, so that subnormal results are
+    rounded once and nothing overflows early."""
+    n, r = reduce_exp(i, x)
     b = i.bits
     half = b.op("ashr", n, b.const(1))
-    return i.mul(i.mul(value, scale(i, half)), scale(i, b.sub(n, half)))
+    return i.mul(i.mul(exp_of(i, r), scale(i, half)), scale(i, b.sub(n, half)))
+
+
+def exp_of(i: Instructions, r: str) -> str:
+    """e^r for |r| <= ln 2 / 2."""
+    q = EXP_F32 if i.dtype == "f32" else EXP_F64
+    return i.add(i.fma(i.mul(r, r), horner(i, r, q), r), i.const(1))
+
+
+def expm1_of(i: Instructions, r: str) -> str:
+    """e^r - 1 for |r| <= ln 2 / 2."""
+    return i.fma(i.mul(r, r), horner(i, r, EXPM1_F32 if i.dtype == "f32" else EXP_F64), r)
 
 
 def expm1(i: Instructions, x: str) -> str:
     """2 (2^(n-1) (e^r - 1) + 2^(n-1) - 1/2): the half keeps n = 128 from overflowing early."""
-    bounds, q = ((-25.0, 89.0), EXPM1_F32) if i.dtype == "f32" else ((-50.0, 710.0), EXP_F64)
+    bounds = (-25.0, 89.0) if i.dtype == "f32" else (-50.0, 710.0)
     n, r = reduce_exp(i, clamp(i, x, *bounds))
-    p = i.fma(i.mul(r, r), horner(i, r, q), r)
     b = i.bits
     s = scale(i, b.sub(n, b.const(1)))
-    value = i.mul(i.fma(s, p, i.sub(s, i.const(0.5))), i.const(2))
+    value = i.mul(i.fma(s, expm1_of(i, r), i.sub(s, i.const(0.5))), i.const(2))
     return i.select(i.compare("oeq", x, i.const(0)), x, value)  # keeps -0
 
 
@@ -101,7 +115,7 @@ def log_edges(i: Instructions, x: str, value: str) -> str:
     """log where x is not a positive finite number: NaN below 0, -inf at 0, x itself at inf and NaN."""
     value = i.select(i.compare("olt", x, i.const(0)), i.const(float("nan")), value)
     value = i.select(i.compare("oeq", x, i.const(0)), i.const(float("-inf")), value)
-    return i.select(i.compare("ult", x, i.const(float("inf"))), value, x)
+    return i.select(i.compare("olt", x, i.const(float("inf"))), value, x)
 
 
 def log(i: Instructions, x: str) -> str:
@@ -112,9 +126,7 @@ def log(i: Instructions, x: str) -> str:
     k, m = split_log(i, i.select(tiny, i.mul(x, i.const(2.0**bits)), x))
     whole = i.bits.convert("sitofp", k, i.dtype)
     whole = i.select(tiny, i.sub(whole, i.const(bits)), whole)
-    value = log_of(i, whole, i.sub(m, i.const(1)))
-    nan = i.compare("uno", x, x)
-    return i.select(nan, x, log_edges(i, x, value))
+    return log_edges(i, x, log_of(i, whole, i.sub(m, i.const(1))))
 
 
 def log1p(i: Instructions, x: str) -> str:
@@ -139,12 +151,16 @@ def tanh(i: Instructions, x: str) -> str:
     high = 10.0 if i.dtype == "f32" else 22.0
     a = i.intrinsic("fabs", x)
     a = i.select(i.compare("ogt", a, i.const(high)), i.const(high), a)
-    t = expm1(i, i.add(a, a))
+    n, r = reduce_exp(i, i.add(a, a))
+    s = scale(i, n)
+    t = i.fma(s, expm1_of(i, r), i.sub(s, i.const(1)))
     return i.intrinsic("copysign", i.div(t, i.add(t, i.const(2))), x)
 
 
 def logistic(i: Instructions, x: str) -> str:
-    e = exp(i, i.neg(i.intrinsic("fabs", x)))
+    low = i.const(-104.0 if i.dtype == "f32" else -746.0)
+    minus = i.neg(i.intrinsic("fabs", x))
+    e = exp_between(i, i.select(i.compare("olt", minus, low), low, minus))
     one = i.const(1)
     top = i.select(i.compare("olt", x, i.const(0)), e, one)
     return i.div(top, i.add(one, e))
@@ -158,11 +174,12 @@ def erf(i: Instructions, x: str) -> str:
     near = i.fma(x, horner(i, z, small), x)
     far = i.select(i.compare("ogt", a, i.const(most)), i.const(most), a)
     far = i.select(i.compare("olt", far, i.const(edge)), i.const(edge), far)
-    if i.dtype == "f32":
-        tail = exp(i, i.neg(horner(i, far, ERFC_F32)))
-    else:
+    power = i.neg(horner(i, far, ERFC_F32) if i.dtype == "f32" else i.mul(far, far))
+    n, r = reduce_exp(i, power)
+    tail = i.mul(exp_of(i, r), scale(i, n))
+    if i.dtype == "f64":
         u = i.div(i.sub(far, i.const(3)), i.add(far, i.const(3)))
-        tail = i.mul(exp(i, i.neg(i.mul(far, far))), horner(i, u, ERFCX_F64))
+        tail = i.mul(tail, horner(i, u, ERFCX_F64))
     beyond = i.intrinsic("copysign", i.sub(i.const(1), tail), x)
     value = i.select(i.compare("olt", a, i.const(edge)), near, beyond)
     return i.select(i.compare("oeq", x, i.const(0)), x, value)  # keeps -0
@@ -171,26 +188,36 @@ def erf(i: Instructions, x: str) -> str:
 RULES: Mapping[str, Callable[..., str]] = {
     "exp": exp, "expm1": expm1, "log": log, "log1p": log1p, "tanh": tanh, "logistic": logistic, "erf": erf,
     "sin": trigonometry.sin, "cos": trigonometry.cos, "pow": power.pow,
-    "random": random.uniform,
+    "random": uniform.uniform_of_key, "random.each": uniform.uniform,
 }  # fmt: skip
 
 
 MAX_INLINED = 500  # instructions that inlining one function may add to a module
 
-# Functions of two operands that are not of the result's dtype.
-OPERANDS = {"random": "i64"}
-ARITY = {"pow": 2, "random": 2}
 
 
 def name_of(fn: str, dtype: str, lanes: int) -> str:
     return f"nnc.{fn}.{dtype}" + (f"x{lanes}" if lanes > 1 else "")
 
 
+def operands(i: Instructions, fn: str) -> tuple[str, ...]:
+    """The types of a function's operands. `random` has one key for all lanes, `random.each` one for each."""
+    match fn:
+        case "pow":
+            return i.type, i.type
+        case "random":
+            return "i64", i.of("i64").type
+        case "random.each":
+            return i.of("i64").type, i.of("i64").type
+    return (i.type,)
+
+
 def call(i: Instructions, fn: str, args: list[str]) -> str:
     """Call a vector function whose result is of `i`'s dtype, and note that the module needs it."""
     i.fn.externals.maths.add((fn, i.dtype, i.lanes))
-    name, operand = symbol(name_of(fn, i.dtype, i.lanes), "@"), i.of(OPERANDS.get(fn, i.dtype)).type
-    return i.pure(f"call {i.type} {name}({', '.join(f'{operand} {a}' for a in args)})")
+    name = symbol(name_of(fn, i.dtype, i.lanes), "@")
+    given = ", ".join(f"{t} {a}" for t, a in zip(operands(i, fn), args, strict=True))
+    return i.pure(f"call {i.type} {name}({given})")
 
 
 def definitions(externals: Externals, fused: bool, text: str) -> list[str]:
@@ -203,9 +230,10 @@ def definitions(externals: Externals, fused: bool, text: str) -> list[str]:
 def _definition(name: str, dtype: str, lanes: int, externals: Externals, fused: bool, text: str) -> str:
     """Inlined where that does not make the code much longer: it then costs LLVM seconds and gains little."""
     fn = Function(externals)
-    args = [fn.name(a) for a in ("x", "y")[: ARITY.get(name, 1)]]
     i = Instructions(fn, dtype, lanes, 0, fused)
-    parameters = ", ".join(f"{i.of(OPERANDS.get(name, dtype)).type} {a}" for a in args)
+    types = operands(i, name)
+    args = [fn.name(a) for a in ("x", "y")[: len(types)]]
+    parameters = ", ".join(f"{t} {a}" for t, a in zip(types, args, strict=True))
     result = RULES[name](i, *args)  # may start new blocks
     fn.block.end = f"ret {i.type} {result}"
     symbol_ = symbol(name_of(name, dtype, lanes), "@")

@@ -1,8 +1,9 @@
 """sin and cos: reduction to |r| <= π/4 and two polynomials.
 
-The angle is x = n π/2 + r. Up to 2^20 a few multiples of pieces of π/2 are subtracted, pieces so short that the
-products are exact (Cody & Waite 1980); f32 does this in f64. Beyond, a lane at a time, `nnc.reduce` multiplies x by the
-192 bits of 2/π that matter (Payne & Hanek 1983), which is exact enough for every double.
+The angle is x = n π/2 + r. Up to 2^20 (f32: 2^16) multiples of a few pieces of π/2 are subtracted, in f64 pieces so
+short that the products are exact (Cody & Waite 1980); f32 does it with FMA, or in f64 where there is none. Beyond, a
+lane at a time, `nnc.reduce` multiplies x by the 192 bits of 2/π that matter (Payne & Hanek 1983), which is exact enough
+for every double.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ COS_F64 = (0.041666666666666595, -0.0013888888888872895, 2.4801587288748237e-05,
 
 # π/2 in pieces of 33 bits and a rest.
 HALF_PI = (1.5707963267341256, 6.077100506303966e-11, 2.0222662487111665e-21, 8.4784276603689e-32)
+HALF_PI_F32 = (1.5707963705062866, -4.371138828673793e-08, -1.7151245100058819e-15)  # for FMA, in f32
 HALF_PI_LOW = 6.077100506506192e-11  # all after the first piece
 TWO_OVER_PI = 0.6366197723675814
-MAGIC = 6755399441055744.0
-LARGE = 2.0**20
+MAGIC, MAGIC_F32 = 6755399441055744.0, 12582912.0
+LARGE = {"f32": 2.0**16, "f64": 2.0**20}
 
 # 64 zeros, then the binary digits of 2/π.
 DIGITS = (
@@ -44,7 +46,14 @@ def difference(i: Instructions, a: str, b: str) -> tuple[str, str]:
 
 
 def reduce(i: Instructions, x: str) -> tuple[str, str, str]:
-    """(quadrant in bits, r, correction to r) for |x| <= 2^20; NaN and infinities give a NaN r."""
+    """(quadrant in bits, r, correction to r) for |x| <= LARGE; NaN and infinities give a NaN r."""
+    if i.dtype == "f32" and i.fused:
+        shifted = i.fma(x, i.const(TWO_OVER_PI), i.const(MAGIC_F32))
+        n = i.neg(i.sub(shifted, i.const(MAGIC_F32)))
+        r = x
+        for part in HALF_PI_F32:
+            r = i.fma(n, i.const(part), r)
+        return i.to_bits(shifted), r, ""
     wide = i.of("f64")
     given = x
     if i.dtype == "f32":
@@ -64,11 +73,11 @@ def reduce(i: Instructions, x: str) -> tuple[str, str, str]:
 
 
 def reduce_all(i: Instructions, x: str) -> tuple[str, str, str]:
-    """The same for every x: where some lane is beyond 2^20, the lanes that are go through `nnc.reduce`."""
+    """The same for every x: where some lane is beyond LARGE, the lanes that are go through `nnc.reduce`."""
     fn = i.fn
     n, r, low = reduce(i, x)
     a = i.intrinsic("fabs", x)
-    large = i.of("bool").both(i.compare("ogt", a, i.const(LARGE)), i.compare("olt", a, i.const(float("inf"))))
+    large = i.of("bool").both(i.compare("ogt", a, i.const(LARGE[i.dtype])), i.compare("olt", a, i.const(float("inf"))))
     some = large
     if i.lanes > 1:
         full = f"@llvm.vector.reduce.or.v{i.lanes}i1"
