@@ -16,6 +16,7 @@ from .graph import Builder, Graph, Node
 from .kernels.argument import ARGUMENTS, expand
 from .kernels.body import Body, Checks
 from .kernels.contraction import contraction
+from .kernels.cost import FORK, nanoseconds
 from .kernels.fold import fold
 from .kernels.matmul import Product, matmul, product
 from .kernels.pointwise import pointwise
@@ -124,17 +125,18 @@ def _kernel(of: tuple[Graph, tuple[str, ...]], checks: Checks, target: Target) -
             body.operand(x)
         return body
 
+    parallel = nanoseconds(graph) > FORK
     for node in graph:
         if OPS[node.op].kind == CONTRACT:
             p = _product(node, graph)
             if p is None:
-                return contraction(make, node.name)
-            return matmul(make, p, _tile(p, target))
+                return contraction(make, node.name, parallel)
+            return matmul(make, p, _tile(p, target), parallel)
         if OPS[node.op].kind == REDUCE and node.attrs["axes"]:
-            return fold(make)
+            return fold(make, parallel)
         if node.op == "scatter_add":
             return scatter_add(make, node.name)
-    return pointwise(make)
+    return pointwise(make, parallel)
 
 
 def _product(node: Node, graph: Graph) -> Product | None:

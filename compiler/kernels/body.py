@@ -64,7 +64,6 @@ class Body:
         self.ranges: dict[str, Dim | None] = {}
         self.depth: dict[str, int] = {}  # of loop variables and bound names; sizes are at 0
         self.scopes = [_Scope()]
-        self.floor = 0  # nothing is bound outside a parallel loop: its body becomes a function of its own
         self._count: dict[str, int] = {}
 
     def fresh(self, stem: str) -> str:
@@ -128,9 +127,7 @@ class Body:
         self.scopes.append(_Scope())
         self.depth[var] = len(self.scopes) - 1
         self.ranges[var] = stop
-        outer, self.floor = self.floor, self.depth[var] if parallel else self.floor
         yield symbol(var)
-        self.floor = outer
         scope = self.scopes.pop()
         self.emit(L.For(var, to_expr(start), to_expr(stop), tuple(scope.statements), step, lanes,
                         None if bound is None else to_expr(bound), unroll, parallel))
@@ -170,7 +167,7 @@ class Body:
         for scope in reversed(self.scopes):
             if value in scope.known:
                 return scope.known[value]
-        depth, loads = self.floor, False
+        depth, loads = 0, False
         for e in parts(value):
             if isinstance(e, L.Var):
                 depth = max(depth, self.depth.get(e.name, 0))

@@ -13,7 +13,7 @@ Goto, van de Geijn, "Anatomy of high-performance matrix multiplication" (2008), 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from math import prod
@@ -29,6 +29,7 @@ from .nest import Axes, Part, across, place
 from .tile import Tile
 
 UNROLL = 4  # copies of the reduction's body: with 16 the scheduler spills
+ENOUGH = 8  # tiles of columns, to be shared by threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +139,27 @@ def matmul(make: Callable[[], Body], p: Product, tile: Tile, parallel: bool = Fa
     with ExitStack() as stack:
         for w in p.outer:
             at[w] = stack.enter_context(body.loop(w.size, parallel=parallel))
-        for columns in tile.columns(p.columns[-1].size):
-            with body.loop(columns.stop, start=columns.start, step=columns.step, parallel=parallel) as j0:
-                for rows in tile.rows_of(p.rows[-1].size if p.rows else 1):
-                    with body.loop(rows.stop, start=rows.start, step=rows.step, parallel=parallel) as i0:
-                        _Tile(body, p, tile.lanes, a, b, at, i0, j0, rows.width, columns).write(outputs)
+        across, down = tile.columns(p.columns[-1].size), tile.rows_of(p.rows[-1].size if p.rows else 1)
+        if parallel and not at and _many(down) > _many(across) < ENOUGH:
+            for rows, i0 in _each(body, down, parallel):
+                for columns, j0 in _each(body, across, False):
+                    _Tile(body, p, tile.lanes, a, b, at, i0, j0, rows.width, columns).write(outputs)
+        else:
+            for columns, j0 in _each(body, across, parallel):
+                for rows, i0 in _each(body, down, parallel):
+                    _Tile(body, p, tile.lanes, a, b, at, i0, j0, rows.width, columns).write(outputs)
     return body
+
+
+def _each(body: Body, parts: Sequence[Part], parallel: bool) -> Iterator[tuple[Part, Dim]]:
+    """A loop over the tiles of each part; only whole tiles are many enough for threads."""
+    for part in parts:
+        with body.loop(part.stop, start=part.start, step=part.step, parallel=parallel and part.start == 0) as first:
+            yield part, first
+
+
+def _many(parts: Sequence[Part]) -> int:
+    return sum(-(-number(p.stop - p.start) // p.step) for p in parts)
 
 
 def _pack(body: Body, p: Product, tile: Tile, b: str, panels: str, parallel: bool) -> None:
@@ -152,10 +168,8 @@ def _pack(body: Body, p: Product, tile: Tile, b: str, panels: str, parallel: boo
     with ExitStack() as stack:
         for w in p.sheets:
             at[w] = stack.enter_context(body.loop(w.size, parallel=parallel))
-        for columns in tile.columns(p.columns[-1].size):
+        for columns, j0 in _each(body, tile.columns(p.columns[-1].size), parallel):
             with ExitStack() as inside:
-                j0 = inside.enter_context(
-                    body.loop(columns.stop, start=columns.start, step=columns.step, parallel=parallel))
                 # vector by vector: the lines that one gather touches stay in the first-level cache for the next k
                 v = inside.enter_context(body.loop(columns.padded(tile.lanes), step=tile.lanes, stem="j"))
                 for w in p.inner:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from nnc.compiler import native
 from nnc.compiler.graph import Builder, Graph
 from nnc.compiler.llvm import emit
+from nnc.compiler.llvm.support import support as support_module
 from nnc.compiler.lower import lower
 from nnc.compiler.memory import output_slot
 from nnc.compiler.ops.contraction import einsum
@@ -200,3 +202,11 @@ def random_arrays() -> Callable[..., tuple[dict, dict]]:
         return inputs, params | {p: array(graph[v].type) for p, v in graph.updates if p not in params}
 
     return make
+
+
+@pytest.fixture(scope="session")
+def pool() -> Callable[[int], native.Pool | None]:
+    """Thread pools."""
+    host = native.target("native")
+    support = native.Support(native.compile_object(support_module(host), host))
+    return support.pool

@@ -5,10 +5,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from nnc.compiler.graph import Builder
 from nnc.compiler.interpret import evaluate
+from nnc.compiler.loops import For
 from nnc.compiler.loops_text import print_loops
 from nnc.compiler.ops import OPS
+from nnc.compiler.ops.contraction import einsum
 from nnc.compiler.ops.op import ABSTRACT
 from nnc.compiler.passes.dce import dce
 from nnc.compiler.passes.fuse import fuse
@@ -155,3 +158,31 @@ def test_a_chain_over_contiguous_arrays_is_one_flat_loop(compiled):
     text = print_loops(compiled(fuse(b.finish((("z", b.emit("neg", z)),)))).lowered.module)
     kernels = text.split("entry")[0]
     assert kernels.count("kernel ") == kernels.count("for ") == 1 and "//" not in kernels and "mod" not in kernels
+
+
+def test_the_bits_are_the_same_for_any_number_of_threads(compiled, pool):
+    b = Builder("g", OPS)
+    x = b.emit("input", name="x", type=TensorType("f32", (B, 300)))
+    w = b.emit("input", name="w", type=TensorType("f32", (1300, 300)))
+    h = b.emit("tanh", einsum(b, "bi,oi->bo", x, w))
+    small = einsum(b, "bo,bi->oi", h, x)
+    top = b.emit("broadcast", b.emit("reduce_max", h, axes=(1,)), shape=(B, 1300), axes=(0,))
+    e = b.emit("exp", b.emit("sub", h, top))
+    p = b.emit("div", e, b.emit("broadcast", b.emit("reduce_sum", e, axes=(1,)), shape=(B, 1300), axes=(0,)))
+    columns, total = b.emit("reduce_sum", p, axes=(0,)), b.emit("reduce_sum", b.emit("mul", x, x), axes=(0, 1))
+    taken = b.emit("exp", b.emit("gather", x, b.emit("input", name="i", type=TensorType("i32", (B,))), axis=0))
+    outputs = {"h": h, "small": small, "p": p, "columns": columns, "total": total, "taken": taken}
+    run = compiled(fuse(b.finish(tuple(outputs.items()))))
+    assert sum(s.parallel for k in run.lowered.module.kernels for s in k.body if isinstance(s, For)) >= 4
+    rng = np.random.default_rng(3)
+    for n in (1, 37, 200):
+        inputs = {"x": rng.standard_normal((n, 300), np.float32), "w": rng.standard_normal((1300, 300), np.float32)}
+        inputs["i"] = rng.integers(0, n, n)
+        alone, _ = run(inputs, None, {"B": n})
+        for threads in (2, 3):
+            together, _ = run(inputs, None, {"B": n}, pool(threads))
+            for name in alone:
+                np.testing.assert_array_equal(alone[name].view(np.int32), together[name].view(np.int32), err_msg=name)
+    inputs["i"][5] = n
+    with pytest.raises(IndexError, match="gather"):
+        run(inputs, None, {"B": n}, pool(2))
