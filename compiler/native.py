@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,6 +23,11 @@ from ..dsl.diagnostics import Diagnostic, InternalError, UnsupportedError
 
 ALLOWED_SYMBOLS = frozenset({"pthread_create", "pthread_join", "syscall"})
 LEVELS = {"x86-64-v2": (16, False, 16), "x86-64-v3": (32, True, 16), "x86-64-v4": (64, True, 32)}
+REQUIRED = {  # of each level, what its own instructions need beyond the one before
+    "x86-64-v2": frozenset({"sse4.2", "ssse3", "popcnt", "cx16"}),
+    "x86-64-v3": frozenset({"avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"}),
+    "x86-64-v4": frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
+}
 TARGETS = ("native", *LEVELS)
 
 
@@ -44,23 +50,28 @@ class Target:
 
 
 def target(name: str = "native") -> Target:
-    """`native`, `x86-64-v2`, `x86-64-v3` or `x86-64-v4`; raises `UnsupportedError` for another name."""
+    """`native`, `x86-64-v2`, `x86-64-v3` or `x86-64-v4`. Raises `UnsupportedError` (E0504) for another name, and
+    where this machine lacks the instructions: running them would end the process."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     triple = llvm.get_process_triple()
+    features = llvm.get_host_cpu_features()
+    on = {f for f, enabled in features.items() if enabled}
     if name in LEVELS and triple.startswith("x86_64"):
+        for level in list(LEVELS)[: list(LEVELS).index(name) + 1]:
+            if missing := sorted(REQUIRED[level] - on):
+                lacks = f"this machine lacks {', '.join(missing)}, which {name} has"
+                raise UnsupportedError(Diagnostic("E0504", lacks))
         return Target(name, triple, name, "", *LEVELS[name])
     if name != "native":
         known = f"known: {', '.join(TARGETS)}"
-        raise UnsupportedError(Diagnostic("E0501", f"'{name}' is not a target on this machine", (), (known,)))
-    features = llvm.get_host_cpu_features()
-    on = {f for f, enabled in features.items() if enabled}
+        raise UnsupportedError(Diagnostic("E0504", f"'{name}' is not a target on this machine", (), (known,)))
     if triple.startswith("aarch64"):
         width = (16, True, 32)
-    elif {"avx512f", "avx512vl", "avx512bw", "avx512dq"} <= on:
-        width = (64, True, 32)
-    elif "avx2" in on and "fma" in on:
-        width = (32, True, 16)
+    elif REQUIRED["x86-64-v4"] <= on:
+        width = LEVELS["x86-64-v4"]
+    elif REQUIRED["x86-64-v3"] <= on:
+        width = LEVELS["x86-64-v3"]
     else:
         width = (16, "fma" in on, 16)
     return Target(name, triple, llvm.get_host_cpu_name(), features.flatten(), *width)
@@ -223,8 +234,9 @@ class Library:
 
     def function(self, name: str) -> Callable[..., int]:
         """An entry: `run(sizes, slots, arena, pool) -> code`, pointers as integers or None."""
-        prototype = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 4)
-        return prototype(self.address(name))
+        run = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 4)(self.address(name))
+        run.library = self  # type: ignore[attr-defined]  # its code lives as long as it does
+        return run
 
 
 class Support(Library):
@@ -263,4 +275,5 @@ class Pool(ctypes.c_void_p):
             (self._support.pool_destroy if self._owner == os.getpid() else self._support.pool_forget)(address)
 
     def __del__(self) -> None:
-        self.close()
+        if not sys.is_finalizing():  # a thread may still be at work; the process takes all of them with it
+            self.close()

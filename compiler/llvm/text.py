@@ -17,7 +17,7 @@ from ...dsl.diagnostics import Diagnostic, InternalError
 
 TYPES = {"f32": "float", "f64": "double", "i8": "i8", "i16": "i16", "i32": "i32", "i64": "i64", "bool": "i1"}
 SUFFIX = {"f32": "f32", "f64": "f64", "i8": "i8", "i16": "i16", "i32": "i32", "i64": "i64", "bool": "i1"}
-MAX_LINES = 100_000  # of one function; LLVM's time grows faster than the code
+MAX_LINES = 30_000  # of one function; LLVM's time grows faster than the code
 
 _PLAIN = re.compile(r"[A-Za-z_.$][A-Za-z0-9_.$]*")
 

@@ -140,7 +140,7 @@ def test_register_tiles(compiled, rows, vectors, lanes, dtype, target):
 
 @pytest.mark.parametrize(("rows", "vectors", "lanes", "target"), [(8, 3, 16, "x86-64-v4"), (6, 2, 8, "x86-64-v3")])
 def test_register_tiles_do_not_touch_the_stack(module_of, rows, vectors, lanes, target):
-    chosen = native.target(target)
+    chosen = native.Target(target, native.target().triple, target, "", *native.LEVELS[target])
     ir = emit(module_of(tile(rows, vectors, lanes, 4)), chosen)
     text = native.optimized(ir, chosen)
     assert "alloca" not in text
