@@ -19,6 +19,7 @@ from . import calls
 from .context import Context
 from .operations import binary, broadcast_to, contract, same_size, tensor, unary
 from .scope import MISSING, Scope
+from .signatures import Given
 from .values import Results, Tensor, kind
 
 REDUCTIONS = {
@@ -351,7 +352,7 @@ def _evaluate(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> Any:
             def invoke(*given: Any) -> Any:
                 positional = [v for v, a in zip(given, args, strict=True) if a.name is None]
                 named = {a.name: v for v, a in zip(given, args, strict=True) if a.name is not None}
-                return calls.apply(cx, function, positional, named, e.span, {}, scope, None)
+                return calls.apply(cx, function, Given(tuple(positional), named, e.span), scope)
 
             return _lifted(cx, values, ix, e.span, invoke)
         case ast.Name(id=name) if name in ix.names and scope.lookup(name) is MISSING:

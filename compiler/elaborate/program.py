@@ -24,6 +24,7 @@ from .expressions import evaluate
 from .modules import Lazy, Modules
 from .operations import binary, broadcast_to, tensor
 from .scope import MISSING, Scope, unknown
+from .signatures import KINDS, Given, check_kind, is_kind
 from .statements import store
 from .values import Defined, Group, Partial, Results, Tensor, is_static, kind
 
@@ -138,7 +139,7 @@ class Program:
 
     def dtype(self, t: ast.Type) -> str:
         if t.base not in DTYPES:
-            raise unknown(t.base, t.span, [*DTYPES, *calls.KINDS], "type")
+            raise unknown(t.base, t.span, [*DTYPES, *KINDS], "type")
         return self.dtype_name(t.base)
 
     def force(self, cx: Context, value: Any, span: Span) -> Any:
@@ -156,17 +157,15 @@ class Program:
             result = evaluate(cx, d.value, value.scope) if isinstance(d, ast.Const) else self._hyper(cx, d, value.scope)
         finally:
             self._evaluating.pop()
-        if isinstance(d, ast.Const) and calls.is_kind(d.type):
-            result = calls._check_kind(
-                cx, ast.Parameter(d.name, d.type, None, span=d.span), result, d.value.span, "this file"
-            )
+        if isinstance(d, ast.Const) and is_kind(d.type):
+            result = check_kind(ast.Parameter(d.name, d.type, None, span=d.span), result, d.value.span, "this file")
         if is_static(result):
             self._constants[key] = result
         return result
 
     def _hyper(self, cx: Context, d: ast.Hyper, scope: Scope) -> Any:
         parameter = ast.Parameter(d.name, d.type, None, span=d.span)
-        default = calls._check_kind(cx, parameter, evaluate(cx, d.default, scope), d.default.span, "")
+        default = check_kind(parameter, evaluate(cx, d.default, scope), d.default.span, "")
         choices = self._choices(cx, d, scope)
         value = self.options.hyper.get(d.name, default)
         if d.name in self.options.hyper:
@@ -328,7 +327,7 @@ class Program:
             raise KeyError(entry)
         inputs = self.inputs(cx, definition.parameters)
         scope = self.modules.scope
-        value = calls.call_function(cx, Defined(definition, scope), list(inputs.values()), {}, definition.span, {})
+        value = calls.call_function(cx, Defined(definition, scope), Given(tuple(inputs.values()), {}, definition.span))
         return self._finish(cx, self._outputs(cx, definition, value), cx.updates)
 
     def _context(self, entry: str) -> Context:
@@ -348,7 +347,7 @@ class Program:
                 raise error(
                     "E0203", f"the input `{p.name}` needs a type", p.span, help=f"for example `{p.name}: f32[B, 10]`"
                 )
-            if calls.is_kind(p.type):
+            if is_kind(p.type):
                 if p.default is None:
                     raise error("E0203", f"`{p.name}` is compile-time configuration and needs a default here", p.span)
                 values[p.name] = evaluate(cx, p.default, scope)
@@ -385,9 +384,8 @@ class Program:
         return Tensor(cx.builder.emit("input", name=p.name, span=p.span, type=type_, **attrs), cx.builder)
 
     def call_model(self, cx: Context, model: ast.Layer, inputs: Mapping[str, Any]) -> Any:
-        return calls.call_layer(
-            cx, Defined(model, self.modules.scope), list(inputs.values()), {}, model.span, {}, model.name
-        )
+        given = Given(tuple(inputs.values()), {}, model.span)
+        return calls.call_layer(cx, Defined(model, self.modules.scope), given, model.name)
 
     def _outputs(self, cx: Context, d: Any, value: Any) -> dict[str, Tensor]:
         items = value.items if isinstance(value, Results) else (value,)
@@ -412,7 +410,7 @@ class Program:
                 with cx.calling(path, d.asked):
                     value = evaluate(cx, d.init, d.scope)
                     if isinstance(value, Partial | Defined):
-                        value = calls.apply(cx, value, [], {}, d.init.span, {}, d.scope, None)
+                        value = calls.apply(cx, value, Given((), {}, d.init.span), d.scope)
                 cx.shape = None
             store(cx, path, value, d.init.span if not isinstance(d.init, int | float) else d.span, "its initial value")
         return self._finish(cx, {}, cx.updates)

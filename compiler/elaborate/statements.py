@@ -11,6 +11,7 @@ from ..types import Dim, Size, TensorType, symbols
 from .context import Context, Declared
 from .operations import broadcast, broadcast_to, fractional, tensor
 from .scope import MISSING, Scope, unknown
+from .signatures import Given
 from .values import Defined, Results, Shared, Tensor, kind
 
 NOTHING = object()  # a body that did not return
@@ -224,9 +225,9 @@ def _share(cx: Context, s: ast.Share, scope: Scope) -> None:
     target = s.value
     if isinstance(target, ast.Call):
         function = evaluate(cx, target.function, scope)
-        positional, named, _ = calls.arguments(cx, function, target.arguments, scope, piped=1)
+        given = calls.arguments(cx, function, target.arguments, target.span, scope, piped=1)
     else:
-        function, positional, named = evaluate(cx, target, scope), [], {}
+        function, given = evaluate(cx, target, scope), Given((), {}, target.span)
     if not (isinstance(function, Defined) and isinstance(function.definition, ast.Layer)):
         raise error("E0307", f"`share` takes a layer, not {kind(function)}", target.span)
-    scope.bind(s.name, Shared(function, tuple(positional), named, scope.instance.child(s.name)), s.span)
+    scope.bind(s.name, Shared(function, given.positional, given.named, scope.instance.child(s.name)), s.span)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...dsl import ast
@@ -16,6 +16,7 @@ from .context import Context
 from .expressions import evaluate
 from .operations import tensor
 from .scope import MISSING, Instance, Scope, suggest, unknown
+from .signatures import Default, Given, is_kind
 from .statements import run
 from .values import Bound, Builtin, Defined, Group, Partial, Results, Tensor, is_static, kind
 
@@ -50,7 +51,7 @@ def settings(program: Program) -> TrainSpec:
     cx = Context(program, Builder("settings", OPS))
     given: dict[str, ast.Assign] = {}
     metrics: list[MetricSpec] = []
-    hidden: list[MetricSpec] = []
+    hidden: list[ast.Expr] = []
     stop: Any = None
     has_update = any(isinstance(i, ast.UpdateRule) for i in train.body)
     for item in train.body:
@@ -88,7 +89,7 @@ def settings(program: Program) -> TrainSpec:
         if isinstance(item, ast.StopWhen):
             if stop is not None:
                 raise error("E0202", "`stop when` stands twice", item.span, help="join the conditions with `or`")
-            stop = _stop(cx, program, item.condition, metrics, hidden)
+            stop = _stop(cx, program, item.condition, [m.name for m in metrics], hidden)
 
     def number(name: str, default: Any, low: Any, whole: bool) -> Any:
         if name not in given:
@@ -117,7 +118,7 @@ def settings(program: Program) -> TrainSpec:
         validation=float(validation),
         data=_data(cx, program, given.get("data")),
         normalize=_normalize(given.get("normalize")),
-        metrics=(*metrics, *hidden),
+        metrics=(*metrics, *(MetricSpec(f"stop_{k + 1}", "mean", True) for k in range(len(hidden)))),
         stop=stop,
         patience=number("patience", None, 1, True),
     )
@@ -222,7 +223,7 @@ def _parameter_names(program: Program) -> list[str]:
                 p.span,
                 help=f"did you mean `{near}`?" if near else f"for example `{p.name}: i32[B]`",
             )
-    missing = [p.name for p in model.parameters if p.name not in names and not calls.is_kind(p.type)]
+    missing = [p.name for p in model.parameters if p.name not in names and not is_kind(p.type)]
     if missing:
         raise error("E0203", f"the train block does not name the input `{missing[0]}` of `{model.name}`", train.span)
     return names
@@ -239,29 +240,19 @@ def _batch_symbol(program: Program) -> str | None:
     return None
 
 
-def _stop(cx: Context, program: Program, e: ast.Expr, metrics: list[MetricSpec], hidden: list[MetricSpec]) -> Any:
-    """The condition as data: comparisons of metrics; any other scalar becomes a hidden metric."""
+OPERATORS = ("<", "<=", ">", ">=", "==", "!=", "and", "or", "+", "-", "*", "/")
+
+
+def _stop(cx: Context, program: Program, e: ast.Expr, metrics: Collection[str], hidden: list[ast.Expr]) -> Any:
+    """The condition as data: comparisons of metrics. Any other scalar goes to `hidden` and is the metric `stop_K`."""
     match e:
-        case ast.Binary(op=op, left=a, right=b) if op in (
-            "<",
-            "<=",
-            ">",
-            ">=",
-            "==",
-            "!=",
-            "and",
-            "or",
-            "+",
-            "-",
-            "*",
-            "/",
-        ):
+        case ast.Binary(op=op, left=a, right=b) if op in OPERATORS:
             return [op, _stop(cx, program, a, metrics, hidden), _stop(cx, program, b, metrics, hidden)]
         case ast.Unary(op=op, operand=x):
             return ["not" if op == "not" else "neg", _stop(cx, program, x, metrics, hidden)]
         case ast.Int(value=v) | ast.Float(value=v) | ast.Bool(value=v):
             return ["const", v]
-        case ast.Name(id=name) if any(m.name == name for m in metrics):
+        case ast.Name(id=name) if name in metrics:
             return ["metric", name]
         case ast.Name(id="epoch"):
             return ["epoch"]
@@ -271,40 +262,8 @@ def _stop(cx: Context, program: Program, e: ast.Expr, metrics: list[MetricSpec],
                 value = program.force(cx, value, e.span)
                 if isinstance(value, int | float):
                     return ["const", value]
-    name = f"stop_{len(hidden) + 1}"
-    hidden.append(MetricSpec(name, "mean", True))
-    return ["metric", name]
-
-
-def _hidden(e: ast.Expr, metrics: set[str], program: Program, cx: Context) -> list[ast.Expr]:
-    """The expressions behind hidden metrics, in the order `_stop` numbers them."""
-    match e:
-        case ast.Binary(op=op, left=a, right=b) if op in (
-            "<",
-            "<=",
-            ">",
-            ">=",
-            "==",
-            "!=",
-            "and",
-            "or",
-            "+",
-            "-",
-            "*",
-            "/",
-        ):
-            return _hidden(a, metrics, program, cx) + _hidden(b, metrics, program, cx)
-        case ast.Unary(operand=x):
-            return _hidden(x, metrics, program, cx)
-        case ast.Int() | ast.Float() | ast.Bool():
-            return []
-        case ast.Name(id=name) if name in metrics or name == "epoch":
-            return []
-        case ast.Name(id=name):
-            value = program.modules.scope.lookup(name)
-            if value is not MISSING and isinstance(program.force(cx, value, e.span), int | float):
-                return []
-    return [e]
+    hidden.append(e)
+    return ["metric", f"stop_{len(hidden)}"]
 
 
 # --- the step --------------------------------------------------------------------------------------------------------
@@ -375,7 +334,10 @@ def grow(program: Program, cx: Context, entry: str) -> tuple[Mapping[str, Tensor
     outputs |= metrics
     if entry == "evaluate":
         return outputs, {}
-    for k, e in enumerate(x for s in stops for x in _hidden(s, set(outputs), program, cx)):
+    hidden: list[ast.Expr] = []
+    for s in stops:
+        _stop(cx, program, s, set(outputs), hidden)
+    for k, e in enumerate(hidden):
         h = tensor(cx, evaluate(cx, e, scope), e.span, cx.real)
         if h.rank:
             raise error("E0303", f"`stop when` compares scalars, but this is {h.type}", e.span)
@@ -451,7 +413,7 @@ def _optimize(
         )
     bound = evaluate(cx, item.value, scope)
     if isinstance(bound, Defined) and isinstance(bound.definition, ast.Optimizer):
-        bound = calls.apply(cx, bound, [], {}, item.value.span, {}, scope, None)
+        bound = calls.apply(cx, bound, Given((), {}, item.value.span), scope)
     if not isinstance(bound, Bound):
         raise error(
             "E0307",
@@ -470,7 +432,7 @@ def _optimize(
                 clip.span,
                 help="for example `global_norm(1.0)`",
             )
-        gradients = calls.apply(cx, function, [gradients], {}, clip.span, {}, scope, None)
+        gradients = calls.apply(cx, function, Given((gradients,), {}, clip.span), scope)
         if not isinstance(gradients, Group) or gradients.members.keys() != trainable.members.keys():
             raise error("E0307", f"`clip` must return the gradients, not {kind(gradients)}", clip.span)
     definition = bound.optimizer.definition
@@ -478,7 +440,7 @@ def _optimize(
         inner = Scope(bound.optimizer.scope, Instance(path, optimizer=True))
         for p in definition.parameters:
             value = bound.arguments[p.name]
-            if isinstance(value, calls.Default):
+            if isinstance(value, Default):
                 value = evaluate(cx, value.expression, inner)
             inner.bind(p.name, value, p.span)
         assert inner.instance is not None

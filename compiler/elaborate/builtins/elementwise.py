@@ -8,7 +8,6 @@ from typing import Any
 
 from ....dsl.diagnostics import error
 from ...types import DTYPES, FLOATS, INTS, Size
-from ..calls import Arguments
 from ..context import Context
 from ..operations import (
     broadcast,
@@ -17,6 +16,7 @@ from ..operations import (
     operands,
     tensor,
 )
+from ..signatures import Arguments
 from ..values import REQUIRED, Builtin, Group, Results, Tensor, is_static, kind
 
 MATHS: dict[str, Callable[[float], float]] = {

@@ -8,7 +8,6 @@ from typing import Any
 from ....dsl import ast
 from ....dsl.diagnostics import error
 from ...types import FLOATS, Dim, Size
-from ..calls import Arguments
 from ..context import Context
 from ..operations import (
     binary,
@@ -16,6 +15,7 @@ from ..operations import (
     operands,
     tensor,
 )
+from ..signatures import Arguments
 from ..values import REQUIRED, Builtin, Defined, Group, SizeCondition, Tensor, is_static, kind
 from .elementwise import mapped, plain
 from .reductions import axis_number

@@ -7,7 +7,6 @@ from typing import Any
 from ....dsl.diagnostics import error
 from ....dsl.source import Span
 from ...types import INTS, Dim, Size, divide, product
-from ..calls import Arguments
 from ..context import Context
 from ..expressions import gather_axis
 from ..operations import (
@@ -17,6 +16,7 @@ from ..operations import (
     same_size,
     tensor,
 )
+from ..signatures import Arguments
 from ..values import Results, Tensor, kind
 from .elementwise import plain
 from .reductions import axes_of, axis_number

@@ -10,13 +10,13 @@ from typing import Any
 from ....dsl.diagnostics import error
 from ....dsl.source import Span
 from ...types import FLOATS, Dim, Size, product
-from ..calls import Arguments
 from ..context import Context
 from ..operations import (
     binary,
     reshape,
     tensor,
 )
+from ..signatures import Arguments
 from ..values import REQUIRED, Builtin, Group, Tensor, kind
 from .elementwise import plain
 

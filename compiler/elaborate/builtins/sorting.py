@@ -8,9 +8,9 @@ from typing import Any
 from ....dsl.diagnostics import error
 from ...ops import ordering
 from ...ops.op import ShapeError
-from ..calls import Arguments
 from ..context import Context
 from ..operations import tensor
+from ..signatures import Arguments
 from ..values import Results, Tensor, kind
 from .elementwise import plain
 from .reductions import axis_number
