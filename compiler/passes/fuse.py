@@ -144,8 +144,7 @@ class Box:
 class Region:
     box: Box
     heads: list[str]
-    first: int  # the positions of its first and last head
-    last: int
+    place: int  # in the order of regions
 
 
 def _box(graph: Graph, n: Node) -> Box:
@@ -169,12 +168,14 @@ def _joined(a: Box, b: Box) -> Box | None:
 
 
 class _Regions:
-    """The regions so far: which heads are together, and who reads whom."""
+    """The regions so far: which heads are together, and who reads whom. `order` has each after those it reads; a merge
+    rearranges only what stands between the two. Pearce, Kelly, "A dynamic topological sort algorithm" (2007)."""
 
     def __init__(self, graph: Graph, head: Mapping[str, bool]):
         self.graph, self.head = graph, head
         self.position = {n.name: k for k, n in enumerate(graph)}
         self.of: dict[str, Region] = {}
+        self.order: list[Region | None] = []  # None where a region was that is now part of another
         self.reads: dict[str, tuple[str, ...]] = {}  # head -> the heads its value is computed from
         self.buffers: dict[str, tuple[str, ...]] = {}  # head -> the leaves its value is computed from
         behind: dict[str, tuple[str, ...]] = {}  # any node -> the heads and leaves it is computed from
@@ -184,38 +185,44 @@ class _Regions:
             if head[n.name]:
                 self.reads[n.name] = tuple(h for h in sources if head[h])
                 self.buffers[n.name] = tuple(h for h in sources if not head[h] and graph[h].shape)
-                k = self.position[n.name]
-                self.of[n.name] = Region(_box(graph, n), [n.name], k, k)
+                self.of[n.name] = Region(_box(graph, n), [n.name], len(self.order))
+                self.order.append(self.of[n.name])
 
     def merge(self, a: Region, b: Region) -> None:
         """Join two regions, if they fit."""
         box = _joined(a.box, b.box)
-        if box is None or self._around(a, b) or self._around(b, a):
+        a, b = (a, b) if a.place < b.place else (b, a)
+        if box is None:
+            return
+        between = [r for r in self.order[a.place + 1 : b.place] if r is not None]
+        after = self._readers(a, between)
+        if self._reads_any(b, after):  # by way of a third region: one kernel would need itself
             return
         heads = sorted([*a.heads, *b.heads], key=self.position.__getitem__)
         inside = inside_of(self.graph, self.head, heads)
         operands = {x for n in inside for x in self.graph[n].args if x not in inside}
-        if len(inside) > LARGE or len(operands) + len(heads) > BUFFERS or not fits(self.graph, box, heads, inside):
+        ordered = [self.graph[n] for n in sorted(inside, key=self.position.__getitem__)]
+        if len(inside) > LARGE or len(operands) + len(heads) > BUFFERS or not fits(self.graph, box, heads, ordered):
             return
-        a.box, a.heads, a.last, a.first = box, heads, max(a.last, b.last), min(a.first, b.first)
+        a.box, a.heads = box, heads
         for h in b.heads:
             self.of[h] = a
+        last = b.place
+        moved = [*(r for r in between if id(r) not in after), a, *(r for r in between if id(r) in after)]
+        self.order[a.place : last + 1 - len(moved)] = [None] * (last + 1 - len(moved) - a.place)
+        for k, r in enumerate(moved, last + 1 - len(moved)):
+            self.order[k], r.place = r, k
 
-    def _around(self, a: Region, b: Region) -> bool:
-        """Whether `b` reads `a` by way of a third region: then they cannot be one."""
-        seen: set[int] = {id(a), id(b)}
-        stack = [self.of[r] for h in b.heads for r in self.reads[h]]
-        while stack:
-            r = stack.pop()
-            if id(r) in seen or r.last < a.first:
-                continue
-            seen.add(id(r))
-            for h in r.heads:
-                for x in self.reads[h]:
-                    if self.of[x] is a:
-                        return True
-                    stack.append(self.of[x])
-        return False
+    def _readers(self, a: Region, between: Iterable[Region]) -> set[int]:
+        """Those that read `a`, directly or not; given and named by identity, in order."""
+        found: set[int] = set()
+        for r in between:
+            if any(self.of[x] is a or id(self.of[x]) in found for h in r.heads for x in self.reads[h]):
+                found.add(id(r))
+        return found
+
+    def _reads_any(self, b: Region, regions: set[int]) -> bool:
+        return any(id(self.of[x]) in regions for h in b.heads for x in self.reads[h])
 
 
 def _merged(graph: Graph, head: Mapping[str, bool]) -> _Regions:
@@ -262,16 +269,14 @@ def _is_alias(graph: Graph, head: Mapping[str, bool], name: str, inside: set[str
 # --- whether values are read where the loop stands -------------------------------------------------------------------
 
 
-def fits(graph: Graph, box: Box, heads: list[str], inside: set[str]) -> bool:
+def fits(graph: Graph, box: Box, heads: list[str], inside: list[Node]) -> bool:
     """Whether a region over a box computes its heads: all that depends on a head is read at the point of the loop.
 
     Values that depend on no head of the region may be read at any index: they come from buffers."""
     whole: Walk = tuple(range(len(box.shape)))
     kept: Walk = tuple(k for k in whole if k not in box.axes)
     walk: dict[str, Walk] = {}  # of the values that depend on heads
-    for n in graph:
-        if n.name not in inside:
-            continue
+    for n in inside:
         along = _along(graph, n, box, walk, whole, kept)
         if isinstance(along, bool):
             return False
@@ -349,7 +354,7 @@ def _rebuilt(graph: Graph, regions: _Regions) -> Graph:
     for n in graph:
         if n.op in ("input", "param"):
             place(n.name)
-    for region in _in_order(regions):
+    for region in filter(None, regions.order):
         results = [h for h in region.heads if h in needed]
         if not results:
             continue  # dead
@@ -381,28 +386,7 @@ def _rebuilt(graph: Graph, regions: _Regions) -> Graph:
 def _needed(graph: Graph, regions: _Regions) -> set[str]:
     """The heads that are read outside their region, or by the outside."""
     needed = {_behind(graph, v, regions.head) for v in graph.roots}
-    for region in {id(r): r for r in regions.of.values()}.values():
+    for region in filter(None, regions.order):
         inside = inside_of(graph, regions.head, region.heads)
         needed |= {_behind(graph, a, regions.head) for n in inside for a in graph[n].args if a not in inside}
     return needed
-
-
-def _in_order(regions: _Regions) -> list[Region]:
-    """The regions, each after those it reads; otherwise by their first head."""
-    order: list[Region] = []
-    done: set[int] = set()
-    for h in regions.reads:
-        pending = [regions.of[h]]
-        while pending:
-            region = pending[-1]
-            waiting = [regions.of[r] for x in region.heads for r in regions.reads[x]
-                       if id(regions.of[r]) not in done and regions.of[r] is not region]  # fmt: skip
-            if id(region) not in done and waiting:
-                pending.extend(waiting)
-                continue
-            pending.pop()
-            if id(region) not in done:
-                done.add(id(region))
-                order.append(region)
-    return order
-

@@ -141,3 +141,24 @@ def test_dead_ends_and_repeated_outputs(compiled):
     for name in "abr":
         np.testing.assert_allclose(got[name].reshape(4, 6), np.tanh(given["x0"]), rtol=1e-6)
     np.testing.assert_array_equal(got["x"], given["x0"])
+
+
+def test_a_merge_far_apart_never_closes_a_cycle():
+    """Siblings that were merged carry a dependence backwards in the order of the graph: v34 beside v17 needs v27."""
+    text = """graph @g {
+      %x = input : f32[B, 5]
+      %p = param {path = "p"} : f32[5, 4]
+      %q = param {path = "q"} : f32[20]
+      %a = mul %p, %p : f32[5, 4]
+      %b = contract %x, %a {[i, k] += [i, j] * [j, k] for i < B, j < 5, k < 4} : f32[B, 4]
+      %c = reduce_sum %b {axes = [0, 1]} : f32
+      %d = reduce_sum %q {axes = [0]} : f32
+      %e = broadcast %d {axes = []} : f32[5, 4]
+      %f = sub %p, %e : f32[5, 4]
+      %g = broadcast %c {axes = []} : f32[20]
+      %h = mul %q, %g : f32[20]
+      %i = reduce_sum %h {axes = [0]} : f32
+      output f = %f
+      output i = %i
+    }"""
+    assert len(kernels(verify(fuse(parse_graph(text)), "fuse"))) <= 5
