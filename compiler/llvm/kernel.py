@@ -12,10 +12,13 @@ from dataclasses import replace
 
 from ..loops import Check, For, If, Kernel, Let, Reduce, Register, Stmt, Store, walk
 from . import parallel, transpose
-from .expressions import Memory
+from .expressions import ALIGNMENT, Memory
 from .text import Externals, Function, fault, symbol, type_text
 from .values import Index, Operand, Term, Value, plus, sum_of
 from .vectors import VectorLoops
+
+
+MAX_REGISTER_BYTES = 1 << 16  # what does not become registers stands on the stack
 
 
 def has_checks(kernel: Kernel) -> bool:
@@ -85,6 +88,8 @@ class Writer(VectorLoops):
             case Reduce():
                 self.reduce(s)
             case Register(name, dtype, length):
+                if not 0 < length * ALIGNMENT[dtype] <= MAX_REGISTER_BYTES:
+                    raise fault(f"registers '{name}' are {length} of {dtype}; the most is {MAX_REGISTER_BYTES} bytes")
                 ref = self.fn.alloca(f"[{length} x {type_text(dtype)}]", name)
                 self.memory[name] = Memory(ref, dtype, length)
             case For():

@@ -232,6 +232,7 @@ def wrong(body, sizes=("n",)):
     ((For("j", i64(0), VN, (Store("y", i64(0), Load("x", VJ, "f32")),), lanes=4),), "differs between lanes"),
     ((For("i", i64(0), VN, (For("j", i64(0), VN, (), parallel=True),)),), "not the outermost"),
     ((Register("r", "f32", 4), For("i", i64(0), VN, (Store("r", VI, Const(0.0, "f32")),))), "not constant"),
+    ((Register("r", "f32", 100_000_000),), "the most is"),
     ((Store("y", i64(0), Apply("frobnicate", (Const(0.0, "f32"),), "f32")),), "no function 'frobnicate'"),
 ])  # fmt: skip
 def test_wrong_loops_are_our_own_fault(compiled, body, message):
