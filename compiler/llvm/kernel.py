@@ -17,7 +17,6 @@ from .text import Externals, Function, fault, symbol, type_text
 from .values import Index, Operand, Term, Value, plus, sum_of
 from .vectors import VectorLoops
 
-
 MAX_REGISTER_BYTES = 1 << 16  # what does not become registers stands on the stack
 
 
