@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -179,31 +180,39 @@ class Session:
     def entry(self, name: str) -> Native:
         """The compiled entry. Raises `KeyError` where the program has none of that name."""
         if name not in self._entries:
-            if name not in self.manifest.entries and not self._known(name):
-                raise KeyError(name)
-            self._entries[name] = self._compile(name)
+            self.prepare((name,))
         return self._entries[name]
+
+    def prepare(self, names: Iterable[str]) -> None:
+        """Compile several entries at once: while LLVM works on one, the next is built and lowered."""
+        jobs: list[tuple[str, str, Signature, Future[bytes]]] = []
+        with ThreadPoolExecutor(1) as worker, _without_collection():
+            for name in names:
+                if name in self._entries:
+                    continue
+                if name not in self.manifest.entries and not self._known(name):
+                    raise KeyError(name)
+                key = self._entry_key(name)
+                stored = self._load(key)
+                if stored is not None:
+                    size = int.from_bytes(stored[:8], "little")
+                    signature = signature_from_json(json.loads(stored[8 : 8 + size]))
+                    self._entries[name] = Native(signature, stored[8 + size :], self.support.epoch)
+                    continue
+                made = self.stages(name)
+                code = worker.submit(native.compile_object, self.llvm(made), self.target)
+                jobs.append((name, key, made.signature, code))
+        for name, key, signature, code in jobs:
+            header = json.dumps(signature_to_json(signature)).encode()
+            self._save(key, len(header).to_bytes(8, "little") + header + code.result())
+            self._entries[name] = Native(signature, code.result(), self.support.epoch)
+
+    def _entry_key(self, name: str) -> str:
+        m = self.manifest
+        return _key("entry", name, m.sources, self.settings, m.sizes, m.variables, self.target.key, native.version())
 
     def _known(self, name: str) -> bool:
         return name.startswith("test:") or name in self.program.functions
-
-    def _compile(self, name: str) -> Native:
-        m = self.manifest
-        key = _key("entry", name, m.sources, self.settings, m.sizes, m.variables, self.target.key, native.version())
-        stored = self._load(key)
-        if stored is not None:
-            size = int.from_bytes(stored[:8], "little")
-            return Native(
-                signature_from_json(json.loads(stored[8 : 8 + size])),
-                stored[8 + size :],
-                self.support.epoch,
-            )
-        with _without_collection():
-            made = self.stages(name)
-            data = native.compile_object(self.llvm(made), self.target)
-        header = json.dumps(signature_to_json(made.signature)).encode()
-        self._save(key, len(header).to_bytes(8, "little") + header + data)
-        return Native(made.signature, data, self.support.epoch)
 
     def stages(self, name: str, observe: Observer | None = None) -> Stages:
         return stages(self.program, name, self.target, self.settings.optimize, observe)

@@ -114,14 +114,13 @@ def _show_built(session: Session, program: Program, start: float, everything: bo
     rows = []
     total = 0
     names = [e for e in m.entries if everything or e not in INSIDE]
+    session.prepare(names)
     for name in names:
-        began = perf_counter()
         native = session.entry(name)
         total += native.code_size
         rows.append((name, _ports(native.signature.inputs), _ports(native.signature.outputs),
-                     _bytes(native.signature.arena), human(native.code_size),
-                     f"{(perf_counter() - began) * 1e3:.0f} ms"))
-    print_table(("entry", "inputs", "outputs", "arena", "code", "time"), rows, left=3)
+                     _bytes(native.signature.arena), human(native.code_size)))
+    print_table(("entry", "inputs", "outputs", "arena", "code"), rows, left=3)
     parameters = sum(prod(v.shape) for v in m.variables if v.role in ("weight", "bias"))
     click.echo(f"{m.model or program.file}: {parameters:,} parameters, {len(names)} entry points, "
                f"{human(total)} of code for {session.target.name} ({session.target.cpu}), {m.dtype}, "
