@@ -42,7 +42,7 @@ def train(program: Program, epochs: int | None, batch: int | None, seed: int | N
     if not program.file:
         raise click.UsageError("missing FILE, or --resume DIR")
     source = program.read()
-    net = program.open(seed, threads)
+    net = program.open(seed, threads, ("predict", "train", "evaluate"))
     spec = net.train_spec  # says that there is no train block before a folder is made
     net.load_dataset()  # as for data
     folder = create(out, Path(program.file).stem)
@@ -57,7 +57,7 @@ def _resume(folder: Path, changed: Program, epochs: int | None, threads: int | N
     program, settings = read_start(folder)
     program = replace(program, file=changed.file or program.file, data=changed.data or program.data,
                       hyper={**(program.hyper or {}), **(changed.hyper or {})})
-    net = program.open(settings.pop("seed"), threads or settings.get("threads"))
+    net = program.open(settings.pop("seed"), threads or settings.get("threads"), ("predict", "train", "evaluate"))
     net.load(folder / "last.nnw")
     text = program.read().text
     if text != (folder / "source.nn").read_text("utf-8"):
