@@ -146,7 +146,9 @@ def _product(node: Node, graph: Graph) -> Product | None:
 
 
 def _tile(p: Product, target: Target) -> Tile:
-    return choose(p.rows[-1].size if p.rows else 1, p.columns[-1].size, p.node.dtype, target)
+    rows, columns = p.rows[-1].size if p.rows else 1, p.columns[-1].size
+    spread = 0 if p.packed else columns * p.inner[-1].size * BYTES[p.node.dtype]
+    return choose(rows, columns, spread, p.node.dtype, target)
 
 
 def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:

@@ -216,7 +216,8 @@ class _Tile:
         at = dict(self.at)
         with ExitStack() as stack:
             for w in self.p.inner:
-                unroll = UNROLL if w is self.p.inner[-1] else 1
+                # single rows, left over when the number of rows is known at run time, are not worth the code
+                unroll = UNROLL if w is self.p.inner[-1] and (self.rows > 1 or not self.p.rows) else 1
                 at[w] = stack.enter_context(body.loop(w.size, unroll=unroll, stem="k"))
             j = stack.enter_context(self.each_column())
             b = body.bind(body.load(self.b, self.b_at(at) + j, dtype))

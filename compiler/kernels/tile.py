@@ -2,7 +2,8 @@
 
 The choice counts the cycles of the reduction's loop on a machine with one fused multiply-add per cycle and vector, four
 cycles of latency and two loads per cycle, for the shape at hand with what remains at its edges. Measured: any tile of 8
-to 28 accumulators that divides the shape runs within a few percent of peak.
+to 28 accumulators that divides the shape runs within a few percent of peak, so the smaller one is taken, which is less
+code; but when B is large and not in panels, tiles narrower than a few cache lines cost half the speed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..native import Target
 
 LATENCY = 8  # accumulators that keep the multiply-add units busy
+LARGE = 1 << 19  # bytes of B that do not stay in the second-level cache beside the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +39,17 @@ class Tile:
 
 
 @cache
-def choose(rows: Dim, columns: Dim, dtype: str, target: Target) -> Tile:
-    """The tile for a result of `rows` x `columns`."""
+def choose(rows: Dim, columns: Dim, spread: Dim, dtype: str, target: Target) -> Tile:
+    """The tile for a result of `rows` x `columns`, where tiles of B are spread over so many bytes (panels: 0)."""
     lanes = target.vector_bytes // BYTES[dtype]
+    far = number(spread) > LARGE
     best: tuple[float, Tile] | None = None
     down = [_counts(Tile(r, 1, lanes).rows_of(rows), rows) for r in range(1, target.registers - 3)]
     for vectors in range(1, 29):
         across = _counts(Tile(1, vectors, lanes).columns(columns), columns)
         for r in range(1, target.registers - 3):
             if r * vectors + vectors + 1 <= target.registers:
-                cost = _cycles(down[r - 1], across, lanes)
+                cost = _cycles(down[r - 1], across, lanes) * (1 + (0.5 / vectors if far else 0.002 * r * vectors))
                 if best is None or cost < best[0]:
                     best = cost, Tile(r, vectors, lanes)
     assert best is not None
@@ -54,12 +57,13 @@ def choose(rows: Dim, columns: Dim, dtype: str, target: Target) -> Tile:
 
 
 def _cycles(down: list[tuple[int, int]], across: list[tuple[int, int]], lanes: int) -> float:
-    """Of one step of k for all results; edges at their true size; a little for every variant of code."""
+    """Of one step of k for all results; edges at their true size; a little for every variant of code. Bounds are the
+    multiply-adds, their latency, the loads, and B from the second-level cache."""
     cycles = 0.0
     for r, m in down:
         for c, n in across:
             v = -(-c // lanes)
-            cycles += m * n * (max(r * v, LATENCY, (r / 2 + v)) + 0.1 * (r + v))
+            cycles += m * n * max(r * v, LATENCY, r + v, 2.5 * v + r / 4)
     return cycles * (1 + 0.01 * (len(down) * len(across)))
 
 
