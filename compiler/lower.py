@@ -7,7 +7,7 @@ Kernels that are equal up to the names of their nodes are one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from .kernels.matmul import Product, matmul, product
 from .kernels.pointwise import pointwise
 from .kernels.scatter import scatter_add
 from .kernels.tile import Tile, choose
-from .memory import Copy, Plan, is_kernel, output_slot, plan, roots, types
+from .memory import Copy, Plan, constant_name, is_kernel, output_slot, plan, roots, types
 from .ops import OPS
 from .ops.op import CONTRACT, REDUCE
 from .types import BYTES, Dim, TensorType, symbol, symbols
@@ -57,22 +57,23 @@ def lower(graph: Graph, inputs: Mapping[str, TensorType], variables: Mapping[str
     )
     bodies = {n.name: _body_of(graph, n) for n in graph if is_kernel(n)}
     scratch = {name: _scratch(body, target) for name, (body, _) in bodies.items()}
-    planned, root, checks, library = plan(graph, scratch), roots(graph), Checks(), _Library(graph.name)
-    calls = [_copy(c, checks, library, target) for c in planned.copies if c.early]
+    planned, root, checks, library = plan(graph, scratch), roots(graph), Checks(), _Library(graph.name, target)
+    calls = [_copy(c, checks, library) for c in planned.copies if c.early]
     for name in planned.order:
         node = graph[name]
         places = [planned.places[root[a]] for a in node.args]
         places += [planned.places[name, k] for k in range(len(types(node)))]
         places += [planned.places[name, -1 - k] for k in range(len(scratch[name]))]
-        calls.append(library.call(_kernel(bodies[name], checks, target), name, str(node.span or ""), places))
+        calls.append(library.call(bodies[name], checks, name, str(node.span or ""), places))
     for c in planned.copies:
         if not c.early:
-            calls.append(_copy(c, checks, library, target))
+            calls.append(_copy(c, checks, library))
     sizes = sorted({s for slot in slots for n in slot.type.shape for s in symbols(n)})
     entry = L.Entry(graph.name, tuple(sizes), slots, planned.arena, tuple(calls))
-    constants = tuple(L.Constant(n.name, n.dtype, tuple(n.attrs["values"])) for n in graph if n.op == "constant")
     used = {p.name for c in calls for p in c.places if p.base == "constant"}
-    module = L.Module(library.kernels(), (entry,), tuple(c for c in constants if c.name in used))
+    values = {constant_name(graph, n): n for n in graph if n.op == "constant"}
+    constants = tuple(L.Constant(k, n.dtype, tuple(n.attrs["values"])) for k, n in values.items() if k in used)
+    module = L.Module(library.kernels(), (entry,), constants)
     return Lowered(module, planned, tuple(checks.messages))
 
 
@@ -82,15 +83,22 @@ def _type(graph: Graph, name: str) -> TensorType:
     return type_
 
 
+_Body = tuple[Graph, tuple[str, ...]]  # the graph of one kernel, and its inputs in the order of the operands
+
+
 class _Library:
-    """The kernels made so far. Equal ones, whatever nodes they are for, are one."""
+    """The kernels made so far. Equal ones, whatever nodes they are for, are one, and equal graphs are lowered once."""
 
-    def __init__(self, entry: str):
-        self.entry = entry
+    def __init__(self, entry: str, target: Target):
+        self.entry, self.target = entry, target
         self.names: dict[L.Kernel, str] = {}
+        self.made: dict[Hashable, L.Kernel] = {}
 
-    def call(self, body: Body, name: str, note: str, places: Sequence[L.Place]) -> L.Call:
-        kernel = body.kernel("", note)
+    def call(self, body: _Body, checks: Checks, name: str, note: str, places: Sequence[L.Place]) -> L.Call:
+        pattern = _pattern(body)
+        if pattern not in self.made:
+            self.made[pattern] = _kernel(body, checks, self.target).kernel("", note)
+        kernel = self.made[pattern]
         if kernel not in self.names:
             stem = "".join(c if c.isascii() and c.isalnum() else "_" for c in f"{self.entry}_{name}")
             taken = set(self.names.values())
@@ -104,7 +112,18 @@ class _Library:
         return tuple(replace(k, name=name) for k, name in self.names.items())
 
 
-def _body_of(graph: Graph, node: Node) -> tuple[Graph, tuple[str, ...]]:
+def _pattern(of: _Body) -> Hashable:
+    """What two bodies have in common exactly when they are equal but for the names of their nodes."""
+    graph, operands = of
+    number = {n.name: k for k, n in enumerate(graph)}
+    nodes = tuple(
+        (n.op, tuple(number[a] for a in n.args), "" if n.op == "input" else repr(sorted(n.attrs.items())), n.type)
+        for n in graph
+    )  # attributes as text: 0.0 and -0.0 are equal, 1 and True are too
+    return nodes, tuple(number[x] for x in operands), tuple(number[v] for _, v in graph.outputs)
+
+
+def _body_of(graph: Graph, node: Node) -> _Body:
     """The graph of one kernel and, for each operand of `node`, the input of that graph that stands for it."""
     if node.op == "fused":
         body = node.attrs["body"]
@@ -115,7 +134,7 @@ def _body_of(graph: Graph, node: Node) -> tuple[Graph, tuple[str, ...]]:
     return b.finish((("y", result),)), names
 
 
-def _kernel(of: tuple[Graph, tuple[str, ...]], checks: Checks, target: Target) -> Body:
+def _kernel(of: _Body, checks: Checks, target: Target) -> Body:
     """The loop nest for a small graph: chosen by the node that is not pointwise, if there is one."""
     graph, operands = of
 
@@ -161,8 +180,7 @@ def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:
     return ()
 
 
-def _copy(copy: Copy, checks: Checks, library: _Library, target: Target) -> L.Call:
+def _copy(copy: Copy, checks: Checks, library: _Library) -> L.Call:
     b = Builder("copy", OPS)
     x = b.emit("input", name="x", type=TensorType(copy.type.dtype, (copy.type.size,)))
-    body = _kernel((b.finish((("y", x),)), (x,)), checks, target)
-    return library.call(body, "copy", "", [copy.source, copy.target])
+    return library.call((b.finish((("y", x),)), (x,)), checks, "copy", "", [copy.source, copy.target])

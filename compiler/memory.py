@@ -79,6 +79,11 @@ def output_slot(name: str) -> str:
     return f"{name} (output)"
 
 
+def constant_name(graph: Graph, node: Node) -> str:
+    """The name of a constant in the module, where kernels and entries have names too."""
+    return f"{graph.name}.{node.name}"
+
+
 def roots(graph: Graph) -> dict[str, Value]:
     """For each node the value whose buffer it lies in: a reshape lies where its operand does, an item is a result of
     its operand, and all that read one variable read one buffer."""
@@ -137,7 +142,7 @@ def _order(graph: Graph, root: Mapping[str, Value]) -> tuple[tuple[str, ...], di
             places[node.name, 0] = Place("slot", node.attrs["path"])
             leaves[node.attrs["path"]] = root[node.name]
         elif node.op == "constant":
-            places[node.name, 0] = Place("constant", node.name)
+            places[node.name, 0] = Place("constant", constant_name(graph, node))
     moves: list[Move] = []
     overwritten = {leaves[path] for path, _ in graph.updates if path in leaves}
     for path, name in graph.updates:

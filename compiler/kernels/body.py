@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import copysign
 from typing import Any
 
 from .. import loops as L
@@ -162,6 +163,7 @@ class Body:
 
     def bind(self, value: L.Expr) -> L.Expr:
         """The value by name, computed as far out as it may be."""
+        value = _without_negative_zero(value)
         if isinstance(value, L.Const | L.Var):
             return value
         for scope in reversed(self.scopes):
@@ -257,6 +259,17 @@ class Checks:
         if message not in self.messages:
             self.messages.append(message)
         return self.messages.index(message) + 1
+
+
+def _without_negative_zero(e: L.Expr) -> L.Expr:
+    """-0.0 as the negative of 0.0: the two are equal to Python, and equal expressions are one value."""
+    match e:
+        case L.Const(float(v), dtype) if v == 0 and copysign(1, v) < 0:
+            return L.Apply("neg", (L.Const(0.0, dtype),), dtype)
+        case L.Apply(fn, args, dtype):
+            new = tuple(map(_without_negative_zero, args))
+            return e if all(a is b for a, b in zip(args, new, strict=True)) else L.Apply(fn, new, dtype)
+    return e
 
 
 def parts(e: L.Expr) -> Iterator[L.Expr]:

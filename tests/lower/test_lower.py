@@ -186,3 +186,20 @@ def test_the_bits_are_the_same_for_any_number_of_threads(compiled, pool):
     inputs["i"][5] = n
     with pytest.raises(IndexError, match="gather"):
         run(inputs, None, {"B": n}, pool(2))
+
+
+def test_the_two_zeros_are_two_values(compiled):
+    b = Builder("g", OPS)
+    x = b.emit("input", name="x", type=TensorType("f32", (4,)))
+    outputs = []
+    for k, value in enumerate((0.0, -0.0)):
+        c = b.emit("constant", values=(value,), type=TensorType("f32"))
+        outputs.append((f"div{k}", b.emit("div", x, b.emit("broadcast", c, shape=(4,), axes=()))))
+        outputs.append((f"pad{k}", b.emit("pad", x, low=(1,), high=(0,), value=value)))
+    graph = b.finish(tuple(outputs))
+    inputs = {"x": np.array([1, -2, 3, -4], np.float32)}
+    wanted, _ = evaluate(graph, inputs)
+    for g in (graph, fuse(graph)):
+        got, _ = compiled(g)(inputs)
+        for name in wanted:
+            np.testing.assert_array_equal(got[name].view(np.int32), wanted[name].view(np.int32), err_msg=name)
