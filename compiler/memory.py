@@ -21,7 +21,8 @@ from .ops import OPS
 from .ops.op import MAP, REDUCE
 from .types import Dim, TensorType, TupleType, substitute
 
-ALIGNMENT = 64
+ALIGNMENT = 64  # of buffers whose size is a number
+ELEMENT = 8  # of others: of the largest element; a size like 40*B is a multiple of a cache line for some B only
 CHECKED = ("gather", "take_along", "scatter_add")  # operators whose kernels may fail at run time
 
 Value = tuple[str, int]  # a node and which of its results
@@ -310,12 +311,12 @@ def _offsets(graph: Graph, root: Mapping[str, Value], order: tuple[str, ...], pl
     base: Dim = 0
     lines: list[Line] = []
     for kind in sorted(kinds, key=lambda d: (d != 1, str(d))):
-        offset, used = _fit(kinds[kind])
+        offset, used = _fit(kinds[kind], ALIGNMENT if kind == 1 else ELEMENT)
         for (b, _), at in zip(kinds[kind], offset, strict=True):
             lines.append(Line(tuple(_shown(graph, v) for v in b.values), b.size, base + kind * at, b.born, b.dies))
             for v in b.values:
                 places[v] = Place("arena", offset=base + kind * at)
-        base = base + kind * _aligned(used)
+        base = base + kind * used
     lines.sort(key=lambda line: (line.born, line.values))
     copies = tuple(
         Copy(types(graph[source[0]])[max(0, source[1])], places[source], places[target], early)
@@ -338,25 +339,25 @@ def _content(size: Dim) -> tuple[int, Dim]:
     return c, total(term(m, k // c) for m, k in terms(size))
 
 
-def _aligned(n: int) -> int:
-    return -(-n // ALIGNMENT) * ALIGNMENT
-
-
-def _fit(buffers: Sequence[tuple[_Buffer, int]]) -> tuple[list[int], int]:
+def _fit(buffers: Sequence[tuple[_Buffer, int]], alignment: int) -> tuple[list[int], int]:
     """Offsets for buffers of one kind, the largest first, each into the smallest gap that is free while it lives."""
     offset = [0] * len(buffers)
+
+    def aligned(n: int) -> int:
+        return -(-n // alignment) * alignment
+
     placed: list[int] = []
     used = 0
     for k in sorted(range(len(buffers)), key=lambda k: (-buffers[k][1], buffers[k][0].born, k)):
         b, n = buffers[k]
-        busy = sorted((offset[j], offset[j] + _aligned(buffers[j][1])) for j in placed
+        busy = sorted((offset[j], offset[j] + aligned(buffers[j][1])) for j in placed
                       if buffers[j][0].born <= b.dies and b.born <= buffers[j][0].dies)
         best, at = None, 0
         for start, stop in busy:
-            if start - at >= _aligned(n) and (best is None or start - at < best[0]):
+            if start - at >= aligned(n) and (best is None or start - at < best[0]):
                 best = (start - at, at)
             at = max(at, stop)
         offset[k] = best[1] if best else at
-        used = max(used, offset[k] + _aligned(n))
+        used = max(used, offset[k] + aligned(n))
         placed.append(k)
     return offset, used

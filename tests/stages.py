@@ -13,8 +13,10 @@ from nnc.compiler.autodiff import differentiate
 from nnc.compiler.elaborate import Options, Program
 from nnc.compiler.llvm import emit
 from nnc.compiler.loops_text import parse_loops, print_loops
+from nnc.compiler.lower import lower
+from nnc.compiler.memory import plan
 from nnc.compiler.native import LEVELS, Target
-from nnc.compiler.passes import ALWAYS, REWRITE, cse, dce, fold, run, simplify
+from nnc.compiler.passes import ALWAYS, REWRITE, cse, dce, fold, fuse, run, simplify
 from nnc.compiler.text import parse_graph, print_graph
 from nnc.dsl import ast
 from nnc.dsl.diagnostics import SourceError
@@ -44,7 +46,7 @@ def errors_stage(text: str, args: str) -> str:
     return "no error in " + ", ".join(program.entries)
 
 
-PASSES = {p.__name__: (p,) for p in (cse, dce, differentiate, fold, simplify)} | {"optimize": (*ALWAYS, *REWRITE)}
+PASSES = {p.__name__: (p,) for p in (cse, dce, differentiate, fold, fuse, simplify)} | {"optimize": (*ALWAYS, *REWRITE)}
 
 
 def graph_stage(text: str, args: str) -> str:
@@ -73,10 +75,41 @@ def loops_stage(text: str, args: str) -> str:
     return print_loops(parse_loops(text))
 
 
+def _target(name: str) -> Target:
+    width, fused, registers = LEVELS[name]
+    return Target(name, "x86_64-unknown-linux-gnu", name, "", width, fused, registers)
+
+
+def lower_stage(text: str, args: str) -> str:
+    """The loops of a graph for the target named."""
+    graph = parse_graph(text, NAME)
+    inputs = {n.attrs["name"]: n.type for n in graph if n.op == "input"}
+    variables = {n.attrs["path"]: n.type for n in graph if n.op == "param"}
+    return print_loops(lower(graph, inputs, variables, _target(args)).module)
+
+
+def plan_stage(text: str, args: str) -> str:
+    """The order of kernels and where values lie; the lower bound at the sizes named, `B=32`."""
+    sizes = {k: int(v) for k, v in (a.split("=") for a in args.split())}
+    planned = plan(parse_graph(text, NAME))
+    lines = [f"order: {' '.join(planned.order)}"]
+    for b in planned.lines:
+        names = " ".join(name if k == 0 else f"{name} (scratch)" for name, k in b.values)
+        lines.append(f"{names}: {b.size} bytes at {b.offset}, from {b.born} to {b.dies}")
+    for (name, k), place in planned.places.items():
+        if place.base == "slot":
+            lines.append(f"{name}{f'.{k}' if k else ''}: slot {place.name}")
+    for c in planned.copies:
+        where = [p.name or f"arena + {p.offset}" for p in (c.source, c.target)]
+        lines.append(f"copy {where[0]} to {where[1]} {'first' if c.early else 'last'}")
+    least, kernel = planned.lower_bound(sizes)
+    lines.append(f"arena: {planned.arena}; at {args} at least {least} live at once, in {planned.order[kernel]}")
+    return "\n".join(lines)
+
+
 def llvm_stage(text: str, args: str) -> str:
     """LLVM IR, before any pass, for the target named, on Linux."""
-    width, fused, registers = LEVELS[args]
-    return emit(parse_loops(text), Target(args, "x86_64-unknown-linux-gnu", args, "", width, fused, registers))
+    return emit(parse_loops(text), _target(args))
 
 
 def _tree_lines(node: ast.Tree, indent: str = "", role: str = "") -> list[str]:
@@ -104,6 +137,8 @@ STAGES: dict[str, Callable[[str, str], str]] = {
     "graph": graph_stage,
     "passes": passes_stage,
     "backward": backward_stage,
+    "lower": lower_stage,
+    "plan": plan_stage,
     "loops": loops_stage,
     "llvm": llvm_stage,
     "entry": entry_stage,

@@ -157,9 +157,10 @@ class Body:
         self.emit(L.Reduce(buffer, to_expr(at), how, value))
 
     def check(self, condition: L.Expr, message: str) -> None:
-        if ("check", condition) not in self.scopes[-1].known:
-            self.scopes[-1].known["check", condition] = condition
-            self.emit(L.Check(condition, self.checks.code(message)))
+        if not any(("check", condition) in scope.known for scope in self.scopes):
+            depth = self._depth_of(condition)
+            self.scopes[depth].known["check", condition] = condition
+            self.emit(L.Check(condition, self.checks.code(message)), depth)
 
     def bind(self, value: L.Expr) -> L.Expr:
         """The value by name, computed as far out as it may be."""
@@ -169,16 +170,7 @@ class Body:
         for scope in reversed(self.scopes):
             if value in scope.known:
                 return scope.known[value]
-        depth, loads = 0, False
-        for e in parts(value):
-            if isinstance(e, L.Var):
-                depth = max(depth, self.depth.get(e.name, 0))
-            if isinstance(e, L.Load):
-                loads = True
-                if e.buffer not in self.constant:
-                    depth = len(self.scopes) - 1  # it is being written: its value is that of here and now
-        if loads:  # not out of an `if` that may be there to protect it
-            depth = max([depth, *(k for k, s in enumerate(self.scopes) if s.conditional)])
+        depth = self._depth_of(value)
         var = L.Var(self.fresh("v"), value.dtype)
         self.depth[var.name] = depth
         if var.dtype == "i64":
@@ -186,6 +178,20 @@ class Body:
         self.scopes[depth].known[value] = var
         self.emit(L.Let(var.name, value), depth)
         return var
+
+    def _depth_of(self, value: L.Expr) -> int:
+        """The outermost scope in which a value can be computed."""
+        depth, protected = 0, value.dtype == "bool"
+        for e in parts(value):
+            if isinstance(e, L.Var):
+                depth = max(depth, self.depth.get(e.name, 0))
+            if isinstance(e, L.Load):
+                protected = True
+                if e.buffer not in self.constant:
+                    depth = len(self.scopes) - 1  # it is being written: its value is that of here and now
+        if protected:  # not out of an `if` that may be there to protect it
+            depth = max([depth, *(k for k, s in enumerate(self.scopes) if s.conditional)])
+        return depth
 
     # --- values
 

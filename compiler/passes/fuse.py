@@ -22,6 +22,7 @@ from ..kernels.cost import own_weight
 from ..ops import OPS
 from ..ops.op import CONTRACT, KERNEL, MAP, REDUCE, VIEW
 from ..types import Dim
+from .cse import cse
 from .rewrite import Sweep, rewrite
 
 CHEAP = 4  # weight up to which a value is computed again rather than stored
@@ -41,7 +42,7 @@ def fuse(graph: Graph) -> Graph:
     if any(n.op == "fused" for n in graph):
         return graph
     if any(n.op in ARGUMENTS for n in graph):
-        graph = rewrite(graph, {op: (_as_reductions,) for op in ARGUMENTS})
+        graph = cse(rewrite(graph, {op: (_as_reductions,) for op in ARGUMENTS}))
     return _rebuilt(graph, _merged(graph, _heads(graph)))
 
 
