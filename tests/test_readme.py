@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import nnc
+from nnc.compiler.loops_text import print_loops
 from nnc.compiler.pipeline import Session, open_session
 from nnc.compiler.text import print_graph
 from nnc.dsl.parser import parse
@@ -44,6 +45,11 @@ def tour() -> Session:
 def test_a_stage_prints_as_the_readme_shows(stage: str, marker: str) -> None:
     shown = next(b for b in blocks(README) if b.startswith("graph") and marker in b)
     assert print_graph(getattr(tour().stages("pull"), stage)).strip() == shown.strip()
+
+
+def test_the_loops_print_as_the_readme_shows() -> None:
+    shown = next(b for b in blocks(README) if b.startswith("kernel"))
+    assert shown.strip() in print_loops(tour().stages("pull").lowered.module)
 
 
 def test_the_tour_ends_at_softmax_minus_one_hot() -> None:
