@@ -196,18 +196,39 @@ def overwrites(graph: Graph, root: Mapping[str, Value], kernel: str, result: int
         return OPS[node.op].kind == MAP
     body = node.attrs["body"]
     inputs = [n.name for n in body if n.op == "input"]
-    stack = [inputs[k] for k in given]
-    seen = set(stack)
+    return _overwrites(body, [inputs[k] for k in given], body.outputs[result][1])
+
+
+def _overwrites(body: Graph, operands: list[str], result: str) -> bool:
+    """The same of the inputs of a fused body. What they flow into elementwise is read at the point of the loop. In a
+    fold a value of the kept axes is stored when all stages of its row are done; one of the whole box is stored in its
+    stage, so no later stage may read the operand."""
+    folds = [n for n in body if OPS[n.op].kind == REDUCE]
+    box = body[folds[0].args[0]].shape if folds else ()
+    kept = tuple(k for k in range(len(box)) if k not in folds[0].attrs["axes"]) if folds else ()
+    row = bool(folds) and body[result].shape != box
+    stage: dict[str, int] = {}  # in which a value can be computed first
+    for n in body:
+        stage[n.name] = max((stage[a] for a in n.args), default=0) + (OPS[n.op].kind == REDUCE)
+    seen, stack = set(operands), list(operands)
     while stack:
-        for user in body.users(stack.pop()):
-            if OPS[user.op].kind != MAP:
-                return False
+        name = stack.pop()
+        for user in body.users(name):
+            match OPS[user.op].kind:
+                case "map":
+                    pass
+                case "view" if row and user.op == "broadcast" and user.shape == box and user.attrs["axes"] == kept:
+                    pass
+                case "reduce" if row:
+                    pass
+                case "reduce" if stage[name] <= stage[result]:
+                    continue  # what comes of it does not read the operand again
+                case _:
+                    return False
             if user.name not in seen:
                 seen.add(user.name)
                 stack.append(user.name)
-    # a value of every point of a fold may be wanted again for a result of a later stage
-    boxes = {body[n.args[0]].shape for n in body if OPS[n.op].kind == REDUCE}
-    return types(node)[result].shape not in boxes or {v for _, v in body.outputs} & seen <= {body.outputs[result][1]}
+    return row or all(stage[v] <= stage[result] for _, v in body.outputs if v in seen)
 
 
 def _reachable(after: Mapping[str, list[str]], start: str) -> set[str]:

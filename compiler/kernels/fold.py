@@ -21,12 +21,15 @@ from ..ops.op import MAP, REDUCE, VIEW
 from ..ops.reduction import identity
 from ..types import Dim
 from .body import Body, Index, flat, lanes
-from .cost import own_weight
+from .cost import number, own_weight
 from .nest import Axes, Part, across, collapse, over, parts, place
 
 TILE = 4  # vectors of neighbouring elements folded at a time
 SAVED = 8  # vectors of a row that are kept in registers from one stage to the next
 HEAVY = 6  # weight of an operator whose result is kept rather than computed again
+LONG = 1024  # elements of a row that make several chains of partial results worth their combination ...
+LIGHT = 8  # ... when it is the latency of the chain that counts: weight of all that is done for an element
+CHAINS = 4
 
 
 class Stages:
@@ -118,7 +121,9 @@ def fold(make: Callable[[], Body], parallel: bool = False) -> Body:
 
 def _rows(body: Body, stages: Stages, outputs: dict[str, str], kept: list[Axes], reduced: list[Axes],
           parallel: bool) -> None:  # fmt: skip
-    rank, width, graph = len(stages.box), lanes(body.graph), body.graph
+    rank, graph, width = len(stages.box), body.graph, lanes(body.graph)
+    if reduced and number(reduced[-1].size) >= LONG and sum(map(own_weight, graph)) <= LIGHT:
+        width *= CHAINS
     short = len(reduced) == 1 and isinstance(reduced[0].size, int) and reduced[0].size <= SAVED * width
     saved = stages.saved(graph) if short else {}
     here: list[Index] = [()]  # the point that the innermost loop is at

@@ -138,3 +138,38 @@ def test_an_optimiser_needs_no_arena():
     p = b.emit("sub", p, b.emit("div", m, b.emit("sqrt", v)))
     planned = plan(fuse(b.finish((), (("p", p), ("m", m), ("v", v)))))
     assert planned.arena == 0 and len(planned.order) == 1 and not planned.copies
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_softmax_overwrites_its_operand(axis, compiled):
+    b = Builder("g", OPS)
+    x = b.emit("tanh", b.emit("input", name="x", type=TensorType("f32", (B, 9))))
+    x = einsum(b, "bi,io->bo", x, b.emit("input", name="w", type=TensorType("f32", (9, 9))))
+    kept = (1 - axis,)
+    top = b.emit("broadcast", b.emit("reduce_max", x, axes=(axis,)), shape=(B, 9), axes=kept)
+    e = b.emit("exp", b.emit("sub", x, top))
+    p = b.emit("div", e, b.emit("broadcast", b.emit("reduce_sum", e, axes=(axis,)), shape=(B, 9), axes=kept))
+    graph = b.finish((("y", b.emit("flip", p, axes=(axis,))),))
+    run = compiled(fuse(graph))
+    (line,) = (line for line in run.lowered.plan.lines if len(line.values) == 2)
+    assert line.size == 36 * B
+    rng = np.random.default_rng(0)
+    given = {"x": rng.standard_normal((5, 9), np.float32), "w": rng.standard_normal((9, 9), np.float32)}
+    np.testing.assert_allclose(run(given, None, {"B": 5})[0]["y"], evaluate(graph, given)[0]["y"], rtol=1e-5, atol=1e-7)
+
+
+def test_a_later_stage_reads_what_an_earlier_result_must_not_overwrite(compiled):
+    """a is stored in the first stage of the fold, but the second still reads x: a cannot lie where x lies."""
+    b = Builder("g", OPS)
+    x = b.emit("param", path="p", type=TensorType("f32", (6, 40)))
+    a = b.emit("neg", x)
+    total = b.emit("broadcast", b.emit("reduce_sum", a, axes=(1,)), shape=(6, 40), axes=(0,))
+    c = b.emit("mul", x, total)
+    d = b.emit("exp", total)
+    graph = b.finish((("c", c), ("d", d)), (("p", a),))
+    given = {"p": np.random.default_rng(0).standard_normal((6, 40), np.float32) / 9}
+    wanted, new = evaluate(graph, {}, given)
+    for g in (graph, fuse(graph)):
+        got, variables = compiled(g)({}, given)
+        np.testing.assert_allclose(got["c"], wanted["c"], rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(variables["p"], new["p"])
