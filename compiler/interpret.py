@@ -49,7 +49,10 @@ def _apply(node: Node, args: list[Any], sizes: Mapping[str, int]) -> Any:
     if reference is None:
         raise error("E0901", f"{node.op} cannot be evaluated: {node.name}", node.span, kind=InternalError)
     type = _known(node.type, sizes)
-    result = reference(args, {k: _known(v, sizes) for k, v in node.attrs.items()}, type)
+    attrs = {k: _known(v, sizes) for k, v in node.attrs.items()}
+    if "body" in attrs:
+        attrs["sizes"] = sizes  # a body may speak of sizes that the shapes of its operands do not tell
+    result = reference(args, attrs, type)
     if isinstance(type, TensorType):
         result = np.asarray(result)
         assert result.shape == type.shape and result.dtype == NUMPY[type.dtype], f"{node.name}: {result.dtype} {type}"

@@ -140,6 +140,9 @@ class Grower:
                 starts = tuple(int(k == axis) for k in range(len(s)))
                 steps = tuple(rng.choice([1, 2]) if k == axis else 1 for k in range(len(s)))
                 self.values.append(b.emit("slice", x, starts=starts, stops=s, steps=steps))
+            case "slice" if not isinstance(s[axis], int):
+                steps = tuple(rng.choice([2, 3]) if k == axis else 1 for k in range(len(s)))
+                self.values.append(b.emit("slice", x, starts=(0,) * len(s), stops=s, steps=steps))
             case "pad":
                 low, high = (tuple(rng.randint(0, 2) for _ in s) for _ in range(2))
                 self.values.append(b.emit("pad", x, low=low, high=high, value=0.5))
