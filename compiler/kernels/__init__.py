@@ -1,1 +1,14 @@
-"""Loop nests for each kind of kernel: pointwise, reductions, contractions, scatter."""
+"""Loop nests for each kind of kernel. In: the small graph one kernel computes. Out: statements of the loop IR.
+
+    body          the kernel under construction: open loops, bound names, the value of any node at any point
+    nest          which axes are one loop; loops over boxes and tiles
+    pointwise     results of one shape, each an expression at a point
+    fold          reductions of one box in stages, with what is elementwise around them; `argument` makes argmax of them
+    matmul, tile  matrix products in register tiles, with what is elementwise in the result; the choice of the tile
+    contraction   every other contraction: convolutions and their gradients, zero padding, several operands
+    scatter       rows added where data says
+    cost          weights of operators; what is computed again, what is worth a fork
+
+Scheduling is decided here, where a loop is opened, not by rewriting loops afterwards: lanes, tiles, unrolling and threads
+follow from the kind of kernel and its sizes, and each kernel is a page that one can read against the loops it prints.
+"""
