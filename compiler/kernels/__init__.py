@@ -9,6 +9,6 @@
     scatter       rows added where data says
     cost          weights of operators; what is computed again, what is worth a fork
 
-Scheduling is decided here, where a loop is opened, not by rewriting loops afterwards: lanes, tiles, unrolling and threads
-follow from the kind of kernel and its sizes, and each kernel is a page that one can read against the loops it prints.
+Scheduling is decided here, where a loop is opened, not by rewriting loops afterwards: lanes, tiles, unrolling and
+threads follow from the kind of kernel and its sizes, and each kernel can be read against the loops it prints.
 """

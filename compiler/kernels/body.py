@@ -18,7 +18,7 @@ from .. import loops as L
 from ..graph import Graph, Node
 from ..index import from_expr, to_expr, total
 from ..ops.op import REDUCE
-from ..types import BYTES, Dim, TensorType, TupleType, symbol
+from ..types import BYTES, Dim, Size, TensorType, TupleType, symbol, symbols
 
 _INDEXED = ("gather", "take_along")  # operators whose operand 1 is an index that data decides
 
@@ -66,9 +66,12 @@ class Body:
         self.depth: dict[str, int] = {}  # of loop variables and bound names; sizes are at 0
         self.scopes = [_Scope()]
         self._count: dict[str, int] = {}
+        self._taken = {s for n in graph for x in (n.type, *n.attrs.values()) for s in _symbols(x)}  # names of sizes
 
     def fresh(self, stem: str) -> str:
         n = self._count.get(stem, 0)
+        while f"{stem}{n}" in self._taken:
+            n += 1
         self._count[stem] = n + 1
         return f"{stem}{n}"
 
@@ -316,6 +319,18 @@ def _sizes(body: tuple[L.Stmt, ...]) -> set[str]:
         for e in expressions(s):
             used |= {v.name for v in parts(e) if isinstance(v, L.Var)}
     return used - bound
+
+
+def _symbols(x: Any) -> Iterator[str]:
+    """The size symbols in a type or an attribute."""
+    match x:
+        case Size():
+            yield from symbols(x)
+        case TensorType(_, shape):
+            yield from _symbols(shape)
+        case TupleType(items) | tuple(items):
+            for item in items:
+                yield from _symbols(item)
 
 
 def lanes(graph: Graph) -> int:

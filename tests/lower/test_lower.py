@@ -203,3 +203,17 @@ def test_the_two_zeros_are_two_values(compiled):
         got, _ = compiled(g)(inputs)
         for name in wanted:
             np.testing.assert_array_equal(got[name].view(np.int32), wanted[name].view(np.int32), err_msg=name)
+
+
+def test_sizes_may_be_called_like_the_names_of_a_kernel(compiled):
+    b = Builder("g", OPS)
+    shape = tuple(symbol(s) for s in ("i0", "v0", "x0"))
+    x = b.emit("input", name="x", type=TensorType("f32", shape))
+    y = b.emit("transpose", b.emit("tanh", x), perm=(2, 0, 1))
+    graph = b.finish((("y", y), ("s", b.emit("reduce_sum", y, axes=(1,)))))
+    inputs = {"x": np.random.default_rng(0).standard_normal((3, 4, 5), np.float32)}
+    wanted, _ = evaluate(graph, inputs)
+    for g in (graph, fuse(graph)):
+        got, _ = compiled(g)(inputs, None, {"i0": 3, "v0": 4, "x0": 5})
+        for name in wanted:
+            np.testing.assert_allclose(got[name], wanted[name], rtol=1e-5)
