@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .elaborate import Program
     from .elaborate.checks import TestPlan
     from .elaborate.program import DataSizes
-    from .graph import Graph
+    from .graph import Graph, Guard
     from .lower import Lowered
 
 Observer = Callable[[str, "Graph"], None]
@@ -94,10 +94,15 @@ def _signature(
         variables=tuple(variables),
         updates=tuple(path for path, _ in graph.updates),
         outputs=tuple(Port(n, t.dtype, t.shape) for (n, _), t in zip(graph.outputs, outputs, strict=True)),
-        guards=tuple(GuardSpec(g.left, g.right, g.message, g.relation) for g in graph.guards),
+        guards=tuple(GuardSpec(g.left, g.right, _placed(g), g.relation) for g in graph.guards),
         arena=lowered.arena,
         checks=lowered.checks,
     )
+
+
+def _placed(guard: Guard) -> str:
+    """The message of a guard with the place that asked for it."""
+    return f"{guard.message} ({guard.span})" if guard.span is not None else guard.message
 
 
 class Native:

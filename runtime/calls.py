@@ -155,7 +155,8 @@ class Call:
         for guard in s.guards:
             left, right = _value(guard.left, sizes), _value(guard.right, sizes)
             if not _HOLDS[guard.relation](left, right):
-                raise argument_error("E0606", f"{guard.message}: {guard.left} is {left}, {guard.right} is {right}")
+                found = [f"{d} is {n}" for d, n in ((guard.left, left), (guard.right, right)) if not isinstance(d, int)]
+                raise argument_error("E0606", f"{guard.message}: {', '.join(found)}")
         outputs = []
         for slot, port in enumerate(s.outputs, self._first_output):
             shape = tuple(_value(d, sizes) for d in port.shape)

@@ -216,6 +216,114 @@ def test_one_compilation_serves_every_batch_size():
         np.testing.assert_allclose(net.predict(np.tile(X, (9, 1))[:n]).y, whole[:n], rtol=1e-6)
 
 
+OUTSIDE = {
+    "a slice": "fn f(x: f32[N]) = x[0:10]", "an index": "fn f(x: f32[N]) = x[4]", "from the end": "fn f(x: f32[N]) = x[-10:]",
+    "far away": "fn f(x: f32[N]) = x[1000000000]", "an empty slice": "fn f(x: f32[N]) = x[10:]",
+    "two slices": "fn f(x: f32[N]) = sum(x[0:400000000] * 1.0 + x[-400000000:])",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_slice_outside_an_axis_of_unknown_size_is_refused_at_run_time(name):
+    f = nnc.function(OUTSIDE[name], threads=1)
+    with pytest.raises(nnc.ArgumentError, match=r"N(?: - \d+)? is "):
+        f(np.ones(4, np.float32))
+
+
+def test_a_slice_inside_an_axis_of_unknown_size():
+    x = np.arange(12, dtype=np.float32)
+    for text, want in (("x[2:10:3]", x[2:10:3]), ("x[-4:]", x[-4:]), ("x[:-2]", x[:-2]), ("x[-1]", x[-1]), ("x[3]", x[3])):
+        np.testing.assert_array_equal(nnc.function(f"fn f(x: f32[N]) = {text}", threads=1)(x), want)
+
+
+NOTATION = {
+    "past the end": "fn f(x: f32[N]) -> f32[N] {\n m[i] = x[i+1] - x[i]\n return m\n}",
+    "before the start": "fn f(x: f32[N]) -> f32[N] {\n m[i] = x[i-1]\n return m\n}",
+    "a window": "fn f(x: f32[N]) -> f32[N] {\n m[i] = min[u in 0..3](x[i+u] + 0 * x[i])\n return m\n}",
+    "a range": "fn f(x: f32[2]) -> f32 = sum[i in 0..3](x[i])",
+    "bound and on the left": "fn f(x: f32[N]) -> f32[N] {\n m[i] = sum[i](x[i])\n return m\n}",
+    "looked up": "fn f(x: f32[N], k: i32[N]) -> f32[N] {\n m[i] = x[k[i]]\n return m\n}",
+}
+
+
+@pytest.mark.parametrize("name", NOTATION)
+def test_an_index_that_leaves_its_axis_is_refused(name):
+    with pytest.raises(nnc.SourceError) as e:
+        nnc.function(NOTATION[name])(X[0], X[0])
+    assert e.value.code == "E0309"
+
+
+def test_parts_of_an_axis_of_unknown_size():
+    f = nnc.function("fn f(x: f32[N, M]) {\n (a, b) = split(x, 2, axis = 1)\n return a - b\n}", threads=1)
+    np.testing.assert_allclose(f(X), X[:, :2] - X[:, 2:])
+    with pytest.raises(nnc.ArgumentError, match="must divide into 2 equal parts"):
+        f(X[:, :3])
+    g = nnc.function("fn f(x: f32[N, M]) {\n (a, b) = split(x, [1, 3], axis = 1)\n return b\n}", threads=1)
+    np.testing.assert_allclose(g(X), X[:, 1:])
+    with pytest.raises(nnc.ArgumentError, match="M is 3"):
+        g(X[:, :3])
+
+
+@pytest.mark.parametrize("text", ["x + 1e39", "x * [1e39]", "x + 9^9^9^9", "x * exp(1000)", "cast(x, i32) + 2147483648"])
+def test_numbers_that_do_not_fit_are_refused(text):
+    with pytest.raises(nnc.SourceError, match=r"does not fit|too large"):
+        nnc.function(f"fn f(x: f32[1]) = {text}")(np.ones(1, np.float32))
+
+
+TRAINING = """
+optimizer Average(lr) {{
+    {state}
+    {body}
+}}
+model Line(x: f32[B, 2]) -> (y: f32[B]) {{
+    weight w: f32[2] = [1.0, 2.0]
+    y = x @ w
+}}
+train Line(x, t: f32[B]) {{
+    loss = {loss}
+    optimizer = Average(lr = 0.1)
+    {more}
+}}
+"""
+
+
+def training(state="state average = p", body="p := p - lr * g\n    average := 0.5 * average + 0.5 * p", loss="mean((y - t)^2)", more=""):
+    return TRAINING.format(state=state, body=body, loss=loss, more=more)
+
+
+def test_optimizer_state_may_begin_as_the_parameter():
+    net = nnc.compile(training())
+    np.testing.assert_array_equal(net.slots["Line.w/average"], [1, 2])
+    net.train_step(X[:, :2], X[:, 2])
+    np.testing.assert_allclose(net.slots["Line.w/average"], 0.5 * np.array([1, 2]) + 0.5 * net.params["Line.w"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("change", "code"), [
+    ({"state": "state average = g"}, "E0307"), ({"state": "state p = 0"}, "E0202"),
+    ({"state": "weight average: f32[2] = 0"}, "E0307"),
+    ({"state": "", "body": "p = p - lr * g"}, "E0203"), ({"loss": "mean(t^2)"}, "E0401"),
+    ({"more": "stop when loss"}, "E0307"), ({"more": "metric epoch = mean(y)"}, "E0202"),
+    ({"more": "metric val_loss = mean(y)"}, "E0202"),
+])  # fmt: skip
+def test_training_that_cannot_be_meant_is_refused(change, code):
+    with pytest.raises(nnc.SourceError) as e:
+        nnc.compile(training(**change))
+    assert e.value.code == code
+
+
+def test_functions_map_over_groups():
+    text = training(loss="mean((y - t)^2) + sum(where(abs(weights) < 1.5, weights, 0)) + sum(softplus(weights))")
+    net = nnc.compile(text)
+    x, t, w = X[:, :2], X[:, 2], np.array([1.0, 2.0])
+    want = ((x @ w - t) ** 2).mean() + 1 + np.log1p(np.exp(w)).sum()
+    assert abs(net.loss(x, t) - want) < 1e-5
+
+
+def test_an_export_is_no_method_of_every_model():
+    with pytest.raises(nnc.SourceError, match="an export cannot be called `fit`"):
+        nnc.compile("model M(x: f32[B]) -> f32[B] { return x }\nexport fit(x: f32[B]) -> f32[B] = M(x)")
+
+
 def test_sizes_that_only_run_time_knows_are_guarded():
     f = nnc.function("fn f(x: f32[N], y: f32[M]) -> f32 = sum(x * y)")
     np.testing.assert_allclose(f(V, 2 * V), 2 * (V**2).sum(), rtol=1e-6)

@@ -12,7 +12,9 @@ from . import statements
 from .context import Context
 from .scope import Instance, Scope
 from .signatures import Arguments, Given, bind, check_kind, check_results, defaults, enter, named_results
-from .values import Bound, Builtin, Defined, Partial, Shared, Tensor, kind
+from .values import Bound, Builtin, Defined, Group, Partial, Shared, Tensor, kind
+
+WHOLE_GROUPS = ("sum", "mean", "max", "min", "prod", "variance", "norm", "any", "all", "count", "grad")
 
 
 def call(cx: Context, e: ast.Call, scope: Scope) -> Any:
@@ -131,7 +133,7 @@ def apply(cx: Context, function: Any, given: Given, scope: Scope, label: str | N
             if label is not None and path is None:
                 raise error("E0307", "a label can only stand inside a layer or a model", given.span)
             values, where = bind(name, dict(parameters), given)
-            result = function.call(cx, Arguments(given.span, values, where))
+            result = _over_members(cx, function, values, where, given.span)
         case Partial(function=inner):
             return apply(
                 cx, inner, _without_fans(inner, given.before(function.positional, function.named)), scope, label
@@ -154,6 +156,24 @@ def apply(cx: Context, function: Any, given: Given, scope: Scope, label: str | N
     if path is not None and isinstance(result, Tensor):
         cx.taps[path] = result
     return result
+
+
+def _over_members(cx: Context, function: Builtin, values: dict[str, Any], where: dict[str, Span], span: Span) -> Any:
+    """A builtin's result; for each member by itself where a group is given to one that does not take groups."""
+    groups = [v for v in values.values() if isinstance(v, Group)]
+    if not groups or function.name in WHOLE_GROUPS:
+        return function.call(cx, Arguments(span, values, where))
+    paths = groups[0].members.keys()
+    if any(g.members.keys() != paths for g in groups):
+        raise error("E0307", "the groups have different members", span)
+    return Group(
+        {
+            p: function.call(
+                cx, Arguments(span, {k: v.members[p] if isinstance(v, Group) else v for k, v in values.items()}, where)
+            )
+            for p in paths
+        }
+    )
 
 
 def _place(instance: Instance | None, layer: str, label: str | None, span: Span) -> str:

@@ -188,6 +188,5 @@ def _reject(program: Program, text: str, value: ast.Expr, scope: Scope, span: Sp
             span,
             False,
             f"it is refused, but the message does not say {text!r}: {e.diagnostics[0].message}",
-            diagnostics=e.diagnostics,
         )
     return Check(span, False, "it compiles, but should be refused")

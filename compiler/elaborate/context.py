@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from ...dsl.diagnostics import Diagnostic, Label, NncError, SourceError, error
 from ...dsl.source import Span
 from ..graph import Builder
 from ..ops.op import ShapeError
-from ..types import FLOATS, Dim, TensorType
+from ..types import FLOATS, INTS, Dim, TensorType
 from .scope import Scope
 from .values import Tensor
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_CALLS = 100  # how deep definitions may call one another
 MAX_BYTES = 2**40  # of one tensor
+MAX_F32 = 3.4028235677973366e38  # what rounds to more is infinite
 
 
 @dataclass(slots=True)
@@ -43,6 +45,17 @@ def check_bytes(t: TensorType, span: Span | None) -> None:
     n = t.nbytes
     if isinstance(n, int) and n > MAX_BYTES:
         raise error("E0502", f"{t} would take {n:,} bytes, more than the limit of {MAX_BYTES:,}", span)
+
+
+def check_fits(value: int | float | bool, dtype: str, span: Span | None) -> None:
+    """Refuse a literal that its dtype cannot hold."""
+    limit = {"i32": 2**31, "i64": 2**63, "f32": MAX_F32}.get(dtype, math.inf)
+    if limit < abs(value) < math.inf or (dtype in INTS and value == limit):
+        text = f"{value:g}" if dtype in FLOATS else value
+        more = {"i32": "i64 holds up to 9223372036854775807", "f32": "f32 holds up to 3.4e38, f64 up to 1.8e308"}.get(
+            dtype
+        )
+        raise error("E0302", f"{text} does not fit {dtype}", span, help=more)
 
 
 def is_std(span: Span) -> bool:
@@ -114,6 +127,7 @@ class Context:
         return ""
 
     def constant(self, value: int | float | bool, dtype: str, span: Span | None = None) -> Tensor:
+        check_fits(value, dtype, span)
         converted = float(value) if dtype in FLOATS else bool(value) if dtype == "bool" else int(value)
         return self.emit("constant", span=span, values=(converted,), type=TensorType(dtype))
 
@@ -143,7 +157,7 @@ class Context:
                 "E0502",
                 f"definitions call one another more than {MAX_CALLS} deep, in `{name}`",
                 span,
-                help="a definition cannot call itself without end: write `repeat` or `scan`",
+                help="a definition cannot call itself without end: write `repeat`",
             )
         self.calls.append((name, span))
         try:

@@ -10,7 +10,7 @@ from ...dsl.source import Span
 from ..types import INTS, Dim, Size
 from . import calls, notation
 from .context import Context
-from .operations import binary, reshape, tensor, unary
+from .operations import at_least, binary, reshape, tensor, unary
 from .scope import MISSING, Scope, unknown
 from .values import Bound, Builtin, Defined, Group, Partial, Results, Shared, Tensor, is_static, kind
 
@@ -206,7 +206,7 @@ def index(cx: Context, base: Any, items: tuple[Any, ...], span: Span, scope: Sco
         if isinstance(value, Results):
             value = value.items[0]
         if isinstance(value, int | Size) and not isinstance(value, bool):
-            position = _position(value, n, item.span)
+            position = _position(cx, value, n, item.span)
             starts[axis], stops[axis] = position, position + 1
             drop.append(axis)
         elif isinstance(value, Tensor) and value.dtype in INTS:
@@ -248,25 +248,32 @@ def _slice(cx: Context, item: ast.Slice, n: Dim, scope: Scope) -> tuple[Dim, Dim
         raise error(
             "E0307", f"a step must be a number from 1, not {step}", item.span, help="`flip(x, axis)` reverses an axis"
         )
-    start: Dim = 0 if item.start is None else _bound(integer(cx, item.start, scope, "a slice"), n)
-    stop: Dim = n if item.stop is None else _bound(integer(cx, item.stop, scope, "a slice"), n)
-    if isinstance(start, int) and isinstance(stop, int) and stop < start:
+    start: Dim = 0 if item.start is None else _bound(cx, integer(cx, item.start, scope, "a slice"), n, item.span)
+    stop: Dim = n if item.stop is None else _bound(cx, integer(cx, item.stop, scope, "a slice"), n, item.span)
+    if isinstance(start, int) and isinstance(stop, int):
+        stop = max(start, stop)
+    elif not at_least(cx, stop, start, f"the slice {item.span.text} must not end before it begins", item.span):
         stop = start
     return start, stop, step
 
 
-def _bound(value: Dim, n: Dim) -> Dim:
-    """NumPy's reading of a slice bound: negative counts from the end, outside is clipped."""
-    if isinstance(value, int):
-        if value < 0:
-            value = n + value
-            return max(value, 0) if isinstance(value, int) else value
-        return min(value, n) if isinstance(n, int) else value
-    return value
+def _bound(cx: Context, value: Dim, n: Dim, span: Span) -> Dim:
+    """A slice bound, NumPy's way: negative counts from the end. On an axis of known size what is outside is clipped;
+    on another it is a run-time error, because the result's size must not depend on which of the two happens."""
+    if isinstance(value, int) and isinstance(n, int):
+        return min(max(n + value if value < 0 else value, 0), n)
+    bound = n + value if isinstance(value, int) and value < 0 else value
+    _inside(cx, bound, n, f"the slice {span.text} must stay inside an axis of {n}", span)
+    return bound
 
 
-def _position(value: Dim, n: Dim, span: Span) -> Dim:
+def _position(cx: Context, value: Dim, n: Dim, span: Span) -> Dim:
     position = n + value if isinstance(value, int) and value < 0 else value
-    if isinstance(position, int) and (position < 0 or (isinstance(n, int) and position >= n)):
-        raise error("E0301", f"index {value} is outside an axis of {n}", span)
+    _inside(cx, position, n, f"index {value} is outside an axis of {n}", span, 1)
     return position
+
+
+def _inside(cx: Context, position: Dim, n: Dim, message: str, span: Span, width: int = 0) -> None:
+    """`width` elements from `position` must be inside an axis of `n`."""
+    if not (at_least(cx, position, 0, message, span) and at_least(cx, n, position + width, message, span)):
+        raise error("E0301", message, span)

@@ -17,7 +17,7 @@ from ...dsl.source import Span
 from ..types import Dim, Size, divide
 from . import calls
 from .context import Context
-from .operations import binary, broadcast_to, contract, same_size, tensor, unary
+from .operations import at_least, binary, broadcast_to, contract, same_size, tensor, unary
 from .scope import MISSING, Scope
 from .signatures import Given
 from .values import Results, Tensor, kind
@@ -80,6 +80,10 @@ def assign(cx: Context, s: ast.Assign, scope: Scope) -> Tensor:
                 ix.names.add(name)
             case _:
                 raise error("E0309", "the left side of index notation takes plain indices", item.span)
+    for c in _comprehensions(s.value):
+        for b in c.binders:
+            if b.name in ix.names:
+                raise error("E0309", f"the index `{b.name}` is on the left, so it cannot be bound as well", b.span)
     _prepare(cx, s.value, ix, scope)
     value = _evaluate(cx, s.value, ix, scope)
     wanted: list[str] = []
@@ -196,20 +200,35 @@ def _prepare(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> None:
                 ((name, coefficient),) = open_
                 others = [(ix.extent[n] - 1) * k for n, k in terms if n != name and k > 0]
                 room = base.shape[axis] - 1 - constant - sum(others)
-                if coefficient <= 0 or (isinstance(room, int) and room < 0):
+                least = constant + sum((ix.extent[n] - 1) * k for n, k in terms if n != name and k < 0)
+                if coefficient <= 0 or (isinstance(room, int) and room < 0) or (isinstance(least, int) and least < 0):
                     raise error(
                         "E0309",
                         f"the index `{name}` has no value that stays inside an axis of {base.shape[axis]}",
                         span,
                     )
                 ix.extent[name] = divide(room, coefficient)[0] + 1
+            else:
+                _stays_inside(cx, base, axis, constant, terms, ix, span)
     if waiting:
         names = [n for n, _ in waiting[0][3] if n not in ix.extent]
+        bound = {b.name for c in _comprehensions(e) for b in c.binders}
+        advice = f"give its range: `{names[0]} in 0..3`" if names[0] in bound else "let it stand alone on some axis"
+        raise error("E0309", f"nothing says how far `{names[0]}` runs", waiting[0][4], help=advice)
+
+
+def _stays_inside(cx: Context, base: Tensor, axis: int, constant: int, terms: Any, ix: Indices, span: Span) -> None:
+    """An index expression whose indices have their ranges from elsewhere must not leave its axis."""
+    n = base.shape[axis]
+    low: Dim = constant + sum((ix.extent[name] - 1) * k for name, k in terms if k < 0)
+    high: Dim = constant + sum((ix.extent[name] - 1) * k for name, k in terms if k > 0)
+    message = f"the index of axis {axis} of {base.type} runs from {low} to {high}, which must be within 0 to {n - 1}"
+    if not (at_least(cx, low, 0, message, span) and at_least(cx, n - 1, high, message, span)):
         raise error(
             "E0309",
-            f"nothing says how far `{names[0]}` runs",
-            waiting[0][4],
-            help=f"give its range: `{names[0]} in 0..3`",
+            f"the index of axis {axis} runs from {low} to {high}, outside {base.type}",
+            span,
+            help="an index that stands alone elsewhere spans that whole axis: slice that operand, or `pad` this one",
         )
 
 
@@ -225,6 +244,8 @@ def _children(e: Any) -> list[ast.Expr]:
             return [a.value for a in args]
         case ast.Comprehension(body=body):
             return [body]
+        case ast.Index(items=items):
+            return [i for i in items if not isinstance(i, ast.Slice | ast.Rest)]
         case ast.Pipe(value=v, target=target):
             return [v, *_children(target)]
     return []
@@ -301,6 +322,13 @@ def _affine(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> tuple[Dim, d
             if (t and u) or not isinstance(c, int) or not isinstance(d, int):
                 raise error("E0309", "an index expression must be a sum of indices times numbers", e.span)
             return c * d, {n: k * (d if t else c) for n, k in {**t, **u}.items()}
+    if isinstance(e, ast.Index) and _is_reference(e, ix):
+        raise error(
+            "E0309",
+            "an index expression must be a sum of indices times numbers",
+            e.span,
+            help="`gather(x, i)` looks up positions that are computed at run time",
+        )
     if isinstance(e, ast.Name) and scope.lookup(e.id) is MISSING:
         raise error(
             "E0309",

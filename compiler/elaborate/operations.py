@@ -11,7 +11,7 @@ from typing import Any
 from ...dsl.diagnostics import Label, error
 from ...dsl.source import Span
 from ..types import FLOATS, INTS, Dim, Size, TensorType, divide
-from .context import Context
+from .context import Context, check_fits
 from .values import Group, Results, SizeCondition, Tensor, is_static, kind
 
 OPERATORS = {
@@ -34,6 +34,8 @@ def tensor(cx: Context, value: Any, span: Span | None, dtype: str | None = None)
     i32; lists become constants or stacks."""
     match value:
         case Tensor():
+            if value.builder is not cx.builder:
+                raise error("E0307", "an initial value cannot depend on the model's input", span)
             return value
         case bool():
             if dtype not in (None, "bool"):
@@ -53,10 +55,6 @@ def tensor(cx: Context, value: Any, span: Span | None, dtype: str | None = None)
                 )
             if dtype == "bool":
                 raise error("E0302", f"the number {value!r} cannot stand where bool is expected", span)
-            if dtype == "i32" and isinstance(value, int) and not -(2**31) <= value < 2**31:
-                raise error("E0302", f"{value} does not fit i32", span, help="i64 holds up to 9223372036854775807")
-            if dtype == "i64" and not -(2**63) <= value < 2**63:
-                raise error("E0302", f"{value} does not fit i64", span)
             return cx.constant(value, dtype, span)
         case Size():
             return cx.emit("size", span=span, size=value, dtype=dtype or cx.real)
@@ -83,6 +81,8 @@ def _from_list(cx: Context, value: tuple[Any, ...], span: Span | None, dtype: st
         if dtype == "bool":
             raise error("E0302", "a list of numbers cannot stand where bool is expected", span)
         convert = float if dtype in FLOATS else int
+        for v in flat:
+            check_fits(v, dtype, span)
         return cx.emit("constant", span=span, values=tuple(map(convert, flat)), type=TensorType(dtype, shape))
     tensors = [v for v in flat if isinstance(v, Tensor)]
     dtype = dtype or (tensors[0].dtype if tensors else None)
@@ -132,6 +132,21 @@ def same_size(cx: Context, a: Dim, b: Dim, message: str, span: Span | None) -> D
         return None  # a constant apart, or equal only where sizes are 0
     cx.builder.guard(a, b, message, span)
     return a if isinstance(a, int) else b if isinstance(b, int) else a
+
+
+def at_least(cx: Context, a: Dim, b: Dim, message: str, span: Span | None) -> bool:
+    """Whether a >= b. What only run time can decide becomes a guard, and counts as true."""
+    difference = a - b
+    if isinstance(difference, int):
+        return difference >= 0
+    constant = next((c for m, c in difference.terms if m == ()), 0)
+    signs = {c > 0 for m, c in difference.terms if m != ()}
+    if signs == {True} and constant >= 0:
+        return True
+    if signs == {False} and constant < 0:
+        return False
+    cx.builder.guard(a, b, message, span, ">=")
+    return True
 
 
 def reshape(cx: Context, x: Tensor, shape: Sequence[Dim], span: Span | None) -> Tensor:
@@ -292,7 +307,7 @@ def _static(op: str, a: Any, b: Any, span: Span, spans: tuple[Span, Span]) -> An
     except ZeroDivisionError:
         raise error("E0307", "division by zero", span, "", Label(spans[1], "this is 0")) from None
     except OverflowError:
-        return math.inf
+        raise error("E0307", "this number is too large", span) from None
 
 
 def elementwise(cx: Context, op: str, a: Any, b: Any, span: Span, spans: tuple[Span, Span]) -> Tensor:

@@ -28,7 +28,11 @@ from .signatures import KINDS, Given, check_kind, is_kind
 from .statements import store
 from .values import Defined, Group, Partial, Results, Tensor, is_static, kind
 
-STANDARD = ("init", "predict", "train", "evaluate", "loss", "gradients", "taps")
+RESERVED = (
+    "init", "predict", "train", "evaluate", "loss", "gradients", "taps", "fit", "train_step", "params", "state",
+    "slots", "save", "load", "call", "entry", "exports", "reset", "variables", "manifest", "session", "name", "seed",
+    "threads",
+)  # fmt: skip  (the entries of a model and the methods of what `nnc.compile` returns)
 
 
 DataSizes = Callable[[TrainSpec, tuple[Port, ...]], Mapping[str, int]]
@@ -62,6 +66,11 @@ class Program:
         module = self.modules.module
         self.models = {d.name: d for d in module.definitions if isinstance(d, ast.Layer) and d.top}
         self.exports = {d.name: d for d in module.definitions if isinstance(d, ast.Export)}
+        for d in self.exports.values():
+            if d.name in RESERVED:
+                raise error(
+                    "E0202", f"an export cannot be called `{d.name}`: every model has a method of that name", d.span
+                )
         self.functions = {d.name: d for d in module.definitions if isinstance(d, ast.Function)}
         self.tests = [d for d in module.definitions if isinstance(d, ast.Test)]
         trains = [d for d in module.definitions if isinstance(d, ast.Train)]
@@ -407,8 +416,12 @@ class Program:
             else:
                 cx.site, cx.shape = path, d.type.shape
                 assert d.scope is not None
+                scope = d.scope
+                if d.role == "slot":  # `state average = p` begins as the parameter does
+                    scope = scope.child()
+                    scope.bind("p", cx.variable(path.rsplit("/", 1)[0]))
                 with cx.calling(path, d.asked):
-                    value = evaluate(cx, d.init, d.scope)
+                    value = evaluate(cx, d.init, scope)
                     if isinstance(value, Partial | Defined):
                         value = calls.apply(cx, value, Given((), {}, d.init.span), d.scope)
                 cx.shape = None

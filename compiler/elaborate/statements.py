@@ -67,7 +67,6 @@ def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Any:
                     "E0502",
                     f"`repeat` unrolls, and {end - first} turns are more than {MAX_REPEAT}",
                     count.span,
-                    help="`scan` is a loop at run time",
                 )
             for k in range(first, end):
                 if name is not None:
@@ -115,6 +114,10 @@ def declare(cx: Context, s: ast.Variable, scope: Scope) -> None:
     instance = scope.instance
     if instance is None:
         raise error("E0307", f"a {s.role} can only be declared inside a layer, a model or an optimizer", s.span)
+    if instance.optimizer and s.role != "state":
+        raise error("E0307", f"an optimizer keeps `state`, it has no {s.role}", s.span)
+    if instance.optimizer and s.name in ("p", "g", "t", "role"):
+        raise error("E0202", f"`{s.name}` is given in an optimizer, so it cannot be declared", s.span)
     if s.name in instance.variables:
         raise error(
             "E0202", f"`{s.name}` is declared twice in here", s.span, "", Label(instance.declared[s.name], "first here")

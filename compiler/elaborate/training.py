@@ -36,6 +36,7 @@ SETTINGS = (
     "validation",
     "patience",
 )
+RESERVED = ("epoch", "seconds")  # columns of the history
 SOURCES = ("digits", "idx", "cifar10", "csv", "npz", "text", "images")
 NORMALIZE = ("standard", "standard_all", "minmax")
 DEFAULT_EPOCHS = 10
@@ -63,6 +64,10 @@ def settings(program: Program) -> TrainSpec:
             case ast.Assign(targets=targets):
                 _check_local(train, item, targets)
             case ast.Metric(name=name, value=value):
+                if name in RESERVED or name.startswith("val_"):
+                    raise error(
+                        "E0202", f"a metric cannot be called `{name}`: the history has a column of that name", item.span
+                    )
                 if name == "loss" or any(m.name == name for m in metrics):
                     first = [
                         Label(i.span, "first here") for i in train.body if isinstance(i, ast.Metric) and i.name == name
@@ -89,6 +94,8 @@ def settings(program: Program) -> TrainSpec:
         if isinstance(item, ast.StopWhen):
             if stop is not None:
                 raise error("E0202", "`stop when` stands twice", item.span, help="join the conditions with `or`")
+            if not _is_condition(item.condition):
+                raise error("E0307", "`stop when` needs a condition", item.condition.span, help="compare: `loss < 0.1`")
             stop = _stop(cx, program, item.condition, [m.name for m in metrics], hidden)
 
     def number(name: str, default: Any, low: Any, whole: bool) -> Any:
@@ -240,6 +247,15 @@ def _batch_symbol(program: Program) -> str | None:
     return None
 
 
+def _is_condition(e: ast.Expr) -> bool:
+    match e:
+        case ast.Binary(op=op):
+            return op in ("<", "<=", ">", ">=", "==", "!=", "and", "or")
+        case ast.Unary(op=op):
+            return op == "not"
+    return isinstance(e, ast.Bool)
+
+
 OPERATORS = ("<", "<=", ">", ">=", "==", "!=", "and", "or", "+", "-", "*", "/")
 
 
@@ -386,6 +402,20 @@ def _variables(program: Program, cx: Context, scope: Scope) -> Group:
     return trainable
 
 
+def _reaches(cx: Context, loss: Tensor, trainable: Group) -> bool:
+    """Whether any parameter is among what the loss is computed from."""
+    wanted = {t.node for t in trainable.members.values()}
+    seen, waiting = {loss.node}, [loss.node]
+    while waiting:
+        node = waiting.pop()
+        if node in wanted:
+            return True
+        new = [a for a in cx.builder[node].args if a not in seen]
+        seen.update(new)
+        waiting += new
+    return False
+
+
 def _gradients(cx: Context, loss: Tensor, xs: Mapping[str, Tensor], train: ast.Train) -> dict[str, Tensor]:
     if not xs:
         return {}
@@ -421,6 +451,8 @@ def _optimize(
             item.value.span,
             help="for example `SGD(lr = 0.1)`",
         )
+    if trainable.members and not _reaches(cx, loss, trainable):
+        raise error("E0401", "the loss depends on no parameter, so there is nothing to train", train.span)
     gradients = Group(_gradients(cx, loss, trainable.members, train))
     if "clip" in deferred and gradients.members:
         clip = deferred["clip"].value
@@ -450,3 +482,12 @@ def _optimize(
         inner.bind("role", program.variables[path].role)
         with cx.calling(definition.name, item.span):
             run(cx, definition.body, inner)  # type: ignore[arg-type]
+        if path not in cx.updates:
+            raise error(
+                "E0203",
+                f"the optimizer `{definition.name}` never updates `p`",
+                item.value.span,
+                "",
+                Label(definition.span, "defined here"),
+                help="end its body with `p := ...`",
+            )

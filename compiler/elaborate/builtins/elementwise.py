@@ -1,4 +1,4 @@
-"""Functions of each element: compile-time numbers stay compile-time numbers, groups map over their members."""
+"""Functions of each element: compile-time numbers stay compile-time numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..operations import (
     tensor,
 )
 from ..signatures import Arguments
-from ..values import REQUIRED, Builtin, Group, Results, Tensor, is_static, kind
+from ..values import REQUIRED, Builtin, Results, Tensor, is_static, kind
 
 MATHS: dict[str, Callable[[float], float]] = {
     "exp": math.exp, "log": math.log, "log1p": math.log1p, "expm1": math.expm1, "sqrt": math.sqrt, "sin": math.sin,
@@ -26,10 +26,6 @@ MATHS: dict[str, Callable[[float], float]] = {
     "sign": lambda x: (x > 0) - (x < 0),
 }  # fmt: skip
 KEEP_INT = ("abs", "sign", "floor", "ceil", "round")
-
-
-def mapped(cx: Context, value: Any, f: Callable[[Any], Any]) -> Any:
-    return Group({p: f(t) for p, t in value.members.items()}) if isinstance(value, Group) else f(value)
 
 
 def plain(value: Any) -> Any:
@@ -46,7 +42,9 @@ def make_unary(name: str) -> Builtin:
                 except (ValueError, ZeroDivisionError):
                     raise error("E0307", f"{name}({x}) is not a number", a.span) from None
                 except OverflowError:
-                    return math.inf if name != "logistic" else 0.0
+                    if name == "logistic":
+                        return 0.0
+                    raise error("E0307", f"{name}({x}) is too large for a number", a.span) from None
             t = tensor(cx, x, a.at("x"), None if isinstance(x, Tensor) else cx.real)
             if t.dtype in INTS and name in ("floor", "ceil", "round"):
                 return t
@@ -61,13 +59,13 @@ def make_unary(name: str) -> Builtin:
                 raise error("E0302", f"`{name}` does not apply to bool", a.at("x"))
             return cx.emit(name, t, span=a.span, operands=(a.at("x"),))
 
-        return mapped(cx, plain(a.x), one)
+        return one(plain(a.x))
 
     return Builtin(name, (("x", REQUIRED),), call)
 
 
 def call_isfinite(cx: Context, a: Arguments) -> Any:
-    return mapped(cx, a.x, lambda x: cx.emit("isfinite", tensor(cx, x, a.at("x"), cx.real), span=a.span))
+    return cx.emit("isfinite", tensor(cx, plain(a.x), a.at("x"), cx.real), span=a.span)
 
 
 def make_pairwise(name: str) -> Builtin:
@@ -75,18 +73,9 @@ def make_pairwise(name: str) -> Builtin:
         x, y = plain(a.x), plain(a.y)
         if isinstance(x, int | float) and isinstance(y, int | float):
             return min(x, y) if name == "minimum" else max(x, y)
-        if isinstance(x, Group) or isinstance(y, Group):
-            return _map2(x, y, lambda p, q: elementwise(cx, name, p, q, a.span, (a.at("x"), a.at("y"))))
         return elementwise(cx, name, x, y, a.span, (a.at("x"), a.at("y")))
 
     return Builtin(name, (("x", REQUIRED), ("y", REQUIRED)), call)
-
-
-def _map2(x: Any, y: Any, f: Callable[[Any, Any], Any]) -> Group:
-    keys = (x if isinstance(x, Group) else y).members
-    return Group(
-        {p: f(x.members[p] if isinstance(x, Group) else x, y.members[p] if isinstance(y, Group) else y) for p in keys}
-    )
 
 
 def call_clip(cx: Context, a: Arguments) -> Any:
@@ -94,7 +83,7 @@ def call_clip(cx: Context, a: Arguments) -> Any:
         low = elementwise(cx, "maximum", x, a.low, a.span, (a.at("x"), a.at("low")))
         return elementwise(cx, "minimum", low, a.high, a.span, (a.at("x"), a.at("high")))
 
-    return mapped(cx, a.x, one)
+    return one(plain(a.x))
 
 
 def call_where(cx: Context, a: Arguments) -> Any:

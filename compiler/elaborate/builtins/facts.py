@@ -17,7 +17,7 @@ from ..operations import (
 )
 from ..signatures import Arguments
 from ..values import REQUIRED, Builtin, Defined, Group, SizeCondition, Tensor, is_static, kind
-from .elementwise import mapped, plain
+from .elementwise import plain
 from .reductions import axis_number
 
 
@@ -91,7 +91,7 @@ def call_grad(cx: Context, a: Arguments) -> Any:
 
 def make_wrap(name: str) -> Builtin:
     def call(cx: Context, a: Arguments) -> Any:
-        return mapped(cx, plain(a.x), lambda x: cx.emit(name, tensor(cx, x, a.at("x"), cx.real), span=a.span))
+        return cx.emit(name, tensor(cx, plain(a.x), a.at("x"), cx.real), span=a.span)
 
     return Builtin(name, (("x", REQUIRED),), call)
 

@@ -116,8 +116,14 @@ def call_split(cx: Context, a: Arguments) -> Results:
     if isinstance(a.parts, tuple):
         sizes = list(a.parts)
     else:
+        if isinstance(a.parts, bool) or not isinstance(a.parts, int) or a.parts < 1:
+            raise error("E0307", f"`split` takes a number of parts or their sizes, not {kind(a.parts)}", a.at("parts"))
         each, remainder = divide(n, a.parts)
-        if remainder != 0:
+        if isinstance(remainder, Size):
+            cx.builder.guard(remainder, 0, f"{n} must divide into {a.parts} equal parts", a.span)
+            x = refine(cx, x, (*x.shape[:axis], each * a.parts, *x.shape[axis + 1 :]), a.span)
+            n = each * a.parts
+        elif remainder != 0:
             raise error(
                 "E0306",
                 f"{n} does not divide into {a.parts} equal parts",
@@ -127,8 +133,12 @@ def call_split(cx: Context, a: Arguments) -> Results:
             )
         sizes = [each] * a.parts
     total: Dim = sum(sizes)
-    if total != n:
+    if (
+        total != n
+        and same_size(cx, n, total, f"the parts of `split` add up to {total}, the axis has {n}", a.span) is None
+    ):
         raise error("E0301", f"the parts add up to {total}, but the axis has {n}", a.at("parts"))
+    x = refine(cx, x, (*x.shape[:axis], total, *x.shape[axis + 1 :]), a.span)
     out, start = [], 0
     for size in sizes:
         starts = tuple(start if k == axis else 0 for k in range(x.rank))
