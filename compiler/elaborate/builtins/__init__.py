@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ def _builtin(name: str, call: Callable[..., Any], *parameters: Any) -> Builtin:
 
 
 def _table() -> Mapping[str, Any]:
-    table: dict[str, Any] = {d: d for d in DTYPES}
+    table: dict[str, Any] = {**{d: d for d in DTYPES}, "inf": math.inf}
     entries = [
         *(elementwise.make_unary(n) for n in elementwise.MATHS),
         *(elementwise.make_pairwise(n) for n in ("minimum", "maximum")),
