@@ -235,7 +235,7 @@ class Library:
     def function(self, name: str) -> Callable[..., int]:
         """An entry: `run(sizes, slots, arena, pool) -> code`, pointers as integers or None."""
         run = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 4)(self.address(name))
-        run.library = self  # type: ignore[attr-defined]  # its code lives as long as it does
+        run.loaded = self  # type: ignore[attr-defined]  # its code lives as long as it does
         return run
 
 

@@ -289,7 +289,7 @@ def emit(session: Session, stage: str, entry: str) -> str | bytes:
 
     made = session.stages(entry)
     match stage:
-        case "graph" | "backward" | "optimized":
+        case "graph" | "backward" | "optimized" | "fused":
             return print_graph(getattr(made, stage))
         case "dot":
             return print_dot(made.backward)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ...compiler.types import Dim
 
 INSIDE = ("loss", "gradients", "taps")  # compiled when Python first asks for them
-STAGES = ("ast", "graph", "backward", "optimized", "loops", "llvm", "asm", "obj", "dot")
+STAGES = ("ast", "graph", "backward", "optimized", "fused", "loops", "llvm", "asm", "obj", "dot")
 
 
 @click.command(name="compile")

@@ -30,8 +30,8 @@ class Compiled:
 
     def __init__(self, kernel: Kernel, target: native.Target):
         self.ir = emit(_module_of(kernel), target)
-        self.library = native.Library(native.compile_object(self.ir, target))
-        self.run = self.library.function("main")
+        self.loaded = native.Library(native.compile_object(self.ir, target))
+        self.run = self.loaded.function("main")
         self.sizes = kernel.sizes
 
     def __call__(self, sizes: Mapping[str, int], arrays: Sequence[np.ndarray], pool: Any = None) -> int:

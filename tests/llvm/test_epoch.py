@@ -66,7 +66,7 @@ class Run:
     def __init__(self, services, targets, x, t, batch, order=None):
         module, outputs = step(x.shape[1])
         target = targets["native"]
-        self.services, self.library = services, native.Library(native.compile_object(emit(module, target), target))
+        self.services, self.loaded = services, native.Library(native.compile_object(emit(module, target), target))
         self.x, self.t, self.order = x, t, order
         self.values = {name: np.zeros(1, NUMPY[d]) for name, d in outputs}
         self.buffers = [np.empty((batch, x.shape[1]), np.float32), np.empty(batch, np.int32)]
@@ -86,7 +86,7 @@ class Run:
 
     def __call__(self, start, stop):
         self.job.position, self.job.stop = start, stop
-        return self.services.epoch(self.library.address("train"), self.job)
+        return self.services.epoch(self.loaded.address("train"), self.job)
 
 
 def expected(x, t, batch, start, stop, order):

@@ -117,7 +117,7 @@ def test_libraries_are_independent(compiled):
     assert first({"n": 5}, [x, y]) == 0
     np.testing.assert_array_equal(x, y)
     with pytest.raises(KeyError):
-        first.library.address("copy")
+        first.loaded.address("copy")
 
 
 def test_assembly_and_optimised_ir(module_of, targets):

@@ -32,8 +32,8 @@ class Compiled:
         self.graph, self.threads = graph, threads
         self.target = native.target(target)
         self.lowered = lower(graph, inputs, variables, self.target)
-        self.library = native.Library(native.compile_object(emit(self.lowered.module, self.target), self.target))
-        self.run = self.library.function(graph.name)
+        self.loaded = native.Library(native.compile_object(emit(self.lowered.module, self.target), self.target))
+        self.run = self.loaded.function(graph.name)
 
     def __call__(self, inputs: Arrays, params: Arrays | None = None, sizes: Mapping[str, int] | None = None,
                  pool: Any = None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:  # fmt: skip
