@@ -26,6 +26,7 @@ import numpy as np
 from ..dsl.diagnostics import DataError, NncError, error
 from .arrays import NUMPY, Array, check_bytes, nbytes
 from .files import replacing
+from .table import Schema
 
 if TYPE_CHECKING:
     from .model import Model
@@ -74,6 +75,7 @@ def _facts(model: Model) -> dict[str, Any]:
         "version": VERSION, "model": m.model, "dtype": m.dtype, "hypers": {h.name: h.value for h in m.hypers},
         "sizes": m.sizes, "seed": model.seed, "epochs_done": model.epochs_done,
         "progress": asdict(model.progress) if model.progress is not None else None,
+        "schema": asdict(model.schema) if model.schema is not None else None,
         "sources": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in m.sources.items()},
     }
 
@@ -95,6 +97,7 @@ def load(model: Model, path: str | PathLike[str]) -> None:
         try:
             progress = Progress(**facts["progress"]) if facts["progress"] is not None else None
             seed, epochs_done = int(facts["seed"]), int(facts["epochs_done"])
+            schema = Schema.of_json(facts.get("schema"))
             digests = dict(facts["tensors"])
         except (KeyError, TypeError, ValueError) as e:
             raise corrupt(path, "complete facts about training", e) from e
@@ -112,6 +115,8 @@ def load(model: Model, path: str | PathLike[str]) -> None:
             model.variables[name][...] = array
         model.reseed(seed)
         model.epochs_done, model.progress = epochs_done, progress
+        if model.schema != schema:
+            model.schema, model.dataset = schema, None  # to be read as it says
 
 
 def read_facts(path: str | PathLike[str]) -> dict[str, Any]:

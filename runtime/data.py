@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ import numpy as np
 
 from ..compiler.manifest import DataSpec, Port
 from ..dsl.diagnostics import ArgumentError, DataError, NncError, UnsupportedError, error
-from . import formats
+from . import formats, table
 from .arrays import Array, Wanted, describe, wanted
+from .messages import listed
 from .order import split
+from .table import Schema
 
 _DIGITS_HELD_OUT = 0.2  # of the digits that ship with nnc, where the train block does not say
 
@@ -33,6 +35,8 @@ class Dataset:
     train: Mapping[str, Array]
     held_out: Mapping[str, Array] | None
     by_position: tuple[str, ...]  # the columns for inputs whose names are not columns; "" is all features as a matrix
+    schema: Schema | None = None  # of a table
+    train_rows: Array | None = None  # where the training examples stand in the source (None: as they are)
 
     def for_training(self, inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Array]:
         """The training columns in the order and shape of the inputs."""
@@ -48,14 +52,22 @@ class Dataset:
     def _columns(self, columns: Mapping[str, Array], inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Array]:
         by_name = all(name in columns for name in inputs)
         if not by_name and len(inputs) > len(self.by_position):
-            there = ", ".join(f"`{c}`" for c in columns)
-            raise error("E0613", f"{self.name} has the columns {there}, the train block wants {_list(inputs)}",
-                        kind=DataError)
+            raise error("E0613", f"{self.name} has the columns {listed(list(columns))}, the train block wants "
+                        f"{listed(inputs)}", kind=DataError)
         found = []
         for k, want in enumerate(wants):
             column = columns[inputs[k]] if by_name else self._at(columns, k)
+            self._check_width(column, want, inputs[k] if by_name else self.by_position[k])
             found.append(_reshape(column, want, self.name))
         return found
+
+    def _check_width(self, column: Array, want: Wanted, name: str) -> None:
+        """A table's features are as many as the input wants."""
+        if self.schema is None or name or len(want.axes) != 2 or want.axes[1] == column.shape[-1]:
+            return
+        if isinstance(want.axes[1], int):
+            raise error("E0613", f"`{want.name}` wants {want.type}, but {self.name} has {column.shape[1]} feature "
+                        f"columns: {listed(self.schema.features)}", kind=DataError)
 
     def _at(self, columns: Mapping[str, Array], k: int) -> Array:
         name = self.by_position[k]
@@ -73,10 +85,6 @@ class Dataset:
                 found |= {axis: n for axis, n in zip(want.axes[1:], column.shape[1:], strict=True)
                           if isinstance(axis, str)}
         return found
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(f"`{n}`" for n in names)
 
 
 def _reshape(column: Array, want: Wanted, source: str) -> Array:
@@ -107,9 +115,11 @@ def from_arrays(columns: Mapping[str, Any], held_out: Mapping[str, Any] | None =
 # --- the sources of a train block -------------------------------------------------------------------------------------
 
 
-def load(spec: DataSpec, folder: Path, *, validation: float, seed: int, override: str | Path | None = None) -> Dataset:
+def load(spec: DataSpec, folder: Path, *, validation: float | None, seed: int, override: str | Path | None = None,
+         schema: Schema | None = None) -> Dataset:
     """Read the data a train block names. Paths are relative to `folder`; `override` (the command line's `--data`)
-    takes the place of the path, and where it is another kind of file, of the source."""
+    takes the place of the path, and where it is another kind of file, of the source. `validation` is the share to hold
+    out (0: what the source is used to, None: nothing) where there is no test set; `schema` is how to read a table."""
     source, args, kwargs = spec.source, spec.args, dict(spec.kwargs)
     if override is not None:
         source, kwargs = _override(source, Path(override), kwargs)
@@ -119,20 +129,21 @@ def load(spec: DataSpec, folder: Path, *, validation: float, seed: int, override
         known = ", ".join(f"{s}()" for s in _SOURCES)
         raise error("E0612", f"there is no data source `{source}`", help=f"there is {known}", kind=ArgumentError)
     try:
-        train, held_out, positions = reader(folder, *args, **kwargs)
+        dataset = reader(folder, schema, *args, **kwargs)
     except TypeError as e:
         if isinstance(e, NncError) or f"_{source}()" not in str(e):
             raise
         raise error("E0612", f"wrong arguments for the data source `{source}`: {_plain(e)}", kind=ArgumentError) from e
     name = f"{source}({', '.join(repr(a) for a in args)})"
-    lengths = {n: len(c) for n, c in train.items() if c.ndim}
+    lengths = {n: len(c) for n, c in dataset.train.items() if c.ndim}
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{n}: {k}" for n, k in lengths.items())
         raise formats.malformed(name, "as many rows in each column", found)
-    share = validation or (_DIGITS_HELD_OUT if source == "digits" else 0.0)
-    if held_out is None and share and lengths:
-        train, held_out = _split(train, share, seed, source == "text")
-    return Dataset(name, train, held_out, positions)
+    dataset = replace(dataset, name=name)
+    share = 0.0 if validation is None else validation or (_DIGITS_HELD_OUT if source == "digits" else 0.0)
+    if dataset.held_out is None and share and lengths:
+        return _split(dataset, share, seed, source == "text")
+    return dataset
 
 
 def _plain(e: TypeError) -> str:
@@ -150,17 +161,17 @@ def _override(source: str, path: Path, kwargs: dict[str, Any]) -> tuple[str, dic
     return source, kwargs
 
 
-def _split(columns: Mapping[str, Array], share: float, seed: int, in_order: bool
-           ) -> tuple[dict[str, Array], dict[str, Array]]:
+def _split(dataset: Dataset, share: float, seed: int, in_order: bool) -> Dataset:
     """Hold out a share; of text the end, otherwise examples chosen by the seed, of each class its share."""
+    columns = dataset.train
     n = next(len(c) for c in columns.values() if c.ndim)
     if in_order:
         cut = n - min(max(1, round(n * share)), n - 1)
         keep, hold = np.arange(cut), np.arange(cut, n)
     else:
         keep, hold = split(n, share, seed, classes_of(columns.values()))
-    return ({k: c[keep] if c.ndim else c for k, c in columns.items()},
-            {k: c[hold] if c.ndim else c for k, c in columns.items()})
+    return replace(dataset, train={k: c[keep] if c.ndim else c for k, c in columns.items()},
+                   held_out={k: c[hold] if c.ndim else c for k, c in columns.items()}, train_rows=keep)
 
 
 def classes_of(columns: Any) -> Array | None:
@@ -171,28 +182,30 @@ def classes_of(columns: Any) -> Array | None:
     return None
 
 
-Read = tuple[formats.Columns, formats.Columns | None, tuple[str, ...]]
+def _digits(folder: Path, _: Schema | None, /, path: str | None = None) -> Dataset:
+    return Dataset("", formats.digits(None if path is None else folder / path), None, ("x", "label"))
 
 
-def _digits(folder: Path, path: str | None = None) -> Read:
-    return formats.digits(None if path is None else folder / path), None, ("x", "label")
+def _idx(folder: Path, _: Schema | None, /, path: str) -> Dataset:
+    return Dataset("", *formats.idx(folder / path), ("x", "label"))
 
 
-def _idx(folder: Path, path: str) -> Read:
-    return *formats.idx(folder / path), ("x", "label")
+def _cifar10(folder: Path, _: Schema | None, /, path: str) -> Dataset:
+    return Dataset("", *formats.cifar10(folder / path), ("x", "label"))
 
 
-def _cifar10(folder: Path, path: str) -> Read:
-    return *formats.cifar10(folder / path), ("x", "label")
+def _csv(folder: Path, schema: Schema | None, /, path: str, target: str | int | None = None, header: bool = True,
+         skip: int = 0, delimiter: str = ",") -> Dataset:
+    return of_table(table.read(folder / path, target, header=header, skip=skip, delimiter=delimiter, schema=schema))
 
 
-def _csv(folder: Path, path: str, target: str | int | None = None, header: bool = True, skip: int = 0,
-         delimiter: str = ",") -> Read:
-    columns = formats.csv(folder / path, target, header=header, skip=skip, delimiter=delimiter)
-    return columns, None, ("",) if target is None else ("", next(reversed(columns)))
+def of_table(found: table.Table) -> Dataset:
+    """A table's features as a matrix, then its target."""
+    target = found.schema.target
+    return Dataset("", found.columns, None, ("", target) if target in found.columns and target else ("",), found.schema)
 
 
-def _npz(folder: Path, path: str, **names: str) -> Read:
+def _npz(folder: Path, _: Schema | None, /, path: str, **names: str) -> Dataset:
     """`x = "images"` names the array of an input; without names the arrays are taken by their own. Arrays
     `NAME_train` and `NAME_test` are training and test set."""
     if not names:
@@ -201,22 +214,22 @@ def _npz(folder: Path, path: str, **names: str) -> Read:
         if any(n.endswith("_train") for n in names) and any(n.endswith("_test") for n in names):
             train = {n.removesuffix("_train"): c for n, c in columns.items() if n.endswith("_train")}
             test = {n.removesuffix("_test"): c for n, c in columns.items() if n.endswith("_test")}
-            return train, test, tuple(train)
+            return Dataset("", train, test, tuple(train))
     else:
         found = formats.npz(folder / path, list(names.values()))
         columns = {n: found[a] for n, a in names.items()}
-    return columns, None, tuple(columns)
+    return Dataset("", columns, None, tuple(columns))
 
 
-def _text(folder: Path, path: str, context: int = 64) -> Read:
-    return formats.text(folder / path, context), None, ("x", "y")
+def _text(folder: Path, _: Schema | None, /, path: str, context: int = 64) -> Dataset:
+    return Dataset("", formats.text(folder / path, context), None, ("x", "y"))
 
 
-def _images(folder: Path, path: str) -> Read:
+def _images(folder: Path, _: Schema | None, /, path: str) -> Dataset:
     raise error("E0503", "the data source `images` is not there yet", kind=UnsupportedError,
                 help="convert the images to an .npz file and use `npz`")
 
 
-_SOURCES: Mapping[str, Callable[..., Read]] = {
+_SOURCES: Mapping[str, Callable[..., Dataset]] = {
     "digits": _digits, "idx": _idx, "cifar10": _cifar10, "csv": _csv, "npz": _npz, "text": _text, "images": _images,
 }  # fmt: skip

@@ -1,4 +1,5 @@
-"""Files of data into NumPy columns: IDX, CIFAR-10 binary, csv, npz, plain text, and the digits that ship with nnc.
+"""Files of data into NumPy columns: IDX, CIFAR-10 binary, npz, plain text, and the digits that ship with nnc (csv has
+a file of its own, `table`).
 
 In: a path. Out: named columns of equal length. Whatever a header claims is compared with the size of the file before
 anything is allocated; a file that is not what it should be is a `DataError` with path, expected and found (E0620
@@ -7,18 +8,16 @@ missing or unreadable, E0621 malformed). Nothing here unpickles.
 
 from __future__ import annotations
 
-import csv as csv_module
 import gzip
 import io
 import math
 import struct
 import zipfile
 import zlib
-from array import array as typed_array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -32,8 +31,8 @@ _IDX_TYPES: Mapping[int, str] = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f
 _CIFAR_RECORD = 1 + 3 * 32 * 32
 
 
-def malformed(path: object, expected: object, found: object) -> NncError:
-    return error("E0621", f"{path}: expected {expected}, found {found}", kind=DataError)
+def malformed(path: object, expected: object, found: object, help: str | None = None) -> NncError:
+    return error("E0621", f"{path}: expected {expected}, found {found}", help=help, kind=DataError)
 
 
 def unreadable(path: object, e: Exception) -> NncError:
@@ -152,88 +151,6 @@ def _cifar(folder: Path, pattern: str) -> Columns:
         np.divide(rows[:, 1:].reshape(count, 3, 32, 32), np.float32(255), out=x[start : start + count])
         start += count
     return {"x": x, "label": label}
-
-
-# --- csv --------------------------------------------------------------------------------------------------------------
-
-
-def csv(path: Path, target: str | int | None = None, *, header: bool = True, skip: int = 0,
-        delimiter: str = ",") -> Columns:
-    """A table of numbers with a header, plain or gz. `target` is a column's name (or number, from 0, -1 the last); text
-    there becomes classes, numbered from 0 in sorted order. Columns by their names."""
-    if not isinstance(delimiter, str) or len(delimiter) != 1:
-        raise error("E0612", f"the delimiter of csv must be one character, got {delimiter!r}", kind=DataError)
-    with opened(path) as f:
-        lines = csv_module.reader(io.TextIOWrapper(f, "utf-8-sig", newline=""), delimiter=delimiter, strict=True)
-        try:
-            return _table(path, lines, target, header, skip)
-        except UnicodeDecodeError as e:
-            raise malformed(path, "UTF-8 text", f"byte {e.object[e.start]:#04x}") from e
-        except csv_module.Error as e:
-            raise malformed(path, "a csv table", f"{e} in line {lines.line_num}") from e
-
-
-def _table(path: Path, lines: Any, target: str | int | None, header: bool, skip: int) -> Columns:
-    for _ in range(skip):
-        next(lines, None)
-    first = next(lines, None)
-    if not first:
-        raise malformed(path, "a header line" if header else "a line of numbers", "an empty file")
-    names = [n.strip() for n in first] if header else [f"c{k}" for k in range(len(first))]
-    if len(set(names)) < len(names):
-        twice = next(n for n in names if names.count(n) > 1)
-        raise malformed(path, "different column names", f"`{twice}` twice")
-    at = _target_index(path, names, target)
-    values, texts = typed_array("d"), list[str]()
-    rows = 0
-    pending = [] if header else [first]
-    while (row := pending.pop() if pending else next(lines, None)) is not None:
-        if not row or row == [""]:
-            continue
-        if len(row) != len(names):
-            raise malformed(path, f"{len(names)} columns in line {lines.line_num}", len(row))
-        for k, cell in enumerate(row):
-            if k == at:
-                if not cell.strip():
-                    raise malformed(path, f"a value for `{names[k]}` in line {lines.line_num}", "an empty cell")
-                texts.append(cell.strip())
-                continue
-            try:
-                values.append(float(cell))
-            except ValueError:
-                found = f"{cell.strip()[:40]!r}" if cell.strip() else "an empty cell"
-                raise malformed(path, f"a number for `{names[k]}` in line {lines.line_num}", found) from None
-        rows += 1
-        if rows % 65536 == 0:
-            check_bytes(values.itemsize * len(values) * 3, str(path))
-    if not rows:
-        raise malformed(path, "rows below the header" if header else "rows", "none")
-    features = [n for k, n in enumerate(names) if k != at]
-    matrix = np.frombuffer(values, np.float64).reshape(rows, len(features)) if features else np.empty((rows, 0))
-    columns = {name: matrix[:, k] for k, name in enumerate(features)}
-    if at is not None:
-        columns[names[at]] = _classes(texts)
-    return columns
-
-
-def _target_index(path: Path, names: Sequence[str], target: str | int | None) -> int | None:
-    if target is None:
-        return None
-    if isinstance(target, int) and -len(names) <= target < len(names):
-        return target % len(names)
-    if target in names:
-        return names.index(str(target))
-    raise malformed(path, f"a column `{target}`", ", ".join(f"`{n}`" for n in names[:12]))
-
-
-def _classes(texts: Sequence[str]) -> Array:
-    """Numbers as they are (ints where all are), anything else as classes in sorted order."""
-    try:
-        numbers = np.array([float(t) for t in texts])
-    except ValueError:
-        return np.unique(np.array(texts), return_inverse=True)[1].astype(np.int32)
-    whole = np.isfinite(numbers).all() and (numbers == np.floor(numbers)).all() and np.abs(numbers).max() < 2**53
-    return numbers.astype(np.int64) if whole else numbers
 
 
 # --- npz --------------------------------------------------------------------------------------------------------------

@@ -247,7 +247,7 @@ def evaluate(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, 
 def _validation_sweep(model: Model, arrays: Sequence[Any], batch: int | None) -> Sweep:
     spec, call = model.train_spec, model.entry("evaluate")
     bound, sizes = bind("evaluate", call.wants, arrays)
-    sweep = Sweep(call, bound, sizes, spec.batch_size, batch, spec.metrics)
+    sweep = Sweep(call, bound, sizes, spec.batch_size, batch, [m for m in spec.metrics if not m.hidden])
     if not sweep.examples:
         raise argument_error("E0613", "there are no examples to evaluate")
     return sweep
@@ -286,6 +286,7 @@ def _data(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], valida
             validation = spec.validation
     else:
         dataset = model.load_dataset()
+        model.schema = dataset.schema
         train = dataset.for_training(spec.inputs, call.wants)
         valid = dataset.for_validation(spec.inputs, call.wants)
         if validation is None:

@@ -24,8 +24,13 @@ def unknown(what: str, name: object, known: Sequence[str]) -> NncError:
     if close:
         help = f"did you mean `{close[0]}`?"
     else:
-        help = "there is " + (", ".join(f"`{k}`" for k in known[:12]) + (", ..." if len(known) > 12 else "") or "none")
+        help = "there is " + (listed(known) or "none")
     return argument_error("E0608", f"no {what} is named `{name}`", help, kind=UnknownNameError)
+
+
+def listed(names: Sequence[object]) -> str:
+    """`a`, `b`, `c`: the first twelve of them."""
+    return ", ".join(f"`{n}`" for n in names[:12]) + (", ..." if len(names) > 12 else "")
 
 
 def human(n: int) -> str:

@@ -27,6 +27,7 @@ from .messages import argument_error, unknown
 if TYPE_CHECKING:
     from .data import Dataset
     from .loop import History, Progress
+    from .table import Schema
 
 # the entries every model may have; all others are exports
 BUILT_IN = ("init", "predict", "train", "evaluate", "loss", "gradients", "taps")
@@ -47,6 +48,7 @@ class Model:
         self.threads = _threads(threads)
         self.progress: Progress | None = None  # where an interrupted `fit` stands
         self.epochs_done = 0
+        self.schema: Schema | None = None  # of the table it was trained with: columns and classes
         self.data_path = data_path
         self.dataset = dataset if spec is not None and self.seed == spec.seed else None  # the split is of that seed
         self.workspace = Workspace(partial(session.pool, self.threads))
@@ -71,7 +73,7 @@ class Model:
                 self.variables[v.path][...] = 1 if v.path.endswith("/scale") else 0
         spec = self.manifest.train
         self.set_training(seed=self.seed, t=0, epoch=0, steps=max(1, spec.epochs) if spec else 0)
-        self.progress, self.epochs_done = None, 0
+        self.progress, self.epochs_done, self.schema = None, 0, None
 
     def reseed(self, seed: int) -> None:
         """Shuffle, split and drop out by another seed from now on; the parameters stay."""
@@ -201,7 +203,7 @@ class Model:
                 raise argument_error("E0612", f"the train block of {self.name} names no data and none was passed",
                                      help="pass arrays, or write `data = ...` in the train block")
             self.dataset = load(spec.data, self.folder, validation=spec.validation, seed=self.seed,
-                                override=self.data_path)
+                                override=self.data_path, schema=self.schema)
         return self.dataset
 
     def fit_normalization(self, columns: Mapping[str, Array]) -> None:

@@ -45,17 +45,19 @@ class Program:
         from .show import warn
 
         session, dataset = open_program(
-            source or self.read(), override=self.data, model=self.model, hyper=self.hyper, sizes=self.sizes,
-            dtype=self.dtype, target_cpu=self.target_cpu, cache=self.cache, optimize=self.optimize)
+            source or self.read(), folder=Path(self.file).parent, override=self.data, model=self.model,
+            hyper=self.hyper, sizes=self.sizes, dtype=self.dtype, target_cpu=self.target_cpu, cache=self.cache,
+            optimize=self.optimize)
         warn(session.manifest.warnings)
         return session, dataset
 
-    def open(self, seed: int | None = None, threads: int | None = None, entries: tuple[str, ...] = ()) -> Model:
+    def open(self, seed: int | None = None, threads: int | None = None, entries: tuple[str, ...] = (),
+             source: Source | None = None) -> Model:
         """The model, with the data of its train block where `--data` says where they are; `entries` are those that
-        will be needed: compiled together they take less time."""
+        will be needed: compiled together they take less time. `source` takes the place of what the file says now."""
         from ..model import Model
 
-        session, dataset = self.session()
+        session, dataset = self.session(source)
         session.prepare(e for e in ("init", *entries) if e in session.manifest.entries)
         return Model(session, seed=seed, threads=threads, folder=Path(self.file).parent, dataset=dataset,
                      data_path=self.data)

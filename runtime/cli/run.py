@@ -1,25 +1,32 @@
 """A run's folder: what was trained, how, and with what result.
 
     runs/NAME-N/ or --out   source.nn      the file as it was
+                            sources/       that file and what it imports, where it imports any
                             run.json       how to make the model again: file, hypers, sizes, seed, epochs ...
                             hypers.json    the value of every hyper
                             metrics.jsonl  one line per epoch
                             last.nnw       where training stands, also in the middle of an epoch
                             best.nnw       the epoch with the least validation loss (training loss without validation)
 
-Checkpoints are written a few times a minute and when training ends, however it ends.
+Checkpoints are written after the first epoch, then every few seconds, and when training ends, however it ends. A folder
+without last.nnw is not yet a run: training may begin in it.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ...dsl.diagnostics import ArgumentError, DataError, error
+from ...dsl.source import Source
 from ..files import replacing, writing
 from .options import Program
 from .show import strict
@@ -29,18 +36,19 @@ if TYPE_CHECKING:
     from ..loop import History
     from ..model import Model
 
-_SAVE_SECONDS = 10.0
+_SAVE_SECONDS = 5.0
 
 
 def create(out: str | None, name: str) -> Path:
     """A new folder for a run; one that holds a run already is refused."""
     if out is not None:
         folder = Path(out)
-        if (folder / "run.json").exists():
+        if (folder / "last.nnw").exists():
             raise error("E0626", f"{folder} holds a run already", kind=ArgumentError,
                         help=f"go on with `nnc train --resume {folder}`, or choose another --out")
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
         return folder
     runs = Path("runs")
     n = 1
@@ -55,6 +63,15 @@ def create(out: str | None, name: str) -> Path:
                 n += 1
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Half-written files (`.last.nnw.PID.tmp`) of processes that are no more."""
+    for path in folder.glob(".*.tmp"):
+        process = path.suffixes[-2][1:] if len(path.suffixes) > 1 else ""
+        if process.isdigit() and not Path("/proc", process).exists():
+            with suppress(OSError):
+                path.unlink()
+
+
 @dataclass(slots=True)
 class Recorder:
     """Writes a run while it is trained; a callback of `fit`."""
@@ -62,7 +79,7 @@ class Recorder:
     folder: Path
     best: float | None = None
     best_variables: dict[str, Array] | None = None  # not yet written
-    saved: float = field(default_factory=monotonic)
+    saved: float = -inf  # the first epoch is saved at once
 
     def on_epoch(self, history: History, model: Model) -> None:
         row = history[-1]
@@ -92,23 +109,59 @@ def score_of(row: Mapping[str, Any]) -> float | None:
     return row.get("val_loss", row.get("loss"))
 
 
-def write_start(folder: Path, program: Program, model: Model, settings: Mapping[str, Any], text: str) -> None:
+def write_start(folder: Path, program: Program, model: Model, settings: Mapping[str, Any], source: Source) -> None:
     """Everything but the results."""
     hypers = {h.name: h.value for h in model.manifest.hypers}
     data = str(Path(program.data).absolute()) if program.data else None
     run = {**asdict(program), "file": str(Path(program.file).absolute()), "model": model.manifest.model, "data": data,
            "hyper": dict(program.hyper or {}), "sizes": dict(model.manifest.sizes), "seed": model.seed,
            "threads": model.threads, **settings}
+    sources = {os.path.abspath(name): text for name, text in model.manifest.sources.items()}
+    if len(sources) > 1:  # as they lie to one another, so that imports find them
+        top = os.path.commonpath([os.path.dirname(name) for name in sources])
+        run["main"] = str(Path("sources", os.path.relpath(os.path.abspath(source.name), top)))
+        for name, text in sources.items():
+            path = folder / "sources" / os.path.relpath(name, top)
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as f:
+                f.write(text.encode())
     for name, value in (("run.json", run), ("hypers.json", hypers)):
         with replacing(folder / name) as f:
             f.write((json.dumps(value, indent=2) + "\n").encode())
     with replacing(folder / "source.nn") as f:
-        f.write(text.encode())
+        f.write(source.text.encode())
+
+
+def read_source_of(folder: Path, program: Program, settings: Mapping[str, Any]) -> Source:
+    """The program of a run: the file it was made from while that and its imports are as they were, otherwise what the
+    run remembers, with a warning."""
+    from ...dsl.parser import read_source
+
+    main = folder / settings.get("main", "source.nn")
+    pairs = [(Path(program.file), main)]
+    if "main" in settings:
+        copies = folder / "sources"
+        top = Path(os.path.abspath(program.file)).parents[len(main.relative_to(copies).parts) - 1]
+        pairs = [(top / path.relative_to(copies), path) for path in sorted(copies.rglob("*.nn"))]
+    stored = read_source(main)
+    for now, then in pairs:
+        try:
+            same = now.read_bytes() == then.read_bytes()
+        except OSError:
+            same = False
+        if not same:
+            print(f"warning: {now} is not as it was when this run began; the run's own copy is used", file=sys.stderr)
+            return stored
+    return Source(program.file, stored.text)
 
 
 def read_start(folder: Path) -> tuple[Program, dict[str, Any]]:
     """How the model of a run is made again, and the settings of its training."""
     path = folder / "run.json"
+    if path.exists() and not (folder / "last.nnw").exists():
+        raise error("E0622", f"{folder} is not yet a run: its training ended before the first checkpoint",
+                    kind=DataError, help=f"begin again: `nnc train FILE --out {folder}`")
     try:
         run = json.loads(path.read_text("utf-8"))
         names = Program.__dataclass_fields__.keys()

@@ -6,41 +6,69 @@ import csv
 import io
 import sys
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...dsl.diagnostics import ArgumentError, DataError, error
-from .. import formats
+from .. import formats, table
 from ..arrays import Array
 from ..data import Dataset
 from ..files import replacing
+from ..messages import listed
+from ..table import Schema, Table
 
 if TYPE_CHECKING:
     from ..calls import Call
+    from ..model import Model
 
 
-def read_inputs(path: Path, call: Call, target: str | None) -> dict[str, Any]:
-    """The inputs of an entry by name. A csv has a column per feature; a column of the training target is left out."""
-    names = [p.name for p in call.signature.inputs]
+def read_inputs(path: Path, call: Call, net: Model) -> dict[str, Any]:
+    """The inputs of an entry by name. A csv has a column per feature, by the names the model was trained with; the
+    training target may be there and is left out. Scalar inputs with a default need no column."""
+    ports = call.signature.inputs
+    schema: Schema | None = None
     match path.name.removesuffix(".gz").rpartition(".")[2]:
         case "csv":
-            columns = formats.csv(path)
-            if target is not None and target not in names:
-                columns.pop(target, None)
+            found = _read_csv(path, call, net)
+            columns, schema = found.columns, found.schema
             positions: tuple[str, ...] = ("",)
         case "npz":
             columns = formats.npz(path)
             positions = tuple(columns)
         case "npy":
-            columns = {"": formats.npy(path)}
-            positions = ("",)
-            return dict(zip(names, columns.values(), strict=False))
+            return {ports[0].name: formats.npy(path)} if ports else {}
         case other:
             raise error("E0612", f"{path}: expected a .csv, .npz or .npy file, found .{other}", kind=DataError)
-    dataset = Dataset(str(path), columns, None, positions)
-    return dict(zip(names, dataset.for_training(names, call.wants), strict=True))
+    taken = [k for k, p in enumerate(ports) if p.default is None or p.name in columns]
+    names = [ports[k].name for k in taken]
+    if len(names) > len(positions) and (missing := [n for n in names if n not in columns]):
+        raise error("E0613", f"{path} has the columns {listed(list(columns))}, but {call.signature.name} also wants "
+                    f"{listed(missing)}", kind=DataError, help="an .npz file holds any arrays by their names")
+    dataset = Dataset(str(path), columns, None, positions, schema)
+    return dict(zip(names, dataset.for_training(names, [call.wants[k] for k in taken]), strict=True))
+
+
+def _read_csv(path: Path, call: Call, net: Model) -> Table:
+    """A file like the one of training is read as that was; one for other inputs by itself."""
+    spec = net.manifest.train.data if net.manifest.train is not None else None
+    options: dict[str, Any] = {}
+    if spec is not None and spec.source == "csv":
+        names = ("path", "target", "header", "skip", "delimiter")
+        options = {**dict(zip(names, spec.args, strict=False)), **spec.kwargs}
+        options.pop("path", None)
+    schema = net.schema
+    wants = [w for w, p in zip(call.wants, call.signature.inputs, strict=True) if p.default is None]
+    if schema is not None and not any(w.name in schema.features for w in wants):
+        width = wants[0].axes[1] if wants and len(wants[0].axes) == 2 else None
+        if isinstance(width, int) and width != len(schema.features):
+            schema = None
+    found = table.read(path, **options, schema=schema, target_needed=False)
+    if found.schema.target is None or found.schema.target in [w.name for w in wants]:
+        return found
+    return Table({n: c for n, c in found.columns.items() if n != found.schema.target}, found.schema)
 
 
 def write_outputs(outputs: Mapping[str, Array], path: str | None) -> None:
@@ -73,9 +101,9 @@ def _csv(outputs: Mapping[str, Array]) -> str:
         raise error("E0613", "outputs of different lengths do not fit one table", kind=ArgumentError,
                     help="write them to an .npz file: -o out.npz")
     for name, array in outputs.items():
-        table = array.reshape(len(array) if array.ndim else 1, -1)
-        header += [name] if array.ndim < 2 else [f"{name}_{k}" for k in range(table.shape[1])]
-        columns += list(table.T)
+        cells = array.reshape(len(array) if array.ndim else 1, prod(array.shape[1:]))
+        header += [name] if array.ndim < 2 else [f"{name}_{k}" for k in range(cells.shape[1])]
+        columns += list(cells.T)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

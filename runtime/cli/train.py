@@ -9,10 +9,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...dsl.diagnostics import NncError, NonFiniteError
-from .options import Program, program_options
-from .run import Recorder, create, read_start, rewrite_metrics, score_of, weights_of, write_start
+from .options import Program, Setting, program_options
+from .run import (
+    Recorder,
+    create,
+    read_source_of,
+    read_start,
+    remove_leftovers,
+    rewrite_metrics,
+    score_of,
+    weights_of,
+    write_start,
+)
 
 if TYPE_CHECKING:
+    from ...dsl.source import Source
+    from ..arrays import Array
     from ..loop import History
     from ..model import Model
 
@@ -42,11 +54,11 @@ def train(program: Program, epochs: int | None, batch: int | None, seed: int | N
     if not program.file:
         raise click.UsageError("missing FILE, or --resume DIR")
     source = program.read()
-    net = program.open(seed, threads, ("predict", "train", "evaluate"))
+    net = program.open(seed, threads, ("predict", "train", "evaluate"), source)
     spec = net.train_spec  # says that there is no train block before a folder is made
-    net.load_dataset()  # as for data
+    net.load_dataset().for_training(spec.inputs, net.entry("train").wants)  # as for data
     folder = create(out, Path(program.file).stem)
-    write_start(folder, program, net, {"epochs": epochs, "batch": batch}, source.text)
+    write_start(folder, program, net, {"epochs": epochs, "batch": batch}, source)
     rewrite_metrics(folder, [])
     total = spec.epochs if epochs is None else epochs
     return _fit(net, folder, Recorder(folder), total, quiet, epochs=epochs, batch=batch)
@@ -55,13 +67,13 @@ def train(program: Program, epochs: int | None, batch: int | None, seed: int | N
 def _resume(folder: Path, changed: Program, epochs: int | None, threads: int | None, quiet: bool) -> int:
     """Go on where last.nnw stands; what is given besides (another file, hypers, data) takes the place of what was."""
     program, settings = read_start(folder)
+    remove_leftovers(folder)
+    source = changed.read() if changed.file else read_source_of(folder, program, settings)
     program = replace(program, file=changed.file or program.file, data=changed.data or program.data,
                       hyper={**(program.hyper or {}), **(changed.hyper or {})})
-    net = program.open(settings.pop("seed"), threads or settings.get("threads"), ("predict", "train", "evaluate"))
+    threads = threads or settings.get("threads")
+    net = program.open(settings.pop("seed"), threads, ("predict", "train", "evaluate"), source)
     net.load(folder / "last.nnw")
-    text = program.read().text
-    if text != (folder / "source.nn").read_text("utf-8"):
-        click.echo(f"warning: {program.file} has changed since this run began", err=True)
     progress = net.progress
     if progress is not None:
         if epochs is not None and epochs > progress.epoch:
@@ -71,7 +83,7 @@ def _resume(folder: Path, changed: Program, epochs: int | None, threads: int | N
             why = f", ended by `{progress.stopped}`" if progress.stopped else ""
             click.echo(f"{folder} is complete: {progress.epoch} epochs{why}; --epochs goes further")
             return 0
-    write_start(folder, program, net, {k: settings.get(k) for k in ("epochs", "batch")}, text)
+    write_start(folder, program, net, {k: settings.get(k) for k in ("epochs", "batch")}, source)
     scores = [s for s in map(score_of, progress.history if progress else []) if s is not None]
     recorder = Recorder(folder, min(scores, default=None) if (folder / "best.nnw").exists() else None)
     total = progress.last if progress is not None else epochs or net.train_spec.epochs
@@ -132,13 +144,27 @@ def evaluate(program: Program, weights: str | None, batch: int | None, threads: 
     from .show import metrics_text, print_json
 
     net = _trained(program, weights, threads)
-    if net.load_dataset().held_out is None:
-        click.echo("note: nothing is held out of these data, so the metrics are of the training examples", err=True)
-    found = net.evaluate(batch=batch)
+    if program.data is not None:
+        found = net.evaluate(*_other_data(net, program.data), batch=batch)
+    else:
+        if net.load_dataset().held_out is None:
+            click.echo("note: nothing is held out of these data, so the metrics are of the training examples", err=True)
+        found = net.evaluate(batch=batch)
     if as_json:
         print_json(found)
     else:
         click.echo(metrics_text(found))
+
+
+def _other_data(net: Model, path: str) -> list[Array]:
+    """All examples of another file, or its test set where it has one."""
+    from ..data import load
+
+    spec = net.train_spec
+    if spec.data is None:
+        return net.load_dataset().for_evaluation((), ())  # says what is missing
+    dataset = load(spec.data, net.folder, validation=None, seed=net.seed, override=path, schema=net.schema)
+    return dataset.for_evaluation(spec.inputs, net.entry("evaluate").wants)
 
 
 @click.command()
@@ -146,29 +172,31 @@ def evaluate(program: Program, weights: str | None, batch: int | None, threads: 
 @click.argument("data_file", metavar="INPUT")
 @click.option("-o", "--output", metavar="PATH", help="A .csv, .npz or .npy file (default: csv on stdout).")
 @click.option("--entry", default="predict", metavar="NAME", help="Another entry point, such as an export.")
+@click.option("--arg", "arguments", type=Setting(), multiple=True, help="A value for a scalar input: --arg k=0.5.")
 @click.option("--threads", type=click.IntRange(1, 1024))
 def predict(program: Program, weights: str | None, data_file: str, output: str | None, entry: str,
-            threads: int | None) -> None:
+            arguments: tuple[tuple[str, Any], ...], threads: int | None) -> None:
     """Run a trained model on INPUT: a .csv table, or .npz or .npy arrays."""
     from .tables import read_inputs, write_outputs
 
     net = _trained(program, weights, threads)
     call = net.entry(entry)
-    spec = net.manifest.train
-    target = spec.data.kwargs.get("target") if spec is not None and spec.data is not None else None
-    inputs = read_inputs(Path(data_file), call, target if isinstance(target, str) else None)
-    values = call(**inputs)
+    values = call(**{**read_inputs(Path(data_file), call, net), **dict(arguments)})
     write_outputs(dict(zip([p.name for p in call.signature.outputs], values, strict=True)), output)
 
 
 def _trained(program: Program, weights: str | None, threads: int | None) -> Model:
     """The model of a run, or of a file with weights; a file alone is the untrained model."""
     folder = Path(program.file)
+    source: Source | None = None
     if folder.is_dir():
-        run, _ = read_start(folder)
+        if program.hyper or program.sizes or program.model:
+            raise click.UsageError("--set, --size and --model are for a .nn file: a run has those it was trained with")
+        run, settings = read_start(folder)
         program = replace(run, data=program.data or run.data, cache=program.cache)
+        source = read_source_of(folder, run, settings)
         weights = weights or str(folder)
-    net = program.open(None, threads)
+    net = program.open(None, threads, source=source)
     if weights is not None:
         net.load(weights_of(Path(weights)))
     else:

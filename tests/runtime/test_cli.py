@@ -355,3 +355,109 @@ def test_print_after(nnc):
     assert nnc("compile", "line.nn", "--print-after", "all")[1].count("# after ") > out.count("# after ")
     code, _, err = nnc("compile", "line.nn", "--print-after", "css")
     assert code == 1 and "did you mean `cse`?" in err
+
+
+# --- a run and other data ---------------------------------------------------------------------------------------------
+
+CLASSES = """
+model Kind(x: f32[B, 2]) -> (y: f32[B, 3]) {
+    y = Dense(x, 3)
+}
+
+train Kind(x, kind: i32[B]) {
+    loss = mean(cross_entropy(y, kind))
+    metric right = accuracy(y, kind)
+    optimizer = SGD(0.5)
+    data = csv("kinds.csv", target = "kind")
+    validation = 0.25
+    epochs = 200
+    seed = 1
+}
+
+export scaled(x: f32[B, 2], k: f32 = 3.0) -> f32[B, 2] = k * x
+"""
+
+
+@pytest.fixture
+def kinds(nnc):
+    """A trained run `k` of rows whose class is a text."""
+    Path("kinds.nn").write_text(CLASSES)
+    places = {"pear": (4, 0), "fig": (0, 4), "apple": (-4, -4)}
+    rng = np.random.default_rng(0)
+    rows = [(a + dx, b + dy, kind) for kind, (a, b) in places.items() for dx, dy in rng.normal(size=(20, 2)) * 0.3]
+    Path("kinds.csv").write_text("a,b,kind\n" + "".join(f"{a},{b},{kind}\n" for a, b, kind in rows))
+    assert nnc("train", "kinds.nn", "--out", "k", "--quiet")[0] == 0
+    return nnc
+
+
+def test_a_run_remembers_columns_and_classes(kinds):
+    Path("new.csv").write_text("kind,b,a\npear,0,4\npear,0.1,4.2\nfig,4,0\n")  # two classes, another order of columns
+    code, out, err = kinds("eval", "k", "--data", "new.csv", "--json")
+    assert code == 0 and json.loads(out)["right"] == 1.0 and err == ""
+    Path("two.csv").write_text("a,b,kind\n4,0,pear\n0,4,pear\n")  # all of the file is scored, not a share of it
+    assert json.loads(kinds("eval", "k", "--data", "two.csv", "--json")[1])["right"] == 0.5
+    for text, message in (("a,b,kind\n1,2,kiwi\n", "the class 'kiwi' in row 1"), ("1,2\n3,4\n", "header = false"),
+                          ("a,c,kind\n1,2,fig\n", "`b` is missing")):  # fmt: skip
+        Path("bad.csv").write_text(text)
+        code, _, err = kinds("eval", "k", "--data", "bad.csv")
+        assert code == 4 and message in err
+    code, out, _ = kinds("predict", "k", "kinds.csv")  # the target is skipped
+    assert code == 0 and len(out.splitlines()) == 61
+    forwards = kinds("predict", "k", "new.csv")[1]
+    Path("new.csv").write_text("a,b\n4,0\n4.2,0.1\n0,4\n")
+    assert kinds("predict", "k", "new.csv")[1] == forwards
+    code, _, err = kinds("predict", "k", "two.csv", "--entry", "nope")
+    assert code == 1
+
+
+def test_scalar_inputs_of_an_export_have_defaults(kinds):
+    Path("ab.csv").write_text("a,b\n1,2\n")
+    assert kinds("predict", "k", "ab.csv", "--entry", "scaled")[1].splitlines()[1] == "3.0,6.0"
+    assert kinds("predict", "k", "ab.csv", "--entry", "scaled", "--arg", "k=2")[1].splitlines()[1] == "2.0,4.0"
+    code, _, err = kinds("predict", "k", "ab.csv", "--entry", "scaled", "--arg", "j=2")
+    assert code == 1 and "`j`" in err
+
+
+def test_no_rows_to_predict_from(nnc):
+    nnc("train", "line.nn", "--out", "a", "--quiet")
+    np.save("empty.npy", np.ones((0, 2)))
+    assert nnc("predict", "a", "empty.npy") == (0, "y\n", "")
+    Path("kinds.nn").write_text(CLASSES)
+    code, out, _ = nnc("predict", "kinds.nn", "empty.npy")
+    assert (code, out) == (0, "y_0,y_1,y_2\n")
+
+
+def test_a_run_is_what_it_was_trained_with(nnc):
+    Path("lib").mkdir()
+    Path("lib/twice.nn").write_text("fn twice(x: f32[*S]) -> f32[*S] = 2 * x\n")
+    text = 'from "lib/twice.nn" import twice\n' + PROGRAM.replace("x @ w + b", "twice(x @ w) + b")
+    Path("two.nn").write_text(text)
+    assert nnc("train", "two.nn", "--out", "a", "--quiet")[0] == 0
+    before = nnc("predict", "a", "points.csv")
+    assert before[0] == 0 and before[2] == ""
+    Path("two.nn").write_text(text.replace("2 * Line", "3 * Line").replace("twice(x @ w)", "7 * (x @ w)"))
+    _, out, err = nnc("predict", "a", "points.csv")
+    assert out == before[1] and err.count("\n") == 1 and "two.nn is not as it was" in err
+    Path("two.nn").write_text(text)
+    Path("lib/twice.nn").unlink()
+    _, out, err = nnc("predict", "a", "points.csv")
+    assert out == before[1] and "twice.nn is not as it was" in err
+    assert nnc("train", "--resume", "a", "--epochs", "4", "--quiet")[0] == 0
+    assert nnc("eval", "a")[0] == 0
+    for option in (("--set", "lr=1"), ("--size", "D=3")):
+        assert nnc("eval", "a", *option)[0] == 2 and nnc("predict", "a", "points.csv", *option)[0] == 2
+
+
+def test_training_that_cannot_begin_leaves_no_run(nnc):
+    Path("points.csv").write_text("a,b,t\n1,2\n")
+    assert nnc("train", "line.nn")[0] == 4 and not Path("runs").exists()
+    Path("points.csv").write_text("a,b,c,t\n1,2,3,4\n5,6,7,8\n")
+    assert nnc("train", "line.nn")[0] == 4 and not Path("runs").exists()
+    Path("points.csv").write_text("a,b,t\n1,nan,4\n5,nan,7\n")
+    assert nnc("train", "line.nn", "--out", "a")[0] == 6
+    Path("points.csv").write_text("a,b,t\n1,2,4\n5,6,7\n")
+    Path("a/.best.nnw.999999999.tmp").write_text("half")
+    Path("a/last.nnw").unlink(missing_ok=True)
+    assert "not yet a run" in nnc("eval", "a")[2]
+    assert nnc("train", "line.nn", "--out", "a", "--quiet")[0] == 0
+    assert sorted(p.name for p in Path("a").iterdir())[0] == "best.nnw"

@@ -19,6 +19,8 @@ from nnc.runtime import formats
 from nnc.runtime.arrays import wanted
 from nnc.runtime.data import from_arrays, load
 from nnc.runtime.order import permutation, split
+from nnc.runtime.table import Schema
+from nnc.runtime.table import read as read_table
 
 B, D, H, W = map(symbol, "BDHW")
 REAL = Path(__file__).parents[3] / "shared" / "data"
@@ -230,11 +232,14 @@ def test_csv_targets_that_are_numbers(tmp_path):
 @pytest.mark.parametrize(("text", "message"), [
     ("", "expected a header line, found an empty file"),
     ("a,b\n", "expected rows below the header, found none"),
-    ("a,b\n1,2\n3\n", "expected 2 columns in line 3, found 1"),
-    ("a,b\n1,2,3\n", "expected 2 columns in line 2, found 3"),
+    ("a,b\n1,2\n3\n", "expected 2 columns (`a`, `b`) in line 3, found 1"),
+    ("a,b\n1,2,3\n", "expected 2 columns (`a`, `b`) in line 2, found 3"),
     ("a,b\n1,\n", "expected a number for `b` in line 2, found an empty cell"),
     ("a,b\n1,red\n", "expected a number for `b` in line 2, found 'red'"),
     ("a,a\n1,2\n", "found `a` twice"),
+    ("1,2\n3,4\n", "header = false"),
+    ("a;b\n1;2\n", 'say `delimiter = ";"`'),
+    ("a\tb\n1\t2\n", 'say `delimiter = "\\t"`'),
     ('a,b\n1,"2\n', "expected a csv table"),
 ])  # fmt: skip
 def test_malformed_csv(tmp_path, text, message):
@@ -248,6 +253,37 @@ def test_csv_targets_that_are_missing(tmp_path):
         table(tmp_path, "a,b\n1,2\n", "c")
     with pytest.raises(DataError, match="a value for `b` in line 3"):
         table(tmp_path, "a,b\n1,x\n1, \n", "b")
+
+
+def test_another_csv_is_read_by_the_names_and_classes_of_the_first(tmp_path):
+    schema = table(tmp_path, "a,kind,b\n1,pear,2\n3,apple,4\n5,fig,6\n", "kind").schema
+    assert schema == Schema(("a", "b"), "kind", ("apple", "fig", "pear"))
+
+    def again(text: str):
+        (tmp_path / "u.csv").write_text(text)
+        return read_table(tmp_path / "u.csv", schema=schema)
+
+    found = again("kind,b,a\npear,20,10\npear,40,30\n").columns
+    assert {n: c.tolist() for n, c in found.items()} == {"a": [10, 30], "b": [20, 40], "kind": [2, 2]}
+    for text, message in (
+        ("kind,b\npear,1\n", "`a` is missing"), ("a,b,c,d,kind\n1,2,3,4,fig\n", "`c`, `d` were not there"),
+        ("a,b,kind\n1,2,fig\n1,2,kiwi\n", "the class 'kiwi' in row 2"), ("a,b\n1,2\n", "a column `kind`"),
+    ):  # fmt: skip
+        with pytest.raises(DataError) as caught:
+            again(text)
+        assert message in str(caught.value), text
+    with pytest.raises(DataError, match="the model knows `apple`, `fig`, `pear`"):
+        again("a,b,kind\n1,2,kiwi\n")
+    numbers = Schema(("a",), "y")
+    (tmp_path / "t.csv").write_text("a,y\n1,red\n")
+    with pytest.raises(DataError, match="a number for `y` in row 1, found 'red'"):
+        read_table(tmp_path / "t.csv", schema=numbers)
+
+
+def test_a_table_of_another_width_is_named_with_its_columns(tmp_path):
+    data = table(tmp_path, "a,b,c\n1,2,3\n")
+    with pytest.raises(DataError, match=r"`x` wants f32\[B, 2\], but csv.* has 3 feature columns: `a`, `b`, `c`"):
+        columns(data, Port("x", "f32", (B, 2)))
 
 
 def test_csv_that_is_not_text(tmp_path):
@@ -400,7 +436,7 @@ def test_damaged_files_are_read_or_refused(tmp_path, kind):
                 case "npz":
                     formats.npz(path)
                 case _:
-                    assert len({len(c) for c in formats.csv(path, "kind").values()}) == 1
+                    assert len({len(c) for c in read_table(path, "kind").columns.values()}) == 1
         except DataError:
             refused += 1
     assert refused > 30
