@@ -18,13 +18,14 @@ NOTHING = object()  # a body that did not return
 MAX_REPEAT = 10_000
 
 
-def run(cx: Context, body: Sequence[ast.Statement], scope: Scope) -> Any:
-    """Execute statements in order. Returns the value of `return` (or of a last bare expression), or NOTHING."""
+def run(cx: Context, body: Sequence[ast.Statement], scope: Scope, last: bool = True) -> Any:
+    """Execute statements in order. Returns the value of `return`, or NOTHING; at the end of a definition (`last`) also
+    that of a bare expression behind them."""
     for s in body:
         if isinstance(s, ast.Assign):
             scope.later |= {t.name: t.span for t in s.targets}
     for k, s in enumerate(body):
-        value = _statement(cx, s, scope, last=k == len(body) - 1)
+        value = _statement(cx, s, scope, last=last and k == len(body) - 1)
         if value is not NOTHING:
             return value
     return NOTHING
@@ -51,9 +52,9 @@ def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Any:
             cx.returned = value.span
             return result
         case ast.If():
-            return run(cx, s.then if condition(cx, s.condition, scope) else s.otherwise, scope)
+            return run(cx, s.then if condition(cx, s.condition, scope) else s.otherwise, scope, last)
         case ast.When():
-            return run(cx, s.training if cx.training else s.otherwise, scope)
+            return run(cx, s.training if cx.training else s.otherwise, scope, last)
         case ast.Repeat(index=name, count=count, body=inner):
             if isinstance(count, ast.Range):
                 first: Dim = integer(cx, count.start, scope, "the start of `repeat`")
@@ -71,7 +72,7 @@ def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Any:
             for k in range(first, end):
                 if name is not None:
                     scope.bind(name, k, s.span)
-                value = run(cx, inner, scope)
+                value = run(cx, inner, scope, last=False)
                 if value is not NOTHING:
                     return value
         case ast.Scan():
