@@ -12,12 +12,14 @@ from ..compiler.manifest import Port, TrainSpec
 from ..compiler.pipeline import Session, open_session
 from ..dsl.diagnostics import SourceError, error
 from ..dsl.source import Source, Span
-from . import data
+from . import data, settings
 from .model import Model
 
 
 def source_of(program: str | os.PathLike[str]) -> Source:
     """A path's text, or text itself: what has a line break or a brace in it is text."""
+    if not isinstance(program, str | os.PathLike):
+        raise settings.wrong_type("the program", "a path or a text", program)
     if isinstance(program, str) and any(c in program for c in "\n{="):
         return Source("<text>", program)
     from ..dsl.parser import read_source
@@ -39,6 +41,11 @@ def open_program(
     optimize: bool = True,
 ) -> tuple[Session, data.Dataset | None]:
     """A session, and the data set where it had to be read to know a size."""
+    settings.text("model", model)
+    settings.hypers(hyper)
+    settings.sizes(sizes)
+    settings.choice("dtype", dtype, ("f32", "f64"))
+    settings.text("target_cpu", target_cpu)
     where = folder or folder_of(source)
     loaded: list[data.Dataset] = []
 
@@ -58,6 +65,7 @@ def open_program(
         optimize=optimize,
         data_sizes=data_sizes,
     )
+    settings.sizes(sizes, session.manifest.sources)
     return session, loaded[0] if loaded else None
 
 
@@ -88,6 +96,9 @@ def compile(
     Raises SourceError where the program is wrong, DataError where a file cannot be read.
     """
     source = source_of(program)
+    if seed is not None:  # before anything is compiled
+        settings.seed(seed)
+    settings.threads(threads)
     session, dataset = open_program(
         source,
         model=model,

@@ -31,6 +31,7 @@ NUMPY: Mapping[str, np.dtype[Any]] = {
 }  # fmt: skip
 NAMES = {dtype: name for name, dtype in NUMPY.items()}
 ALIGNMENT = 64  # of everything we allocate; user arrays need only their elements aligned
+BAD_DATA = "the data have it, in the row that is named (counted from 0): drop or fill such rows"
 _SMALL = 1 << 26  # bytes that are allocated without asking how much memory there is
 
 
@@ -193,8 +194,9 @@ def _disagreement(entry: str, want: Wanted, array: Array, axis: str, known: int,
     return shape_error(entry, want, array, f"{axis} is {known} in `{first}`")
 
 
-def not_finite(array: Array) -> str | None:
-    """How an array fails to be finite: `has 3 values that are not finite, first nan at [0, 2]`."""
+def not_finite(array: Array, rows: Array | None = None) -> str | None:
+    """How an array fails to be finite: `has 3 values that are not finite, first nan at [0, 2]`. `rows` says which row
+    each is in what the user passed; then the first of those is named."""
     if array.dtype.kind != "f":
         return None
     mask = ~np.isfinite(array)
@@ -203,9 +205,22 @@ def not_finite(array: Array) -> str | None:
         return None
     if array.ndim == 0:
         return f"is {float(array)}"
-    where = np.argwhere(mask)[0].tolist()
+    found = np.argwhere(mask)
+    row = passed_rows(found[:, 0], len(array), rows)
+    first = int(np.argmin(row))
+    value = float(array[tuple(found[first])])
+    where = [int(row[first]), *map(int, found[first, 1:])]
     plural = "a value that is" if count == 1 else f"{count} values that are"
-    return f"has {plural} not finite, first {float(array[tuple(where)])} at {where}"
+    return f"has {plural} not finite, first {value} at {where}"
+
+
+def passed_rows(at: Array, length: int, rows: Array | None) -> Array:
+    """Rows `at` of an array of `length`, as rows of what the user passed: example k was number `rows[k]` there. An
+    array may have several rows an example; one that does not go by examples keeps its rows."""
+    if rows is None or not len(rows) or length % len(rows):
+        return at
+    each = length // len(rows)
+    return rows[at // each] * each + at % each
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

@@ -8,13 +8,14 @@ guards. A call then fills in the pointers of its arguments and outputs.
 from __future__ import annotations
 
 import operator
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from ctypes import Array as CArray
 from ctypes import addressof, c_int64, c_void_p
 from dataclasses import dataclass
 from os import getpid
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy import empty
@@ -22,12 +23,13 @@ from numpy import empty
 from ..compiler.manifest import Manifest, Signature
 from ..compiler.types import Dim, substitute
 from ..dsl.diagnostics import ArgumentError, ArgumentTypeError, error
-from .arrays import NUMPY, Array, Wanted, address_of, aligned_bytes, bind, check_nbytes, wanted
-from .messages import argument_error, unknown
+from .arrays import NUMPY, Array, Wanted, address_of, aligned_bytes, bind, check_nbytes, nbytes, passed_rows, wanted
+from .messages import argument_error, listed, unknown
 
 _HOLDS = {
     "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
+_AXIS_SIZE = re.compile(r"index.* outside an axis of size (\d+)")
 _REMEMBERED = 64  # combinations of sizes kept per entry
 
 
@@ -185,18 +187,41 @@ class Call:
                 outputs.append(a)
             status = self._run(sized.address, self._slots_address, workspace.arena(sized.arena), workspace.pool)
         if status:
-            self.failed(status)
+            self.failed(status, arrays)
         return outputs
+
+    def arena_bytes(self, sizes: Mapping[str, int]) -> int:
+        """Scratch memory at these sizes, and that of the outputs."""
+        s = self.signature
+        outputs = sum(nbytes([_value(d, sizes) for d in p.shape], NUMPY[p.dtype]) for p in s.outputs)
+        return _value(s.arena, sizes) + outputs
 
     def slots_copy(self) -> Any:
         """Slots of one's own with the variables filled in, for a job that runs this entry many times."""
         return type(self._slots).from_buffer_copy(self._slots)
 
-    def failed(self, status: int) -> None:
-        """Raise for a status that is not 0 (E0607)."""
+    def failed(self, status: int, arrays: Sequence[Array], rows: Array | None = None,
+               classes: Sequence[str] | None = None) -> NoReturn:
+        """Raise for a status that is not 0 (E0607). Where an index was out of range and one of the inputs has such
+        values, it is named, with its row (`rows`: in what the user passed) and the classes the data have."""
         checks = self.signature.checks
         message = checks[status - 1] if 0 < status <= len(checks) else f"check {status} failed"
-        raise argument_error("E0607", f"{message}, in {self.signature.name}")
+        help = None
+        if size := _AXIS_SIZE.search(message):
+            n = int(size[1])
+            for port, array in zip(self.signature.inputs, arrays, strict=False):
+                if array.dtype.kind != "i" or not array.ndim:
+                    continue
+                bad = np.argwhere((array < 0) | (array >= n))
+                if len(bad):
+                    row = passed_rows(bad[:1, 0], len(array), rows)[0]
+                    message = (f"`{port.name}` is {array[tuple(bad[0])]} in row {row}, but must be from 0 to {n - 1} "
+                               f"here: {message}")
+                    help = "labels and indices count from 0"
+                    if classes is not None:
+                        help = f"the data have {len(classes)} classes: {listed(classes)}"
+                    break
+        raise argument_error("E0607", f"{message}, in {self.signature.name}", help)
 
 
 def _value(dim: Dim, sizes: Mapping[str, int]) -> int:

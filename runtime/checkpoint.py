@@ -85,10 +85,10 @@ def _digest(facts: str, table: Mapping[str, Any]) -> str:
 
 
 def load(model: Model, path: str | PathLike[str]) -> None:
-    """Read a checkpoint into the model: all of it or, with a DataError, nothing."""
+    """Read a checkpoint, or the best of a run's folder, into the model: all of it or, with a DataError, nothing."""
     from .loop import Progress
 
-    path = Path(path)
+    path = of_run(Path(path))
     with _reading(path) as f:
         facts, table, start = _header(f, path)
         wanted = {v.path: v for v in model.manifest.variables}
@@ -117,6 +117,16 @@ def load(model: Model, path: str | PathLike[str]) -> None:
         model.epochs_done, model.progress = epochs_done, progress
         if model.schema != schema:
             model.schema, model.dataset = schema, None  # to be read as it says
+
+
+def of_run(path: Path) -> Path:
+    """The checkpoint a path names: itself, or the best (or else last) one of a run."""
+    if not path.is_dir():
+        return path
+    for name in ("best.nnw", "last.nnw"):
+        if (path / name).exists():
+            return path / name
+    raise error("E0622", f"{path}: no checkpoint in this run", kind=DataError)
 
 
 def read_facts(path: str | PathLike[str]) -> dict[str, Any]:

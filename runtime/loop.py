@@ -16,8 +16,6 @@ from math import nan
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..compiler.manifest import TrainSpec
 from ..dsl.diagnostics import ArgumentTypeError
 from .arrays import Array, bind
@@ -26,11 +24,14 @@ from .data import classes_of
 from .messages import argument_error
 from .order import permutation, split
 from .rescue import Rescue
-from .sweep import Sweep, rows_per_example, take_rows
+from .settings import integer
+from .sweep import Origin, Sweep, rows_per_example, take_rows
 
 if TYPE_CHECKING:
     from .model import Model
 
+_WHOLE_BYTES = 256 << 20  # that an evaluation may take as one batch
+_PATIENCE = 3  # a Ctrl-C in a row that does not wait until nothing is half done
 _FIRST_CHUNK = 16  # batches, before it is known how long one takes
 _CHUNK_SECONDS = 0.15  # how long native code runs before Python is asked again
 
@@ -104,25 +105,24 @@ def fit(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, valid
     """
     spec = model.train_spec
     call = model.entry("train")
-    epochs = _positive("epochs", epochs, spec.epochs)
-    assert epochs is not None
-    batch = _positive("batch", batch, spec.batch)
-    arrays, valid_arrays = _data(model, args, kwargs, validation)
+    epochs = spec.epochs if epochs is None else integer("epochs", epochs, 0)
+    batch = spec.batch if batch is None else integer("batch", batch, 1)
+    arrays, valid_arrays, origin = _data(model, args, kwargs, validation)
     bound, sizes = bind("fit", call.wants, arrays)
     progress = model.progress
     if resume and progress is not None:
         batch = progress.batch
-    sweep = Sweep(call, bound, sizes, spec.batch_size, batch, spec.metrics)
-    if not sweep.examples:
+    if sizes.get(spec.batch_size or "") == 0:
         raise argument_error("E0613", "there are no examples to train on")
+    sweep = Sweep(call, bound, sizes, spec.batch_size, batch, spec.metrics, origin)
     if not (resume and progress is not None):
         done = model.epochs_done
         progress = Progress(done, done + epochs, batch, spec.shuffle if shuffle is None else bool(shuffle), model.seed,
                             examples=sweep.examples, totals=[0.0] * len(spec.metrics))
-        model.fit_normalization(dict(zip(spec.inputs, bound, strict=True)))
+        model.fit_normalization(dict(zip(spec.inputs, bound, strict=True)), origin.rows)
     elif progress.examples != sweep.examples:
         raise argument_error("E0613", f"the interrupted fit had {progress.examples} examples, got {sweep.examples}")
-    valid = _validation_sweep(model, valid_arrays, batch) if valid_arrays is not None else None
+    valid = _evaluation_sweep(model, valid_arrays, None) if valid_arrays is not None else None
     history = History(progress.history, progress.stopped)
     model.progress = progress
     model.set_training(steps=progress.last * sweep.steps)
@@ -132,7 +132,7 @@ def fit(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, valid
             metrics = _epoch(model, sweep, progress, rescue, callbacks, interrupted)
             row = {"epoch": progress.epoch + 1, **_shown(metrics, spec)}
             if valid is not None:
-                row |= {f"val_{k}": v for k, v in _shown(_sweep_all(valid), spec).items()}
+                row |= {f"val_{k}": v for k, v in _shown(_sweep_all(valid, interrupted.check), spec).items()}
             row["seconds"] = round(progress.seconds, 6)
             _finish_epoch(progress, row, sweep)
             model.epochs_done = progress.epoch
@@ -199,7 +199,7 @@ def _shown(metrics: Mapping[str, float | int], spec: TrainSpec) -> dict[str, flo
 
 def _reason(spec: TrainSpec, metrics: Mapping[str, float | int], row: Mapping[str, Any], progress: Progress) -> str:
     """Why training ends after this epoch, or nothing."""
-    if spec.stop is not None and evaluate_condition(spec.stop, metrics):
+    if spec.stop is not None and evaluate_condition(spec.stop, metrics, progress.epoch):
         return "stop when"
     watched = row.get("val_loss", row.get("loss"))
     if spec.patience is not None and watched is not None:
@@ -216,44 +216,54 @@ _OPERATORS: Mapping[str, Callable[..., Any]] = {
     "<": lambda a, b: a < b, "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, ">=": lambda a, b: a >= b,
     "==": lambda a, b: a == b, "!=": lambda a, b: a != b, "and": lambda a, b: bool(a and b),
     "or": lambda a, b: bool(a or b), "not": lambda a: not a, "+": lambda a, b: a + b, "*": lambda a, b: a * b,
-    "-": lambda a, b=None: -a if b is None else a - b, "/": lambda a, b: a / b if b else nan,
+    "-": lambda a, b: a - b, "/": lambda a, b: a / b if b else nan, "neg": lambda a: -a,
 }  # fmt: skip
 
 
-def evaluate_condition(expression: Any, metrics: Mapping[str, float | int]) -> Any:
-    """The value of a `stop when` expression, `["<=", ["metric", "errors"], ["const", 0]]`, over an epoch's metrics."""
+def evaluate_condition(expression: Any, metrics: Mapping[str, float | int], epoch: int) -> Any:
+    """The value of a `stop when` expression, `["<=", ["metric", "errors"], ["const", 0]]`, over an epoch's metrics;
+    `epoch` epochs are done."""
     match expression:
+        case ["epoch"] | ("epoch",):
+            return epoch
         case ["metric", name] | ("metric", name):
             return metrics[name]
         case ["const", value] | ("const", value):
             return value
         case [operator, *operands] | (operator, *operands):
-            return _OPERATORS[operator](*(evaluate_condition(o, metrics) for o in operands))
+            return _OPERATORS[operator](*(evaluate_condition(o, metrics, epoch) for o in operands))
     raise AssertionError(f"not a condition: {expression!r}")
 
 
 def evaluate(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, batch: int | None
              ) -> dict[str, float | int]:
-    """{metric: value} over the whole set, in inference mode."""
+    """{metric: value} over the whole set, in inference mode. Without `batch` the set is one batch where memory allows,
+    so that a metric that is no mean over examples, such as r2, is that of the set; otherwise it is the mean over
+    batches, weighed by their examples."""
     spec = model.train_spec
-    batch = _positive("batch", batch, spec.batch)
+    if batch is not None:
+        batch = integer("batch", batch, 1)
     if args or kwargs:
         arrays: Sequence[Any] = model.entry("evaluate").arguments(args, kwargs)
     else:
         arrays = model.load_dataset().for_evaluation(spec.inputs, model.entry("evaluate").wants)
-    return _shown(_sweep_all(_validation_sweep(model, arrays, batch)), spec)
+    return _shown(_sweep_all(_evaluation_sweep(model, arrays, batch)), spec)
 
 
-def _validation_sweep(model: Model, arrays: Sequence[Any], batch: int | None) -> Sweep:
+def _evaluation_sweep(model: Model, arrays: Sequence[Any], batch: int | None) -> Sweep:
+    """A pass of `evaluate`; without `batch` as one batch if that takes little memory, else by the train block's."""
     spec, call = model.train_spec, model.entry("evaluate")
     bound, sizes = bind("evaluate", call.wants, arrays)
+    if batch is None and 2 * sum(a.nbytes for a in bound) + call.arena_bytes(sizes) > _WHOLE_BYTES:
+        batch = spec.batch
     sweep = Sweep(call, bound, sizes, spec.batch_size, batch, [m for m in spec.metrics if not m.hidden])
     if not sweep.examples:
         raise argument_error("E0613", "there are no examples to evaluate")
     return sweep
 
 
-def _sweep_all(sweep: Sweep) -> dict[str, float | int]:
+def _sweep_all(sweep: Sweep, check: Callable[[], None] = lambda: None) -> dict[str, float | int]:
+    """The metrics of the whole set; `check` is called between chunks and may raise."""
     sweep.totals[:] = 0
     position = 0
     while position < sweep.examples:  # a metric that is not finite ends the native loop, but evaluation goes on
@@ -261,6 +271,7 @@ def _sweep_all(sweep: Sweep) -> dict[str, float | int]:
         steps, _ = sweep.run(position, min(sweep.examples, position + _chunk(sweep)), None)
         position = min(sweep.examples, position + steps * sweep.batch)
         _adapt(sweep, steps, perf_counter() - start)
+        check()
     return sweep.results()
 
 
@@ -276,37 +287,40 @@ def _adapt(sweep: Sweep, steps: int, seconds: float) -> None:
 
 
 def _data(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], validation: Any
-          ) -> tuple[Sequence[Any], Sequence[Any] | None]:
-    """The arrays to train on and to validate with, each in the order of the train block's inputs."""
+          ) -> tuple[Sequence[Any], Sequence[Any] | None, Origin]:
+    """The arrays to train on and to validate with, each in the order of the train block's inputs; and where the
+    training examples stood in what was passed."""
     spec, call = model.train_spec, model.entry("train")
     if args or kwargs:
         train: Sequence[Any] = call.arguments(args, kwargs)
         valid: Sequence[Any] | None = None
+        origin = Origin()
         if validation is None and spec.validation:
             validation = spec.validation
     else:
         dataset = model.load_dataset()
         model.schema = dataset.schema
+        origin = Origin(dataset.train_rows, dataset.schema.classes if dataset.schema is not None else None)
         train = dataset.for_training(spec.inputs, call.wants)
         valid = dataset.for_validation(spec.inputs, call.wants)
         if validation is None:
-            return train, valid
+            return train, valid, origin
     match validation:
         case None:
-            return train, None
+            return train, None, origin
         case float() | int() if not isinstance(validation, bool) and 0 < validation < 1:
-            return _hold_out(call, train, spec.batch_size, float(validation), model.seed)
+            return _hold_out(call, train, spec.batch_size, float(validation), model.seed, origin)
         case tuple() | list() if len(validation) == len(call.wants):
-            return train, validation
+            return train, validation, origin
         case Mapping():
-            return train, call.arguments((), validation)
+            return train, call.arguments((), validation), origin
     names = ", ".join(p.name for p in call.signature.inputs)
     raise argument_error("E0604", f"validation must be ({names}), a mapping by name, or a share between 0 and 1",
                          kind=ArgumentTypeError)
 
 
-def _hold_out(call: Call, values: Sequence[Any], symbol: str | None, share: float, seed: int
-              ) -> tuple[list[Array], list[Array]]:
+def _hold_out(call: Call, values: Sequence[Any], symbol: str | None, share: float, seed: int, origin: Origin
+              ) -> tuple[list[Array], list[Array], Origin]:
     """A share of the examples for validation; inputs that are the same for all examples stay whole."""
     bound, sizes = bind("fit", call.wants, values)
     if symbol is None or sizes.get(symbol, 0) < 2:
@@ -318,47 +332,39 @@ def _hold_out(call: Call, values: Sequence[Any], symbol: str | None, share: floa
     def take(index: Array) -> list[Array]:
         return [take_rows(a, n, k, index) if k else a for a, k in zip(bound, cut, strict=True)]
 
-    return take(keep), take(hold)
-
-
-def _positive(name: str, value: int | None, default: int | None) -> int | None:
-    value = default if value is None else value
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise argument_error("E0602", f"{name} must be an int, got {type(value).__name__}", kind=ArgumentTypeError)
-    least = 0 if name == "epochs" else 1
-    if value < least:
-        raise argument_error("E0603", f"{name} must be at least {least}, got {value}")
-    return int(value)
+    return take(keep), take(hold), Origin(origin.indices(keep), origin.classes)
 
 
 class _Interrupt:
     """While it is open Ctrl-C only raises a flag, which `check` turns into KeyboardInterrupt where nothing is half
-    done. Other threads than the main one cannot catch signals; there it does nothing."""
+    done; so does SIGTERM where the process handles it, and then that is the exception's argument. Other threads than
+    the main one cannot catch signals; there it does nothing."""
 
     def __init__(self) -> None:
-        self._flag = False
-        self._previous: Any = None
+        self._got: list[int] = []
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> _Interrupt:
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.getsignal(signal.SIGINT)
-            if callable(self._previous):
-                signal.signal(signal.SIGINT, self._raised)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if callable(previous := signal.getsignal(number)):
+                    self._previous[number] = previous
+                    signal.signal(number, self._raised)
         return self
 
     def _raised(self, number: int, frame: Any) -> None:
-        if self._flag:  # a second Ctrl-C does not wait
-            signal.signal(signal.SIGINT, self._previous)
-            raise KeyboardInterrupt
-        self._flag = True
+        self._got.append(number)
+        if len(self._got) == _PATIENCE:  # a callback that hangs
+            self._raise()
 
     def check(self) -> None:
-        if self._flag:
-            self._flag = False
-            raise KeyboardInterrupt
+        if self._got:
+            self._raise()
+
+    def _raise(self) -> None:
+        number, self._got = self._got[0], []
+        raise KeyboardInterrupt(*([number] if number != signal.SIGINT else []))
 
     def __exit__(self, *exc: object) -> None:
-        if callable(self._previous):
-            signal.signal(signal.SIGINT, self._previous)
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)

@@ -6,7 +6,6 @@ variable, 64-byte aligned and never moved, so that entry points keep pointers to
 
 from __future__ import annotations
 
-import os
 from collections import namedtuple
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from functools import partial
@@ -15,11 +14,10 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
-
 from ..compiler.manifest import Signature, TrainSpec, Variable
 from ..compiler.types import TensorType
 from ..dsl.diagnostics import ArgumentTypeError, NncError
+from . import settings
 from .arrays import NUMPY, Array, Wanted, aligned, bind, check_bytes, nbytes
 from .calls import Call, Session, Workspace
 from .messages import argument_error, unknown
@@ -44,8 +42,8 @@ class Model:
         manifest = session.manifest
         spec = manifest.train
         self.session, self.manifest, self.folder = session, manifest, Path(folder)
-        self.seed = int(seed if seed is not None else spec.seed if spec else 0)
-        self.threads = _threads(threads)
+        self.seed = settings.seed(seed) if seed is not None else spec.seed if spec else 0
+        self.threads = settings.threads(threads)
         self.progress: Progress | None = None  # where an interrupted `fit` stands
         self.epochs_done = 0
         self.schema: Schema | None = None  # of the table it was trained with: columns and classes
@@ -63,7 +61,7 @@ class Model:
     def reset(self, seed: int | None = None) -> None:
         """Back to the start: parameters drawn anew from the seed, nothing learned, nothing fitted."""
         if seed is not None:
-            self.reseed(int(seed))
+            self.reseed(settings.seed(seed))
         for array in self.variables.values():
             array[...] = 0
         if "init" in self.manifest.entries:
@@ -175,17 +173,17 @@ class Model:
         return self.manifest.train
 
     def fit(self, *args: Any, validation: Any = None, epochs: int | None = None, batch: int | None = None,
-            shuffle: bool | None = None, callbacks: Iterable[Any] = (), resume: bool = False,
+            shuffle: bool | None = None, callbacks: Any = (), resume: bool = False,
             **kwargs: Any) -> History:
         """Train on whole arrays, or without arrays on the data named in the train block. See `loop.fit`."""
         from .loop import fit
 
         return fit(self, args, kwargs, validation=validation, epochs=epochs, batch=batch, shuffle=shuffle,
-                   callbacks=tuple(callbacks), resume=resume)
+                   callbacks=settings.callbacks(callbacks), resume=resume)
 
     def evaluate(self, *args: Any, batch: int | None = None, **kwargs: Any) -> dict[str, float | int]:
         """{metric: value} over whole arrays, in inference mode; without arrays over the test set of the train block's
-        data (its validation set where there is no test set)."""
+        data (its validation set where there is no test set). Without `batch` all is one batch where memory allows."""
         from .loop import evaluate
 
         return evaluate(self, args, kwargs, batch=batch)
@@ -206,11 +204,12 @@ class Model:
                                 override=self.data_path, schema=self.schema)
         return self.dataset
 
-    def fit_normalization(self, columns: Mapping[str, Array]) -> None:
-        """Fit mean and scale of the inputs to the training columns, unless that was done before."""
+    def fit_normalization(self, columns: Mapping[str, Array], rows: Array | None = None) -> None:
+        """Fit mean and scale of the inputs to the training columns, unless that was done before. `rows` is where their
+        examples stood in what the user passed."""
         from .normalize import fit
 
-        fit(self.manifest, self.variables, columns)
+        fit(self.manifest, self.variables, columns, rows)
 
     def set_training(self, **values: int) -> None:
         """Set those of the counters `train/t`, `train/epoch`, `train/steps`, `train/seed` that the program reads."""
@@ -307,13 +306,3 @@ class Variables(MutableMapping[str, Array]):
 
     def __repr__(self) -> str:
         return "{" + ", ".join(f"{p!r}: {TensorType(v.dtype, v.shape)}" for p, v in self._of.items()) + "}"
-
-
-def _threads(threads: int | None) -> int:
-    if threads is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if isinstance(threads, bool) or not isinstance(threads, int | np.integer):
-        raise argument_error("E0602", f"threads must be an int, got {type(threads).__name__}", kind=ArgumentTypeError)
-    if not 1 <= threads <= 1024:
-        raise argument_error("E0603", f"threads must be between 1 and 1024, got {threads}")
-    return int(threads)

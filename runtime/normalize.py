@@ -14,12 +14,13 @@ import numpy as np
 
 from ..compiler.manifest import Manifest
 from ..dsl.diagnostics import NonFiniteError, error
-from .arrays import Array, not_finite
+from .arrays import BAD_DATA, Array, not_finite
 
 _ROWS = 4096  # at a time, so that the float64 copies stay small
 
 
-def fit(manifest: Manifest, variables: MutableMapping[str, Array], columns: Mapping[str, Array]) -> None:
+def fit(manifest: Manifest, variables: MutableMapping[str, Array], columns: Mapping[str, Array],
+        rows: Array | None = None) -> None:
     """Set `normalize/X/mean` and `normalize/X/scale` from column X, unless they are no longer 0 and 1."""
     kind = manifest.train.normalize if manifest.train else None
     if kind is None:
@@ -28,8 +29,9 @@ def fit(manifest: Manifest, variables: MutableMapping[str, Array], columns: Mapp
         mean, scale = variables.get(f"normalize/{name}/mean"), variables.get(f"normalize/{name}/scale")
         if mean is None or scale is None or not len(column) or np.any(mean != 0) or np.any(scale != 1):
             continue
-        if (bad := not_finite(column)) is not None:
-            raise error("E0630", f"input `{name}` {bad}, so it cannot be normalized", kind=NonFiniteError)
+        if (bad := not_finite(column, rows)) is not None:
+            raise error("E0630", f"input `{name}` {bad}, so it cannot be normalized", help=BAD_DATA,
+                        kind=NonFiniteError)
         center, width = (_minmax if kind == "minmax" else _standard)(column, mean.shape)
         mean[...] = center
         scale[...] = np.where(width > 0, width, 1.0).astype(scale.dtype)

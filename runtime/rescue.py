@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from ..dsl.diagnostics import NncError, NonFiniteError, error
-from .arrays import Array, bind, not_finite
+from .arrays import BAD_DATA, Array, bind, not_finite
 from .order import permutation
-from .sweep import Sweep
+from .sweep import Sweep, rows_per_example
 
 if TYPE_CHECKING:
     from .loop import Progress
@@ -83,9 +83,10 @@ class Rescue:
         self.model.epochs_done = progress.epoch
         order = self._order(progress, progress.epoch)
         found = self._first_bad(order, progress.position) or "a metric is not finite"
+        remedy = BAD_DATA if found.startswith("input ") else \
+            "a smaller learning rate, `clip` or other input scaling are the usual remedies"
         raise error("E0630", f"training met a value that is not finite in epoch {progress.epoch + 1}, step {step + 1}: "
-                    f"{found}", help="the model is as it was before this step; a smaller learning rate, `clip` or "
-                    "other input scaling are the usual remedies", kind=NonFiniteError)
+                    f"{found}", help=f"the model is as it was before this step; {remedy}", kind=NonFiniteError)
 
     def _replay(self, target: int) -> None:
         """The variables as they were before global step `target`."""
@@ -121,8 +122,12 @@ class Rescue:
         """The first tensor of the step at `position` that is not finite, in words."""
         spec, variables = self.model.train_spec, self.model.variables
         rows = dict(zip(spec.inputs, self.sweep.rows(order, position), strict=True))
+        index = self.sweep.index(order, position)
+        origin = self.sweep.origin.indices(index)
+        ports = {p.name: p for p in self.sweep.call.signature.inputs}
         for name, array in rows.items():
-            if found := not_finite(array):
+            by_example = rows_per_example(ports[name], self.sweep.symbol) > 0
+            if found := not_finite(array, origin if by_example else None):
                 return f"input `{name}` {found}"
         for entry, what in (("taps", "`{}`"), ("loss", "`{}`"), ("gradients", "the gradient of `{}`")):
             for name, array in self._values(entry, rows):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from ctypes import POINTER, c_double, c_int64, c_void_p, cast
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from ..compiler.manifest import MetricSpec, Port
 from ..compiler.native import EpochInput, EpochJob, EpochSum
 from ..compiler.types import Dim, substitute, symbols
+from ..dsl.diagnostics import ArgumentError
 from .arrays import Array, address_of, aligned
 from .calls import Call
 from .messages import argument_error
@@ -24,14 +26,26 @@ DTYPE_CODES: Mapping[str, int] = {"f32": 0, "f64": 1, "i32": 2, "i64": 3, "bool"
 KIND_CODES: Mapping[str, int] = {"mean": 0, "sum": 1}
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the examples come from, for errors about them: their rows in what the user passed (None: as they are), and
+    the names of the classes where the target was text."""
+
+    rows: Array | None = None
+    classes: Sequence[str] | None = None
+
+    def indices(self, chosen: Array) -> Array:
+        return chosen if self.rows is None else self.rows[chosen]
+
+
 class Sweep:
     """`call` over `arrays` (bound to its inputs, in order) in batches. Where the entry has no batch symbol, the whole
     set is one example, and one pass is one step."""
 
     def __init__(self, call: Call, arrays: Sequence[Array], sizes: Mapping[str, int], symbol: str | None,
-                 batch: int | None, metrics: Sequence[MetricSpec]):
+                 batch: int | None, metrics: Sequence[MetricSpec], origin: Origin | None = None):
         signature = call.signature
-        self.call, self.metrics = call, tuple(metrics)
+        self.call, self.metrics, self.origin = call, tuple(metrics), origin or Origin()
         self.symbol = symbol if symbol in signature.sizes else None
         self.examples = sizes[self.symbol] if self.symbol else 1
         self.batch = max(1, min(batch or self.examples, self.examples))
@@ -41,9 +55,20 @@ class Sweep:
         self.totals = np.zeros(len(self.metrics))
         self._sized = call.sized(self.sizes)
         if self.symbol and self.examples % self.batch:
-            call.sized({**self.sizes, self.symbol: self.examples % self.batch})  # its guards must hold as well
+            self._check_last(self.examples % self.batch)
         self._keep: list[Any] = list(arrays)  # whatever the job points to
         self._job = self._make_job(arrays)
+
+    def _check_last(self, count: int) -> None:
+        """The guards must hold for the last batch as well, which is smaller than the others."""
+        assert self.symbol is not None
+        try:
+            self.call.sized({**self.sizes, self.symbol: count})
+        except ArgumentError as e:
+            d = e.diagnostics[0]
+            more = (f"the last batch has {count} of the {self.examples} examples: choose another `batch` than "
+                    f"{self.batch}, or drop {'an example' if count == 1 else f'{count} examples'}")
+            raise ArgumentError(replace(d, message=f"{d.message}, in the last batch", help=(*d.help, more))) from None
 
     def _make_job(self, arrays: Sequence[Array]) -> EpochJob:
         signature = self.call.signature
@@ -97,7 +122,7 @@ class Sweep:
             job.steps, job.nonfinite = 0, -1
             status = self.call.native.epoch(job)
         if status:
-            self.call.failed(status)
+            self.call.failed(status, self._keep, self.origin.rows, self.origin.classes)
         return job.steps, job.nonfinite if job.nonfinite >= 0 else None
 
     def results(self, examples: int | None = None) -> dict[str, float | int]:
@@ -117,10 +142,14 @@ class Sweep:
         names = [p.name for p in self.call.signature.outputs]
         return self.outputs[names.index(name)] if name in names else None
 
+    def index(self, order: Array | None, position: int) -> Array:
+        """The examples of the batch that begins at `position`."""
+        stop = min(position + self.batch, self.examples)
+        return order[position:stop] if order is not None else np.arange(position, stop)
+
     def rows(self, order: Array | None, position: int) -> list[Array]:
         """The arrays of the batch that begins at `position`, as the native loop gathers them."""
-        stop = min(position + self.batch, self.examples)
-        index = order[position:stop] if order is not None else np.arange(position, stop)
+        index = self.index(order, position)
         arrays = []
         for port, array in zip(self.call.signature.inputs, self._keep, strict=False):
             factor = rows_per_example(port, self.symbol)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 import click
 
@@ -37,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     if debug:
         arguments.remove("--debug")
     try:
-        return _run(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warned
+            return _run(arguments)
     except (KeyboardInterrupt, click.exceptions.Abort):
         _say("interrupted")
         return 130
@@ -79,6 +82,11 @@ def _report(e: Exception, json: bool) -> int:
     _say(f"internal error: {kind}: {str(e)[:400]}")
     _say("this is a fault of nnc, not of your program; the same command with --debug shows where")
     return 70
+
+
+def _warned(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning of the cache or of NumPy: what it says, not where in nnc it was said."""
+    _say(f"warning: {message}")
 
 
 def _say(text: str) -> None:

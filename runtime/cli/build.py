@@ -38,6 +38,8 @@ def compile(program: Program, emit: str | None, entry: str | None, output: str |
     """Compile FILE and say what was built, or print one stage of it."""
     from dataclasses import replace
 
+    if output is not None and emit is None and print_after is None:
+        raise click.UsageError(f"-o writes a stage: say which, --emit {'obj' if output.endswith('.o') else 'STAGE'}")
     if no_optimize:
         program = replace(program, optimize=False)
     if emit == "ast":

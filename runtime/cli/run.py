@@ -178,13 +178,3 @@ def rewrite_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Bring metrics.jsonl to where the checkpoint stands: after a crash it may be ahead."""
     with replacing(folder / "metrics.jsonl") as f:
         f.write("".join(json.dumps(strict(row)) + "\n" for row in rows).encode())
-
-
-def weights_of(path: Path) -> Path:
-    """The checkpoint a path names: itself, or the best (or else last) one of a run."""
-    if not path.is_dir():
-        return path
-    for name in ("best.nnw", "last.nnw"):
-        if (path / name).exists():
-            return path / name
-    raise error("E0622", f"{path}: no checkpoint in this run", kind=DataError)

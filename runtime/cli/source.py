@@ -138,7 +138,12 @@ def doc(name: str | None) -> None:
             click.echo(f"{family}: {' '.join(n for n, (f, _) in found.items() if f == family)}")
         return
     if name not in found:
-        raise unknown("definition of the standard library", name, list(found))
+        from ...compiler.elaborate.builtins import BUILTINS
+
+        if name in BUILTINS:
+            click.echo(f"{name} is built in: dsl/README.md is its reference ({DSL / 'README.md'})")
+            return
+        raise unknown("definition of the standard library", name, [*found, *BUILTINS])
     family, definition = found[name]
     click.echo(f"# dsl/std/{family}.nn")
     if definition.doc:

@@ -52,4 +52,7 @@ def test(paths: tuple[str, ...], name: str | None, target_cpu: str, no_cache: bo
         print_json({"passed": passed, "failed": failed, "results": results})
     else:
         click.echo(f"{passed} passed, {failed} failed in {perf_counter() - start:.1f} s")
+    if name is not None and not results:
+        click.echo(f"no test has {name!r} in its name", err=True)
+        return 1
     return max(code, 1) if failed else 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +21,6 @@ from .run import (
     remove_leftovers,
     rewrite_metrics,
     score_of,
-    weights_of,
     write_start,
 )
 
@@ -98,13 +100,14 @@ def _fit(net: Model, folder: Path, recorder: Recorder, total: int, quiet: bool, 
     if not quiet:
         click.echo(f"{net!r}\nrun {folder}")
     try:
-        with display:
+        with _terminable(), display:
             history = net.fit(callbacks=[display, recorder], **settings)
-    except KeyboardInterrupt:
-        recorder.save(net)
+    except KeyboardInterrupt as e:
+        with _deaf():
+            recorder.save(net)
         at = net.progress.epoch + 1 if net.progress else 0
         click.echo(f"interrupted in epoch {at}; go on with: nnc train --resume {folder}", err=True)
-        return 130
+        return 128 + int(e.args[0] if e.args else signal.SIGINT)
     except NonFiniteError as e:
         recorder.save(net)
         d = e.diagnostics[0]
@@ -118,6 +121,31 @@ def _fit(net: Model, folder: Path, recorder: Recorder, total: int, quiet: bool, 
     recorder.save(net)
     _result(net, folder, history)
     return 0
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends training as Ctrl-C does; the exception then has its number."""
+
+    def raised(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = signal.signal(signal.SIGTERM, raised)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """While the last checkpoint is written another Ctrl-C does nothing."""
+    before = [(s, signal.signal(s, signal.SIG_IGN)) for s in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for s, handler in before:
+            signal.signal(s, handler)
 
 
 def _result(net: Model, folder: Path, history: History) -> None:
@@ -198,7 +226,7 @@ def _trained(program: Program, weights: str | None, threads: int | None) -> Mode
         weights = weights or str(folder)
     net = program.open(None, threads, source=source)
     if weights is not None:
-        net.load(weights_of(Path(weights)))
+        net.load(weights)
     else:
         click.echo("warning: no --weights, so the parameters are as they are before training", err=True)
     return net

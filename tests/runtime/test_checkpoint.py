@@ -189,3 +189,15 @@ def test_kill_in_the_middle_of_saving_loses_nothing(net, saved, make):
         process.wait()
         process.stdout.close()
         make().load(saved)  # whole, whether old or new
+
+
+def test_a_run_folder_is_its_best_checkpoint(make, tmp_path):
+    net, other = make(seed=1), make(seed=2)
+    with pytest.raises(DataError, match="no checkpoint in this run"):
+        other.load(tmp_path)
+    net.save(tmp_path / "last.nnw")
+    other.load(tmp_path)
+    assert (other.params["Line.W"] == net.params["Line.W"]).all()
+    make(seed=3).save(tmp_path / "best.nnw")
+    other.load(tmp_path)
+    assert other.seed == 3

@@ -118,6 +118,8 @@ def test_doc(nnc):
     code, out, _ = nnc("doc", "softmax")
     assert code == 0 and "fn softmax" in out and "# dsl/std/activations.nn" in out
     assert "losses: " in nnc("doc")[1]
+    code, out, _ = nnc("doc", "sum")
+    assert code == 0 and "built in" in out and "dsl/README.md" in out
     code, _, err = nnc("doc", "softmx")
     assert code == 1 and "did you mean `softmax`?" in err
 
@@ -142,7 +144,8 @@ def test_test(nnc):
     assert nnc("test", "nowhere.nn")[0] == 4
     Path("empty").mkdir()
     assert nnc("test", "empty")[0] == 4
-    assert "0 passed, 0 failed" in nnc("test", "more", "-k", "nothing like it")[1]
+    code, out, err = nnc("test", "more", "-k", "nothing like it")
+    assert code == 1 and "0 passed, 0 failed" in out and "no test has 'nothing like it' in its name" in err
 
 
 # --- about what was built ---------------------------------------------------------------------------------------------
@@ -213,7 +216,10 @@ def test_train_options(nnc):
     (["eval", "line.nn", "--weights", "points.csv"], 4, "points.csv"),
     (["compile", "line.nn", "--target-cpu", "z80"], 1, "z80"),
     (["train", "--resume", "runs", "--seed", "1"], 2, "--seed"), (["compile", "line.nn", "--emit", "nope"], 2, "nope"),
-    (["compile", "line.nn", "--emit", "graph", "--entry", "nope"], 1, "nope"), ([], 2, "Usage"), (["--help"], 0, ""),
+    (["compile", "line.nn", "--emit", "graph", "--entry", "nope"], 1, "nope"),
+    (["compile", "line.nn", "-o", "f.o"], 2, "--emit obj"), (["train", "line.nn", "--seed", "-1"], 1, "2^31-1"),
+    (["train", "line.nn", "--seed", "99999999999"], 1, "2^31-1"), (["train", "line.nn", "--size", "D=3"], 1, "`D`"),
+    ([], 2, "Usage"), (["--help"], 0, ""),
     (["--version"], 0, ""),
 ])  # fmt: skip
 def test_exit_codes(nnc, arguments, code, text):
@@ -246,6 +252,23 @@ def test_a_run_that_is_interrupted_goes_on_bit_for_bit(nnc):
             for r in "ab"]  # fmt: skip
     assert rows[0] == rows[1] and len(rows[0]) == done + 5
     assert "is complete" in nnc("train", "--resume", "a")[1]
+
+
+def test_a_run_that_is_terminated_has_its_checkpoint(nnc):
+    Path("long.nn").write_text(PROGRAM.replace("epochs = 3", "epochs = 4000000"))
+    for ended in ((signal.SIGTERM,), (signal.SIGINT, signal.SIGINT)):
+        folder = f"a{len(ended)}"
+        p = process("train", "long.nn", "--out", folder, "--quiet")
+        deadline = time.monotonic() + 60
+        while not Path(folder, "last.nnw").exists():  # written after the first epoch
+            assert p.poll() is None and time.monotonic() < deadline, p.communicate()
+            time.sleep(0.02)
+        for s in ended:
+            p.send_signal(s)
+            time.sleep(0.003)
+        _, err = p.communicate(timeout=30)
+        assert p.returncode == 128 + ended[0] and "Traceback" not in err and f"--resume {folder}" in err
+        assert nnc("eval", folder)[0] == 0 and not list(Path(folder).glob(".*"))
 
 
 def test_what_ended_training_is_remembered(nnc):
@@ -315,6 +338,13 @@ def test_an_internal_fault(nnc, monkeypatch):
     assert code == 70 and "internal error: ZeroDivisionError" in err and "--debug" in err
     with pytest.raises(ZeroDivisionError):
         main(["doc", "--debug"])
+
+
+def test_a_cache_that_cannot_be_used_is_one_line(folder):
+    Path("cache").write_text("not a folder")
+    p = process("compile", "line.nn", env={**os.environ, "NNC_CACHE": "cache"})
+    _, err = p.communicate()
+    assert p.returncode == 0 and err.startswith("warning: the compilation cache: ") and err.count("\n") == 1
 
 
 def test_help_is_quick(folder):

@@ -164,3 +164,67 @@ def test_digits_are_learned_in_seconds(tmp_path):
     np.testing.assert_array_equal(again.predict(x), net.predict(x))
     with pytest.raises(ArgumentError, match=r"wants f32\[B, 64\]"):
         net.predict(x[:, :63])
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"dtype": "float32"}, 'dtype must be "f32" or "f64", got \'float32\''), ({"seed": "a"}, "seed must be an int"),
+    ({"sizes": [3]}, "sizes must be a mapping"), ({"hyper": 3}, "hyper must be a mapping"),
+    ({"threads": "x"}, "threads must be an int"), ({"sizes": {"D": 3}}, "no size is named `D`"),
+    ({"sizes": {"B": -1}}, "at least 0"),
+    ({"model": 3}, "model must be a text, got int"),
+    ({"hyper": {"lr": [1]}}, "hyper `lr` must be"), ({"target_cpu": 3}, "target_cpu"), ({"seed": 2**40}, "2\\^31-1"),
+])  # fmt: skip
+def test_settings_are_checked(options, message):
+    with pytest.raises(ArgumentError, match=message):
+        nnc.compile(NET, **options)
+
+
+def test_a_program_is_a_path_or_a_text():
+    for program in (None, 3, b"model"):
+        with pytest.raises(ArgumentError, match="the program must be a path or a text"):
+            nnc.compile(program)
+
+
+KINDS = """
+model Net(x: f32[B, 2]) -> (y: f32[B, 3]) {
+    y = x |> Dense(4) |> BatchNorm |> Dense(3)
+}
+
+train Net(x, kind: i32[B]) {
+    loss = mean(cross_entropy(y, kind))
+    optimizer = SGD(0.1)
+    batch = 8
+    epochs = 1
+}
+"""
+
+
+def test_the_last_batch_may_be_too_small():
+    net = nnc.compile(KINDS)
+    x, kind = np.zeros((57, 2)), np.zeros(57, int)
+    with pytest.raises(ArgumentError, match=r"in the last batch(.|\n)*1 of the 57 examples: choose another `batch`"):
+        net.fit(x, kind)
+    with pytest.raises(ArgumentError, match=r"E0613.*no examples to train on"):
+        net.fit(x[:0], kind[:0])
+    net.fit(x[:56], kind[:56])
+
+
+def test_labels_that_are_no_class_are_named_by_row():
+    net = nnc.compile(KINDS, seed=3)
+    x, kind = np.zeros((64, 2)), np.zeros(64, int)
+    kind[37] = 3
+    message = r"`kind` is 3 in row 37, but must be from 0 to 2(.|\n)*count from 0"
+    for call in (lambda: net.fit(x, kind), lambda: net.evaluate(x, kind), lambda: net.loss(x, kind)):
+        with pytest.raises(ArgumentError, match=message):
+            call()
+    with pytest.raises(ArgumentError, match="is 3 in row 37"):  # not the row of what is left of the split
+        net.fit(x, kind, validation=0.5)
+
+
+def test_evaluate_is_over_the_whole_set(examples):
+    x, t = examples
+    net = nnc.compile(NET.replace("metric over", "metric fit = r2(y, target)\n    metric over"))
+    net.fit(x, t, epochs=20)
+    y = net.predict(x)
+    assert net.evaluate(x, t)["fit"] == pytest.approx(1 - ((y - t) ** 2).sum() / ((t - t.mean()) ** 2).sum(), rel=1e-4)
+    assert net.evaluate(x, t)["fit"] != pytest.approx(net.evaluate(x, t, batch=16)["fit"], rel=1e-4)

@@ -125,13 +125,15 @@ def test_stop_when(make, examples):
 def test_conditions():
     metrics = {"a": 3.0, "b": 4}
     for expression, value in [
-        (["+", ["metric", "a"], ["*", ["const", 2], ["metric", "b"]]], 11), (["-", ["metric", "a"]], -3),
+        (["+", ["metric", "a"], ["*", ["const", 2], ["metric", "b"]]], 11), (["neg", ["metric", "a"]], -3),
+        (["-", ["metric", "a"], ["const", 1]], 2), (["epoch"], 5),
+        (["or", [">=", ["epoch"], ["const", 5]], ["<", ["metric", "a"], ["const", 0]]], True),
         (["/", ["metric", "a"], ["const", 2]], 1.5), (["not", ["==", ["metric", "b"], ["const", 4]]], False),
         (["and", [">=", ["metric", "b"], ["const", 4]], ["!=", ["metric", "a"], ["const", 3]]], False),
         (["or", ["<=", ["metric", "b"], ["const", 4]], ["const", False]], True),
         (["<", ["/", ["metric", "a"], ["const", 0]], ["const", 1]], False),
     ]:  # fmt: skip
-        assert evaluate_condition(expression, metrics) == value
+        assert evaluate_condition(expression, metrics, 5) == value
 
 
 def test_patience(make, examples):
@@ -256,7 +258,7 @@ def test_a_bad_input_is_found(make, examples, row):
     x[row, 1] = np.nan
     net, good = make(shuffle=False), make(shuffle=False)
     with pytest.raises(NonFiniteError, match=rf"epoch 1, step {row // 8 + 1}: input `x` has a value that is not "
-                       rf"finite, first nan at \[{row % 8}, 1\]"):
+                       rf"finite, first nan at \[{row}, 1\]"):
         net.fit(x, t, epochs=3)
     start = row // 8 * 8
     if start:
@@ -374,3 +376,35 @@ def test_metrics_over_an_epoch(make, examples):
     net = make(metrics=(MetricSpec("loss", "sum"), MetricSpec("errors", "mean"), MetricSpec("size", "mean")))
     found = net.evaluate(*examples, batch=43)
     assert found["loss"] == pytest.approx(net.loss(*examples), rel=1e-6) and isinstance(found["errors"], float)
+
+
+def test_a_bad_input_is_named_by_its_row_as_passed(make, examples):
+    x, t = examples
+    x = x.copy()
+    x[31, 2] = np.nan
+    for settings in ({}, {"validation": 0.2}, {"normalize": "standard"}):
+        net = make(seed=3, **settings)
+        net.fit(*examples, epochs=0)
+        if settings.get("validation") and not any(np.isnan(x[k, 2]) for k in _kept(43, 0.2, 3)):
+            continue
+        with pytest.raises(NonFiniteError, match=r"nan at \[31, 2\](.|\n)*drop or fill such rows"):
+            net.fit(x, t, epochs=1)
+
+
+def _kept(n: int, share: float, seed: int) -> np.ndarray:
+    from nnc.runtime.order import split
+
+    return split(n, share, seed)[0]
+
+
+def test_what_a_fit_is_told_is_checked(make, examples):
+    epochs = []
+    net = make()
+    net.fit(*examples, epochs=2, callbacks=lambda history, model: epochs.append(len(history)))
+    assert epochs == [1, 2]
+    for value in (3, [3], [lambda h, m: None, "x"]):
+        with pytest.raises(ArgumentTypeError, match="callback"):
+            net.fit(*examples, callbacks=value)
+    for seed, message in ((2**31, r"between 0 and 2\^31-1"), (-1, "between 0"), ("a", "seed must be an int, got str")):
+        with pytest.raises(ArgumentError, match=message):
+            make(seed=seed)
