@@ -373,3 +373,13 @@ def test_a_constant_weight_behind_a_nonlinearity_is_warned_about(layer, told):
             nnc.compile(text)
     else:
         assert nnc.compile(text).manifest.warnings == ()
+
+
+def test_stopping_on_something_that_is_no_metric():
+    text = training(more="stop when norm(grad(loss, params)) <= 1e-3 and not (epoch < 2) or -loss > 1.0\n    epochs = 500")
+    net = nnc.compile(text.replace("lr = 0.1", "lr = 0.3"))
+    x, t = X[:, :2], X[:, :2] @ np.array([0.5, -1], np.float32)
+    history = net.fit(x, t)
+    assert 3 <= len(history) < 500 and history.stopped
+    assert net.gradients(x, t)["Line.w"] @ net.gradients(x, t)["Line.w"] <= 1e-6
+    assert set(net.evaluate(x, t)) == {"loss"}
