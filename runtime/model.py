@@ -92,6 +92,8 @@ class Model:
         """The gradient of the loss by parameter path, or by the names in `wrt`: parameters and inputs."""
         call = self.entry("gradients")
         names = [p.name for p in call.signature.outputs]
+        if wrt is not None and not isinstance(wrt, Iterable):
+            raise settings.wrong_type("wrt", "a name or several", wrt)
         wrt = [wrt] if isinstance(wrt, str) else list(wrt) if wrt is not None else None
         for name in wrt or ():
             if name not in names:
@@ -175,7 +177,9 @@ class Model:
     def fit(self, *args: Any, validation: Any = None, epochs: int | None = None, batch: int | None = None,
             shuffle: bool | None = None, callbacks: Any = (), resume: bool = False,
             **kwargs: Any) -> History:
-        """Train on whole arrays, or without arrays on the data named in the train block. See `loop.fit`."""
+        """Train on whole arrays, or without arrays on the data named in the train block. See `loop.fit`.
+
+        `patience` of the train block watches the validation loss, and where nothing is held out the training loss."""
         from .loop import fit
 
         return fit(self, args, kwargs, validation=validation, epochs=epochs, batch=batch, shuffle=shuffle,
@@ -239,13 +243,13 @@ class Model:
         """Everything that was learned, in one safetensors file; written completely or not at all."""
         from .checkpoint import save
 
-        save(self, path)
+        save(self, settings.path(path))
 
     def load(self, path: str | PathLike[str]) -> None:
-        """Take over a checkpoint. Either all of it is taken or, with a `DataError`, nothing."""
+        """Take over a checkpoint, or the best one of a run's folder: all of it is taken or, with a `DataError`, nothing."""
         from .checkpoint import load
 
-        load(self, path)
+        load(self, settings.path(path))
 
     # --- about it -----------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,12 @@ def threads(value: Any) -> int:
 def text(name: str, value: Any) -> None:
     if value is not None and not isinstance(value, str):
         raise wrong_type(name, "a text", value)
+
+
+def path(value: Any) -> Path:
+    if not isinstance(value, str | os.PathLike):
+        raise wrong_type("path", "a text or a path", value)
+    return Path(value)
 
 
 def choice(name: str, value: Any, choices: Sequence[str]) -> None:

@@ -191,3 +191,9 @@ def test_a_call_reuses_what_it_prepared(net):
     for n in range(1, 200):
         net.predict(np.zeros((n, 3), np.float32))
     assert len(call._sized) <= 64 and native.calls[-1] == (199,)
+
+
+def test_paths_and_names_of_the_wrong_type(net, examples):
+    for call in (lambda: net.load(3), lambda: net.save(None), lambda: net.gradients(*examples, wrt=3)):
+        with pytest.raises(ArgumentTypeError, match=r"E0602.*must be a"):
+            call()
