@@ -52,7 +52,7 @@ def _seen_through(s: Sweep, name: str, m: Map, extent: Mapping[str, Dim]) -> tup
             if all(ok for n, ok in zip(v.shape, inside, strict=True) if n == 1):
                 small = s.emit("reshape", x, shape=tuple(n for n in s.shape(x) if n != 1))
                 return small, tuple(e for n, e in zip(v.shape, m, strict=True) if n != 1)
-        case "pad" if v.attrs["value"] == 0 and all(isinstance(k, int) for k in v.attrs["low"]):  # 0 outside x too
+        case "pad" if v.attrs["value"] == 0 and _read_once(v, m):  # 0 outside x too
             return x, tuple((e[0] - k, e[1]) for e, k in zip(m, v.attrs["low"], strict=True))
         case "slice" if all(inside) and all(isinstance(k, int) for k in v.attrs["starts"]):  # v[i] = x[start + step i]
             start, step = v.attrs["starts"], v.attrs["steps"]
@@ -64,6 +64,15 @@ def _seen_through(s: Sweep, name: str, m: Map, extent: Mapping[str, Dim]) -> tup
                 return x, tuple((known[k] - 1 - e[0], tuple((i, -c) for i, c in e[1])) if k in v.attrs["axes"] else e
                                 for k, e in enumerate(m))
     return None
+
+
+def _read_once(pad: Node, m: Map) -> bool:
+    """Whether a contraction reads padded axes straight through. Under a window (i + u) each element is read many times:
+    there one padded copy costs less than asking at each read whether it is inside (measured: 37 against 2.7 ms)."""
+    low, high = pad.attrs["low"], pad.attrs["high"]
+    return all(isinstance(a, int) for a in low) and all(
+        len(e[1]) <= 1 for e, a, b in zip(m, low, high, strict=True) if a != 0 or b != 0
+    )
 
 
 # out[f] += view(x)[g] ... = out[f] += x[g'] ...
