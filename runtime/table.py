@@ -60,8 +60,9 @@ def read(path: Path, target: str | int | None = None, *, header: bool = True, sk
             first = next(lines, None)
             if not first:
                 raise malformed(path, "a header line" if header else "a line of numbers", "an empty file")
-            names = _names(path, first, delimiter) if header else [f"c{k}" for k in range(len(first))]
-            at = _target_index(path, names, target if schema is None else schema.target, target_needed)
+            wanted = target if schema is None else schema.target
+            names = _names(path, first, delimiter, wanted) if header else [f"c{k}" for k in range(len(first))]
+            at = _target_index(path, names, wanted, target_needed)
             if schema is not None:
                 _check_features(path, [n for k, n in enumerate(names) if k != at], schema)
             matrix, texts = _cells(path, names, at, lines, [] if header else [first])
@@ -80,11 +81,12 @@ def read(path: Path, target: str | int | None = None, *, header: bool = True, sk
     return Table(columns, schema or Schema(tuple(features), names[at], classes))
 
 
-def _names(path: Path, first: Sequence[str], delimiter: str) -> list[str]:
-    """The names of a header; a line of numbers is none."""
+def _names(path: Path, first: Sequence[str], delimiter: str, target: str | int | None) -> list[str]:
+    """The names of a header; a line of numbers is none, nor is one of numbers and a class."""
     names = [n.strip() for n in first]
-    if all(map(_is_number, names)):
-        raise malformed(path, "a line of column names", "a line of numbers",
+    texts = [n for n in names if not _is_number(n)]
+    if not texts or (len(texts) == 1 < len(names) and target is not None and target not in names):
+        raise malformed(path, "a line of column names", "a line of values",
                         "add a line of names to the file, or say `header = false` in `csv(...)`")
     if len(names) == 1:
         for other, written in ((";", ";"), ("\t", "\\t"), (",", ",")):

@@ -286,6 +286,14 @@ def test_a_table_of_another_width_is_named_with_its_columns(tmp_path):
         columns(data, Port("x", "f32", (B, 2)))
 
 
+def test_a_line_of_values_is_no_header(tmp_path):
+    for text, target in (("1,2,fig\n3,4,pear\n", -1), ("1,2,fig\n3,4,pear\n", "kind"), ("1,2\n3,4\n", None)):
+        with pytest.raises(DataError, match="header = false"):
+            table(tmp_path, text, target)
+    assert list(table(tmp_path, "0,1,kind\n3,4,5\n", "kind").train) == ["0", "1", "kind"]
+    assert table(tmp_path, "1,2,fig\n3,4,pear\n", -1, header=False).train["c2"].tolist() == [0, 1]
+
+
 def test_csv_that_is_not_text(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"a,b\n1,\xff\n")
     with pytest.raises(DataError, match="UTF-8"):
