@@ -336,9 +336,9 @@ def _hold_out(call: Call, values: Sequence[Any], symbol: str | None, share: floa
 
 
 class _Interrupt:
-    """While it is open Ctrl-C only raises a flag, which `check` turns into KeyboardInterrupt where nothing is half
-    done; so does SIGTERM where the process handles it, and then that is the exception's argument. Other threads than
-    the main one cannot catch signals; there it does nothing."""
+    """While it is open Ctrl-C only raises a flag; `check` then calls the handler there was (Python's own raises
+    KeyboardInterrupt) where nothing is half done. So it is with SIGTERM where the process handles it. Other threads
+    than the main one cannot catch signals; there it does nothing."""
 
     def __init__(self) -> None:
         self._got: list[int] = []
@@ -355,15 +355,15 @@ class _Interrupt:
     def _raised(self, number: int, frame: Any) -> None:
         self._got.append(number)
         if len(self._got) == _PATIENCE:  # a callback that hangs
-            self._raise()
+            self._deliver()
 
     def check(self) -> None:
         if self._got:
-            self._raise()
+            self._deliver()
 
-    def _raise(self) -> None:
+    def _deliver(self) -> None:
         number, self._got = self._got[0], []
-        raise KeyboardInterrupt(*([number] if number != signal.SIGINT else []))
+        self._previous[number](number, None)
 
     def __exit__(self, *exc: object) -> None:
         for number, previous in self._previous.items():

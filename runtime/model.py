@@ -246,7 +246,7 @@ class Model:
         save(self, settings.path(path))
 
     def load(self, path: str | PathLike[str]) -> None:
-        """Take over a checkpoint, or the best one of a run's folder: all of it is taken or, with a `DataError`, nothing."""
+        """Take over a checkpoint, or the best one of a run's folder: all of it or, with a `DataError`, nothing."""
         from .checkpoint import load
 
         load(self, settings.path(path))

@@ -8,6 +8,7 @@ here; what they use of the compiler is imported when they run, so that help and 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 
@@ -109,4 +110,6 @@ def _silence() -> None:
 
 def entry_point() -> None:
     """What the installed `nnc` runs."""
-    sys.exit(main())
+    code = main()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is over: a late Ctrl-C has nothing to say
+    sys.exit(code)

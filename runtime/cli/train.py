@@ -99,52 +99,56 @@ def _fit(net: Model, folder: Path, recorder: Recorder, total: int, quiet: bool, 
     display = Display(total, quiet)
     if not quiet:
         click.echo(f"{net!r}\nrun {folder}")
-    try:
-        with _terminable(), display:
-            history = net.fit(callbacks=[display, recorder], **settings)
-    except KeyboardInterrupt as e:
-        with _deaf():
+    with _interrupted_once():
+        try:
+            with display:
+                history = net.fit(callbacks=[display, recorder], **settings)
+        except KeyboardInterrupt as e:
             recorder.save(net)
-        at = net.progress.epoch + 1 if net.progress else 0
-        click.echo(f"interrupted in epoch {at}; go on with: nnc train --resume {folder}", err=True)
-        return 128 + int(e.args[0] if e.args else signal.SIGINT)
-    except NonFiniteError as e:
+            at = net.progress.epoch + 1 if net.progress else 0
+            click.echo(f"interrupted in epoch {at}; go on with: nnc train --resume {folder}", err=True)
+            return 128 + int(e.args[0] if e.args else signal.SIGINT)
+        except NonFiniteError as e:
+            if not _began(net):
+                raise
+            recorder.save(net)
+            d = e.diagnostics[0]
+            best = f", that of the best epoch in {folder / 'best.nnw'}" if (folder / "best.nnw").exists() else ""
+            kept = f"the last state without it is in {folder / 'last.nnw'}{best}"
+            raise NonFiniteError(replace(d, help=(*d.help, kept))) from e
+        except NncError:
+            if _began(net):
+                recorder.save(net)
+            raise
         recorder.save(net)
-        d = e.diagnostics[0]
-        best = f", that of the best epoch in {folder / 'best.nnw'}" if (folder / "best.nnw").exists() else ""
-        kept = f"the last state without it is in {folder / 'last.nnw'}{best}"
-        raise NonFiniteError(replace(d, help=(*d.help, kept))) from e
-    except NncError:
-        if net.progress is not None:
-            recorder.save(net)
-        raise
-    recorder.save(net)
     _result(net, folder, history)
     return 0
 
 
+def _began(net: Model) -> bool:
+    """Whether there is anything to keep: data that fail at once leave a folder in which training may begin again."""
+    return net.progress is not None and (net.progress.epoch > 0 or net.progress.position > 0)
+
+
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends training as Ctrl-C does; the exception then has its number."""
+def _interrupted_once() -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM is a KeyboardInterrupt with its number; later ones do nothing, so that the last
+    checkpoint is written in peace."""
+    got: list[int] = []
 
     def raised(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt(number)
+        got.append(number)
+        if len(got) == 1:
+            raise KeyboardInterrupt(number)
 
-    before = signal.signal(signal.SIGTERM, raised)
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    for s, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(s, raised)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """While the last checkpoint is written another Ctrl-C does nothing."""
-    before = [(s, signal.signal(s, signal.SIG_IGN)) for s in (signal.SIGINT, signal.SIGTERM)]
-    try:
-        yield
-    finally:
-        for s, handler in before:
+        for s, handler in before.items():
             signal.signal(s, handler)
 
 
