@@ -490,7 +490,7 @@ def _parse_hyper(d: ast.Hyper, value: Any) -> Any:
             return wanted(value)
     except (ValueError, KeyError, TypeError, OverflowError):
         pass
-    raise error("E0308", f"hyper `{d.name}` is a {d.type.base}, not {value!r}", d.span)
+    raise error("E0308", f"hyper `{d.name}` is of the kind {d.type.base}, not {value!r}", d.span)
 
 
 def _within(value: Any, choices: Any) -> bool:

@@ -101,7 +101,10 @@ def suggest(name: str, known: Iterator[str] | list[str]) -> str | None:
 def unknown(
     name: str, span: Span, known: Iterator[str] | list[str], what: str = "name", help: str | None = None, *labels: Label
 ) -> NncError:
-    near = suggest(name, known) if help is None else None
-    return error(
-        "E0201", f"unknown {what} `{name}`", span, "", *labels, help=f"did you mean `{near}`?" if near else help
-    )
+    listed = sorted(set(known))
+    near = suggest(name, listed) if help is None else None
+    if near is not None:
+        help = f"did you mean `{near}`?"
+    elif help is None and what != "name":  # names in scope are too many to list
+        help = f"there is {', '.join(f'`{k}`' for k in listed[:12])}" if listed else "there is none"
+    return error("E0201", f"unknown {what} `{name}`", span, "", *labels, help=help)
