@@ -136,7 +136,10 @@ def live(nodes: Mapping[str, Node], roots: Sequence[str]) -> dict[str, Node]:
 
 def assemble(graph: Graph, nodes: Mapping[str, Node], outputs: Sequence[tuple[str, str]],
              updates: Sequence[tuple[str, str]]) -> Graph:
-    """A graph of other nodes with the name and the guards of `graph`."""
+    """A graph of other nodes with the name and the guards of `graph`; the graph itself where they are its own."""
+    same = len(nodes) == len(graph) and all(nodes.get(n.name) is n for n in graph)
+    if same and tuple(outputs) == graph.outputs and tuple(updates) == graph.updates:
+        return graph
     b = Builder(graph.name, OPS)
     b.nodes, b.guards = dict(nodes), list(graph.guards)
     return b.finish(tuple(outputs), tuple(updates))
