@@ -133,7 +133,7 @@ def _began(net: Model) -> bool:
 @contextmanager
 def _interrupted_once() -> Iterator[None]:
     """The first Ctrl-C or SIGTERM is a KeyboardInterrupt with its number; later ones do nothing, so that the last
-    checkpoint is written in peace."""
+    checkpoint is written in peace and the process ends in peace: after one the handlers stay."""
     got: list[int] = []
 
     def raised(number: int, frame: Any) -> None:
@@ -148,7 +148,7 @@ def _interrupted_once() -> Iterator[None]:
     try:
         yield
     finally:
-        for s, handler in before.items():
+        for s, handler in before.items() if not got else ():
             signal.signal(s, handler)
 
 
