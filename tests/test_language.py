@@ -253,6 +253,13 @@ def test_an_index_that_leaves_its_axis_is_refused(name):
     assert e.value.code == "E0309"
 
 
+def test_the_transpose_of_a_list():
+    f = nnc.function("fn f(x: f32[N, 2]) -> f32[N, 3] = x @ [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]].T", threads=1)
+    np.testing.assert_allclose(f(X[:, :2]), X[:, :2] @ np.array([[1, 3, 5], [2, 4, 6]]), rtol=1e-5)
+    with pytest.raises(nnc.SourceError, match=r"`\.T` needs two axes or more"):
+        nnc.function("fn f(x: f32[2]) -> f32 = x @ [1.0, 2.0].T")(np.ones(2, np.float32))
+
+
 def test_parts_of_an_axis_of_unknown_size():
     f = nnc.function("fn f(x: f32[N, M]) {\n (a, b) = split(x, 2, axis = 1)\n return a - b\n}", threads=1)
     np.testing.assert_allclose(f(X), X[:, :2] - X[:, 2:])

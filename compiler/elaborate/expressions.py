@@ -128,26 +128,19 @@ def _attribute(cx: Context, e: ast.Attribute, base: ast.Expr, name: str, scope: 
         if path is not None:
             return _path(cx, path, e.span)
     value = evaluate(cx, base, scope)
+    if name == "T" and isinstance(value, tuple):
+        value = tensor(cx, value, base.span)
     match value:
         case Tensor() if name == "T":
             if value.rank < 2:
                 raise error("E0303", f"`.T` needs two axes or more, not {value.type}", e.span)
             order = (*range(value.rank - 2), value.rank - 1, value.rank - 2)
             return cx.emit("transpose", value, span=e.span, perm=order)
-        case tuple() if name == "T":
-            return _attribute_of(cx, tensor(cx, value, e.span), name, e.span)
         case Results(names=names, items=items) if names and name in names:
             return items[names.index(name)]
         case Results(names=names) if names:
             raise unknown(name, e.span, list(names), "result")
-    return _attribute_of(cx, value, name, e.span)
-
-
-def _attribute_of(cx: Context, value: Any, name: str, span: Span) -> Any:
-    if isinstance(value, Tensor) and name == "T":
-        order = (*range(value.rank - 2), value.rank - 1, value.rank - 2)
-        return cx.emit("transpose", value, span=span, perm=order)
-    raise error("E0307", f"{kind(value)} has no `.{name}`", span)
+    raise error("E0307", f"{kind(value)} has no `.{name}`", e.span)
 
 
 def _dotted(e: ast.Expr) -> tuple[str, list[str]] | None:

@@ -479,8 +479,3 @@ def unary(cx: Context, op: str, x: Any, span: Span) -> Any:
     if op == "-" and t.dtype == "bool":
         raise error("E0302", "`-` does not apply to bool", span)
     return cx.emit("neg" if op == "-" else "not", t, span=span)
-
-
-def number_in_dtype(cx: Context, value: Any, like: Tensor, span: Span | None) -> Tensor:
-    """A number as a tensor shaped and typed like another."""
-    return broadcast_to(cx, tensor(cx, value, span, like.dtype), like.shape, span, ())

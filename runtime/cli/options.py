@@ -94,11 +94,6 @@ def _value(text: str) -> Any:
     return text
 
 
-class Positive(click.IntRange):
-    def __init__(self) -> None:
-        super().__init__(min=1)
-
-
 def program_options(f: F | None = None, *, required: bool = True) -> Any:
     """FILE and how to compile it; the command gets one `Program`, whose file is empty where FILE may be missing."""
     if f is None:
