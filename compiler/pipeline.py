@@ -150,10 +150,14 @@ class Session:
         return Program(self.source, Options(s.model, dict(s.hyper), dict(s.sizes), s.dtype, self._data_sizes))
 
     def plan_tests(self) -> list[TestPlan]:
-        """The file's tests. They may use models that the session is not about: the manifest then knows theirs too."""
+        """The file's tests. They may use models that the session is not about: the manifest then has the variables that
+        some test reads, and no others, so that the parameters of a large model can be counted without being stored."""
+        from . import passes
         from .elaborate import checks
 
         plans = [checks.plan(self.program, k) for k in range(len(self.program.tests))]
+        read = {n.attrs["path"] for plan in plans for n in passes.dce(plan.graph) if n.op == "param"}
+        self.program.unread = self.program.variables.keys() - read
         self.manifest = self.program.manifest()
         return plans
 

@@ -5,7 +5,7 @@ In: a file. Out: a `Result` per test, with a message and the source span for eac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,10 @@ def run_file(source: Source, **options: Any) -> Iterator[Result]:
     """Each test of a file, in order. Raises SourceError where the file itself is wrong."""
     session, dataset = open_program(source, **options)
     plans = session.plan_tests()
-    net = Model(session, threads=options.get("threads", 1), folder=folder_of(source), dataset=dataset)
+    net = Model(session, threads=1, folder=folder_of(source), dataset=dataset)
     for k, plan in enumerate(plans):
         values = _values(net, k) if plan.graph.outputs else {}
-        failures = [d for check in plan.checks if (d := _failure(net, source, check, values)) is not None]
+        failures = [d for check in plan.checks if (d := _failure(source, check, values, options)) is not None]
         yield Result(source.name, plan.name, len(plan.checks), tuple(failures))
 
 
@@ -56,13 +56,15 @@ def _values(net: Model, k: int) -> dict[str, Any] | NncError:
         return e
 
 
-def _failure(net: Model, source: Source, check: Check, values: dict[str, Any] | NncError) -> Diagnostic | None:
+def _failure(
+    source: Source, check: Check, values: dict[str, Any] | NncError, options: Mapping[str, Any]
+) -> Diagnostic | None:
     def failed(message: str) -> Diagnostic:
         return Diagnostic("E0615", message, (Label(check.span),))
 
     if check.model is not None:
         try:
-            check_model(_model_named(net, source, check.model))
+            check_model(_model_named(source, check.model, options))
         except NncError as e:
             return failed(e.diagnostics[0].message)
         return None
@@ -111,10 +113,8 @@ def _show(value: Any) -> str:
     return np.array2string(a, threshold=12, separator=", ")
 
 
-def _model_named(net: Model, source: Source, name: str) -> Model:
-    if name == net.manifest.model:
-        return net
-    session, dataset = open_program(source, model=name)
+def _model_named(source: Source, name: str, options: Mapping[str, Any]) -> Model:
+    session, dataset = open_program(source, **{**options, "model": name})
     return Model(session, threads=1, folder=folder_of(source), dataset=dataset)
 
 

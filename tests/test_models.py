@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import nnc
+from nnc.dsl.parser import read_source
+from nnc.runtime.testing import run_file
 
 
 def f32(x: Any) -> np.ndarray:
@@ -22,6 +24,12 @@ def i32(x: Any) -> np.ndarray:
 
 MODELS = Path(nnc.__file__).parent / "models"
 MNIST = Path(nnc.__file__).parent.parent / "shared" / "data" / "mnist"
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*.nn")), ids=lambda p: p.stem)
+def test_every_file_keeps_its_own_promises(path: Path) -> None:
+    results = list(run_file(read_source(path)))
+    assert results and [(r.name, r.failures) for r in results if r.failures] == []
 
 
 def test_perceptron_learns_and_in_six_epochs() -> None:

@@ -6,7 +6,7 @@ variables are common to all entries and are known once `predict` and `train` hav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -56,6 +56,7 @@ class Program:
         self.options = options
         self.modules = Modules(source)
         self.variables: dict[str, Declared] = {}
+        self.unread: Set[str] = frozenset()  # variables that are known, but neither stored nor drawn
         self.sizes: dict[str, int] = dict(options.sizes)
         self.warnings: list[str] = []
         self._hypers: dict[str, HyperSpec] = {}
@@ -409,7 +410,7 @@ class Program:
         seed = Tensor(cx.builder.emit("input", name="seed", type=TensorType("i64")), cx.builder)
         cx.key = cx.emit("mul", seed, cx.constant(2**32, "i64"), span=None)
         for path, d in list(self.variables.items()):
-            if d.role in ("train", "normalize"):
+            if d.role in ("train", "normalize") or path in self.unread:
                 continue
             if isinstance(d.init, int | float):
                 value: Any = d.init
@@ -432,7 +433,8 @@ class Program:
 
     def manifest(self) -> Manifest:
         roles = {"weight": 0, "bias": 0, "state": 1, "normalize": 2, "slot": 3, "train": 4}
-        ordered = sorted(self.variables.values(), key=lambda d: roles[d.role])
+        stored = [d for path, d in self.variables.items() if path not in self.unread]
+        ordered = sorted(stored, key=lambda d: roles[d.role])
         return Manifest(
             model=self.model.name if self.model is not None else None,
             dtype=self.options.dtype,

@@ -151,6 +151,19 @@ def test_test(nnc):
 # --- about what was built ---------------------------------------------------------------------------------------------
 
 
+def test_counting_a_model_does_not_make_it(nnc):
+    """400 GB of parameters, and a small model beside them."""
+    Path("large.nn").write_text(
+        "model Large(x: f32[B, 100000]) -> f32[B, 1000000] { return x |> Dense(1000000) }\n"
+        "model Small(x: f32[B, 2]) -> (y: f32[B, 1]) { y = x |> Dense(1) }\n"
+        "train Small(x, t: f32[B, 1]) {\n    loss = mean((y - t)^2)\n    optimizer = SGD(lr = 0.1)\n}\n"
+        'test "counts" {\n    expect count(params(Large)) == 100001000000\n    expect macs(Large) == 100000000000\n'
+        "    expect shape(Large(broadcast(0.0, [2, 100000]))) == [2, 1000000]\n"
+        "    expect Small([[0.0, 0.0]]) == [[0.0]]\n    gradcheck Small\n}\n")
+    code, out, err = nnc("test", "large.nn")
+    assert code == 0 and "1 passed, 0 failed" in out, err
+
+
 def test_compile(nnc):
     code, out, _ = nnc("compile", "--all", "line.nn")
     assert code == 0 and "3 parameters" in out
