@@ -172,6 +172,22 @@ def test_taps_and_exports():
     assert net.attention(X[:1]).shape == (1, 4)
 
 
+def test_what_is_inside_a_model_can_be_read_and_differentiated():
+    net = nnc.compile(MODEL + """
+export inside(x: f32[B, 4]) -> (twice: f32[B, 8], by_x: f32[B, 4], by_first: f32[B, 8]) {
+    y = Net(x)
+    twice = Net.twice_1
+    by_x = grad(sum(Net.first), x)
+    by_first = grad(sum(y.y), Net.first)
+}
+""", seed=3)
+    p, found = net.params, net.inside(X)
+    np.testing.assert_allclose(found.twice @ p["Net.twice_2.W"].T * 2, net.predict(X).h, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.by_x, np.tile(p["Net.first.W"].sum(0), (len(X), 1)), rtol=1e-4, atol=1e-5)
+    attention = np.concatenate([net.attention(x[None]) for x in X])
+    np.testing.assert_allclose(np.abs(found.by_first @ p["Net.first.W"]), attention, rtol=1e-4, atol=1e-5)
+
+
 def test_a_hyper_changes_the_program_and_is_checked():
     net = nnc.compile(MODEL, hyper={"width": 16})
     assert net.params["Net.mix.W"].shape == (16, 16)

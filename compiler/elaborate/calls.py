@@ -154,7 +154,7 @@ def apply(cx: Context, function: Any, given: Given, scope: Scope, label: str | N
         case _:
             raise error("E0307", f"{kind(function)} cannot be called", given.span)
     if path is not None and isinstance(result, Tensor):
-        cx.taps[path] = result
+        cx.taps[path] = cx.inner[path] = result
     return result
 
 
@@ -236,6 +236,9 @@ def call_layer(cx: Context, layer: Defined, given: Given, path: str) -> Any:
             value = statements.run(cx, d.body, inner)
             if value is statements.NOTHING:
                 value = named_results(d, inner)
-            return check_results(cx, d, value, inner)
+            result = check_results(cx, d, value, inner)
+            if isinstance(result, Tensor):
+                cx.inner[path] = result
+            return result
         finally:
             cx.site = outer_site

@@ -81,7 +81,8 @@ class Context:
     draws: dict[str, int] = field(default_factory=dict)
     variables: dict[str, Tensor] = field(default_factory=dict)  # current value by path: leaf, or pending update
     updates: dict[str, Tensor] = field(default_factory=dict)
-    taps: dict[str, Tensor] = field(default_factory=dict)
+    taps: dict[str, Tensor] = field(default_factory=dict)  # the values of labelled calls by path
+    inner: dict[str, Tensor] = field(default_factory=dict)  # and of every layer: those of the last call
     calls: list[tuple[str, Span | None]] = field(default_factory=list)
     returned: Span | None = None  # the expression of the last `return`
 

@@ -152,14 +152,19 @@ def _dotted(e: ast.Expr) -> tuple[str, list[str]] | None:
 
 
 def _path(cx: Context, path: str, span: Span) -> Tensor:
-    """`Mlp.dense_1.W` is a parameter, `Mlp.conv1` the value of a labelled call."""
-    if path in cx.taps:
-        return cx.taps[path]
+    """`Mlp.dense_1.W` is a parameter; `Mlp.conv1` is the value of a labelled call or of a layer, once it was called."""
+    if path in cx.inner:
+        return cx.inner[path]
+    model = path.split(".")[0]
     if path not in cx.program.variables:
-        cx.program.discover(path.split(".")[0])
+        cx.program.discover(model)
     if path in cx.program.variables:
         return cx.variable(path)
-    raise unknown(path, span, [*cx.program.variables, *cx.taps], "parameter or labelled value")
+    inside = cx.program.inner_values(model)
+    if path in inside:
+        raise error("E0201", f"`{path}` has no value yet: `{model}` is not called above", span,
+                    help=f"call the model first, `y = {model}(x)`, then read what is inside")
+    raise unknown(path, span, [*cx.program.variables, *inside], "parameter or inner value")
 
 
 # --- indexing --------------------------------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ class Program:
         self._constants: dict[int, Any] = {}
         self._evaluating: list[Any] = []
         self._discovered: set[str] = set()
+        self._listing: set[str] = set()  # the models whose inner values are being listed
         self.spec: TrainSpec | None = None
         module = self.modules.module
         self.models = {d.name: d for d in module.definitions if isinstance(d, ast.Layer) and d.top}
@@ -241,6 +242,19 @@ class Program:
         if isinstance(defined, Defined) and isinstance(defined.definition, ast.Layer):
             cx = self._context("discover")
             self.call_model(cx, defined.definition, self.inputs(cx, defined.definition.parameters))
+
+    def inner_values(self, model: str) -> list[str]:
+        """The paths of the values inside a model that can be read where it was called."""
+        defined = self.modules.scope.lookup(model)
+        if model in self._listing or not (isinstance(defined, Defined) and isinstance(defined.definition, ast.Layer)):
+            return []  # a model that reads its own inside, before it has one
+        self._listing.add(model)
+        try:
+            cx = self._context("inner")
+            self.call_model(cx, defined.definition, self.inputs(cx, defined.definition.parameters))
+        finally:
+            self._listing.remove(model)
+        return [p for p in cx.inner if p != model]
 
     def key(self, cx: Context) -> Tensor:
         """The key of this step's random draws: seed * 2^32 + step."""
