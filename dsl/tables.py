@@ -1,7 +1,8 @@
 """The parser's tables: `grammar.lark` -> a Lark parser, from a private cache where there is one.
 
 Making the tables takes 0.2 s, reading them 10 ms. The file's name holds a hash of everything the tables depend on, and
-a hash of its own content, so that a damaged one is not used; nothing that happens to the cache is ever an error.
+a hash of its own content, so that a damaged one is not used; nothing that happens to the cache is ever an error. One
+process makes them at a time: whoever comes meanwhile waits and finds them made.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -38,21 +40,65 @@ def load_tables() -> lark.Lark:
     directory = cache_directory()
     if directory is None:
         return _bind(_saved(build_tables()))
-    depends = (GRAMMAR.read_text(encoding="utf-8"), lark.__version__, sys.version)
-    key = hashlib.sha256("\0".join(depends).encode()).hexdigest()[:16]
     try:
-        for path in sorted(directory.glob(f"grammar-{key}-*.tables")):
-            data = path.read_bytes()
-            if path.stem.endswith(_digest(data)):
-                return _bind(data)
-        data = _saved(build_tables())
-        with tempfile.TemporaryDirectory(dir=directory) as folder:
-            made = Path(folder) / "tables"
-            made.write_bytes(data)
-            os.replace(made, directory / f"grammar-{key}-{_digest(data)}.tables")
+        data = _stored(directory)
+        if data is None:
+            with _alone(directory):
+                data = _stored(directory) or _store(directory, _saved(build_tables()))
         return _bind(data)
     except OSError:  # full, read-only, gone: the cache is a convenience
         return _bind(_saved(build_tables()))
+
+
+def begin_tables() -> None:
+    """Where the tables are not in the cache, have a process of its own make them, while this one imports NumPy,
+    networkx and LLVM, which takes as long. It forks: for a process that has no threads yet."""
+    directory = cache_directory()
+    if directory is None or not hasattr(os, "fork") or any(directory.glob(f"{_stem()}-*.tables")):
+        return
+    with suppress(OSError):
+        if os.fork() == 0:
+            try:
+                load_tables()
+            finally:
+                os._exit(0)
+
+
+def _stem() -> str:
+    depends = (GRAMMAR.read_text(encoding="utf-8"), lark.__version__, sys.version)
+    return f"grammar-{hashlib.sha256(chr(0).join(depends).encode()).hexdigest()[:16]}"
+
+
+def _stored(directory: Path) -> bytes | None:
+    for path in sorted(directory.glob(f"{_stem()}-*.tables")):
+        data = path.read_bytes()
+        if path.stem.endswith(_digest(data)):
+            return data
+    return None
+
+
+def _store(directory: Path, data: bytes) -> bytes:
+    with tempfile.TemporaryDirectory(dir=directory) as folder:
+        made = Path(folder) / "tables"
+        made.write_bytes(data)
+        os.replace(made, directory / f"{_stem()}-{_digest(data)}.tables")
+    return data
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """While no other process is in here, where the system has such locks; the lock ends with its process."""
+    try:
+        from fcntl import LOCK_EX, flock
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        flock(descriptor, LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def build_tables() -> lark.Lark:

@@ -41,6 +41,9 @@ class Program:
 
     def session(self, source: Source | None = None) -> tuple[Session, Dataset | None]:
         """The compiled program; its warnings are shown."""
+        from ...dsl.tables import begin_tables
+
+        begin_tables()
         from ..api import open_program
         from .show import warn
 
