@@ -248,6 +248,29 @@ def test_cross_entropy_and_its_gradient() -> None:
     np.testing.assert_allclose(g(z, label), [[0.09003057, 0.24472847, -0.33475904]], atol=5e-9)
 
 
+def test_label_smoothing_is_cross_entropy_with_the_smoothed_target() -> None:
+    f = nnc.function("fn f(z: f32[B, C], label: i32[B]) -> f32[B] = cross_entropy(z, label, smoothing = 0.1)",
+                     dtype="f64")
+    rng = np.random.default_rng(3)
+    z, label = rng.normal(0, 4, (5, 4)), np.array([0, 3, 1, 2, 2])
+    log_p = z - z.max(1, keepdims=True)
+    log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
+    target = 0.9 * np.eye(4)[label] + 0.1 / 4
+    np.testing.assert_allclose(f(z, label), -(target * log_p).sum(1), rtol=1e-13)
+    with pytest.raises(nnc.NncError, match="smoothing of labels is at least 0 and below 1"):
+        nnc.function("fn f(z: f32[B, C], label: i32[B]) -> f32[B] = cross_entropy(z, label, smoothing = 1.5)")(z, label)
+
+
+def test_class_weights_make_the_mean_that_of_the_weighted_examples() -> None:
+    f = nnc.function("""fn f(z: f32[B, 3], label: i32[B]) -> f32 =
+        weighted_mean(cross_entropy(z, label), gather([1.0, 2.5, 0.25], label))""", dtype="f64")
+    rng = np.random.default_rng(4)
+    z, label = rng.normal(size=(6, 3)), np.array([0, 1, 2, 2, 1, 1])
+    each = np.log(np.exp(z).sum(1)) - z[np.arange(6), label]
+    w = np.array([1, 2.5, 0.25])[label]
+    np.testing.assert_allclose(f(z, label), (w * each).sum() / w.sum(), rtol=1e-13)
+
+
 def test_binary_cross_entropy_is_accurate_where_it_is_small() -> None:
     f = nnc.function("fn f(z: f32[B], y: f32[B]) -> f32[B] = binary_cross_entropy(z, y)")
     z = f32([20, -20, 50, 0, 1e4])
