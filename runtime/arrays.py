@@ -10,10 +10,10 @@ Codes: E0601 shape, E0602 dtype, E0603 value out of range, E0605 too large, E060
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from ctypes import addressof, c_char
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -22,9 +22,9 @@ import numpy as np
 from ..compiler.manifest import Port
 from ..compiler.types import Dim, Size, Symbol, TensorType, substitute, symbols
 from ..dsl.diagnostics import ArgumentTypeError, NncError, ResourceError, error
+from .column import Array, Column, Rows, memory_limit
 from .messages import argument_error, human
 
-Array = np.ndarray[Any, Any]
 NUMPY: Mapping[str, np.dtype[Any]] = {
     "f32": np.dtype(np.float32), "f64": np.dtype(np.float64), "i32": np.dtype(np.int32), "i64": np.dtype(np.int64),
     "bool": np.dtype(np.bool_),
@@ -57,13 +57,14 @@ def _axis(dim: Dim) -> int | str | Size:
     return dim
 
 
-def bind(entry: str, wants: Sequence[Wanted], values: Sequence[Any]) -> tuple[list[Array], dict[str, int]]:
-    """The arrays to pass, in order, and the value of every symbol their shapes determine."""
-    arrays: list[Array] = []
+def bind(entry: str, wants: Sequence[Wanted], values: Sequence[Any]) -> tuple[list[Any], dict[str, int]]:
+    """The arrays to pass, in order, and the value of every symbol their shapes determine. A column that stays on disk
+    passes as one, whose rows are converted when they are read."""
+    arrays: list[Rows] = []
     sizes: dict[str, int] = {}
     composite: list[tuple[Wanted, int, Size, int]] = []
     for want, value in zip(wants, values, strict=True):
-        array = value if type(value) is np.ndarray else as_array(value, entry, want)
+        array: Any = value if type(value) is np.ndarray or type(value) is Column else as_array(value, entry, want)
         axes = want.axes
         same = array.dtype is want.dtype or array.dtype == want.dtype
         if not same:
@@ -81,7 +82,9 @@ def bind(entry: str, wants: Sequence[Wanted], values: Sequence[Any]) -> tuple[li
                     raise shape_error(entry, want, array, f"axis {position} is {n}, not {axis}")
             else:
                 composite.append((want, position, axis, n))  # type: ignore[arg-type]
-        if not (same and ((flags := array.flags).carray or (flags.c_contiguous and flags.aligned))):
+        if type(array) is Column:
+            array = array if same else array.then(want.dtype, partial(convert, entry=entry, want=want))
+        elif not (same and ((flags := array.flags).carray or (flags.c_contiguous and flags.aligned))):
             array = convert(array, entry, want)
         arrays.append(array)
     for want, position, size, n in composite:
@@ -168,7 +171,7 @@ def convert(array: Array, entry: str, want: Wanted) -> Array:
     return result
 
 
-def describe(array: Array) -> str:
+def describe(array: Rows) -> str:
     """`f32[2, 3]`; dtypes that the language does not have keep NumPy's name."""
     native = array.dtype.newbyteorder("=")
     name = NAMES.get(native, str(native))
@@ -177,7 +180,7 @@ def describe(array: Array) -> str:
     return name + (f"[{', '.join(map(str, array.shape))}]" if array.ndim else "")
 
 
-def shape_error(entry: str, want: Wanted, array: Array, help: str | None) -> NncError:
+def shape_error(entry: str, want: Wanted, array: Rows, help: str | None) -> NncError:
     return argument_error("E0601", f"`{want.name}` of {entry} wants {want.type}, got {describe(array)}", help)
 
 
@@ -229,17 +232,6 @@ def passed_rows(at: Array, length: int, rows: Array | None) -> Array:
 def nbytes(shape: Iterable[int], dtype: np.dtype[Any]) -> int:
     """Bytes as a Python int, which does not overflow."""
     return prod(map(int, shape)) * dtype.itemsize
-
-
-def memory_limit() -> int:
-    """Bytes this process may hope for: physical memory, or the control group's limit where that is lower."""
-    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        with open("/sys/fs/cgroup/memory.max") as f:
-            text = f.read().strip()
-    except OSError:
-        return limit
-    return min(limit, int(text)) if text.isdigit() else limit
 
 
 def check_bytes(needed: int, what: str) -> None:

@@ -11,15 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
 from ..compiler.manifest import DataSpec, Port
-from ..dsl.diagnostics import ArgumentError, DataError, NncError, UnsupportedError, error
-from . import formats, table
+from ..dsl.diagnostics import ArgumentError, DataError, error
+from . import formats, pictures, table
 from .arrays import Array, Wanted, describe, wanted
+from .column import Rows, select
 from .messages import listed
 from .order import split
 from .table import Schema
@@ -32,24 +34,24 @@ class Dataset:
     """`train` and `held_out` (None: nothing is held out) have the same columns."""
 
     name: str
-    train: Mapping[str, Array]
-    held_out: Mapping[str, Array] | None
+    train: Mapping[str, Rows]
+    held_out: Mapping[str, Rows] | None
     by_position: tuple[str, ...]  # the columns for inputs whose names are not columns; "" is all features as a matrix
     schema: Schema | None = None  # of a table
     train_rows: Array | None = None  # where the training examples stand in the source (None: as they are)
 
-    def for_training(self, inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Array]:
+    def for_training(self, inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Rows]:
         """The training columns in the order and shape of the inputs."""
         return self._columns(self.train, inputs, wants)
 
-    def for_validation(self, inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Array] | None:
+    def for_validation(self, inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Rows] | None:
         return None if self.held_out is None else self._columns(self.held_out, inputs, wants)
 
-    def for_evaluation(self, inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Array]:
+    def for_evaluation(self, inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Rows]:
         """What is held out, or the training columns where nothing is."""
         return self._columns(self.train if self.held_out is None else self.held_out, inputs, wants)
 
-    def _columns(self, columns: Mapping[str, Array], inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Array]:
+    def _columns(self, columns: Mapping[str, Rows], inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Rows]:
         by_name = all(name in columns for name in inputs)
         if not by_name and len(inputs) > len(self.by_position):
             raise error("E0613", f"{self.name} has the columns {listed(list(columns))}, the train block wants "
@@ -61,7 +63,7 @@ class Dataset:
             found.append(_reshape(column, want, self.name))
         return found
 
-    def _check_width(self, column: Array, want: Wanted, name: str) -> None:
+    def _check_width(self, column: Rows, want: Wanted, name: str) -> None:
         """A table's features are as many as the input wants."""
         if self.schema is None or name or len(want.axes) != 2 or want.axes[1] == column.shape[-1]:
             return
@@ -69,12 +71,12 @@ class Dataset:
             raise error("E0613", f"`{want.name}` wants {want.type}, but {self.name} has {column.shape[1]} feature "
                         f"columns: {listed(self.schema.features)}", kind=DataError)
 
-    def _at(self, columns: Mapping[str, Array], k: int) -> Array:
+    def _at(self, columns: Mapping[str, Rows], k: int) -> Rows:
         name = self.by_position[k]
         if name:
             return columns[name]
         targets = set(self.by_position)
-        return np.stack([c for n, c in columns.items() if n not in targets], axis=1)
+        return np.stack([c[:] for n, c in columns.items() if n not in targets], axis=1)
 
     def sizes(self, inputs: Sequence[str], ports: Sequence[Port]) -> dict[str, int]:
         """What the symbols of the inputs are in this data, the number of examples left out."""
@@ -87,7 +89,7 @@ class Dataset:
         return found
 
 
-def _reshape(column: Array, want: Wanted, source: str) -> Array:
+def _reshape(column: Rows, want: Wanted, source: str) -> Rows:
     """A row as the input wants it: flattened, `[H, W]` for one channel, or with axes of size 1 added."""
     axes = want.axes
     if not axes or column.ndim == len(axes):
@@ -105,13 +107,6 @@ def _reshape(column: Array, want: Wanted, source: str) -> Array:
     raise error("E0613", f"`{want.name}` wants {want.type}, but {source} gives {describe(column)}", kind=DataError)
 
 
-def from_arrays(columns: Mapping[str, Any], held_out: Mapping[str, Any] | None = None) -> Dataset:
-    """A data set of Python arrays by input name."""
-    train = {n: np.asarray(a) for n, a in columns.items()}
-    rest = None if held_out is None else {n: np.asarray(a) for n, a in held_out.items()}
-    return Dataset("arrays", train, rest, tuple(train))
-
-
 # --- the sources of a train block -------------------------------------------------------------------------------------
 
 
@@ -124,16 +119,8 @@ def load(spec: DataSpec, folder: Path, *, validation: float | None, seed: int, o
     if override is not None:
         source, kwargs = _override(source, Path(override), kwargs)
         args = (str(Path(override).absolute()), *args[1:])
-    reader = _SOURCES.get(source)
-    if reader is None:
-        known = ", ".join(f"{s}()" for s in _SOURCES)
-        raise error("E0612", f"there is no data source `{source}`", help=f"there is {known}", kind=ArgumentError)
-    try:
-        dataset = reader(folder, schema, *args, **kwargs)
-    except TypeError as e:
-        if isinstance(e, NncError) or f"_{source}()" not in str(e):
-            raise
-        raise error("E0612", f"wrong arguments for the data source `{source}`: {_plain(e)}", kind=ArgumentError) from e
+    check(replace(spec, source=source, args=args, kwargs=kwargs))
+    dataset = _SOURCES[source](folder, schema, *args, **kwargs)
     name = f"{source}({', '.join(repr(a) for a in args)})"
     lengths = {n: len(c) for n, c in dataset.train.items() if c.ndim}
     if len(set(lengths.values())) > 1:
@@ -146,8 +133,24 @@ def load(spec: DataSpec, folder: Path, *, validation: float | None, seed: int, o
     return dataset
 
 
-def _plain(e: TypeError) -> str:
-    return str(e).partition("() ")[2].replace("positional arguments", "arguments")
+def check(spec: DataSpec) -> None:
+    """Refuse a source that there is not, and arguments that it does not take or that are of another kind (E0612),
+    without reading anything."""
+    reader = _SOURCES.get(spec.source)
+    if reader is None:
+        known = ", ".join(f"{s}()" for s in _SOURCES)
+        raise error("E0612", f"there is no data source `{spec.source}`", help=f"there is {known}", kind=ArgumentError)
+    try:
+        given = signature(reader).bind(None, None, *spec.args, **spec.kwargs).arguments
+    except TypeError as e:
+        raise error("E0612", f"wrong arguments for the data source `{spec.source}`: {e}", kind=ArgumentError) from e
+    hints = get_type_hints(reader)
+    for name, value in [*given.items(), *given.get("names", {}).items()][2:]:
+        wanted = hints.get(name, str)
+        if name != "names" and (not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool)):
+            kind = getattr(wanted, "__name__", str(wanted))
+            raise error("E0612", f"wrong arguments for the data source `{spec.source}`: `{name}` must be {kind}, "
+                        f"not {value!r}", kind=ArgumentError)
 
 
 def _override(source: str, path: Path, kwargs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -157,7 +160,10 @@ def _override(source: str, path: Path, kwargs: dict[str, Any]) -> tuple[str, dic
         if name.endswith(suffix) and source != by_suffix:
             return by_suffix, {}
     if path.is_dir() and source not in ("idx", "cifar10", "images"):
-        return ("cifar10" if any(path.glob("data_batch_*.bin")) else "idx"), {}
+        for pattern, by_content in (("data_batch_*.bin", "cifar10"), ("*.npy", "npz")):
+            if any(path.glob(pattern)):
+                return by_content, kwargs if by_content == source else {}
+        return "idx", {}
     return source, kwargs
 
 
@@ -170,14 +176,15 @@ def _split(dataset: Dataset, share: float, seed: int, in_order: bool) -> Dataset
         keep, hold = np.arange(cut), np.arange(cut, n)
     else:
         keep, hold = split(n, share, seed, classes_of(columns.values()))
-    return replace(dataset, train={k: c[keep] if c.ndim else c for k, c in columns.items()},
-                   held_out={k: c[hold] if c.ndim else c for k, c in columns.items()}, train_rows=keep)
+    return replace(dataset, train={k: select(c, keep) if c.ndim else c for k, c in columns.items()},
+                   held_out={k: select(c, hold) if c.ndim else c for k, c in columns.items()}, train_rows=keep)
 
 
 def classes_of(columns: Any) -> Array | None:
     """The column that looks like class labels: ints, one per example, few different ones."""
     for c in reversed(list(columns)):
-        if c.ndim == 1 and c.dtype.kind in "iu" and len(np.unique(c)) <= max(2, len(c) // 10):
+        labels = isinstance(c, np.ndarray) and c.ndim == 1 and c.dtype.kind in "iu"
+        if labels and len(np.unique(c)) <= max(2, len(c) // 10):
             return c
     return None
 
@@ -225,9 +232,8 @@ def _text(folder: Path, _: Schema | None, /, path: str, context: int = 64) -> Da
     return Dataset("", formats.text(folder / path, context), None, ("x", "y"))
 
 
-def _images(folder: Path, _: Schema | None, /, path: str) -> Dataset:
-    raise error("E0503", "the data source `images` is not there yet", kind=UnsupportedError,
-                help="convert the images to an .npz file and use `npz`")
+def _images(folder: Path, _: Schema | None, /, path: str, grey: bool = False) -> Dataset:
+    return Dataset("", *pictures.images(folder / path, grey), ("x", "label"))
 
 
 _SOURCES: Mapping[str, Callable[..., Dataset]] = {

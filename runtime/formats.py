@@ -2,8 +2,9 @@
 a file of its own, `table`).
 
 In: a path. Out: named columns of equal length. Whatever a header claims is compared with the size of the file before
-anything is allocated; a file that is not what it should be is a `DataError` with path, expected and found (E0620
-missing or unreadable, E0621 malformed). Nothing here unpickles.
+anything is allocated; what would not fit in memory stays on disk where its layout allows that (plain IDX, CIFAR-10,
+text, npz stored without compression); a file that is not what it should be is a `DataError` with path, expected and
+found (E0620 missing or unreadable, E0621 malformed). Nothing here unpickles.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
 from ..dsl.diagnostics import DataError, NncError, error
 from .arrays import Array, check_bytes, check_nbytes
+from .column import Rows, fits, mapped
 from .messages import human
 
-Columns = dict[str, Array]
+Columns = dict[str, Rows]
+T = TypeVar("T")
 _GZIP_RATIO = 1040  # deflate cannot expand further than 1032:1
 _IDX_TYPES: Mapping[int, str] = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _CIFAR_RECORD = 1 + 3 * 32 * 32
@@ -71,13 +74,11 @@ def idx(folder: Path) -> tuple[Columns, Columns]:
 
 def _idx_pair(folder: Path, part: str) -> Columns:
     images_path, labels_path = _find_idx(folder, f"{part}-images", 3), _find_idx(folder, f"{part}-labels", 1)
-    images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
+    images, labels = read_idx(images_path, 3, in_part=True), read_idx(labels_path, 1)
     if len(images) != len(labels):
         raise malformed(labels_path, f"{len(images)} labels, one for each image of {images_path.name}", len(labels))
-    x = images.astype(np.float32)
-    if images.dtype == np.uint8:
-        x /= 255
-    return {"x": x[:, None], "label": labels.astype(np.int32)}
+    x = mapped([images], (1, *images.shape[1:]), np.dtype(np.float32), 255 if images.dtype == np.uint8 else 1)
+    return {"x": x[:] if fits(x.nbytes) else x, "label": labels.astype(np.int32)}
 
 
 def _find_idx(folder: Path, stem: str, rank: int) -> Path:
@@ -90,8 +91,8 @@ def _find_idx(folder: Path, stem: str, rank: int) -> Path:
     raise malformed(folder, f"a file {stem}-idx{rank}-ubyte or {stem}-idx{rank}-ubyte.gz", "none")
 
 
-def read_idx(path: Path, rank: int | None = None) -> Array:
-    """One IDX file, plain or gz, in native byte order."""
+def read_idx(path: Path, rank: int | None = None, in_part: bool = False) -> Array:
+    """One IDX file, plain or gz, in native byte order; with `in_part` a plain one that is large is a memory map."""
     with opened(path) as f:
         head = f.read(4)
         if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not 1 <= head[3] <= 8:
@@ -107,6 +108,11 @@ def read_idx(path: Path, rank: int | None = None) -> Array:
         packed = isinstance(f, gzip.GzipFile)
         if needed > (there * _GZIP_RATIO if packed else there):
             raise malformed(path, f"{needed:,} bytes of data for the sizes {list(shape)}", f"a file of {there:,} bytes")
+        if in_part and not packed and not fits(4 * math.prod(shape)):
+            start = 4 + 4 * len(shape)
+            if there != start + needed:
+                raise malformed(path, f"{start + needed:,} bytes for the sizes {list(shape)}", f"{there:,}")
+            return mapping(path, dtype, start, shape)
         check_nbytes(shape, dtype, str(path))
         data = f.read(needed + 1)
         if len(data) != needed:
@@ -114,6 +120,14 @@ def read_idx(path: Path, rank: int | None = None) -> Array:
             raise malformed(path, f"{needed:,} bytes of data for the sizes {list(shape)}", found)
     values = np.frombuffer(data, dtype).reshape(shape)
     return values.astype(dtype.newbyteorder("="), copy=False)
+
+
+def mapping(path: Path, dtype: np.dtype[Any], start: int, shape: Sequence[int], order: Any = "C") -> Array:
+    """An array that lies in a file."""
+    try:
+        return np.memmap(path, dtype, "r", start, tuple(shape), order).view(np.ndarray)
+    except (OSError, ValueError) as e:
+        raise unreadable(path, e) from e
 
 
 # --- CIFAR-10 ---------------------------------------------------------------------------------------------------------
@@ -136,36 +150,28 @@ def _cifar(folder: Path, pattern: str) -> Columns:
         if rest or not records:
             raise malformed(path, f"records of {_CIFAR_RECORD} bytes", f"{path.stat().st_size:,} bytes")
         counts.append(records)
-    check_nbytes((sum(counts), 3, 32, 32), np.dtype(np.float32), str(folder))
-    x, label = np.empty((sum(counts), 3, 32, 32), np.float32), np.empty(sum(counts), np.int32)
-    start = 0
-    for path, count in zip(paths, counts, strict=True):
-        with opened(path) as f:
-            data = np.frombuffer(f.read(), np.uint8)
-        if data.size != count * _CIFAR_RECORD:
-            raise malformed(path, f"{count * _CIFAR_RECORD:,} bytes", f"{data.size:,}")
-        rows = data.reshape(count, _CIFAR_RECORD)
+    parts = [mapping(p, np.dtype(np.uint8), 0, (n, _CIFAR_RECORD)) for p, n in zip(paths, counts, strict=True)]
+    for path, rows in zip(paths, parts, strict=True):
         if rows[:, 0].max() > 9:
             raise malformed(path, "labels from 0 to 9", rows[:, 0].max())
-        label[start : start + count] = rows[:, 0]
-        np.divide(rows[:, 1:].reshape(count, 3, 32, 32), np.float32(255), out=x[start : start + count])
-        start += count
-    return {"x": x, "label": label}
+    label = np.concatenate([rows[:, 0] for rows in parts]).astype(np.int32)
+    x = mapped([rows[:, 1:] for rows in parts], (3, 32, 32), np.dtype(np.float32), 255)
+    return {"x": x[:] if fits(x.nbytes) else x, "label": label}
 
 
 # --- npz --------------------------------------------------------------------------------------------------------------
 
 
 def npz(path: Path, names: Sequence[str] | None = None) -> Columns:
-    """Arrays of a NumPy archive by name (all of them, or `names`). Sizes in headers are checked against the archive."""
+    """Arrays of a NumPy archive, or of a folder of .npy files, by name (all of them, or `names`). Sizes in headers are
+    checked against the archive. A large array stays on disk where it was stored without compression."""
+    if path.is_dir():
+        files = {p.stem: p for p in sorted(path.glob("*.npy"))}
+        return {n: npy(p, in_part=True) for n, p in _chosen(path, files, names).items()}
     try:
         with zipfile.ZipFile(path) as archive:
             members = {i.filename.removesuffix(".npy"): i for i in archive.infolist() if i.filename.endswith(".npy")}
-            for name in names or ():
-                if name not in members:
-                    raise malformed(path, f"an array `{name}`", ", ".join(f"`{m}`" for m in members) or "none")
-            wanted = {n: members[n] for n in (names if names is not None else members)}
-            return {n: _npy(f"{path}[{n}]", archive, info) for n, info in wanted.items()}
+            return {n: _npy(path, n, archive, info) for n, info in _chosen(path, members, names).items()}
     except NncError:
         raise
     except OSError as e:
@@ -174,21 +180,40 @@ def npz(path: Path, names: Sequence[str] | None = None) -> Columns:
         raise malformed(path, "a complete npz archive", str(e).lower()) from e
 
 
-def npy(path: Path) -> Array:
-    """One array in a file of its own."""
+def _chosen(path: Path, there: Mapping[str, T], names: Sequence[str] | None) -> dict[str, T]:
+    for name in names or ():
+        if name not in there:
+            raise malformed(path, f"an array `{name}`", ", ".join(f"`{m}`" for m in there) or "none")
+    return {n: there[n] for n in (names if names is not None else there)}
+
+
+def npy(path: Path, in_part: bool = False) -> Any:
+    """One array in a file of its own; with `in_part` it stays on disk where it is large."""
     with opened(path) as f:
-        return _read_npy(str(path), f, path.stat().st_size)
+        packed = isinstance(f, gzip.GzipFile)
+        return _read_npy(str(path), f, path.stat().st_size, (path, 0) if in_part and not packed else None)
 
 
-def _npy(where: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
+def _npy(path: Path, name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Rows:
+    where = f"{path}[{name}]"
     if info.file_size > max(info.compress_size, 1) * _GZIP_RATIO:
         raise malformed(where, "a size that its packed bytes can have", human(info.file_size))
     with archive.open(info) as f:
-        return _read_npy(where, f, info.file_size)
+        stored = info.compress_type == zipfile.ZIP_STORED
+        return _read_npy(where, f, info.file_size, (path, _content(path, info.header_offset)) if stored else None)
 
 
-def _read_npy(where: str, f: IO[bytes], available: int) -> Array:
-    """An array from a stream of `available` bytes at most."""
+def _content(path: Path, header: int) -> int:
+    """Where the content of a zip's member begins: after its own header, with a name and an extra field."""
+    with open(path, "rb") as raw:
+        raw.seek(header + 26)
+        name, extra = struct.unpack("<HH", raw.read(4).ljust(4, b"\0"))
+    return header + 30 + name + extra
+
+
+def _read_npy(where: str, f: IO[bytes], available: int, place: tuple[Path, int] | None = None) -> Rows:
+    """An array from a stream of `available` bytes at most; `place` is the file, and where in it the stream begins, if
+    the bytes lie there as they are."""
     try:
         version = np.lib.format.read_magic(f)
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -203,6 +228,11 @@ def _read_npy(where: str, f: IO[bytes], available: int) -> Array:
     needed = math.prod(map(int, shape)) * dtype.itemsize
     if needed > available:
         raise malformed(where, f"{human(needed)} of data for the shape {list(shape)}", human(available))
+    if place is not None and len(shape) > 1 and not fits(needed):
+        if f.tell() + needed != available:
+            raise malformed(where, f"{human(needed)} of data for the shape {list(shape)}", "more")
+        array = mapping(place[0], dtype, place[1] + f.tell(), shape, "F" if fortran else "C")
+        return mapped([array], shape[1:], dtype.newbyteorder("="))
     check_nbytes(shape, dtype, where)
     data = f.read(needed + 1)
     if len(data) != needed:
@@ -219,18 +249,24 @@ def text(path: Path, context: int) -> Columns:
     if not isinstance(context, int) or context < 1:
         raise error("E0612", f"the context of text must be at least 1, got {context!r}", kind=DataError)
     with opened(path) as f:
-        check_bytes(path.stat().st_size * 8, str(path))
-        tokens = np.frombuffer(f.read(), np.uint8)
+        size = path.stat().st_size
+        if not isinstance(f, gzip.GzipFile) and not fits(8 * size):
+            tokens = mapping(path, np.dtype(np.uint8), 0, (size,))
+        else:
+            check_bytes(8 * size, str(path))
+            tokens = np.frombuffer(f.read(), np.uint8)
     count = (len(tokens) - 1) // context
     if count < 1:
         raise malformed(path, f"at least {context + 1} bytes", len(tokens))
-    return {
-        "x": tokens[: count * context].astype(np.int32).reshape(count, context),
-        "y": tokens[1 : count * context + 1].astype(np.int32).reshape(count, context),
-    }
+    columns: Columns = {}
+    for name, start in (("x", 0), ("y", 1)):
+        windows = tokens[start : start + count * context].reshape(count, context)
+        column = mapped([windows], (context,), np.dtype(np.int32))
+        columns[name] = column[:] if fits(2 * column.nbytes) else column
+    return columns
 
 
-def digits(path: Path | None = None) -> Columns:
+def digits(path: Path | None = None) -> dict[str, Array]:
     """The 1,797 handwritten 8x8 digits that ship with nnc: grey values in [0, 1] as f32[N, 1, 8, 8], labels i32[N]."""
     path = path or Path(__file__).parent.parent / "models" / "data" / "digits.csv.gz"
     with opened(path) as f:

@@ -20,6 +20,7 @@ from ..compiler.manifest import TrainSpec
 from ..dsl.diagnostics import ArgumentTypeError
 from .arrays import Array, bind
 from .calls import Call
+from .column import Rows
 from .data import classes_of
 from .messages import argument_error
 from .order import permutation, split
@@ -320,7 +321,7 @@ def _data(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], valida
 
 
 def _hold_out(call: Call, values: Sequence[Any], symbol: str | None, share: float, seed: int, origin: Origin
-              ) -> tuple[list[Array], list[Array], Origin]:
+              ) -> tuple[list[Rows], list[Rows], Origin]:
     """A share of the examples for validation; inputs that are the same for all examples stay whole."""
     bound, sizes = bind("fit", call.wants, values)
     if symbol is None or sizes.get(symbol, 0) < 2:
@@ -329,7 +330,7 @@ def _hold_out(call: Call, values: Sequence[Any], symbol: str | None, share: floa
     cut = [rows_per_example(p, symbol) for p in call.signature.inputs]
     keep, hold = split(n, share, seed, classes_of([a for a, k in zip(bound, cut, strict=True) if k == 1]))
 
-    def take(index: Array) -> list[Array]:
+    def take(index: Array) -> list[Rows]:
         return [take_rows(a, n, k, index) if k else a for a, k in zip(bound, cut, strict=True)]
 
     return take(keep), take(hold), Origin(origin.indices(keep), origin.classes)

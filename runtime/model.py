@@ -23,6 +23,7 @@ from .calls import Call, Session, Workspace
 from .messages import argument_error, unknown
 
 if TYPE_CHECKING:
+    from .column import Rows
     from .data import Dataset
     from .loop import History, Progress
     from .table import Schema
@@ -208,7 +209,7 @@ class Model:
                                 override=self.data_path, schema=self.schema)
         return self.dataset
 
-    def fit_normalization(self, columns: Mapping[str, Array], rows: Array | None = None) -> None:
+    def fit_normalization(self, columns: Mapping[str, Rows], rows: Array | None = None) -> None:
         """Fit mean and scale of the inputs to the training columns, unless that was done before. `rows` is where their
         examples stood in what the user passed."""
         from .normalize import fit

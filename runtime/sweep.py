@@ -2,7 +2,8 @@
 
 In: an entry whose inputs have the batch symbol as (a factor of) their first axis, and whole arrays. Out: the metrics
 of the whole set: means weighed by examples, or sums. The native loop gathers the rows of a batch, runs the step and
-adds up; it comes back to Python only where it is told to stop, so a step costs no Python at all.
+adds up; it comes back to Python only where it is told to stop, so a step costs no Python at all. Where a column stays
+on disk, the rows of some batches are read into a block, over which the native loop runs: memory holds one block.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from ..compiler.types import Dim, substitute, symbols
 from ..dsl.diagnostics import ArgumentError
 from .arrays import Array, address_of, aligned
 from .calls import Call
+from .column import Column, Rows
 from .messages import argument_error
 
 DTYPE_CODES: Mapping[str, int] = {"f32": 0, "f64": 1, "i32": 2, "i64": 3, "bool": 4}
+_BLOCK_BYTES = 32 << 20  # of what is read at a time
 KIND_CODES: Mapping[str, int] = {"mean": 0, "sum": 1}
 
 
@@ -42,7 +45,7 @@ class Sweep:
     """`call` over `arrays` (bound to its inputs, in order) in batches. Where the entry has no batch symbol, the whole
     set is one example, and one pass is one step."""
 
-    def __init__(self, call: Call, arrays: Sequence[Array], sizes: Mapping[str, int], symbol: str | None,
+    def __init__(self, call: Call, arrays: Sequence[Rows], sizes: Mapping[str, int], symbol: str | None,
                  batch: int | None, metrics: Sequence[MetricSpec], origin: Origin | None = None):
         signature = call.signature
         self.call, self.metrics, self.origin = call, tuple(metrics), origin or Origin()
@@ -56,7 +59,10 @@ class Sweep:
         self._sized = call.sized(self.sizes)
         if self.symbol and self.examples % self.batch:
             self._check_last(self.examples % self.batch)
-        self._keep: list[Any] = list(arrays)  # whatever the job points to
+        self._arrays = list(arrays)
+        self._block = self._block_size(arrays) if any(isinstance(a, Column) for a in arrays) else 0  # examples
+        self._staged: list[tuple[Array, Rows, int]] = []  # what a block holds, of what, and how many rows an example
+        self._keep: list[Any] = []  # whatever the job points to
         self._job = self._make_job(arrays)
 
     def _check_last(self, count: int) -> None:
@@ -70,18 +76,32 @@ class Sweep:
                     f"{self.batch}, or drop {'an example' if count == 1 else f'{count} examples'}")
             raise ArgumentError(replace(d, message=f"{d.message}, in the last batch", help=(*d.help, more))) from None
 
-    def _make_job(self, arrays: Sequence[Array]) -> EpochJob:
+    def _block_size(self, arrays: Sequence[Rows]) -> int:
+        """How many examples, whole batches, are read from disk at a time."""
+        each = sum(a.nbytes for a in arrays) // max(1, self.examples)
+        return max(1, _BLOCK_BYTES // max(1, each * self.batch)) * self.batch
+
+    def _make_job(self, arrays: Sequence[Rows]) -> EpochJob:
         signature = self.call.signature
         slots = self.call.slots_copy()
         gathered = []
         for k, (port, array) in enumerate(zip(signature.inputs, arrays, strict=True)):
             factor = rows_per_example(port, self.symbol)
+            row_bytes = array.nbytes // self.examples if self.examples else 0
+            if factor and self._block:
+                many = min(self._block, self.examples)
+                block = aligned((factor * many, *array.shape[1:]), array.dtype, f"a block of `{port.name}`")
+                self._staged.append((block, array, factor))
+                gathered.append(EpochInput(address_of(block), row_bytes, k, 0))
+                continue
+            if isinstance(array, Column):
+                array = array[:]
+            self._keep.append(array)
             if not factor:
                 slots[k] = address_of(array)
                 continue
             buffer = aligned((factor * self.batch, *array.shape[1:]), array.dtype, f"a batch of `{port.name}`")
             self._keep.append(buffer)
-            row_bytes = array.nbytes // self.examples if self.examples else 0
             gathered.append(EpochInput(address_of(array), row_bytes, k, address_of(buffer)))
         sums = []
         self.outputs = []
@@ -102,7 +122,7 @@ class Sweep:
         job.sizes = cast(self._sizes, POINTER(c_int64))
         job.batch_index = signature.sizes.index(self.symbol) if self.symbol else -1
         job.slots = cast(slots, POINTER(c_void_p))
-        job.examples, job.batch = self.examples, self.batch
+        job.batch = self.batch
         job.ninputs, job.inputs = len(gathered), inputs_array
         job.nsums, job.sums = len(sums), sums_array
         job.totals = self.totals.ctypes.data_as(POINTER(c_double))
@@ -111,9 +131,28 @@ class Sweep:
     def run(self, position: int, stop: int, order: Array | None) -> tuple[int, int | None]:
         """Examples `position` to `stop` in `order`. Returns the steps done and, where a metric was not finite, the
         index of that step among them (the loop ends there)."""
+        if not self._block:
+            return self._run(position, stop, order, self.examples, self._arrays, self.origin.rows)
+        done = 0
+        while position < stop:
+            last = min(stop, position + self._block)
+            index = order[position:last] if order is not None else np.arange(position, last)
+            blocks = []
+            for block, rows, factor in self._staged:
+                blocks.append(block[: factor * len(index)])
+                blocks[-1][...] = take_rows(rows, self.examples, factor, index)[:]
+            steps, bad = self._run(0, len(index), None, len(index), blocks, self.origin.indices(index))
+            done += steps
+            if bad is not None:
+                return done, done - steps + bad
+            position = last
+        return done, None
+
+    def _run(self, position: int, stop: int, order: Array | None, examples: int, arrays: Sequence[Any],
+             rows: Array | None) -> tuple[int, int | None]:
         job = self._job
         workspace = self.call.workspace
-        job.position, job.stop = position, stop
+        job.position, job.stop, job.examples = position, stop, examples
         job.order = order.ctypes.data if order is not None else None
         with workspace.lock:
             if self.symbol:
@@ -122,7 +161,7 @@ class Sweep:
             job.steps, job.nonfinite = 0, -1
             status = self.call.native.epoch(job)
         if status:
-            self.call.failed(status, self._keep, self.origin.rows, self.origin.classes)
+            self.call.failed(status, arrays, rows, self.origin.classes)
         return job.steps, job.nonfinite if job.nonfinite >= 0 else None
 
     def results(self, examples: int | None = None) -> dict[str, float | int]:
@@ -151,9 +190,10 @@ class Sweep:
         """The arrays of the batch that begins at `position`, as the native loop gathers them."""
         index = self.index(order, position)
         arrays = []
-        for port, array in zip(self.call.signature.inputs, self._keep, strict=False):
+        for port, array in zip(self.call.signature.inputs, self._arrays, strict=True):
             factor = rows_per_example(port, self.symbol)
-            arrays.append(take_rows(array, self.examples, factor, index) if factor else array)
+            chosen = take_rows(array, self.examples, factor, index) if factor else array
+            arrays.append(chosen[:] if isinstance(chosen, Column) else chosen)
         return arrays
 
 
@@ -170,7 +210,9 @@ def rows_per_example(port: Port, symbol: str | None) -> int:
     return factor
 
 
-def take_rows(array: Array, examples: int, factor: int, index: Array) -> Array:
-    """The rows of some examples, `factor` rows each."""
+def take_rows(array: Rows, examples: int, factor: int, index: Array) -> Rows:
+    """The rows of some examples, `factor` rows each: a copy of an array, a view of a column."""
+    if isinstance(array, Column):
+        return array.select(index if factor == 1 else (index[:, None] * factor + np.arange(factor)).ravel())
     grouped = array.reshape(examples, factor, *array.shape[1:])
     return grouped[index].reshape(len(index) * factor, *array.shape[1:])

@@ -19,7 +19,8 @@ import numpy as np
 
 from ..dsl.diagnostics import DataError, NncError, error
 from .arrays import Array, check_bytes
-from .formats import Columns, malformed, opened
+from .column import Rows
+from .formats import malformed, opened
 from .messages import listed
 
 
@@ -42,7 +43,7 @@ class Schema:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    columns: Columns  # features in the order of the schema, then the target where the file has it
+    columns: Mapping[str, Rows]  # features in the order of the schema, then the target where the file has it
     schema: Schema
 
 

@@ -43,6 +43,8 @@ def check(program: Program, as_json: bool) -> int:
 
 def _problems(program: Program) -> tuple[list[Diagnostic], int]:
     """Everything wrong with a file: each entry of each model is built and differentiated, each test planned."""
+    from ..data import check as check_data
+
     found: dict[tuple[Any, ...], Diagnostic] = {}
     code = 0
 
@@ -66,6 +68,8 @@ def _problems(program: Program) -> tuple[list[Diagnostic], int]:
         for session in [first, *filter(None, more)]:
             for name in session.program.entries:
                 attempt(partial(_differentiate, session, name))
+            if session.manifest.train is not None and session.manifest.train.data is not None:
+                attempt(partial(check_data, session.manifest.train.data))
         attempt(first.plan_tests)
     return list(found.values()), code
 

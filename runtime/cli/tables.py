@@ -36,7 +36,7 @@ def read_inputs(path: Path, call: Call, net: Model) -> dict[str, Any]:
             columns, schema = found.columns, found.schema
             positions: tuple[str, ...] = ("",)
         case "npz":
-            columns = formats.npz(path)
+            columns = {n: c[:] if c.ndim else c for n, c in formats.npz(path).items()}
             positions = tuple(columns)
         case "npy":
             return {ports[0].name: formats.npy(path)} if ports else {}

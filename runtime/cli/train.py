@@ -26,7 +26,7 @@ from .run import (
 
 if TYPE_CHECKING:
     from ...dsl.source import Source
-    from ..arrays import Array
+    from ..column import Rows
     from ..loop import History
     from ..model import Model
 
@@ -188,7 +188,7 @@ def evaluate(program: Program, weights: str | None, batch: int | None, threads: 
         click.echo(metrics_text(found))
 
 
-def _other_data(net: Model, path: str) -> list[Array]:
+def _other_data(net: Model, path: str) -> list[Rows]:
     """All examples of another file, or its test set where it has one."""
     from ..data import load
 

@@ -14,10 +14,10 @@ import pytest
 
 from nnc.compiler.manifest import DataSpec, Port
 from nnc.compiler.types import symbol
-from nnc.dsl.diagnostics import ArgumentError, DataError, UnsupportedError
+from nnc.dsl.diagnostics import ArgumentError, DataError
 from nnc.runtime import formats
 from nnc.runtime.arrays import wanted
-from nnc.runtime.data import from_arrays, load
+from nnc.runtime.data import load
 from nnc.runtime.order import permutation, split
 from nnc.runtime.table import Schema
 from nnc.runtime.table import read as read_table
@@ -86,16 +86,13 @@ def test_unknown_sources_and_arguments():
         read("digts")
     with pytest.raises(ArgumentError, match="unexpected keyword argument 'bogus'"):
         read("csv", "a.csv", bogus=1)
-    with pytest.raises(ArgumentError, match="missing 1 required"):
+    with pytest.raises(ArgumentError, match="missing a required argument: 'path'"):
         read("idx")
-    with pytest.raises(UnsupportedError):
-        read("images", "folder")
-
-
-def test_arrays_from_python():
-    data = from_arrays({"x": [[1, 2]], "label": [3]}, {"x": [[4, 5]], "label": [6]})
-    assert columns(data, Port("x", "f32", (B, 2)))[0].tolist() == [[1, 2]]
-    assert data.for_evaluation(["label"], [wanted(LABEL)])[0].tolist() == [6]
+    wrong = {"idx": ((5,), "`path` must be str, not 5"), "csv": (("a", "b", 1), "`header` must be bool"),
+             "text": (("a", True), "`context` must be int"), "npz": (("a",), "`x` must be str, not 2")}
+    for source, (args, what) in wrong.items():
+        with pytest.raises(ArgumentError, match=what):
+            read(source, *args, **({"x": 2} if source == "npz" else {}))
 
 
 # --- order ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,142 @@
+"""A folder of images: what is read, and for everything that cannot be, which file it was and why."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nnc
+from nnc.dsl.diagnostics import DataError, UnsupportedError
+from nnc.runtime import column
+from nnc.runtime.cli import main
+from nnc.runtime.column import Column
+from nnc.runtime.pictures import images
+
+Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+
+NET = """
+model Net(x: f32[B, 3, 6, 4]) -> (logits: f32[B, 2]) {
+    logits = x |> flatten |> Dense(2)
+}
+
+train Net(x, label: i32[B]) {
+    loss = mean(cross_entropy(logits, label))
+    optimizer = Adam(lr = 0.05)
+    data = images("pets")
+    validation = 0.25
+    batch = 8
+    epochs = 40
+}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two classes of twelve pictures of 4 x 6 pixels: the second has more red."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(("cat", "dog")):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for n in range(12):
+            pixels = rng.integers(0, 120, (6, 4, 3), np.uint8)
+            pixels[..., 0] += np.uint8(100 * k)
+            Image.fromarray(pixels).save(tmp_path / "pets" / name / f"{n:02}.png")
+    (tmp_path / "net.nn").write_text(NET)
+    return tmp_path / "pets"
+
+
+def test_pixels_and_labels(folder: Path) -> None:
+    (folder / "cat" / "notes.txt").write_text("not a picture")
+    (folder / ".cache").mkdir()
+    train, test = images(folder, False)
+    assert test is None and train["x"].shape == (24, 3, 6, 4) and train["x"].dtype == np.float32
+    assert train["label"].tolist() == [0] * 12 + [1] * 12
+    first = np.asarray(Image.open(folder / "cat" / "00.png"), np.float32) / 255
+    np.testing.assert_array_equal(train["x"][0], first.transpose(2, 0, 1))
+    grey, _ = images(folder, True)
+    second = np.asarray(Image.open(folder / "dog" / "01.png").convert("L"))
+    np.testing.assert_array_equal(grey["x"][13, 0], second.astype(np.float32) / 255)
+
+
+def test_it_trains_and_images_on_disk_give_the_same_bits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = nnc.compile("net.nn")
+    net.fit()
+    assert net.evaluate()["loss"] < 0.3
+    monkeypatch.setattr(column, "SHARE", 0.0)
+    disk = nnc.compile("net.nn")
+    disk.fit()
+    assert isinstance(disk.dataset.train["x"], Column)
+    assert disk.params["Net.dense_1.W"].tobytes() == net.params["Net.dense_1.W"].tobytes()
+
+
+def test_train_and_test_folders(folder: Path) -> None:
+    (folder / "a").mkdir()
+    for part in ("train", "test"):
+        (folder / "a" / part).mkdir()
+        for name in ("cat", "dog"):
+            (folder / name).is_dir() and part == "test" and (folder / name).rename(folder / "a" / part / name)
+            (folder / "a" / part / name).mkdir(exist_ok=True)
+            Image.new("RGB", (4, 6), (9, 9, 9)).save(folder / "a" / part / name / "z.jpg")
+    train, test = images(folder / "a", False)
+    assert train["label"].tolist() == [0, 1] and test["label"].tolist() == [0] * 13 + [1] * 13
+    (folder / "a" / "test" / "emu").mkdir()
+    with pytest.raises(DataError, match=r"expected the classes of .*train, found `emu` as well"):
+        images(folder / "a", False)
+
+
+def test_what_cannot_be_read_is_named(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"nothing: no such folder"):
+        images(folder / "nothing", False)
+    (folder / "none").mkdir()
+    with pytest.raises(DataError, match=r"none: expected a subfolder of images for each class, found no subfolder"):
+        images(folder / "none", False)
+    (folder / "none" / "empty").mkdir()
+    with pytest.raises(DataError, match=r"none: expected images \(.png .*\) in its subfolders, found none"):
+        images(folder / "none", False)
+    bad = folder / "dog" / "bad.png"
+    good = (folder / "dog" / "00.png").read_bytes()
+    Image.new("RGB", (6, 4)).save(bad)
+    with pytest.raises(DataError, match=r"dog/bad.png: expected 6 x 4 pixels as in .*cat/00.png, found 4 x 6"):
+        images(folder, False)
+    Image.new("I;16", (4, 6)).save(bad)
+    with pytest.raises(DataError, match=r"bad.png: expected an image with 8 bits a channel, found the mode I;16"):
+        images(folder, False)
+    for damage in (b"", b"hello", good[:20], good[: len(good) // 2], b"\x89PNG\r\n\x1a\n" + b"\0" * 40):
+        bad.write_bytes(damage)
+        with pytest.raises(DataError, match=r"bad.png: expected a complete image, found "):
+            images(folder, False)
+    bad.write_bytes(good[:16] + b"\x00\x01\x00\x00\x00\x01\x00\x00" + good[24:])  # claims 65536 x 65536
+    with pytest.raises(DataError, match=r"bad.png: expected a complete image, found "):
+        images(folder, False)
+
+
+def test_every_flipped_byte_gives_an_image_or_a_clear_error(folder: Path) -> None:
+    for suffix in ("png", "jpg", "gif", "bmp"):
+        bad = folder / "dog" / f"bad.{suffix}"
+        Image.open(folder / "dog" / "00.png").convert("RGB").save(bad)
+        good = bad.read_bytes()
+        for k in range(0, len(good), 3):
+            bad.write_bytes(good[:k] + bytes([good[k] ^ 0x55]) + good[k + 1 :])
+            try:
+                images(folder, False)
+            except DataError as e:
+                assert "bad." in str(e)
+        bad.unlink()
+
+
+def test_without_pillow_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(UnsupportedError, match=r"E0503.*Pillow.*\n.*pip install 'nnc\[images\]'"):
+        images(folder, False)
+
+
+def test_check_refuses_arguments_that_training_would_refuse(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "net.nn"]) == 0
+    Path("net.nn").write_text(NET.replace('images("pets")', 'images("pets", gray = true)'))
+    for command in (["check", "net.nn"], ["train", "net.nn"]):
+        capfd.readouterr()
+        assert main(command) == 1
+        assert "wrong arguments for the data source `images`" in capfd.readouterr().err
