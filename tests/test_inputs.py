@@ -1,0 +1,79 @@
+"""Gradients with respect to inputs, as library code: each against what its formula says, on a small model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import nnc
+
+IMAGES = "x: f32[B, 1, 6, 6], label: i32[B]"
+MOTIONS = "angle: f32[N], factor: f32[N], down: f32[N], right: f32[N]"
+NET = f"""
+model Net(x: f32[B, 1, 6, 6]) -> (logits: f32[B, 3]) {{
+    logits = x |> c1: Conv(2, kernel = 3) |> tanh |> flatten |> Dense(3)
+}}
+train Net(x, label: i32[B]) {{
+    loss      = sum(cross_entropy(logits, label))
+    optimizer = SGD(lr = 0.1)
+}}
+export look({IMAGES}) -> f32[B, 1, 6, 6] = saliency(Net, x, label)
+export step({IMAGES}, eps: f32) -> f32[B, 1, 6, 6] = fgsm(Net, x, label, eps)
+export project({IMAGES}, origin: f32[B, 1, 6, 6]) -> f32[B, 1, 6, 6] =
+    pgd_step(Net, x, origin, label, 0.1, 0.07, -1.0, 2.0)
+export up(x: f32[B, 1, 6, 6], rate: f32) -> (y: f32[B, 1, 6, 6], objective: f32) {{
+    logits = Net(x)
+    objective = mean(Net.c1[:, 1])
+    y = ascend(objective, x, rate)
+}}
+export held({IMAGES}, {MOTIONS}) -> (loss: f32, d_x: f32[B, 1, 6, 6]) {{
+    loss = expected_loss(Net, x, label, angle, factor, down, right)
+    d_x = grad(loss, x)
+}}
+export seen({IMAGES}, angle: f32, factor: f32, down: f32, right: f32) -> f32 =
+    mean(cross_entropy(Net(warp(x, angle, factor, down, right)), label))
+"""
+RNG = np.random.default_rng(0)
+X, LABEL = RNG.random((4, 1, 6, 6)), np.array([0, 1, 2, 1], np.int32)
+
+
+@pytest.fixture(scope="module")
+def net() -> nnc.Model:
+    return nnc.compile(NET, dtype="f64", seed=1)
+
+
+def test_saliency_is_the_size_of_the_gradient(net: nnc.Model) -> None:
+    np.testing.assert_allclose(net.look(X, LABEL), np.abs(net.gradients(X, LABEL, wrt="x")["x"]), atol=1e-12)
+
+
+def test_fast_gradient_sign_takes_each_pixel_uphill_and_stays_in_range(net: nnc.Model) -> None:
+    y = net.step(X, LABEL, 0.2)
+    want = np.clip(X + 0.2 * np.sign(net.gradients(X, LABEL, wrt="x")["x"]), 0, 1)
+    np.testing.assert_allclose(y, want, atol=1e-12)
+    assert net.loss(y, LABEL) > net.loss(X, LABEL)
+    np.testing.assert_array_equal(net.step(X, LABEL, 0.0), X)
+
+
+def test_projected_gradient_descent_never_leaves_its_ball(net: nnc.Model) -> None:
+    x = X
+    losses = [net.loss(x, LABEL)]
+    for _ in range(5):
+        x = net.project(x, LABEL, X)
+        losses.append(net.loss(x, LABEL))
+        assert np.all(np.abs(x - X) <= 0.1 + 1e-12)
+    assert losses[-1] > losses[0] and np.isclose(np.abs(x - X).max(), 0.1)
+
+
+def test_an_ascent_moves_by_its_rate_and_raises_its_objective(net: nnc.Model) -> None:
+    y, objective = net.up(X, 0.01)
+    assert np.isclose(np.mean(np.abs(y - X)), 0.01) and net.up(y, 0.01).objective > objective
+
+
+def test_the_gradient_of_an_expectation_is_the_mean_of_gradients(net: nnc.Model) -> None:
+    motions = [RNG.uniform(-0.5, 0.5, 7), RNG.uniform(0.8, 1.2, 7), RNG.uniform(-1, 1, 7), RNG.uniform(-1, 1, 7)]
+    whole = net.held(X, LABEL, *motions)
+    parts = [net.held(X, LABEL, *(m[k:k + 1] for m in motions)) for k in range(7)]
+    np.testing.assert_allclose(whole.d_x, np.mean([p.d_x for p in parts], axis=0), atol=1e-14)
+    np.testing.assert_allclose(whole.loss, np.mean([p.loss for p in parts]), rtol=1e-12)
+    for k, part in enumerate(parts):  # each of which is the loss of what its motion shows
+        np.testing.assert_allclose(part.loss, net.seen(X, LABEL, *(m[k] for m in motions)), rtol=1e-12)
