@@ -1,19 +1,16 @@
 """Checkpoints: everything that was learned, in one file that the safetensors library can read.
 
-    file     ::= length (u64, little-endian)  header (JSON, padded with spaces to 8 bytes)  tensors, one after another
-    header   ::= { NAME: {"dtype", "shape", "data_offsets"}, ..., "__metadata__": {"nnc": facts, "sha256": digest} }
-
-`facts` is JSON text: the program and its hypers, where training stands, and a sha256 per tensor; `digest` is that of
-the facts and the tensor table. So a flipped bit anywhere is noticed. Saving writes a temporary file, syncs, renames it
-and syncs the folder: a crash leaves the old file or the new one. Loading checks everything before it touches the model
-(E0622 missing or unreadable, E0623 malformed or corrupt, E0624 of another program, E0625 not writable).
+The file's metadata are `nnc`, facts in JSON: the program and its hypers, where training stands, and a sha256 per
+tensor; and `sha256`, the digest of the facts and the tensor table. So a flipped bit anywhere is noticed. Saving writes
+a temporary file, syncs, renames it and syncs the folder: a crash leaves the old file or the new one. Loading checks
+everything before it touches the model (E0622 missing or unreadable, E0623 malformed or corrupt, E0624 of another
+program, E0625 not writable).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,13 +23,13 @@ import numpy as np
 from ..dsl.diagnostics import DataError, NncError, error
 from .arrays import NUMPY, Array, check_bytes, nbytes
 from .files import replacing
+from .safetensors import corrupt, read_header
 from .table import Schema
 
 if TYPE_CHECKING:
     from .model import Model
 
 VERSION = 1
-_MAX_HEADER = 100 << 20  # the limit of the safetensors library
 _DTYPES: Mapping[str, str] = {"f32": "F32", "f64": "F64", "i32": "I32", "i64": "I64", "bool": "BOOL"}
 
 
@@ -89,7 +86,7 @@ def load(model: Model, path: str | PathLike[str]) -> None:
     from .loop import Progress
 
     path = of_run(Path(path))
-    with _reading(path) as f:
+    with reading(path) as f:
         facts, table, start = _header(f, path)
         wanted = {v.path: v for v in model.manifest.variables}
         _fits(path, wanted, table, facts)
@@ -129,19 +126,8 @@ def of_run(path: Path) -> Path:
     raise error("E0622", f"{path}: no checkpoint in this run", kind=DataError)
 
 
-def read_facts(path: str | PathLike[str]) -> dict[str, Any]:
-    """What a checkpoint says about itself: model, dtype, hypers, sizes, seed, progress."""
-    path = Path(path)
-    with _reading(path) as f:
-        return _header(f, path)[0]
-
-
-def corrupt(path: Path, expected: object, found: object) -> NncError:
-    return error("E0623", f"{path}: expected {expected}, found {found}", kind=DataError)
-
-
 @contextmanager
-def _reading(path: Path) -> Iterator[IO[bytes]]:
+def reading(path: Path) -> Iterator[IO[bytes]]:
     try:
         with open(path, "rb") as f:
             yield f
@@ -154,20 +140,11 @@ def _reading(path: Path) -> Iterator[IO[bytes]]:
 
 def _header(f: IO[bytes], path: Path) -> tuple[dict[str, Any], dict[str, Any], int]:
     """Facts, tensor table and where the tensors begin; everything that does not need the tensors is checked."""
-    total = os.fstat(f.fileno()).st_size
-    length = int.from_bytes(f.read(8), "little")
-    if total < 8 or length < 2 or length > min(_MAX_HEADER, total - 8):
-        raise corrupt(path, "a checkpoint, which begins with the length of its header", f"a file of {total:,} bytes"
-                      if total < 8 else f"the length {length:,} in a file of {total:,} bytes")
-    try:
-        header = json.loads(f.read(length), object_pairs_hook=_unique)
-        metadata = header.pop("__metadata__", None) or {}
-        facts_text, digest = metadata.get("nnc"), metadata.get("sha256")
-    except (ValueError, TypeError, AttributeError, RecursionError) as e:
-        raise corrupt(path, "a JSON header", str(e)[:80]) from e
+    metadata, table, start = read_header(f, path)
+    facts_text, digest = metadata.get("nnc"), metadata.get("sha256")
     if not isinstance(facts_text, str) or not isinstance(digest, str):
         raise corrupt(path, "a checkpoint of nnc", "a safetensors file without its facts")
-    if _digest(facts_text, header) != digest:
+    if _digest(facts_text, table) != digest:
         raise corrupt(path, "a header with the checksum it was saved with", "another header")
     try:
         facts = json.loads(facts_text)
@@ -176,34 +153,7 @@ def _header(f: IO[bytes], path: Path) -> tuple[dict[str, Any], dict[str, Any], i
         raise corrupt(path, "facts in JSON", str(e)[:80]) from e
     if version != VERSION:
         raise corrupt(path, f"checkpoint version {VERSION}", version)
-    _check_table(path, header, total - 8 - length)
-    return facts, header, 8 + length
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name occurs twice")
-    return found
-
-
-def _check_table(path: Path, table: Mapping[str, Any], available: int) -> None:
-    """Tensors fill the rest of the file without gaps, each as long as dtype and shape say."""
-    bytes_of = {name: NUMPY[ours].itemsize for ours, name in _DTYPES.items()}
-    end = 0
-    for name, entry in table.items():
-        try:
-            dtype, shape, (start, stop) = entry["dtype"], entry["shape"], entry["data_offsets"]
-            sizes = [int(n) for n in shape]
-            right = all(n >= 0 for n in sizes) and dtype in bytes_of and start == end \
-                and stop - start == nbytes(sizes, np.dtype(np.uint8)) * bytes_of[dtype]
-        except (KeyError, TypeError, ValueError):
-            right = False
-        if not right:
-            raise corrupt(path, f"dtype, shape and place of `{name}` that agree", json.dumps(entry)[:120])
-        end = stop
-    if end != available:
-        raise corrupt(path, f"{end:,} bytes of tensors", f"{available:,}")
+    return facts, table, start
 
 
 def _fits(path: Path, wanted: Mapping[str, Any], table: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -217,7 +167,7 @@ def _fits(path: Path, wanted: Mapping[str, Any], table: Mapping[str, Any], facts
         if entry is None:
             raise other(f"the variable `{name}`", "none of that name")
         if (entry["dtype"], tuple(entry["shape"])) != (_DTYPES[v.dtype], v.shape):
-            found = next(o for o, n in _DTYPES.items() if n == entry["dtype"])
+            found = next((o for o, n in _DTYPES.items() if n == entry["dtype"]), entry["dtype"])
             raise other(f"`{name}` as {v.dtype}{list(v.shape)}", f"{found}{entry['shape']}")
     for name in table:
         if name not in wanted:

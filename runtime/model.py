@@ -252,6 +252,27 @@ class Model:
 
         load(self, settings.path(path))
 
+    def begin_with(self, path: str | PathLike[str]) -> None:
+        """Parameters, state and normalisation of a checkpoint, to be trained anew: step, optimiser and seed are those
+        of an untrained model."""
+        seed, untrained = self.seed, {v.path: self.variables[v.path].copy() for v in self.manifest.variables
+                                      if v.role in ("slot", "train")}
+        self.load(path)
+        with self.workspace.lock:
+            for name, array in untrained.items():
+                self.variables[name][...] = array
+        self.reseed(seed)
+        self.progress, self.epochs_done = None, 0
+
+    def load_weights(self, path: str | PathLike[str], rules: str | PathLike[str] | None = None, *,
+                     by_position: bool = False, transpose: bool = False) -> int:
+        """Parameters and state from an .npz or .safetensors file that is not ours: by name, by the rules of a file, or
+        by position. All of them or, with a `DataError` that lists every mismatch, nothing. See `weights`."""
+        from .weights import load
+
+        return load(self, settings.path(path), rules if rules is None else settings.path(rules),
+                    by_position=by_position, transpose=transpose)
+
     # --- about it -----------------------------------------------------------------------------------------------------
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +14,19 @@ ROOT = Path(nnc.__file__).parent
 DATA = ROOT.parent / "shared" / "data"
 WEIGHTS = DATA / "resnet20_cifar10"
 MEAN, DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-NORM = {"weight": "gamma", "bias": "beta", "running_mean": "running_mean", "running_var": "running_var"}
-
-
-def names() -> Iterator[tuple[str, str]]:
-    """The name of each array in the published file, and of ours."""
-    layers = [("", "", 1), *((f"layer{s + 1}.{k}.", f"block_{3 * s + k + 1}.", 2) for s in range(3) for k in range(3))]
-    for theirs, ours, convolutions in layers:
-        for n in range(1, convolutions + 1):
-            yield f"{theirs}conv{n}.weight", f"ResNet20.{ours}conv_{n}.W"
-            for a, b in NORM.items():
-                yield f"{theirs}bn{n}.{a}", f"ResNet20.{ours}batchnorm_{n}.{b}"
-    yield "linear.weight", "ResNet20.dense_1.W"
-    yield "linear.bias", "ResNet20.dense_1.b"
+RULES = """
+ResNet20.dense_1.W = linear.weight
+ResNet20.dense_1.b = linear.bias
+ResNet20.conv_1.W = conv1.weight
+ResNet20.batchnorm_1.gamma = bn1.weight
+ResNet20.batchnorm_1.beta = bn1.bias
+ResNet20.batchnorm_1.* = bn1.*
+""" + "".join(f"""
+ResNet20.block_{{k+{first}}}.conv_{{n}}.W = layer{stage}.{{k}}.conv{{n}}.weight
+ResNet20.block_{{k+{first}}}.batchnorm_{{n}}.gamma = layer{stage}.{{k}}.bn{{n}}.weight
+ResNet20.block_{{k+{first}}}.batchnorm_{{n}}.beta = layer{stage}.{{k}}.bn{{n}}.bias
+ResNet20.block_{{k+{first}}}.batchnorm_{{n}}.* = layer{stage}.{{k}}.bn{{n}}.*
+""" for stage, first in ((1, 1), (2, 4), (3, 7)))
 
 
 needs_data = pytest.mark.skipif(
@@ -38,18 +37,23 @@ PARTS = 5  # the images are judged in parts, so that no test is long
 
 
 @pytest.fixture(scope="module")
-def net() -> nnc.Model:
-    """Our model with the published weights, every one of them and nothing else."""
+def net(tmp_path_factory: pytest.TempPathFactory) -> nnc.Model:
+    """Our model with the published weights."""
     net = nnc.compile(ROOT / "models" / "resnet20.nn")
     (weights,) = WEIGHTS.glob("*.npz")
-    unused = {*net.params, *net.state}
-    with np.load(weights) as published:
-        assert {theirs for theirs, _ in names()} == set(published)
-        for theirs, ours in names():
-            unused.remove(ours)
-            (net.params if ours in net.params else net.state)[ours] = published[theirs]
-    assert not unused
+    rules = tmp_path_factory.mktemp("resnet20") / "rules"
+    rules.write_text(RULES)
+    assert net.load_weights(weights, rules) == 97
     return net
+
+
+@needs_data
+def test_by_position_the_same_arrays_go_to_the_same_places(net: nnc.Model) -> None:
+    other = nnc.compile(ROOT / "models" / "resnet20.nn")
+    (weights,) = WEIGHTS.glob("*.npz")
+    other.load_weights(weights, by_position=True)
+    for name, array in {**net.params, **net.state}.items():
+        assert array.tobytes() == other.variables[name].tobytes(), name
 
 
 @pytest.fixture(scope="module")

@@ -45,18 +45,21 @@ def run_options(f: Any) -> Any:
 @click.option("--threads", type=click.IntRange(1, 1024), help="At most so many (default: all processors).")
 @click.option("--out", metavar="DIR", help="The run's folder (default: runs/NAME-N).")
 @click.option("--resume", metavar="DIR", help="Go on with the run in this folder.")
+@click.option("--weights", metavar="PATH", help="Begin with the parameters of a checkpoint or a run.")
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 def train(program: Program, epochs: int | None, batch: int | None, seed: int | None, threads: int | None,
-          out: str | None, resume: str | None, quiet: bool) -> int:
+          out: str | None, resume: str | None, weights: str | None, quiet: bool) -> int:
     """Train the model of FILE as its train block says, or go on with a run (--resume DIR)."""
     if resume is not None:
-        if out is not None or seed is not None or batch is not None:
-            raise click.UsageError("--resume goes on as the run began: without --out, --seed and --batch")
+        if out is not None or seed is not None or batch is not None or weights is not None:
+            raise click.UsageError("--resume goes on as the run began: without --out, --seed, --batch and --weights")
         return _resume(Path(resume), program, epochs, threads, quiet)
     if not program.file:
         raise click.UsageError("missing FILE, or --resume DIR")
     source = program.read()
     net = program.open(seed, threads, ("predict", "train", "evaluate"), source)
+    if weights is not None:
+        net.begin_with(weights)
     spec = net.train_spec  # says that there is no train block before a folder is made
     net.load_dataset().for_training(spec.inputs, net.entry("train").wants)  # as for data
     folder = create(out, Path(program.file).stem)

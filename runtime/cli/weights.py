@@ -1,0 +1,31 @@
+"""The command about weights from elsewhere: load-weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import Program, program_options
+
+
+@click.command(name="load-weights")
+@program_options
+@click.argument("weights", metavar="WEIGHTS")
+@click.option("-o", "--output", metavar="PATH", required=True, help="The checkpoint to write.")
+@click.option("--map", "rules", metavar="RULES", help="A file of rules: OURS = THEIRS, ignore THEIRS, keep OURS.")
+@click.option("--by-position", is_flag=True, help="Take the arrays in their order, not by name.")
+@click.option("--transpose", is_flag=True, help="Transpose a matrix whose shape is ours the other way round.")
+def load_weights(program: Program, weights: str, output: str, rules: str | None, by_position: bool,
+                 transpose: bool) -> None:
+    """Make a checkpoint for the model of FILE from WEIGHTS, an .npz or .safetensors file of another program.
+
+    The checkpoint serves eval, predict and train with --weights. Everything that does not fit is reported at once, and
+    then nothing is written.
+    """
+    if rules is not None and by_position:
+        raise click.UsageError("--map and --by-position are two ways to say the same")
+    net = program.open(None, 1)
+    count = net.load_weights(weights, rules, by_position=by_position, transpose=transpose)
+    net.save(output)
+    click.echo(f"{count} arrays of {weights} are {net.name}'s parameters and states in {Path(output)}")
