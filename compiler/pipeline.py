@@ -67,7 +67,7 @@ def stages(
     graph = program.graph(entry)
     backward = passes.run(passes.ALWAYS, graph, observe)
     optimized = passes.run(passes.REWRITE, backward, observe) if optimize else backward
-    fused = passes.run((passes.fuse,), optimized, observe) if optimize else optimized
+    fused = passes.run(passes.KERNELS, optimized, observe) if optimize else optimized
     inputs, variables = _inputs(graph), _variables(program, optimized)
     lowered = lower(fused, inputs, variables, target)
     return Stages(graph, backward, optimized, fused, lowered, _signature(graph, inputs, variables, lowered))

@@ -4,8 +4,8 @@
     nest          which axes are one loop; loops over boxes and tiles
     pointwise     results of one shape, each an expression at a point
     fold          reductions of one box in stages, with what is elementwise around them; `argument` makes argmax of them
-    matmul, tile  matrix products in register tiles, with what is elementwise in the result; the choice of the tile
-    contraction   every other contraction: convolutions and their gradients, zero padding, several operands
+    matmul, tile  matrix products and windows in register tiles, with what is elementwise in the result; which tile
+    contraction   every other contraction: depthwise convolutions, zero padding, several operands
     scatter       rows added where data says
     cost          weights of operators; what is computed again, what is worth a fork
 

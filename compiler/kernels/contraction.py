@@ -13,8 +13,8 @@ from contextlib import ExitStack
 
 from .. import loops as L
 from ..graph import Node
-from ..index import bounds, nonnegative, to_expr, within
-from ..ops.contraction import Affine, Map, index_of
+from ..index import bounds, nonnegative, to_expr
+from ..ops.contraction import Map, is_gathered, safe
 from ..types import FLOATS, Dim, symbol
 from .body import Body, Index, flat, lanes, tensor
 from .nest import across, parts
@@ -44,14 +44,6 @@ def contraction(make: Callable[[], Body], name: str, parallel: bool = False) -> 
         at = {i: stack.enter_context(body.loop(extent[i], parallel=parallel)) for i in letters[:-1]}
         _lanes_of_terms(body, node, y, extent, at, lane, folded, letters[-1] if letters else None, parallel)
     return body
-
-
-def is_gathered(node: Node) -> bool:
-    """Each element of the result is one sum: its map is one index of full extent per axis. Else terms are scattered."""
-    letters = [index_of(e) for e in node.attrs["out"]]
-    extent = dict(node.attrs["domain"])
-    return len(set(letters)) == len(letters) and all(
-        i is not None and extent[i] == n for i, n in zip(letters, node.shape, strict=True))
 
 
 def _lane(node: Node, letters: Sequence[str], folded: Sequence[str]) -> str | None:
@@ -146,7 +138,7 @@ def _factors(body: Body, node: Node, point: Mapping[str, Dim]) -> list[L.Expr]:
         where = list(_evaluate(m, point))
         guards: list[L.Expr] = []
         for k, n in enumerate(shape):
-            wrong = _outside(where[k], n, body.ranges) if not _safe(m[k], n, node) else []
+            wrong = _outside(where[k], n, body.ranges) if not safe(m[k], n, node) else []
             if wrong:
                 guards += wrong
                 last = L.sub(to_expr(n), L.i64(1))
@@ -157,15 +149,6 @@ def _factors(body: Body, node: Node, point: Mapping[str, Dim]) -> list[L.Expr]:
             value = body.bind(L.Apply("select", (_all(guards), value, _zero(node.dtype)), node.dtype))
         out.append(value)
     return out
-
-
-def _safe(e: Affine, n: Dim, node: Node) -> bool:
-    """The expression stays inside an axis of size n over the whole domain (whatever the tiles do)."""
-    extent = dict(node.attrs["domain"])
-    position: Dim = e[0]
-    for i, c in e[1]:
-        position = position + symbol("@" + i) * c
-    return within(position, n, {"@" + i: m for i, m in extent.items()})
 
 
 def _outside(i: Dim, n: Dim, ranges: Mapping[str, Dim | None]) -> list[L.Expr]:

@@ -1,6 +1,9 @@
-"""Matrix products: contractions of two operands whose maps are one index per axis, in any order and transposition.
+"""Matrix products: contractions of two operands, in any order and transposition.
 
     out[b.., i.., j..] = sum over k.. of A[b.., i.., k..] * B[b.., k.., j..]
+
+Where the maps of a convolution stay inside its operands it is such a product, too: only its indices, not its axes, are
+in A, in B or in both, and a step of each goes a fixed way in memory.
 
 The one idea: a tile of results lives in registers, some rows by some vectors; for each k the vectors of B and one
 broadcast element of A per row feed it by fused multiply-add. So there is one chain per element, in the order of k, and
@@ -21,7 +24,7 @@ from math import prod
 from .. import loops as L
 from ..graph import Graph, Node
 from ..index import total
-from ..ops.contraction import is_plain
+from ..ops.contraction import Map, is_gathered, is_plain, safe
 from ..types import FLOATS, Dim
 from .body import Body, strides
 from .cost import number
@@ -58,6 +61,8 @@ class Product:
     rows: tuple[Walk, ...]
     columns: tuple[Walk, ...]
     inner: tuple[Walk, ...]
+    a: Dim  # where A begins
+    b: Dim  # where B begins
 
     @property
     def packed(self) -> bool:
@@ -87,7 +92,7 @@ class Product:
 
 def product(node: Node, graph: Graph) -> Product | None:
     """The matrix product a contract node is, or None where it is another kind of contraction."""
-    if len(node.args) != 2 or node.dtype not in FLOATS or not is_plain(node):
+    if len(node.args) != 2 or node.dtype not in FLOATS or not is_gathered(node) or not _inside(node, graph):
         return None
     extent = dict(node.attrs["domain"])
     steps = [_steps(m, graph[x].shape) for m, x in zip(node.attrs["maps"], node.args, strict=True)]
@@ -100,18 +105,34 @@ def product(node: Node, graph: Graph) -> Product | None:
                 walk = Walk((i,), (n,), a.get(i, 0), b.get(i, 0), out.get(i, 0))
                 kinds.setdefault((i in a, i in b, i in out), []).append(walk)
         batch, rows, columns, inner = (_joined(kinds.pop(k, [])) for k in _KINDS)
-        if not kinds and inner and columns and columns[-1].out == 1:
-            rows = tuple(sorted(rows, key=lambda w: number(w.size)))
-            return Product(node, left, batch, rows, columns, inner)
+        if not kinds and inner and columns and columns[-1].out == 1 and (columns[-1].b == 1 or is_plain(node)):
+            rows = tuple(sorted(rows, key=lambda w: number(w.size) if is_plain(node) else -number(w.a)))
+            starts = [_start(m, graph[x].shape) for m, x in zip(node.attrs["maps"], node.args, strict=True)]
+            return Product(node, left, batch, rows, columns, inner, starts[left], starts[1 - left])
     return None
+
+
+def _inside(node: Node, graph: Graph) -> bool:
+    """No map leaves its operand."""
+    return all(safe(e, n, node) for x, m in zip(node.args, node.attrs["maps"], strict=True)
+               for e, n in zip(m, graph[x].shape, strict=True))
 
 
 _KINDS = ((True, True, True), (True, False, True), (False, True, True), (True, True, False))  # is in A, in B, in out
 
 
-def _steps(m: Sequence[tuple[int, tuple[tuple[str, int], ...]]], shape: Sequence[Dim]) -> dict[str, Dim]:
+def _steps(m: Map, shape: Sequence[Dim]) -> dict[str, Dim]:
     """How far a step of each index goes in memory."""
-    return {e[1][0][0]: s for e, s in zip(m, strides(shape), strict=True)}
+    out: dict[str, Dim] = {}
+    for (_, linear), s in zip(m, strides(shape), strict=True):
+        for i, c in linear:
+            out[i] = out.get(i, 0) + c * s
+    return out
+
+
+def _start(m: Map, shape: Sequence[Dim]) -> Dim:
+    """Where in memory the point is at which all indices are 0."""
+    return total(e[0] * s for e, s in zip(m, strides(shape), strict=True))
 
 
 def _joined(walks: Iterable[Walk]) -> tuple[Walk, ...]:
@@ -176,7 +197,7 @@ def _pack(body: Body, p: Product, tile: Tile, b: str, panels: str, parallel: boo
                     at[w] = inside.enter_context(body.loop(w.size, stem="k"))
                 bound = p.columns[-1].size - j0 - v if columns.bounded or columns.width % tile.lanes else None
                 j = v + inside.enter_context(body.loop(tile.lanes, lanes=tile.lanes, unroll=0, bound=bound, stem="j"))
-                source = total(x * w.b for w, x in at.items()) + (j0 + j) * p.columns[-1].b
+                source = p.b + total(x * w.b for w, x in at.items()) + (j0 + j) * p.columns[-1].b
                 body.store(panels, _panel(p, tile.lanes, at, j0, columns) + j, body.load(b, source, p.node.dtype))
 
 
@@ -234,12 +255,12 @@ class _Tile:
 
     def a_at(self, at: Mapping[Walk, Dim], i: Dim) -> Dim:
         row = (self.i0 + i) * self.p.rows[-1].a if self.p.rows else 0
-        return total(x * w.a for w, x in at.items()) + row
+        return self.p.a + total(x * w.a for w, x in at.items()) + row
 
     def b_at(self, at: Mapping[Walk, Dim]) -> Dim:
         if self.p.packed:
             return _panel(self.p, self.lanes, at, self.j0, self.columns)
-        return total(x * w.b for w, x in at.items()) + self.j0
+        return self.p.b + total(x * w.b for w, x in at.items()) + self.j0
 
     def result_index(self, i: Dim, j: Dim) -> tuple[Dim, ...]:
         """The index in the result of row i and column j of the tile."""

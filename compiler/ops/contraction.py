@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from ..graph import Builder, Node
-from ..types import Dim, TensorType, Type
+from ..index import within
+from ..types import Dim, TensorType, Type, symbol
 from . import require
 from .op import CONTRACT, Op, Sample, ShapeError
 from .require import NUMBERS
@@ -53,6 +54,22 @@ def is_plain(node: Node) -> bool:
         if None in letters or len(set(letters)) != len(letters):
             return False
     return True
+
+
+def is_gathered(node: Node) -> bool:
+    """Each element of the result is one sum: its map is one index of full extent per axis. Else terms are scattered."""
+    letters = [index_of(e) for e in node.attrs["out"]]
+    extent = dict(node.attrs["domain"])
+    return len(set(letters)) == len(letters) and all(
+        i is not None and extent[i] == n for i, n in zip(letters, node.shape, strict=True))
+
+
+def safe(e: Affine, n: Dim, node: Node) -> bool:
+    """The expression stays inside an axis of size n over the whole domain (whatever the tiles do)."""
+    position: Dim = e[0]
+    for i, c in e[1]:
+        position = position + symbol("@" + i) * c
+    return within(position, n, {"@" + i: m for i, m in node.attrs["domain"]})
 
 
 def _infer(types: Sequence[Type], attrs: Any) -> TensorType:

@@ -7,17 +7,20 @@ from collections.abc import Callable, Sequence
 from ..autodiff import differentiate
 from ..graph import Graph
 from ..verify import verify
+from .adjoint import margins
 from .cse import cse
 from .dce import dce
 from .fold import fold
 from .fuse import fuse
+from .layout import layout
 from .simplify import simplify
 
 Pass = Callable[[Graph], Graph]
 
 ALWAYS: tuple[Pass, ...] = (dce, differentiate, dce)
 REWRITE: tuple[Pass, ...] = (fold, cse, simplify, cse, simplify, cse, dce)  # the mathematics
-OPTIMIZE: tuple[Pass, ...] = (*REWRITE, fuse)  # and what runs together
+KERNELS: tuple[Pass, ...] = (margins, layout, cse, fuse)  # how it lies in memory, and what runs together
+OPTIMIZE: tuple[Pass, ...] = (*REWRITE, *KERNELS)
 
 
 def run(passes: Sequence[Pass], graph: Graph, observe: Callable[[str, Graph], None] | None = None) -> Graph:

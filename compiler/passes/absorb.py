@@ -7,7 +7,8 @@ map stays inside, or where what lies outside is 0 as well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import prod
 
 from ..graph import Node
 from ..ops.contraction import Affine, Map, index_of, is_plain
@@ -132,12 +133,44 @@ def is_product(s: Sweep, n: Node) -> str | None:
         return None
     product: str | None = None
     for a, m in zip(n.args, n.attrs["maps"], strict=True):
-        letters = [index_of(e) for e in m]
-        order = tuple(sorted(range(len(letters)), key=lambda k: out.index(letters[k])))
-        x = s.emit("transpose", a, perm=order)
-        x = s.emit("broadcast", x, shape=n.shape, axes=tuple(out.index(letters[k]) for k in order))
+        x = _spread(s, a, [index_of(e) for e in m], out, n.shape)
         product = x if product is None else s.emit("mul", product, x)
     return product
+
+
+# a contraction that sums over nothing and reads one operand in steps, or in windows that do not overlap: a slice, with
+# the axes of windows split in two
+def is_slice(s: Sweep, n: Node) -> str | None:
+    extent, out = dict(n.attrs["domain"]), [index_of(e) for e in n.attrs["out"]]
+    m, shape = n.attrs["maps"][0], s.shape(n.args[0])
+    letters = [i for e in m for i, _ in sorted(e[1], key=lambda t: -t[1])]
+    if len(n.args) != 1 or len(set(letters)) != len(letters) or set(out) != set(extent) or len(set(out)) != len(out):
+        return None
+    if not all(extent[i] == size for i, size in zip(out, n.shape, strict=True)):  # type: ignore[index]
+        return None
+    if not all(_inside(e, size, extent) and _in_steps(e, extent) for e, size in zip(m, shape, strict=True)):
+        return None
+    steps = tuple(min(c for _, c in e[1]) for e in m)
+    sizes = tuple(prod(extent[i] for i, _ in e[1]) for e in m)
+    stops = tuple(e[0] + c * (size - 1) + 1 for e, c, size in zip(m, steps, sizes, strict=True))
+    x = s.emit("slice", n.args[0], starts=tuple(e[0] for e in m), stops=stops, steps=steps)
+    x = s.emit("reshape", x, shape=tuple(extent[i] for i in letters))
+    return _spread(s, x, letters, out, n.shape)
+
+
+def _in_steps(e: Affine, extent: Mapping[str, Dim]) -> bool:
+    """One index, or two of which the second fills the steps of the first; of known or whole extent."""
+    terms = sorted(e[1], key=lambda t: -t[1])
+    if not terms or any(c < 1 or extent[i] == 0 for i, c in terms):
+        return False
+    return len(terms) == 1 or (len(terms) == 2 and terms[1][1] == 1 and extent[terms[1][0]] == terms[0][1])
+
+
+def _spread(s: Sweep, x: str, letters: Sequence[str | None], out: Sequence[str | None], shape: tuple[Dim, ...]) -> str:
+    """x, whose axes are `letters`, repeated along the others of `out`."""
+    order = tuple(sorted(range(len(letters)), key=lambda k: out.index(letters[k])))
+    x = s.emit("transpose", x, perm=order)
+    return s.emit("broadcast", x, shape=shape, axes=tuple(out.index(letters[k]) for k in order))
 
 
 def _fits(s: Sweep, n: Node) -> bool:
@@ -150,7 +183,7 @@ def _fits(s: Sweep, n: Node) -> bool:
 
 
 RULES: Table = {
-    "contract": (operands_seen_through, is_sum, is_product),
+    "contract": (operands_seen_through, is_sum, is_product, is_slice),
     "transpose": (result_moved,),
     "reduce_sum": (result_summed,),
 }

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 from ..graph import Builder, Graph, Node
 from ..kernels.argument import ARGUMENTS, expand
-from ..kernels.contraction import is_gathered
 from ..kernels.cost import own_weight
 from ..ops import OPS
+from ..ops.contraction import is_gathered
 from ..ops.op import CONTRACT, KERNEL, MAP, REDUCE, VIEW
 from ..types import Dim
 from .cse import cse

@@ -62,6 +62,9 @@ class Sweep:
         if found is None:
             found = self._fresh()
             b.nodes[found] = Node(found, op, args, attrs, node.type, b.span)
+            for a in args:
+                if a in self._uses:
+                    self._uses[a] += 1
         return found
 
     def _fresh(self) -> str:

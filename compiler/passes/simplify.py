@@ -1,4 +1,4 @@
-"""Simplification: the rules of `algebra`, `views`, `absorb` and `fold`, swept over the graph to their fixed point.
+"""Simplification: the rules of `algebra`, `views`, `absorb`, `adjoint` and `fold`, swept to their fixed point.
 
 Each rule is a function with its mathematics above it. Rules keep NaN, infinities and -0 (what that excludes is said in
 `algebra`), numerically careful forms such as log-sum-exp stay as they are written, and no rule makes work twice.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from ..graph import Graph
 from .absorb import RULES as ABSORB
+from .adjoint import RULES as ADJOINT
 from .algebra import RULES as ALGEBRA
 from .fold import RULES as FOLD
 from .rewrite import Table, rewrite
 from .views import RULES as VIEWS
 
-_FAMILIES = (FOLD, ALGEBRA, VIEWS, ABSORB)
+_FAMILIES = (FOLD, ALGEBRA, VIEWS, ABSORB, ADJOINT)
 RULES: Table = {
     op: tuple(rule for family in _FAMILIES for rule in family.get(op, ()))
     for op in sorted(set().union(*_FAMILIES))

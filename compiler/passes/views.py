@@ -77,6 +77,16 @@ def transpose_of_ones(s: Sweep, n: Node) -> str | None:
     return s.emit("reshape", n.args[0], shape=n.shape) if moved == sorted(moved) else None
 
 
+# transpose(x with axes of size 1) = (transpose x) with axes of size 1
+def transpose_of_squeeze(s: Sweep, n: Node) -> str | None:
+    m = s[n.args[0]]
+    if not squeezes(s, m) or 1 in s.shape(m.args[0]):
+        return None
+    place = {k: j for j, k in enumerate(k for k, size in enumerate(m.shape) if size != 1)}
+    small = s.emit("transpose", m.args[0], perm=tuple(place[k] for k in n.attrs["perm"] if k in place))
+    return s.emit("reshape", small, shape=n.shape)
+
+
 # broadcast(broadcast x) = broadcast x, to where the inner axes go
 def broadcast_merged(s: Sweep, n: Node) -> str | None:
     m = s[n.args[0]]
@@ -253,7 +263,7 @@ _REDUCE: tuple[Rule, ...] = (reduce_ones, reduce_merged, reduce_of_transpose, re
 RULES: Table = {
     "reshape": (no_change, reshape_merged),
     "assume": (no_change,),
-    "transpose": (no_change, transpose_merged, transpose_of_ones),
+    "transpose": (no_change, transpose_merged, transpose_of_ones, transpose_of_squeeze),
     "broadcast": (no_change, broadcast_merged, broadcast_squeezed),
     "flip": (no_change,),
     "slice": (no_change, slice_merged, slice_of_concat, slice_of_pad),

@@ -133,7 +133,8 @@ def test_which_contractions_are_matrix_products():
     assert seen("btk,ok->bto") == (0, "", "bt", "o", "k")
     assert seen("ij,j->i") == (1, "", "", "i", "j")
     assert seen("ik,kj->ij", k=1) is None, "nothing is summed"
-    assert seen("i,i->i") is None and seen("ij,ij->") is None and seen("ii,ij->j", j=5) is None
+    assert seen("i,i->i") is None and seen("ij,ij->") is None
+    assert seen("ii,ij->j", j=5) == (0, "", "", "j", "i"), "a diagonal is read in longer steps"
 
 
 def test_the_tile_divides_the_shape_and_fits_the_registers():

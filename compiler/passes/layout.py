@@ -1,0 +1,256 @@
+"""Layout: in which order the axes of each value lie in memory, chosen for the kernels that read it.
+
+In: a simplified graph. Out: the same values, some of them with permuted axes, and transposes where orders meet. The one
+idea: `contract` carries index maps, so a contraction in another order is a contraction. One whose lanes can go along an
+index that only one operand has (the filters of a convolution) gets that index innermost in its result and in that
+operand; whatever is elementwise, reduced, padded or cut behind it follows, and where a value is asked for as it was
+declared (outputs, variables, products of matrices) it is transposed. Weights are small, so to transpose them in each
+step costs little.
+
+An order is a permutation: axis k of what lies in memory is axis `order[k]` of the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..graph import Builder, Graph, Node
+from ..kernels.cost import number
+from ..ops import OPS
+from ..ops.contraction import Map, index_of, is_gathered
+from ..ops.layout import inverse, regroup
+from ..ops.op import CONTRACT, MAP, REDUCE
+from ..types import TensorType
+
+Order = tuple[int, ...]
+
+FREE = ("broadcast", "iota", "constant")  # made in any order at no cost
+
+
+def layout(graph: Graph) -> Graph:
+    """The graph with orders chosen; itself where no contraction asks for one."""
+    if not any(_is_window(graph, n) for n in graph):
+        return graph
+    b = Builder(graph.name, OPS)
+    b.guards = list(graph.guards)
+    made = _Orders(graph, b)
+    for n in graph:
+        b.span = n.span
+        made.place(n)
+    outputs, updates = (tuple((k, made.declared(v)) for k, v in names) for names in (graph.outputs, graph.updates))
+    return b.finish(outputs, updates)
+
+
+def _is_window(graph: Graph, n: Node) -> bool:
+    """A contraction that reads an operand under a window of several axes of space or channels."""
+    return n.op == "contract" and len(n.args) == 2 and is_gathered(n) and any(
+        len(e[1]) > 1 for m in n.attrs["maps"] for e in m)
+
+
+class _Orders:
+    """The new graph so far: of each old value the new node that holds it, and its order."""
+
+    def __init__(self, graph: Graph, b: Builder):
+        self.graph, self.b = graph, b
+        self.held: dict[str, tuple[str, Order]] = {}
+        self.turned: dict[tuple[str, Order], str] = {}
+
+    # --- values in an order
+
+    def plain(self, name: str) -> Order:
+        return tuple(range(len(self.graph[name].shape)))
+
+    def declared(self, name: str) -> str:
+        """The value in the order it was declared in."""
+        tensor = isinstance(self.graph[name].type, TensorType)
+        return self.within(name, self.plain(name)) if tensor else self.held[name][0]
+
+    def within(self, name: str, order: Order) -> str:
+        """The value in an order."""
+        held, has = self.held[name]
+        if has == order:
+            return held
+        key = name, order
+        if key not in self.turned:
+            n = self.graph[name]
+            if n.op in FREE:
+                self.turned[key] = self.free(n, order)
+            else:
+                self.turned[key] = self.b.emit("transpose", held, perm=tuple(has.index(k) for k in order))
+        return self.turned[key]
+
+    def free(self, n: Node, order: Order) -> str:
+        """A broadcast, an iota or a constant, made in an order."""
+        shape = tuple(n.shape[k] for k in order)
+        went = inverse(order)
+        match n.op:
+            case "iota":
+                return self.b.emit("iota", **{**n.attrs, "shape": shape, "axis": went[n.attrs["axis"]]})
+            case "broadcast":
+                places = [went[a] for a in n.attrs["axes"]]
+                inner = tuple(sorted(range(len(places)), key=places.__getitem__))
+                return self.b.emit("broadcast", self.within(n.args[0], inner), shape=shape, axes=tuple(sorted(places)))
+        held, has = self.held[n.name]
+        return self.b.emit("transpose", held, perm=tuple(has.index(k) for k in order))
+
+    # --- nodes
+
+    def place(self, n: Node) -> None:
+        """Make a node in the order that suits it."""
+        order = self.chosen(n)
+        if order is None:
+            made = self.b.copy(n, tuple(self.declared(a) for a in n.args))
+            self.held[n.name] = made, self.plain(n.name) if isinstance(n.type, TensorType) else ()
+
+    def add(self, n: Node, args: Sequence[str], order: Order, **attrs: object) -> Order:
+        self.held[n.name] = self.b.add(n.op, tuple(args), {**n.attrs, **attrs}, name=n.name), order
+        return order
+
+    def chosen(self, n: Node) -> Order | None:
+        """Makes a node in an order other than the declared one, and says which; None where that is not needed."""
+        if n.op == "transpose":
+            held, order = self.held[n.args[0]]
+            self.held[n.name] = held, tuple(n.attrs["perm"].index(k) for k in order)
+            return self.held[n.name][1]
+        if _is_window(self.graph, n):
+            return self.window(n)
+        orders = [self.held[a][1] for a in n.args if a in self.held]
+        moved = [o for a, o in zip(n.args, orders, strict=False) if o != tuple(sorted(o))]
+        if not moved or len(orders) != len(n.args):
+            return None
+        kind = OPS[n.op].kind
+        if kind == MAP:
+            if any(self.graph[a].op == "param" for a in n.args):
+                return None
+            return self.add(n, [self.within(a, moved[0]) for a in n.args], moved[0])
+        order = orders[0]
+        if kind == REDUCE:
+            axes = tuple(sorted(order.index(k) for k in n.attrs["axes"]))
+            left = [k for k in order if k not in n.attrs["axes"]]
+            rank = {k: j for j, k in enumerate(sorted(left))}
+            return self.add(n, [self.within(n.args[0], order)], tuple(rank[k] for k in left), axes=axes)
+        if kind == CONTRACT:
+            return self.contracted(n)
+        match n.op:
+            case "pad":
+                low, high = (tuple(n.attrs[side][k] for k in order) for side in ("low", "high"))
+                return self.add(n, [self.within(n.args[0], order)], order, low=low, high=high)
+            case "slice":
+                cut = {what: tuple(n.attrs[what][k] for k in order) for what in ("starts", "stops", "steps")}
+                return self.add(n, [self.within(n.args[0], order)], order, **cut)
+            case "flip":
+                axes = tuple(sorted(order.index(k) for k in n.attrs["axes"]))
+                return self.add(n, [self.within(n.args[0], order)], order, axes=axes)
+            case "concat":
+                args = [self.within(a, moved[0]) for a in n.args]
+                return self.add(n, args, moved[0], axis=moved[0].index(n.attrs["axis"]))
+            case "reshape":
+                return self.reshaped(n)
+            case "broadcast":
+                return self.spread(n)
+        return None
+
+    def reshaped(self, n: Node) -> Order | None:
+        """A reshape that splits or joins axes which lie side by side."""
+        old, order = self.graph[n.args[0]].shape, self.held[n.args[0]][1]
+        become: dict[int, tuple[int, ...]] = {}
+        alone: list[int] = []
+        for a, c in regroup(old, n.shape):
+            if not a:
+                alone += c
+                continue
+            at = order.index(a[0])
+            if order[at : at + len(a)] != a:
+                return None
+            become[a[0]] = c
+        new = (*alone, *(k for a in order for k in become.get(a, ())))
+        x = self.within(n.args[0], order)
+        return self.add(n, [x], new, shape=tuple(n.shape[k] for k in new))
+
+    def spread(self, n: Node) -> Order:
+        """A broadcast keeps the order of what it repeats; new axes come first."""
+        order = self.held[n.args[0]][1]
+        new = tuple(k for k in range(len(n.shape)) if k not in n.attrs["axes"])
+        full = (*new, *(n.attrs["axes"][k] for k in order))
+        self.held[n.name] = self.free(n, full), full
+        return full
+
+    # --- contractions
+
+    def contracted(self, n: Node) -> Order | None:
+        """Any contraction reads its operands as they lie; one of a single operand writes its result like that."""
+        maps = tuple(tuple(m[k] for k in self.held[a][1]) for a, m in zip(n.args, n.attrs["maps"], strict=True))
+        args = [self.held[a][0] for a in n.args]
+        letters = [index_of(e) for e in n.attrs["out"]]
+        order = self.plain(n.name)
+        if len(args) == 1 and is_gathered(n):
+            seen = list(dict.fromkeys(i for e in maps[0] for i, _ in sorted(e[1], key=lambda t: -t[1])))
+            order = tuple(sorted(order, key=lambda k: seen.index(letters[k]) if letters[k] in seen else -1))
+        elif len(args) == 2 and is_gathered(n) and len(n.shape) > 2:
+            return self.window(n)
+        return self.add(n, args, order, maps=maps, out=tuple(n.attrs["out"][k] for k in order),
+                        shape=tuple(n.shape[k] for k in order))
+
+    def window(self, n: Node) -> Order | None:
+        """The lanes go along an index of the result that one operand has for itself: it becomes the last axis."""
+        found = self.lanes(n)
+        if found is None:
+            return None
+        lane, right = found
+        order = self.plain(n.name)
+        letters = [index_of(e) for e in n.attrs["out"]]
+        order = (*(k for k in order if letters[k] != lane), letters.index(lane))
+        a, b = n.args[1 - right], n.args[right]
+        held, lies = self.held[a]
+        walked = [i for k in lies for i, _ in sorted(n.attrs["maps"][1 - right][k][1], key=lambda t: -t[1])]
+        mine = n.attrs["maps"][right]
+        wanted = self.held[b][1]
+        if not wanted or index_of(mine[wanted[-1]]) != lane:
+            wanted = _after(mine, walked, lane)
+        domain = dict(n.attrs["domain"])
+        inner = [i for i in walked if i in domain and i not in letters]
+        kept = [i for i in domain if i not in inner]
+        args, maps = [held, self.within(b, wanted)], [n.attrs["maps"][1 - right], mine]
+        maps = [tuple(maps[0][k] for k in lies), tuple(maps[1][k] for k in wanted)]
+        if not right:
+            args, maps = args[::-1], maps[::-1]
+        made = self.b.emit(
+            "contract", *args, domain=tuple((i, domain[i]) for i in (*kept, *dict.fromkeys(inner))), maps=tuple(maps),
+            out=tuple(n.attrs["out"][k] for k in order), shape=tuple(n.shape[k] for k in order))
+        self.held[n.name] = made, order
+        if self.weighs(n):
+            self.held[n.name] = self.b.emit("transpose", made, perm=inverse(order)), self.plain(n.name)
+        return order
+
+    def lanes(self, n: Node) -> tuple[str, int] | None:
+        """The index for the lanes and the operand that has it: the longest that is an axis of that operand alone."""
+        best: tuple[tuple[bool, int], str, int] | None = None
+        extent = dict(n.attrs["domain"])
+        used = [{i for e in m for i, _ in e[1]} for m in n.attrs["maps"]]
+        moved = [self.held[a][1] != self.plain(a) or any(len(e[1]) > 1 for e in m)
+                 for a, m in zip(n.args, n.attrs["maps"], strict=True)]
+        for e in n.attrs["out"]:
+            i = index_of(e)
+            assert i is not None
+            for k, m in enumerate(n.attrs["maps"]):
+                alone = sum(i in dict(f[1]) for f in m) == 1 and any(index_of(f) == i for f in m)
+                if alone and i not in used[1 - k] and moved[1 - k] and isinstance(extent[i], int):
+                    score = number(extent[i]) % 16 == 0, number(extent[i])
+                    if best is None or score > best[0]:
+                        best = score, i, k
+        return None if best is None else (best[1], best[2])
+
+    def weighs(self, n: Node) -> bool:
+        """The gradient of weights: the longer part of each window is summed over. It is asked for as declared."""
+        extent, out = dict(n.attrs["domain"]), {index_of(e) for e in n.attrs["out"]}
+        windows = [e[1] for m in n.attrs["maps"] for e in m if len(e[1]) > 1]
+        return any(max(w, key=lambda t: number(extent[t[0]]))[0] not in out for w in windows)
+
+
+def _after(m: Map, walked: Sequence[str], lane: str) -> Order:
+    """The axes of an operand in the order in which the other walks, the lanes last."""
+    def key(k: int) -> tuple[int, int]:
+        first = next((walked.index(i) for i, _ in m[k][1] if i in walked), -1)
+        return (len(walked), 0) if index_of(m[k]) == lane else (first, k)
+
+    return tuple(sorted(range(len(m)), key=key))
