@@ -128,6 +128,7 @@ def apply(cx: Context, function: Any, given: Given, scope: Scope, label: str | N
     result: Any
     instance = scope.instance
     path = instance.child(label) if instance is not None and label is not None else None
+    first = len(cx.builder.nodes)
     match function:
         case Builtin(name=name, parameters=parameters):
             if label is not None and path is None:
@@ -155,6 +156,9 @@ def apply(cx: Context, function: Any, given: Given, scope: Scope, label: str | N
             raise error("E0307", f"{kind(function)} cannot be called", given.span)
     if path is not None and isinstance(result, Tensor):
         cx.taps[path] = cx.inner[path] = result
+        match function:
+            case Builtin(name=name) | Defined(definition=ast.Function(name=name)):
+                cx.note(path, cx.site, name, first, result)
     return result
 
 
@@ -226,7 +230,7 @@ def call_layer(cx: Context, layer: Defined, given: Given, path: str) -> Any:
     """Inline a layer or model as the instance at `path`."""
     d = layer.definition
     assert isinstance(d, ast.Layer)
-    outer_site = cx.site
+    outer_site, first = cx.site, len(cx.builder.nodes)
     with cx.calling(d.name, given.span):
         cx.site = path
         try:
@@ -239,6 +243,7 @@ def call_layer(cx: Context, layer: Defined, given: Given, path: str) -> Any:
             result = check_results(cx, d, value, inner)
             if isinstance(result, Tensor):
                 cx.inner[path] = result
+            cx.note(path, outer_site, d.name, first, result)
             return result
         finally:
             cx.site = outer_site

@@ -16,7 +16,7 @@ from ..graph import Builder
 from ..ops.op import ShapeError
 from ..types import FLOATS, INTS, Dim, TensorType
 from .scope import Scope
-from .values import Tensor
+from .values import Results, Tensor
 
 if TYPE_CHECKING:
     from .program import Program
@@ -69,6 +69,18 @@ def _seen_from(d: Diagnostic, name: str, span: Span) -> Diagnostic:
     return replace(d, labels=(Label(span), *inside))
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One call of a layer, or of a function under a label: the nodes from `first` up to `last` are its work."""
+
+    path: str
+    parent: str | None  # the instance it stands in
+    kind: str
+    first: int
+    last: int
+    results: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class Context:
     program: Program
@@ -83,6 +95,7 @@ class Context:
     updates: dict[str, Tensor] = field(default_factory=dict)
     taps: dict[str, Tensor] = field(default_factory=dict)  # the values of labelled calls by path
     inner: dict[str, Tensor] = field(default_factory=dict)  # and of every layer: those of the last call
+    parts: list[Part] = field(default_factory=list)  # in order of completion
     calls: list[tuple[str, Span | None]] = field(default_factory=list)
     returned: Span | None = None  # the expression of the last `return`
 
@@ -140,6 +153,12 @@ class Context:
                 self.builder.emit("param", path=path, type=declared.type, name=path, span=declared.span), self.builder
             )
         return self.variables[path]
+
+    def note(self, path: str, parent: str, kind: str, first: int, value: Any) -> None:
+        """A call that ended with `value`; its nodes begin at `first`."""
+        items = value.items if isinstance(value, Results) else (value,)
+        results = tuple(t.node for t in items if isinstance(t, Tensor))
+        self.parts.append(Part(path, parent, kind, first, len(self.builder.nodes), results))
 
     def asked(self) -> Span | None:
         """The innermost call that stands in a user's file."""

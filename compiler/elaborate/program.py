@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 from ...dsl import ast
@@ -17,12 +16,13 @@ from ...dsl.source import Source, Span
 from ..graph import Builder, Graph
 from ..manifest import HyperSpec, Manifest, Port, TrainSpec, Variable
 from ..ops import OPS
-from ..types import DTYPES, Dim, Size, TensorType, substitute, symbol
+from ..types import DTYPES, Dim, Size, TensorType, symbol
 from . import calls, checks, symmetry, training
 from .context import Context, Declared, check_bytes
 from .expressions import evaluate
 from .modules import Lazy, Modules
 from .operations import binary, broadcast_to, tensor
+from .outline import Row, outline
 from .scope import MISSING, Scope, unknown
 from .signatures import KINDS, Given, check_kind, is_kind
 from .statements import store
@@ -63,6 +63,7 @@ class Program:
         self._constants: dict[int, Any] = {}
         self._evaluating: list[Any] = []
         self._discovered: set[str] = set()
+        self._outlines: dict[str, tuple[Row, ...]] = {}
         self._listing: set[str] = set()  # the models whose inner values are being listed
         self.spec: TrainSpec | None = None
         module = self.modules.module
@@ -116,6 +117,7 @@ class Program:
             self.sizes = {**taken, **self.sizes}
             self.variables.clear()
             self._discovered.clear()
+            self._outlines.clear()
             self._grow_all()
 
     def _grow_all(self) -> None:
@@ -240,8 +242,7 @@ class Program:
         self._discovered.add(model)
         defined = self.modules.scope.lookup(model)
         if isinstance(defined, Defined) and isinstance(defined.definition, ast.Layer):
-            cx = self._context("discover")
-            self.call_model(cx, defined.definition, self.inputs(cx, defined.definition.parameters))
+            self.outline(model)
 
     def inner_values(self, model: str) -> list[str]:
         """The paths of the values inside a model that can be read where it was called."""
@@ -461,17 +462,23 @@ class Program:
             warnings=tuple(self.warnings),
         )
 
+    def outline(self, model: str) -> tuple[Row, ...]:
+        """The layers of a model and what they take."""
+        if model not in self._outlines:
+            definition = self.modules.scope.lookup(model).definition
+            cx = self._context("outline")
+            self.call_model(cx, definition, self.inputs(cx, definition.parameters))
+            self._outlines[model] = outline(cx, model, self.variables)
+        return self._outlines[model]
+
+    def ports(self, model: str) -> tuple[Port, ...]:
+        """The inputs of a model."""
+        inputs = self.inputs(self._context("ports"), self.modules.scope.lookup(model).definition.parameters)
+        return tuple(Port(n, t.dtype, t.shape) for n, t in inputs.items() if isinstance(t, Tensor))
+
     def macs(self, model: str) -> int:
         """Multiply-accumulates of one example's forward pass: the iteration points of every contraction."""
-        defined = self.modules.scope.lookup(model)
-        cx = self._context("macs")
-        self.call_model(cx, defined.definition, self.inputs(cx, defined.definition.parameters))
-        total: Dim = 0
-        for node in cx.builder.nodes.values():
-            if node.op == "contract" and len(node.args) > 1:
-                total = total + prod((s for _, s in node.attrs["domain"]), start=1)
-        ones = {s: 1 for s in ("B", "N", "T")} if isinstance(total, Size) else {}
-        counted = substitute(total, ones)
+        counted = self.outline(model)[0].macs
         if not isinstance(counted, int):
             raise SourceError(error("E0305", f"the work of `{model}` depends on {counted}").diagnostics)
         return counted

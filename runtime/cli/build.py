@@ -16,7 +16,9 @@ from ..messages import human, unknown
 from .options import Program, program_options
 
 if TYPE_CHECKING:
+    from ...compiler.elaborate.outline import Row
     from ...compiler.graph import Graph
+    from ...compiler.manifest import Variable
     from ...compiler.memory import Plan
     from ...compiler.pipeline import Session, Stages
     from ...compiler.types import Dim
@@ -144,31 +146,59 @@ def _bytes(size: Dim) -> str:
 
 @click.command()
 @program_options
-def summary(program: Program) -> None:
-    """The layers of a model: parameters, state, multiply-accumulates for one example."""
-    from .show import print_table
+@click.option("--depth", type=click.IntRange(min=0), help="Show no more levels than these; a layer counts all inside.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON on stdout, with the shapes of all variables.")
+def summary(program: Program, depth: int | None, as_json: bool) -> None:
+    """The layers of a model: parameters, multiply-accumulates and the memory of their results, for one example.
+
+    Nothing is compiled, and no parameters are made. A size that the model leaves free is given by --size."""
+    from .show import print_json, print_table
 
     session, _ = program.session()
     m = session.manifest
     if m.model is None:
         raise error("E0203", f"{program.file} has no model", kind=SourceError)
-    layers: dict[str, list[Any]] = {}
-    for v in m.variables:
-        if v.role in ("weight", "bias", "state"):
-            layers.setdefault(v.path.rpartition(".")[0], []).append(v)
-    rows = []
-    for path, variables in layers.items():
-        shown = ", ".join(f"{v.path.rpartition('.')[2]}: {v.dtype}[{', '.join(map(str, v.shape))}]" for v in variables)
-        count = sum(prod(v.shape) for v in variables if v.role != "state")
-        state = sum(prod(v.shape) for v in variables if v.role == "state")
-        rows.append((path, shown, f"{count:,}", f"{state:,}" if state else ""))
-    signature = session.entry("predict").signature
-    print_table(("layer", "variables", "parameters", "state"), rows, left=2)
-    parameters = sum(prod(v.shape) for v in m.variables if v.role in ("weight", "bias"))
+    rows = session.program.outline(m.model)
     slots = sum(prod(v.shape) for v in m.variables if v.role == "slot")
-    click.echo(f"{m.model}({_ports(signature.inputs)}) -> ({_ports(signature.outputs)})")
-    click.echo(f"{parameters:,} parameters, {session.program.macs(m.model):,} multiply-accumulates, "
-               f"{slots:,} numbers of optimiser state")
+    if as_json:
+        print_json({"model": m.model, "optimizer_state": slots, "layers": [_row_json(r, m.variables) for r in rows]})
+        return
+    shown = [r for r in rows if depth is None or r.depth <= depth]
+    print_table(("layer", "makes", "parameters", "MACs", "activations"), map(_row, shown), left=2)
+    total = rows[0]
+    ports = ", ".join(f"{p.name}: {p.type}" for p in session.program.ports(m.model))
+    click.echo(f"{m.model}({ports})")
+    click.echo(f"{total.parameters:,} parameters, {_count(total.macs) or 0} multiply-accumulates, "
+               f"{_bytes(total.activations)} of activations, {total.state:,} numbers of state, "
+               f"{slots:,} of optimiser state")
+
+
+def _row(r: Row) -> tuple[str, ...]:
+    name = f"{'  ' * r.depth}{r.path.rpartition('.')[2]}: {r.kind}" if r.depth else r.path
+    memory = _bytes(r.activations) if r.activations else ""
+    return name, ", ".join(map(str, r.results)), _count(r.parameters), _short(r.macs), memory
+
+
+def _count(n: Dim) -> str:
+    """A number, or what it depends on; nothing for 0."""
+    return f"{n:,}" if isinstance(n, int) and n else str(n or "")
+
+
+def _short(n: Dim) -> str:
+    """A large number in millions or billions."""
+    for scale, unit in ((10**9, "G"), (10**6, "M")):
+        if isinstance(n, int) and n >= scale:
+            return f"{n / scale:.3f} {unit}"
+    return _count(n)
+
+
+def _row_json(r: Row, variables: tuple[Variable, ...]) -> dict[str, Any]:
+    own = {v.path.rpartition(".")[2]: f"{v.dtype}[{', '.join(map(str, v.shape))}]" for v in variables
+           if v.path.rpartition(".")[0] == r.path and v.role in ("weight", "bias", "state")}
+    work = {"macs": r.macs, "activation_bytes": r.activations}
+    number = {k: n if isinstance(n, int) else str(n) for k, n in work.items()}
+    return {"path": r.path, "layer": r.kind, "depth": r.depth, "results": [str(t) for t in r.results],
+            "variables": own, "parameters": r.parameters, "state": r.state, **number}
 
 
 # --- plan -------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 _WIDTH = 140  # of tables where no terminal says how wide it is
+_FOLDED = 12  # how narrow a column of text may become
 
 
 def show_error(e: NncError, as_json: bool = False) -> None:
@@ -66,17 +67,25 @@ def console() -> Console:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None,
                 left: int = 1) -> None:
-    """A table whose first `left` columns are text and whose others are numbers."""
+    """A table whose first `left` columns are text and whose others are numbers. Text folds where the terminal is
+    narrow; names and numbers are never cut: then the table is wider than the terminal."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
-    for k, name in enumerate(columns):
-        table.add_column(name, justify="left" if k < left else "right", no_wrap=k == 0, overflow="fold")
-    for row in rows:
+    cells = [tuple(columns), *map(tuple, rows)]
+    least = 0
+    for k, column in enumerate(zip(*cells, strict=True)):
+        whole = k == 0 or k >= left
+        width = max(map(len, column))
+        table.add_column(column[0], justify="left" if k < left else "right", no_wrap=whole, overflow="fold")
+        least += (width if whole else min(width, _FOLDED)) + 3
+    for row in cells[1:]:
         table.add_row(*map(escape, row))
-    console().print(table)
+    screen = console()
+    screen.width = max(screen.width, least)
+    screen.print(table)
 
 
 def number(value: Any) -> str:

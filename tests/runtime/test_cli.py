@@ -174,7 +174,29 @@ def test_compile(nnc):
 
 def test_summary(nnc):
     code, out, _ = nnc("summary", "line.nn")
-    assert code == 0 and "w: f32[2], b: f32" in out and "3 parameters, 2 multiply-accumulates" in out
+    assert code == 0 and "Line(x: f32[B, 2])" in out and "3 parameters, 2 multiply-accumulates, 4 B of act" in out
+
+
+def test_summary_counts_what_is_inside(nnc):
+    """A layer holds its inner layers; a shared one works twice and is stored once; free sizes stay, or are given."""
+    Path("free.nn").write_text(
+        "layer Two(x: f32[B, C, *s]) -> f32[B, C, *s] {\n    share c = Conv(3, 3, pad = 1)\n"
+        "    return x |> c |> BatchNorm |> c\n}\n"
+        "model Free(x: f32[B, 3, H, W]) -> (y: f32[B, 3, *s]) {\n    y = x |> two: Two |> half: max_pool(2)\n}\n")
+    code, out, _ = nnc("summary", "free.nn", "--json")
+    assert code == 0
+    rows = {r["path"]: r for r in json.loads(out)["layers"]}
+    assert list(rows) == ["Free", "Free.two", "Free.two.c", "Free.two.batchnorm_1", "Free.half"]
+    assert rows["Free.two.c"]["variables"] == {"W": "f32[3, 3, 3, 3]", "b": "f32[3]"}
+    assert [rows[p]["parameters"] for p in rows] == [90, 90, 84, 6, 0]
+    assert rows["Free"]["macs"] == rows["Free.two.c"]["macs"] == "162*H*W"
+    _, out, _ = nnc("summary", "free.nn", "--json", "--size", "H=4", "--size", "W=6")
+    rows = {r["path"]: r for r in json.loads(out)["layers"]}
+    assert [rows[p]["macs"] for p in rows] == [3888, 3888, 3888, 0, 0]
+    assert [rows[p]["activation_bytes"] for p in rows] == [936, 864, 576, 288, 72]
+    assert rows["Free.half"]["layer"] == "max_pool" and rows["Free.half"]["results"] == ["f32[B, 3, 2, 3]"]
+    code, out, _ = nnc("summary", "free.nn", "--depth", "1")
+    assert "two: Two" in out and "c: Conv" not in out and "90 parameters, 162*H*W multiply-accumulates" in out
 
 
 def test_plan(nnc):

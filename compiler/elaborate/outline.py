@@ -1,0 +1,88 @@
+"""What a model is made of: its instances as a tree, and what each takes for one example.
+
+In: the graph of a model's inference, grown by a `Context` that noted each layer and each labelled call (`Part`). Out: a
+`Row` per instance, parents before what is inside them. A row counts all that is inside it, so the first is the total.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
+
+from ..graph import Node
+from ..types import Dim, Size, TensorType, product, substitute, symbols
+from .context import Context, Declared
+
+ONE_EXAMPLE = ("B", "N", "T")  # free sizes that count examples or steps
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One instance. `macs` are the multiplications that are added up, the points of every contraction's domain;
+    `activations` the bytes of the different results of the instance and of all inside it."""
+
+    path: str
+    kind: str  # the name of the layer or function
+    depth: int
+    results: tuple[TensorType, ...]
+    parameters: int
+    state: int
+    macs: Dim
+    activations: Dim
+
+
+def outline(cx: Context, model: str, variables: Mapping[str, Declared]) -> tuple[Row, ...]:
+    """The rows of a model that was called in `cx`, for one example: free sizes named B, N and T are 1."""
+    nodes = list(cx.builder.nodes.values())
+    before = [0, *accumulate(map(_macs, nodes))]  # the work of the first k nodes
+    parts: dict[str, list[int]] = {}
+    inside: dict[str | None, list[str]] = {}
+    for k, part in enumerate(cx.parts):
+        if part.path not in parts:
+            inside.setdefault(part.parent, []).append(part.path)
+        parts.setdefault(part.path, []).append(k)
+    own: dict[str, list[Declared]] = {}
+    for path, d in variables.items():
+        own.setdefault(path.rpartition(".")[0], []).append(d)
+    rows: list[Row] = []
+
+    def add(path: str, depth: int) -> tuple[int, int, set[str]]:
+        """The rows of an instance and of what is inside; its parameters, state and results."""
+        at = len(rows)
+        calls = [cx.parts[k] for k in parts[path]]
+        parameters = _count(d for d in own.get(path, ()) if d.role in ("weight", "bias"))
+        state = _count(d for d in own.get(path, ()) if d.role == "state")
+        results = {name for part in calls for name in part.results}
+        rows.append(Row(path, "", 0, (), 0, 0, 0, 0))  # its place
+        for child in inside.get(path, ()):
+            p, s, r = add(child, depth + 1)
+            parameters, state, results = parameters + p, state + s, results | r
+        made = [cx.builder.type(name) for name in results if cx.builder[name].op not in ("input", "param", "constant")]
+        rows[at] = Row(
+            path,
+            calls[0].kind,
+            depth,
+            tuple(cx.builder.type(name) for name in calls[0].results),
+            parameters,
+            state,
+            sum((before[part.last] - before[part.first] for part in calls), start=0),
+            sum((_of_one(n.nbytes) for n in made), start=0),
+        )
+        return parameters, state, results
+
+    add(model, 0)
+    return tuple(rows)
+
+
+def _macs(n: Node) -> Dim:
+    return _of_one(product(size for _, size in n.attrs["domain"])) if n.op == "contract" and len(n.args) > 1 else 0
+
+
+def _count(declared: Iterable[Declared]) -> int:
+    return sum(prod(n for n in d.type.shape if isinstance(n, int)) for d in declared)
+
+
+def _of_one(n: Dim) -> Dim:
+    return substitute(n, dict.fromkeys(symbols(n) & set(ONE_EXAMPLE), 1)) if isinstance(n, Size) else n
