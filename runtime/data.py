@@ -19,12 +19,13 @@ import numpy as np
 
 from ..compiler.manifest import DataSpec, Port
 from ..dsl.diagnostics import ArgumentError, DataError, error
-from . import formats, pictures, table
+from . import formats, pictures, table, text
 from .arrays import Array, Wanted, describe, wanted
 from .column import Rows, select
 from .messages import listed
 from .order import split
 from .table import Schema
+from .text import Vocabulary
 
 _DIGITS_HELD_OUT = 0.2  # of the digits that ship with nnc, where the train block does not say
 
@@ -37,7 +38,7 @@ class Dataset:
     train: Mapping[str, Rows]
     held_out: Mapping[str, Rows] | None
     by_position: tuple[str, ...]  # the columns for inputs whose names are not columns; "" is all features as a matrix
-    schema: Schema | None = None  # of a table
+    schema: Schema | None = None  # of a table or a text
     train_rows: Array | None = None  # where the training examples stand in the source (None: as they are)
 
     def for_training(self, inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Rows]:
@@ -228,8 +229,10 @@ def _npz(folder: Path, _: Schema | None, /, path: str, **names: str) -> Dataset:
     return Dataset("", columns, None, tuple(columns))
 
 
-def _text(folder: Path, _: Schema | None, /, path: str, context: int = 64) -> Dataset:
-    return Dataset("", formats.text(folder / path, context), None, ("x", "y"))
+def _text(folder: Path, schema: Schema | None, /, path: str, context: int = 64) -> Dataset:
+    known = Vocabulary(schema.characters) if schema is not None and schema.characters is not None else None
+    columns, vocabulary = text.read(folder / path, context, known)
+    return Dataset("", columns, None, ("x", "y"), Schema((), characters=vocabulary.characters))
 
 
 def _images(folder: Path, _: Schema | None, /, path: str, grey: bool = False) -> Dataset:

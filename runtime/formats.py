@@ -1,9 +1,9 @@
-"""Files of data into NumPy columns: IDX, CIFAR-10 binary, npz, plain text, and the digits that ship with nnc (csv has
-a file of its own, `table`).
+"""Files of data into NumPy columns: IDX, CIFAR-10 binary, npz, and the digits that ship with nnc (csv and text have
+files of their own, `table` and `text`).
 
 In: a path. Out: named columns of equal length. Whatever a header claims is compared with the size of the file before
 anything is allocated; what would not fit in memory stays on disk where its layout allows that (plain IDX, CIFAR-10,
-text, npz stored without compression); a file that is not what it should be is a `DataError` with path, expected and
+npz stored without compression); a file that is not what it should be is a `DataError` with path, expected and
 found (E0620 missing or unreadable, E0621 malformed). Nothing here unpickles.
 """
 
@@ -23,7 +23,7 @@ from typing import IO, Any, TypeVar
 import numpy as np
 
 from ..dsl.diagnostics import DataError, NncError, error
-from .arrays import Array, check_bytes, check_nbytes
+from .arrays import Array, check_nbytes
 from .column import Rows, fits, mapped
 from .messages import human
 
@@ -241,29 +241,7 @@ def _read_npy(where: str, f: IO[bytes], available: int, place: tuple[Path, int] 
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-# --- text and digits --------------------------------------------------------------------------------------------------
-
-
-def text(path: Path, context: int) -> Columns:
-    """Bytes of a text in windows of `context`, and the byte that follows each: i32[N, context] twice."""
-    if not isinstance(context, int) or context < 1:
-        raise error("E0612", f"the context of text must be at least 1, got {context!r}", kind=DataError)
-    with opened(path) as f:
-        size = path.stat().st_size
-        if not isinstance(f, gzip.GzipFile) and not fits(8 * size):
-            tokens = mapping(path, np.dtype(np.uint8), 0, (size,))
-        else:
-            check_bytes(8 * size, str(path))
-            tokens = np.frombuffer(f.read(), np.uint8)
-    count = (len(tokens) - 1) // context
-    if count < 1:
-        raise malformed(path, f"at least {context + 1} bytes", len(tokens))
-    columns: Columns = {}
-    for name, start in (("x", 0), ("y", 1)):
-        windows = tokens[start : start + count * context].reshape(count, context)
-        column = mapped([windows], (context,), np.dtype(np.int32))
-        columns[name] = column[:] if fits(2 * column.nbytes) else column
-    return columns
+# --- digits ----------------------------------------------------------------------------------------------------------
 
 
 def digits(path: Path | None = None) -> dict[str, Array]:

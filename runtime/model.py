@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .data import Dataset
     from .loop import History, Progress
     from .table import Schema
+    from .text import Vocabulary
 
 # the entries every model may have; all others are exports
 BUILT_IN = ("init", "predict", "train", "evaluate", "loss", "gradients", "taps")
@@ -272,6 +273,16 @@ class Model:
 
         return load(self, settings.path(path), rules if rules is None else settings.path(rules),
                     by_position=by_position, transpose=transpose)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The characters of the text it was trained on: `encode` and `decode` (E0613 where it was on no text)."""
+        from .text import Vocabulary
+
+        if self.schema is None or self.schema.characters is None:
+            raise argument_error("E0613", f"{self.name} has no vocabulary: it was trained on no text",
+                                 help="train it on `text(..)`, or load a checkpoint of such a training")
+        return Vocabulary(self.schema.characters)
 
     # --- about it -----------------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from .values import Defined, Group, Partial, Results, Tensor, is_static, kind
 RESERVED = (
     "init", "predict", "train", "evaluate", "loss", "gradients", "taps", "fit", "train_step", "params", "state",
     "slots", "save", "load", "load_weights", "begin_with", "call", "entry", "exports", "reset", "variables", "manifest",
-    "session", "name", "seed", "threads",
+    "session", "name", "seed", "threads", "vocabulary",
 )  # fmt: skip  (the entries of a model and the methods of what `nnc.compile` returns)
 
 

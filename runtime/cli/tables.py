@@ -61,6 +61,8 @@ def _read_csv(path: Path, call: Call, net: Model) -> Table:
         options.pop("path", None)
     schema = net.schema
     wants = [w for w, p in zip(call.wants, call.signature.inputs, strict=True) if p.default is None]
+    if schema is not None and schema.characters is not None:  # of a text
+        schema = None
     if schema is not None and not any(w.name in schema.features for w in wants):
         width = wants[0].axes[1] if wants and len(wants[0].axes) == 2 else None
         if isinstance(width, int) and width != len(schema.features):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import nnc
 from nnc.compiler.manifest import DataSpec, Port
 from nnc.compiler.types import symbol
 from nnc.dsl.diagnostics import ArgumentError, DataError
@@ -21,14 +22,16 @@ from nnc.runtime.data import load
 from nnc.runtime.order import permutation, split
 from nnc.runtime.table import Schema
 from nnc.runtime.table import read as read_table
+from nnc.runtime.text import Vocabulary
 
 B, D, H, W = map(symbol, "BDHW")
 REAL = Path(__file__).parents[3] / "shared" / "data"
 
 
 def read(source: str, *args: object, folder: Path = Path("."), validation: float = 0.0, seed: int = 0,
-         override: Path | None = None, **kwargs: object):
-    return load(DataSpec(source, args, kwargs), folder, validation=validation, seed=seed, override=override)
+         override: Path | None = None, schema: Schema | None = None, **kwargs: object):
+    return load(DataSpec(source, args, kwargs), folder, validation=validation, seed=seed, override=override,
+                schema=schema)
 
 
 def columns(dataset, *ports: Port) -> list[np.ndarray]:
@@ -391,12 +394,55 @@ def test_cifar10(tmp_path):
 
 
 def test_text(tmp_path):
-    (tmp_path / "t.txt").write_bytes(b"abcdefgh")
-    data = read("text", "t.txt", folder=tmp_path, context=3, validation=0.5)
-    assert data.train["x"].tolist() == [[97, 98, 99]] and data.train["y"].tolist() == [[98, 99, 100]]
-    assert data.held_out["x"].tolist() == [[100, 101, 102]]
-    with pytest.raises(DataError, match="at least 65 bytes, found 8"):
-        read("text", "t.txt", folder=tmp_path)
+    path = tmp_path / "t.txt"
+    path.write_text("hello, wörld", encoding="utf-8")
+    data = read("text", "t.txt", folder=tmp_path, context=3, validation=0.3)
+    known = Vocabulary(data.schema.characters)
+    assert known.characters == " ,dehlorwö"
+    assert [known.decode(row) for row in data.train["x"]] == ["hel", "lo,"] and data.train["x"].dtype == np.int32
+    assert [known.decode(row) for row in data.train["y"]] == ["ell", "o, "]
+    assert [known.decode(row) for row in data.held_out["x"]] == [" wö"]
+    assert known.encode("low").tolist() == [5, 6, 8] and known.decode(known.encode("öl")) == "öl"
+    assert known.encode("").shape == (0,) and known.decode([]) == ""
+    with pytest.raises(DataError, match="at least 13 characters, one more than the context, found 12"):
+        read("text", "t.txt", folder=tmp_path, context=12)
+    with pytest.raises(DataError, match="at least 1, got 0"):
+        read("text", "t.txt", folder=tmp_path, context=0)
+    with pytest.raises(ArgumentError, match=r"E0603.*does not know the character 'x' \(at 2\)"):
+        known.encode("hex")
+    with pytest.raises(ArgumentError, match="there are 10 characters, none has the number 10"):
+        known.decode([3, 10])
+    with pytest.raises(ArgumentError, match="whole numbers, but these are float64"):
+        known.decode([1.0])
+    path.write_bytes(b"hello\xff")
+    with pytest.raises(DataError, match="UTF-8 text, found byte 0xff at 5"):
+        read("text", "t.txt", folder=tmp_path, context=3)
+
+
+def test_another_text_is_read_by_the_vocabulary_of_the_first(tmp_path):
+    (tmp_path / "a.txt").write_text("abcd" * 9)
+    (tmp_path / "b.txt").write_text("dada" * 9)
+    (tmp_path / "c.txt").write_text("date" * 9)
+    (tmp_path / "m.nn").write_text("""
+model M(x: i32[B, T]) -> (y: f32[B, T, 4]) { y = x |> Embedding(4, 4) }
+train M(x, label: i32[B, T]) {
+    loss = mean(cross_entropy(y, label))
+    optimizer = SGD(lr = 0.1)
+    data = text("a.txt", context = 4)
+    epochs = 1
+}""")
+    net = nnc.compile(tmp_path / "m.nn")
+    with pytest.raises(ArgumentError, match=r"E0613.*M has no vocabulary"):
+        net.vocabulary.encode("a")
+    net.fit()
+    assert net.vocabulary == Vocabulary("abcd")
+    net.save(tmp_path / "m.nnw")
+    net.reset()
+    net.load(tmp_path / "m.nnw")
+    assert net.vocabulary == Vocabulary("abcd")
+    assert read("text", "b.txt", folder=tmp_path, context=4, schema=net.schema).train["x"][0].tolist() == [3, 0, 3, 0]
+    with pytest.raises(DataError, match="the 4 characters the model was trained on, found 'e'"):
+        read("text", "c.txt", folder=tmp_path, context=4, schema=net.schema)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real data sets are not there")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import nnc
 from nnc.dsl.diagnostics import ArgumentError, DataError
-from nnc.runtime import column, formats, sweep
+from nnc.runtime import column, formats, sweep, text
 from nnc.runtime.column import Column
 
 NET = """
@@ -91,10 +91,11 @@ def test_training_from_disk_gives_the_bits_of_training_from_memory(shape: str, t
 
 def test_text_from_disk_has_the_same_windows(tmp_path: Path, request) -> None:
     path = tmp_path / "a.txt"
-    path.write_bytes(bytes(range(200)))
-    memory = formats.text(path, 7)
+    path.write_bytes(bytes(range(127, 0, -1)))
+    memory, known = text.read(path, 7)
     request.getfixturevalue("on_disk")
-    disk = formats.text(path, 7)
+    disk, again = text.read(path, 7)
+    assert known == again and len(known.characters) == 127 and memory["x"][0, 0] == 126
     for name in "xy":
         assert isinstance(disk[name], Column)
         np.testing.assert_array_equal(disk[name][:], memory[name])
