@@ -117,14 +117,17 @@ def _rule(b: Builder, node: Node, same: Node, dy: str, active: set[str], span: S
 
 class _Recomputed:
     """What the backward pass reads in the place of a forward node. A value that a `checkpoint` is computed from is
-    computed again, from inputs, parameters and earlier checkpoints, so that the forward one need not be kept.
+    computed again, from inputs, parameters, earlier checkpoints and what it is said to be computed from, so that the
+    forward one need not be kept.
 
     Those are read through an `assume` that is marked `again`: it costs nothing and keeps the second computation apart
     from the first. Chen, Xu, Zhang, Guestrin, "Training deep nets with sublinear memory cost" (2016)."""
 
     def __init__(self, b: Builder, y: str):
         self._b = b
-        self._before = _ancestors(b, [a for a in _ancestors(b, [y]) if b[a].op == "checkpoint"])
+        marked = [b[a] for a in _ancestors(b, [y]) if b[a].op == "checkpoint"]
+        self._given = {a for n in marked for a in n.args[1:]}
+        self._before = dict.fromkeys(x for n in marked for x in _ancestors(b, n.args[:1], n.args[1:]))
         self._copies: dict[str, str] = {}
 
     def __call__(self, node: Node) -> Node:
@@ -147,18 +150,17 @@ class _Recomputed:
                 copies[node.name] = b.add(node.op, tuple(copies[a] for a in node.args), node.attrs)
         return copies[wanted]
 
-    @staticmethod
-    def _kept(node: Node) -> bool:
-        return node.op in ("input", "param", "checkpoint")
+    def _kept(self, node: Node) -> bool:
+        return node.op in ("input", "param", "checkpoint") or node.name in self._given
 
 
-def _ancestors(b: Builder, names: Sequence[str]) -> dict[str, None]:
-    """`names` and all that they are computed from."""
+def _ancestors(b: Builder, names: Sequence[str], given: Sequence[str] = ()) -> dict[str, None]:
+    """`names` and all that they are computed from, as far as `given`."""
     found = dict.fromkeys(names)
-    todo = list(names)
+    todo = [x for x in names if x not in given]
     while todo:
         for a in b[todo.pop()].args:
-            if a not in found:
+            if a not in found and a not in given:
                 found[a] = None
                 todo.append(a)
     return found

@@ -257,6 +257,23 @@ def test_a_checkpoint_is_all_that_the_backward_pass_keeps() -> None:
     np.testing.assert_array_equal(got["dw"], expected["dw"])
 
 
+def test_a_checkpoint_is_computed_again_from_what_is_given() -> None:
+    """x -> h -> sin -> exp -> [k from h] -> y: h is kept, only what follows it is computed a second time."""
+    s = Sketch()
+    x, w = s.input("x", B, 4), s.param("w", 4, 4)
+    h = mm(x, w).apply("tanh")
+    k = h.apply("sin").apply("exp").apply("checkpoint", h)
+    (dx,) = s.grad(total(mm(k, w)), x)
+    g = optimized(s.finish(dx=dx))
+    (again,) = [n for n in g if n.attrs.get("again")]
+    assert g[again.args[0]].op == "tanh" and sum(n.op == "tanh" for n in g) == 1
+    assert all(_behind(g, n.name) for n in g if n.op in ("exp", "cos")), "the forward values are not even computed"
+    xs, ws = np.random.default_rng(0).normal(size=(3, 4)), np.random.default_rng(1).normal(size=(4, 4))
+    t = np.tanh(xs @ ws)
+    expected = ((ws.sum(1) * np.exp(np.sin(t)) * np.cos(t) * (1 - t**2)) @ ws.T)
+    np.testing.assert_allclose(evaluate(g, {"x": xs}, {"w": ws})[0]["dx"], expected, rtol=1e-6)
+
+
 def _behind(graph: Graph, name: str) -> bool:
     """Is the value computed from something marked `again`?"""
     return any(graph[a].attrs.get("again") for a in nx.ancestors(graph.dag, name))

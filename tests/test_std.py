@@ -28,6 +28,7 @@ warp shift rotate scale affine bilinear random_flip random_crop random_warp
 saliency ascend fgsm pgd_step expected_loss
 SGD Momentum Velocity AdaGrad RMSProp Adam AdamW AdaDelta Lion
 step exponential cosine linear inverse one_cycle
+Attention TransformerBlock
 accuracy top_k_accuracy mean_squared_error r2 perplexity confusion pi
 """.split()
 

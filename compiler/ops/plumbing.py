@@ -201,11 +201,12 @@ STRAIGHT_THROUGH = Op(
 )
 
 CHECKPOINT = Op(
-    name="checkpoint", kind=MAP, infer=_same("checkpoint"),
-    doc="The operand, which is kept for the backward pass; what it is computed from, back to inputs, parameters and "
-    "earlier checkpoints, is computed there again. Chen et al. (2016)",
+    name="checkpoint", kind=MAP, infer=lambda types, attrs: require.tensors("checkpoint", types, len(types))[0],
+    doc="The first operand, which is kept for the backward pass, as are the others; what it is computed from, back to "
+    "the others, inputs, parameters and earlier checkpoints, is computed there again. Chen et al. (2016)",
     at=lambda node, types, index, read: read(0, index), reference=lambda args, attrs, type: args[0],
-    grad=lambda b, node, dy: (dy,), flops=lambda types, attrs, result: 0, samples=_IDENTITY_SAMPLES,
+    grad=lambda b, node, dy: (dy, *[None] * (len(node.args) - 1)), flops=lambda types, attrs, result: 0,
+    samples=(*_IDENTITY_SAMPLES, Sample((TensorType("f32", (2, 3)), TensorType("f32", (4,))), {})),
 )
 
 ALL = (INPUT, PARAM, CONSTANT, SIZE, IOTA, ITEM, FUSED, GRAD, STOP_GRAD, STRAIGHT_THROUGH, CHECKPOINT)

@@ -24,7 +24,8 @@ def _table() -> Mapping[str, Any]:
         *(elementwise.make_pairwise(n) for n in ("minimum", "maximum")),
         *(reductions.make_reduction(n) for n in reductions.REDUCE),
         *(reductions.make_arg(n) for n in ("argmax", "argmin")),
-        *(facts.make_wrap(n) for n in ("stop_grad", "checkpoint")),
+        _builtin("stop_grad", facts.call_stop_grad, "x"),
+        _builtin("checkpoint", facts.call_checkpoint, "x", ("given", ())),
         facts.make_group("params", ("weight", "bias")),
         facts.make_group("weights", ("weight",)),
         facts.make_group("biases", ("bias",)),
@@ -59,9 +60,9 @@ def _table() -> Mapping[str, Any]:
         _builtin("macs", facts.call_macs, "model"),
         _builtin("grad", facts.call_grad, "y", "x"),
         _builtin("straight_through", facts.call_straight_through, "hard", "soft"),
-        _builtin("uniform", facts.call_uniform, ("lo", 0), ("hi", 1), ("shape", None)),
-        _builtin("normal", facts.call_normal, ("mean", 0), ("std", 1), ("shape", None)),
-        _builtin("bernoulli", facts.call_bernoulli, ("p", 0.5), ("shape", None)),
+        _builtin("uniform", facts.call_uniform, ("lo", 0), ("hi", 1), ("shape", None), ("key", None)),
+        _builtin("normal", facts.call_normal, ("mean", 0), ("std", 1), ("shape", None), ("key", None)),
+        _builtin("bernoulli", facts.call_bernoulli, ("p", 0.5), ("shape", None), ("key", None)),
     ]
     table |= {b.name: b for b in entries}
     return table

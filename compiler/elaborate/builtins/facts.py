@@ -7,7 +7,8 @@ from typing import Any
 
 from ....dsl import ast
 from ....dsl.diagnostics import error
-from ...types import FLOATS, Dim, Size
+from ....dsl.source import Span
+from ...types import FLOATS, INTS, Dim, Size
 from ..context import Context
 from ..operations import (
     binary,
@@ -19,6 +20,8 @@ from ..signatures import Arguments
 from ..values import REQUIRED, Builtin, Defined, Group, SizeCondition, Tensor, is_static, kind
 from .elementwise import plain
 from .reductions import axis_number
+
+KEY_STEP = 16_777_619  # odd, so that a `key` seldom meets a seed, which counts in 2^32, or a step, which counts in 1
 
 
 def call_require(cx: Context, a: Arguments) -> Any:
@@ -89,11 +92,15 @@ def call_grad(cx: Context, a: Arguments) -> Any:
     return tuple(parts) if isinstance(x, tuple) else parts[0]
 
 
-def make_wrap(name: str) -> Builtin:
-    def call(cx: Context, a: Arguments) -> Any:
-        return cx.emit(name, tensor(cx, plain(a.x), a.at("x"), cx.real), span=a.span)
+def call_stop_grad(cx: Context, a: Arguments) -> Any:
+    return cx.emit("stop_grad", tensor(cx, plain(a.x), a.at("x"), cx.real), span=a.span)
 
-    return Builtin(name, (("x", REQUIRED),), call)
+
+def call_checkpoint(cx: Context, a: Arguments) -> Any:
+    """The value, computed again in the backward pass from `given` (a tensor or a list of them)."""
+    given = a.given if isinstance(a.given, tuple) else (a.given,)
+    x, *others = (tensor(cx, plain(v), a.at(k), cx.real) for v, k in ((a.x, "x"), *((g, "given") for g in given)))
+    return cx.emit("checkpoint", x, *others, span=a.span)
 
 
 def call_straight_through(cx: Context, a: Arguments) -> Tensor:
@@ -111,7 +118,18 @@ def _draw(cx: Context, a: Arguments) -> Tensor:
         if isinstance(s, bool) or not isinstance(s, int | Size):
             raise error("E0307", f"a shape is a list of sizes, but this has {kind(s)} in it", a.at("shape"))
     key = cx.program.key(cx)
+    if a.key is not None:
+        key = cx.emit("add", key, _further(cx, a.key, a.at("key")), span=a.span)
     return cx.emit("random", key, span=a.span, shape=tuple(shape), dtype=cx.real, site=cx.draw_site())
+
+
+def _further(cx: Context, key: Any, at: Span) -> Tensor:
+    """What a whole number adds to the key of a draw, so that another number draws others."""
+    n = tensor(cx, plain(key), at)
+    if n.rank or n.dtype not in INTS:
+        raise error("E0302", f"the `key` of a random draw is one whole number, but this is {n.type}", at)
+    wide = n if n.dtype == "i64" else cx.emit("cast", n, span=at, dtype="i64")
+    return cx.emit("mul", wide, cx.constant(KEY_STEP, "i64"), span=at)
 
 
 def call_uniform(cx: Context, a: Arguments) -> Any:
