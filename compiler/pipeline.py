@@ -129,6 +129,7 @@ class Settings:
     dtype: str = "f32"
     target: str = "native"
     optimize: bool = True
+    beside: str = ""
 
 
 class Session:
@@ -147,7 +148,7 @@ class Session:
         from .elaborate import Options, Program
 
         s = self.settings
-        return Program(self.source, Options(s.model, dict(s.hyper), dict(s.sizes), s.dtype, self._data_sizes))
+        return Program(self.source, Options(s.model, dict(s.hyper), dict(s.sizes), s.dtype, s.beside, self._data_sizes))
 
     def plan_tests(self) -> list[TestPlan]:
         """The file's tests. They may use models that the session is not about: the manifest then has the variables that
@@ -240,6 +241,11 @@ class Session:
         """A thread pool for `threads` threads, or None where one is enough."""
         return self.support.pool(threads)
 
+    @property
+    def cached(self) -> bool:
+        """Whether compiled code is kept on disk."""
+        return self._store is not None
+
     def _load(self, key: str) -> bytes | None:
         return self._store.get(key) if self._store is not None else None
 
@@ -258,12 +264,13 @@ def open_session(
     target_cpu: str = "native",
     cache: bool = True,
     optimize: bool = True,
+    beside: str = "",
     data_sizes: DataSizes | None = None,
 ) -> Session:
-    """A session on a source. Raises `SourceError` where the program is wrong, unless it was compiled before."""
-    settings = Settings(
-        model, tuple(sorted((hyper or {}).items())), tuple(sorted((sizes or {}).items())), dtype, target_cpu, optimize
-    )
+    """A session on a source, with the exports of another text `beside` it. Raises `SourceError` where the program is
+    wrong, unless it was compiled before."""
+    hypers, known = tuple(sorted((hyper or {}).items())), tuple(sorted((sizes or {}).items()))
+    settings = Settings(model, hypers, known, dtype, target_cpu, optimize, beside)
     return Session(source, settings, Cache() if cache else None, data_sizes)
 
 

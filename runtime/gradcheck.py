@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..compiler.manifest import Port
-from ..compiler.pipeline import Session, open_session
 from ..dsl.diagnostics import Diagnostic, NncError
 from .model import Model
+from .twin import twin
 
 STEP = 1e-6
 TOLERANCE = 1e-5
@@ -32,19 +32,19 @@ def grad_check(
     args: inputs and targets as for `net.loss`. samples: elements tried in each tensor, spread evenly. The error is
     |analytic - numeric| / max(1, |analytic|, |numeric|). Raises GradientError where one exceeds `tolerance`.
     """
-    twin = twin_in_f64(net)
-    call = twin.entry("gradients")
+    other = twin(net, dtype="f64", threads=1)
+    call = other.entry("gradients")
     arrays = [
         np.array(a, np.float64 if p.dtype in ("f32", "f64") else None)
         for a, p in zip(call.arguments(args, kwargs), call.signature.inputs, strict=True)
     ]
-    analytic = twin.gradients(*arrays, wrt=[p.name for p in call.signature.outputs])
+    analytic = other.gradients(*arrays, wrt=[p.name for p in call.signature.outputs])
     inputs = {p.name: a for p, a in zip(call.signature.inputs, arrays, strict=True)}
     errors: dict[str, float] = {}
     for name, gradient in analytic.items():
-        values = twin.variables.get(name, inputs.get(name))
+        values = other.variables.get(name, inputs.get(name))
         assert values is not None
-        errors[name] = _worst(twin, arrays, values.reshape(-1), gradient.reshape(-1), samples)
+        errors[name] = _worst(other, arrays, values.reshape(-1), gradient.reshape(-1), samples)
     bad = {n: e for n, e in errors.items() if not e <= tolerance}
     if bad:
         worst = max(bad, key=lambda n: bad[n])
@@ -74,25 +74,6 @@ def _worst(net: Model, arrays: list[Any], flat: Any, gradient: Any, samples: int
         error = abs(numeric - gradient[k]) / max(1.0, abs(numeric), abs(float(gradient[k])))
         worst = max(worst, error if np.isfinite(error) else np.inf)
     return worst
-
-
-def twin_in_f64(net: Model) -> Model:
-    """The same program and parameters in float64."""
-    assert isinstance(net.session, Session)
-    s = net.session.settings
-    session = open_session(
-        net.session.source,
-        model=net.manifest.model,
-        hyper=dict(s.hyper),
-        sizes=net.manifest.sizes,
-        dtype="f64",
-        target_cpu=s.target,
-    )
-    twin = Model(session, seed=net.seed, threads=1, folder=net.folder)
-    for path, array in net.variables.items():
-        if path in twin.variables:
-            twin.variables[path][...] = array
-    return twin
 
 
 def sample_inputs(ports: tuple[Port, ...], batch: int = 3, seed: int = 0) -> list[Any]:

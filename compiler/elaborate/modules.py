@@ -65,6 +65,18 @@ class Modules:
         self._files: dict[str, tuple[ast.Module, Scope]] = {}
         self.module, self.scope = self._load(root, ())
 
+    def beside(self, source: Source) -> tuple[ast.Module, Scope]:
+        """A text that knows the models of the file and the standard library, and none of the file's other names: what
+        it says does not depend on what the user calls things."""
+        module = parse(source)
+        own = {d.name: d for d in module.definitions if isinstance(d, ast.Function | ast.Export)}
+        models = {d.name: d for d in self.module.definitions if isinstance(d, ast.Layer) and d.top}
+        scope = Scope(self.std)
+        scope.names = {n: Defined(d, self.scope) for n, d in models.items()} | {
+            n: Defined(d, scope) for n, d in own.items()
+        }
+        return module, scope
+
     def _find_std(self, name: str) -> Any:
         path = std_index().get(name)
         if path is None:

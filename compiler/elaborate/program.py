@@ -40,12 +40,14 @@ DataSizes = Callable[[TrainSpec, tuple[Port, ...]], Mapping[str, int]]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the caller fixes. `data_sizes(spec, inputs)` says what the free sizes of the inputs are in the data."""
+    """What the caller fixes. `beside` is a text of further exports (see `Modules.beside`); `data_sizes(spec, inputs)`
+    says what the free sizes of the inputs are in the data."""
 
     model: str | None = None
     hyper: Mapping[str, Any] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
     dtype: str = "f32"
+    beside: str = ""
     data_sizes: DataSizes | None = None
 
 
@@ -69,6 +71,8 @@ class Program:
         module = self.modules.module
         self.models = {d.name: d for d in module.definitions if isinstance(d, ast.Layer) and d.top}
         self.exports = {d.name: d for d in module.definitions if isinstance(d, ast.Export)}
+        beside, self.beside = self.modules.beside(Source("<beside>", options.beside))
+        self.exports |= {d.name: d for d in beside.definitions if isinstance(d, ast.Export)}
         for d in self.exports.values():
             if d.name in RESERVED:
                 raise error(
@@ -244,18 +248,18 @@ class Program:
         if isinstance(defined, Defined) and isinstance(defined.definition, ast.Layer):
             self.outline(model)
 
-    def inner_values(self, model: str) -> list[str]:
-        """The paths of the values inside a model that can be read where it was called."""
+    def inner_values(self, model: str) -> dict[str, TensorType]:
+        """The values inside a model that can be read where it was called, by path."""
         defined = self.modules.scope.lookup(model)
         if model in self._listing or not (isinstance(defined, Defined) and isinstance(defined.definition, ast.Layer)):
-            return []  # a model that reads its own inside, before it has one
+            return {}  # a model that reads its own inside, before it has one
         self._listing.add(model)
         try:
             cx = self._context("inner")
             self.call_model(cx, defined.definition, self.inputs(cx, defined.definition.parameters))
         finally:
             self._listing.remove(model)
-        return [p for p in cx.inner if p != model]
+        return {p: t.type for p, t in cx.inner.items() if p != model}
 
     def key(self, cx: Context) -> Tensor:
         """The key of this step's random draws: seed * 2^32 + step."""
@@ -350,8 +354,8 @@ class Program:
         definition = self.exports.get(entry) or self.functions.get(entry)
         if definition is None:
             raise KeyError(entry)
-        inputs = self.inputs(cx, definition.parameters)
-        scope = self.modules.scope
+        scope = self.beside if definition.span.source.name == "<beside>" else self.modules.scope
+        inputs = self.inputs(cx, definition.parameters, scope)
         value = calls.call_function(cx, Defined(definition, scope), Given(tuple(inputs.values()), {}, definition.span))
         return self._finish(cx, self._outputs(cx, definition, value), cx.updates)
 
@@ -363,9 +367,11 @@ class Program:
             tuple((n, t.node) for n, t in outputs.items()), tuple((p, t.node) for p, t in updates.items())
         )
 
-    def inputs(self, cx: Context, parameters: tuple[ast.Parameter, ...]) -> dict[str, Any]:
+    def inputs(
+        self, cx: Context, parameters: tuple[ast.Parameter, ...], home: Scope | None = None
+    ) -> dict[str, Any]:
         """An `input` leaf for each tensor parameter; compile-time parameters take their defaults."""
-        scope = Scope(self.modules.scope)
+        scope = Scope(home or self.modules.scope)
         values: dict[str, Any] = {}
         for p in parameters:
             if p.type is None:

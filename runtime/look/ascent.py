@@ -1,0 +1,86 @@
+"""Following a gradient with respect to the input: saliency, and activation maximisation (DeepDream).
+
+In: a model, an input. Out: inputs of the same shape. Formulas and sources stand in `dsl/std/inputs.nn`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import settings
+from ..arrays import Array
+from ..messages import argument_error
+from ..model import Model
+from .inside import Subject, check_unit, examples, labels, layer, probe, subject
+
+
+def saliency(net: Model, x: Any, label: Any) -> Array:
+    """|d loss / d x| for each example, shaped like `x`; the loss is the cross-entropy of the model's scores."""
+    s = subject(net)
+    x = examples(s, x)
+    found: Array = probe(net, f"""
+    fn look_scores({s.input.name}) = {s.scores}
+    export look_saliency(x: {s.input.type}, label: i32[{s.input.shape[0]}]) -> {s.input.type} =
+        saliency(look_scores, x, label)""").call("look_saliency", x, labels(s, x, label))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Dream:
+    """`x` is shaped like the model's input, `objective` has the value before each step and after the last."""
+
+    x: Array
+    objective: Array
+
+
+def dream(net: Model, name: str | None = None, unit: int | None = None, *, x: Any = None, steps: int = 100,
+          rate: float = 0.01, jitter: int = 0, low: float | None = None, high: float | None = None,
+          seed: int = 0) -> Dream:
+    """Change an input so that a unit answers more: gradient ascent, each step by `rate` for the average element.
+
+    name: a layer or a labelled call; without one, the model's scores. The objective is the mean of a unit (along the
+    second axis), or without `unit` the mean square of all (DeepDream). x: where to begin; without it noise around the
+    middle of `low` and `high`, by `seed`. jitter: move the image by up to so many pixels, another way in each step, so
+    that what appears does not depend on the grid. low, high: keep every element between them.
+    """
+    s = subject(net)
+    settings.integer("steps", steps, 0)
+    settings.integer("jitter", jitter, 0)
+    if not rate > 0:
+        raise argument_error("E0603", f"rate must be above 0, got {rate}")
+    if low is not None and high is not None and not low < high:
+        raise argument_error("E0603", f"low must be less than high, got {low} and {high}")
+    path, type = (s.scores, s.output.type) if name is None else layer(net, name)
+    k = 0 if unit is None else check_unit(path, type, unit)
+    twin = probe(net, f"""
+    export look_ascend({s.input.name}: {s.input.type}, unit: i32, rate: f32) -> (
+        next: {s.input.type}, objective: f32) {{
+        look_scores = {s.scores}
+        look_inside = {"look_scores" if name is None else path}
+        objective = {"mean(look_inside^2)" if unit is None else "mean(look_inside[:, unit])"}
+        next = ascend(objective, {s.input.name}, rate)
+    }}""")
+    random = np.random.default_rng(settings.seed(seed))
+    x = examples(s, _noise(s, random, low, high) if x is None else x)
+    space = tuple(range(2, len(s.input.shape)))
+    objective = []
+    for _ in range(steps):
+        moved = random.integers(-jitter, jitter + 1, len(space)) if jitter else np.zeros(len(space), int)
+        x, value = twin.call("look_ascend", np.roll(x, moved, space), k, rate)
+        x = np.roll(x, -moved, space)
+        if low is not None or high is not None:
+            x = np.clip(x, low, high)
+        objective.append(float(value))
+    objective.append(float(twin.call("look_ascend", x, k, rate).objective))
+    return Dream(np.asarray(x), np.array(objective))
+
+
+def _noise(s: Subject, random: np.random.Generator, low: float | None, high: float | None) -> Array:
+    free = [a for a in s.axes if not isinstance(a, int)]
+    if free:
+        raise argument_error("E0604", f"`{s.input.name}` is {s.input.type}: an image `x` to begin with says how large")
+    middle, width = ((low + high) / 2, high - low) if low is not None and high is not None else (0.0, 1.0)
+    return random.normal(middle, width / 10, (1, *s.axes)).astype(np.float32)

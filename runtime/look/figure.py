@@ -1,0 +1,126 @@
+"""Pictures as PNG files, drawn with matplotlib (the extra `plot`): tiles, curves, surfaces.
+
+In: arrays, and a path. Out: a file, whole or not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, isqrt, sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...dsl.diagnostics import UnsupportedError, error
+from ..arrays import Array
+from ..files import replacing
+from ..messages import argument_error
+from .rates import Rates
+from .surface import Surface
+
+_TILES = 256  # at most on one picture
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure in inches (E0503 without matplotlib)."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise error("E0503", "pictures are drawn with matplotlib, which is not installed", kind=UnsupportedError,
+                    help="pip install 'nnc[plot]'") from None
+    return Figure(figsize=(width, height), layout="compressed")
+
+
+def write(figure: Any, path: Path) -> None:
+    """The figure as a PNG file."""
+    with replacing(path) as f:
+        figure.savefig(f, format="png", dpi=100)
+
+
+def pictures(x: Array) -> Array:
+    """A batch as pictures, `[N, H, W]` grey or `[N, H, W, 3]`: of `[N, 3, H, W]` the colours, of other channels each as
+    a picture of its own, of vectors squares where their length is one, otherwise a row."""
+    x = np.asarray(x)
+    if x.ndim == 4 and x.shape[1] == 3:
+        return x.transpose(0, 2, 3, 1)
+    if x.ndim == 4:
+        return x.reshape(-1, *x.shape[2:])
+    if x.ndim == 3:
+        return x
+    if x.ndim == 2:
+        side = isqrt(x.shape[1])
+        return x.reshape(len(x), side, side) if side * side == x.shape[1] and side > 1 else x[:, None]
+    raise argument_error("E0601", f"an array of {x.ndim} axes is no batch of pictures")
+
+
+def tiles(x: Array, path: Path, *, titles: Sequence[str] = (), columns: int | None = None, signed: bool = False,
+          each: bool = True) -> None:
+    """Pictures (see `pictures`) side by side. `each`: black and white are the least and greatest value of each by
+    itself, not of all; `signed`: 0 is the middle of a scale from blue to red."""
+    shown = pictures(x)[:_TILES]
+    if not len(shown) or not shown.size:
+        raise argument_error("E0601", "there is no picture to show: the array is empty")
+    columns = columns or ceil(sqrt(len(shown)))
+    rows = ceil(len(shown) / columns)
+    inch = min(1.6, 14 / columns)
+    figure = new_figure(columns * inch, rows * (inch + (0.25 if titles else 0)))
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for k, a in enumerate(axes.flat):
+        a.set_axis_off()
+        if k < len(shown):
+            low, high = _ends(shown[k] if each else shown, signed)
+            if shown.ndim == 4:
+                a.imshow(np.clip((shown[k] - low) / max(high - low, 1e-30), 0, 1))
+            else:
+                a.imshow(shown[k], cmap="coolwarm" if signed else "gray", vmin=low, vmax=high, interpolation="nearest")
+            if k < len(titles):
+                a.set_title(titles[k], fontsize=8)
+    write(figure, path)
+
+
+def _ends(x: Array, signed: bool) -> tuple[float, float]:
+    finite = x[np.isfinite(x)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    if signed:
+        low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
+    return low, high if high > low else low + 1
+
+
+def rates(found: Rates, path: Path) -> None:
+    """Loss against learning rate."""
+    figure = new_figure(6, 4)
+    a = figure.subplots()
+    a.plot(found.rate, found.loss, color="0.8")
+    a.plot(found.rate, _smooth(found.loss))
+    a.set(xscale="log", xlabel="learning rate", ylabel="loss of the batch (blue: smoothed)")
+    write(figure, path)
+
+
+def _smooth(y: Array, keep: float = 0.8) -> Array:
+    """An exponential mean, corrected for its beginning."""
+    out, mean = [], 0.0
+    for k, v in enumerate(y):
+        mean = keep * mean + (1 - keep) * float(v)
+        out.append(mean / (1 - keep ** (k + 1)))
+    return np.array(out)
+
+
+def surface(found: Surface, path: Path, title: str = "") -> None:
+    """The surface in perspective, and as contours; a loss far above the others is cut off, on a logarithmic scale."""
+    figure = new_figure(10, 4.5)
+    level = np.log10(np.maximum(found.loss, 1e-12))
+    level = np.where(np.isfinite(level), level, np.max(level, initial=0, where=np.isfinite(level)))
+    left = figure.add_subplot(1, 2, 1, projection="3d")
+    across, up = np.meshgrid(found.at, found.at)
+    left.plot_surface(across, up, level, cmap="viridis", linewidth=0)
+    left.set(xlabel="first direction", ylabel="second direction")
+    left.tick_params(labelsize=7)
+    left.locator_params(nbins=5)
+    right = figure.add_subplot(1, 2, 2)
+    if len(found.at) > 1:
+        drawn = right.contourf(found.at, found.at, level, 24, cmap="viridis")
+        figure.colorbar(drawn, ax=right, label="log10 loss")
+    right.set(xlabel="second direction", ylabel="first direction", aspect="equal")
+    figure.suptitle(title)
+    write(figure, path)

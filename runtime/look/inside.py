@@ -1,0 +1,133 @@
+"""What there is to look at in a model: its input, its scores, its inner values, its filters.
+
+In: a model with one float input. Out: arrays, and `probe`: the same program with exports of ours beside its own, so
+that every method is a line of `.nn`, compiled like the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...compiler.manifest import Port
+from ...compiler.pipeline import Session
+from ...compiler.types import TensorType
+from ...dsl.diagnostics import ArgumentTypeError
+from ..arrays import Array, bind
+from ..messages import argument_error, unknown
+from ..model import Model
+from ..settings import integer
+from ..twin import twin
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model that can be looked at. `scores` is its first result as an expression, `Net(x)` or `Net(x).logits`."""
+
+    net: Model
+    name: str
+    input: Port
+    output: Port
+    scores: str
+
+    @property
+    def axes(self) -> tuple[Any, ...]:
+        """The axes of one example."""
+        return self.input.shape[1:]
+
+
+def subject(net: Model) -> Subject:
+    """Raises E0609 where there is no model, E0602 where it has not one float input with a first axis of examples."""
+    if net.manifest.model is None:
+        raise argument_error("E0609", "the program has no model to look into")
+    signature = net.entry("predict").signature
+    ports = signature.inputs
+    if len(ports) != 1 or ports[0].dtype not in ("f32", "f64") or len(ports[0].shape) < 2:
+        has = ", ".join(f"{p.name}: {p.type}" for p in ports)
+        raise argument_error("E0602", f"only a model with one input, a batch of floats, can be looked into; {net.name} "
+                             f"takes ({has})", kind=ArgumentTypeError)
+    several = len(signature.outputs) > 1
+    scores = f"{net.name}({ports[0].name})" + (f".{signature.outputs[0].name}" if several else "")
+    return Subject(net, net.name, ports[0], signature.outputs[0], scores)
+
+
+def examples(s: Subject, x: Any) -> Array:
+    """A batch of inputs, its shape and dtype checked (E0601, E0602)."""
+    (array,), _ = bind("predict", s.net.entry("predict").wants, (x,))
+    return array
+
+
+def labels(s: Subject, x: Array, label: Any) -> Array:
+    """A class for each example of `x` (E0601, E0602, E0603)."""
+    found = np.asarray(label)
+    classes = s.output.shape[-1]
+    if found.dtype.kind not in "iu":
+        raise argument_error("E0602", f"label must be whole numbers, got {found.dtype}", kind=ArgumentTypeError)
+    if found.shape != x.shape[:1]:
+        raise argument_error("E0601", f"label must be one class for each of {len(x)} examples, got {found.shape}")
+    if isinstance(classes, int) and found.size and not (0 <= found.min() and found.max() < classes):
+        raise argument_error("E0603", f"label must be from 0 to {classes - 1}, got {found.min()} to {found.max()}")
+    return found.astype(np.int32)
+
+
+def scores(net: Model, x: Array) -> Array:
+    """The model's first result."""
+    result = net.predict(x)
+    found: Array = result[0] if isinstance(result, tuple) else result
+    return found
+
+
+def probe(net: Model, text: str) -> Model:
+    """The same program and parameters, with the exports in `text` beside its own."""
+    return twin(net, beside=text)
+
+
+def inner_types(net: Model) -> Mapping[str, TensorType]:
+    """The inner values of the model by path: labelled calls and layers, in the order in which they are computed."""
+    assert isinstance(net.session, Session)
+    return net.session.program.inner_values(subject(net).name)
+
+
+def layer(net: Model, name: str) -> tuple[str, TensorType]:
+    """The path and type of an inner value; the model's name may be left out (E0608 where there is none)."""
+    types = inner_types(net)
+    path = name if name in types else f"{net.name}.{name}"
+    if path not in types:
+        raise unknown("layer", name, [p.removeprefix(f"{net.name}.") for p in types])
+    return path, types[path]
+
+
+def check_unit(what: str, type: TensorType, k: int) -> int:
+    """A number of a unit along the second axis (E0602, E0603)."""
+    if len(type.shape) < 2:
+        raise argument_error("E0603", f"{what} is {type}: it has no axis of units")
+    units = type.shape[1]
+    if isinstance(units, int):
+        integer(f"the unit of {what}", k, 0, units - 1)
+    return integer(f"the unit of {what}", k, 0)
+
+
+def activations(net: Model, x: Any, name: str) -> Array:
+    """The value of a layer or a labelled call for a batch of inputs."""
+    s = subject(net)
+    path, type = layer(net, name)
+    values: Array = probe(net, f"""
+    export look_inside({s.input.name}: {s.input.type}) -> {type} {{
+        y = {s.name}({s.input.name})
+        return {path}
+    }}""").call("look_inside", x)
+    return values
+
+
+def filters(net: Model, name: str) -> Array:
+    """The weights of a layer, `[filters, ...]` as they are stored."""
+    path, _ = layer(net, name)
+    weights = {p.removeprefix(f"{path}."): a for p, a in net.params.items() if p.startswith(f"{path}.")}
+    found = weights.get("W")
+    if found is None or found.ndim < 2:
+        raise argument_error("E0608", f"{path} has no filters: its parameters are "
+                             f"{', '.join(weights) if weights else 'none'}")
+    return found

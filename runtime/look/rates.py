@@ -1,0 +1,80 @@
+"""The learning-rate range test: train for a few steps while the rate grows from tiny to large, and look at the loss.
+
+In: a model whose train block says `optimizer = Name(lr = ...)`. Out: rates and losses. The loss begins to fall where
+the rate is large enough, and rises where it is too large; a good rate lies between, where it falls fastest. Smith,
+Cyclical learning rates for training neural networks, WACV 2017.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf, isfinite
+from typing import Any
+
+import numpy as np
+
+from ...compiler.pipeline import Session
+from ...dsl import ast
+from ...dsl.parser import parse
+from ..arrays import Array, bind
+from ..messages import argument_error
+from ..model import Model
+from ..order import permutation
+from ..settings import integer
+from ..sweep import Sweep
+from ..twin import twin
+
+DIVERGED = 4.0  # the test ends where the loss is so many times the best
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """`rate[k]` was that of step k, `loss[k]` the loss of its batch before the step."""
+
+    rate: Array
+    loss: Array
+
+
+def range_test(net: Model, *args: Any, low: float = 1e-6, high: float = 1.0, steps: int = 100,
+               batch: int | None = None) -> Rates:
+    """One step of training for each rate, from `low` to `high` by equal factors, beginning with the model's parameters;
+    the model itself is not changed. args: arrays as for `fit`, or none for the train block's data. It ends early where
+    the loss is not finite or more than four times the best."""
+    spec = net.train_spec
+    integer("steps", steps, 2)
+    if not 0 < low < high < inf:
+        raise argument_error("E0603", f"the rates must grow from above 0, got {low} to {high}")
+    other = twin(net, text=_with_rate(net, f"{low!r} * {high / low!r}^((t - 1) / {steps - 1})"))
+    other.reset()  # what the optimiser remembers
+    for path in (*net.params, *net.state):
+        other.variables[path][...] = net.variables[path]
+    other.set_training(steps=steps)
+    call = other.entry("train")
+    arrays = call.arguments(args, {}) if args else other.load_dataset().for_training(spec.inputs, call.wants)
+    bound, sizes = bind("range_test", call.wants, arrays)
+    other.fit_normalization(dict(zip(spec.inputs, bound, strict=True)))
+    batch = spec.batch if batch is None else integer("batch", batch, 1)
+    sweep = Sweep(call, bound, sizes, spec.batch_size, batch, spec.metrics)
+    losses: list[float] = []
+    for k in range(steps):
+        epoch, position = divmod(k, sweep.steps)
+        order = permutation(sweep.examples, other.seed, epoch) if sweep.symbol else None
+        loss = other.train_step(*sweep.rows(order, position * sweep.batch))
+        losses.append(loss)
+        if not isfinite(loss) or loss > DIVERGED * min(losses):
+            break
+    return Rates(low * (high / low) ** (np.arange(len(losses)) / (steps - 1)), np.array(losses))
+
+
+def _with_rate(net: Model, schedule: str) -> str:
+    """The text of the program, with this schedule as the learning rate of its optimiser."""
+    assert isinstance(net.session, Session)
+    source = net.session.source
+    trains = [d for d in parse(source).definitions if isinstance(d, ast.Train) and d.model == net.manifest.model]
+    for statement in trains[0].body if trains else ():
+        match statement:
+            case ast.Assign(targets=(ast.Target(name="optimizer"),), value=ast.Call(arguments=arguments)):
+                for a in arguments:
+                    if a.name in ("lr", None):  # the first argument of every optimiser
+                        return source.text[:a.value.span.start] + schedule + source.text[a.value.span.end:]
+    raise argument_error("E0609", f"the train block of {net.name} names no optimizer with a learning rate `lr`")

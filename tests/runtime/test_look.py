@@ -1,0 +1,269 @@
+"""Looking into trained networks, on the digits that ship with nnc and on MNIST where it is at hand."""
+
+from __future__ import annotations
+
+import builtins
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnc
+from nnc.dsl.diagnostics import NncError
+from nnc.runtime import look
+from nnc.runtime.look.surface import directions
+
+ROOT = Path(nnc.__file__).parent
+MNIST = ROOT.parent / "shared" / "data" / "mnist"
+Array = np.ndarray
+
+CONVOLUTIONAL = """
+fn saliency(x) = x            # names of the library, taken by the user
+fn cross_entropy(x) = x
+model Net(x: f32[B, 1, 8, 8]) -> (logits: f32[B, 10], code: f32[B, 32]) {
+    h = x |> c1: Conv(8, kernel = 3, pad = 1, init = he_normal) |> relu |> max_pool(2)
+    code = h |> flatten |> Dense(32) |> relu
+    logits = code |> Dense(10)
+}
+train Net(x, label: i32[B]) {
+    loss      = mean(logsumexp(logits) - take(logits, label))
+    metric accuracy = mean(argmax(logits) == label)
+    optimizer = Adam(lr = 3e-3)
+    data      = digits()
+    normalize = standard_all
+    batch     = 64
+    epochs    = 4
+}
+"""
+
+
+def held_out(net: nnc.Model) -> tuple[Array, Array]:
+    x, label = net.load_dataset().for_evaluation(net.train_spec.inputs, net.entry("evaluate").wants)
+    return x, label
+
+
+@pytest.fixture(scope="module")
+def digits() -> nnc.Model:
+    net = nnc.compile(ROOT / "models" / "digits_mlp.nn")
+    net.fit()
+    return net
+
+
+@pytest.fixture(scope="module")
+def images() -> nnc.Model:
+    net = nnc.compile(CONVOLUTIONAL)
+    net.fit()
+    assert net.evaluate()["accuracy"] > 0.9
+    return net
+
+
+def accuracy(net: nnc.Model, x: Array, label: Array) -> float:
+    scores = net.predict(x)
+    return float(np.mean((scores[0] if isinstance(scores, tuple) else scores).argmax(1) == label))
+
+
+# --- inside -----------------------------------------------------------------------------------------------------------
+
+
+def test_layers_have_names_types_filters_and_values(images: nnc.Model) -> None:
+    assert {p: str(t) for p, t in look.inner_types(images).items()} == {
+        "Net.c1": "f32[B, 8, 8, 8]", "Net.dense_1": "f32[B, 32]", "Net.dense_2": "f32[B, 10]"}
+    np.testing.assert_array_equal(look.filters(images, "c1"), images.params["Net.c1.W"])
+    x = held_out(images)[0][:3]
+    np.testing.assert_allclose(look.activations(images, x, "c1"), images.taps(x)["Net.c1"], rtol=1e-6)
+    np.testing.assert_allclose(look.activations(images, x, "Net.dense_2"), images.predict(x).logits, rtol=1e-6)
+
+
+def test_saliency_is_the_gradient_of_cross_entropy_whatever_the_user_calls_things(images: nnc.Model) -> None:
+    x, label = (a[:4] for a in held_out(images))
+    np.testing.assert_allclose(look.saliency(images, x, label),
+                               4 * np.abs(images.gradients(x, label, wrt="x")["x"]), rtol=1e-3, atol=1e-6)
+
+
+# --- ascent -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("layer", "unit"), [(None, 3), ("c1", 2), ("c1", None), ("dense_1", 5)])
+def test_the_objective_rises_strictly_over_ten_steps(images: nnc.Model, layer: str | None, unit: int | None) -> None:
+    begin = held_out(images)[0][:1]
+    found = look.dream(images, layer, unit, x=begin, steps=10, rate=0.005)
+    assert np.all(np.diff(found.objective) > 0) and len(found.objective) == 11
+    assert found.x.shape == (1, 1, 8, 8)
+
+
+def test_a_dream_of_a_digit_is_read_as_that_digit(digits: nnc.Model) -> None:
+    for unit in (0, 3, 8):
+        found = look.dream(digits, unit=unit, low=0.0, high=1.0, steps=40)
+        assert digits.predict(found.x).argmax() == unit and found.x.min() >= 0 and found.x.max() <= 1
+    again = look.dream(digits, unit=8, low=0.0, high=1.0, steps=40)
+    np.testing.assert_array_equal(again.x, found.x)
+    assert not np.array_equal(look.dream(digits, unit=8, low=0.0, high=1.0, steps=40, seed=1).x, found.x)
+
+
+def test_a_jittered_dream_still_rises(images: nnc.Model) -> None:
+    found = look.dream(images, "c1", 1, steps=20, jitter=1)
+    assert found.objective[-1] > found.objective[0]
+
+
+# --- attacks ----------------------------------------------------------------------------------------------------------
+
+
+def test_fast_gradient_sign_deceives_and_projected_descent_more(digits: nnc.Model) -> None:
+    x, label = held_out(digits)
+    assert accuracy(digits, x, label) > 0.97
+    one = look.fgsm(digits, x, label, 0.15)
+    many = look.pgd(digits, x, label, 0.15, steps=5)
+    assert accuracy(digits, many, label) < accuracy(digits, one, label) < 0.5
+    for y in (one, many):
+        assert np.abs(y - x).max() <= 0.15 + 1e-6 and y.min() >= 0 and y.max() <= 1
+    np.testing.assert_array_equal(look.fgsm(digits, x, label, 0.0), x)
+
+
+
+def test_a_guided_pixel_deceives_more_often_than_random_ones(digits: nnc.Model) -> None:
+    x, label = held_out(digits)
+    x, label = (a[digits.predict(x).argmax(1) == label] for a in (x, label))
+    guided, chance = (f(digits, x, label, tries=5) for f in (look.guided_pixel, look.random_pixel))
+    assert guided.flipped.sum() > 2 * chance.flipped.sum() > 0
+    for found in (guided, chance):
+        np.testing.assert_array_equal(digits.predict(found.x).argmax(1) != label, found.flipped)
+        assert np.all((found.x != x).sum(1) <= 1)
+
+
+def test_a_pixel_of_an_image_is_all_its_channels() -> None:
+    net = nnc.compile("model Net(x: f32[B, 3, 4, 5]) -> f32[B, 2] { return x |> flatten |> Dense(2) }", seed=1)
+    x = np.random.default_rng(0).random((6, 3, 4, 5), dtype=np.float32)
+    label = net.predict(x).argmax(1).astype(np.int32)
+    w = net.params["Net.dense_1.W"]
+    found = look.guided_pixel(net, x, label, tries=1)
+    for k in range(6):  # the scores are linear, so the best pixel is the best one
+        raises = (w[1 - label[k]] - w[label[k]]).reshape(3, 20)
+        gain = np.maximum(raises * (1 - x[k].reshape(3, 20)), -raises * x[k].reshape(3, 20)).sum(0)
+        (changed,) = np.flatnonzero(np.any(found.x[k] != x[k], axis=0))
+        assert changed == gain.argmax()
+
+
+def test_differential_evolution_finds_a_pixel_without_gradients(digits: nnc.Model) -> None:
+    pytest.importorskip("scipy", reason="SciPy is not installed")
+    x, label = held_out(digits)
+    x, label = (a[digits.predict(x).argmax(1) == label] for a in (x, label))
+    easy = np.flatnonzero(look.guided_pixel(digits, x, label, tries=64).flipped)[:2]
+    found = look.searched_pixel(digits, x[easy], label[easy], population=60, generations=40)
+    assert found.flipped.all()
+    assert np.all((found.x != x[easy]).sum(1) == 1) and found.x.min() >= 0 and found.x.max() <= 1
+    np.testing.assert_array_equal(digits.predict(found.x).argmax(1) != label[easy], True)
+
+
+# --- around the parameters, and the rate ------------------------------------------------------------------------------
+
+
+def test_directions_are_as_long_as_the_filters(images: nnc.Model) -> None:
+    first, second = directions(images, seed=3)
+    assert set(first) == {"Net.c1.W", "Net.dense_1.W", "Net.dense_2.W"}
+    for path in first:
+        length = np.linalg.norm(images.params[path].reshape(len(first[path]), -1), axis=1)
+        for d in (first[path], second[path]):
+            np.testing.assert_allclose(np.linalg.norm(d.reshape(len(d), -1), axis=1), length, rtol=1e-6)
+        assert not np.allclose(first[path], second[path])
+
+
+def test_a_surface_has_the_trained_loss_in_its_middle_and_leaves_the_model_alone(digits: nnc.Model) -> None:
+    before = {p: a for p, a in digits.params.items()}
+    found = look.surface(digits, points=5, span=2.0, seed=1)
+    np.testing.assert_allclose(found.at, [-2, -1, 0, 1, 2])
+    np.testing.assert_allclose(found.loss[2, 2], digits.evaluate()["loss"], rtol=1e-6)
+    assert found.loss[2, 2] == found.loss.min() and found.loss[[0, 0, 4, 4], [0, 4, 0, 4]].min() > 2 * found.loss[2, 2]
+    for path, value in before.items():
+        np.testing.assert_array_equal(digits.params[path], value)
+
+
+def test_a_range_test_finds_where_learning_begins_and_where_it_ends() -> None:
+    net = nnc.compile(CONVOLUTIONAL)
+    before = dict(net.params)
+    found = look.range_test(net, low=1e-7, high=10.0, steps=60)
+    rate, loss = found.rate, found.loss
+    np.testing.assert_allclose(rate[:2], [1e-7, 1e-7 * 1e8 ** (1 / 59)])
+    start = loss[rate < 1e-6].mean()
+    assert abs(loss[rate < 1e-5].mean() - start) < 0.2 * start  # too small to learn
+    assert loss.min() < 0.5 * start and 1e-4 < rate[loss.argmin()] < 1
+    assert loss[-1] > 2 * loss.min()  # too large
+    for path, value in before.items():
+        np.testing.assert_array_equal(net.params[path], value)
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+X, LABEL = np.zeros((2, 64), np.float32), np.zeros(2, np.int32)
+WRONG: list[tuple[str, Any, str]] = [
+    ("no layer is named `dens_1`", lambda n: look.activations(n, X, "dens_1"), "E0608"),
+    ("the unit of Mlp.dense_1 must be between 0 and 255, got 256", lambda n: look.dream(n, "dense_1", 256), "E0603"),
+    ("wants f32[B, 64]", lambda n: look.saliency(n, X[:, :63], LABEL), "E0601"),
+    ("label must be one class for each of 2 examples", lambda n: look.fgsm(n, X, LABEL[:1], 0.1), "E0601"),
+    ("label must be from 0 to 9, got 10 to 10", lambda n: look.pgd(n, X, LABEL + 10, 0.1), "E0603"),
+    ("label must be whole numbers", lambda n: look.guided_pixel(n, X, X[:, 0]), "E0602"),
+    ("eps must be at least 0, got -0.1", lambda n: look.fgsm(n, X, LABEL, -0.1), "E0603"),
+    ("eps must be at least 0, got nan", lambda n: look.pgd(n, X, LABEL, np.nan), "E0603"),
+    ("low must be less than high", lambda n: look.random_pixel(n, X, LABEL, low=1.0), "E0603"),
+    ("tries must be at least 1", lambda n: look.random_pixel(n, X, LABEL, tries=0), "E0603"),
+    ("rate must be above 0", lambda n: look.dream(n, rate=0.0), "E0603"),
+    ("steps must be at least 0", lambda n: look.dream(n, steps=-1), "E0603"),
+    ("span must be above 0", lambda n: look.surface(n, span=0.0), "E0603"),
+    ("points must be at least 1", lambda n: look.surface(n, points=0), "E0603"),
+    ("the rates must grow from above 0", lambda n: look.range_test(n, low=1.0, high=0.1), "E0603"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "call", "code"), WRONG, ids=[w[0] for w in WRONG])
+def test_what_does_not_fit_is_named(digits: nnc.Model, message: str, call: Any, code: str) -> None:
+    with pytest.raises(NncError) as e:
+        call(digits)
+    assert message in e.value.diagnostics[0].message and e.value.code == code
+
+
+def test_a_layer_without_filters_a_model_of_two_inputs_and_no_model() -> None:
+    pooled = nnc.compile("model P(x: f32[B, 1, 4, 4]) -> f32[B, 4] { return x |> p: max_pool(2) |> flatten }")
+    with pytest.raises(NncError, match=r"P\.p has no filters"):
+        look.filters(pooled, "p")
+    two = nnc.compile("model T(x: f32[B, 2], y: f32[B, 2]) -> f32[B, 2] { return x + y }")
+    with pytest.raises(NncError, match="only a model with one input"):
+        look.saliency(two, X[:, :2], LABEL)
+    with pytest.raises(NncError, match="no model to look into"):
+        look.inner_types(nnc.compile("export f(x: f32[B]) -> f32[B] = x"))
+    free = nnc.compile("model F(x: f32[B, 1, H, W]) -> f32[B, 3] { return x |> c: Conv(3, 2) |> global_avg_pool }")
+    with pytest.raises(NncError, match="an image `x` to begin with"):
+        look.dream(free, "c", 1)
+    assert look.dream(free, "c", 1, x=np.zeros((1, 1, 5, 6), np.float32), steps=2).x.shape == (1, 1, 5, 6)
+    untrained = nnc.compile("model U(x: f32[B, 2]) -> f32[B, 2] { return x |> Dense(2) }")
+    with pytest.raises(NncError, match="no train block"):
+        look.range_test(untrained)
+
+
+def test_a_missing_package_is_named_with_what_installs_it(digits: nnc.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nnc.runtime.look import figure
+
+    real = builtins.__import__
+
+    def without(name: str, *args: Any) -> Any:
+        if name.split(".")[0] in ("scipy", "matplotlib"):
+            raise ImportError(name)
+        return real(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(NncError, match=r"nnc\[search\]"):
+        look.searched_pixel(digits, X, LABEL)
+    with pytest.raises(NncError, match=r"nnc\[plot\]"):
+        figure.tiles(X, Path("never.png"))
+
+
+# --- MNIST ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not MNIST.is_dir(), reason="MNIST is not at ../shared/data/mnist")
+def test_mnist_falls_from_98_to_below_20_percent() -> None:
+    text = (ROOT / "models" / "mnist_mlp.nn").read_text().replace('idx("data/mnist")', f'idx("{MNIST.as_posix()}")')
+    net = nnc.compile(text)
+    net.fit(epochs=4)
+    x, label = held_out(net)
+    assert accuracy(net, x, label) > 0.98
+    assert accuracy(net, look.fgsm(net, x, label, 0.3), label) < 0.2
