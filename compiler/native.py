@@ -274,6 +274,6 @@ class Pool(ctypes.c_void_p):
         if address:
             (self._support.pool_destroy if self._owner == os.getpid() else self._support.pool_forget)(address)
 
-    def __del__(self) -> None:
-        if not sys.is_finalizing():  # a thread may still be at work; the process takes all of them with it
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:  # `sys` may be gone by then
+        if not ending():  # a thread may still be at work; the process takes all of them with it
             self.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -67,16 +68,19 @@ class Program:
 
 
 class Setting(click.ParamType[tuple[str, Any]]):
-    """`name=value`, the value a number, true, false or text."""
+    """`name=value`, the value a number, true, false or text; or, with `files`, `@path`, a JSON object of such pairs,
+    which is the pair of `@` and the object."""
 
     name = "NAME=VALUE"
 
-    def __init__(self, integer: bool = False):
-        self.integer = integer
+    def __init__(self, integer: bool = False, files: bool = False):
+        self.integer, self.files = integer, files
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
         if isinstance(value, tuple):
             return value
+        if self.files and str(value).startswith("@"):
+            return "@", self._read(Path(str(value)[1:]), param, ctx)
         name, equals, text = str(value).partition("=")
         if not equals or not name.strip():
             self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
@@ -84,6 +88,18 @@ class Setting(click.ParamType[tuple[str, Any]]):
         if self.integer and (type(parsed) is not int or parsed < 0):
             self.fail(f"{name} must be a size, not {text!r}", param, ctx)
         return name.strip(), parsed
+
+
+    def _read(self, path: Path, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
+        try:
+            found = json.loads(path.read_text("utf-8"))
+        except OSError as e:
+            self.fail(f"{path}: {(e.strerror or str(e)).lower()}", param, ctx)
+        except (ValueError, RecursionError) as e:
+            self.fail(f"{path} is not JSON: {e}", param, ctx)
+        if not isinstance(found, dict):
+            self.fail(f"{path} is not a JSON object of names and values", param, ctx)
+        return found
 
 
 def _value(text: str) -> Any:
@@ -104,7 +120,8 @@ def program_options(f: F | None = None, *, required: bool = True) -> Any:
 
     @click.argument("file", type=str, required=required)
     @click.option("--model", metavar="NAME", help="Which model, where the file has several.")
-    @click.option("--set", "hyper", type=Setting(), multiple=True, help="A value for a hyper: --set lr=3e-4.")
+    @click.option("--set", "hyper", type=Setting(files=True), multiple=True,
+                  help="A value for a hyper: --set lr=3e-4; or a JSON file of them: --set @FILE.")
     @click.option("--size", "sizes", type=Setting(integer=True), multiple=True, help="A size of parameters: D=4.")
     @click.option("--data", metavar="PATH", help="Data in place of those the train block names.")
     @click.option("--dtype", type=click.Choice(["f32", "f64"]), default="f32", help="f64 reads every f32 as f64.")
@@ -114,7 +131,10 @@ def program_options(f: F | None = None, *, required: bool = True) -> Any:
     def command(file: str | None, model: str | None, hyper: tuple[tuple[str, Any], ...],
                 sizes: tuple[tuple[str, int], ...], data: str | None, dtype: str, target_cpu: str, no_cache: bool,
                 **rest: Any) -> Any:
-        program = Program(file or "", model, dict(hyper), dict(sizes), dtype, target_cpu, not no_cache, data)
+        settings: dict[str, Any] = {}
+        for name, value in hyper:
+            settings |= value if name == "@" else {name: value}
+        program = Program(file or "", model, settings, dict(sizes), dtype, target_cpu, not no_cache, data)
         return f(program, **rest)
 
     return command
