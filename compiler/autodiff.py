@@ -10,7 +10,7 @@ Griewank, Walther, "Evaluating Derivatives" (2008), chapter 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from ..dsl.diagnostics import Label, error
 from ..dsl.source import Span
@@ -19,6 +19,7 @@ from .ops import OPS
 from .ops.calculus import constant
 from .ops.op import NoGradient
 from .ops.require import spelled
+from .reverse import reverse
 from .types import FLOATS, TensorType
 
 
@@ -49,36 +50,59 @@ def differentiate(graph: Graph) -> Graph:
 
 def _gradients(b: Builder, y: str, xs: Sequence[str], span: Span | None, titles: dict[str, str]) -> tuple[str, ...]:
     """d y / d x for each x, as nodes of `b`."""
-    order = _between(b, y, set(xs))
+    total = backward(b, {y: (constant(b, 1.0, b.type(y)),)}, xs, span, titles, _Recomputed(b, y))
+    return tuple(total[x] if x in total else constant(b, 0.0, b.type(x)) for x in xs)
+
+
+def backward(b: Builder, seeds: Mapping[str, Sequence[str]], xs: Iterable[str], span: Span | None,
+             titles: dict[str, str], again: Callable[[Node], Node], leaves: Collection[str] = ()) -> dict[str, str]:
+    """The adjoints of the xs that have one, where each y of `seeds` has the adjoints given. `again(node)` is the node
+    whose values a rule may use; nothing flows on from `leaves`."""
+    order = _between(b, seeds, set(xs))
     active = set(order)
-    again = _Recomputed(b, y)
-    adjoints: dict[str, list[str]] = {y: [constant(b, 1.0, b.type(y))]}
+    adjoints: dict[str, list[str]] = {y: list(dys) for y, dys in seeds.items()}
+    items: dict[str, dict[int, str]] = {}  # of scans: the adjoints of their results
     total: dict[str, str] = {}
     for name in reversed(order):
         node = b[name]
-        if name not in adjoints:
+        if name not in adjoints and name not in items:
             continue
         b.span = node.span
-        dy = total[name] = _sum(b, adjoints.pop(name))
-        if not _anonymous(name) and _anonymous(dy):
-            titles.setdefault(dy, f"d_{name}")
-        if not any(a in active for a in node.args):
-            continue
-        for a, dx in zip(node.args, _rule(b, node, again(node), dy, active, span), strict=True):
+        if node.op == "scan":
+            dxs = _of_scan(b, again(node), items[name], active, span)
+        else:
+            dy = total[name] = _sum(b, adjoints.pop(name))
+            if not _anonymous(name) and _anonymous(dy):
+                titles.setdefault(dy, f"d_{name}")
+            if name in leaves or not any(a in active for a in node.args):
+                continue
+            if node.op == "item":
+                items.setdefault(node.args[0], {})[node.attrs["index"]] = dy
+                continue
+            dxs = _rule(b, node, again(node), dy, active, span)
+        for a, dx in zip(node.args, dxs, strict=True):
             if dx is not None and a in active and b.type(a).dtype in FLOATS:
                 adjoints.setdefault(a, []).append(dx)
     b.span = span
-    return tuple(total[x] if x in total else constant(b, 0.0, b.type(x)) for x in xs)
+    return {x: total[x] for x in xs if x in total}
+
+
+def _of_scan(b: Builder, node: Node, dys: Mapping[int, str], active: set[str],
+             span: Span | None) -> Sequence[str | None]:
+    """The adjoints of a scan's operands."""
+    if node.attrs["until"]:
+        raise _undefined(node, span)
+    return reverse(b, node, dys, active, backward)
 
 
 def _anonymous(name: str) -> bool:
     return name[0] == "v" and name[1:].isdigit()
 
 
-def _between(b: Builder, y: str, xs: set[str]) -> list[str]:
-    """The nodes on paths from the xs to y, in topological order. `stop_grad` ends a path."""
-    below = {y}
-    todo = [y]
+def _between(b: Builder, ys: Iterable[str], xs: set[str]) -> list[str]:
+    """The nodes on paths from the xs to the ys, in topological order. `stop_grad` ends a path."""
+    below = set(ys)
+    todo = list(below)
     while todo:
         node = b[todo.pop()]
         for a in node.args if node.op != "stop_grad" else ():

@@ -12,9 +12,10 @@
                | if expr { stmt* }                        the condition is uniform (the same in all lanes)
                | check expr else CODE                     when false in any lane that is on, the entry returns CODE
     expr     ::= constant | NAME | NAME[expr] | fn(expr, ...)
-    entry    ::= entry NAME (size, ...) (slot, ...) arena SIZE { call* }
-    call     ::= NAME (size, ...) (place, ...)
-    place    ::= slot NAME | arena + SIZE | constant NAME
+    entry    ::= entry NAME (size, ...) (slot, ...) arena SIZE { step* }
+    step     ::= NAME (size, ...) (place, ...)            a call of a kernel
+               | for NAME in 0..SIZE [reverse] [until place] { step* }
+    place    ::= slot NAME [+ SIZE] | arena + SIZE | constant NAME [+ SIZE]
 
 Every index and size is an `i64`; buffers are flat and indexed in elements. A kernel knows only its arguments, so equal
 kernels are one kernel and a kernel can be tested alone.
@@ -33,6 +34,9 @@ store in lanes leaves the lanes that are masked undefined.
 
 **Unrolling.** `unroll n` puts n copies of the body in one iteration with a remainder loop; `unroll 0` means completely
 (the trip count is constant and at most `MAX_UNROLL`), then the loop variable is a constant in each copy.
+
+**Steps.** The sizes of calls and the offsets of places may speak of the indices of the loops around them. A loop with
+`until` ends after the turn that leaves a bool that is true in that place.
 
 **Parallel.** Only the outermost loop of a kernel may be parallel; iterations are independent. Threads take contiguous
 static ranges. Nothing in the result depends on how many there are.
@@ -180,7 +184,8 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a kernel's buffer is: a slot of the entry, a byte offset in the arena, or a constant of the module."""
+    """Where a kernel's buffer is: so many bytes behind the beginning of a slot of the entry, of the arena, or of a
+    constant of the module."""
 
     base: str  # "slot", "arena", "constant"
     name: str = ""
@@ -192,6 +197,20 @@ class Call:
     kernel: str
     sizes: tuple[Dim, ...]
     places: tuple[Place, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Steps for each value of an index from 0 up to `count`, or down from there."""
+
+    index: str
+    count: Dim
+    steps: tuple[Step, ...]
+    reverse: bool = False
+    until: Place | None = None
+
+
+Step = Union[Call, Loop]
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +231,12 @@ class Entry:
     sizes: tuple[str, ...]
     slots: tuple[Slot, ...]
     arena: Dim  # bytes, 64-byte aligned base
-    calls: tuple[Call, ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """Every call, those in loops too."""
+        return tuple(calls(self.steps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +330,15 @@ def size_expr(dim: Dim) -> Expr:
             term = mul(term, factor)
         total = add(total, term)
     return total
+
+
+def calls(steps: tuple[Step, ...]) -> Iterator[Call]:
+    """The calls among steps and in their loops."""
+    for s in steps:
+        if isinstance(s, Loop):
+            yield from calls(s.steps)
+        else:
+            yield s
 
 
 def walk(stmts: tuple[Stmt, ...]) -> Iterator[Stmt]:

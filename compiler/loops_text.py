@@ -28,11 +28,13 @@ from .loops import (
     Kernel,
     Let,
     Load,
+    Loop,
     Module,
     Place,
     Reduce,
     Register,
     Slot,
+    Step,
     Stmt,
     Store,
     Var,
@@ -46,7 +48,7 @@ PRECEDENCE = {"add": 1, "sub": 1, "mul": 2}
 BOOLEAN = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "isfinite"})
 KEYWORDS = frozenset({
     "constant", "kernel", "entry", "mut", "let", "register", "for", "in", "step", "vector", "bound", "parallel",
-    "unroll", "if", "check", "else", "true", "false", "slot", "arena", "inf", "nan", *DTYPES,
+    "unroll", "reverse", "until", "if", "check", "else", "true", "false", "slot", "arena", "inf", "nan", *DTYPES,
 })  # fmt: skip
 ATOM = 9
 
@@ -182,11 +184,26 @@ def _entry(e: Entry) -> Iterator[str]:
     for s in e.slots:
         yield f"    {s.role} {_name(s.name)}: {s.type},"
     yield f") arena {e.arena} {{"
-    for c in e.calls:
-        places = ", ".join(
-            f"arena + {p.offset}" if p.base == "arena" else f"{p.base} {_name(p.name)}" for p in c.places)
-        yield f"    {_name(c.kernel)}({', '.join(map(str, c.sizes))})({places})"
+    yield from _steps(e.steps, "    ")
     yield "}"
+
+
+def _steps(steps: tuple[Step, ...], indent: str) -> Iterator[str]:
+    for s in steps:
+        if isinstance(s, Loop):
+            how = " reverse" * s.reverse + (f" until {_place(s.until)}" if s.until is not None else "")
+            yield f"{indent}for {_name(s.index)} in 0..{s.count}{how} {{"
+            yield from _steps(s.steps, indent + "    ")
+            yield indent + "}"
+        else:
+            places = ", ".join(map(_place, s.places))
+            yield f"{indent}{_name(s.kernel)}({', '.join(map(str, s.sizes))})({places})"
+
+
+def _place(p: Place) -> str:
+    if p.base == "arena":
+        return f"arena + {p.offset}"
+    return f"{p.base} {_name(p.name)}" + (f" + {p.offset}" if p.offset != 0 else "")
 
 
 # --- parsing ---------------------------------------------------------------------------------------------------
@@ -275,11 +292,11 @@ class _Parser:
         return tuple(items)
 
     def size(self) -> Dim:
-        """A size reaches to the next comma, closing bracket or brace outside brackets."""
+        """A size reaches to the next comma, closing bracket, brace or keyword outside brackets."""
         depth, first = 0, self.at
         while True:
             kind, token, _ = self.tokens[self.at]
-            if kind == "end" or (depth == 0 and token in (",", ")", "]", "{")):
+            if kind == "end" or (depth == 0 and token in (",", ")", "]", "{", "reverse", "until")):
                 break
             depth += (token == "(") - (token == ")")
             self.at += 1
@@ -472,10 +489,31 @@ class _Parser:
         self.expect("arena")
         arena = self.size()
         self.expect("{")
-        calls = []
-        while not self.accept("}"):
-            calls.append(Call(self.name(), self.listed(self.size), self.listed(self.place)))
-        return Entry(name, sizes, slots, arena, tuple(calls))
+        return Entry(name, sizes, slots, arena, self.steps())
+
+    def steps(self) -> tuple[Step, ...]:
+        """Calls and loops up to the brace that ends them."""
+        done: list[list[Step]] = [[]]
+        heads: list[tuple[str, Dim, bool, Place | None]] = []
+        while True:
+            if self.accept("}"):
+                if not heads:
+                    return tuple(done[0])
+                index, count, reverse, until = heads.pop()
+                steps = tuple(done.pop())
+                done[-1].append(Loop(index, count, steps, reverse, until))
+            elif self.accept("for"):
+                index = self.name()
+                self.expect("in")
+                if self.integer() != 0:
+                    self.fail("a loop from 0")
+                self.expect("..")
+                count, reverse = self.size(), bool(self.accept("reverse"))
+                heads.append((index, count, reverse, self.place() if self.accept("until") else None))
+                done.append([])
+                self.expect("{")
+            else:
+                done[-1].append(Call(self.name(), self.listed(self.size), self.listed(self.place)))
 
     def slot(self) -> Slot:
         role, name = self.name(), self.name()
@@ -489,4 +527,4 @@ class _Parser:
                 self.expect("+")
                 return Place("arena", offset=self.size())
             case base:
-                return Place(base, self.name())
+                return Place(base, self.name(), self.size() if self.accept("+") else 0)

@@ -2,12 +2,13 @@
 
 Each node that is not a leaf or a mere renaming is one kernel; a `fused` node is one kernel for its whole body. Values
 are pulled (`kernels/body.py`), so views and elementwise operators need no code here, only the choice of the loop nest.
-Kernels that are equal up to the names of their nodes are one.
+Kernels that are equal up to the names of their nodes are one. A `scan` is a loop over the steps of its body, which is
+planned like an entry of its own and then moved to where its operands and its arena are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,9 @@ from .kernels.matmul import Product, matmul, product
 from .kernels.pointwise import pointwise
 from .kernels.scatter import scatter_add
 from .kernels.tile import Tile, choose
-from .memory import Copy, Plan, constant_name, is_kernel, output_slot, plan, roots, types
+from .memory import Plan, constant_name, is_kernel, output_slot, plan, roots, shift, types
 from .ops import OPS
+from .ops.calculus import constant
 from .ops.op import CONTRACT, REDUCE
 from .types import BYTES, Dim, TensorType, symbol, symbols
 
@@ -55,26 +57,111 @@ def lower(graph: Graph, inputs: Mapping[str, TensorType], variables: Mapping[str
         *(L.Slot(path, t, "param") for path, t in variables.items()),
         *(L.Slot(output_slot(name), _type(graph, v), "output") for name, v in graph.outputs),
     )
-    bodies = {n.name: _body_of(graph, n) for n in graph if is_kernel(n)}
-    scratch = {name: _scratch(body, target) for name, (body, _) in bodies.items()}
-    planned, root, checks, library = plan(graph, scratch), roots(graph), Checks(), _Library(graph.name, target)
-    calls = [_copy(c, checks, library) for c in planned.copies if c.early]
+    checks, library = Checks(), _Library(graph.name, target)
+    lowered = _steps(graph, checks, library)
+    sizes = sorted({s for slot in slots for n in slot.type.shape for s in symbols(n)})
+    entry = L.Entry(graph.name, tuple(sizes), slots, lowered.plan.arena, lowered.steps)
+    used = {p.name for c in entry.calls for p in c.places if p.base == "constant"}
+    constants = tuple(c for c in lowered.constants if c.name in used)
+    return Lowered(L.Module(library.kernels(), (entry,), constants), lowered.plan, tuple(checks.messages))
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """What one graph becomes: its plan, its steps, and the constants in it and in its loops."""
+
+    plan: Plan
+    steps: tuple[L.Step, ...]
+    constants: tuple[L.Constant, ...]
+
+
+def _steps(graph: Graph, checks: Checks, library: _Library) -> _Steps:
+    """The calls and loops of a graph; places of leaves and outputs are slots, those of all else offsets in an arena."""
+    bodies = {n.name: _body_of(graph, n) for n in graph if is_kernel(n) and n.op != "scan"}
+    loops = {n.name: _steps(_entry_of(graph, n), checks, library) for n in graph if n.op == "scan"}
+    scratch = {name: _scratch(body, library.target) for name, (body, _) in bodies.items()}
+    scratch |= {name: (loop.plan.arena, 1)[: 1 + graph[name].attrs["until"]] for name, loop in loops.items()}
+    planned, root = plan(graph, scratch), roots(graph)
+    steps: list[L.Step] = [_copy(c.type, c.source, c.target, checks, library) for c in planned.copies if c.early]
     for name in planned.order:
         node = graph[name]
-        places = [planned.places[root[a]] for a in node.args]
-        places += [planned.places[name, k] for k in range(len(types(node)))]
-        places += [planned.places[name, -1 - k] for k in range(len(scratch[name]))]
-        calls.append(library.call(bodies[name], checks, name, str(node.span or ""), places))
-    for c in planned.copies:
-        if not c.early:
-            calls.append(_copy(c, checks, library))
-    sizes = sorted({s for slot in slots for n in slot.type.shape for s in symbols(n)})
-    entry = L.Entry(graph.name, tuple(sizes), slots, planned.arena, tuple(calls))
-    used = {p.name for c in calls for p in c.places if p.base == "constant"}
-    values = {constant_name(graph, n): n for n in graph if n.op == "constant"}
-    constants = tuple(L.Constant(k, n.dtype, tuple(n.attrs["values"])) for k, n in values.items() if k in used)
-    module = L.Module(library.kernels(), (entry,), constants)
-    return Lowered(module, planned, tuple(checks.messages))
+        operands = [_shifted(planned.places[root[a]], shift(graph, a)) for a in node.args]
+        results = [planned.places[name, k] for k in range(len(types(node)))]
+        own = [planned.places[name, -1 - k] for k in range(len(scratch[name]))]
+        if node.op == "scan":
+            steps += _loop(node, loops[name], operands, results, own, checks, library)
+        else:
+            steps.append(library.call(bodies[name], checks, name, str(node.span or ""), [*operands, *results, *own]))
+    steps += [_copy(c.type, c.source, c.target, checks, library) for c in planned.copies if not c.early]
+    constants = [L.Constant(constant_name(graph, n), n.dtype, tuple(n.attrs["values"])) for n in graph
+                 if n.op == "constant"]
+    return _Steps(planned, tuple(steps), (*constants, *(c for loop in loops.values() for c in loop.constants)))
+
+
+# --- loops -----------------------------------------------------------------------------------------------------------
+
+UNTIL = "until"
+
+
+def _carry(k: int) -> str:
+    return f"carry {k}"
+
+
+def _entry_of(graph: Graph, node: Node) -> Graph:
+    """The body of a scan as an entry of its own: what it carries is a variable that each turn updates."""
+    body, carries = node.attrs["body"], node.attrs["carries"]
+    b = Builder(f"{graph.name}.{node.name}", OPS)
+    inputs = [n.name for n in body if n.op == "input"]
+    position = {name: k for k, name in enumerate(inputs)}
+    for n in body:
+        if position.get(n.name, carries) < carries:
+            n = Node(n.name, "param", (), {"path": _carry(position[n.name]), "type": n.type}, n.type, n.span)
+        b.nodes[n.name] = n
+    updates = tuple((_carry(k), v) for k, (_, v) in enumerate(body.outputs[:carries]))
+    last = [UNTIL] * node.attrs["until"]
+    names = [*(str(k) for k in range(len(body.outputs) - carries - len(last))), *last]
+    outputs = tuple((name, v) for name, (_, v) in zip(names, body.outputs[carries:], strict=True))
+    return b.finish(outputs, updates)
+
+
+def _loop(node: Node, lowered: _Steps, operands: Sequence[L.Place], results: Sequence[L.Place],
+          own: Sequence[L.Place], checks: Checks, library: _Library) -> Iterator[L.Step]:
+    """What is carried begins where it ends; what is collected moves on with the index."""
+    body, carries, index = node.attrs["body"], node.attrs["carries"], symbol(node.attrs["index"])
+    given = types(node)
+    for type_, first, place in zip(given[:carries], operands, results, strict=False):
+        if first != place:
+            yield _copy(type_, first, place, checks, library)
+    inputs = [n.attrs["name"] for n in body if n.op == "input"]
+    slots = {_carry(k): place for k, place in enumerate(results[:carries])}
+    slots |= dict(zip(inputs[carries:], operands[carries:], strict=True))
+    for k, (type_, place) in enumerate(zip(given[carries:], results[carries:], strict=True)):
+        slots[output_slot(str(k))] = _shifted(place, index * TensorType(type_.dtype, type_.shape[1:]).nbytes)
+        if node.attrs["until"]:
+            yield _zeros(type_, place, checks, library)
+    until = own[1] if node.attrs["until"] else None
+    if until is not None:
+        slots[output_slot(UNTIL)] = until
+    steps = _moved(lowered.steps, slots, own[0])
+    yield L.Loop(node.attrs["index"], node.attrs["count"], steps, node.attrs["reverse"], until)
+
+
+def _moved(steps: tuple[L.Step, ...], slots: Mapping[str, L.Place], arena: L.Place) -> tuple[L.Step, ...]:
+    """The steps of a body with its slots and its arena where they are around it."""
+
+    def moved(p: L.Place) -> L.Place:
+        base = slots[p.name] if p.base == "slot" else arena if p.base == "arena" else None
+        return p if base is None else _shifted(base, p.offset)
+
+    return tuple(
+        L.Loop(s.index, s.count, _moved(s.steps, slots, arena), s.reverse, None if s.until is None else moved(s.until))
+        if isinstance(s, L.Loop) else L.Call(s.kernel, s.sizes, tuple(map(moved, s.places)))
+        for s in steps
+    )
+
+
+def _shifted(place: L.Place, by: Dim) -> L.Place:
+    return L.Place(place.base, place.name, place.offset + by)
 
 
 def _type(graph: Graph, name: str) -> TensorType:
@@ -180,7 +267,13 @@ def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:
     return ()
 
 
-def _copy(copy: Copy, checks: Checks, library: _Library) -> L.Call:
+def _copy(type_: TensorType, source: L.Place, target: L.Place, checks: Checks, library: _Library) -> L.Call:
     b = Builder("copy", OPS)
-    x = b.emit("input", name="x", type=TensorType(copy.type.dtype, (copy.type.size,)))
-    return library.call((b.finish((("y", x),)), (x,)), checks, "copy", "", [copy.source, copy.target])
+    x = b.emit("input", name="x", type=TensorType(type_.dtype, (type_.size,)))
+    return library.call((b.finish((("y", x),)), (x,)), checks, "copy", "", [source, target])
+
+
+def _zeros(type_: TensorType, target: L.Place, checks: Checks, library: _Library) -> L.Call:
+    b = Builder("zeros", OPS)
+    zero = constant(b, 0, TensorType(type_.dtype, (type_.size,)))
+    return library.call((b.finish((("y", zero),)), ()), checks, "zeros", "", [target])

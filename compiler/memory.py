@@ -16,10 +16,11 @@ from math import gcd
 
 from .graph import Graph, Node
 from .index import term, terms, total
+from .kernels.body import flat
 from .loops import Place
 from .ops import OPS
 from .ops.op import MAP, REDUCE
-from .types import Dim, TensorType, TupleType, substitute
+from .types import BYTES, Dim, TensorType, TupleType, substitute
 
 ALIGNMENT = 64  # of buffers whose size is a number
 ELEMENT = 8  # of others: of the largest element; a size like 40*B is a multiple of a cache line for some B only
@@ -86,13 +87,15 @@ def constant_name(graph: Graph, node: Node) -> str:
 
 
 def roots(graph: Graph) -> dict[str, Value]:
-    """For each node the value whose buffer it lies in: a reshape lies where its operand does, an item is a result of
-    its operand, and all that read one variable read one buffer."""
+    """For each node the value whose buffer it lies in: a reshape lies where its operand does, a slice in it where
+    fusion says so, an item is a result of its operand, and all that read one variable read one buffer."""
     out: dict[str, Value] = {}
     leaf: dict[tuple[str, str], str] = {}
     for n in graph:
         match n.op:
             case "reshape" | "assume":
+                out[n.name] = out[n.args[0]]
+            case "slice" if n.attrs.get("lies"):
                 out[n.name] = out[n.args[0]]
             case "item":
                 out[n.name] = (n.args[0], n.attrs["index"])
@@ -106,7 +109,20 @@ def roots(graph: Graph) -> dict[str, Value]:
 
 def is_kernel(node: Node) -> bool:
     """Whether code runs for a node: not for leaves, nor for those that only rename a buffer."""
-    return node.op not in ("input", "param", "item", "reshape", "assume") and not (node.op == "constant")
+    renames = ("input", "param", "item", "reshape", "assume", "constant")
+    return node.op not in renames and not node.attrs.get("lies")
+
+
+def shift(graph: Graph, name: str) -> Dim:
+    """How many bytes behind the beginning of its root's buffer a node lies."""
+    node = graph[name]
+    total: Dim = 0
+    while node.op in ("reshape", "assume") or node.attrs.get("lies"):
+        of = graph[node.args[0]]
+        if node.op == "slice":
+            total = total + flat(node.attrs["starts"], of.shape) * BYTES[of.dtype]
+        node = of
+    return total
 
 
 def plan(graph: Graph, scratch: Mapping[str, Sequence[Dim]] | None = None) -> Plan:
@@ -179,6 +195,8 @@ def _update_in_place(graph: Graph, root: Mapping[str, Value], value: Value, old:
     others = [r for r in readers.get(old, ()) if r != maker]
     if maker in readers.get(old, ()) and not overwrites(graph, root, maker, value[1], old):
         return False
+    if graph[maker].op == "scan" and may_fail(graph[maker]):
+        return False  # in a turn that is not the first
     if others and any(r in _reachable(after, maker) for r in others):
         return False  # somebody wants the old value after the new one is made
     for r in others:
@@ -190,8 +208,10 @@ def overwrites(graph: Graph, root: Mapping[str, Value], kernel: str, result: int
     """Whether a kernel reads an operand only at the index at which it then writes a result of the same type."""
     node = graph[kernel]
     given = [k for k, a in enumerate(node.args) if root[a] == operand]
-    if any(graph[node.args[k]].type != types(node)[result] for k in given):
+    if any(graph[node.args[k]].type != types(node)[result] or shift(graph, node.args[k]) != 0 for k in given):
         return False
+    if node.op == "scan":  # carries it on
+        return given == [result] and result < node.attrs["carries"]
     if node.op != "fused":
         return OPS[node.op].kind == MAP
     body = node.attrs["body"]
@@ -248,14 +268,15 @@ def _checks_first(graph: Graph, kernels: Sequence[str], places: Mapping[Value, P
     written = [v[0] for v, p in places.items() if p.base == "slot" and p.name in paths and v[0] in after]
     writers = list(dict.fromkeys(written))
     for c in kernels:
-        if _may_fail(graph[c]):
+        if may_fail(graph[c]):
             for w in writers:
                 if w != c and c not in _reachable(after, w):
                     after[c].append(w)
 
 
-def _may_fail(node: Node) -> bool:
-    return node.op in CHECKED or (node.op == "fused" and any(n.op in CHECKED for n in node.attrs["body"]))
+def may_fail(node: Node) -> bool:
+    """Whether the code of a node has checks."""
+    return node.op in CHECKED or any(map(may_fail, node.attrs.get("body", ())))
 
 
 def _sorted(kernels: Sequence[str], position: Mapping[str, int], after: Mapping[str, list[str]]) -> tuple[str, ...]:

@@ -36,6 +36,8 @@ def verify(graph: Graph, after: str) -> Graph:
         if inferred != node.type:
             raise _fault(after, name, f"has the type {node.type}, but its operator says {inferred}")
         types[name] = node.type
+        if node.op == "scan":
+            verify(node.attrs["body"], f"{after}, in the body of {name}")
         if node.op in ("input", "param"):
             leaf = (node.op, node.attrs["name" if node.op == "input" else "path"])
             if leaves.setdefault(leaf, name) != name and (node.op == "input" or types[leaves[leaf]] != node.type):

@@ -52,7 +52,7 @@ def test_every_cell_is_there(op: Op) -> None:
     assert (op.reduce is not None) == (op.kind == REDUCE)
     assert (op.reference is None) == (op.kind == ABSTRACT or op.name in ("input", "param"))
     assert op.kind == LEAF or op.kind == ABSTRACT or op.grad is not None or op.name in ("size", "iota")
-    assert len(op.samples) > 1 or op.name in ("input", "param", "grad", "fused", "item")
+    assert len(op.samples) > 1 or op.name in ("input", "param", "grad", "fused", "item", "scan")
 
 
 def test_scalar_functions_are_those_of_the_loops() -> None:

@@ -155,7 +155,9 @@ def apply(cx: Context, function: Any, given: Given, scope: Scope, label: str | N
         case _:
             raise error("E0307", f"{kind(function)} cannot be called", given.span)
     if path is not None and isinstance(result, Tensor):
-        cx.taps[path] = cx.inner[path] = result
+        cx.inner[path] = result
+        if not cx.frames:  # in a scan it is many values
+            cx.taps[path] = result
         match function:
             case Builtin(name=name) | Defined(definition=ast.Function(name=name)):
                 cx.note(path, cx.site, name, first, result)

@@ -14,7 +14,7 @@ from ...dsl.diagnostics import Diagnostic, Label, NncError, SourceError, error
 from ...dsl.source import Span
 from ..graph import Builder
 from ..ops.op import ShapeError
-from ..types import FLOATS, INTS, Dim, TensorType
+from ..types import FLOATS, INTS, Dim, Size, TensorType, substitute, symbol, symbols
 from .scope import Scope
 from .values import Results, Tensor
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_CALLS = 100  # how deep definitions may call one another
 MAX_BYTES = 2**40  # of one tensor
+TURN = 0x2545F4914F6CDD1D  # odd and large: the keys of one step's turns are far from the next step's
 MAX_F32 = 3.4028235677973366e38  # what rounds to more is infinite
 
 
@@ -58,6 +59,12 @@ def check_fits(value: int | float | bool, dtype: str, span: Span | None) -> None
         raise error("E0302", f"{text} does not fit {dtype}", span, help=more)
 
 
+def add_input(b: Builder, stem: str, type_: TensorType, span: Span | None) -> str:
+    """An input of a scan's body, called by a name not yet taken."""
+    name = stem if stem not in b.nodes else b.fresh(stem)
+    return b.emit("input", name=name, type=type_, span=span)
+
+
 def is_std(span: Span) -> bool:
     """Whether a place is in the standard library."""
     return span.source.name.startswith("std/")
@@ -82,9 +89,23 @@ class Part:
 
 
 @dataclass(slots=True)
+class Frame:
+    """The body of a `scan` under construction: a graph of its own, whose inputs are the carried values and what it
+    captures from around it."""
+
+    name: str  # of the index, as it is written
+    index: str  # its symbol, unlike any other
+    count: Dim
+    builder: Builder
+    collects: dict[str, Span]  # the names that statements of the body collect
+    captured: dict[str, str] = field(default_factory=dict)  # node around the scan -> input of the body
+    collected: dict[str, tuple[Tensor, int, Span]] = field(default_factory=dict)  # by name, with the axis of the index
+
+
+@dataclass(slots=True)
 class Context:
     program: Program
-    builder: Builder
+    builder: Builder  # of the graph that grows now: the entry's, or the innermost scan's
     training: bool = False
     ambient: dict[str, Any] = field(default_factory=dict)  # t, epoch, steps where they mean something
     key: Tensor | None = None  # of random draws
@@ -98,6 +119,11 @@ class Context:
     parts: list[Part] = field(default_factory=list)  # in order of completion
     calls: list[tuple[str, Span | None]] = field(default_factory=list)
     returned: Span | None = None  # the expression of the last `return`
+    root: Builder = field(init=False)  # of the entry
+    frames: list[Frame] = field(default_factory=list)  # the scans around this point, outermost first
+
+    def __post_init__(self) -> None:
+        self.root = self.builder
 
     @property
     def real(self) -> str:
@@ -106,14 +132,13 @@ class Context:
     def emit(self, op: str, *args: Tensor, span: Span | None, operands: tuple[Span, ...] = (), **attrs: Any) -> Tensor:
         """One operator; its node points at the user's own line, also where std wrote it. A `ShapeError`
         becomes a diagnostic whose labels give each operand's type and origin."""
-        for a in args:
-            if a.builder is not self.builder:
-                raise error("E0307", "an initial value cannot depend on the model's input", span)
+        local = [self.here(a, span) for a in args]
         try:
             told = self.asked() or span if span is not None and is_std(span) else span
-            made = Tensor(self.builder.emit(op, *(a.node for a in args), span=told, **attrs), self.builder)
+            made = Tensor(self.builder.emit(op, *(a.node for a in local), span=told, **attrs), self.builder)
             if isinstance(self.builder[made.node].type, TensorType):
                 check_bytes(made.type, span)
+                self._check_size(made.type, span)
             return made
         except ShapeError as e:
             raise self.shape_error(e, args, span, operands) from None
@@ -130,7 +155,13 @@ class Context:
 
     def origin(self, t: Tensor) -> str:
         """Where a value came from, in words."""
-        node = self.builder[t.node]
+        for frame, outer in zip(reversed(self.frames), reversed(self._levels()[:-1]), strict=True):
+            if frame.builder is t.builder and t.builder[t.node].op == "input":
+                captured = next((a for a, i in frame.captured.items() if i == t.node), None)
+                if captured is None:
+                    return f", carried by the scan over `{frame.name}`"
+                t = Tensor(captured, outer)
+        node = t.builder[t.node]
         if node.span is None:
             return ""
         line, column = node.span.position
@@ -150,7 +181,7 @@ class Context:
         if path not in self.variables:
             declared = self.program.variables[path]
             self.variables[path] = Tensor(
-                self.builder.emit("param", path=path, type=declared.type, name=path, span=declared.span), self.builder
+                self.root.emit("param", path=path, type=declared.type, name=path, span=declared.span), self.root
             )
         return self.variables[path]
 
@@ -158,7 +189,91 @@ class Context:
         """A call that ended with `value`; its nodes begin at `first`."""
         items = value.items if isinstance(value, Results) else (value,)
         results = tuple(t.node for t in items if isinstance(t, Tensor))
-        self.parts.append(Part(path, parent, kind, first, len(self.builder.nodes), results))
+        if self.frames:  # the work is that of the scan
+            self.parts.append(Part(path, parent, kind, 0, 0, ()))
+        else:
+            self.parts.append(Part(path, parent, kind, first, len(self.builder.nodes), results))
+
+    # --- scans
+
+    def here(self, t: Tensor, span: Span | None) -> Tensor:
+        """A value in the graph that grows now: one from around a scan becomes an input of its body. A number is made
+        again, so that it stays a number."""
+        if t.builder is self.builder:
+            return t
+        level = self.level(t)
+        if level is None:
+            raise error("E0307", "an initial value cannot depend on the model's input", span)
+        for frame in self.frames[level:]:
+            node = t.builder[t.node]
+            if t.node not in frame.captured:
+                if node.op in ("constant", "size") and not t.shape:
+                    frame.captured[t.node] = frame.builder.add(node.op, (), node.attrs, span=node.span)
+                else:
+                    frame.captured[t.node] = add_input(frame.builder, node.name, t.type, node.span)
+            t = Tensor(frame.captured[t.node], frame.builder)
+        return t
+
+    @contextmanager
+    def around(self, level: int) -> Iterator[None]:
+        """What is made in here belongs to the entry (level 0), or to the scan of that level around this point."""
+        builder, frames = self.builder, self.frames
+        self.builder, self.frames = self._levels()[level], frames[:level]
+        try:
+            yield
+        finally:
+            self.builder, self.frames = builder, frames
+
+    def level(self, t: Tensor) -> int | None:
+        """Where a value is: 0 in the entry, k in the k-th scan from outside; None for that of another entry."""
+        return next((k for k, b in enumerate(self._levels()) if b is t.builder), None)
+
+    def _levels(self) -> list[Builder]:
+        return [self.root, *(f.builder for f in self.frames)]
+
+    def guard(self, left: Dim, right: Dim, message: str, span: Span | None, relation: str = "==") -> None:
+        """A relation of sizes for run time to decide; of the index of a scan, for all its turns."""
+        for a, b in self.turns(left, right, relation, span):
+            self.root.guard(a, b, message, span, relation)
+
+    def turns(self, left: Dim, right: Dim, relation: str, span: Span | None) -> list[tuple[Dim, Dim]]:
+        """The relations without indices of scans that together say that it holds in every turn: those of the first
+        turn or of the last, whichever is harder."""
+        pairs = [(left, right)]
+        for f in reversed(self.frames):
+            pairs = [p for pair in pairs for p in self._extremes(f, *pair, relation, span)]
+        return pairs
+
+    def _extremes(self, f: Frame, a: Dim, b: Dim, relation: str, span: Span | None) -> list[tuple[Dim, Dim]]:
+        difference = b - a if relation in ("<", "<=") else a - b
+        if f.index not in symbols(a) | symbols(b):
+            return [(a, b)]
+        first, last = {f.index: 0}, {f.index: f.count - 1}
+        slope = substitute(difference, {f.index: 1}) - substitute(difference, first)
+        if slope == 0 and difference == substitute(difference, first):
+            return [(substitute(a, first), substitute(b, first))]
+        if relation in ("==", "!=") or difference - substitute(difference, first) - slope * symbol(f.index) != 0:
+            raise error("E0305", f"this must hold in every turn of the scan over `{f.name}`, which only run time can "
+                        f"decide: {a} {relation} {b}", span)
+        signs = {c > 0 for _, c in slope.terms} if isinstance(slope, Size) else {slope > 0}
+        ends = [first] * (True in signs) + [last] * (False in signs)
+        return [(substitute(a, end), substitute(b, end)) for end in ends]
+
+    def _check_size(self, t: TensorType, span: Span | None) -> None:
+        for f in self.frames:
+            if any(f.index in symbols(n) for n in t.shape):
+                raise error("E0305", f"the size of a value cannot depend on `{f.name}`, but this is {t}", span,
+                            help=f"take all and leave out what lies beyond `{f.name}`: `where(iota(n) < {f.name}, ..)`")
+
+    def draw_key(self) -> Tensor:
+        """The key of random draws here: that of the step, and within scans of the turn."""
+        with self.around(0):
+            key = self.program.key(self)
+        for f in self.frames:
+            turn = self.emit("size", span=None, size=symbol(f.index) + 1, dtype="i64")
+            far = self.emit("mul", key, self.constant(TURN, "i64"), span=None)
+            key = self.emit("add", far, turn, span=None)
+        return key
 
     def asked(self) -> Span | None:
         """The innermost call that stands in a user's file."""

@@ -7,7 +7,7 @@ from typing import Any
 from ...dsl import ast
 from ...dsl.diagnostics import Label, NncError, error
 from ...dsl.source import Span
-from ..types import INTS, Dim, Size
+from ..types import INTS, Dim, Size, symbols
 from . import calls, notation
 from .context import Context
 from .operations import at_least, binary, reshape, tensor, unary
@@ -88,6 +88,20 @@ def name_value(cx: Context, name: str, span: Span, scope: Scope) -> Any:
 
 def _unknown(cx: Context, name: str, span: Span, scope: Scope) -> NncError:
     known = [*scope.visible(), *cx.ambient]
+    collected = next((f.collects[name] for f in cx.frames if name in f.collects), None)
+    if collected is not None:
+        advice = "what the next turn needs is carried: give it a name of its own, with a value before the scan"
+        return unknown(name, span, known, "name", advice, Label(collected, f"`{name}` is whole only behind the scan"))
+    assigned = next((s.inside[name] for s in scope.chain() if name in s.inside), None)
+    if assigned is not None:
+        return unknown(
+            name,
+            span,
+            known,
+            "name",
+            f"assign `{name}` before the scan, and it is carried; or collect a value of each turn: `{name}s[t] = ..`",
+            Label(assigned, f"`{name}` is assigned only inside this scan"),
+        )
     if name in scope.later:
         return unknown(
             name,
@@ -153,7 +167,7 @@ def _dotted(e: ast.Expr) -> tuple[str, list[str]] | None:
 
 def _path(cx: Context, path: str, span: Span) -> Tensor:
     """`Mlp.dense_1.W` is a parameter; `Mlp.conv1` is the value of a labelled call or of a layer, once it was called."""
-    if path in cx.inner:
+    if path in cx.inner and cx.level(cx.inner[path]) is not None:  # not that of a scan that has ended
         return cx.inner[path]
     model = path.split(".")[0]
     if path not in cx.program.variables:
@@ -185,7 +199,7 @@ def index(cx: Context, base: Any, items: tuple[Any, ...], span: Span, scope: Sco
         is_static(base) and not isinstance(base, tuple)
     ):
         raise error("E0307", f"{kind(base)} cannot be indexed", span)
-    x = tensor(cx, base, span)
+    x = base if isinstance(base, Tensor) else tensor(cx, base, span)
     if len(items) > x.rank:
         raise error("E0303", f"{len(items)} indices for {x.type}, which has {x.rank} axes", span)
     starts: list[Dim] = [0] * x.rank
@@ -215,8 +229,7 @@ def index(cx: Context, base: Any, items: tuple[Any, ...], span: Span, scope: Sco
             raise error(
                 "E0307", f"an index must be a whole number, a slice or an integer tensor, not {kind(value)}", item.span
             )
-    if any(s != 0 for s in starts) or tuple(stops) != x.shape or any(s != 1 for s in steps):
-        x = cx.emit("slice", x, span=span, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
+    x = _cut(cx, x, starts, stops, steps, span)
     for axis, positions, at in reversed(gathers):
         x = gather_axis(cx, x, positions, axis, at)
     if drop:
@@ -238,6 +251,25 @@ def gather_axis(cx: Context, x: Tensor, positions: Tensor, axis: int, span: Span
         order = (*range(r, r + axis), *range(r), *range(r + axis, y.rank))
         y = cx.emit("transpose", y, span=span, perm=order)
     return y
+
+
+def _cut(cx: Context, x: Tensor, starts: list[Dim], stops: list[Dim], steps: list[int], span: Span) -> Tensor:
+    """`x[starts:stops:steps]`; of a value from around a scan, each axis as far out as its bounds are known."""
+    first, here = cx.level(x), len(cx.frames)
+    depth = [max((k + 1 for k, f in enumerate(cx.frames) if f.index in symbols(a) | symbols(b)), default=0)
+             for a, b in zip(starts, stops, strict=True)]
+    for level in range(here if first is None else first, here + 1):
+        now = [d == level or (d < level and level == first) for d in depth]
+        axes = zip(now, starts, stops, steps, x.shape, strict=True)
+        if any(ok and (a, b, k) != (0, n, 1) for ok, a, b, k, n in axes):
+            with cx.around(level):
+                x = cx.emit(
+                    "slice", x, span=span,
+                    starts=tuple(a if ok else 0 for ok, a in zip(now, starts, strict=True)),
+                    stops=tuple(b if ok else n for ok, b, n in zip(now, stops, x.shape, strict=True)),
+                    steps=tuple(k if ok else 1 for ok, k in zip(now, steps, strict=True)),
+                )  # fmt: skip
+    return x
 
 
 def _slice(cx: Context, item: ast.Slice, n: Dim, scope: Scope) -> tuple[Dim, Dim, int]:

@@ -14,7 +14,7 @@ from typing import Any
 from ...dsl import ast
 from ...dsl.diagnostics import Label, error
 from ...dsl.source import Span
-from ..types import Dim, Size, divide
+from ..types import Dim, Size, divide, symbols
 from . import calls
 from .context import Context
 from .operations import at_least, binary, broadcast_to, contract, same_size, tensor, unary
@@ -269,7 +269,31 @@ def _references(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> Iterator
     for x in _walk(e):
         if isinstance(x, ast.Index) and _is_reference(x, ix):
             base = evaluate(cx, x.base, scope)
-            yield tensor(cx, base.items[0] if isinstance(base, Results) else base, x.base.span), x.items, x.span
+            base = tensor(cx, base.items[0] if isinstance(base, Results) else base, x.base.span)
+            yield *_at_turn(cx, base, x, ix, scope), x.span
+
+
+def _at_turn(cx: Context, base: Tensor, e: ast.Index, ix: Indices, scope: Scope) -> tuple[Tensor, tuple[Any, ...]]:
+    """`x[b, t, k]` within `scan t`: a slice of x at t, to be read at [b, k]."""
+    from .expressions import evaluate, index
+
+    rest = [k for k, i in enumerate(e.items) if isinstance(i, ast.Rest)]
+    fixed: list[int] = []
+    for k, item in enumerate(e.items if cx.frames else ()):
+        if not isinstance(item, ast.Slice | ast.Rest) and not any(
+            isinstance(x, ast.Name) and (x.id in ix.names or scope.lookup(x.id) is MISSING) for x in _walk(item)
+        ):
+            value = evaluate(cx, item, scope)
+            if isinstance(value, Size) and any(f.index in symbols(value) for f in cx.frames):
+                fixed.append(k)
+    if not fixed or base.rank < len(e.items) - len(rest):
+        return base, e.items
+    everything = ast.Slice(None, None, None, span=e.span)
+    items: list[Any] = []
+    for k, item in enumerate(e.items):
+        many = base.rank - len(e.items) + 1 if k in rest else 1
+        items += [item] if k in fixed else [everything] * many
+    return index(cx, base, tuple(items), e.span, scope), tuple(i for k, i in enumerate(e.items) if k not in fixed)
 
 
 def _is_reference(e: ast.Index, ix: Indices) -> bool:
@@ -296,7 +320,9 @@ def _axes(cx: Context, base: Tensor, items: Sequence[Any], ix: Indices, scope: S
         else:
             constant, terms = _affine(cx, item, ix, scope)
             if not isinstance(constant, int):
-                raise error("E0305", f"an index cannot depend on the size {constant}", item.span)
+                turn = any(f.index in symbols(constant) for f in cx.frames)
+                raise error("E0305", f"an index cannot depend on the size {constant}", item.span,
+                            help="slice before: `v = x[t:t + 3]`, then `v[u]`" if turn else None)
             entries.append((constant, tuple(sorted((n, k) for n, k in terms.items() if k))))
     return entries
 
@@ -445,8 +471,10 @@ def _reference(cx: Context, e: ast.Index, ix: Indices, scope: Scope) -> Referenc
     from .expressions import evaluate
 
     base = evaluate(cx, e.base, scope)
-    x = tensor(cx, base.items[0] if isinstance(base, Results) else base, e.base.span)
-    return Reference(x, tuple(_axes(cx, x, e.items, ix, scope, e.span)), e.span)
+    x, items = _at_turn(
+        cx, tensor(cx, base.items[0] if isinstance(base, Results) else base, e.base.span), e, ix, scope
+    )
+    return Reference(x, tuple(_axes(cx, x, items, ix, scope, e.span)), e.span)
 
 
 def _plain(entry: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...dsl.diagnostics import Label, error
 from ...dsl.source import Span
-from ..types import FLOATS, INTS, Dim, Size, TensorType, divide
+from ..types import FLOATS, INTS, Dim, Size, TensorType, divide, symbols
 from .context import Context, check_fits
 from .values import Group, Results, SizeCondition, Tensor, is_static, kind
 
@@ -34,9 +34,7 @@ def tensor(cx: Context, value: Any, span: Span | None, dtype: str | None = None)
     i32; lists become constants or stacks."""
     match value:
         case Tensor():
-            if value.builder is not cx.builder:
-                raise error("E0307", "an initial value cannot depend on the model's input", span)
-            return value
+            return cx.here(value, span)
         case bool():
             if dtype not in (None, "bool"):
                 raise error(
@@ -57,7 +55,8 @@ def tensor(cx: Context, value: Any, span: Span | None, dtype: str | None = None)
                 raise error("E0302", f"the number {value!r} cannot stand where bool is expected", span)
             return cx.constant(value, dtype, span)
         case Size():
-            return cx.emit("size", span=span, size=value, dtype=dtype or cx.real)
+            counts = any(f.index in symbols(value) for f in cx.frames)  # the index of a scan is a whole number
+            return cx.emit("size", span=span, size=value, dtype=dtype or ("i32" if counts else cx.real))
         case tuple():
             return _from_list(cx, value, span, dtype)
         case Results(items=(single,)):
@@ -130,12 +129,14 @@ def same_size(cx: Context, a: Dim, b: Dim, message: str, span: Span | None) -> D
     difference = a - b
     if isinstance(difference, int) or len({c > 0 for _, c in difference.terms}) == 1:
         return None  # a constant apart, or equal only where sizes are 0
-    cx.builder.guard(a, b, message, span)
+    cx.guard(a, b, message, span)
     return a if isinstance(a, int) else b if isinstance(b, int) else a
 
 
 def at_least(cx: Context, a: Dim, b: Dim, message: str, span: Span | None) -> bool:
     """Whether a >= b. What only run time can decide becomes a guard, and counts as true."""
+    if len(pairs := cx.turns(a, b, ">=", span)) != 1 or pairs[0] != (a, b):
+        return all([at_least(cx, x, y, message, span) for x, y in pairs])
     difference = a - b
     if isinstance(difference, int):
         return difference >= 0
@@ -145,7 +146,7 @@ def at_least(cx: Context, a: Dim, b: Dim, message: str, span: Span | None) -> bo
         return True
     if signs == {False} and constant < 0:
         return False
-    cx.builder.guard(a, b, message, span, ">=")
+    cx.guard(a, b, message, span, ">=")
     return True
 
 

@@ -77,6 +77,8 @@ def outline(cx: Context, model: str, variables: Mapping[str, Declared]) -> tuple
 
 
 def _macs(n: Node) -> Dim:
+    if n.op == "scan":
+        return _of_one(n.attrs["count"]) * sum(map(_macs, n.attrs["body"]), start=0)
     return _of_one(product(size for _, size in n.attrs["domain"])) if n.op == "contract" and len(n.args) > 1 else 0
 
 

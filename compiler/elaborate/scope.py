@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import takewhile
 from typing import Any
 
 from ...dsl.diagnostics import Label, NncError, error
@@ -42,6 +43,7 @@ class Scope:
     find: Callable[[str], Any] | None = None  # for names that are made when first asked for (definitions)
     known: Callable[[], Iterator[str]] | None = None  # their names, for suggestions
     later: dict[str, Span] = field(default_factory=dict)  # names the body assigns somewhere
+    inside: dict[str, Span] = field(default_factory=dict)  # names that a scan above assigns, for itself
 
     def child(self, instance: Instance | None = None) -> Scope:
         return Scope(self, instance or self.instance)
@@ -71,6 +73,17 @@ class Scope:
                 return scope.spans.get(name)
             scope = scope.parent
         return None
+
+    def chain(self) -> Iterator[Scope]:
+        """This scope and those around it."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.parent
+
+    def local(self, name: str) -> bool:
+        """Whether the name is bound in the body that this scope is of, not among definitions around it."""
+        return any(name in s.names for s in takewhile(lambda s: s.find is None, self.chain()))
 
     def visible(self) -> Iterator[str]:
         scope: Scope | None = self

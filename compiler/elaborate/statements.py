@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...dsl import ast
-from ...dsl.diagnostics import Label, UnsupportedError, error
+from ...dsl.diagnostics import Label, error
 from ..types import Dim, Size, TensorType, symbols
+from . import scans
 from .context import Context, Declared
 from .operations import broadcast, broadcast_to, fractional, tensor
 from .scope import MISSING, Scope, unknown
@@ -38,7 +39,8 @@ def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Any:
         case ast.Assign(targets=(ast.Target(name=name, indices=indices),)) if indices is not None:
             from .notation import assign
 
-            scope.bind(name, assign(cx, s, scope), s.span)
+            if not scans.collects(cx, s, scope):
+                scope.bind(name, assign(cx, s, scope), s.span)
         case ast.Assign(targets=targets):
             _assign(cx, s, targets, evaluate(cx, s.value, scope), scope)
         case ast.Update():
@@ -76,13 +78,7 @@ def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Any:
                 if value is not NOTHING:
                     return value
         case ast.Scan():
-            raise error(
-                "E0501",
-                "`scan` is not supported by this version of the compiler",
-                s.span,
-                kind=UnsupportedError,
-                help="`repeat` unrolls a loop whose count is known when the model is made",
-            )
+            scans.scan(cx, s, scope)
         case ast.Evaluate(value=value):
             result = evaluate(cx, value, scope)
             return result if last else NOTHING
@@ -199,6 +195,13 @@ def update(cx: Context, s: ast.Update, scope: Scope) -> None:
 
 def store(cx: Context, path: str, value: Any, span: Any, what: str = "the new value") -> None:
     """Give the variable at `path` a new value when the step ends."""
+    if cx.frames:
+        raise error(
+            "E0307",
+            f"`{path}` cannot be updated inside a scan: a variable changes once, when the step ends",
+            span,
+            help="carry a value through the scan, and update the variable with it behind the scan",
+        )
     wanted = cx.program.variables[path].type
     x = tensor(cx, value, span, None if isinstance(value, Tensor) else wanted.dtype)
     if x.dtype != wanted.dtype:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..loops import Call, Constant, Entry, Kernel, Module, Place, size_expr
+from ..loops import Call, Constant, Entry, Kernel, Loop, Module, Place, Step, size_expr
 from ..types import Dim
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ from .expressions import Evaluator
 from .kernel import has_checks, has_parallel, write
 from .maths import definitions
 from .text import Externals, Function, fault, literal, memory_type, symbol
-from .values import Index, Term
+from .values import Index, Term, plus
 
 ATTRIBUTES = 'attributes #0 = { nounwind "no-builtins" }\n'
 
@@ -71,12 +71,47 @@ def _entry(entry: Entry, kernels: dict[str, Kernel], module: Module) -> str:
         at = fn.pure(f"getelementptr ptr, ptr %slots, i64 {k}", 0, "at")
         slots[slot.name] = fn.value(f"load ptr, ptr {at}, align 8", slot.name)
     constants = {c.name for c in module.constants}
-    for call in entry.calls:
-        if call.kernel not in kernels:
-            raise fault(f"entry '{entry.name}' calls '{call.kernel}', which is not a kernel")
-        _call(e, call, kernels[call.kernel], slots, constants)
+    _steps(e, entry.steps, kernels, slots, constants)
     fn.block.end = "ret i32 0"
     return fn.text(f"define i32 {symbol(entry.name, '@')}(ptr %sizes, ptr %slots, ptr %arena, ptr %pool) #0")
+
+
+def _steps(e: Evaluator, steps: tuple[Step, ...], kernels: dict[str, Kernel], slots: dict[str, str],
+           constants: set[str]) -> None:
+    for s in steps:
+        if isinstance(s, Loop):
+            _loop(e, s, kernels, slots, constants)
+        elif s.kernel in kernels:
+            _call(e, s, kernels[s.kernel], slots, constants)
+        else:
+            raise fault(f"'{s.kernel}' is called, which is not a kernel")
+
+
+def _loop(e: Evaluator, loop: Loop, kernels: dict[str, Kernel], slots: dict[str, str], constants: set[str]) -> None:
+    """Rotated, as loops in kernels are: `if (there is a turn) do { ... } while (there is another)`."""
+    fn, var, outer = e.fn, loop.index, dict(e.names)
+    count = e.evaluate(size_expr(loop.count))
+    bound = e.scalar(count).ref
+    first = e.scalar(plus(e.index(count), -1)).ref if loop.reverse else "0"
+    enter = fn.value(f"icmp sgt i64 {bound}, 0", f"{var}.enter")
+    before = fn.block
+    head = fn.push(f"{var}.loop")
+    i = fn.name(var)
+    e.names[var] = Index((Term(i, fn.level, 1),))
+    _steps(e, loop.steps, kernels, slots, constants)
+    following = fn.value(f"add i64 {i}, {-1 if loop.reverse else 1}", f"{var}.next")
+    more = fn.value(f"icmp sge i64 {following}, 0" if loop.reverse else f"icmp slt i64 {following}, {bound}",
+                    f"{var}.more")
+    if loop.until is not None:
+        stop = fn.value(f"load i8, ptr {_place(e, loop.until, slots, constants)}, align 1", "stop")
+        on = fn.value(f"icmp eq i8 {stop}, 0", "on")
+        more = fn.value(f"and i1 {more}, {on}", f"{var}.more")
+    end = fn.pop()
+    head.lines.insert(0, f"{i} = phi i64 [ {first}, {symbol(before.label)} ], [ {following}, {symbol(end.label)} ]")
+    after = fn.start(f"{var}.end")
+    end.end = f"br i1 {more}, label {symbol(head.label)}, label {symbol(after.label)}"
+    before.end = f"br i1 {enter}, label {symbol(head.label)}, label {symbol(after.label)}"
+    e.names = outer
 
 
 def _call(e: Evaluator, call: Call, kernel: Kernel, slots: dict[str, str], constants: set[str]) -> None:
@@ -107,12 +142,14 @@ def _size(e: Evaluator, size: Dim) -> str:
 def _place(e: Evaluator, place: Place, slots: dict[str, str], constants: set[str]) -> str:
     match place.base:
         case "slot" if place.name in slots:
-            return slots[place.name]
+            base = slots[place.name]
         case "constant" if place.name in constants:
-            return symbol(place.name, "@")
+            base = symbol(place.name, "@")
         case "arena":
-            offset = _size(e, place.offset)
-            return "%arena" if offset == "0" else e.fn.pure(f"getelementptr i8, ptr %arena, i64 {offset}", 0, "place")
-    raise fault(f"there is no {place.base} '{place.name}'")
-
-
+            base = "%arena"
+        case _:
+            raise fault(f"there is no {place.base} '{place.name}'")
+    if place.offset == 0:
+        return base
+    offset = e.scalar(e.evaluate(size_expr(place.offset)))
+    return e.fn.pure(f"getelementptr i8, ptr {base}, i64 {offset.ref}", offset.level, "place")

@@ -30,7 +30,8 @@ MAP = "map"  # elementwise: a scalar function of operands at the same index
 VIEW = "view"  # layout: the operand at another index (perhaps with a guard)
 REDUCE = "reduce"  # folds axes of one operand with an associative function
 CONTRACT = "contract"  # sum of products over an iteration domain
-KERNEL = "kernel"  # statements of its own: scatter, scan, sort
+KERNEL = "kernel"  # statements of its own: scatter, sort
+LOOP = "loop"  # a graph of its own, run many times
 TUPLE = "tuple"  # item, fused: plumbing
 ABSTRACT = "abstract"  # grad, checkpoint: gone before lowering
 

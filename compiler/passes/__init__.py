@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..autodiff import differentiate
-from ..graph import Graph
+from ..graph import Graph, Node
 from ..verify import verify
 from .adjoint import margins
 from .cse import cse
@@ -13,6 +13,7 @@ from .dce import dce
 from .fold import fold
 from .fuse import fuse
 from .layout import layout
+from .rewrite import assemble
 from .simplify import simplify
 
 Pass = Callable[[Graph], Graph]
@@ -23,10 +24,23 @@ KERNELS: tuple[Pass, ...] = (margins, layout, cse, fuse)  # how it lies in memor
 OPTIMIZE: tuple[Pass, ...] = (*REWRITE, *KERNELS)
 
 
+def _inside(step: Pass, graph: Graph) -> Graph:
+    """The graph after a pass over the bodies of its scans, and over the bodies in those."""
+    changed = False
+    nodes: dict[str, Node] = {}
+    for n in graph:
+        if n.op == "scan":
+            body = step(_inside(step, n.attrs["body"]))
+            if body is not n.attrs["body"]:
+                n, changed = Node(n.name, n.op, n.args, {**n.attrs, "body": body}, n.type, n.span), True
+        nodes[n.name] = n
+    return assemble(graph, nodes, graph.outputs, graph.updates) if changed else graph
+
+
 def run(passes: Sequence[Pass], graph: Graph, observe: Callable[[str, Graph], None] | None = None) -> Graph:
     """The graph after all `passes` in order; `observe(name, graph)` sees it after each."""
     for step in passes:
-        made = step(graph)
+        made = step(_inside(step, graph))
         graph = made if made is graph else verify(made, after=step.__name__)
         if observe is not None:
             observe(step.__name__, graph)

@@ -15,7 +15,7 @@ from ..types import Size, TensorType
 from .rewrite import Sweep, Table, rewrite
 
 LIMIT = 64
-_KEEP = ("constant", "broadcast", "stop_grad", "straight_through", "checkpoint", "iota", "random", "fused")
+_KEEP = ("constant", "broadcast", "stop_grad", "straight_through", "checkpoint", "iota", "random", "fused", "scan")
 
 
 def fold(graph: Graph) -> Graph:

@@ -20,8 +20,8 @@ from ..kernels.argument import ARGUMENTS, expand
 from ..kernels.cost import own_weight
 from ..ops import OPS
 from ..ops.contraction import is_gathered
-from ..ops.op import CONTRACT, KERNEL, MAP, REDUCE, VIEW
-from ..types import Dim
+from ..ops.op import CONTRACT, KERNEL, LOOP, MAP, REDUCE, VIEW
+from ..types import Dim, Size
 from .cse import cse
 from .rewrite import Sweep, rewrite
 
@@ -32,7 +32,7 @@ SPREAD = 4  # weight up to which a value is computed again for each of its copie
 LARGE = 96  # nodes of a region: beyond, registers spill and compilation takes its time
 BUFFERS = 28  # operands and results of a region
 
-ALIAS = ("reshape", "assume")  # of a buffer they are that buffer
+ALIAS = ("reshape", "assume")  # of a buffer they are that buffer, and so is a slice of whole rows in a scan
 
 Walk = tuple["int | None", ...]  # for each axis of a value the axis of the box it walks along; None: of size 1
 
@@ -59,14 +59,14 @@ def _is_point(n: Node) -> bool:
 
 
 def _is_buffer(n: Node) -> bool:
-    return n.op in ("input", "param") or (n.op == "constant" and bool(n.shape))
+    return n.op in ("input", "param", "item") or (n.op == "constant" and bool(n.shape))
 
 
 def _heads(graph: Graph) -> dict[str, bool]:
     """For each node whether it is a head. Aliases of stored values are neither heads nor computed anywhere."""
-    demanded = {_behind(graph, v) for v in graph.roots}
+    demanded = {_behind(graph, v, rows=False) for v in graph.roots}
     for n in graph:
-        if OPS[n.op].kind == CONTRACT:
+        if OPS[n.op].kind in (CONTRACT, LOOP):
             demanded |= {_behind(graph, a) for a in n.args}
     weight: dict[str, int] = {}
     loads: dict[str, int] = {}
@@ -90,7 +90,7 @@ def _heads(graph: Graph) -> dict[str, bool]:
             head[n.name] = False
         elif not _is_point(n):
             head[n.name] = True
-        elif n.op in ALIAS and n.args[0] in stored:
+        elif _renames(graph, n) and n.args[0] in stored and not (n.op == "slice" and n.name in demanded):
             head[n.name] = False
         elif n.name in demanded:
             head[n.name] = True
@@ -104,17 +104,27 @@ def _heads(graph: Graph) -> dict[str, bool]:
             )
             if through and not head[n.name]:
                 flows.add(n.name)
-        if head[n.name] or _is_buffer(n) or (n.op in ALIAS and n.args[0] in stored):
+        if head[n.name] or _is_buffer(n) or (_renames(graph, n) and n.args[0] in stored):
             stored.add(n.name)
         weight[n.name], size[n.name], loads[n.name] = (0, 0, 1) if n.name in stored else (w, k, r)
     return head
 
 
-def _behind(graph: Graph, name: str, head: Mapping[str, bool] | None = None) -> str:
-    """What a reshape is a reshape of: the first value that is a head, or no reshape."""
-    while graph[name].op in ALIAS and not (head and head[name]):
-        name = graph[name].args[0]
+def _behind(graph: Graph, name: str, head: Mapping[str, bool] | None = None, rows: bool = True) -> str:
+    """What a reshape is a reshape of: the first value that is a head, or no reshape; nor, without `rows`, a slice."""
+    while _renames(graph, n := graph[name]) and (rows or n.op in ALIAS) and not (head and head[name]):
+        name = n.args[0]
     return name
+
+
+def _renames(graph: Graph, n: Node) -> bool:
+    """A value that lies in its operand, once that is stored: a reshape, or the rows that a turn of a scan reads."""
+    if n.op != "slice":
+        return n.op in ALIAS
+    shape, starts = graph[n.args[0]].shape, n.attrs["starts"]
+    first = next((k for k, n in enumerate(n.shape) if n != 1), len(shape))  # of the axis that is cut, at most
+    return (all(k == 1 for k in n.attrs["steps"]) and n.shape[first + 1 :] == shape[first + 1 :]
+            and any(isinstance(a, Size) for a in starts))
 
 
 def _spreads(user: Node, name: str) -> bool:
@@ -152,6 +162,8 @@ def _box(graph: Graph, n: Node) -> Box:
     kind = OPS[n.op].kind
     if kind == REDUCE and n.attrs["axes"]:
         return Box("fold", graph[n.args[0]].shape, n.attrs["axes"])
+    if kind == LOOP:
+        return Box("alone", ())
     if kind in (CONTRACT, KERNEL):
         gathered = kind == CONTRACT and is_gathered(n)
         return Box("contract" if gathered else "alone", n.shape)
@@ -182,7 +194,8 @@ class _Regions:
         behind: dict[str, tuple[str, ...]] = {}  # any node -> the heads and leaves it is computed from
         for n in graph:
             sources = tuple(dict.fromkeys(h for a in n.args for h in behind[a]))
-            behind[n.name] = (n.name,) if head[n.name] or _is_buffer(n) else sources
+            named = head[n.name] or _is_buffer(n)
+            behind[n.name] = (n.name, *sources) if n.op == "item" else (n.name,) if named else sources
             if head[n.name]:
                 self.reads[n.name] = tuple(h for h in sources if head[h])
                 self.buffers[n.name] = tuple(h for h in sources if not head[h] and graph[h].shape)
@@ -261,7 +274,7 @@ def inside_of(graph: Graph, head: Mapping[str, bool], heads: Iterable[str]) -> s
 
 def _is_alias(graph: Graph, head: Mapping[str, bool], name: str, inside: set[str]) -> bool:
     """A reshape of a buffer that is not made in the same region."""
-    if graph[name].op not in ALIAS:
+    if not _renames(graph, graph[name]):
         return False
     x = _behind(graph, name, head)
     return (head[x] or _is_buffer(graph[x])) and x not in inside
@@ -346,10 +359,11 @@ def _rebuilt(graph: Graph, regions: _Regions) -> Graph:
         pending = [name]
         while pending:
             n = graph[pending[-1]]
-            if n.name in b.nodes or (n.op in ALIAS and n.args[0] not in b.nodes):
+            if n.name in b.nodes or (_renames(graph, n) and n.args[0] not in b.nodes):
                 pending.pop() if n.name in b.nodes else pending.append(n.args[0])
                 continue
-            b.nodes[n.name] = n
+            attrs = {**n.attrs, "lies": True} if n.op == "slice" else n.attrs
+            b.nodes[n.name] = Node(n.name, n.op, n.args, attrs, n.type, n.span)
             pending.pop()
 
     for n in graph:
@@ -390,4 +404,4 @@ def _needed(graph: Graph, regions: _Regions) -> set[str]:
     for region in filter(None, regions.order):
         inside = inside_of(graph, regions.head, region.heads)
         needed |= {_behind(graph, a, regions.head) for n in inside for a in graph[n].args if a not in inside}
-    return needed
+    return needed | {graph[v].args[0] for v in needed if graph[v].op == "item"}

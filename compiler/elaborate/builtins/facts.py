@@ -9,6 +9,7 @@ from ....dsl import ast
 from ....dsl.diagnostics import error
 from ....dsl.source import Span
 from ...types import FLOATS, INTS, Dim, Size
+from .. import scans
 from ..context import Context
 from ..operations import (
     binary,
@@ -33,7 +34,7 @@ def call_require(cx: Context, a: Arguments) -> Any:
         case SizeCondition(op=op, left=left, right=right) if isinstance(left, int | Size) and isinstance(
             right, int | Size
         ):
-            cx.builder.guard(left, right, str(a.message), a.span, op)
+            cx.guard(left, right, str(a.message), a.span, op)
         case _:
             raise error("E0307", f"`require` takes a condition on sizes, not {kind(a.condition)}", a.at("condition"))
     return a.condition
@@ -85,7 +86,8 @@ def call_grad(cx: Context, a: Arguments) -> Any:
             raise error("E0401", f"`grad` is with respect to float tensors, not {kind(t)}", a.at("x"))
     if not xs:
         return x
-    g = cx.builder.emit("grad", y.node, *(t.node for t in xs), span=a.span)
+    scans.check_grad(cx, y, xs, a.span)
+    g = cx.builder.emit("grad", y.node, *(cx.here(t, a.span).node for t in xs), span=a.span)
     parts = [Tensor(cx.builder.emit("item", g, index=k, span=a.span), cx.builder) for k in range(len(xs))]
     if isinstance(x, Group):
         return Group(dict(zip(x.members, parts, strict=True)))
@@ -117,7 +119,7 @@ def _draw(cx: Context, a: Arguments) -> Tensor:
     for s in shape:
         if isinstance(s, bool) or not isinstance(s, int | Size):
             raise error("E0307", f"a shape is a list of sizes, but this has {kind(s)} in it", a.at("shape"))
-    key = cx.program.key(cx)
+    key = cx.draw_key()
     if a.key is not None:
         key = cx.emit("add", key, _further(cx, a.key, a.at("key")), span=a.span)
     return cx.emit("random", key, span=a.span, shape=tuple(shape), dtype=cx.real, site=cx.draw_site())

@@ -37,7 +37,7 @@ def call_reshape(cx: Context, a: Arguments) -> Tensor:
         if remainder != 0:
             if isinstance(remainder, int) or len({c > 0 for _, c in remainder.terms}) == 1:
                 raise error("E0306", f"{total} elements do not divide by {rest}", a.at("shape"), str(x.type))
-            cx.builder.guard(remainder, 0, f"{total} elements must divide by {rest}", a.span)
+            cx.guard(remainder, 0, f"{total} elements must divide by {rest}", a.span)
             return _regroup(cx, x, tuple(missing if s == -1 else s for s in wanted), a.span)
         wanted = tuple(missing if s == -1 else s for s in wanted)
     count: Dim = product(wanted)
@@ -120,7 +120,7 @@ def call_split(cx: Context, a: Arguments) -> Results:
             raise error("E0307", f"`split` takes a number of parts or their sizes, not {kind(a.parts)}", a.at("parts"))
         each, remainder = divide(n, a.parts)
         if isinstance(remainder, Size):
-            cx.builder.guard(remainder, 0, f"{n} must divide into {a.parts} equal parts", a.span)
+            cx.guard(remainder, 0, f"{n} must divide into {a.parts} equal parts", a.span)
             x = refine(cx, x, (*x.shape[:axis], each * a.parts, *x.shape[axis + 1 :]), a.span)
             n = each * a.parts
         elif remainder != 0:

@@ -34,7 +34,7 @@ def call_top_k(cx: Context, a: Arguments) -> Results:
     if x.rank and isinstance(x.shape[-1], int) and a.k > x.shape[-1]:
         raise error("E0301", f"the top {a.k} of only {x.shape[-1]} elements are asked for", a.at("k"))
     if x.rank and not isinstance(x.shape[-1], int):
-        cx.builder.guard(x.shape[-1], a.k, f"the top {a.k} of {x.type} need as many elements", a.span, ">=")
+        cx.guard(x.shape[-1], a.k, f"the top {a.k} of {x.type} need as many elements", a.span, ">=")
     return Results(None, tuple(Tensor(n, cx.builder) for n in _built(cx, a, x, lambda b, n: ordering.top_k(b, n, a.k))))
 
 

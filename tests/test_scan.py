@@ -1,0 +1,363 @@
+"""The loop at run time: what `scan` means, its derivatives, and the code it becomes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nnc
+from nnc.compiler.elaborate import Options, Program
+from nnc.compiler.interpret import evaluate
+from nnc.compiler.loops_text import parse_loops, print_loops
+from nnc.compiler.passes import ALWAYS, REWRITE, run
+from nnc.compiler.pipeline import open_session
+from nnc.compiler.text import parse_graph, print_graph
+from nnc.dsl.source import Source
+
+rng = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return rng.normal(size=shape)
+
+
+def compiled(tmp_path: Path, text: str, **options) -> nnc.Model:
+    path = tmp_path / "p.nn"
+    path.write_text(text)
+    return nnc.compile(path, dtype="f64", cache=False, **options)
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+
+RNN = """
+fn f(x: f32[B, T, D], U: f32[D, D], s0: f32[B, D]) -> (s: f32[B, D], ys: f32[B, T, D]) {
+    s = s0
+    scan t in 0..T {
+        s = tanh(x[:, t] + s @ U)
+        ys[b, t, k] = s[b, k] * x[b, t, k]
+    }
+}
+"""
+
+
+def rnn(x, U, s):
+    ys = np.zeros_like(x)
+    for t in range(x.shape[1]):
+        s = np.tanh(x[:, t] + s @ U)
+        ys[:, t] = s * x[:, t]
+    return s, ys
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 7])
+def test_one_compilation_runs_any_number_of_turns(tmp_path, turns):
+    net = compiled(tmp_path, RNN)
+    args = normal(2, turns, 3), normal(3, 3), normal(2, 3)
+    for got, wanted in zip(net.f(*args), rnn(*args), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-12)
+
+
+VALUES = {
+    "numbers become what the first turn makes of them": (
+        "fn f(x: f32[T, B]) -> f32[B] {\n s = 0\n scan t in 0..T { s = s / 2 + x[t] }\n return s\n}",
+        (normal(4, 3),), lambda x: x[3] + x[2] / 2 + x[1] / 4 + x[0] / 8),
+    "whole numbers stay whole": (
+        "fn f(n: i32[N]) -> i32 {\n k = 0\n scan t in 0..N { k = k + t * n[t] }\n return k\n}",
+        (np.array([3, 1, 4], np.int32),), lambda n: 1 * 1 + 2 * 4),
+    "values change places": (
+        "fn f(n: f32[N]) -> f32[N] {\n (a, b) = (0.0, 1.0)\n"
+        " scan t in 0..N {\n  c = a + b\n  a = b\n  b = c\n  fib[t] = a\n }\n return fib\n}",
+        (np.zeros(7),), lambda n: np.array([1, 1, 2, 3, 5, 8, 13])),
+    "the index from 1, backwards, and as a number": (
+        "fn f(x: f32[T, K]) -> f32[T - 1, K] {\n"
+        " scan t in 1..T { d[t, k] = (x[t, k] - x[t - 1, k]) * t + x[T - t, k] }\n return d\n}",
+        (normal(5, 2),), lambda x: np.diff(x, axis=0) * np.arange(1, 5)[:, None] + x[:0:-1]),
+    "a scan in a scan": (
+        "fn f(x: f32[N, M, K]) -> f32[N, M, K] {\n s = 0\n scan i in 0..N {\n"
+        "  scan j in 0..M {\n   s = s + x[i, j]\n   row[j] = s\n  }\n  all[i] = row\n }\n return all\n}",
+        (normal(2, 3, 4),), lambda x: np.cumsum(x.reshape(6, 4), 0).reshape(2, 3, 4)),
+    "a matrix is carried": (
+        "fn f(x: f32[T, N, N]) -> f32[N, N] {\n p = x[0]\n scan t in 1..T { p = p @ x[t] }\n return p\n}",
+        (normal(4, 3, 3),), lambda x: x[0] @ x[1] @ x[2] @ x[3]),
+    "an axis of turns anywhere": (
+        "fn f(x: f32[T, A, B]) -> f32[A, T, B] {\n scan t in 0..T { y[a, t, *s] = 2 * x[t, a, *s] }\n return y\n}",
+        (normal(3, 2, 4),), lambda x: 2 * x.transpose(1, 0, 2)),
+    "rows by an index that data decide": (
+        "fn f(x: f32[N, K], i: i32[T]) -> f32[K] {\n s = 0\n scan t in 0..T { s = 2 * s + x[i[t]] }\n return s\n}",
+        (normal(5, 2), np.array([4, 0, 4], np.int32)), lambda x, i: x[4] * 5 + x[0] * 2),
+    "until": (
+        "fn f(x: f32, n: f32[N]) -> (y: f32, k: i32, r: f32[N]) {\n y = x\n k = 0\n"
+        " scan t in 0..N until abs(y * y - 2) < 1e-5 {\n  y = 0.5 * (y + 2 / y)\n  k = k + 1\n  r[t] = y\n }\n}",
+        (np.float64(3), np.zeros(6)), lambda x, n: (
+            1.4142137800471977, 4, [11 / 6, 1.4621212121212122, 1.4149984298948028, 1.4142137800471977, 0, 0],
+        )),
+    "a size called like the index": (
+        "fn f(x: f32[t]) -> f32 {\n s = 0.0\n scan t in 0..t { s = s * 2 + x[t] }\n return s\n}",
+        (np.array([1.0, 2, 3]),), lambda x: 11.0),
+    "nothing is carried": (
+        "fn f(x: f32[T, K]) -> f32[T] {\n scan t in 0..T { y[t] = max(x[t]) }\n return y\n}",
+        (normal(3, 4),), lambda x: x.max(1)),
+    "a value is carried that never changes": (
+        "fn f(x: f32[T]) -> (a: f32, b: f32) {\n (a, b) = (3.0, 1.0)\n"
+        " scan t in 0..T {\n  a = a\n  b = b * a + x[t]\n }\n}",
+        (np.array([1.0, 2]),), lambda x: (3.0, 14.0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("optimize", [True, False])
+def test_values(tmp_path, name, optimize):
+    text, args, wanted = VALUES[name]
+    net = compiled(tmp_path, text, optimize=optimize)
+    got, expected = net.f(*args), wanted(*args)
+    for g, w in zip(got if isinstance(got, tuple) else (got,), expected if isinstance(expected, tuple) else (expected,),
+                    strict=True):  # fmt: skip
+        np.testing.assert_allclose(g, w, atol=1e-12)
+
+
+# --- derivatives -----------------------------------------------------------------------------------------------------
+
+SCALARS = {
+    "weights, a bias, slices, collected values": ("""
+fn f(x: f32[B, T, D], U: f32[D, D], b: f32[D], s0: f32[B, D]) -> f32 {
+    s = s0
+    scan t in 0..T {
+        s = tanh(x[:, t] @ U + b + s @ U.T) * 0.9
+        ys[b, t, k] = s[b, k] * x[b, t, k]
+    }
+    return sum(ys^2) + sum(s)
+}
+""", ((2, 4, 3), (3, 3), (3,), (2, 3))),
+    "a scan in a scan, read backwards": ("""
+fn f(x: f32[N, M, K], W: f32[K, K]) -> f32 {
+    s = sum(x[0, 0]) * W[0]
+    scan i in 0..N {
+        c = 0.0
+        scan j in 0..M {
+            s = tanh(0.5 * s @ W + x[i, j])
+            c = c + sum(s * s)
+            row[j] = s * x[N - 1 - i, j]
+        }
+        z[i] = row * c
+    }
+    return sum(z * x)
+}
+""", ((3, 2, 2), (2, 2))),
+    "an embedding, and what is the same in every turn": ("""
+fn f(e: f32[5, K], g: f32[K], u: f32[T]) -> f32 {
+    s = 0.0
+    scan t in 1..T {
+        i = cast(abs(u[t]) * 100, i32) % 5
+        s = s * 0.9 + sum(e[i] * g) * u[t - 1] + sum(g^3) + sum(e[2:4])
+    }
+    return s^2
+}
+""", ((5, 3), (3,), (4,))),
+    "a gradient in each turn": ("""
+fn energy(x: f32[N, K], W: f32[K, K]) -> f32 = sum(tanh(x @ W)^2) + 0.1 * sum(x^4)
+fn f(x: f32[N, K], W: f32[K, K]) -> f32 {
+    scan step in 0..3 { x = x - 0.1 * grad(energy(x, W), x) }
+    return sum(x * x @ W)
+}
+""", ((3, 2), (2, 2))),
+    "checkpoint": ("""
+fn f(x: f32[T, K], W: f32[K, K]) -> f32 {
+    s = x[0]
+    scan t in 0..T { s = checkpoint(tanh(s @ W + x[t])) }
+    return sum(s^2)
+}
+""", ((4, 2), (2, 2))),
+    "segments": ("""
+fn f(x: f32[N, M, K], W: f32[K, K]) -> f32 {
+    s = x[0, 1]
+    scan i in 0..N {
+        scan j in 0..M { s = tanh(s @ W + x[i, j]) }
+        s = checkpoint(s)
+    }
+    return sum(s^2)
+}
+""", ((2, 3, 2), (2, 2))),
+}  # fmt: skip
+
+
+def with_derivatives(text: str) -> str:
+    """`g` gives the gradients of `f` with respect to all its arguments, `h` those of the sum of their squares."""
+    head = text[text.index("fn f(") + 5 : text.index(") -> f32 {")]
+    names = re.findall(r"(\w+): f32", head)
+    results = re.sub(r"(\w+): f32", r"d_\1: f32", head)
+    d, a, xs = (", ".join(how + k for k in names) for how in ("d_", "a_", ""))
+    squares = " + ".join(f"sum(a_{k}^2)" for k in names)
+    return f"""{text}
+export g({head}) -> ({results}) {{ ({d}) = grad(f({xs}), [{xs}]) }}
+export h({head}) -> ({results}) {{
+    ({a}) = grad(f({xs}), [{xs}])
+    ({d}) = grad({squares}, [{xs}])
+}}
+"""
+
+
+@pytest.mark.parametrize("name", SCALARS)
+def test_derivatives(tmp_path, name):
+    """First and second ones, compiled, against differences of the function and of its gradient."""
+    text, shapes = SCALARS[name]
+    net = compiled(tmp_path, with_derivatives(text))
+    args, along = [0.7 * normal(*s) for s in shapes], [normal(*s) for s in shapes]
+
+    def moved(h: float) -> list[np.ndarray]:
+        return [a + h * d for a, d in zip(args, along, strict=True)]
+
+    def squares(gradients: tuple[np.ndarray, ...]) -> float:
+        return sum(float((g**2).sum()) for g in gradients)
+
+    for of, value in ((net.g, lambda a: interpreted(text, a)), (net.h, lambda a: squares(net.g(*a)))):
+        slope = sum(float((g * d).sum()) for g, d in zip(of(*args), along, strict=True))
+        difference = (value(moved(1e-5)) - value(moved(-1e-5))) / 2e-5
+        assert slope == pytest.approx(difference, rel=1e-6, abs=1e-8)
+
+
+def interpreted(text: str, args: list[np.ndarray]) -> float:
+    """`f` by the reference interpreter."""
+    graph = Program(Source("p.nn", text), Options(dtype="f64")).graph("f")
+    names = [n.attrs["name"] for n in graph if n.op == "input"]
+    return float(evaluate(run(ALWAYS, graph), dict(zip(names, args, strict=True)))[0]["result"])
+
+
+def test_a_gradient_of_no_turns(tmp_path):
+    net = compiled(tmp_path, with_derivatives(SCALARS["weights, a bias, slices, collected values"][0]))
+    dx, dU, db, ds = net.g(normal(2, 0, 3), normal(3, 3), normal(3), normal(2, 3))
+    assert dx.shape == (2, 0, 3) and not dU.any() and not db.any() and (ds == 1).all()
+
+
+def test_the_dream_of_the_language_reference(tmp_path):
+    net = compiled(tmp_path, """
+model Mlp(x: f32[B, 784]) -> (logits: f32[B, 10]) {
+    logits = x |> Dense(16) |> relu |> dropout(p = 0.3) |> Dense(10)
+}
+export dream(x: f32[1, 784], unit: i32, rate: f32 = 0.1) -> f32[1, 784] {
+    scan step in 0..50 { x = x + rate * grad(Mlp(x)[0, unit], x) }
+    return x
+}
+""")
+    x = normal(1, 784)
+    y = net.dream(x, 3)
+    assert net.predict(y)[0, 3] > net.predict(x)[0, 3] + 1
+    W1, b1, W2 = (net.params[f"Mlp.{k}"] for k in ("dense_1.W", "dense_1.b", "dense_2.W"))
+    wanted = x
+    for _ in range(50):
+        wanted = wanted + 0.1 * ((wanted @ W1.T + b1 > 0) * W2[3]) @ W1
+    np.testing.assert_allclose(y, wanted, atol=1e-10)
+
+
+# --- layers, chance, state -------------------------------------------------------------------------------------------
+
+LAYERS = """
+layer Cell(s: f32[B, H], x: f32[B, D]) -> f32[B, H] {
+    weight W: f32[H, D + H] ~ normal(0, 0.5)
+    return tanh(concat([x, s], axis = 1) @ W.T)
+}
+model M(x: f32[B, T, 3]) -> (y: f32[B, 4]) {
+    s = uniform(-1, 1, shape = [B, 4]) * 0
+    scan t in 0..T { s = s |> Cell(x[:, t]) |> dropout(p = 0.5) }
+    y = s |> Dense(4)
+}
+train M(x, target: f32[B, 4]) {
+    loss = mean((y - target)^2)
+    optimizer = Adam(lr = 0.01)
+}
+test "one instance for all turns" { expect count(params(M)) == 4 * 7 + 20 }
+"""
+
+
+def test_a_layer_in_a_scan_is_one_instance(tmp_path):
+    net = compiled(tmp_path, LAYERS)
+    assert sorted(net.params) == ["M.cell_1.W", "M.dense_1.W", "M.dense_1.b"]
+    x, W = normal(2, 5, 3), net.params["M.cell_1.W"]
+    s = np.zeros((2, 4))
+    for t in range(5):
+        s = np.tanh(np.concatenate([x[:, t], s], 1) @ W.T)
+    np.testing.assert_allclose(net.predict(x), s @ net.params["M.dense_1.W"].T + net.params["M.dense_1.b"], atol=1e-12)
+    history = net.fit(x=normal(32, 5, 3), target=np.tanh(normal(32, 4)), epochs=30)
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_draws_differ_from_turn_to_turn_and_are_the_same_again(tmp_path):
+    net = compiled(tmp_path, "fn f(n: f32[T]) -> f32[T, 50] {\n"
+                   " scan t in 0..T { y[t] = uniform(shape = [50]) }\n return y\n}")
+    y = net.f(np.zeros(20))
+    assert len({tuple(row) for row in y}) == 20 and abs(y.mean() - 0.5) < 0.03
+    assert (net.f(np.zeros(20)) == y).all()
+
+
+# --- what is emitted -------------------------------------------------------------------------------------------------
+
+
+def stages(text: str, entry: str):
+    return open_session(Source("p.nn", text), cache=False).stages(entry)
+
+
+@pytest.mark.parametrize("name", SCALARS)
+def test_what_is_printed_is_read_back(name):
+    made = stages(with_derivatives(SCALARS[name][0]), "g")
+    for graph in (made.graph, made.backward, made.optimized, made.fused):
+        text = print_graph(graph)
+        assert print_graph(parse_graph(text)) == text
+    assert parse_loops(print_loops(made.lowered.module)) == made.lowered.module
+
+
+def test_code_does_not_grow_with_the_turns():
+    def size(turns: int) -> int:
+        text = RNN.replace("0..T", f"0..{turns}").replace("[B, T, D]", f"[B, {turns}, D]")
+        return len(print_loops(stages(text, "f").lowered.module).splitlines())
+
+    assert size(10) == size(100_000)
+
+
+# --- random programs -------------------------------------------------------------------------------------------------
+
+EXPRESSIONS = st.recursive(
+    st.sampled_from(["a", "b", "x[t]", "x[3 - t]", "w", "v", "0.5", "a[0]", "(t + 1)"]),
+    lambda e: st.one_of(
+        st.tuples(e, st.sampled_from("+-*"), e).map(lambda p: f"({p[0]} {p[1]} {p[2]})"),
+        e.map(lambda p: f"tanh({p})"), e.map(lambda p: f"sum({p} * w)"), e.map(lambda p: f"(w * {p}) @ m"),
+        e.map(lambda p: f"where(w > 0, {p}, v)"), e.map(lambda p: f"stop_grad({p})"),
+    ), max_leaves=6)  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None)
+@given(EXPRESSIONS, EXPRESSIONS, EXPRESSIONS)
+def test_a_scan_is_the_loop_written_out(first, second, third):
+    """Values and gradients equal those of `repeat`, before and after the passes."""
+    def program(loop: str) -> str:
+        return f"""
+fn f(x: f32[4, 3], w: f32[3], v: f32[3], m: f32[3, 3]) -> f32 {{
+    (a, b, y) = (v, w * 0, 0.0)
+    {loop} t in 0..4 {{
+        a = 0.5 * a + {first}
+        b = b * 0 + {second}
+        y = y + sum(a * {third} + b)
+    }}
+    return y + sum(a * b)
+}}
+export g(x: f32[4, 3], w: f32[3], v: f32[3], m: f32[3, 3]) -> (
+    y: f32, dx: f32[4, 3], dw: f32[3], dv: f32[3], dm: f32[3, 3],
+) {{
+    y = f(x, w, v, m)
+    (dx, dw, dv, dm) = grad(y, [x, w, v, m])
+}}
+"""
+    generator = np.random.default_rng(3)
+    args = {k: generator.normal(size=s) for k, s in (("x", (4, 3)), ("w", (3,)), ("v", (3,)), ("m", (3, 3)))}
+
+    def results(loop: str) -> list[dict[str, np.ndarray]]:
+        graph = run(ALWAYS, Program(Source("p.nn", program(loop)), Options(dtype="f64")).graph("g"))
+        return [evaluate(g, args)[0] for g in (graph, run(REWRITE, graph))]
+
+    plain, rewritten = results("scan")
+    (wanted, _) = results("repeat")
+    for got in (plain, rewritten):
+        for name, value in wanted.items():
+            np.testing.assert_allclose(got[name], value, rtol=1e-9, atol=1e-9)
