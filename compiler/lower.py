@@ -236,7 +236,7 @@ def _kernel(of: _Body, checks: Checks, target: Target) -> Body:
         if OPS[node.op].kind == CONTRACT:
             p = _product(node, graph)
             if p is None:
-                return contraction(make, node.name, parallel)
+                return contraction(make, node.name, target, parallel)
             return matmul(make, p, _tile(p, target), parallel)
         if OPS[node.op].kind == REDUCE and node.attrs["axes"]:
             return fold(make, parallel)

@@ -1,30 +1,38 @@
 """Contractions of any shape: `out[f(p)] += prod_k in_k[g_k(p)]`, zero outside.
 
 This is the loop nest that is always right, for convolutions and their gradients too. The indices of the result are
-outside, the others inside, each element one chain of fused multiply-adds in the order of the domain. Lanes go along
-an index that every operand moves along by 0 or 1, preferably one of the result. Where the result's map is not one index
-per axis (the adjoint of a strided convolution), the points are scattered one by one instead.
+outside, the others inside, in the order of the domain. Lanes go along an index that every operand moves along by 0 or
+1, preferably one of the result: then each element is one chain of fused multiply-adds. Else the terms of an element are
+in lanes, one chain for each lane, for a tile of results: what rows and columns share is loaded once. Where the result's
+map is not one index per axis (some adjoints of windows), the points are scattered one by one instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from math import prod
+from typing import TYPE_CHECKING
 
 from .. import loops as L
 from ..graph import Node
 from ..index import bounds, nonnegative, to_expr
 from ..ops.contraction import Map, is_gathered, safe
-from ..types import FLOATS, Dim, symbol
+from ..types import BYTES, FLOATS, Dim, symbol
 from .body import Body, Index, flat, lanes, tensor
+from .cost import number
 from .nest import across, parts
+from .tile import LATENCY
+
+if TYPE_CHECKING:
+    from ..native import Target
 
 TILE = 4  # vectors of neighbouring results at a time
-ROWS = 8  # results at a time when their terms are in lanes
+ROWS = 8  # results at a time when their terms are in lanes and all are of one operand
 
 
-def contraction(make: Callable[[], Body], name: str, parallel: bool = False) -> Body:
-    """The kernel of one contract node; what else the graph holds is elementwise in its result (see `is_gathered`)."""
+def contraction(make: Callable[[], Body], name: str, target: Target, parallel: bool = False) -> Body:
+    """The kernel of one contract node; what else the graph holds is elementwise in its result."""
     body = make()
     node = body.graph[name]
     extent: dict[str, Dim] = dict(node.attrs["domain"])
@@ -40,10 +48,50 @@ def contraction(make: Callable[[], Body], name: str, parallel: bool = False) -> 
             at = {i: stack.enter_context(body.loop(extent[i], parallel=parallel)) for i in letters if i != lane}
             _lanes_of_results(body, node, y, extent, at, lane, folded)
         return body
+    sides = _sides(node, letters)
+    registers = target.registers * target.vector_bytes // (lanes(body.graph) * BYTES[node.dtype])
+    high, wide = _tile([extent[i] for i in sides], registers) if len(sides) == 2 else (ROWS, 1)
     with ExitStack() as stack:
-        at = {i: stack.enter_context(body.loop(extent[i], parallel=parallel)) for i in letters[:-1]}
-        _lanes_of_terms(body, node, y, extent, at, lane, folded, letters[-1] if letters else None, parallel)
+        at = {i: stack.enter_context(body.loop(extent[i], parallel=parallel)) for i in letters if i not in sides}
+        for rows in parts(extent[sides[0]], high) if sides else parts(1, 1):
+            with body.loop(rows.stop, start=rows.start, step=rows.step, parallel=parallel) as i0:
+                for columns in parts(extent[sides[1]], wide) if len(sides) == 2 else parts(1, 1):
+                    with body.loop(columns.stop, start=columns.start, step=columns.step) as j0:
+                        tiled = [(i, x, p.width) for i, x, p in zip(sides, (i0, j0), (rows, columns), strict=False)]
+                        _lanes_of_terms(body, node, y, extent, at, tiled, lane, folded)
     return body
+
+
+def _sides(node: Node, letters: Sequence[str]) -> list[str]:
+    """The innermost index of the result that only the first operand has, and that only the second has; where not both
+    are there, the innermost at all."""
+    used = [{i for e in m for i, _ in e[1]} for m in node.attrs["maps"]]
+    if len(used) == 2:
+        own = [[i for i in letters if i in used[k] and i not in used[1 - k]] for k in (0, 1)]
+        if all(own):
+            return [own[0][-1], own[1][-1]]
+    return list(letters[-1:])
+
+
+def _tile(extents: Sequence[Dim], registers: int) -> tuple[int, int]:
+    """Rows and columns of results, whose sums fill `registers` vectors: the fewest multiply-adds with what the edges
+    waste, and no fewer than hide their latency."""
+    best: tuple[float, int, int] | None = None
+    rows, columns = (max(1, number(n)) for n in extents)
+    for r in range(1, min(rows, registers) + 1):
+        for c in range(1, min(columns, registers) + 1):
+            if r * c == 1 or r * c + min(r, c) < registers - 1:
+                cost = sum(n * max(a * b, LATENCY) for a, m in _split(rows, r) for b, k in _split(columns, c)
+                           for n in (m * k,)) * (1 + 0.05 * (r + c) / (r * c))
+                if best is None or cost < best[0]:
+                    best = cost, r, c
+    assert best is not None
+    return best[1], best[2]
+
+
+def _split(n: int, width: int) -> list[tuple[int, int]]:
+    """(width, how many) of tiles, and of what is left."""
+    return [(w, k) for w, k in ((width, n // width), (n % width, 1)) if w and k]
 
 
 def _lane(node: Node, letters: Sequence[str], folded: Sequence[str]) -> str | None:
@@ -81,26 +129,53 @@ def _lanes_of_results(body: Body, node: Node, y: Mapping[str, str], extent: Mapp
 
 
 def _lanes_of_terms(body: Body, node: Node, y: Mapping[str, str], extent: Mapping[str, Dim], at: Mapping[str, Dim],
-                    lane: str | None, folded: Sequence[str], row: str | None, parallel: bool) -> None:  # fmt: skip
-    """Terms of one result in lanes, some results at a time: what they share is loaded once."""
-    result = node.attrs["out"]
-    for t in parts(extent[row] if row else 1, ROWS):
-        with body.loop(t.stop, start=t.start, step=t.step, parallel=parallel) as first:
-            acc = body.register(node.dtype, t.width)
-            with body.loop(t.width, unroll=0) as r:
-                body.store(acc, r, _zero(node.dtype))
+                    tile: Sequence[tuple[str, Dim, int]], lane: str | None, folded: Sequence[str]) -> None:  # fmt: skip
+    """A tile of results, each the sum of its lanes. Lanes that are not whole groups are added by themselves."""
+    width, rest = lanes(body.graph), [i for i in folded if i != lane]
+    total = body.register(node.dtype, prod(n for _, _, n in tile))
+    with _each(body, tile) as (k, _):
+        body.store(total, k, _zero(node.dtype))
+    if lane is None:
+        with _each(body, tile) as (k, point):
+            body.store(total, k, _times(_factors(body, node, {**at, **point})))
+    for t in parts(extent[lane], width, width) if lane is not None else []:
+        assert lane is not None
+        if t.width < width or t.bounded:
             with ExitStack() as stack:
-                point = dict(at)
-                for i in [*(i for i in folded if i != lane), *([lane] if lane else [])]:
-                    point[i] = stack.enter_context(body.loop(extent[i], lanes=lanes(body.graph) if i == lane else 1))
-                r = stack.enter_context(body.loop(t.width, unroll=0))
-                if row:
-                    point[row] = first + r
-                body.fold(acc, r, "sum", _times(_factors(body, node, point)))
-            with body.loop(t.width, unroll=0) as r:
-                where = _evaluate(result, {**at, **({row: first + r} if row else {})})
-                body.in_register(node.name, acc, r)
-                body.store_all(y, [(v, where) for v in y])
+                here = {lane: stack.enter_context(body.loop(t.stop, start=t.start, lanes=width))}
+                here |= {i: stack.enter_context(body.loop(extent[i])) for i in rest}
+                k, point = stack.enter_context(_each(body, tile))
+                body.fold(total, k, "sum", _times(_factors(body, node, {**at, **here, **point})))
+            continue
+        acc = body.register(node.dtype, prod(n for _, _, n in tile) * width)
+        with body.loop(width, lanes=width, unroll=0, stem="j") as j, _each(body, tile) as (k, _):
+            body.store(acc, k * width + j, _zero(node.dtype))
+        with ExitStack() as stack:
+            here = {i: stack.enter_context(body.loop(extent[i])) for i in rest}
+            first = stack.enter_context(body.loop(t.stop, start=t.start, step=t.step))
+            j = stack.enter_context(body.loop(width, lanes=width, unroll=0, stem="j"))
+            k, point = stack.enter_context(_each(body, tile))
+            point = {**at, **here, **point, lane: first + j}
+            old = body.load(acc, k * width + j, node.dtype)
+            body.store(acc, k * width + j, _accumulated(body, node, point, old))
+        with body.loop(width, lanes=width, unroll=0, stem="j") as j, _each(body, tile) as (k, _):
+            body.fold(total, k, "sum", body.load(acc, k * width + j, node.dtype))
+    with _each(body, tile) as (k, point):
+        body.in_register(node.name, total, k)
+        where = _evaluate(node.attrs["out"], {**at, **point})
+        body.store_all(y, [(v, where) for v in y])
+
+
+@contextmanager
+def _each(body: Body, tile: Sequence[tuple[str, Dim, int]]) -> Iterator[tuple[Dim, dict[str, Dim]]]:
+    """Every result of a tile: its number, and its indices."""
+    with ExitStack() as stack:
+        k: Dim = 0
+        point: dict[str, Dim] = {}
+        for i, first, n in tile:
+            r = stack.enter_context(body.loop(n, unroll=0, stem="r"))
+            k, point[i] = k * n + r, first + r
+        yield k, point
 
 
 def _scatter(body: Body, node: Node, y: str, extent: Mapping[str, Dim]) -> None:

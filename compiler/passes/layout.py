@@ -2,10 +2,13 @@
 
 In: a simplified graph. Out: the same values, some of them with permuted axes, and transposes where orders meet. The one
 idea: `contract` carries index maps, so a contraction in another order is a contraction. One whose lanes can go along an
-index that only one operand has (the filters of a convolution) gets that index innermost in its result and in that
-operand; whatever is elementwise, reduced, padded or cut behind it follows, and where a value is asked for as it was
-declared (outputs, variables, products of matrices) it is transposed. Weights are small, so to transpose them in each
-step costs little.
+index that only one operand has gets that index innermost in its result and in that operand; whatever is elementwise,
+reduced, padded or cut behind it follows, and where a value is asked for as it was declared (outputs, variables,
+products of matrices) it is transposed.
+
+The lanes of a convolution go along its filters. Weights are small, so to transpose them in each step costs little.
+Where too many lanes would be idle (6 filters) they go along the batch instead, in steps of training: the batches of
+inference may be small. A gradient of weights then has its terms in the lanes.
 
 An order is a permutation: axis k of what lies in memory is axis `order[k]` of the value.
 """
@@ -13,6 +16,7 @@ An order is a permutation: axis k of what lies in memory is axis `order[k]` of t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from ..graph import Builder, Graph, Node
 from ..kernels.cost import number
@@ -20,11 +24,13 @@ from ..ops import OPS
 from ..ops.contraction import Map, index_of, is_gathered
 from ..ops.layout import inverse, regroup
 from ..ops.op import CONTRACT, MAP, REDUCE
-from ..types import TensorType
+from ..types import Dim, TensorType
 
 Order = tuple[int, ...]
 
 FREE = ("broadcast", "iota", "constant")  # made in any order at no cost
+LANES = 16
+IDLE = 1.25  # times the work of full lanes, above which the lanes go along the batch
 
 
 def layout(graph: Graph) -> Graph:
@@ -33,7 +39,7 @@ def layout(graph: Graph) -> Graph:
         return graph
     b = Builder(graph.name, OPS)
     b.guards = list(graph.guards)
-    made = _Orders(graph, b)
+    made = _Orders(graph, b, _batch(graph))
     for n in graph:
         b.span = n.span
         made.place(n)
@@ -47,11 +53,37 @@ def _is_window(graph: Graph, n: Node) -> bool:
         len(e[1]) > 1 for m in n.attrs["maps"] for e in m)
 
 
-class _Orders:
-    """The new graph so far: of each old value the new node that holds it, and its order."""
+def _batch(graph: Graph) -> Dim | None:
+    """The size along which the lanes go in all of the graph; None where they go along filters."""
+    windows = [n for n in graph if _is_window(graph, n)]
+    sizes = {n for w in windows for _, n in w.attrs["domain"] if not isinstance(n, int)}
+    if not graph.updates or len(sizes) != 1:
+        return None
+    full = filters = 0.0
+    for w in windows:
+        work = prod(number(n) for _, n in w.attrs["domain"])
+        wide = [n for i, _ in _alone(w) if isinstance(n := dict(w.attrs["domain"])[i], int)]
+        full, filters = full + work, filters + work * min((-(-n // LANES) * LANES / n for n in wide), default=LANES)
+    return sizes.pop() if filters > IDLE * full else None
 
-    def __init__(self, graph: Graph, b: Builder):
-        self.graph, self.b = graph, b
+
+def _alone(n: Node) -> list[tuple[str, int]]:
+    """The indices of the result that are an axis of one operand and nowhere else, with that operand."""
+    found = []
+    used = [[i for e in m for i, _ in e[1]] for m in n.attrs["maps"]]
+    for e in n.attrs["out"]:
+        i = index_of(e)
+        found += [(i, k) for k, m in enumerate(n.attrs["maps"]) if i is not None and used[k].count(i) == 1
+                  and any(index_of(f) == i for f in m) and all(i not in u for j, u in enumerate(used) if j != k)]
+    return found
+
+
+class _Orders:
+    """The new graph so far: of each old value the new node that holds it, and its order. The lanes go along `batch`,
+    where that is a size."""
+
+    def __init__(self, graph: Graph, b: Builder, batch: Dim | None):
+        self.graph, self.b, self.batch = graph, b, batch
         self.held: dict[str, tuple[str, Order]] = {}
         self.turned: dict[tuple[str, Order], str] = {}
 
@@ -193,58 +225,70 @@ class _Orders:
 
     def window(self, n: Node) -> Order | None:
         """The lanes go along an index of the result that one operand has for itself: it becomes the last axis."""
+        if self.batch is not None:
+            return self.along_batch(n)
         found = self.lanes(n)
         if found is None:
             return None
         lane, right = found
-        order = self.plain(n.name)
-        letters = [index_of(e) for e in n.attrs["out"]]
-        order = (*(k for k in order if letters[k] != lane), letters.index(lane))
-        a, b = n.args[1 - right], n.args[right]
-        held, lies = self.held[a]
+        lies, mine = self.held[n.args[1 - right]][1], n.attrs["maps"][right]
         walked = [i for k in lies for i, _ in sorted(n.attrs["maps"][1 - right][k][1], key=lambda t: -t[1])]
-        mine = n.attrs["maps"][right]
-        wanted = self.held[b][1]
+        wanted = self.held[n.args[right]][1]
         if not wanted or index_of(mine[wanted[-1]]) != lane:
             wanted = _after(mine, walked, lane)
-        domain = dict(n.attrs["domain"])
-        inner = [i for i in walked if i in domain and i not in letters]
-        kept = [i for i in domain if i not in inner]
-        args, maps = [held, self.within(b, wanted)], [n.attrs["maps"][1 - right], mine]
-        maps = [tuple(maps[0][k] for k in lies), tuple(maps[1][k] for k in wanted)]
-        if not right:
-            args, maps = args[::-1], maps[::-1]
-        made = self.b.emit(
-            "contract", *args, domain=tuple((i, domain[i]) for i in (*kept, *dict.fromkeys(inner))), maps=tuple(maps),
-            out=tuple(n.attrs["out"][k] for k in order), shape=tuple(n.shape[k] for k in order))
-        self.held[n.name] = made, order
+        order = _last(n.attrs["out"], lane)
+        made = self.contract(n, (wanted, lies) if right == 0 else (lies, wanted), order, walked)
         if self.weighs(n):
             self.held[n.name] = self.b.emit("transpose", made, perm=inverse(order)), self.plain(n.name)
         return order
 
+    def along_batch(self, n: Node) -> Order | None:
+        """The lanes go along the batch: in the result and the operand that has it, or in both operands as terms."""
+        maps = n.attrs["maps"]
+        (lane,) = [i for i, size in n.attrs["domain"] if size == self.batch] or [None]
+        places = [[k for k, e in enumerate(m) if lane in dict(e[1])] for m in (*maps, n.attrs["out"])]
+        if lane is None or any(index_of(m[k]) != lane for m, p in zip(maps, places, strict=False) for k in p) \
+                or len(places[0]) + len(places[1]) + len(places[2]) != 2 or max(map(len, places)) > 1:
+            return None
+        orders = []
+        for a, m, p in zip(n.args, maps, places, strict=False):
+            held = self.held[a][1]
+            orders.append(held if not p or held[-1] == p[0] else _last(m, lane))
+        order = _last(n.attrs["out"], lane)
+        self.contract(n, (orders[0], orders[1]), order, [*(i for i, _ in n.attrs["domain"] if i != lane), lane])
+        return order
+
+    def contract(self, n: Node, orders: tuple[Order, Order], order: Order, walked: Sequence[str]) -> str:
+        """Make a contraction of operands in `orders`; indices that are summed over stand as they are walked."""
+        domain, written = dict(n.attrs["domain"]), {i for e in n.attrs["out"] for i, _ in e[1]}
+        inner = dict.fromkeys(i for i in walked if i not in written)
+        made = self.b.emit(
+            "contract", *(self.within(a, o) for a, o in zip(n.args, orders, strict=True)),
+            domain=tuple((i, domain[i]) for i in (*(i for i in domain if i not in inner), *inner)),
+            maps=tuple(tuple(m[k] for k in o) for m, o in zip(n.attrs["maps"], orders, strict=True)),
+            out=tuple(n.attrs["out"][k] for k in order), shape=tuple(n.shape[k] for k in order))
+        self.held[n.name] = made, order
+        return made
+
     def lanes(self, n: Node) -> tuple[str, int] | None:
-        """The index for the lanes and the operand that has it: the longest that is an axis of that operand alone."""
-        best: tuple[tuple[bool, int], str, int] | None = None
+        """The index for the lanes and the operand that has it: the longest, of whole vectors where there is one. What
+        the other operand is stays as it lies, so it is one that lies as kernels like it, or is read under a window."""
         extent = dict(n.attrs["domain"])
-        used = [{i for e in m for i, _ in e[1]} for m in n.attrs["maps"]]
         moved = [self.held[a][1] != self.plain(a) or any(len(e[1]) > 1 for e in m)
                  for a, m in zip(n.args, n.attrs["maps"], strict=True)]
-        for e in n.attrs["out"]:
-            i = index_of(e)
-            assert i is not None
-            for k, m in enumerate(n.attrs["maps"]):
-                alone = sum(i in dict(f[1]) for f in m) == 1 and any(index_of(f) == i for f in m)
-                if alone and i not in used[1 - k] and moved[1 - k] and isinstance(extent[i], int):
-                    score = number(extent[i]) % 16 == 0, number(extent[i])
-                    if best is None or score > best[0]:
-                        best = score, i, k
-        return None if best is None else (best[1], best[2])
+        found = [(i, k) for i, k in _alone(n) if moved[1 - k] and isinstance(extent[i], int)]
+        return max(found, key=lambda f: (number(extent[f[0]]) % LANES == 0, number(extent[f[0]])), default=None)
 
     def weighs(self, n: Node) -> bool:
         """The gradient of weights: the longer part of each window is summed over. It is asked for as declared."""
         extent, out = dict(n.attrs["domain"]), {index_of(e) for e in n.attrs["out"]}
         windows = [e[1] for m in n.attrs["maps"] for e in m if len(e[1]) > 1]
         return any(max(w, key=lambda t: number(extent[t[0]]))[0] not in out for w in windows)
+
+
+def _last(m: Map, lane: str) -> Order:
+    """The axes of a map, that of the lanes last."""
+    return tuple(sorted(range(len(m)), key=lambda k: index_of(m[k]) == lane))
 
 
 def _after(m: Map, walked: Sequence[str], lane: str) -> Order:

@@ -19,7 +19,7 @@ if hasattr(os, "sched_setaffinity"):  # XLA's own thread pool heeds nothing else
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,41 +160,44 @@ def with_torch(net: Net, compiled: bool) -> Contender:
     return run
 
 
-def contenders(net: Net, wanted: Sequence[str]) -> dict[str, Contender]:
-    makers: dict[str, Callable[[], Contender]] = {
-        "nnc": lambda: with_nnc(net), "jax": lambda: with_jax(net),
-        "torch": lambda: with_torch(net, False), "torch.compile": lambda: with_torch(net, True),
-    }
-    made = {}
-    for name in wanted:
+def arguments(doc: str, contenders: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--only", nargs="*", default=contenders)
+    return parser.parse_args()
+
+
+def race(name: str, steps: int, options: argparse.Namespace, makers: Mapping[str, Callable[[], Contender]]) -> None:
+    """Make the contenders, compare their losses, and print what a step takes each."""
+    print(name)
+    made: dict[str, Contender] = {}
+    for who in options.only:
         try:
-            made[name] = makers[name]()
+            made[who] = makers[who]()
         except ImportError:
-            print(f"  {name}: not installed")
-    return made
+            print(f"  {who}: not installed")
+    first = {who: run() for who, run in made.items()}  # warm-up and compilation
+    spread = max(first.values()) - min(first.values())
+    assert spread < 1e-3 * max(1.0, *first.values()), f"they do not do the same work: {first}"
+    times: dict[str, list[float]] = {who: [] for who in made}
+    for _ in range(options.rounds):
+        for who, run in made.items():
+            begun = time.perf_counter()
+            run()
+            times[who].append((time.perf_counter() - begun) / steps * 1e6)
+    median = {who: statistics.median(t) for who, t in times.items()}
+    for who, t in times.items():
+        ratio = f"  nnc is {median['nnc'] / median[who]:.2f} of it" if who != "nnc" and "nnc" in median else ""
+        print(f"  {who:20} {median[who]:9.2f} us a step  (min {min(t):.2f}, max {max(t):.2f}){ratio}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--only", nargs="*", default=["nnc", "jax", "torch", "torch.compile"])
-    options = parser.parse_args()
+    options = arguments(__doc__ or "", ["nnc", "jax", "torch", "torch.compile"])
     for net in NETS:
-        print(net.name)
-        made = contenders(net, options.only)
-        first = {name: run() for name, run in made.items()}  # warm-up and compilation
-        spread = max(first.values()) - min(first.values())
-        assert spread < 1e-3 * max(1.0, *first.values()), f"they do not do the same work: {first}"
-        times: dict[str, list[float]] = {name: [] for name in made}
-        for _ in range(options.rounds):
-            for name, run in made.items():
-                begun = time.perf_counter()
-                run()
-                times[name].append((time.perf_counter() - begun) / net.steps * 1e6)
-        median = {name: statistics.median(t) for name, t in times.items()}
-        for name, t in times.items():
-            ratio = f"  nnc is {median['nnc'] / median[name]:.2f} of it" if name != "nnc" and "nnc" in median else ""
-            print(f"  {name:14} {median[name]:9.2f} us a step  (min {min(t):.2f}, max {max(t):.2f}){ratio}")
+        race(net.name, net.steps, options, {
+            "nnc": lambda net=net: with_nnc(net), "jax": lambda net=net: with_jax(net),
+            "torch": lambda net=net: with_torch(net, False), "torch.compile": lambda net=net: with_torch(net, True),
+        })
 
 
 if __name__ == "__main__":
