@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 import nnc
 from nnc.dsl.source import Source
 from nnc.runtime.testing import run_file
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*do not fit .* exactly")
 
 Array = np.ndarray
 NUMPY = {"f32": np.float32, "f64": np.float64}
@@ -229,6 +232,11 @@ test "what cannot be" {
     reject "stride must be 1" max_pool(broadcast(0, [1, 3, 4, 4]), 2, stride = 0)
     reject "stride must be 1" max_pool(broadcast(0, [1, 3, 4, 4]), 2, stride = 0, pad = "same")
     reject "smaller than the window" avg_pool(broadcast(0, [1, 3, 4, 4]), 2, pad = 2)
+    reject "4 is more than 3 + 0 + 0" max_pool(broadcast(0, [1, 3, 4, 3]), [4, 4])
+    reject "windows of 2 with a stride of 2 do not fit 5 + 0 + 0 exactly; left over: 1" max_pool(
+        broadcast(0, [1, 1, 5]), 2, exact = true
+    )
+    expect max_pool([[[1, 3, 2, 4]]], 2, exact = true) == [[[3, 4]]]
     reject "one for each" avg_pool(broadcast(0, [1, 3, 4, 4]), [2, 2, 2])
     reject "as many axes" convolve([1, 2, 3], [[1, 2]])
 }
@@ -266,6 +274,55 @@ def test_moving_the_image_moves_the_answer_and_any_size_will_do() -> None:
     moved = np.roll(image, (3, 2), (2, 3))
     np.testing.assert_array_equal(net.predict(moved), np.roll(net.predict(image), (3, 2), (2, 3)))
     assert net.predict(image[:, :, :7, :5]).shape == (1, 2, 7, 5)
+
+
+FREE = """
+model Net(x: f32[B, 1, H, W]) -> (y: f32[B, 2, *s], m: f32[B, 1, *t], a: f32[B, 1, *u]) {
+    y = x |> Conv(2, [3, 4], stride = 2, pad = "same")
+    m = max_pool(x, 3, stride = 2, pad = "same")
+    a = avg_pool(x, 2, pad = "same")
+}
+train Net(x) {
+    loss      = mean(y^2) + sum(m^2) + mean(a^3)
+    optimizer = SGD(0.1)
+}
+"""
+
+
+@pytest.mark.parametrize("size", [(5, 6), (6, 7), (1, 1), (8, 2)])
+def test_same_padding_of_sizes_that_only_run_time_knows(size: tuple[int, int]) -> None:
+    free, known = nnc.compile(FREE), nnc.compile(FREE.replace("H, W", f"{size[0]}, {size[1]}"))
+    for path in free.params:
+        known.params[path] = free.params[path]
+    x = np.random.default_rng(0).standard_normal((2, 1, *size), np.float32)
+    for got, want in zip(free.predict(x), known.predict(x), strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
+        assert got.shape[2:] == tuple(-(-n // 2) for n in size)
+    mine, theirs = (net.gradients(x, wrt=["Net.conv_1.W", "x"]) for net in (free, known))
+    for name, gradient in mine.items():
+        np.testing.assert_allclose(gradient, theirs[name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("call", "warning"), [
+    ("max_pool(2)", "windows of 2 with a stride of 2 do not fit 7 exactly; left out at the end of axis 0 of space: 1"),
+    ("Conv(1, 3, stride = 4)", "windows of 3 with a stride of 4 do not fit 9 exactly; left out .* axis 1 of space: 2"),
+    ("max_pool(2, ceil = true)", None),  # the last window sticks out
+    ("Conv(1, 3, stride = 2, pad = 1)", None),
+    ("Conv(1, 2, stride = 2, pad = 1)", None),  # what is left is padding
+    ("Conv(1, 1, stride = [3, 5])", None),  # no more than lies between two windows
+    ("Conv(1, 3, stride = 2, pad = \"same\")", None),
+])  # fmt: skip
+def test_what_does_not_fit_exactly_is_a_warning(call: str, warning: str | None) -> None:
+    source = f"model M(x: f32[B, 1, 7, 9]) -> (y: f32[B, 1, *s]) {{\n    y = x |> {call}\n}}"
+    found = "\n".join(nnc.compile(source).manifest.warnings)
+    assert found == "" if warning is None else re.search(f"<text>:2:.*: {warning}", found)
+
+
+def test_exact_windows_of_a_free_size_are_checked_at_run_time() -> None:
+    net = nnc.compile("model M(x: f32[B, 1, N]) -> (y: f32[B, 1, *s]) { y = avg_pool(x, 3, exact = true) }")
+    assert net.predict(np.zeros((1, 1, 9), np.float32)).shape == (1, 1, 3)
+    with pytest.raises(nnc.NncError, match="windows of 3 with a stride of 3 do not fit N"):
+        net.predict(np.zeros((1, 1, 8), np.float32))
 
 
 def test_window_larger_than_an_input_of_free_size_is_refused_at_run_time() -> None:

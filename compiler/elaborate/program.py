@@ -60,7 +60,7 @@ class Program:
         self.variables: dict[str, Declared] = {}
         self.unread: Set[str] = frozenset()  # variables that are known, but neither stored nor drawn
         self.sizes: dict[str, int] = dict(options.sizes)
-        self.warnings: list[str] = []
+        self.warnings: dict[str, None] = {}  # each once, in order
         self._hypers: dict[str, HyperSpec] = {}
         self._constants: dict[int, Any] = {}
         self._evaluating: list[Any] = []
@@ -130,7 +130,7 @@ class Program:
             self.spec = training.settings(self)
         forward = self.graph("predict")
         self._discovered.add(self.model.name)
-        self.warnings = symmetry.warnings(self._context("symmetry"), forward)
+        self.warnings |= dict.fromkeys(symmetry.warnings(self._context("symmetry"), forward))
         if self.train is not None:
             self.graph("train")
 

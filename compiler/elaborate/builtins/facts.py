@@ -30,14 +30,37 @@ def call_require(cx: Context, a: Arguments) -> Any:
     match a.condition:
         case bool():
             if not a.condition:
-                raise error("E0203", str(a.message), a.span)
+                raise error("E0203", _told(a), a.span)
         case SizeCondition(op=op, left=left, right=right) if isinstance(left, int | Size) and isinstance(
             right, int | Size
         ):
-            cx.guard(left, right, str(a.message), a.span, op)
+            cx.guard(left, right, _told(a), a.span, op)
         case _:
             raise error("E0307", f"`require` takes a condition on sizes, not {kind(a.condition)}", a.at("condition"))
     return a.condition
+
+
+def call_warn(cx: Context, a: Arguments) -> Any:
+    """A warning at the user's call where the condition is known to hold."""
+    if not isinstance(a.condition, bool | SizeCondition):
+        raise error("E0307", f"`warn` takes a condition on sizes, not {kind(a.condition)}", a.at("condition"))
+    if a.condition is True:
+        cx.program.warnings[f"{cx.asked() or a.span}: {_told(a)}"] = None
+    return a.condition
+
+
+def _told(a: Arguments) -> str:
+    """The message, with each `{}` replaced by the next value."""
+    text, *rest = str(a.message).split("{}")
+    values = a.numbers if isinstance(a.numbers, tuple) else (a.numbers,)
+    if len(values) != len(rest):
+        given = "1 number is" if len(values) == 1 else f"{len(values)} numbers are"
+        raise error("E0203", f"the message has {len(rest)} gaps `{{}}`, but {given} given", a.at("message"))
+    return text + "".join(_shown(v) + more for v, more in zip(values, rest, strict=True))
+
+
+def _shown(value: Any) -> str:
+    return f"[{', '.join(map(_shown, value))}]" if isinstance(value, tuple) else str(value)
 
 
 def call_size(cx: Context, a: Arguments) -> Dim:

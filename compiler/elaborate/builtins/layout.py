@@ -176,24 +176,39 @@ def call_broadcast(cx: Context, a: Arguments) -> Tensor:
 
 
 def call_pad(cx: Context, a: Arguments) -> Tensor:
+    """Margins along each axis. Those whose size only run time knows are joined on."""
     x = tensor(cx, plain(a.x), a.at("x"))
     widths = a.widths
     if not (
         isinstance(widths, tuple)
         and len(widths) == x.rank
-        and all(
-            isinstance(w, tuple)
-            and len(w) == 2
-            and all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in w)
-            for w in widths
-        )
+        and all(isinstance(w, tuple) and len(w) == 2 and all(_is_width(v) for v in w) for w in widths)
     ):
         raise error("E0203", f"`pad` takes [before, after] for each of the {x.rank} axes", a.at("widths"))
     if isinstance(a.value, bool) or not isinstance(a.value, int | float):
         raise error("E0307", f"the padding value is a compile-time number, not {kind(a.value)}", a.at("value"))
-    return cx.emit(
-        "pad", x, span=a.span, low=tuple(w[0] for w in widths), high=tuple(w[1] for w in widths), value=float(a.value)
+    known = [w if all(isinstance(v, int) for v in w) else (0, 0) for w in widths]
+    y = cx.emit(
+        "pad", x, span=a.span, low=tuple(w[0] for w in known), high=tuple(w[1] for w in known), value=float(a.value)
     )
+    for axis, w in enumerate(widths):
+        if w != known[axis]:
+            y = cx.emit("concat", *_margins(cx, a, y, axis, w), span=a.span, axis=axis)
+    return y
+
+
+def _is_width(v: Any) -> bool:
+    return isinstance(v, Size) or (isinstance(v, int) and not isinstance(v, bool) and v >= 0)
+
+
+def _margins(cx: Context, a: Arguments, x: Tensor, axis: int, widths: tuple[Dim, Dim]) -> list[Tensor]:
+    """`x` between what is joined on to it along an axis."""
+    sides = []
+    for n in widths:
+        cx.guard(n, 0, f"the padding of axis {axis}, {n}, must not be negative", a.span, ">=")
+        shape = (*x.shape[:axis], n, *x.shape[axis + 1 :])
+        sides.append(broadcast_to(cx, tensor(cx, a.value, a.at("value"), x.dtype), shape, a.span, ()))
+    return [sides[0], x, sides[1]]
 
 
 def call_flip(cx: Context, a: Arguments) -> Tensor:
