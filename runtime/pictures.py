@@ -88,14 +88,19 @@ def _reader(paths: Sequence[Path], grey: bool, size: tuple[int, int]) -> Callabl
     def read(index: Array) -> Array:
         out = np.empty((len(index), 1 if grey else 3, *size), np.float32)
         for row, k in zip(out, index, strict=True):
-            with _opened(paths[k]) as image:
-                pixels = np.asarray(image.convert("L" if grey else "RGB"))
-            if pixels.shape[:2] != size:
-                raise malformed(paths[k], f"{size[0]} x {size[1]} pixels", f"{pixels.shape[0]} x {pixels.shape[1]}")
-            np.divide(pixels[None] if grey else pixels.transpose(2, 0, 1), np.float32(255), out=row)
+            row[...] = picture(paths[k], grey, size)
         return out
 
     return read
+
+
+def picture(path: Path, grey: bool, size: tuple[int, int] | None = None) -> Array:
+    """One file as f32 `[3, H, W]` in [0, 1], or `[1, H, W]`; `size` is the (height, width) that it must have."""
+    with _opened(path) as image:
+        pixels = np.asarray(image.convert("L" if grey else "RGB"))
+    if size is not None and pixels.shape[:2] != size:
+        raise malformed(path, f"{size[0]} x {size[1]} pixels", f"{pixels.shape[0]} x {pixels.shape[1]}")
+    return (pixels[None] if grey else pixels.transpose(2, 0, 1)) / np.float32(255)
 
 
 @contextmanager

@@ -178,7 +178,7 @@ def evaluate(program: Program, weights: str | None, batch: int | None, threads: 
     """The metrics of a trained model on held-out data. FILE is a .nn file (with --weights) or a run's folder."""
     from .show import metrics_text, print_json
 
-    net = _trained(program, weights, threads)
+    net = trained(program, weights, threads)
     if program.data is not None:
         found = net.evaluate(*_other_data(net, program.data), batch=batch)
     else:
@@ -214,14 +214,14 @@ def predict(program: Program, weights: str | None, data_file: str, output: str |
     """Run a trained model on INPUT: a .csv table, or .npz or .npy arrays."""
     from .tables import read_inputs, write_outputs
 
-    net = _trained(program, weights, threads)
+    net = trained(program, weights, threads)
     call = net.entry(entry)
     values = call(**{**read_inputs(Path(data_file), call, net), **dict(arguments)})
     write_outputs(dict(zip([p.name for p in call.signature.outputs], values, strict=True)), output)
 
 
-def _trained(program: Program, weights: str | None, threads: int | None) -> Model:
-    """The model of a run, or of a file with weights; a file alone is the untrained model."""
+def trained(program: Program, weights: str | None, threads: int | None, warn: bool = True) -> Model:
+    """The model of a run, or of a file with weights; a file alone is the untrained model, with a warning."""
     folder = Path(program.file)
     source: Source | None = None
     if folder.is_dir():
@@ -234,6 +234,6 @@ def _trained(program: Program, weights: str | None, threads: int | None) -> Mode
     net = program.open(None, threads, source=source)
     if weights is not None:
         net.load(weights)
-    else:
+    elif warn:
         click.echo("warning: no --weights, so the parameters are as they are before training", err=True)
     return net

@@ -6,11 +6,11 @@ In: a model and arrays. Out: arrays; `figure` draws them. The methods themselves
 
 from .ascent import Dream, dream, saliency
 from .attacks import Pixels, fgsm, guided_pixel, pgd, random_pixel, searched_pixel
-from .inside import activations, filters, inner_types
+from .inside import activations, filters, inner_types, scores, subject
 from .rates import Rates, range_test
 from .surface import Surface, surface
 
 __all__ = [
     "Dream", "Pixels", "Rates", "Surface", "activations", "dream", "fgsm", "filters", "guided_pixel", "inner_types",
-    "pgd", "random_pixel", "range_test", "saliency", "searched_pixel", "surface",
+    "pgd", "random_pixel", "range_test", "saliency", "scores", "searched_pixel", "subject", "surface",
 ]

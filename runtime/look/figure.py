@@ -22,14 +22,14 @@ from .surface import Surface
 _TILES = 256  # at most on one picture
 
 
-def new_figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float, layout: Any = "compressed") -> Any:
     """An empty figure in inches (E0503 without matplotlib)."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise error("E0503", "pictures are drawn with matplotlib, which is not installed", kind=UnsupportedError,
                     help="pip install 'nnc[plot]'") from None
-    return Figure(figsize=(width, height), layout="compressed")
+    return Figure(figsize=(width, height), layout=layout)
 
 
 def write(figure: Any, path: Path) -> None:
@@ -54,28 +54,29 @@ def pictures(x: Array) -> Array:
     raise argument_error("E0601", f"an array of {x.ndim} axes is no batch of pictures")
 
 
-def tiles(x: Array, path: Path, *, titles: Sequence[str] = (), columns: int | None = None, signed: bool = False,
-          each: bool = True) -> None:
-    """Pictures (see `pictures`) side by side. `each`: black and white are the least and greatest value of each by
-    itself, not of all; `signed`: 0 is the middle of a scale from blue to red."""
-    shown = pictures(x)[:_TILES]
-    if not len(shown) or not shown.size:
+def tiles(shown: Sequence[Array] | Array, path: Path, *, titles: Sequence[str] = (), columns: int | None = None,
+          signed: bool = False, ends: tuple[float, float] | None = None) -> None:
+    """Pictures, `[H, W]` or `[H, W, 3]`, side by side. Black and white are the least and the greatest value of each,
+    or `ends` of all; `signed`: a scale from blue to red with 0 in its middle."""
+    shown = shown[:_TILES]
+    if not all(p.size for p in shown) or not len(shown):
         raise argument_error("E0601", "there is no picture to show: the array is empty")
     columns = columns or ceil(sqrt(len(shown)))
     rows = ceil(len(shown) / columns)
-    inch = min(1.6, 14 / columns)
-    figure = new_figure(columns * inch, rows * (inch + (0.25 if titles else 0)))
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for k, a in enumerate(axes.flat):
+    inch, above = min(1.6, 14 / columns), 0.25 if titles else 0.0
+    figure = new_figure(columns * inch, rows * (inch + above), layout=None)
+    top = 1 - above / (rows * (inch + above))
+    grid = {"left": 0, "right": 1, "bottom": 0, "top": top, "wspace": 0.04, "hspace": 0.04 + above / inch}
+    for k, a in enumerate(figure.subplots(rows, columns, squeeze=False, gridspec_kw=grid).flat):
         a.set_axis_off()
         if k < len(shown):
-            low, high = _ends(shown[k] if each else shown, signed)
-            if shown.ndim == 4:
-                a.imshow(np.clip((shown[k] - low) / max(high - low, 1e-30), 0, 1))
+            low, high = ends or _ends(shown[k], signed)
+            if shown[k].ndim == 3:
+                a.imshow(np.clip((shown[k] - low) / (high - low), 0, 1))
             else:
                 a.imshow(shown[k], cmap="coolwarm" if signed else "gray", vmin=low, vmax=high, interpolation="nearest")
-            if k < len(titles):
-                a.set_title(titles[k], fontsize=8)
+        if k < len(titles):
+            a.set_title(titles[k], fontsize=8)
     write(figure, path)
 
 
