@@ -16,12 +16,13 @@ from .types import Dim, TensorType, parse_size
 class Variable:
     """A parameter, a piece of state or an optimiser slot. `path` is its name everywhere: `Mlp.dense_1.W`; optimiser
     slots are `Mlp.dense_1.W/m`; training's own state `train/t` (steps done, i64), `train/epoch`, `train/steps` (steps
-    in all), `train/seed`; normalisation `normalize/x/mean`, `normalize/x/scale`."""
+    in all), `train/seed`; normalisation `normalize/x/mean`, `normalize/x/scale`; the running average of a parameter
+    `average/Mlp.dense_1.W`; where gradients accumulate their sums `accumulated/Mlp.dense_1.W`."""
 
     path: str
     dtype: str
     shape: tuple[int, ...]
-    role: str  # weight, bias, state (model), slot (optimiser), train, normalize
+    role: str  # weight, bias, state (model), average, slot (optimiser), train, normalize
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class TrainSpec:
     metrics: tuple[MetricSpec, ...]  # `loss` first where there is one
     stop: Any = None  # ["<=", ["metric", "errors"], ["const", 0]]; operators < <= > >= == != and or not + - * /
     patience: int | None = None
+    accumulate: int = 1  # batches in a step of the optimiser
 
 
 @dataclass(frozen=True, slots=True)

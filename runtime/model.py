@@ -254,14 +254,13 @@ class Model:
         load(self, settings.path(path))
 
     def begin_with(self, path: str | PathLike[str]) -> None:
-        """Parameters, state and normalisation of a checkpoint, to be trained anew: step, optimiser and seed are those
-        of an untrained model."""
+        """Parameters (their averages, where it has any), state and normalisation of a checkpoint, to be trained anew:
+        step, optimiser and seed are those of an untrained model."""
         seed, untrained = self.seed, {v.path: self.variables[v.path].copy() for v in self.manifest.variables
                                       if v.role in ("slot", "train")}
         self.load(path)
-        with self.workspace.lock:
-            for name, array in untrained.items():
-                self.variables[name][...] = array
+        averages = {p.removeprefix("average/"): a for p, a in self.variables.items() if p.startswith("average/")}
+        self.assign({**untrained, **averages})
         self.reseed(seed)
         self.progress, self.epochs_done = None, 0
 
@@ -283,6 +282,14 @@ class Model:
             raise argument_error("E0613", f"{self.name} has no vocabulary: it was trained on no text",
                                  help="train it on `text(..)`, or load a checkpoint of such a training")
         return Vocabulary(self.schema.characters)
+
+    def assign(self, values: Mapping[str, Array]) -> None:
+        """Set variables by path; the running average of a parameter begins anew with it."""
+        with self.workspace.lock:
+            for path, array in values.items():
+                self.variables[path][...] = array
+                if (average := self.variables.get(f"average/{path}")) is not None:
+                    average[...] = array
 
     # --- about it -----------------------------------------------------------------------------------------------------
 
@@ -329,8 +336,7 @@ class Variables(MutableMapping[str, Array]):
         v = self._find(path)
         want = Wanted(path, NUMPY[v.dtype], v.shape, TensorType(v.dtype, v.shape))
         (array,), _ = bind(self._model.name, (want,), (value,))
-        with self._model.workspace.lock:
-            self._model.variables[path][...] = array
+        self._model.assign({path: array})
 
     def __delitem__(self, path: str) -> NoReturn:
         raise argument_error("E0608", f"the {self._what} `{path}` cannot be deleted", kind=ArgumentTypeError)

@@ -55,9 +55,7 @@ def load(model: Model, path: str | PathLike[str], rules: str | PathLike[str] | N
         found.by_rules(parse(Path(rules)) if rules is not None else [])
     if found.problems:
         raise DataError([Diagnostic("E0627", f"{path}: {p}") for p in found.problems])
-    with model.workspace.lock:
-        for name, array in found.taken.items():
-            model.variables[name][...] = array
+    model.assign(found.taken)
     return len(found.taken)
 
 

@@ -21,6 +21,7 @@ from .values import Results, Tensor
 if TYPE_CHECKING:
     from .program import Program
 
+AVERAGE = "average/"  # before the path of a parameter: its running average
 MAX_CALLS = 100  # how deep definitions may call one another
 MAX_BYTES = 2**40  # of one tensor
 TURN = 0x2545F4914F6CDD1D  # odd and large: the keys of one step's turns are far from the next step's
@@ -107,6 +108,7 @@ class Context:
     program: Program
     builder: Builder  # of the graph that grows now: the entry's, or the innermost scan's
     training: bool = False
+    averaged: bool = True  # parameters are read as their running averages, where they have one
     ambient: dict[str, Any] = field(default_factory=dict)  # t, epoch, steps where they mean something
     key: Tensor | None = None  # of random draws
     shape: tuple[Dim, ...] | None = None  # the variable being drawn, right of `~`
@@ -177,11 +179,13 @@ class Context:
         return self.emit("constant", span=span, values=(converted,), type=TensorType(dtype))
 
     def variable(self, path: str) -> Tensor:
-        """The current value of a declared variable in this entry."""
+        """The current value of a declared variable in this entry; in inference a parameter's average if it has one."""
         if path not in self.variables:
-            declared = self.program.variables[path]
+            declared = self.program.variables.get(AVERAGE + path) if self.averaged else None
+            declared = declared or self.program.variables[path]
             self.variables[path] = Tensor(
-                self.root.emit("param", path=path, type=declared.type, name=path, span=declared.span), self.root
+                self.root.emit("param", path=declared.path, type=declared.type, name=path, span=declared.span),
+                self.root,
             )
         return self.variables[path]
 

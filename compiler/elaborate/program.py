@@ -18,7 +18,7 @@ from ..manifest import HyperSpec, Manifest, Port, TrainSpec, Variable
 from ..ops import OPS
 from ..types import DTYPES, Dim, Size, TensorType, symbol
 from . import calls, checks, symmetry, training
-from .context import Context, Declared, check_bytes
+from .context import AVERAGE, Context, Declared, check_bytes
 from .expressions import evaluate
 from .modules import Lazy, Modules
 from .operations import binary, broadcast_to, tensor
@@ -267,22 +267,26 @@ class Program:
             cx.key = cx.constant(0, "i64")  # a function or a test: there is no step to draw for
         if cx.key is None:
             for path in ("train/seed", "train/t"):
-                self._training_state(path)
+                self.training_state(path)
             seed, t = cx.variable("train/seed"), cx.variable("train/t")
             high = cx.emit("mul", seed, cx.constant(2**32, "i64"), span=None)
             cx.key = cx.emit("add", high, t, span=None)
         return cx.key
 
-    def _training_state(self, path: str) -> None:
+    def training_state(self, path: str) -> None:
         if path not in self.variables:
             self.declare(Declared(path, TensorType("i64"), "train", 0, False, None, None))
 
     def step_names(self, cx: Context) -> dict[str, Tensor]:
-        """`t` (from 1), `epoch` (from 0) and `steps` as floats."""
+        """`t` (from 1), `epoch` (from 0) and `steps` as floats. `t` and `steps` are the optimiser's: several batches
+        are one step where gradients accumulate."""
+        every = self.spec.accumulate if self.spec is not None else 1
         names = {}
         for name in ("t", "epoch", "steps"):
-            self._training_state(f"train/{name}")
+            self.training_state(f"train/{name}")
             value = cx.variable(f"train/{name}")
+            if every > 1 and name != "epoch":
+                value = cx.emit("floordiv", value, cx.constant(every, "i64"), span=None)
             if name == "t":
                 value = cx.emit("add", value, cx.constant(1, "i64"), span=None)
             names[name] = cx.emit("cast", value, span=None, dtype=cx.real)
@@ -360,7 +364,8 @@ class Program:
         return self._finish(cx, self._outputs(cx, definition, value), cx.updates)
 
     def _context(self, entry: str) -> Context:
-        return Context(self, Builder(entry, OPS), site=entry)
+        learning = entry in ("init", "train", "loss", "gradients")
+        return Context(self, Builder(entry, OPS), site=entry, averaged=not learning)
 
     def _finish(self, cx: Context, outputs: Mapping[str, Tensor], updates: Mapping[str, Tensor]) -> Graph:
         return cx.builder.finish(
@@ -433,8 +438,10 @@ class Program:
         for path, d in list(self.variables.items()):
             if d.role in ("train", "normalize") or path in self.unread:
                 continue
-            if isinstance(d.init, int | float):
-                value: Any = d.init
+            if d.role == "average":
+                value: Any = cx.variable(path.removeprefix(AVERAGE))
+            elif isinstance(d.init, int | float):
+                value = d.init
             else:
                 cx.site, cx.shape = path, d.type.shape
                 assert d.scope is not None
@@ -453,7 +460,7 @@ class Program:
     # --- what the runtime is told ------------------------------------------------------------------------------------
 
     def manifest(self) -> Manifest:
-        roles = {"weight": 0, "bias": 0, "state": 1, "normalize": 2, "slot": 3, "train": 4}
+        roles = {"weight": 0, "bias": 0, "state": 1, "normalize": 2, "average": 3, "slot": 4, "train": 5}
         stored = [d for path, d in self.variables.items() if path not in self.unread]
         ordered = sorted(stored, key=lambda d: roles[d.role])
         return Manifest(

@@ -11,14 +11,14 @@ from ..graph import Builder
 from ..manifest import DataSpec, MetricSpec, Port, TrainSpec
 from ..ops import OPS
 from ..types import FLOATS, Size
-from . import calls
 from .context import Context
 from .expressions import evaluate
 from .operations import tensor
+from .optimization import gradients, optimize
 from .scope import MISSING, Instance, Scope, suggest, unknown
-from .signatures import Default, Given, is_kind
+from .signatures import is_kind
 from .statements import run
-from .values import Bound, Builtin, Defined, Group, Partial, Results, Tensor, is_static, kind
+from .values import Group, Results, Tensor, is_static, kind
 
 if TYPE_CHECKING:
     from .program import Program
@@ -27,6 +27,8 @@ SETTINGS = (
     "loss",
     "optimizer",
     "clip",
+    "accumulate",
+    "average",
     "data",
     "normalize",
     "batch",
@@ -87,9 +89,8 @@ def settings(program: Program) -> TrainSpec:
             )
     elif not has_update:
         raise error("E0203", f"training `{model.name}` needs a `loss` or an `update`", train.span)
-    elif "optimizer" in given or "clip" in given:
-        at = given.get("optimizer") or given["clip"]
-        raise error("E0203", "an `update` says its own rule, so there is nothing to optimize", at.span)
+    elif of_optimizer := [given[n] for n in ("optimizer", "clip", "accumulate", "average") if n in given]:
+        raise error("E0203", "an `update` says its own rule, so there is nothing to optimize", of_optimizer[0].span)
     for item in train.body:
         if isinstance(item, ast.StopWhen):
             if stop is not None:
@@ -128,6 +129,7 @@ def settings(program: Program) -> TrainSpec:
         metrics=(*metrics, *(MetricSpec(f"stop_{k + 1}", "mean", True) for k in range(len(hidden)))),
         stop=stop,
         patience=number("patience", None, 1, True),
+        accumulate=number("accumulate", 1, 1, True),
     )
 
 
@@ -344,7 +346,7 @@ def grow(program: Program, cx: Context, entry: str) -> tuple[Mapping[str, Tensor
     if entry == "loss":
         return {"loss": outputs["loss"]}, {}
     if entry == "gradients":
-        return _gradients(
+        return gradients(
             cx, outputs["loss"], {**mine.members, **{n: t for n, t in inputs.items() if t.dtype in FLOATS}}, train
         ), {}
     outputs |= metrics
@@ -361,7 +363,7 @@ def grow(program: Program, cx: Context, entry: str) -> tuple[Mapping[str, Tensor
     if update_rule is not None:
         run(cx, update_rule.body, scope)
     else:
-        _optimize(program, cx, scope, mine, outputs["loss"], deferred, train)
+        optimize(program, cx, scope, mine, outputs["loss"], deferred, train)
     t = cx.variable("train/t")
     cx.updates["train/t"] = cx.emit("add", t, cx.constant(1, "i64"), span=None)
     return outputs, cx.updates
@@ -400,94 +402,3 @@ def _variables(program: Program, cx: Context, scope: Scope) -> Group:
             if name not in scope.names:
                 scope.bind(name, cx.variable(path))
     return trainable
-
-
-def _reaches(cx: Context, loss: Tensor, trainable: Group) -> bool:
-    """Whether any parameter is among what the loss is computed from."""
-    wanted = {t.node for t in trainable.members.values()}
-    seen, waiting = {loss.node}, [loss.node]
-    while waiting:
-        node = waiting.pop()
-        if node in wanted:
-            return True
-        new = [a for a in cx.builder[node].args if a not in seen]
-        seen.update(new)
-        waiting += new
-    return False
-
-
-def _gradients(cx: Context, loss: Tensor, xs: Mapping[str, Tensor], train: ast.Train) -> dict[str, Tensor]:
-    if not xs:
-        return {}
-    g = cx.builder.emit("grad", loss.node, *(t.node for t in xs.values()), span=train.span)
-    return {n: Tensor(cx.builder.emit("item", g, index=k, span=train.span), cx.builder) for k, n in enumerate(xs)}
-
-
-def _optimize(
-    program: Program,
-    cx: Context,
-    scope: Scope,
-    trainable: Group,
-    loss: Tensor,
-    deferred: Mapping[str, ast.Assign],
-    train: ast.Train,
-) -> None:
-    item = deferred["optimizer"]
-    named = evaluate(cx, item.value.function, scope) if isinstance(item.value, ast.Call) else None
-    if isinstance(named, Defined | Builtin) and not isinstance(getattr(named, "definition", None), ast.Optimizer):
-        raise error(
-            "E0307",
-            f"`optimizer` must be an optimizer, not {kind(named)}",
-            item.value.span,
-            help="for example `SGD(lr = 0.1)`",
-        )
-    bound = evaluate(cx, item.value, scope)
-    if isinstance(bound, Defined) and isinstance(bound.definition, ast.Optimizer):
-        bound = calls.apply(cx, bound, Given((), {}, item.value.span), scope)
-    if not isinstance(bound, Bound):
-        raise error(
-            "E0307",
-            f"`optimizer` must be an optimizer, not {kind(bound)}",
-            item.value.span,
-            help="for example `SGD(lr = 0.1)`",
-        )
-    if trainable.members and not _reaches(cx, loss, trainable):
-        raise error("E0401", "the loss depends on no parameter, so there is nothing to train", train.span)
-    gradients = Group(_gradients(cx, loss, trainable.members, train))
-    if "clip" in deferred and gradients.members:
-        clip = deferred["clip"].value
-        function = calls.as_function(cx, clip, scope)
-        if not isinstance(function, Partial | Builtin | Defined):
-            raise error(
-                "E0307",
-                f"`clip` must be a function of the gradients, not {kind(function)}",
-                clip.span,
-                help="for example `global_norm(1.0)`",
-            )
-        gradients = calls.apply(cx, function, Given((gradients,), {}, clip.span), scope)
-        if not isinstance(gradients, Group) or gradients.members.keys() != trainable.members.keys():
-            raise error("E0307", f"`clip` must return the gradients, not {kind(gradients)}", clip.span)
-    definition = bound.optimizer.definition
-    for path, g in gradients.members.items():
-        inner = Scope(bound.optimizer.scope, Instance(path, optimizer=True))
-        for p in definition.parameters:
-            value = bound.arguments[p.name]
-            if isinstance(value, Default):
-                value = evaluate(cx, value.expression, inner)
-            inner.bind(p.name, value, p.span)
-        assert inner.instance is not None
-        inner.instance.variables["p"] = path
-        inner.bind("p", cx.variable(path))
-        inner.bind("g", g)
-        inner.bind("role", program.variables[path].role)
-        with cx.calling(definition.name, item.span):
-            run(cx, definition.body, inner)  # type: ignore[arg-type]
-        if path not in cx.updates:
-            raise error(
-                "E0203",
-                f"the optimizer `{definition.name}` never updates `p`",
-                item.value.span,
-                "",
-                Label(definition.span, "defined here"),
-                help="end its body with `p := ...`",
-            )
