@@ -14,7 +14,7 @@ from ...dsl.diagnostics import Diagnostic, Label, NncError, SourceError, error
 from ...dsl.source import Span
 from ..graph import Builder
 from ..ops.op import ShapeError
-from ..types import FLOATS, INTS, Dim, Size, TensorType, substitute, symbol, symbols
+from ..types import FLOATS, INTS, Dim, Size, TensorType, product, substitute, symbol, symbols
 from .scope import Scope
 from .values import Results, Tensor
 
@@ -79,11 +79,14 @@ def _seen_from(d: Diagnostic, name: str, span: Span) -> Diagnostic:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One call of a layer, or of a function under a label: the nodes from `first` up to `last` are its work."""
+    """One call of a layer, or of a function under a label: the nodes of `builder` from `first` up to `last` are its
+    work, done `turns` times where scans stand around it."""
 
     path: str
     parent: str | None  # the instance it stands in
     kind: str
+    builder: Builder
+    turns: Dim
     first: int
     last: int
     results: tuple[str, ...]
@@ -192,11 +195,9 @@ class Context:
     def note(self, path: str, parent: str, kind: str, first: int, value: Any) -> None:
         """A call that ended with `value`; its nodes begin at `first`."""
         items = value.items if isinstance(value, Results) else (value,)
-        results = tuple(t.node for t in items if isinstance(t, Tensor))
-        if self.frames:  # the work is that of the scan
-            self.parts.append(Part(path, parent, kind, 0, 0, ()))
-        else:
-            self.parts.append(Part(path, parent, kind, first, len(self.builder.nodes), results))
+        results = tuple(t.node for t in items if isinstance(t, Tensor) and t.builder is self.builder)
+        turns = product(f.count for f in self.frames)
+        self.parts.append(Part(path, parent, kind, self.builder, turns, first, len(self.builder.nodes), results))
 
     # --- scans
 

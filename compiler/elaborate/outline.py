@@ -6,14 +6,14 @@ In: the graph of a model's inference, grown by a `Context` that noted each layer
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 
 from ..graph import Node
 from ..types import Dim, Size, TensorType, product, substitute, symbols
-from .context import Context, Declared
+from .context import Context, Declared, Part
 
 ONE_EXAMPLE = ("B", "N", "T")  # free sizes that count examples or steps
 
@@ -35,8 +35,9 @@ class Row:
 
 def outline(cx: Context, model: str, variables: Mapping[str, Declared]) -> tuple[Row, ...]:
     """The rows of a model that was called in `cx`, for one example: free sizes named B, N and T are 1."""
-    nodes = list(cx.builder.nodes.values())
-    before = [0, *accumulate(map(_macs, nodes))]  # the work of the first k nodes
+    before: dict[int, list[Dim]] = {}  # by graph, the work of the first k nodes
+    for b in {id(part.builder): part.builder for part in cx.parts}.values():
+        before[id(b)] = [0, *accumulate(map(_macs, b.nodes.values()))]
     parts: dict[str, list[int]] = {}
     inside: dict[str | None, list[str]] = {}
     for k, part in enumerate(cx.parts):
@@ -48,27 +49,26 @@ def outline(cx: Context, model: str, variables: Mapping[str, Declared]) -> tuple
         own.setdefault(path.rpartition(".")[0], []).append(d)
     rows: list[Row] = []
 
-    def add(path: str, depth: int) -> tuple[int, int, set[str]]:
-        """The rows of an instance and of what is inside; its parameters, state and results."""
+    def add(path: str, depth: int) -> tuple[int, int, dict[tuple[int, str], Dim]]:
+        """The rows of an instance and of what is inside; its parameters, state, and the bytes of its results."""
         at = len(rows)
         calls = [cx.parts[k] for k in parts[path]]
         parameters = _count(d for d in own.get(path, ()) if d.role in ("weight", "bias"))
         state = _count(d for d in own.get(path, ()) if d.role == "state")
-        results = {name for part in calls for name in part.results}
+        results = {(id(part.builder), name): _bytes(part, name) for part in calls for name in part.results}
         rows.append(Row(path, "", 0, (), 0, 0, 0, 0))  # its place
         for child in inside.get(path, ()):
             p, s, r = add(child, depth + 1)
             parameters, state, results = parameters + p, state + s, results | r
-        made = [cx.builder.type(name) for name in results if cx.builder[name].op not in ("input", "param", "constant")]
         rows[at] = Row(
             path,
             calls[0].kind,
             depth,
-            tuple(cx.builder.type(name) for name in calls[0].results),
+            tuple(calls[0].builder.type(name) for name in calls[0].results),
             parameters,
             state,
-            sum((before[part.last] - before[part.first] for part in calls), start=0),
-            sum((_of_one(n.nbytes) for n in made), start=0),
+            sum((_of_one(part.turns) * _work(before[id(part.builder)], part) for part in calls), start=0),
+            sum(results.values(), start=0),
         )
         return parameters, state, results
 
@@ -76,10 +76,22 @@ def outline(cx: Context, model: str, variables: Mapping[str, Declared]) -> tuple
     return tuple(rows)
 
 
+def _work(before: Sequence[Dim], part: Part) -> Dim:
+    return before[part.last] - before[part.first]
+
+
 def _macs(n: Node) -> Dim:
-    if n.op == "scan":
-        return _of_one(n.attrs["count"]) * sum(map(_macs, n.attrs["body"]), start=0)
-    return _of_one(product(size for _, size in n.attrs["domain"])) if n.op == "contract" and len(n.args) > 1 else 0
+    match n.op:
+        case "contract" if len(n.args) > 1:
+            return _of_one(product(size for _, size in n.attrs["domain"]))
+        case "scan":
+            return _of_one(n.attrs["count"]) * sum(map(_macs, n.attrs["body"]), start=0)
+    return 0
+
+
+def _bytes(part: Part, name: str) -> Dim:
+    leaf = part.builder[name].op in ("input", "param", "constant")
+    return 0 if leaf else _of_one(part.turns * part.builder.type(name).nbytes)
 
 
 def _count(declared: Iterable[Declared]) -> int:

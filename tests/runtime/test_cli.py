@@ -199,6 +199,18 @@ def test_summary_counts_what_is_inside(nnc):
     assert "two: Two" in out and "c: Conv" not in out and "90 parameters, 162*H*W multiply-accumulates" in out
 
 
+def test_summary_counts_every_turn_of_a_scan(nnc):
+    Path("loop.nn").write_text(
+        "model Loop(x: f32[B, L, 4]) -> (y: f32[B, 3]) {\n    share cell = Dense(8)\n"
+        "    h = broadcast(0.0, [size(x, 0), 8])\n    scan t in 0..L { h = tanh(cell(x[:, t]) + h) }\n"
+        "    y = h |> Dense(3)\n}\n")
+    _, out, _ = nnc("summary", "loop.nn", "--json")
+    assert [(r["path"], r["macs"]) for r in json.loads(out)["layers"]] == [
+        ("Loop", "32*L + 24"), ("Loop.cell", "32*L"), ("Loop.dense_1", 24)]
+    _, out, _ = nnc("summary", "loop.nn", "--json", "--size", "L=10")
+    assert [(r["macs"], r["activation_bytes"]) for r in json.loads(out)["layers"]] == [(344, 332), (320, 320), (24, 12)]
+
+
 def test_plan(nnc):
     code, out, _ = nnc("plan", "line.nn", "--batch", "100")
     assert code == 0 and "lower bound" in out and "at B = 100" in out
