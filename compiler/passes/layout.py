@@ -62,7 +62,9 @@ def _batch(graph: Graph) -> Dim | None:
     full = filters = 0.0
     for w in windows:
         work = prod(number(n) for _, n in w.attrs["domain"])
-        wide = [n for i, _ in _alone(w) if isinstance(n := dict(w.attrs["domain"])[i], int)]
+        extent = dict(w.attrs["domain"])
+        lanes = [*(i for i, _ in _alone(w)), *_common(w)]
+        wide = [n for i in lanes if isinstance(n := extent[i], int)]
         full, filters = full + work, filters + work * min((-(-n // LANES) * LANES / n for n in wide), default=LANES)
     return sizes.pop() if filters > IDLE * full else None
 
@@ -76,6 +78,12 @@ def _alone(n: Node) -> list[tuple[str, int]]:
         found += [(i, k) for k, m in enumerate(n.attrs["maps"]) if i is not None and used[k].count(i) == 1
                   and any(index_of(f) == i for f in m) and all(i not in u for j, u in enumerate(used) if j != k)]
     return found
+
+
+def _common(n: Node) -> list[str]:
+    """The indices that are an axis of the result and of every operand: the channels of a depthwise convolution."""
+    return [i for i in map(index_of, n.attrs["out"]) if i is not None
+            and all(any(index_of(e) == i for e in m) for m in n.attrs["maps"])]
 
 
 class _Orders:
@@ -229,7 +237,7 @@ class _Orders:
             return self.along_batch(n)
         found = self.lanes(n)
         if found is None:
-            return None
+            return self.in_common(n)
         lane, right = found
         lies, mine = self.held[n.args[1 - right]][1], n.attrs["maps"][right]
         walked = [i for k in lies for i, _ in sorted(n.attrs["maps"][1 - right][k][1], key=lambda t: -t[1])]
@@ -238,6 +246,20 @@ class _Orders:
             wanted = _after(mine, walked, lane)
         order = _last(n.attrs["out"], lane)
         made = self.contract(n, (wanted, lies) if right == 0 else (lies, wanted), order, walked)
+        if self.weighs(n):
+            self.held[n.name] = self.b.emit("transpose", made, perm=inverse(order)), self.plain(n.name)
+        return order
+
+    def in_common(self, n: Node) -> Order | None:
+        """Where there is none, along an index that all have."""
+        extent = dict(n.attrs["domain"])
+        lane = max((i for i in _common(n) if isinstance(extent[i], int)), key=lambda i: number(extent[i]), default=None)
+        if lane is None:
+            return None
+        orders = [o if index_of(m[o[-1]]) == lane else _last(m, lane)
+                  for m, o in zip(n.attrs["maps"], (self.held[a][1] for a in n.args), strict=True)]
+        order = _last(n.attrs["out"], lane)
+        made = self.contract(n, (orders[0], orders[1]), order, list(extent))
         if self.weighs(n):
             self.held[n.name] = self.b.emit("transpose", made, perm=inverse(order)), self.plain(n.name)
         return order
