@@ -84,7 +84,7 @@ def _heads(graph: Graph) -> dict[str, bool]:
             folded.add(n.name)
         through = kind == MAP and any(a in flows for a in n.args)
         w = own_weight(n) + sum(weight[a] for a in n.args)
-        r = sum(loads[a] for a in n.args)
+        r = sum(loads[a] for a in n.args) if n.op != "broadcast" else 0  # what is repeated stays at hand
         k = 1 + sum(size[a] for a in n.args)
         if _is_buffer(n):
             head[n.name] = False

@@ -1,5 +1,5 @@
-"""Networks of windows in the order their kernels like: steps of training against the interpreter, in both orders (the
-lanes along filters or along the batch), for batches that fill the lanes or do not, on any target and number of threads."""
+"""Networks of windows in the order their kernels like: steps of training against the interpreter, in both orders (lanes
+along filters or along the batch), for batches that fill the lanes or do not, the same bits on two targets."""
 
 import numpy as np
 import pytest
