@@ -11,6 +11,7 @@
                | for NAME in expr..expr [step n] [vector lanes [bound expr]] [parallel] [unroll n] { stmt* }
                | if expr { stmt* }                        the condition is uniform (the same in all lanes)
                | check expr else CODE                     when false in any lane that is on, the entry returns CODE
+               | prefetch NAME[expr]                      soon read or written there, in lanes at the first: a hint
     expr     ::= constant | NAME | NAME[expr] | fn(expr, ...)
     entry    ::= entry NAME (size, ...) (slot, ...) arena SIZE { step* }
     step     ::= NAME (size, ...) (place, ...)            a call of a kernel
@@ -160,7 +161,13 @@ class Check:
     code: int
 
 
-Stmt = Union[Let, Store, Reduce, Register, For, If, Check]
+@dataclass(frozen=True, slots=True)
+class Prefetch:
+    buffer: str
+    index: Expr
+
+
+Stmt = Union[Let, Store, Reduce, Register, For, If, Check, Prefetch]
 
 
 @dataclass(frozen=True, slots=True)

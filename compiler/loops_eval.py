@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from .loops import Apply, Check, Const, Expr, For, If, Kernel, Let, Load, Reduce, Register, Stmt, Store, Var
+from .loops import Apply, Check, Const, Expr, For, If, Kernel, Let, Load, Prefetch, Reduce, Register, Stmt, Store, Var
 from .philox import philox_reference
 from .types import FLOATS
 
@@ -75,6 +75,8 @@ def _statement(s: Stmt, state: _State) -> None:
         case Check(condition, code):
             if any(on and not ok for on, ok in _each(state, _eval(condition, state))):
                 raise _Failed(code)
+        case Prefetch():
+            pass  # changes nothing
         case For():
             _loop(s, state)
 

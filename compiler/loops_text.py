@@ -31,6 +31,7 @@ from .loops import (
     Loop,
     Module,
     Place,
+    Prefetch,
     Reduce,
     Register,
     Slot,
@@ -126,6 +127,8 @@ def _body(stmts: tuple[Stmt, ...], names: dict[str, str], buffers: dict[str, str
                 yield indent + "}"
             case Check(condition, code):
                 yield f"{indent}check {text(condition)} else {code}"
+            case Prefetch(buffer, index):
+                yield f"{indent}prefetch {_name(buffer)}[{text(index)}]"
 
 
 def _how(s: For, text: Callable[[Expr], str]) -> str:
@@ -362,7 +365,7 @@ class _Parser:
         def expr() -> Expr:
             return self.expression(names, buffers)
 
-        match self.accept("let", "register", "for", "if", "check"):
+        match self.accept("let", "register", "for", "if", "check", "prefetch"):
             case "let":
                 name = self.name()
                 self.expect("=")
@@ -385,6 +388,10 @@ class _Parser:
                 condition = expr()
                 self.expect("else")
                 return Check(condition, self.integer())
+            case "prefetch":
+                buffer = self.name()
+                (index,) = self.listed(expr, "[", "]")
+                return Prefetch(buffer, index)
         buffer = self.name()
         (index,) = self.listed(expr, "[", "]")
         fold = self.accept("sum", "prod", "max", "min")

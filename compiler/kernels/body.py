@@ -300,6 +300,8 @@ def expressions(s: L.Stmt) -> tuple[L.Expr, ...]:
             return (value,)
         case L.Store(_, index, value) | L.Reduce(_, index, _, value):
             return (index, value)
+        case L.Prefetch(_, index):
+            return (index,)
         case L.For(_, start, stop, bound=bound):
             return (start, stop) if bound is None else (start, stop, bound)
         case L.If(condition) | L.Check(condition):

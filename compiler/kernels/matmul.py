@@ -23,10 +23,10 @@ from math import prod
 
 from .. import loops as L
 from ..graph import Graph, Node
-from ..index import total
+from ..index import to_expr, total
 from ..ops.contraction import Map, is_gathered, is_plain, safe
 from ..types import FLOATS, Dim
-from .body import Body, strides
+from .body import Body, flat, strides
 from .cost import number
 from .nest import Axes, Part, across, place
 from .tile import Tile
@@ -68,11 +68,6 @@ class Product:
     def packed(self) -> bool:
         """B is not contiguous along the lanes."""
         return self.columns[-1].b != 1
-
-    @property
-    def outer(self) -> tuple[Walk, ...]:
-        """The loops around the tiled ones."""
-        return self.batch + self.columns[:-1] + self.rows[:-1]
 
     @property
     def sheets(self) -> tuple[Walk, ...]:
@@ -152,13 +147,15 @@ def matmul(make: Callable[[], Body], p: Product, tile: Tile, parallel: bool = Fa
     body = make()
     a, b = (body.held[p.node.args[k]] for k in (p.left, 1 - p.left))
     outputs = body.results()
-    if p.packed:
-        panels = body.result(p.node.dtype, "panel")
-        _pack(body, p, tile, b, panels, parallel)
-        b = panels
+    panels = body.result(p.node.dtype, "panel") if p.packed else ""
     at: dict[Walk, Dim] = {}
     with ExitStack() as stack:
-        for w in p.outer:
+        for w in p.sheets:
+            at[w] = stack.enter_context(body.loop(w.size, parallel=parallel))
+        if p.packed:  # sheet by sheet: it is used while it is near
+            _pack(body, p, tile, at, b, panels, parallel)
+            b = panels
+        for w in p.rows[:-1]:
             at[w] = stack.enter_context(body.loop(w.size, parallel=parallel))
         across, down = tile.columns(p.columns[-1].size), tile.rows_of(p.rows[-1].size if p.rows else 1)
         if parallel and not at and _many(down) > _many(across) < ENOUGH:
@@ -183,22 +180,19 @@ def _many(parts: Sequence[Part]) -> int:
     return sum(-(-number(p.stop - p.start) // p.step) for p in parts)
 
 
-def _pack(body: Body, p: Product, tile: Tile, b: str, panels: str, parallel: bool) -> None:
-    """Panels of B: for each tile of columns all k, for each k the tile's columns."""
-    at: dict[Walk, Dim] = {}
-    with ExitStack() as stack:
-        for w in p.sheets:
-            at[w] = stack.enter_context(body.loop(w.size, parallel=parallel))
-        for columns, j0 in _each(body, tile.columns(p.columns[-1].size), parallel):
-            with ExitStack() as inside:
-                # vector by vector: the lines that one gather touches stay in the first-level cache for the next k
-                v = inside.enter_context(body.loop(columns.padded(tile.lanes), step=tile.lanes, stem="j"))
-                for w in p.inner:
-                    at[w] = inside.enter_context(body.loop(w.size, stem="k"))
-                bound = p.columns[-1].size - j0 - v if columns.bounded or columns.width % tile.lanes else None
-                j = v + inside.enter_context(body.loop(tile.lanes, lanes=tile.lanes, unroll=0, bound=bound, stem="j"))
-                source = p.b + total(x * w.b for w, x in at.items()) + (j0 + j) * p.columns[-1].b
-                body.store(panels, _panel(p, tile.lanes, at, j0, columns) + j, body.load(b, source, p.node.dtype))
+def _pack(body: Body, p: Product, tile: Tile, at: Mapping[Walk, Dim], b: str, panels: str, parallel: bool) -> None:
+    """Panels of one sheet of B: for each tile of columns all k, for each k the tile's columns."""
+    for columns, j0 in _each(body, tile.columns(p.columns[-1].size), parallel):
+        here = dict(at)
+        with ExitStack() as inside:
+            # vector by vector: the lines that one gather touches stay in the first-level cache for the next k
+            v = inside.enter_context(body.loop(columns.padded(tile.lanes), step=tile.lanes, stem="j"))
+            for w in p.inner:
+                here[w] = inside.enter_context(body.loop(w.size, stem="k"))
+            bound = p.columns[-1].size - j0 - v if columns.bounded or columns.width % tile.lanes else None
+            j = v + inside.enter_context(body.loop(tile.lanes, lanes=tile.lanes, unroll=0, bound=bound, stem="j"))
+            source = p.b + total(x * w.b for w, x in here.items()) + (j0 + j) * p.columns[-1].b
+            body.store(panels, _panel(p, tile.lanes, here, j0, columns) + j, body.load(b, source, p.node.dtype))
 
 
 def _panel(p: Product, lanes: int, at: Mapping[Walk, Dim], j0: Dim, columns: Part) -> Dim:
@@ -234,6 +228,7 @@ class _Tile:
         acc = body.register(dtype, self.rows * pitch)
         with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
             body.store(acc, i * pitch + j, L.Const(0.0, dtype))
+        self.ask_ahead()
         at = dict(self.at)
         with ExitStack() as stack:
             for w in self.p.inner:
@@ -249,6 +244,18 @@ class _Tile:
             body.in_register(self.p.node.name, acc, i * pitch + j)
             index = self.result_index(i, j)
             body.store_all(outputs, [(v, index) for v in outputs])
+
+    def ask_ahead(self) -> None:
+        """What lies beside the tile, and is read when its sums are known, comes from far away in the meantime.
+        Measured: a seventh of the time of a product with two such operands of 2 MB; for what is written, nothing."""
+        body, shape = self.body, self.p.node.shape
+        beside = [b for v, b in body.held.items() if v not in self.p.node.args and body.graph[v].shape == shape]
+        if not beside:
+            return
+        with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
+            index = self.result_index(i, j)
+            for b in beside:
+                body.emit(L.Prefetch(b, to_expr(flat(index, shape))))
 
     def each_column(self) -> AbstractContextManager[Dim]:
         return across(self.body, self.columns, self.j0, self.p.columns[-1].size, self.lanes)

@@ -435,6 +435,12 @@ class Evaluator:
         on = mask or "splat (i1 true)"
         self.fn.line(f"call void {full}({vector} {v}, <{n} x ptr> {pointers}, i32 {align}, <{n} x i1> {on})")
 
+    def prefetch(self, buffer: str, index: Index) -> None:
+        """Ask for the line of the element in lane 0; where that is outside the buffer nothing happens."""
+        at, _ = self.address(self.buffer(buffer), index)
+        self.fn.externals.declares.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        self.fn.line(f"call void @llvm.prefetch.p0(ptr {at}, i32 0, i32 3, i32 1)")
+
     @contextmanager
     def where_some(self) -> Iterator[None]:
         """What is done once for all lanes is not done when all of them are off."""

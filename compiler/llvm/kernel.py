@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..loops import Check, For, If, Kernel, Let, Reduce, Register, Stmt, Store, walk
+from ..loops import Check, For, If, Kernel, Let, Prefetch, Reduce, Register, Stmt, Store, walk
 from . import parallel, transpose
 from .expressions import ALIGNMENT, Memory
 from .text import Externals, Function, fault, symbol, type_text
@@ -97,6 +97,8 @@ class Writer(VectorLoops):
                 self.branch(self.scalar(self.evaluate(condition)), body)
             case Check(condition, code):
                 self.check(self.evaluate(condition), code)
+            case Prefetch(buffer, index):
+                self.prefetch(buffer, self.index(self.evaluate(index)))
 
     def branch(self, condition: Value, body: tuple[Stmt, ...]) -> None:
         if condition.const is not None:

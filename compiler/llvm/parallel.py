@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..loops import Apply, Check, Expr, For, If, Let, Load, Reduce, Store, Var, walk
+from ..loops import Apply, Check, Expr, For, If, Let, Load, Prefetch, Reduce, Store, Var, walk
 from .text import symbol
 
 
@@ -58,6 +58,9 @@ def names_in(loop: For) -> set[str]:
                 pending += [index, value]
             case For(start=start, stop=stop, bound=bound):
                 pending += [start, stop] if bound is None else [start, stop, bound]
+            case Prefetch(buffer, index):
+                names.add(buffer)
+                pending.append(index)
             case If(condition, _) | Check(condition, _):
                 pending.append(condition)
     while pending:
