@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import nnc
+from nnc.compiler.pipeline import open_session
 from nnc.dsl.source import Source
 from nnc.runtime.testing import run_file
 
@@ -316,6 +317,30 @@ def test_what_does_not_fit_exactly_is_a_warning(call: str, warning: str | None) 
     source = f"model M(x: f32[B, 1, 7, 9]) -> (y: f32[B, 1, *s]) {{\n    y = x |> {call}\n}}"
     found = "\n".join(nnc.compile(source).manifest.warnings)
     assert found == "" if warning is None else re.search(f"<text>:2:.*: {warning}", found)
+
+
+TOWER = """
+hyper layers: int = 4 in 1..20
+model Tower(x: f32[B, 3, 8, 8]) -> (y: f32[B, 8]) {
+    h = x |> Conv(8, 3, pad = 1) |> BatchNorm |> relu
+    repeat layers { h = h |> Conv(8, 3, pad = 1) |> BatchNorm |> relu }
+    y = global_avg_pool(h)
+}
+train Tower(x) {
+    loss      = mean(y^2)
+    optimizer = Adam(lr = 0.1)
+}
+"""
+
+
+def test_more_layers_are_no_more_kernels() -> None:
+    """Identical blocks are compiled once: depth only adds calls."""
+    shallow, deep = (
+        open_session(Source("tower.nn", TOWER), hyper={"layers": n}, cache=False).stages("train").lowered.module
+        for n in (4, 8)
+    )
+    assert len(deep.kernels) == len(shallow.kernels)
+    assert len(deep.entries[0].calls) > 1.5 * len(shallow.entries[0].calls)
 
 
 def test_exact_windows_of_a_free_size_are_checked_at_run_time() -> None:

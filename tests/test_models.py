@@ -103,10 +103,41 @@ def test_autoencoder_keeps_most_of_the_picture_in_eight_numbers() -> None:
     assert net.taps(x)["Autoencoder.code"].shape == (3, 8)
 
 
-def test_restricted_boltzmann_machine_learns_to_draw_again() -> None:
+def test_convolutions_keep_most_of_the_picture_in_eight_numbers() -> None:
+    net = nnc.compile(MODELS / "convolutional_autoencoder.nn")
+    history = net.fit()
+    assert history[-1]["val_mse"] < 0.025 < 0.08 < history[0]["mse"]
+
+
+def distance_to_digits(pictures: np.ndarray) -> tuple[float, set[int]]:
+    """How far each picture is from the nearest digit in the data, on average, and which digits those are."""
+    table = np.loadtxt(MODELS / "data" / "digits.csv.gz", delimiter=",")
+    distance = np.sum((pictures[:, None] - table[None, :, :64] / 16) ** 2, axis=2)
+    return float(np.sqrt(distance.min(1)).mean()), set(table[distance.argmin(1), 64].astype(int))
+
+
+def independent_pixels(count: int) -> np.ndarray:
+    """Pictures whose pixels are each from some digit: what knows the data, but not how pixels go together."""
+    table = np.loadtxt(MODELS / "data" / "digits.csv.gz", delimiter=",")[:, :64] / 16
+    return np.random.default_rng(2).permuted(table, axis=0)[:count]
+
+
+def test_variational_autoencoder_draws_new_digits() -> None:
+    net = nnc.compile(MODELS / "variational_autoencoder.nn")
+    history = net.fit(epochs=60)
+    assert history[-1]["val_loss"] < 0.6 * history[0]["val_loss"]
+    drawn = net.draw(np.random.default_rng(0).standard_normal((200, 8), np.float32))
+    distance, digits = distance_to_digits(drawn)
+    assert distance < 0.65 * distance_to_digits(independent_pixels(200))[0] and len(digits) == 10
+
+
+def test_restricted_boltzmann_machine_learns_to_draw_again_and_dreams_of_digits() -> None:
     net = nnc.compile(MODELS / "restricted_boltzmann.nn")
-    history = net.fit(epochs=10)
+    history = net.fit()
     assert history[-1]["mse"] < 0.6 * history[0]["mse"]
+    dreamt = net.dream(np.random.default_rng(0).integers(0, 2, (200, 64)).astype(np.float32))
+    distance, digits = distance_to_digits(dreamt)
+    assert distance < 0.7 * distance_to_digits(independent_pixels(200))[0] and len(digits) == 10
 
 
 def test_two_layer_input_gradient_is_there_when_asked_for() -> None:

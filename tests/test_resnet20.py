@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import nnc
+from nnc.compiler.pipeline import open_session
+from nnc.dsl.parser import read_source
 from nnc.runtime.formats import cifar10
 
 ROOT = Path(nnc.__file__).parent
@@ -74,6 +76,13 @@ def test_published_weights_give_the_published_logits(net: nnc.Model, images: dic
     logits = net.predict((x - mean) / deviation)
     np.testing.assert_allclose(logits, want, rtol=0, atol=1e-3)
     np.testing.assert_array_equal(logits.argmax(1), want.argmax(1))
+
+
+def test_nine_blocks_a_stage_are_resnet_56() -> None:
+    session = open_session(read_source(ROOT / "models" / "resnet20.nn"), hyper={"blocks": 9})
+    outline = session.program.outline("ResNet20")
+    assert outline[0].parameters == 853_018
+    assert sum(row.kind == "Conv" for row in outline) == 55  # and a dense layer
 
 
 @needs_data
