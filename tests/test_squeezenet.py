@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import nnc
+from nnc.runtime import look
 
 ROOT = Path(nnc.__file__).parent
 DATA = ROOT.parent / "shared" / "data"
@@ -74,3 +75,10 @@ def test_what_a_photograph_shows(net: nnc.Model, file: str, name: str) -> None:
     names = [line.partition(" ")[2] for line in (WEIGHTS / "synset.txt").read_text().splitlines()]
     assert names[classes[0, 0]].split(",")[0] == name, [names[k] for k in classes[0]]
     assert probability[0, 0] > 0.3 and np.all(np.diff(probability[0]) <= 0)
+
+
+@needs_data
+def test_activation_maximisation_rises_strictly_over_its_first_ten_steps(net: nnc.Model) -> None:
+    """Of a channel of an inner layer, from grey noise."""
+    found = look.dream(net, "fire5", 7, low=-123.0, high=151.0, rate=1.0, steps=10)
+    assert np.all(np.diff(found.objective) > 0)

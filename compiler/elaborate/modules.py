@@ -66,15 +66,16 @@ class Modules:
         self.module, self.scope = self._load(root, ())
 
     def beside(self, source: Source) -> tuple[ast.Module, Scope]:
-        """A text that knows the models of the file and the standard library, and none of the file's other names: what
-        it says does not depend on what the user calls things."""
-        module = parse(source)
-        own = {d.name: d for d in module.definitions if isinstance(d, ast.Function | ast.Export)}
-        models = {d.name: d for d in self.module.definitions if isinstance(d, ast.Layer) and d.top}
-        scope = Scope(self.std)
-        scope.names = {n: Defined(d, self.scope) for n, d in models.items()} | {
-            n: Defined(d, scope) for n, d in own.items()
-        }
+        """A text that knows the models of the file, also imported ones, and the standard library, but none of the
+        file's other names: what it says does not depend on what the user calls things."""
+        module, scope = parse(source), Scope(self.std)
+        assert self.scope.known is not None
+        for name in self.scope.known():
+            value = self.scope.lookup(name)
+            if isinstance(value, Defined) and isinstance(value.definition, ast.Layer) and value.definition.top:
+                scope.names[name] = value
+        own = [d for d in module.definitions if isinstance(d, ast.Function | ast.Export)]
+        scope.names |= {d.name: Defined(d, scope) for d in own}
         return module, scope
 
     def _find_std(self, name: str) -> Any:

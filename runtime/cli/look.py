@@ -86,7 +86,7 @@ def _size(axes: tuple[Any, ...]) -> int:
 @_seen
 @click.option("--layer", required=True, metavar="NAME", help="A layer (`nnc look layers` lists them).")
 def activations(net: Model, output: Path, layer: str, **seen: Any) -> None:
-    """What a layer makes of images: a row for each, the image and then a picture for each channel."""
+    """What a layer makes of images: of each the image itself, then a picture for each channel."""
     import numpy as np
 
     from .. import look
@@ -97,20 +97,24 @@ def activations(net: Model, output: Path, layer: str, **seen: Any) -> None:
     rows = []
     for image, value in zip(figure.pictures(x), found, strict=True):
         rows += [image, *figure.pictures(value[None] if value.ndim != 3 else value[:, None])]
-    figure.tiles(rows, output, columns=len(rows) // len(x))
+    each = len(rows) // len(x)
+    figure.tiles(rows, output, columns=each if each <= 33 else None)
     click.echo(f"{layer}: {found.shape[1:]}, from {np.min(found):.3g} to {np.max(found):.3g}")
 
 
 @_command
 @_seen
 def saliency(net: Model, output: Path, **seen: Any) -> None:
-    """Images, and below each how much every pixel matters to the loss of its label."""
+    """Images, and below each how much every pixel matters to the loss of its label: the largest over channels."""
+    import numpy as np
+
     from .. import look
     from ..look import figure
 
     x, label = _images(net, **seen)
-    figure.tiles([*figure.pictures(x), *figure.pictures(look.saliency(net, x, label))], output, columns=len(x),
-                  titles=[f"{k}" for k in label])
+    found = look.saliency(net, x, label)
+    most = np.array([np.minimum(s, np.quantile(s, 0.995)) for s in (found.max(1) if found.ndim == 4 else found)])
+    figure.tiles([*figure.pictures(x), *figure.pictures(most)], output, columns=len(x), titles=[str(k) for k in label])
 
 
 @_command

@@ -63,7 +63,7 @@ def tiles(shown: Sequence[Array] | Array, path: Path, *, titles: Sequence[str] =
         raise argument_error("E0601", "there is no picture to show: the array is empty")
     columns = columns or ceil(sqrt(len(shown)))
     rows = ceil(len(shown) / columns)
-    inch, above = min(1.6, 14 / columns), 0.25 if titles else 0.0
+    inch, above = min(2.4, 14 / columns), 0.25 if titles else 0.0
     figure = new_figure(columns * inch, rows * (inch + above), layout=None)
     top = 1 - above / (rows * (inch + above))
     grid = {"left": 0, "right": 1, "bottom": 0, "top": top, "wspace": 0.04, "hspace": 0.04 + above / inch}

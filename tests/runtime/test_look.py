@@ -81,6 +81,19 @@ def test_saliency_is_the_gradient_of_cross_entropy_whatever_the_user_calls_thing
                                4 * np.abs(images.gradients(x, label, wrt="x")["x"]), rtol=1e-3, atol=1e-6)
 
 
+def test_a_model_that_prepares_images_for_an_imported_one_shows_what_is_inside_that(tmp_path: Path) -> None:
+    (tmp_path / "net.nn").write_text("model Net(x: f32[B, 1, 8, 8]) -> (y: f32[B, 2]) {\n"
+                                     "    y = x |> c1: Conv(2, 3) |> flatten |> Dense(2)\n}\n")
+    (tmp_path / "seen.nn").write_text('import "net.nn"\nmodel Seen(picture: f32[B, 1, 8, 8]) -> (y: f32[B, 2]) {\n'
+                                      "    y = Net(2 * picture - 1)\n}\n")
+    net = nnc.compile(tmp_path / "seen.nn", seed=3)
+    plain = nnc.compile(tmp_path / "net.nn", seed=3)
+    x = np.random.default_rng(0).random((2, 1, 8, 8), dtype=np.float32)
+    np.testing.assert_allclose(look.activations(net, x, "Net.c1"), plain.taps(2 * x - 1)["Net.c1"], atol=1e-5)
+    found = look.dream(net, "Net.c1", 1, x=x[:1], steps=3)
+    assert np.all(np.diff(found.objective) > 0)
+
+
 # --- ascent -----------------------------------------------------------------------------------------------------------
 
 
