@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...dsl.diagnostics import NncError, NonFiniteError
+from ...dsl.diagnostics import ArgumentError, NncError, NonFiniteError, error
 from .options import Program, Setting, program_options
 from .run import (
     Recorder,
@@ -46,27 +46,53 @@ def run_options(f: Any) -> Any:
 @click.option("--out", metavar="DIR", help="The run's folder (default: runs/NAME-N).")
 @click.option("--resume", metavar="DIR", help="Go on with the run in this folder.")
 @click.option("--weights", metavar="PATH", help="Begin with the parameters of a checkpoint or a run.")
+@click.option("--overfit", type=click.IntRange(min=1), metavar="N",
+              help="Only try whether N examples can be fitted (--epochs: in how many steps, default 1000).")
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 def train(program: Program, epochs: int | None, batch: int | None, seed: int | None, threads: int | None,
-          out: str | None, resume: str | None, weights: str | None, quiet: bool) -> int:
+          out: str | None, resume: str | None, weights: str | None, overfit: int | None, quiet: bool) -> int:
     """Train the model of FILE as its train block says, or go on with a run (--resume DIR)."""
     if resume is not None:
-        if out is not None or seed is not None or batch is not None or weights is not None:
-            raise click.UsageError("--resume goes on as the run began: without --out, --seed, --batch and --weights")
+        if any(v is not None for v in (out, seed, batch, weights, overfit)):
+            raise click.UsageError("--resume goes on as the run began: without --out, --seed, --batch, --weights and "
+                                   "--overfit")
         return _resume(Path(resume), program, epochs, threads, quiet)
     if not program.file:
         raise click.UsageError("missing FILE, or --resume DIR")
+    if overfit is not None and (out is not None or batch is not None):
+        raise click.UsageError("--overfit has one batch and leaves no run: without --out and --batch")
     source = program.read()
     net = program.open(seed, threads, ("predict", "train", "evaluate"), source)
     if weights is not None:
         net.begin_with(weights)
     spec = net.train_spec  # says that there is no train block before a folder is made
     net.load_dataset().for_training(spec.inputs, net.entry("train").wants)  # as for data
+    if overfit is not None:
+        _overfit(net, overfit, epochs, quiet)
+        return 0
     folder = create(out, Path(program.file).stem)
     write_start(folder, program, net, {"epochs": epochs, "batch": batch}, source)
     rewrite_metrics(folder, [])
     total = spec.epochs if epochs is None else epochs
     return _fit(net, folder, Recorder(folder), total, quiet, epochs=epochs, batch=batch)
+
+
+def _overfit(net: Model, count: int, steps: int | None, quiet: bool) -> None:
+    """Say whether some examples can be fitted (E0631 where not)."""
+    from ..overfit import FITTED, STEPS, overfit
+    from .show import number
+
+    def told(step: int, loss: float) -> None:
+        if not quiet and (step < 10 or step % 10 ** (len(str(step)) - 1) == 0):  # 0, 5, 10, 20 .. 100, 200 ..
+            click.echo(f"step {step}  loss {number(loss)}")
+
+    found = overfit(net, count, STEPS if steps is None else steps, told)
+    (_, first), *_, (step, last) = found.losses.items()
+    what = f"loss {number(first)}, after {step} steps {number(last)}"
+    if not found.fitted:
+        raise error("E0631", f"{found.examples} examples are not fitted: {what}, more than {FITTED:.0%} of it",
+                    help="; ".join(found.reasons) or None, kind=ArgumentError)
+    click.echo(f"{found.examples} examples are fitted: {what}")
 
 
 def _resume(folder: Path, changed: Program, epochs: int | None, threads: int | None, quiet: bool) -> int:

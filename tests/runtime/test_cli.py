@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -537,3 +538,51 @@ def test_training_that_cannot_begin_leaves_no_run(nnc):
     assert "not yet a run" in nnc("eval", "a")[2]
     assert nnc("train", "line.nn", "--out", "a", "--quiet")[0] == 0
     assert sorted(p.name for p in Path("a").iterdir())[0] == "best.nnw"
+
+
+# --- overfit ----------------------------------------------------------------------------------------------------------
+
+
+NET = """
+model Net(x: f32[B, 64]) -> (logits: f32[B, 10]) {
+    logits = x |> Dense(16) |> relu |> dropout(p = 0.2) |> Dense(10)
+}
+
+train Net(x, label: i32[B]) {
+    loss = mean(cross_entropy(logits, label)) + 1e-4 * l2(weights)
+    optimizer = Adam(lr = 0.02)
+    data = digits()
+    normalize = standard_all
+    batch = 4
+    patience = 1
+}
+"""
+
+
+def test_a_few_examples_are_fitted(nnc):
+    Path("net.nn").write_text(NET)
+    code, out, _ = nnc("train", "net.nn", "--overfit", "8")
+    assert code == 0 and re.search(r"^8 examples are fitted: loss 2\.\d+, after \d+ steps 0\.\d+$", out, re.M)
+    assert not Path("runs").exists()
+    assert nnc("train", "net.nn", "--overfit", "8", "--quiet")[1].count("\n") == 1
+
+
+@pytest.mark.parametrize(("change", "reason"), [
+    (("Dense(16) |> relu", "Dense(16) |> stop_grad |> relu"), "no gradient arrives at `Net.dense_1.b`"),
+    (("lr = 0.02", "lr = 1e-5"), "the loss was still falling"),
+    (("mean(cross_entropy(logits, label))", "mean(cross_entropy(0 * logits + 1e38 * l2(params), label))"),
+     "not finite"),
+])
+def test_what_keeps_a_few_examples_from_being_fitted(nnc, change, reason):
+    Path("net.nn").write_text(NET.replace(*change).replace("Dense(10)", "Dense(10)" if "stop" not in change[1] else
+                                                           "Dense(10, init = normal(0, 1e-4), bias = false)"))
+    code, _, err = nnc("train", "net.nn", "--overfit", "8", "--epochs", "40")
+    assert code == 1 and "error[E0631]: 8 examples are not fitted" in err and reason in err, err
+
+
+def test_examples_that_contradict_each_other_are_named(nnc):
+    Path("points.csv").write_text("a,b,t\n" + "1,2,3\n1,2,30\n" * 10)
+    code, _, err = nnc("train", "line.nn", "--overfit", "6")
+    assert (code == 1 and "two of the examples are equal but want different results: `target` is 3.0 and 30.0" in err) \
+        or "`target` is 30.0 and 3.0" in err
+    assert nnc("train", "line.nn", "--overfit", "6", "--out", "a")[0] == 2
