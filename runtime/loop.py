@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from ..compiler.manifest import TrainSpec
-from ..dsl.diagnostics import ArgumentTypeError
+from ..dsl.diagnostics import ArgumentTypeError, NncError
 from .arrays import Array, bind
 from .calls import Call
 from .column import Rows
@@ -158,7 +158,11 @@ def _epoch(model: Model, sweep: Sweep, progress: Progress, rescue: Rescue, callb
         rescue.remember(progress)
         stop = min(progress.position + _chunk(sweep), sweep.examples)
         start = perf_counter()
-        steps, bad = sweep.run(progress.position, stop, order)
+        try:
+            steps, bad = sweep.run(progress.position, stop, order)
+        except NncError:  # a check failed, when half of that step may have been done
+            rescue.undo(progress, progress.position // sweep.batch + sweep.done)
+            raise
         seconds = perf_counter() - start
         if bad is not None:
             if rescue.is_lost(sweep):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from ..dsl.diagnostics import NncError, NonFiniteError, error
-from .arrays import BAD_DATA, Array, bind, not_finite
+from .arrays import BAD_DATA, Array, bind, check_bytes, not_finite
 from .order import permutation
 from .sweep import Sweep, rows_per_example
 
@@ -33,6 +33,8 @@ class Rescue:
         self.model, self.sweep = model, sweep
         watched = [v for v in model.manifest.variables if v.dtype in ("f32", "f64")]
         self._watched = [v.path for v in watched if np.isfinite(model.variables[v.path]).all()]
+        check_bytes(2 * sum(a.nbytes for a in model.variables.values()),
+                    "the variables and the copy of them that training keeps")
         self._copy = {path: np.empty_like(a) for path, a in model.variables.items()}
         self._due = 0.0
         self._epoch, self._position = 0, 0
@@ -76,17 +78,34 @@ class Rescue:
         else:
             at = first
             self._replay(at)
-        progress.epoch, step = divmod(at, steps)
-        progress.position = step * self.sweep.batch
-        progress.totals = self.sweep.totals.tolist() if step else [0.0] * len(self.sweep.totals)
-        progress.history = progress.history[: len(progress.history) - max(0, seen // steps - progress.epoch)]
-        self.model.epochs_done = progress.epoch
+        self._stand(progress, at)
+        step = at % steps
         order = self._order(progress, progress.epoch)
         found = self._first_bad(order, progress.position) or "a metric is not finite"
         remedy = BAD_DATA if found.startswith("input ") else \
             "a smaller learning rate, `clip` or other input scaling are the usual remedies"
         raise error("E0630", f"training met a value that is not finite in epoch {progress.epoch + 1}, step {step + 1}: "
                     f"{found}", help=f"the model is as it was before this step; {remedy}", kind=NonFiniteError)
+
+    def undo(self, progress: Progress, step: int) -> None:
+        """Go back to the state before a step of the current epoch that failed; or, where the data are no longer as they
+        were so that steps before it fail too, to the state of the copy."""
+        at = progress.epoch * self.sweep.steps + step
+        try:
+            self._replay(at)
+        except NncError:
+            at = self._epoch * self.sweep.steps + self._position // self.sweep.batch
+            self._replay(at)
+        self._stand(progress, at)
+
+    def _stand(self, progress: Progress, at: int) -> None:
+        """Progress is where the variables are: before global step `at`."""
+        before = progress.epoch
+        progress.epoch, step = divmod(at, self.sweep.steps)
+        progress.position = step * self.sweep.batch
+        progress.totals = self.sweep.totals.tolist() if step else [0.0] * len(self.sweep.totals)
+        progress.history = progress.history[: len(progress.history) - max(0, before - progress.epoch)]
+        self.model.epochs_done = progress.epoch
 
     def _replay(self, target: int) -> None:
         """The variables as they were before global step `target`."""

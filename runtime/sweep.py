@@ -53,6 +53,7 @@ class Sweep:
         self.examples = sizes[self.symbol] if self.symbol else 1
         self.batch = max(1, min(batch or self.examples, self.examples))
         self.steps = -(-self.examples // self.batch)
+        self.done = 0  # steps of the run that is under way, or was last; also of one that failed
         self.chunk = 0  # examples that the training loop asks for at a time, once it knows how long they take
         self.sizes = {**sizes, **({self.symbol: self.batch} if self.symbol else {})}
         self.totals = np.zeros(len(self.metrics))
@@ -131,9 +132,9 @@ class Sweep:
     def run(self, position: int, stop: int, order: Array | None) -> tuple[int, int | None]:
         """Examples `position` to `stop` in `order`. Returns the steps done and, where a metric was not finite, the
         index of that step among them (the loop ends there)."""
+        self.done = 0
         if not self._block:
             return self._run(position, stop, order, self.examples, self._arrays, self.origin.rows)
-        done = 0
         while position < stop:
             last = min(stop, position + self._block)
             index = order[position:last] if order is not None else np.arange(position, last)
@@ -141,12 +142,12 @@ class Sweep:
             for block, rows, factor in self._staged:
                 blocks.append(block[: factor * len(index)])
                 blocks[-1][...] = take_rows(rows, self.examples, factor, index)[:]
-            steps, bad = self._run(0, len(index), None, len(index), blocks, self.origin.indices(index))
-            done += steps
+            before = self.done
+            _, bad = self._run(0, len(index), None, len(index), blocks, self.origin.indices(index))
             if bad is not None:
-                return done, done - steps + bad
+                return self.done, before + bad
             position = last
-        return done, None
+        return self.done, None
 
     def _run(self, position: int, stop: int, order: Array | None, examples: int, arrays: Sequence[Any],
              rows: Array | None) -> tuple[int, int | None]:
@@ -160,6 +161,7 @@ class Sweep:
             job.arena, job.pool = workspace.arena(self._sized.arena), workspace.pool
             job.steps, job.nonfinite = 0, -1
             status = self.call.native.epoch(job)
+            self.done += job.steps
         if status:
             self.call.failed(status, arrays, rows, self.origin.classes)
         return job.steps, job.nonfinite if job.nonfinite >= 0 else None
