@@ -21,7 +21,7 @@ from ..ops.contraction import Map, is_gathered, safe
 from ..types import BYTES, FLOATS, Dim, symbol
 from .body import Body, Index, flat, lanes, tensor
 from .cost import number
-from .nest import across, parts
+from .nest import across, outer, parts
 from .tile import LATENCY
 
 if TYPE_CHECKING:
@@ -44,15 +44,17 @@ def contraction(make: Callable[[], Body], name: str, target: Target, parallel: b
     folded = [i for i in extent if i not in letters]
     lane = _lane(node, letters, folded)
     if lane is not None and lane in letters:
-        with ExitStack() as stack:
-            at = {i: stack.enter_context(body.loop(extent[i], parallel=parallel)) for i in letters if i != lane}
+        others = [i for i in letters if i != lane]
+        with outer(body, [extent[i] for i in others], parallel) as points:
+            at = dict(zip(others, points, strict=True))
             _lanes_of_results(body, node, y, extent, at, lane, folded)
         return body
     sides = _sides(node, letters)
     registers = target.registers * target.vector_bytes // (lanes(body.graph) * BYTES[node.dtype])
     high, wide = _tile([extent[i] for i in sides], registers) if len(sides) == 2 else (ROWS, 1)
-    with ExitStack() as stack:
-        at = {i: stack.enter_context(body.loop(extent[i], parallel=parallel)) for i in letters if i not in sides}
+    others = [i for i in letters if i not in sides]
+    with outer(body, [extent[i] for i in others], parallel) as points:
+        at = dict(zip(others, points, strict=True))
         for rows in parts(extent[sides[0]], high) if sides else parts(1, 1):
             with body.loop(rows.stop, start=rows.start, step=rows.step, parallel=parallel) as i0:
                 for columns in parts(extent[sides[1]], wide) if len(sides) == 2 else parts(1, 1):

@@ -28,11 +28,10 @@ from ..ops.contraction import Map, is_gathered, is_plain, safe
 from ..types import FLOATS, Dim
 from .body import Body, flat, strides
 from .cost import number
-from .nest import Axes, Part, across, place
+from .nest import ENOUGH, Axes, Part, across, outer, place
 from .tile import Tile
 
 UNROLL = 4  # copies of the reduction's body: with 16 the scheduler spills
-ENOUGH = 8  # tiles of columns, to be shared by threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,15 +147,14 @@ def matmul(make: Callable[[], Body], p: Product, tile: Tile, parallel: bool = Fa
     a, b = (body.held[p.node.args[k]] for k in (p.left, 1 - p.left))
     outputs = body.results()
     panels = body.result(p.node.dtype, "panel") if p.packed else ""
-    at: dict[Walk, Dim] = {}
     with ExitStack() as stack:
-        for w in p.sheets:
-            at[w] = stack.enter_context(body.loop(w.size, parallel=parallel))
+        points = stack.enter_context(outer(body, [w.size for w in p.sheets], parallel))
+        at = dict(zip(p.sheets, points, strict=True))
         if p.packed:  # sheet by sheet: it is used while it is near
             _pack(body, p, tile, at, b, panels, parallel)
             b = panels
-        for w in p.rows[:-1]:
-            at[w] = stack.enter_context(body.loop(w.size, parallel=parallel))
+        points = stack.enter_context(outer(body, [w.size for w in p.rows[:-1]], parallel and not p.sheets))
+        at |= dict(zip(p.rows[:-1], points, strict=True))
         across, down = tile.columns(p.columns[-1].size), tile.rows_of(p.rows[-1].size if p.rows else 1)
         if parallel and not at and _many(down) > _many(across) < ENOUGH:
             for rows, i0 in _each(body, down, parallel):

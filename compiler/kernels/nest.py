@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from math import prod
 
 from .. import loops as L
-from ..index import from_expr, quotient, remainder, term, terms, total
+from ..index import from_expr, quotient, remainder, term, terms, to_expr, total
 from ..types import Dim, Quotient, Size, Symbol, symbol, symbols
 from .body import Body, Index, expressions
 
+ENOUGH = 8  # turns of a loop, to be shared by threads
 _ARITHMETIC = frozenset({"add", "sub", "mul", "floordiv", "mod", "neg"})
 
 
@@ -123,6 +124,39 @@ def over(body: Body, groups: Sequence[Axes], rank: int, *, lanes: int = 1, unrol
                                                   parallel=parallel and n == 0))
             place(point, g, index, body)
         yield tuple(index)
+
+
+@contextmanager
+def outer(body: Body, extents: Sequence[Dim], parallel: bool) -> Iterator[list[Dim]]:
+    """Open one loop per extent and give its variables. Where threads are to share the first, but it has few turns, it
+    is one loop with those behind it."""
+    joined = 1
+    while parallel and joined < len(extents) and _few(prod(extents[:joined])) and isinstance(extents[joined], int):
+        joined += 1
+    with ExitStack() as stack:
+        points: list[Dim] = []
+        if joined > 1:
+            at = stack.enter_context(body.loop(prod(extents[:joined]), parallel=parallel))
+            for n in reversed(extents[1:joined]):
+                points.append(_named(body, remainder(at, n, body.ranges), n))
+                at = quotient(at, n, body.ranges)
+            points = [_named(body, at, extents[0]), *reversed(points)]
+        for n in extents[len(points) :]:
+            points.append(stack.enter_context(body.loop(n, parallel=parallel)))
+        yield points
+
+
+def _few(n: Dim) -> bool:
+    return isinstance(n, int) and n < ENOUGH
+
+
+def _named(body: Body, x: Dim, extent: Dim) -> Dim:
+    """A name for an index that takes a division to compute."""
+    if isinstance(x, int):
+        return x
+    var = body.bound_var(to_expr(x))
+    body.ranges[var.name] = extent
+    return symbol(var.name)
 
 
 def place(point: Dim, group: Axes, index: list[Dim], body: Body) -> None:

@@ -7,6 +7,7 @@ Over no elements a reduction is the identity of its fold: -0, 1, and the least o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -60,16 +61,18 @@ def _prod_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
 
 
 def position(x: Value, axes: tuple[int, ...]) -> Value:
-    """The linear index (i64) of each element within the reduced axes."""
+    """The linear index of each element within the reduced axes, in i32 where it is known to fit."""
+    size = prod(x.shape[k] for k in axes)
+    dtype = "i32" if isinstance(size, int) and size < 2**31 else "i64"
     stride: Dim = 1
     total: Value | None = None
     for k in reversed(axes):
-        p = Value(x.b, x.b.emit("iota", shape=x.shape, axis=k, dtype="i64"))
+        p = Value(x.b, x.b.emit("iota", shape=x.shape, axis=k, dtype=dtype))
         if stride != 1:
-            p = p * Value(x.b, x.b.emit("size", size=stride, dtype="i64")).spread(x.shape, ())
+            p = p * Value(x.b, x.b.emit("size", size=stride, dtype=dtype)).spread(x.shape, ())
         total = p if total is None else p + total
         stride = stride * x.shape[k]
-    return total if total is not None else Value(x.b, x.b.emit("constant", values=(0,), type=TensorType("i64"))).spread(
+    return total if total is not None else Value(x.b, x.b.emit("constant", values=(0,), type=TensorType(dtype))).spread(
         x.shape, ()
     )
 
@@ -79,7 +82,7 @@ def _extreme_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
     axes = attrs["axes"]
     p = position(x, axes)
     hit = x.apply("eq", _back(y, x, axes))
-    first = hit.where(p, int(np.iinfo(np.int64).max)).apply("reduce_min", axes=axes)
+    first = hit.where(p, int(np.iinfo(NUMPY[p.type.dtype]).max)).apply("reduce_min", axes=axes)
     return (p.apply("eq", _back(first, x, axes)).where(_back(dy, x, axes), 0),)
 
 
