@@ -46,7 +46,7 @@ def collapse(make: Callable[[], Body], names: Sequence[str], shape: Sequence[Dim
             variables.append(str(point) if isinstance(point, Size) else None)
         for name in names:
             body.store("", 0, body.value(name, tuple(index)))
-    used = [x for x in dict.fromkeys(_indices(tuple(body.scopes[0].statements))) if isinstance(x, Size)]
+    used = [x for x in dict.fromkeys(indices(tuple(body.scopes[0].statements))) if isinstance(x, Size)]
     groups: list[list[int]] = []
     for k, n in enumerate(shape):
         if groups and kinds[k] == kinds[k - 1] and _one_loop(variables, groups[-1], k, n, used):
@@ -84,7 +84,7 @@ def _coefficient(x: Dim, var: str) -> Dim | None:
     return total(parts)
 
 
-def _indices(body: tuple[L.Stmt, ...]) -> Iterator[Dim]:
+def indices(body: tuple[L.Stmt, ...]) -> Iterator[Dim]:
     """Every index in a body: of loads, and where an index is used as a value."""
     for s in L.walk(body):
         stack = list(expressions(s)) if not isinstance(s, L.For) else []

@@ -1,15 +1,19 @@
 """Pointwise kernels: every result has one shape, and its value at a point is an expression.
 
 Adjacent axes become one loop where all indices allow it, so a chain of elementwise operators over contiguous arrays is
-a single vector loop whatever its rank.
+a single vector loop whatever its rank. Where an operand lies in another order, so that the lanes would be far apart,
+as many rows as there are lanes run through together: what one reads of a cache line the next read is beside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
+from ..index import terms
+from ..types import Dim, Symbol
 from .body import Body, lanes
-from .nest import collapse, over
+from .nest import Axes, collapse, indices, over, place
 
 
 def pointwise(make: Callable[[], Body], parallel: bool = False) -> Body:
@@ -19,6 +23,47 @@ def pointwise(make: Callable[[], Body], parallel: bool = False) -> Body:
     shape = body.graph[results[0]].shape
     groups = collapse(make, results, shape, [0] * len(shape))
     outputs = body.results()
+    if any(n.op == "transpose" for n in body.graph):
+        near = _near(make, results, groups, len(shape))
+        if near is not None:
+            _blocks(body, results, outputs, groups, near, parallel)
+            return body
     with over(body, groups, len(shape), lanes=lanes(body.graph), parallel=parallel) as index:
         body.store_all(outputs, [(r, index) for r in outputs])
     return body
+
+
+def _near(make: Callable[[], Body], results: list[str], groups: Sequence[Axes], rank: int) -> int | None:
+    """The group along which an operand lies that lies far apart along the last one."""
+    trial = make()
+    variables: list[str] = []
+    with ExitStack() as stack:
+        index: list[Dim] = [0] * rank
+        for g in groups:
+            point = stack.enter_context(trial.loop(g.size))
+            variables.append(str(point))
+            place(point, g, index, trial)
+        for r in results:
+            trial.store("", 0, trial.value(r, tuple(index)))
+        read = [x for s in trial.scopes for x in indices(tuple(s.statements))]
+    steps = [[dict(terms(x)).get((Symbol(v),), 0) for v in variables] for x in read]
+    far = [s for s in steps if 0 not in (s[-1], s[-1] - 1) and 1 in s]
+    return far[0].index(1) if far else None
+
+
+def _blocks(body: Body, results: list[str], outputs: dict[str, str], groups: Sequence[Axes], near: int,
+            parallel: bool) -> None:  # fmt: skip
+    """The lanes of one block of the last group in the innermost loop, the group that is near around it."""
+    *rows, last = groups
+    width, rank = lanes(body.graph), len(body.graph[results[0]].shape)
+    with ExitStack() as stack:
+        index: list[Dim] = [0] * rank
+        for g in (g for k, g in enumerate(rows) if k != near):
+            place(stack.enter_context(body.loop(g.size, parallel=parallel)), g, index, body)
+        first = stack.enter_context(body.loop(last.size, step=width, parallel=parallel, stem="j"))
+        place(stack.enter_context(body.loop(rows[near].size)), rows[near], index, body)
+        whole = isinstance(last.size, int) and last.size % width == 0
+        bound = None if whole else last.size - first
+        j = stack.enter_context(body.loop(width, lanes=width, unroll=0, bound=bound, stem="j"))
+        place(first + j, last, index, body)
+        body.store_all(outputs, [(r, tuple(index)) for r in results])

@@ -163,21 +163,23 @@ def _known(n: Any) -> bool:
     return isinstance(n, int) and n > 0
 
 
-# an index of one value is no index: under a window, and where only the result has it
+# an index of one value is no index: in a sum of indices, and where only the result has it
 def one_dropped(s: Sweep, n: Node) -> str | None:
     domain: Domain = dict(n.attrs["domain"])
     out = n.attrs["out"]
-    read = {i: [e for m in n.attrs["maps"] for e in m if i in dict(e[1])] for i in domain}
-    written = {i for e in out for i, _ in e[1]}
     for i, size in domain.items():
-        if size != 1 or any(index_of(e) == i for e in read[i]):
+        summed = any(len(e[1]) > 1 and i in dict(e[1]) for e in out)
+        if size != 1 or len(domain) == 1:
+            continue
+        if not summed and any(index_of(e) == i for m in n.attrs["maps"] for e in m):
             continue
         kept = tuple(m for m, e in enumerate(out) if index_of(e) != i or n.shape[m] != 1)
-        if i in {j for m in kept for j, _ in out[m][1]} or (i not in written and not read[i] and len(domain) == 1):
+        if any(index_of(out[m]) == i for m in kept):
             continue
         maps = tuple(_substituted(m, i, affine()) for m in n.attrs["maps"])
         rest = {j: m for j, m in domain.items() if j != i}
-        small = _contract(s, n, rest, maps, tuple(out[m] for m in kept), tuple(n.shape[m] for m in kept))
+        left = _substituted(tuple(out[m] for m in kept), i, affine())
+        small = _contract(s, n, rest, maps, left, tuple(n.shape[m] for m in kept))
         return small if len(kept) == len(out) else s.emit("reshape", small, shape=n.shape)
     return None
 
@@ -202,7 +204,7 @@ def result_sliced(s: Sweep, n: Node) -> str | None:
 
 
 RULES: Table = {
-    "contract": (gathered, one_dropped),
+    "contract": (one_dropped, gathered),
     "slice": (result_sliced,),
 }
 
