@@ -22,7 +22,7 @@ from .kernels.fold import fold
 from .kernels.matmul import Product, matmul, product
 from .kernels.pointwise import pointwise
 from .kernels.scatter import scatter_add
-from .kernels.tile import Tile, choose
+from .kernels.tile import Tile, choose, is_far
 from .memory import Plan, constant_name, is_kernel, output_slot, plan, roots, shift, types
 from .ops import OPS
 from .ops.calculus import constant
@@ -253,8 +253,8 @@ def _product(node: Node, graph: Graph) -> Product | None:
 
 def _tile(p: Product, target: Target) -> Tile:
     rows, columns = p.rows[-1].size if p.rows else 1, p.columns[-1].size
-    spread = 0 if p.packed else columns * p.inner[-1].size * BYTES[p.node.dtype]
-    return choose(rows, columns, spread, p.node.dtype, target)
+    far = is_far(columns, p.inner[-1].size, p.packed, p.node.dtype, target)
+    return choose(rows, columns, far, p.node.dtype, target)
 
 
 def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:

@@ -141,9 +141,9 @@ def test_the_tile_divides_the_shape_and_fits_the_registers():
     for name, registers in (("x86-64-v4", 32), ("x86-64-v3", 16), ("x86-64-v2", 16)):
         target = native.target(name)
         for rows, columns in ((64, 256), (64, 128), (32, 32), (256, 784), (1024, 1024), (B, 512)):
-            t = choose(rows, columns, 0, "f32", target)
+            t = choose(rows, columns, False, "f32", target)
             assert t.rows * t.vectors + t.vectors < registers
             assert t.rows * t.vectors >= 8, "enough chains to hide the latency of the multiply-add"
-        assert 64 % choose(64, 256, 0, "f32", target).rows == 0
-    t = choose(64, 10, 0, "f32", native.target("x86-64-v4"))
+        assert 64 % choose(64, 256, False, "f32", target).rows == 0
+    t = choose(64, 10, False, "f32", native.target("x86-64-v4"))
     assert t.vectors == 1 and t.rows >= 8
