@@ -119,10 +119,39 @@ def _between(b: Builder, ys: Iterable[str], xs: set[str]) -> list[str]:
 
 
 def _sum(b: Builder, terms: Sequence[str]) -> str:
-    total = terms[0]
-    for t in terms[1:]:
+    """The sum of adjoints. Those of slices that lie side by side are put there: what `split` took apart is whole."""
+    left, k = list(terms), 0
+    while k < len(left):
+        for other in left[k + 1 :]:
+            joined = _joined(b, left[k], other) or _joined(b, other, left[k])
+            if joined is not None:
+                left.remove(other)
+                left[k] = joined
+                break
+        else:
+            k += 1
+    total = left[0]
+    for t in left[1:]:
         total = b.emit("add", total, t)
     return total
+
+
+def _joined(b: Builder, x: str, y: str) -> str | None:
+    """pad(x) + pad(y) = pad(concat [x, y]), where y begins in one axis where x ends and both are 0 elsewhere."""
+    p, q = b[x], b[y]
+    if not (p.op == q.op == "pad" and p.attrs["value"] == q.attrs["value"] == 0):
+        return None
+    ends = [a + n for a, n in zip(p.attrs["low"], b.shape(p.args[0]), strict=True)]
+    apart = [k for k, (a, c) in enumerate(zip(p.attrs["low"], q.attrs["low"], strict=True)) if a != c]
+    if len(apart) != 1 or ends[apart[0]] != q.attrs["low"][apart[0]]:
+        return None
+    (axis,) = apart
+    if any(m != n for k, (m, n) in enumerate(zip(b.shape(p.args[0]), b.shape(q.args[0]), strict=True)) if k != axis):
+        return None
+    parts = [c for a in (p.args[0], q.args[0])
+             for c in (b[a].args if b[a].op == "concat" and b[a].attrs["axis"] == axis else (a,))]
+    high = (*p.attrs["high"][:axis], q.attrs["high"][axis], *p.attrs["high"][axis + 1 :])
+    return b.emit("pad", b.emit("concat", *parts, axis=axis), low=p.attrs["low"], high=high, value=0.0)
 
 
 def _rule(b: Builder, node: Node, same: Node, dy: str, active: set[str], span: Span | None) -> Sequence[str | None]:

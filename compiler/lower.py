@@ -264,6 +264,8 @@ def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:
             p = _product(node, graph)
             if p is not None and p.packed:
                 return (p.panels(_tile(p, target).lanes) * BYTES[node.dtype],)
+            if p is not None and p.blocked:
+                return (_type(graph, node.name).nbytes,)
     return ()
 
 

@@ -16,7 +16,7 @@ from math import gcd
 
 from .graph import Graph, Node
 from .index import term, terms, total
-from .kernels.body import flat
+from .kernels.body import flat, side_by_side
 from .loops import Place
 from .ops import OPS
 from .ops.op import MAP, REDUCE
@@ -237,6 +237,8 @@ def _overwrites(body: Graph, operands: list[str], result: str) -> bool:
             match OPS[user.op].kind:
                 case "map":
                     pass
+                case "view" if side_by_side(body, user) and any(v == user.name for _, v in body.outputs):
+                    continue  # stored part by part, where the loop stands
                 case "view" if row and user.op == "broadcast" and user.shape == box and user.attrs["axes"] == kept:
                     pass
                 case "reduce" if row:

@@ -374,7 +374,7 @@ def _sum_of_turns(b: Builder, turn: _Turn, name: str, stacks: Mapping[str, str],
     turns = (0, ((letter, 1),))
     maps = tuple((turns, *m) if a in stacks else m for a, m in zip(n.args, n.attrs["maps"], strict=True))
     args = [stacks.get(a) or outer[a] for a in n.args]
-    return b.emit("contract", *args, **{**n.attrs, "maps": maps, "domain": (*n.attrs["domain"], (letter, turn.count))})
+    return b.emit("contract", *args, **{**n.attrs, "maps": maps, "domain": ((letter, turn.count), *n.attrs["domain"])})
 
 
 def _repeated(b: Builder, x: str, count: Dim) -> str:

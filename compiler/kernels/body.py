@@ -53,6 +53,16 @@ def flat(index: Sequence[Dim], shape: Sequence[Dim]) -> Dim:
     return total(i * s for i, s in zip(index, strides(shape), strict=True))
 
 
+def side_by_side(graph: Graph, node: Node) -> bool:
+    """Whether a result is several values of one shape, each stored at the same point as the others."""
+    return node.op == "concat" and len({graph[a].shape for a in node.args}) == 1
+
+
+def box_of(graph: Graph, node: Node) -> tuple[Dim, ...]:
+    """The points at which a kernel without sums computes a result."""
+    return graph[node.args[0]].shape if side_by_side(graph, node) else node.shape
+
+
 class Body:
     """Grows one kernel. `sources` tells where a node's value lies; every other node is computed from its operands."""
 
@@ -152,9 +162,18 @@ class Body:
 
     def store_all(self, outputs: Mapping[str, str], results: Sequence[tuple[str, Index]]) -> None:
         """Store nodes at points. A result may lie where an operand lies, so all are computed before any is stored."""
-        values = [self.value(v, index) for v, index in results]
-        for (v, index), value in zip(results, values, strict=True):
-            self.store(outputs[v], flat(index, self.graph[v].shape), value)
+        values = [(v, at, self.value(part, index)) for v, index in results for part, at in self.stored(v, index)]
+        for v, at, value in values:
+            self.store(outputs[v], at, value)
+
+    def stored(self, name: str, index: Index) -> list[tuple[str, Dim]]:
+        """What is stored of a result at a point, and where: the result, or the parts that stand side by side in it."""
+        node = self.graph[name]
+        if not side_by_side(self.graph, node):
+            return [(name, flat(index, node.shape))]
+        axis, width = node.attrs["axis"], self.graph[node.args[0]].shape[node.attrs["axis"]]
+        return [(part, flat((*index[:axis], index[axis] + k * width, *index[axis + 1 :]), node.shape))
+                for k, part in enumerate(node.args)]
 
     def fold(self, buffer: str, at: Dim, how: str, value: L.Expr) -> None:
         self.emit(L.Reduce(buffer, to_expr(at), how, value))

@@ -23,15 +23,17 @@ from math import prod
 
 from .. import loops as L
 from ..graph import Graph, Node
-from ..index import to_expr, total
+from ..index import quotient, to_expr, total
 from ..ops.contraction import Map, is_gathered, is_plain, safe
 from ..types import FLOATS, Dim
 from .body import Body, flat, strides
 from .cost import number
-from .nest import ENOUGH, Axes, Part, across, outer, place
+from .nest import ENOUGH, Axes, Part, across, outer, over, parts, place
 from .tile import Tile
 
 UNROLL = 4  # copies of the reduction's body: with 16 the scheduler spills
+DEPTH = 256  # steps of a long reduction at a time
+BLOCK = 128  # and rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,14 @@ class Product:
     def packed(self) -> bool:
         """B is not contiguous along the lanes."""
         return self.columns[-1].b != 1
+
+    @property
+    def blocked(self) -> bool:
+        """A long sum in which A is read across its rows, as the gradient of a weight is over many examples: lines of
+        memory would be gone before their other elements are wanted."""
+        sizes = [w.size for w in (*self.rows, *self.columns)]
+        return (not self.packed and len(self.rows) == len(self.columns) == 1 and not self.batch and self.rows[0].a == 1
+                and all(isinstance(n, int) for n in sizes) and prod(number(w.size) for w in self.inner) > 2 * DEPTH)
 
     @property
     def sheets(self) -> tuple[Walk, ...]:
@@ -147,6 +157,9 @@ def matmul(make: Callable[[], Body], p: Product, tile: Tile, parallel: bool = Fa
     a, b = (body.held[p.node.args[k]] for k in (p.left, 1 - p.left))
     outputs = body.results()
     panels = body.result(p.node.dtype, "panel") if p.packed else ""
+    if p.blocked:
+        _in_blocks(body, p, tile, a, b, outputs, parallel)
+        return body
     with ExitStack() as stack:
         points = stack.enter_context(outer(body, [w.size for w in p.sheets], parallel))
         at = dict(zip(p.sheets, points, strict=True))
@@ -165,6 +178,40 @@ def matmul(make: Callable[[], Body], p: Product, tile: Tile, parallel: bool = Fa
                 for rows, i0 in _each(body, down, parallel):
                     _Tile(body, p, tile.lanes, a, b, at, i0, j0, rows.width, columns).write(outputs)
     return body
+
+
+def _in_blocks(body: Body, p: Product, tile: Tile, a: str, b: str, outputs: Mapping[str, str],
+               parallel: bool) -> None:
+    """A long reduction in blocks: of A and B only what stays in the second-level cache, for all tiles that need it. The
+    sums wait in memory, then what is elementwise is computed of them. The order of k, and so the bits, stay."""
+    dtype, rows, columns = p.node.dtype, p.rows[-1].size, p.columns[-1].size
+    assert isinstance(rows, int) and isinstance(columns, int)
+    sums = body.result(dtype, "sum")
+    first, *rest = sorted(p.inner, key=lambda w: -number(w.a))
+    deep = max(1, DEPTH // prod(number(w.size) for w in rest))
+    whole = quotient(first.size, deep, {}) * deep
+
+    def tiles(i0: Dim, part: Part, start: Dim, stop: Dim) -> None:
+        for wide, j0 in _each(body, tile.columns(columns), False):
+            for down, i in _each(body, tile.rows_of(part.width), False):
+                _Tile(body, p, tile.lanes, a, b, {}, i0 + i, j0, down.width, wide).add_to(
+                    sums, [(first, start, stop), *((w, 0, w.size) for w in rest)])
+
+    def over_block(part: Part, i0: Dim) -> AbstractContextManager[tuple[Dim, ...]]:
+        axes = [Axes((0,), (part.width,)), Axes((1,), (columns,))]
+        return over(body, axes, 2, lanes=tile.lanes)
+
+    for part, i0 in _each(body, parts(rows, tile.rows * max(1, BLOCK // tile.rows)), parallel):
+        block = _Tile(body, p, tile.lanes, a, b, {}, i0, 0, part.width, Part(0, columns, columns, columns))
+        with over_block(part, i0) as (i, j):
+            body.store(sums, flat(block.result_index(i, j), p.node.shape), L.Const(0.0, dtype))
+        with body.loop(whole, step=deep, stem="k") as k0:
+            tiles(i0, part, k0, k0 + deep)
+        tiles(i0, part, whole, first.size)
+        with over_block(part, i0) as (i, j):
+            index = block.result_index(i, j)
+            body.is_now(p.node.name, body.load(sums, flat(index, p.node.shape), dtype))
+            body.store_all(outputs, [(v, index) for v in outputs])
 
 
 def _each(body: Body, parts: Sequence[Part], parallel: bool) -> Iterator[tuple[Part, Dim]]:
@@ -221,27 +268,49 @@ class _Tile:
     columns: Part
 
     def write(self, outputs: Mapping[str, str]) -> None:
+        """The tile, from 0 to what is elementwise in it."""
         body, dtype = self.body, self.p.node.dtype
-        pitch = self.columns.padded(self.lanes)
-        acc = body.register(dtype, self.rows * pitch)
+        acc, pitch = self.register()
         with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
             body.store(acc, i * pitch + j, L.Const(0.0, dtype))
         self.ask_ahead()
+        self.add(acc, [(w, 0, w.size) for w in self.p.inner])
+        with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
+            body.in_register(self.p.node.name, acc, i * pitch + j)
+            index = self.result_index(i, j)
+            body.store_all(outputs, [(v, index) for v in outputs])
+
+    def add_to(self, sums: str, inner: Sequence[tuple[Walk, Dim, Dim]]) -> None:
+        """Some steps of the reduction: the tile is read from `sums` and goes back there."""
+        body, node = self.body, self.p.node
+        acc, pitch = self.register()
+        with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
+            at = flat(self.result_index(i, j), node.shape)
+            body.store(acc, i * pitch + j, body.load(sums, at, node.dtype))
+        self.add(acc, inner)
+        with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
+            at = flat(self.result_index(i, j), node.shape)
+            body.store(sums, at, body.load(acc, i * pitch + j, node.dtype))
+
+    def register(self) -> tuple[str, int]:
+        """Registers for the tile, and how far its rows are apart in them."""
+        pitch = self.columns.padded(self.lanes)
+        return self.body.register(self.p.node.dtype, self.rows * pitch), pitch
+
+    def add(self, acc: str, inner: Sequence[tuple[Walk, Dim, Dim]]) -> None:
+        """The products for each point of `inner`, walks with where they begin and end."""
+        body, dtype, pitch = self.body, self.p.node.dtype, self.columns.padded(self.lanes)
         at = dict(self.at)
         with ExitStack() as stack:
-            for w in self.p.inner:
+            for w, start, stop in inner:
                 # single rows, left over when the number of rows is known at run time, are not worth the code
-                unroll = UNROLL if w is self.p.inner[-1] and (self.rows > 1 or not self.p.rows) else 1
-                at[w] = stack.enter_context(body.loop(w.size, unroll=unroll, stem="k"))
+                unroll = UNROLL if w is inner[-1][0] and (self.rows > 1 or not self.p.rows) else 1
+                at[w] = stack.enter_context(body.loop(stop, start=start, unroll=unroll, stem="k"))
             j = stack.enter_context(self.each_column())
             b = body.bind(body.load(self.b, self.b_at(at) + j, dtype))
             i = stack.enter_context(body.loop(self.rows, unroll=0))
             a = body.load(self.a, self.a_at(at, i), dtype)
             body.store(acc, i * pitch + j, L.Apply("fma", (a, b, body.load(acc, i * pitch + j, dtype)), dtype))
-        with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
-            body.in_register(self.p.node.name, acc, i * pitch + j)
-            index = self.result_index(i, j)
-            body.store_all(outputs, [(v, index) for v in outputs])
 
     def ask_ahead(self) -> None:
         """What lies beside the tile, and is read when its sums are known, comes from far away in the meantime.

@@ -45,7 +45,8 @@ def collapse(make: Callable[[], Body], names: Sequence[str], shape: Sequence[Dim
             index.append(point)
             variables.append(str(point) if isinstance(point, Size) else None)
         for name in names:
-            body.store("", 0, body.value(name, tuple(index)))
+            for part, at in body.stored(name, tuple(index)):
+                body.store("", at if part != name else 0, body.value(part, tuple(index)))
     used = [x for x in dict.fromkeys(indices(tuple(body.scopes[0].statements))) if isinstance(x, Size)]
     groups: list[list[int]] = []
     for k, n in enumerate(shape):

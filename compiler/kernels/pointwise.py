@@ -1,4 +1,5 @@
-"""Pointwise kernels: every result has one shape, and its value at a point is an expression.
+"""Pointwise kernels: every result has one shape, or is several values of that shape side by side, and its value at a
+point is an expression.
 
 Adjacent axes become one loop where all indices allow it, so a chain of elementwise operators over contiguous arrays is
 a single vector loop whatever its rank. Where an operand lies in another order, so that the lanes would be far apart,
@@ -12,15 +13,15 @@ from contextlib import ExitStack
 
 from ..index import terms
 from ..types import Dim, Symbol
-from .body import Body, lanes
+from .body import Body, box_of, lanes
 from .nest import Axes, collapse, indices, over, place
 
 
 def pointwise(make: Callable[[], Body], parallel: bool = False) -> Body:
-    """The kernel that computes the results of a graph, all of one shape. `make` gives a fresh body."""
+    """The kernel that computes the results of a graph, all at the points of one box. `make` gives a fresh body."""
     body = make()
     results = [v for _, v in body.graph.outputs]
-    shape = body.graph[results[0]].shape
+    shape = box_of(body.graph, body.graph[results[0]])
     groups = collapse(make, results, shape, [0] * len(shape))
     outputs = body.results()
     if any(n.op == "transpose" for n in body.graph):
@@ -43,8 +44,8 @@ def _near(make: Callable[[], Body], results: list[str], groups: Sequence[Axes], 
             point = stack.enter_context(trial.loop(g.size))
             variables.append(str(point))
             place(point, g, index, trial)
-        for r in results:
-            trial.store("", 0, trial.value(r, tuple(index)))
+        for part, _ in (p for r in results for p in trial.stored(r, tuple(index))):
+            trial.store("", 0, trial.value(part, tuple(index)))
         read = [x for s in trial.scopes for x in indices(tuple(s.statements))]
     steps = [[dict(terms(x)).get((Symbol(v),), 0) for v in variables] for x in read]
     far = [s for s in steps if 0 not in (s[-1], s[-1] - 1) and 1 in s]

@@ -8,6 +8,7 @@ from ..autodiff import differentiate
 from ..graph import Graph, Node
 from ..verify import verify
 from .adjoint import margins
+from .align import align
 from .cse import cse
 from .dce import dce
 from .fold import fold
@@ -20,7 +21,7 @@ Pass = Callable[[Graph], Graph]
 
 ALWAYS: tuple[Pass, ...] = (dce, differentiate, dce)
 REWRITE: tuple[Pass, ...] = (fold, cse, simplify, cse, simplify, cse, dce)  # the mathematics
-KERNELS: tuple[Pass, ...] = (margins, layout, cse, fuse)  # how it lies in memory, and what runs together
+KERNELS: tuple[Pass, ...] = (margins, layout, align, cse, fuse)  # how it lies in memory, and what runs together
 OPTIMIZE: tuple[Pass, ...] = (*REWRITE, *KERNELS)
 
 

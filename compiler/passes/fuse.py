@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from ..graph import Builder, Graph, Node
 from ..kernels.argument import ARGUMENTS, expand
+from ..kernels.body import box_of, side_by_side
 from ..kernels.cost import own_weight
 from ..ops import OPS
 from ..ops.contraction import is_gathered
@@ -167,7 +168,7 @@ def _box(graph: Graph, n: Node) -> Box:
     if kind in (CONTRACT, KERNEL):
         gathered = kind == CONTRACT and is_gathered(n)
         return Box("contract" if gathered else "alone", n.shape)
-    return Box("map", n.shape)
+    return Box("map", box_of(graph, n))
 
 
 def _joined(a: Box, b: Box) -> Box | None:
@@ -290,7 +291,15 @@ def fits(graph: Graph, box: Box, heads: list[str], inside: list[Node]) -> bool:
     whole: Walk = tuple(range(len(box.shape)))
     kept: Walk = tuple(k for k in whole if k not in box.axes)
     walk: dict[str, Walk] = {}  # of the values that depend on heads
+    parted: set[str] = set()  # heads that are stored part by part, so nothing can read them
     for n in inside:
+        if any(a in parted for a in n.args):
+            return False
+        if n.name in heads and side_by_side(graph, n):
+            if box.kind != "map" or box_of(graph, n) != box.shape or any(walk.get(a, whole) != whole for a in n.args):
+                return False
+            parted.add(n.name)
+            continue
         along = _along(graph, n, box, walk, whole, kept)
         if isinstance(along, bool):
             return False

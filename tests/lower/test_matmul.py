@@ -11,13 +11,14 @@ from nnc.compiler.kernels.matmul import product
 from nnc.compiler.kernels.tile import choose
 from nnc.compiler.ops import OPS
 from nnc.compiler.ops.contraction import affine, einsum, plain
+from nnc.compiler.passes.align import align
 from nnc.compiler.passes.fuse import fuse
 from nnc.compiler.types import TensorType, symbol
 
 SPECS = ("ik,kj->ij", "ik,jk->ij", "ki,kj->ij", "ki,jk->ij", "ik,kj->ji", "ik,jk->ji", "ki,kj->ji", "ki,jk->ji")
 SHAPES = ((1, 1, 1), (0, 3, 4), (3, 0, 4), (3, 4, 0), (5, 7, 10), (8, 16, 32), (17, 5, 49), (33, 64, 130), (1, 70, 40),
           (40, 70, 1))  # fmt: skip
-B = symbol("B")
+B, T = symbol("B"), symbol("T")
 
 
 def built(spec, sizes, dtype="f32", symbolic=""):
@@ -88,6 +89,26 @@ def test_what_follows_runs_on_the_tile(compiled):
         wanted = np.tanh(np.einsum(spec, given["x"], given["y"]) + given["bias"])
         np.testing.assert_allclose(got["h"], wanted, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(variables["w"], w0 - wanted**2, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 63, 64, 65, 300])
+def test_long_sums_are_added_in_blocks(turns, compiled):
+    """The gradient of a weight over sequences, with its update: over [t, b] in one order, and in two."""
+    for spec in ("tbi,tbj->ij", "tbi,btj->ij"):
+        b, sizes = Builder("g", OPS), {"t": T, "b": B, "i": 140, "j": 40}
+        x, y = (b.emit("input", name=n, type=TensorType("f32", tuple(sizes[c] for c in k)))
+                for n, k in zip("xy", spec.split("->")[0].split(","), strict=True))  # fmt: skip
+        w = b.emit("param", path="w", type=TensorType("f32", (140, 40)))
+        graph = b.finish((), (("w", b.emit("sub", w, einsum(b, spec, x, y))),))
+        run = compiled(fuse(align(graph)))
+        kernel = run.lowered.module.kernels[-1]
+        assert any(buffer.name.startswith("sum") for buffer in kernel.buffers)
+        generator = np.random.default_rng(turns)
+        given = {n: generator.normal(size=tuple({"t": turns, "b": 5, "i": 140, "j": 40}[c] for c in k)).astype("f")
+                 for n, k in zip("xy", spec.split("->")[0].split(","), strict=True)}  # fmt: skip
+        w0 = generator.normal(size=(140, 40)).astype("f")
+        _, variables = run(given, {"w": w0}, {"T": turns, "B": 5})
+        np.testing.assert_allclose(variables["w"], w0 - np.einsum(spec, *given.values()), rtol=1e-4, atol=1e-4)
 
 
 def convolution(b, x, w, stride, pad, out):
