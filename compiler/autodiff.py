@@ -11,6 +11,7 @@ Griewank, Walther, "Evaluating Derivatives" (2008), chapter 3.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
 
 from ..dsl.diagnostics import Label, error
 from ..dsl.source import Span
@@ -23,9 +24,9 @@ from .reverse import reverse
 from .types import FLOATS, TensorType
 
 
-def differentiate(graph: Graph) -> Graph:
-    """Every `grad` node replaced by the derivatives it stands for. Raises `SourceError` E0401 where a path from x to y
-    leads through an operator without a derivative."""
+def differentiate(graph: Graph, origin: dict[str, str] | None = None) -> Graph:
+    """Every `grad` node replaced by the derivatives it stands for; `origin` is told for each new node which node's rule
+    made it. Raises `SourceError` E0401 where a path from x to y leads through an operator without a derivative."""
     if not any(node.op == "grad" for node in graph):
         return graph
     b = Builder(graph.name, OPS)
@@ -34,28 +35,31 @@ def differentiate(graph: Graph) -> Graph:
     new: dict[str, str] = {}  # node of `graph` -> node of `b`
     derived: dict[str, tuple[str, ...]] = {}  # grad node of `graph` -> its results in `b`
     titles: dict[str, str] = {}  # node of `b` -> a better name, for the derivatives
+    origin = {} if origin is None else origin
     for node in graph:
         b.span = node.span
         if node.op == "grad":
             y, *xs = (new[a] for a in node.args)
-            derived[node.name] = _gradients(b, y, xs, node.span, titles)
+            derived[node.name] = _gradients(b, y, xs, node.span, titles, origin)
         elif node.op == "item" and node.args[0] in derived:
             new[node.name] = derived[node.args[0]][node.attrs["index"]]
         else:
             new[node.name] = b.copy(node, tuple(new[a] for a in node.args))
     outputs = tuple((k, new[v]) for k, v in graph.outputs)
     updates = tuple((k, new[v]) for k, v in graph.updates)
-    return _titled(b.finish(outputs, updates), titles, taken)
+    return _titled(b.finish(outputs, updates), titles, taken, origin)
 
 
-def _gradients(b: Builder, y: str, xs: Sequence[str], span: Span | None, titles: dict[str, str]) -> tuple[str, ...]:
+def _gradients(b: Builder, y: str, xs: Sequence[str], span: Span | None, titles: dict[str, str],
+               origin: dict[str, str]) -> tuple[str, ...]:
     """d y / d x for each x, as nodes of `b`."""
-    total = backward(b, {y: (constant(b, 1.0, b.type(y)),)}, xs, span, titles, _Recomputed(b, y))
+    total = backward(b, {y: (constant(b, 1.0, b.type(y)),)}, xs, span, titles, _Recomputed(b, y), origin=origin)
     return tuple(total[x] if x in total else constant(b, 0.0, b.type(x)) for x in xs)
 
 
 def backward(b: Builder, seeds: Mapping[str, Sequence[str]], xs: Iterable[str], span: Span | None,
-             titles: dict[str, str], again: Callable[[Node], Node], leaves: Collection[str] = ()) -> dict[str, str]:
+             titles: dict[str, str], again: Callable[[Node], Node], leaves: Collection[str] = (),
+             origin: dict[str, str] | None = None) -> dict[str, str]:
     """The adjoints of the xs that have one, where each y of `seeds` has the adjoints given. `again(node)` is the node
     whose values a rule may use; nothing flows on from `leaves`."""
     order = _between(b, seeds, set(xs))
@@ -67,19 +71,21 @@ def backward(b: Builder, seeds: Mapping[str, Sequence[str]], xs: Iterable[str], 
         node = b[name]
         if name not in adjoints and name not in items:
             continue
-        b.span = node.span
+        b.span, made = node.span, len(b.nodes)
         if node.op == "scan":
             dxs = _of_scan(b, again(node), items[name], active, span)
         else:
             dy = total[name] = _sum(b, adjoints.pop(name))
             if not _anonymous(name) and _anonymous(dy):
                 titles.setdefault(dy, f"d_{name}")
+            _note(origin, b, made, name)
             if name in leaves or not any(a in active for a in node.args):
                 continue
             if node.op == "item":
                 items.setdefault(node.args[0], {})[node.attrs["index"]] = dy
                 continue
             dxs = _rule(b, node, again(node), dy, active, span)
+        _note(origin, b, made, name)
         for a, dx in zip(node.args, dxs, strict=True):
             if dx is not None and a in active and b.type(a).dtype in FLOATS:
                 adjoints.setdefault(a, []).append(dx)
@@ -93,6 +99,12 @@ def _of_scan(b: Builder, node: Node, dys: Mapping[int, str], active: set[str],
     if node.attrs["until"]:
         raise _undefined(node, span)
     return reverse(b, node, dys, active, backward)
+
+
+def _note(origin: dict[str, str] | None, b: Builder, made: int, name: str) -> None:
+    """What was made after the first `made` nodes comes from the node `name`."""
+    if origin is not None:
+        origin.update((new, name) for new in islice(reversed(b.nodes), len(b.nodes) - made))
 
 
 def _anonymous(name: str) -> bool:
@@ -239,7 +251,7 @@ def _undefined(node: Node, span: Span | None, why: str | None = None) -> Excepti
                  help="`stop_grad(x)` takes x as a constant, `straight_through(hard, soft)` takes the gradient of soft")
 
 
-def _titled(graph: Graph, titles: dict[str, str], taken: set[str]) -> Graph:
+def _titled(graph: Graph, titles: dict[str, str], taken: set[str], origin: dict[str, str]) -> Graph:
     """Derivatives are called `d_h` after the `h` they are with respect to, as far as such names are free."""
     names: dict[str, str] = {}
     used = {node.name for node in graph}
@@ -247,6 +259,9 @@ def _titled(graph: Graph, titles: dict[str, str], taken: set[str]) -> Graph:
         if old not in taken and wanted not in used:
             names[old] = wanted
             used.add(wanted)
+    for old, new in names.items():
+        if old in origin:
+            origin[new] = origin.pop(old)
     b = Builder(graph.name, OPS)
     b.guards = list(graph.guards)
     for node in graph:

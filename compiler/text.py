@@ -45,14 +45,15 @@ def print_graph(graph: Graph, indent: str = "") -> str:
     """The text of a graph, one node a line."""
     inner = indent + "  "
     lines = [f"graph @{_word(graph.name)} {{"]
-    lines += [inner + _print_node(n, inner) for n in graph]
+    lines += [inner + print_node(n, inner) for n in graph]
     lines += [f"{inner}guard {g.left} {g.relation} {g.right} {_quoted(g.message)}" for g in graph.guards]
     lines += [f"{inner}output {_word(k)} = %{_word(v)}" for k, v in graph.outputs]
     lines += [f"{inner}update {_word(k)} = %{_word(v)}" for k, v in graph.updates]
     return "\n".join([*lines, indent + "}"])
 
 
-def _print_node(n: Node, indent: str) -> str:
+def print_node(n: Node, indent: str = "") -> str:
+    """One line of it."""
     attrs = {k: v for k, v in n.attrs.items() if k not in _IMPLIED.get(n.op, ())}
     if n.op in _NAMED and attrs[_NAMED[n.op]] == n.name:
         del attrs[_NAMED[n.op]]

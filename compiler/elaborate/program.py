@@ -130,7 +130,7 @@ class Program:
             self.spec = training.settings(self)
         forward = self.graph("predict")
         self._discovered.add(self.model.name)
-        self.warnings |= dict.fromkeys(symmetry.warnings(self._context("symmetry"), forward))
+        self.warnings |= dict.fromkeys(symmetry.warnings(self.context("symmetry"), forward))
         if self.train is not None:
             self.graph("train")
 
@@ -255,7 +255,7 @@ class Program:
             return {}  # a model that reads its own inside, before it has one
         self._listing.add(model)
         try:
-            cx = self._context("inner")
+            cx = self.context("inner")
             self.call_model(cx, defined.definition, self.inputs(cx, defined.definition.parameters))
         finally:
             self._listing.remove(model)
@@ -336,9 +336,10 @@ class Program:
             isinstance(i, ast.Assign) and i.targets[0].name == "loss" for i in self.train.body
         )
 
-    def graph(self, entry: str) -> Graph:
-        """The graph of one entry, as written: before differentiation and passes."""
-        cx = self._context(entry)
+    def graph(self, entry: str, cx: Context | None = None) -> Graph:
+        """The graph of one entry, as written: before differentiation and passes. `cx`, a new `context(entry)`, knows
+        afterwards which layer made what."""
+        cx = self.context(entry) if cx is None else cx
         match entry:
             case "init":
                 return self._init(cx)
@@ -363,7 +364,7 @@ class Program:
         value = calls.call_function(cx, Defined(definition, scope), Given(tuple(inputs.values()), {}, definition.span))
         return self._finish(cx, self._outputs(cx, definition, value), cx.updates)
 
-    def _context(self, entry: str) -> Context:
+    def context(self, entry: str) -> Context:
         learning = entry in ("init", "train", "loss", "gradients")
         return Context(self, Builder(entry, OPS), site=entry, averaged=not learning)
 
@@ -479,14 +480,14 @@ class Program:
         """The layers of a model and what they take."""
         if model not in self._outlines:
             definition = self.modules.scope.lookup(model).definition
-            cx = self._context("outline")
+            cx = self.context("outline")
             self.call_model(cx, definition, self.inputs(cx, definition.parameters))
             self._outlines[model] = outline(cx, model, self.variables)
         return self._outlines[model]
 
     def ports(self, model: str) -> tuple[Port, ...]:
         """The inputs of a model."""
-        inputs = self.inputs(self._context("ports"), self.modules.scope.lookup(model).definition.parameters)
+        inputs = self.inputs(self.context("ports"), self.modules.scope.lookup(model).definition.parameters)
         return tuple(Port(n, t.dtype, t.shape) for n, t in inputs.items() if isinstance(t, Tensor))
 
     def macs(self, model: str) -> int:

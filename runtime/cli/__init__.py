@@ -15,7 +15,7 @@ import warnings
 import click
 
 from ...dsl.diagnostics import Diagnostic, NncError, ResourceError
-from . import build, look, source, tests, train, tune, weights
+from . import build, look, picture, source, tests, train, tune, weights
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -27,7 +27,8 @@ def cli(debug: bool) -> None:
 
 for _command in (
     source.check, source.fmt, build.compile, train.train, train.evaluate, train.predict, weights.load_weights,
-    tune.tune, look.look, tests.test, build.summary, build.plan, build.gradcheck, source.explain, source.doc,
+    tune.tune, look.look, picture.show, tests.test, build.summary, build.plan, build.gradcheck, source.explain,
+    source.doc,
 ):  # fmt: skip
     cli.add_command(_command)
 
