@@ -182,6 +182,20 @@ def test_hopfield_energy_never_rises_and_memory_completes_itself() -> None:
     np.testing.assert_array_equal(s, stored)
 
 
+def test_neocognitron_finds_a_cell_for_each_digit_without_a_teacher_and_knows_it_elsewhere() -> None:
+    net = nnc.compile(MODELS / "neocognitron.nn")
+    images = f32(np.loadtxt(MODELS / "data" / "drawings.csv", delimiter=",", skiprows=1)[:, 1:])
+    before = net.predict(images).answer
+    net.fit()
+    after = net.predict(images).answer
+    cells = after.argmax(1)
+    assert before.min() > 0.8 * before.max()  # every cell answers to everything
+    assert np.all(after.max(1) > 0.95) and after.max() < 1.05 and np.median(after) < 0.7 and len(set(cells)) == 10
+    for down, right in product((-2, -1, 0, 1), (-3, -1, 0, 2)):
+        moved = np.roll(images.reshape(10, 16, 16), (down, right), (1, 2)).reshape(10, 256)
+        np.testing.assert_array_equal(net.predict(moved).answer.argmax(1), cells)
+
+
 def test_boltzmann_machine_samples_its_distribution() -> None:
     net = nnc.compile(MODELS / "boltzmann.nn")
     states = f32(list(product((0, 1), repeat=4)))
