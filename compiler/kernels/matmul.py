@@ -25,12 +25,15 @@ from .. import loops as L
 from ..graph import Graph, Node
 from ..index import quotient, to_expr, total
 from ..ops.contraction import Map, is_gathered, is_plain, safe
-from ..types import FLOATS, Dim
+from ..types import BYTES, FLOATS, Dim
 from .body import Body, flat, strides
 from .cost import number
 from .nest import ENOUGH, Axes, Part, across, outer, over, parts, place
 from .tile import Tile
 
+FAR = 1 << 20  # bytes that do not stay in the second-level cache
+NEAR = 1 << 17  # that do, beside the rest
+SHORT = 16  # steps of a reduction that are too few to load and store its sums for
 UNROLL = 4  # copies of the reduction's body: with 16 the scheduler spills
 DEPTH = 256  # steps of a long reduction at a time
 BLOCK = 128  # and rows
@@ -169,7 +172,10 @@ def matmul(make: Callable[[], Body], p: Product, tile: Tile, parallel: bool = Fa
         points = stack.enter_context(outer(body, [w.size for w in p.rows[:-1]], parallel and not p.sheets))
         at |= dict(zip(p.rows[:-1], points, strict=True))
         across, down = tile.columns(p.columns[-1].size), tile.rows_of(p.rows[-1].size if p.rows else 1)
-        if parallel and not at and _many(down) > _many(across) < ENOUGH:
+        far = _far(p, body.graph) if _many(across) * _many(down) > 1 else ()
+        if far:
+            _around(body, p, tile, a, b, at, far, outputs[p.node.name])
+        elif parallel and not at and _many(down) > _many(across) < ENOUGH:
             for rows, i0 in _each(body, down, parallel):
                 for columns, j0 in _each(body, across, False):
                     _Tile(body, p, tile.lanes, a, b, at, i0, j0, rows.width, columns).write(outputs)
@@ -212,6 +218,35 @@ def _in_blocks(body: Body, p: Product, tile: Tile, a: str, b: str, outputs: Mapp
             index = block.result_index(i, j)
             body.is_now(p.node.name, body.load(sums, flat(index, p.node.shape), dtype))
             body.store_all(outputs, [(v, index) for v in outputs])
+
+
+def _far(p: Product, graph: Graph) -> tuple[Walk, ...]:
+    """The outer indices of a window's reduction, whose loops go around the tiles: what all tiles read for one of their
+    points stays near, where else each tile would fetch all of A and B from afar."""
+    if p.packed or is_plain(p.node) or [v for _, v in graph.outputs] != [p.node.name] or not p.rows:
+        return ()
+    each = number(p.rows[-1].size + p.columns[-1].size) * BYTES[p.node.dtype]
+    if number(prod(w.size for w in p.inner)) * each <= FAR:
+        return ()
+    left = [number(prod(w.size for w in p.inner[k:])) for k in range(1, len(p.inner))]
+    count = next((k for k, steps in enumerate(left, 1) if steps * each <= NEAR), 0)
+    return p.inner[:count] if count and left[count - 1] >= SHORT else ()
+
+
+def _around(body: Body, p: Product, tile: Tile, a: str, b: str, at: Mapping[Walk, Dim], far: Sequence[Walk],
+            sums: str) -> None:  # fmt: skip
+    """The tiles at a point of the outer loops, for each point of `far`; the result holds the sums meanwhile. Measured:
+    gradients of the weights of 64 filters on 56 x 56 pixels in 0.6 of the time."""
+    across, down = tile.columns(p.columns[-1].size), tile.rows_of(p.rows[-1].size)
+    for columns, j0 in _each(body, across, False):
+        for rows, i0 in _each(body, down, False):
+            _Tile(body, p, tile.lanes, a, b, at, i0, j0, rows.width, columns).clear(sums)
+    with ExitStack() as stack:
+        here = {**at, **{w: stack.enter_context(body.loop(w.size, stem="k")) for w in far}}
+        for columns, j0 in _each(body, across, False):
+            for rows, i0 in _each(body, down, False):
+                _Tile(body, p, tile.lanes, a, b, here, i0, j0, rows.width, columns).add_to(
+                    sums, [(w, 0, w.size) for w in p.inner[len(far) :]])
 
 
 def _each(body: Body, parts: Sequence[Part], parallel: bool) -> Iterator[tuple[Part, Dim]]:
@@ -279,6 +314,12 @@ class _Tile:
             body.in_register(self.p.node.name, acc, i * pitch + j)
             index = self.result_index(i, j)
             body.store_all(outputs, [(v, index) for v in outputs])
+
+    def clear(self, sums: str) -> None:
+        """Nothing is summed yet."""
+        body, node = self.body, self.p.node
+        with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
+            body.store(sums, flat(self.result_index(i, j), node.shape), L.Const(0.0, node.dtype))
 
     def add_to(self, sums: str, inner: Sequence[tuple[Walk, Dim, Dim]]) -> None:
         """Some steps of the reduction: the tile is read from `sums` and goes back there."""
