@@ -16,7 +16,22 @@ from nnc.compiler.loops_text import parse_loops, print_loops
 from nnc.compiler.lower import lower
 from nnc.compiler.memory import plan
 from nnc.compiler.native import LEVELS, Target
-from nnc.compiler.passes import ALWAYS, REWRITE, align, cse, dce, fold, fuse, layout, margins, run, simplify
+from nnc.compiler.passes import (
+    ALWAYS,
+    REWRITE,
+    align,
+    cse,
+    dce,
+    fold,
+    fuse,
+    hoist,
+    layout,
+    margins,
+    run,
+    simplify,
+    sink,
+    trim,
+)
 from nnc.compiler.text import parse_graph, print_graph
 from nnc.dsl import ast
 from nnc.dsl.diagnostics import SourceError
@@ -46,7 +61,8 @@ def errors_stage(text: str, args: str) -> str:
     return "no error in " + ", ".join(program.entries)
 
 
-PASSES = {p.__name__: (p,) for p in (align, cse, dce, differentiate, fold, fuse, layout, margins, simplify)}
+PASSES = {p.__name__: (p,) for p in (
+    align, cse, dce, differentiate, fold, fuse, hoist, layout, margins, simplify, sink, trim)}
 PASSES["optimize"] = (*ALWAYS, *REWRITE)
 
 

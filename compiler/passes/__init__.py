@@ -15,12 +15,13 @@ from .fold import fold
 from .fuse import fuse
 from .layout import layout
 from .rewrite import assemble
+from .scans import hoist, sink, trim
 from .simplify import simplify
 
 Pass = Callable[[Graph], Graph]
 
 ALWAYS: tuple[Pass, ...] = (dce, differentiate, dce)
-REWRITE: tuple[Pass, ...] = (fold, cse, simplify, cse, simplify, cse, dce)  # the mathematics
+REWRITE: tuple[Pass, ...] = (sink, fold, cse, simplify, cse, simplify, hoist, cse, trim, dce)  # the mathematics
 KERNELS: tuple[Pass, ...] = (margins, layout, align, cse, fuse)  # how it lies in memory, and what runs together
 OPTIMIZE: tuple[Pass, ...] = (*REWRITE, *KERNELS)
 
