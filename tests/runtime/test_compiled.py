@@ -58,6 +58,40 @@ def test_the_same_seed_gives_the_same_bits(examples, options):
         assert {**a, "seconds": 0} == {**b, "seconds": 0}
 
 
+KERNELS = {  # what runs in its own kind of kernel, by name: the size of an input, and layers that end in 10 scores
+    "few filters": ("B, 1, 28, 28", "Conv(6, 5, pad = 2) |> relu |> max_pool(2) |> Conv(16, 5) |> avg_pool(2)"
+                    " |> flatten"),
+    "many filters": ("B, 3, 16, 16", "Conv(32, 3, pad = 1) |> BatchNorm |> relu |> Conv(48, 3, stride = 2, pad = 1)"
+                     " |> DepthwiseConv(3) |> ConvTranspose(16, 2, stride = 2) |> global_avg_pool"),
+    "recurrent": ("B, 9, 20", "Lstm(40) |> Gru(24) |> flatten"),
+    "attention": ("B, 9, 32", "TransformerBlock(4, causal = true) |> LayerNorm |> flatten"),
+}
+
+
+@pytest.mark.parametrize("options", [{"threads": 2}, {"threads": 2, "target_cpu": "x86-64-v3"}], ids=["native", "v3"])
+@pytest.mark.parametrize("kind", KERNELS)
+def test_every_kind_of_kernel_gives_the_same_bits(kind, options):
+    shape, layers = KERNELS[kind]
+    text = f"""
+model Net(x: f32[{shape}]) -> (y: f32[B, 10]) {{
+    y = x |> {layers} |> Dense(10)
+}}
+
+train Net(x, label: i32[B]) {{
+    loss = mean(cross_entropy(y, label))
+    optimizer = Adam(lr = 1e-3)
+}}
+"""
+    r = np.random.default_rng(1)
+    x = r.normal(size=(45, *(int(n) for n in shape.split(", ")[1:]))).astype(np.float32)
+    label = r.integers(0, 10, 45).astype(np.int32)
+    nets = [nnc.compile(text, threads=1), nnc.compile(text, **options)]
+    for net in nets:
+        net.fit(x, label, batch=32, epochs=2)
+    assert state(nets[0]) == state(nets[1])
+    np.testing.assert_array_equal(nets[0].predict(x), nets[1].predict(x))
+
+
 def test_a_target_without_fma_gives_the_same_values(examples):
     reference, other = nnc.compile(NET, threads=1), nnc.compile(NET, threads=2, target_cpu="x86-64-v2")
     histories = [net.fit(*examples) for net in (reference, other)]
