@@ -19,8 +19,12 @@ train Net(x, label: i32[B]) {{
 }}
 export look({IMAGES}) -> f32[B, 1, 6, 6] = saliency(Net, x, label)
 export step({IMAGES}, eps: f32) -> f32[B, 1, 6, 6] = fgsm(Net, x, label, eps)
-export project({IMAGES}, origin: f32[B, 1, 6, 6]) -> f32[B, 1, 6, 6] =
-    pgd_step(Net, x, origin, label, 0.1, 0.07, -1.0, 2.0)
+export project({IMAGES}) -> f32[B, 1, 6, 6] = pgd(Net, x, label, 0.1, 0.07, 5, -1.0, 2.0)
+export dream(x: f32[1, 1, 6, 6], unit: i32, rate: f32 = 0.1) -> f32[1, 1, 6, 6] {{
+    scan step in 0..50 {{ x = x + rate * grad(Net(x)[0, unit], x) }}
+    return x
+}}
+export score(x: f32[1, 1, 6, 6], unit: i32) -> f32[1, 1, 6, 6] = grad(Net(x)[0, unit], x)
 export up(x: f32[B, 1, 6, 6], rate: f32) -> (y: f32[B, 1, 6, 6], objective: f32) {{
     logits = Net(x)
     objective = mean(Net.c1[:, 1])
@@ -55,13 +59,21 @@ def test_fast_gradient_sign_takes_each_pixel_uphill_and_stays_in_range(net: nnc.
 
 
 def test_projected_gradient_descent_never_leaves_its_ball(net: nnc.Model) -> None:
-    x = X
-    losses = [net.loss(x, LABEL)]
+    found, x = net.project(X, LABEL), X
     for _ in range(5):
-        x = net.project(x, LABEL, X)
-        losses.append(net.loss(x, LABEL))
-        assert np.all(np.abs(x - X) <= 0.1 + 1e-12)
-    assert losses[-1] > losses[0] and np.isclose(np.abs(x - X).max(), 0.1)
+        uphill = x + 0.07 * np.sign(net.gradients(x, LABEL, wrt="x")["x"])
+        x = np.clip(np.clip(uphill, -1, 2), X - 0.1, X + 0.1)
+    np.testing.assert_allclose(found, x, atol=1e-12)
+    assert net.loss(found, LABEL) > net.loss(X, LABEL) and np.isclose(np.abs(found - X).max(), 0.1)
+
+
+def test_fifty_steps_of_a_dream_in_one_call(net: nnc.Model) -> None:
+    """Along the gradient of a score, as `score` has it for one step."""
+    x = X[:1]
+    for _ in range(50):
+        x = x + 0.1 * net.score(x, 2)
+    np.testing.assert_allclose(net.dream(X[:1], 2), x, atol=1e-12)
+    assert net.predict(x)[0, 2] > net.predict(X[:1])[0, 2]
 
 
 def test_an_ascent_moves_by_its_rate_and_raises_its_objective(net: nnc.Model) -> None:

@@ -25,7 +25,7 @@ zeros ones constant truncated_normal glorot_uniform glorot_normal he_uniform he_
 Dense Embedding BatchNorm LayerNorm GroupNorm InstanceNorm RmsNorm
 Conv DepthwiseConv ConvTranspose convolve max_pool avg_pool global_avg_pool local_response_norm
 warp shift rotate scale affine bilinear random_flip random_crop random_warp
-saliency ascend fgsm pgd_step expected_loss
+saliency ascend fgsm pgd expected_loss
 SGD Momentum Velocity AdaGrad RMSProp Adam AdamW AdaDelta Lion
 step exponential cosine linear inverse one_cycle
 Attention TransformerBlock

@@ -36,12 +36,10 @@ def pgd(net: Model, x: Any, label: Any, eps: float, *, step: float | None = None
     """`steps` steps of `fgsm` by `step` (a quarter of `eps`), each projected to within `eps` of `x`."""
     x, label = _attacked(net, x, label, low, high, eps)
     settings.integer("steps", steps, 1)
-    twin = _with(net, f"origin: {subject(net).input.type}, eps: f32, step: f32, low: f32, high: f32",
-                 "pgd_step(look_scores, x, origin, label, eps, step, low, high)")
-    y = x
-    for _ in range(steps):
-        y = twin.call("look_attack", y, label, x, eps, eps / 4 if step is None else step, low, high)
-    return y
+    found: Array = _with(net, "eps: f32, step: f32, low: f32, high: f32",
+                         f"pgd(look_scores, x, label, eps, step, {steps}, low, high)").call(
+        "look_attack", x, label, eps, eps / 4 if step is None else step, low, high)
+    return found
 
 
 def _with(net: Model, parameters: str, value: str) -> Model:
