@@ -229,6 +229,13 @@ def _varies(turn: _Turn, name: str) -> bool:
     return name not in turn.inputs[turn.carries :]
 
 
+def _again(turn: _Turn, name: str) -> bool:
+    """Whether a value, and not only a part of an operand, is one that a `checkpoint` says is not to be kept."""
+    while turn.b[name].op == "reshape":
+        name = turn.b[name].args[0]
+    return name in turn.again and name not in turn.slices
+
+
 def _linear(turn: _Turn, name: str, needs: list[str], have: set[str] | None) -> bool:
     """Whether the sum over turns of a value is an operator on collected values, which `needs` gets. With `have`, sums
     over axes of those count too."""
@@ -242,7 +249,7 @@ def _linear(turn: _Turn, name: str, needs: list[str], have: set[str] | None) -> 
             return _linear(turn, n.args[0], needs, have)
         case "contract" | "scatter_add":
             needs += [a for a in n.args if _varies(turn, a)]
-            return True
+            return not any(_again(turn, a) for a in n.args)
         case "reduce_sum":
             if _linear(turn, n.args[0], needs, have):
                 return True

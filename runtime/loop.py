@@ -305,7 +305,8 @@ def _data(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], valida
     else:
         dataset = model.load_dataset()
         model.schema = dataset.schema
-        origin = Origin(dataset.train_rows, dataset.schema.classes if dataset.schema is not None else None)
+        schema = dataset.schema
+        origin = Origin(dataset.train_rows, None if schema is None else schema.classes or schema.characters)
         train = dataset.for_training(spec.inputs, call.wants)
         valid = dataset.for_validation(spec.inputs, call.wants)
         if validation is None:

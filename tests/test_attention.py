@@ -168,6 +168,31 @@ def test_no_layer_keeps_its_weights_of_attention() -> None:
     assert scores[0] == scores[1] > 0
 
 
+def test_in_blocks_it_is_the_same_in_less_memory() -> None:
+    """Values and gradients; no power of T above the first in what a step needs."""
+    source = """
+    fn f(q: f32[B, T, H, D], k: f32[B, T, H, D], v: f32[B, T, H, D], dy: f32[B, T, H, D]) ->
+        (y: f32[B, T, H, D], dq: f32[B, T, H, D], dk: f32[B, T, H, D], dv: f32[B, T, H, D]) {{
+        y = {call}
+        s = sum(y * dy)
+        dq = grad(s, q)
+        dk = grad(s, k)
+        dv = grad(s, v)
+    }}"""
+    arrays = [a.astype(np.float32) for a in rng().normal(size=(4, 2, 48, 3, 8))]
+    for causal, bias in (("true", "causal_bias(size(q, 1))"), ("false", "0")):
+        whole = nnc.function(source.format(call=f"attend(q, k, v, {bias})"))(*arrays)
+        blocks = nnc.function(source.format(call=f"attend_in_blocks(q, k, v, 16, {causal})"))
+        for one, other in zip(whole, blocks(*arrays), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+        with pytest.raises(nnc.NncError, match="the blocks of queries must divide the sequence"):
+            blocks(*(a[:, :47] for a in arrays))
+    net = nnc.compile(BLOCK.format(options="causal = true, block = 16"))
+    arena = net.session.entry("train").signature.arena
+    at = [substitute(arena, {"B": 3, "T": 1024 * t}) for t in (1, 2, 3)]
+    assert at[2] - 2 * at[1] + at[0] == 0, "it grows with T"
+
+
 def test_step_by_step_is_all_at_once() -> None:
     """Within the memory; then the oldest is forgotten."""
     whole = nnc.compile(STACK.format(layers=2, step="false", start=0))
