@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -121,24 +121,35 @@ class Native:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a session is opened with; part of every cache key."""
+    """How a program is compiled, as the caller says it. `model`: its name, where the file has several; `hyper`: values
+    of its hypers; `sizes`: of sizes that parameters depend on; `dtype`: what `f32` is read as; `target_cpu`; `cache`:
+    whether compiled code is kept on disk; `optimize`: whether the optimising passes run; `beside`: further exports."""
 
     model: str | None = None
-    hyper: tuple[tuple[str, Any], ...] = ()
-    sizes: tuple[tuple[str, int], ...] = ()
+    hyper: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
     dtype: str = "f32"
-    target: str = "native"
+    target_cpu: str = "native"
+    cache: bool = True
     optimize: bool = True
     beside: str = ""
 
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What compiled code depends on."""
+        return (self.model, sorted(self.hyper.items()), sorted(self.sizes.items()), self.dtype, self.target_cpu,
+                self.optimize, self.beside)
+
 
 class Session:
-    """One source under one set of settings; entries are compiled when they are first asked for."""
+    """One source under one set of settings; entries are compiled when they are first asked for. Making one raises
+    `SourceError` where the program is wrong, unless it was compiled before."""
 
-    def __init__(self, source: Source, settings: Settings, store: Cache | None, data_sizes: DataSizes | None = None):
-        self.source, self.settings = source, settings
-        self.target = native.target(settings.target)
-        self._store, self._data_sizes = store, data_sizes
+    def __init__(self, source: Source, settings: Settings | None = None, data_sizes: DataSizes | None = None):
+        self.source, self.settings = source, settings or Settings()
+        self.target = native.target(self.settings.target_cpu)
+        self._store = Cache() if self.settings.cache else None
+        self._data_sizes = data_sizes
         self._entries: dict[str, Native] = {}
         self.manifest = self._manifest()
 
@@ -148,7 +159,7 @@ class Session:
         from .elaborate import Options, Program
 
         s = self.settings
-        return Program(self.source, Options(s.model, dict(s.hyper), dict(s.sizes), s.dtype, s.beside, self._data_sizes))
+        return Program(self.source, Options(s.model, s.hyper, s.sizes, s.dtype, s.beside, self._data_sizes))
 
     def plan_tests(self) -> list[TestPlan]:
         """The file's tests. They may use models that the session is not about: the manifest then has the variables that
@@ -163,7 +174,7 @@ class Session:
         return plans
 
     def _manifest(self) -> Manifest:
-        key = _key("manifest", self.source.name, self.source.text, self.settings)
+        key = _key("manifest", self.source.name, self.source.text, self.settings.key)
         stored = self._load(key)
         if stored is not None:
             manifest = manifest_from_json(json.loads(stored))
@@ -185,7 +196,7 @@ class Session:
                     return False
             except (OSError, ValueError):
                 return False
-        return manifest.sizes.keys() <= dict(self.settings.sizes).keys()
+        return manifest.sizes.keys() <= self.settings.sizes.keys()
 
     def entry(self, name: str) -> Native:
         """The compiled entry. Raises `KeyError` where the program has none of that name."""
@@ -218,8 +229,8 @@ class Session:
             self._entries[name] = Native(signature, code.result(), self.support.epoch)
 
     def _entry_key(self, name: str) -> str:
-        m = self.manifest
-        return _key("entry", name, m.sources, self.settings, m.sizes, m.variables, self.target.key, native.version())
+        m, target = self.manifest, self.target.key
+        return _key("entry", name, m.sources, self.settings.key, m.sizes, m.variables, target, native.version())
 
     def _known(self, name: str) -> bool:
         return name.startswith("test:") or name in self.program.functions
@@ -241,37 +252,12 @@ class Session:
         """A thread pool for `threads` threads, or None where one is enough."""
         return self.support.pool(threads)
 
-    @property
-    def cached(self) -> bool:
-        """Whether compiled code is kept on disk."""
-        return self._store is not None
-
     def _load(self, key: str) -> bytes | None:
         return self._store.get(key) if self._store is not None else None
 
     def _save(self, key: str, data: bytes) -> None:
         if self._store is not None:
             self._store.put(key, data)
-
-
-def open_session(
-    source: Source,
-    *,
-    model: str | None = None,
-    hyper: Mapping[str, Any] | None = None,
-    sizes: Mapping[str, int] | None = None,
-    dtype: str = "f32",
-    target_cpu: str = "native",
-    cache: bool = True,
-    optimize: bool = True,
-    beside: str = "",
-    data_sizes: DataSizes | None = None,
-) -> Session:
-    """A session on a source, with the exports of another text `beside` it. Raises `SourceError` where the program is
-    wrong, unless it was compiled before."""
-    hypers, known = tuple(sorted((hyper or {}).items())), tuple(sorted((sizes or {}).items()))
-    settings = Settings(model, hypers, known, dtype, target_cpu, optimize, beside)
-    return Session(source, settings, Cache() if cache else None, data_sizes)
 
 
 _SUPPORT: dict[str, native.Support] = {}

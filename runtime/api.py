@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..compiler.manifest import Port, TrainSpec
-from ..compiler.pipeline import Session, open_session
+from ..compiler.pipeline import Session, Settings
 from ..dsl.diagnostics import SourceError, error
 from ..dsl.source import Source, Span
 from . import data, settings
@@ -27,25 +27,14 @@ def source_of(program: str | os.PathLike[str]) -> Source:
     return read_source(program)
 
 
-def open_program(
-    source: Source,
-    *,
-    folder: Path | None = None,
-    override: str | None = None,
-    model: str | None = None,
-    hyper: Mapping[str, Any] | None = None,
-    sizes: Mapping[str, int] | None = None,
-    dtype: str = "f32",
-    target_cpu: str = "native",
-    cache: bool = True,
-    optimize: bool = True,
-) -> tuple[Session, data.Dataset | None]:
-    """A session, and the data set where it had to be read to know a size."""
-    settings.text("model", model)
-    settings.hypers(hyper)
-    settings.sizes(sizes)
-    settings.choice("dtype", dtype, ("f32", "f64"))
-    settings.text("target_cpu", target_cpu)
+def open_program(source: Source, options: Settings, *, folder: Path | None = None, override: str | None = None
+                 ) -> tuple[Session, data.Dataset | None]:
+    """A session, and the data set where it had to be read to know a size; `override` takes the place of its path."""
+    settings.text("model", options.model)
+    settings.hypers(options.hyper)
+    settings.sizes(options.sizes)
+    settings.choice("dtype", options.dtype, ("f32", "f64"))
+    settings.text("target_cpu", options.target_cpu)
     where = folder or folder_of(source)
     loaded: list[data.Dataset] = []
 
@@ -54,24 +43,18 @@ def open_program(
         loaded.append(data.load(spec.data, where, validation=spec.validation, seed=spec.seed, override=override))
         return loaded[0].sizes(spec.inputs, ports)
 
-    session = open_session(
-        source,
-        model=model,
-        hyper=hyper,
-        sizes=sizes,
-        dtype=dtype,
-        target_cpu=target_cpu,
-        cache=cache,
-        optimize=optimize,
-        data_sizes=data_sizes,
-    )
-    settings.sizes(sizes, session.manifest.sources)
+    session = Session(source, options, data_sizes)
+    settings.sizes(options.sizes, session.manifest.sources)
     return session, loaded[0] if loaded else None
 
 
 def folder_of(source: Source) -> Path:
     """What paths in a program are relative to."""
     return Path(".") if source.name == "<text>" else Path(source.name).parent
+
+
+def _given(values: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return {} if values is None else values
 
 
 def compile(
@@ -99,16 +82,8 @@ def compile(
     if seed is not None:  # before anything is compiled
         settings.seed(seed)
     settings.threads(threads)
-    session, dataset = open_program(
-        source,
-        model=model,
-        hyper=hyper,
-        sizes=sizes,
-        dtype=dtype,
-        target_cpu=target_cpu,
-        cache=cache,
-        optimize=optimize,
-    )
+    options = Settings(model, _given(hyper), _given(sizes), dtype, target_cpu, cache, optimize)
+    session, dataset = open_program(source, options)
     for text in session.manifest.warnings:
         warnings.warn(text, stacklevel=2)
     return Model(session, seed=seed, threads=threads, folder=folder_of(source), dataset=dataset)
@@ -128,7 +103,7 @@ def function(
     >>> f = nnc.function("fn f(x: f32[N, M]) -> f32[M] = sum(x, axis = 0)")
     """
     source = source_of(program)
-    session, _ = open_program(source, sizes=sizes, dtype=dtype, target_cpu=target_cpu, cache=cache)
+    session, _ = open_program(source, Settings(sizes=_given(sizes), dtype=dtype, target_cpu=target_cpu, cache=cache))
     net = Model(session, threads=threads, folder=folder_of(source))
     names = [e for e in session.manifest.entries]
     if session.manifest.model is not None or not names:

@@ -5,14 +5,15 @@ In: a file. Out: a `Result` per test, with a message and the source span for eac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..compiler.elaborate.checks import Check
+from ..compiler.pipeline import Settings
 from ..dsl.diagnostics import Diagnostic, Label, NncError
 from ..dsl.source import Source
 from .api import folder_of, open_program
@@ -34,14 +35,15 @@ class Result:
     failures: tuple[Diagnostic, ...]
 
 
-def run_file(source: Source, **options: Any) -> Iterator[Result]:
+def run_file(source: Source, settings: Settings | None = None) -> Iterator[Result]:
     """Each test of a file, in order. Raises SourceError where the file itself is wrong."""
-    session, dataset = open_program(source, **options)
+    settings = settings or Settings()
+    session, dataset = open_program(source, settings)
     plans = session.plan_tests()
     net = Model(session, threads=1, folder=folder_of(source), dataset=dataset)
     for k, plan in enumerate(plans):
         values = _values(net, k) if plan.graph.outputs else {}
-        failures = [d for check in plan.checks if (d := _failure(source, check, values, options)) is not None]
+        failures = [d for check in plan.checks if (d := _failure(source, check, values, settings)) is not None]
         yield Result(source.name, plan.name, len(plan.checks), tuple(failures))
 
 
@@ -57,14 +59,14 @@ def _values(net: Model, k: int) -> dict[str, Any] | NncError:
 
 
 def _failure(
-    source: Source, check: Check, values: dict[str, Any] | NncError, options: Mapping[str, Any]
+    source: Source, check: Check, values: dict[str, Any] | NncError, settings: Settings
 ) -> Diagnostic | None:
     def failed(message: str) -> Diagnostic:
         return Diagnostic("E0615", message, (Label(check.span),))
 
     if check.model is not None:
         try:
-            check_model(_model_named(source, check.model, options))
+            check_model(_model_named(source, check.model, settings))
         except NncError as e:
             return failed(e.diagnostics[0].message)
         return None
@@ -113,8 +115,8 @@ def _show(value: Any) -> str:
     return np.array2string(a, threshold=12, separator=", ")
 
 
-def _model_named(source: Source, name: str, options: Mapping[str, Any]) -> Model:
-    session, dataset = open_program(source, **{**options, "model": name})
+def _model_named(source: Source, name: str, settings: Settings) -> Model:
+    session, dataset = open_program(source, replace(settings, model=name))
     return Model(session, threads=1, folder=folder_of(source), dataset=dataset)
 
 

@@ -5,7 +5,9 @@ In: a model, and what is to be different. Out: a model whose variables are copie
 
 from __future__ import annotations
 
-from ..compiler.pipeline import Session, open_session
+from dataclasses import replace
+
+from ..compiler.pipeline import Session
 from ..dsl.source import Source
 from .model import Model
 
@@ -16,10 +18,8 @@ def twin(net: Model, *, text: str | None = None, beside: str = "", dtype: str | 
     holds further exports, in which only the models of the program and the standard library have names."""
     assert isinstance(net.session, Session)
     source, s = net.session.source, net.session.settings
-    session = open_session(
-        source if text is None else Source(source.name, text), model=net.manifest.model, hyper=dict(s.hyper),
-        sizes=net.manifest.sizes, dtype=dtype or s.dtype, target_cpu=s.target, cache=net.session.cached,
-        optimize=s.optimize, beside=beside)
+    settings = replace(s, model=net.manifest.model, sizes=net.manifest.sizes, dtype=dtype or s.dtype, beside=beside)
+    session = Session(source if text is None else Source(source.name, text), settings)
     other = Model(session, seed=net.seed, threads=threads or net.threads, folder=net.folder, dataset=net.dataset,
                   data_path=net.data_path)
     with net.workspace.lock:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import nnc
-from nnc.compiler.pipeline import open_session
+from nnc.compiler.pipeline import Session, Settings
 from nnc.dsl.source import Source
 from nnc.runtime.testing import run_file
 
@@ -336,7 +336,7 @@ train Tower(x) {
 def test_more_layers_are_no_more_kernels() -> None:
     """Identical blocks are compiled once: depth only adds calls."""
     shallow, deep = (
-        open_session(Source("tower.nn", TOWER), hyper={"layers": n}, cache=False).stages("train").lowered.module
+        Session(Source("tower.nn", TOWER), Settings(hyper={"layers": n}, cache=False)).stages("train").lowered.module
         for n in (4, 8)
     )
     assert len(deep.kernels) == len(shallow.kernels)

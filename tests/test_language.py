@@ -108,12 +108,12 @@ def test_a_function_means_what_numpy_says(name):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_optimising_changes_nothing(name):
-    from nnc.compiler.pipeline import open_session
+    from nnc.compiler.pipeline import Session, Settings
     from nnc.dsl.source import Source
     from nnc.runtime.model import Model
 
     text, args, want = FUNCTIONS[name]
-    net = Model(open_session(Source("<text>", text), optimize=False), threads=1)
+    net = Model(Session(Source("<text>", text), Settings(optimize=False)), threads=1)
     np.testing.assert_allclose(net.call("f", *args), want, rtol=2e-5, atol=2e-6)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import nnc
 from nnc.compiler.loops_text import print_loops
-from nnc.compiler.pipeline import Session, open_session
+from nnc.compiler.pipeline import Session
 from nnc.compiler.text import print_graph
 from nnc.dsl.parser import parse
 from nnc.dsl.source import Source
@@ -38,7 +38,7 @@ def test_the_example_trains() -> None:
 
 
 def tour() -> Session:
-    return open_session(Source("pull.nn", next(b for b in blocks(README) if b.startswith("export pull"))))
+    return Session(Source("pull.nn", next(b for b in blocks(README) if b.startswith("export pull"))))
 
 
 @pytest.mark.parametrize(("stage", "marker"), [("graph", "= grad "), ("optimized", "%d_z = sub")])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nnc
-from nnc.compiler.pipeline import open_session
+from nnc.compiler.pipeline import Session, Settings
 from nnc.dsl.parser import read_source
 from nnc.runtime.formats import cifar10
 
@@ -79,7 +79,7 @@ def test_published_weights_give_the_published_logits(net: nnc.Model, images: dic
 
 
 def test_nine_blocks_a_stage_are_resnet_56() -> None:
-    session = open_session(read_source(ROOT / "models" / "resnet20.nn"), hyper={"blocks": 9})
+    session = Session(read_source(ROOT / "models" / "resnet20.nn"), Settings(hyper={"blocks": 9}))
     outline = session.program.outline("ResNet20")
     assert outline[0].parameters == 853_018
     assert sum(row.kind == "Conv" for row in outline) == 55  # and a dense layer

@@ -15,7 +15,7 @@ from nnc.compiler.elaborate import Options, Program
 from nnc.compiler.interpret import evaluate
 from nnc.compiler.loops_text import parse_loops, print_loops
 from nnc.compiler.passes import ALWAYS, REWRITE, run
-from nnc.compiler.pipeline import open_session
+from nnc.compiler.pipeline import Session, Settings
 from nnc.compiler.text import parse_graph, print_graph
 from nnc.dsl.source import Source
 
@@ -296,7 +296,7 @@ def test_draws_differ_from_turn_to_turn_and_are_the_same_again(tmp_path):
 
 
 def stages(text: str, entry: str):
-    return open_session(Source("p.nn", text), cache=False).stages(entry)
+    return Session(Source("p.nn", text), Settings(cache=False)).stages(entry)
 
 
 @pytest.mark.parametrize("name", SCALARS)

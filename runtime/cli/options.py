@@ -45,13 +45,14 @@ class Program:
         from ...dsl.tables import begin_tables
 
         begin_tables()
+        from ...compiler.pipeline import Settings
         from ..api import open_program
         from .show import warn
 
-        session, dataset = open_program(
-            source or self.read(), folder=Path(self.file).parent, override=self.data, model=self.model,
-            hyper=self.hyper, sizes=self.sizes, dtype=self.dtype, target_cpu=self.target_cpu, cache=self.cache,
-            optimize=self.optimize)
+        settings = Settings(self.model, self.hyper or {}, self.sizes or {}, self.dtype, self.target_cpu, self.cache,
+                            self.optimize)
+        session, dataset = open_program(source or self.read(), settings, folder=Path(self.file).parent,
+                                        override=self.data)
         warn(session.manifest.warnings)
         return session, dataset
 

@@ -18,12 +18,13 @@ from ...dsl.diagnostics import DataError, Diagnostic, NncError, error
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON on stdout.")
 def test(paths: tuple[str, ...], name: str | None, target_cpu: str, no_cache: bool, as_json: bool) -> int:
     """Run the in-file tests of .nn files, and of all below folders."""
+    from ...compiler.pipeline import Settings
     from ...dsl.parser import read_source
     from ...dsl.render import to_json
     from ..testing import files_under, run_file
     from .show import print_json, show_diagnostics
 
-    start = perf_counter()
+    start, settings = perf_counter(), Settings(target_cpu=target_cpu, cache=not no_cache)
     passed, failed, code = 0, 0, 0
     results = []
 
@@ -42,7 +43,7 @@ def test(paths: tuple[str, ...], name: str | None, target_cpu: str, no_cache: bo
             raise error("E0620", f"{path}: no .nn files", kind=DataError)
         for file in files:
             try:
-                for result in run_file(read_source(file), target_cpu=target_cpu, cache=not no_cache):
+                for result in run_file(read_source(file), settings):
                     if name is None or name in result.name:
                         tell(result.file, result.name, result.failures)
             except NncError as e:
