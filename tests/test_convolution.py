@@ -202,6 +202,7 @@ FIGURES = """
 model Once(x: f32[B, 3, 32, 32]) -> (y: f32[B, 6, 28, 28]) { y = x |> c: Conv(6, kernel = 5) }
 model Thrice(x: f32[B, 3, 32, 32]) -> (y: f32[B, 6, 10, 10]) { y = x |> c: Conv(6, kernel = 5, stride = 3) }
 model Kept(x: f32[B, 2, H, W]) -> (y: f32[B, 2, H, W]) { y = x |> c: Conv(2, kernel = 5, pad = (5 - 1) // 2) }
+model Dense1(x: f32[B, 3, 32, 32]) -> (y: f32[B, 4704]) { y = x |> flatten |> d: Dense(6 * 28 * 28, bias = false) }
 model Apart(x: f32[B, 4, 9]) -> (y: f32[B, 8, 7]) { y = x |> d: DepthwiseConv(3, multiplier = 2) }
 
 test "sizes and counts" {
@@ -209,6 +210,7 @@ test "sizes and counts" {
     expect count(Once.c.b) == 6
     expect count(params(Thrice)) == 456
     expect macs(Once) == 450 * 28 * 28
+    expect count(Dense1.d.W) == 14450688
     expect count(Apart.d.W) == 8 * 3
     expect count(Apart.d.b) == 8
     expect shape(max_pool(broadcast(0.0, [1, 1, 5, 32]), 2)) == [1, 1, 2, 16]

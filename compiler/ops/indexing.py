@@ -99,7 +99,7 @@ def _scatter_infer(types: Sequence[Type], attrs: Any) -> TensorType:
     _whole("scatter_add", index, 0)
     require.accepted("scatter_add", [updates], NUMBERS)
     if updates.shape[: index.rank] != index.shape:
-        message = f"scatter_add needs updates for each index, but {updates} does not begin with the axes of {index}"
+        message = f"scatter needs an update for each index, but {updates} does not begin with the axes of {index}"
         raise ShapeError("E0301", message, (0, 1))
     return updates.with_shape((*require.sizes("scatter_add", [attrs["size"]]), *updates.shape[index.rank :]))
 

@@ -230,6 +230,13 @@ def call_gather(cx: Context, a: Arguments) -> Tensor:
     return gather_axis(cx, x, _integers(cx, a.index, a.at("index")), axis_number(a.axis, x.rank, a.at("axis")), a.span)
 
 
+def call_scatter(cx: Context, a: Arguments) -> Tensor:
+    x = tensor(cx, plain(a.x), a.at("x"))
+    index = _integers(cx, a.index, a.at("index"))
+    rows = _size_argument(a, "n")
+    return cx.emit("scatter_add", index, x, span=a.span, operands=(a.at("index"), a.at("x")), size=rows)
+
+
 def call_take(cx: Context, a: Arguments) -> Tensor:
     x, i = tensor(cx, plain(a.x), a.at("x")), _integers(cx, a.index, a.at("index"))
     if x.rank == 0 or x.rank - 1 != i.rank:
