@@ -3,6 +3,7 @@ the pictures are drawn with matplotlib."""
 
 from __future__ import annotations
 
+import sys
 from functools import wraps
 from math import isqrt
 from pathlib import Path
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 @click.group()
 def look() -> None:
-    """Look into a trained network: its filters, what its layers see, what deceives it, how its loss lies."""
+    """Look into a trained network.
+
+    Its filters, what its layers see and want to see, what deceives it, how its loss lies: each as a picture.
+    """
 
 
 def _command(f: Any) -> Any:
@@ -53,7 +57,7 @@ def _seen(f: Any) -> Any:
 @look.command()
 @run_options
 def layers(program: Program, weights: str | None) -> None:
-    """The inner values of a model, which --layer can name."""
+    """The inner values, which --layer can name."""
     from ..look import inner_types
     from .show import print_table
 
@@ -65,7 +69,10 @@ def layers(program: Program, weights: str | None) -> None:
 @_command
 @click.option("--layer", required=True, metavar="NAME", help="A layer (`nnc look layers` lists them).")
 def filters(net: Model, output: Path, layer: str) -> None:
-    """The weights of a layer, a picture for each filter: red is above zero, blue below."""
+    """The weights of a layer, filter by filter.
+
+    Red is above zero, blue below; where the filters see three colours, they are shown as colours.
+    """
     from .. import look
     from ..look import figure
 
@@ -86,7 +93,10 @@ def _size(axes: tuple[Any, ...]) -> int:
 @_seen
 @click.option("--layer", required=True, metavar="NAME", help="A layer (`nnc look layers` lists them).")
 def activations(net: Model, output: Path, layer: str, **seen: Any) -> None:
-    """What a layer makes of images: of each the image itself, then a picture for each channel."""
+    """What a layer makes of images.
+
+    Of each the image itself, then a picture for each channel.
+    """
     import numpy as np
 
     from .. import look
@@ -105,7 +115,10 @@ def activations(net: Model, output: Path, layer: str, **seen: Any) -> None:
 @_command
 @_seen
 def saliency(net: Model, output: Path, **seen: Any) -> None:
-    """Images, and below each how much every pixel matters to the loss of its label: the largest over channels."""
+    """How much each pixel of an image matters.
+
+    |d loss / d pixel|, the loss that of the label; the largest over channels.
+    """
     import numpy as np
 
     from .. import look
@@ -130,7 +143,10 @@ def saliency(net: Model, output: Path, **seen: Any) -> None:
 @click.option("--seed", default=0)
 def dream(net: Model, output: Path, layer: str | None, units: tuple[int, ...], image: str | None, low: float,
           high: float, **settings: Any) -> None:
-    """What a unit, a class or a whole layer would like to see: activation maximisation, DeepDream."""
+    """What a unit, a class or a whole layer would like to see.
+
+    Activation maximisation, and of a whole layer DeepDream.
+    """
     import numpy as np
 
     from .. import look
@@ -145,7 +161,8 @@ def dream(net: Model, output: Path, layer: str | None, units: tuple[int, ...], i
         d = look.dream(net, layer, unit, x=x, low=low, high=high, **settings)
         found.append(d.x)
         what = f"unit {unit}" if unit is not None else "all of it"
-        click.echo(f"{layer or 'scores'}, {what}: {d.objective[0]:.4g} -> {d.objective[-1]:.4g}")
+        still = "; nothing moves it here: try another --seed or --image" if np.ptp(d.objective) == 0 else ""
+        click.echo(f"{layer or 'scores'}, {what}: {d.objective[0]:.4g} -> {d.objective[-1]:.4g}{still}")
     figure.tiles(figure.pictures(np.concatenate(found)), output, ends=(low, high),
                  titles=[str(u) for u in chosen if u is not None])
 
@@ -162,7 +179,10 @@ ATTACKS = ("fgsm", "pgd", "guided-pixel", "random-pixel", "searched-pixel")
 @click.option("--seed", default=0)
 def attack(net: Model, output: Path, by: str, eps: float, steps: int, tries: int, seed: int, low: float, high: float,
            **seen: Any) -> None:
-    """Images before and after they were changed to deceive the model, with what it says of them."""
+    """Images changed so that they are read differently.
+
+    Before and after, with what the model says of them.
+    """
     import numpy as np
 
     from .. import look
@@ -193,14 +213,22 @@ def attack(net: Model, output: Path, by: str, eps: float, steps: int, tries: int
 @click.option("--batch", type=click.IntRange(min=1), help="Examples at a time.")
 @click.option("--seed", default=0, help="Of the directions.")
 def surface(net: Model, output: Path, examples: int | None, **settings: Any) -> None:
-    """The loss around the parameters, along two directions that are scaled filter by filter (Li et al., 2018)."""
+    """The loss around the parameters.
+
+    Along two random directions that are scaled filter by filter (Li et al., 2018).
+    """
     from .. import look
     from ..look import figure
 
     arrays = _held_out(net, examples)
-    found = look.surface(net, *arrays, **settings)
+    found = look.surface(net, *arrays, progress=_counted, **settings)
     figure.surface(found, output, net.name)
     click.echo(f"loss {found.loss.min():.4g} to {found.loss.max():.4g} over {len(arrays[0])} examples")
+
+
+def _counted(done: int, points: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{done} of {points} points", end="" if done < points else "\n", file=sys.stderr)
 
 
 @_command
@@ -209,7 +237,10 @@ def surface(net: Model, output: Path, examples: int | None, **settings: Any) -> 
 @click.option("--steps", default=100, type=click.IntRange(min=2), help="From one to the other (default: 100).")
 @click.option("--batch", type=click.IntRange(min=1), help="Examples in a step (default: the train block's).")
 def rates(net: Model, output: Path, **settings: Any) -> None:
-    """The loss while the learning rate grows: where learning begins, where it breaks (Smith, 2017)."""
+    """The loss while the learning rate grows.
+
+    The range test (Smith, 2017): where learning begins, and where it breaks.
+    """
     from .. import look
     from ..look import figure
 

@@ -22,6 +22,8 @@ from ..model import Model
 from ..settings import integer
 from ..twin import twin
 
+_AT_ONCE = 512  # examples of a prediction
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -74,10 +76,9 @@ def labels(s: Subject, x: Array, label: Any) -> Array:
 
 
 def scores(net: Model, x: Array) -> Array:
-    """The model's first result."""
-    result = net.predict(x)
-    found: Array = result[0] if isinstance(result, tuple) else result
-    return found
+    """The model's first result; of many examples, so many at a time that memory stays bounded."""
+    parts = [net.predict(x[k : k + _AT_ONCE]) for k in range(0, max(len(x), 1), _AT_ONCE)]
+    return np.concatenate([p[0] if isinstance(p, tuple) else p for p in parts])
 
 
 def probe(net: Model, text: str) -> Model:

@@ -191,6 +191,18 @@ def test_a_surface_has_the_trained_loss_in_its_middle_and_leaves_the_model_alone
         np.testing.assert_array_equal(digits.params[path], value)
 
 
+@pytest.mark.parametrize("shortcuts", [True, False])
+def test_the_surface_of_a_residual_network_and_of_a_plain_one(shortcuts: bool) -> None:
+    """The network of the paper, as shallow as it goes: the same parameters, with shortcuts and without."""
+    net = nnc.compile(ROOT / "models" / "resnet20.nn", hyper={"blocks": 1, "shortcuts": shortcuts})
+    assert sum(p.size for p in net.params.values()) == 75_290
+    random = np.random.default_rng(0)
+    x, label = random.normal(size=(8, 3, 32, 32)).astype(np.float32), np.arange(8, dtype=np.int32)
+    found = look.surface(net, x, label, points=3, span=0.5)
+    np.testing.assert_allclose(found.loss[1, 1], net.evaluate(x, label)["loss"], rtol=1e-6)
+    assert np.all(np.isfinite(found.loss)) and len(np.unique(found.loss)) == 9
+
+
 def test_a_range_test_finds_where_learning_begins_and_where_it_ends() -> None:
     net = nnc.compile(CONVOLUTIONAL)
     before = dict(net.params)
