@@ -19,8 +19,9 @@ from .kernels.body import Body, Checks
 from .kernels.contraction import contraction
 from .kernels.cost import FORK, nanoseconds
 from .kernels.fold import fold
-from .kernels.matmul import Product, matmul, product
+from .kernels.matmul import matmul
 from .kernels.pointwise import pointwise
+from .kernels.product import Product, product
 from .kernels.scatter import scatter_add
 from .kernels.tile import Tile, choose, is_far
 from .memory import Plan, constant_name, is_kernel, output_slot, plan, roots, shift, types

@@ -2,8 +2,7 @@
 
     out[b.., i.., j..] = sum over k.. of A[b.., i.., k..] * B[b.., k.., j..]
 
-Where the maps of a convolution stay inside its operands it is such a product, too: only its indices, not its axes, are
-in A, in B or in both, and a step of each goes a fixed way in memory.
+`product` says which contractions these are: convolutions are among them.
 
 The one idea: a tile of results lives in registers, some rows by some vectors; for each k the vectors of B and one
 broadcast element of A per row feed it by fused multiply-add. So there is one chain per element, in the order of k, and
@@ -16,142 +15,27 @@ Goto, van de Geijn, "Anatomy of high-performance matrix multiplication" (2008), 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from math import prod
 
 from .. import loops as L
-from ..graph import Graph, Node
+from ..graph import Graph
 from ..index import quotient, to_expr, total
-from ..ops.contraction import Map, is_gathered, is_plain, safe
-from ..types import BYTES, FLOATS, Dim
-from .body import Body, flat, strides
+from ..ops.contraction import is_plain
+from ..types import BYTES, Dim, symbol
+from .body import Body, flat
 from .cost import number
 from .nest import ENOUGH, Axes, Part, across, outer, over, parts, place
+from .product import DEPTH, Product, Walk
 from .tile import Tile
 
 FAR = 1 << 20  # bytes that do not stay in the second-level cache
 NEAR = 1 << 17  # that do, beside the rest
 SHORT = 16  # steps of a reduction that are too few to load and store its sums for
 UNROLL = 4  # copies of the reduction's body: with 16 the scheduler spills
-DEPTH = 256  # steps of a long reduction at a time
-BLOCK = 128  # and rows
-
-
-@dataclass(frozen=True, slots=True)
-class Walk:
-    """One or more indices that are one loop, and how far a step goes in A, in B and in the result."""
-
-    indices: tuple[str, ...]
-    extents: tuple[Dim, ...]
-    a: Dim
-    b: Dim
-    out: Dim
-
-    @property
-    def size(self) -> Dim:
-        return prod(self.extents)
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """A contraction seen as a matrix product. `left` is the position of the operand A. The last of `columns` has the
-    lanes: the result is contiguous along it. The last of `rows` is tiled, the last of `inner` innermost."""
-
-    node: Node
-    left: int
-    batch: tuple[Walk, ...]
-    rows: tuple[Walk, ...]
-    columns: tuple[Walk, ...]
-    inner: tuple[Walk, ...]
-    a: Dim  # where A begins
-    b: Dim  # where B begins
-
-    @property
-    def packed(self) -> bool:
-        """B is not contiguous along the lanes."""
-        return self.columns[-1].b != 1
-
-    @property
-    def blocked(self) -> bool:
-        """A long sum in which A is read across its rows, as the gradient of a weight is over many examples: lines of
-        memory would be gone before their other elements are wanted."""
-        sizes = [w.size for w in (*self.rows, *self.columns)]
-        return (not self.packed and len(self.rows) == len(self.columns) == 1 and not self.batch and self.rows[0].a == 1
-                and all(isinstance(n, int) for n in sizes) and prod(number(w.size) for w in self.inner) > 2 * DEPTH)
-
-    @property
-    def sheets(self) -> tuple[Walk, ...]:
-        """The loops for each point of which B is one matrix."""
-        return self.batch + self.columns[:-1]
-
-    def sheet(self, lanes: int) -> Dim:
-        """The number of elements of one such matrix in panels."""
-        n = self.columns[-1].size
-        whole = -(-n // lanes) * lanes if isinstance(n, int) else n + lanes
-        return prod(w.size for w in self.inner) * whole
-
-    def panels(self, lanes: int) -> Dim:
-        """The number of elements of B in panels."""
-        return prod(w.size for w in self.sheets) * self.sheet(lanes)
-
-
-def product(node: Node, graph: Graph) -> Product | None:
-    """The matrix product a contract node is, or None where it is another kind of contraction."""
-    if len(node.args) != 2 or node.dtype not in FLOATS or not is_gathered(node) or not _inside(node, graph):
-        return None
-    extent = dict(node.attrs["domain"])
-    steps = [_steps(m, graph[x].shape) for m, x in zip(node.attrs["maps"], node.args, strict=True)]
-    out = _steps(node.attrs["out"], node.shape)
-    for left in (0, 1):
-        a, b = steps[left], steps[1 - left]
-        kinds: dict[tuple[bool, bool, bool], list[Walk]] = {}
-        for i, n in extent.items():
-            if n != 1:
-                walk = Walk((i,), (n,), a.get(i, 0), b.get(i, 0), out.get(i, 0))
-                kinds.setdefault((i in a, i in b, i in out), []).append(walk)
-        batch, rows, columns, inner = (_joined(kinds.pop(k, [])) for k in _KINDS)
-        if not kinds and inner and columns and columns[-1].out == 1 and (columns[-1].b == 1 or is_plain(node)):
-            rows = tuple(sorted(rows, key=lambda w: number(w.size) if is_plain(node) else -number(w.a)))
-            starts = [_start(m, graph[x].shape) for m, x in zip(node.attrs["maps"], node.args, strict=True)]
-            return Product(node, left, batch, rows, columns, inner, starts[left], starts[1 - left])
-    return None
-
-
-def _inside(node: Node, graph: Graph) -> bool:
-    """No map leaves its operand."""
-    return all(safe(e, n, node) for x, m in zip(node.args, node.attrs["maps"], strict=True)
-               for e, n in zip(m, graph[x].shape, strict=True))
-
-
-_KINDS = ((True, True, True), (True, False, True), (False, True, True), (True, True, False))  # is in A, in B, in out
-
-
-def _steps(m: Map, shape: Sequence[Dim]) -> dict[str, Dim]:
-    """How far a step of each index goes in memory."""
-    out: dict[str, Dim] = {}
-    for (_, linear), s in zip(m, strides(shape), strict=True):
-        for i, c in linear:
-            out[i] = out.get(i, 0) + c * s
-    return out
-
-
-def _start(m: Map, shape: Sequence[Dim]) -> Dim:
-    """Where in memory the point is at which all indices are 0."""
-    return total(e[0] * s for e, s in zip(m, strides(shape), strict=True))
-
-
-def _joined(walks: Iterable[Walk]) -> tuple[Walk, ...]:
-    """Neighbours joined where they are one loop; the one along which the result is contiguous last."""
-    out: list[Walk] = []
-    for w in walks:
-        v = out[-1] if out else None
-        if v is not None and (v.a, v.b, v.out) == (w.a * w.size, w.b * w.size, w.out * w.size):
-            out[-1] = Walk((*v.indices, *w.indices), (*v.extents, *w.extents), w.a, w.b, w.out)
-        else:
-            out.append(w)
-    return tuple(sorted(out, key=lambda w: w.out == 1))
+BLOCK = 128  # rows of a long reduction at a time
 
 
 def matmul(make: Callable[[], Body], p: Product, tile: Tile, parallel: bool = False) -> Body:
@@ -346,12 +230,28 @@ class _Tile:
             for w, start, stop in inner:
                 # single rows, left over when the number of rows is known at run time, are not worth the code
                 unroll = UNROLL if w is inner[-1][0] and (self.rows > 1 or not self.p.rows) else 1
+                if any(c.index in w.indices for c in self.p.clips):
+                    start, stop, unroll = *self.clipped(w), 1
                 at[w] = stack.enter_context(body.loop(stop, start=start, unroll=unroll, stem="k"))
             j = stack.enter_context(self.each_column())
             b = body.bind(body.load(self.b, self.b_at(at) + j, dtype))
             i = stack.enter_context(body.loop(self.rows, unroll=0))
             a = body.load(self.a, self.a_at(at, i), dtype)
             body.store(acc, i * pitch + j, L.Apply("fma", (a, b, body.load(acc, i * pitch + j, dtype)), dtype))
+
+    def clipped(self, w: Walk) -> tuple[Dim, Dim]:
+        """Where the loop over a window begins and ends, at the point of the outer loops."""
+        body = self.body
+        start: L.Expr = L.i64(0)
+        stop = to_expr(w.size)
+        at = {i: x for v, x in self.at.items() for i in v.indices if len(v.indices) == 1}
+        for c in self.p.clips:
+            if c.index in w.indices:
+                rest = total([c.rest[0], *(k * at[i] for i, k in c.rest[1])])
+                low, high = (-rest, c.size - rest) if c.step == 1 else (rest - c.size + 1, rest + 1)
+                start = L.Apply("maximum", (start, to_expr(low)), "i64")
+                stop = L.Apply("minimum", (stop, to_expr(high)), "i64")
+        return symbol(body.bound_var(start).name), symbol(body.bound_var(stop).name)
 
     def ask_ahead(self) -> None:
         """What lies beside the tile, and is read when its sums are known, comes from far away in the meantime.

@@ -22,7 +22,7 @@ Pass = Callable[[Graph], Graph]
 
 ALWAYS: tuple[Pass, ...] = (dce, differentiate, dce)
 REWRITE: tuple[Pass, ...] = (sink, fold, cse, simplify, cse, simplify, hoist, cse, trim, dce)  # the mathematics
-KERNELS: tuple[Pass, ...] = (margins, layout, align, cse, fuse)  # how it lies in memory, and what runs together
+KERNELS: tuple[Pass, ...] = (layout, margins, align, cse, fuse)  # how it lies in memory, and what runs together
 OPTIMIZE: tuple[Pass, ...] = (*REWRITE, *KERNELS)
 
 

@@ -5,7 +5,8 @@ that adds to `out[s*i + d*u]` would add in memory, term by term. Where an operan
 the position p = s*i + d*u is a new index and i = (p - d*u) / s is substituted. For s > 1 the position is p = s*p' + r
 and the taps are u = s*u' + r: each of the s phases is a window of its own.
 
-Reads outside an operand under a window become a copy with margins of 0, so that the loops ask nothing.
+Reads outside an operand under a window become a copy with margins of 0, so that the loops ask nothing, where a kernel
+does not make its loops shorter instead.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from ..graph import Graph, Node
 from ..kernels.cost import number
+from ..kernels.product import product
 from ..ops.contraction import Affine, Map, affine, index_of, is_gathered
 from ..types import Dim
 from .rewrite import Sweep, Table, rewrite
@@ -137,7 +139,7 @@ def _cut(s: Sweep, x: str, k: int, start: int, size: Dim) -> str:
     return s.emit("slice", x, starts=starts, stops=stops, steps=(1,) * len(shape))
 
 
-# a window that reads outside its operand reads a copy with margins of 0
+# a window that reads outside its operand reads a copy with margins of 0, unless its kernel leaves out what is outside
 def windows_padded(s: Sweep, n: Node) -> str | None:
     domain: Domain = dict(n.attrs["domain"])
     if not is_gathered(n):
@@ -156,7 +158,9 @@ def windows_padded(s: Sweep, n: Node) -> str | None:
             changed = True
             args[k] = _padded(s, a, margins)
             maps[k] = tuple((e[0] + margins.get(axis, (0, 0))[0], e[1]) for axis, e in enumerate(m))
-    return s.emit("contract", *args, **{**n.attrs, "maps": tuple(maps)}) if changed else None
+    if not changed or product(n, s) is not None:
+        return None
+    return s.emit("contract", *args, **{**n.attrs, "maps": tuple(maps)})
 
 
 def _known(n: Any) -> bool:
@@ -210,5 +214,6 @@ RULES: Table = {
 
 
 def margins(graph: Graph) -> Graph:
-    """A graph whose windows read inside their operands. It comes after simplification, which sees through pads."""
+    """A graph whose windows read inside their operands. It comes after simplification, which sees through pads, and
+    after the choice of layouts, on which it depends what kernels can leave out."""
     return rewrite(graph, {"contract": (windows_padded,)})

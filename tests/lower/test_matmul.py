@@ -8,7 +8,7 @@ from nnc.compiler import native
 from nnc.compiler.graph import Builder
 from nnc.compiler.interpret import evaluate
 from nnc.compiler.kernels import matmul
-from nnc.compiler.kernels.matmul import product
+from nnc.compiler.kernels.product import product
 from nnc.compiler.kernels.tile import choose
 from nnc.compiler.ops import OPS
 from nnc.compiler.ops.contraction import affine, einsum, plain
