@@ -22,8 +22,8 @@ from .ops import OPS
 from .ops.op import MAP, REDUCE
 from .types import BYTES, Dim, TensorType, TupleType, substitute
 
-ALIGNMENT = 64  # of buffers whose size is a number
-ELEMENT = 8  # of others: of the largest element; a size like 40*B is a multiple of a cache line for some B only
+ALIGNMENT = 64  # of buffers whose size is a number; others, such as 40*B, fill cache lines for some B only, and are
+# aligned as the largest element is
 CHECKED = ("gather", "take_along", "scatter_add")  # operators whose kernels may fail at run time
 
 Value = tuple[str, int]  # a node and which of its results
@@ -352,10 +352,11 @@ def _offsets(graph: Graph, root: Mapping[str, Value], order: tuple[str, ...], pl
     for b in buffers:
         c, kind = _content(b.size)
         kinds.setdefault(kind, []).append((b, c))
+    element = max((_element(graph, v) for b in buffers for v in b.values), default=1)
     base: Dim = 0
     lines: list[Line] = []
     for kind in sorted(kinds, key=lambda d: (d != 1, str(d))):
-        offset, used = _fit(kinds[kind], ALIGNMENT if kind == 1 else ELEMENT)
+        offset, used = _fit(kinds[kind], ALIGNMENT if kind == 1 else element)
         for (b, _), at in zip(kinds[kind], offset, strict=True):
             lines.append(Line(tuple(_shown(graph, v) for v in b.values), b.size, base + kind * at, b.born, b.dies))
             for v in b.values:
@@ -373,6 +374,16 @@ def _shown(graph: Graph, value: Value) -> Value:
     """The node by which people know a value."""
     node = graph[value[0]]
     return (node.attrs["body"].outputs[max(0, value[1])][0], min(0, value[1])) if node.op == "fused" else value
+
+
+def _element(graph: Graph, value: Value) -> int:
+    """Bytes of the largest element of a value, or of what a node keeps for itself."""
+    node, k = graph[value[0]], value[1]
+    own = max(BYTES[t.dtype] for t in (types(node) if k < 0 else types(node)[k : k + 1]))
+    if node.op != "scan" or k >= 0:
+        return own
+    body = node.attrs["body"]
+    return max([own, *(_element(body, (n.name, -1)) for n in body)])
 
 
 def _content(size: Dim) -> tuple[int, Dim]:

@@ -176,7 +176,7 @@ def _planned(turn: _Turn) -> _Plan:
     stacked: dict[str, None] = {}  # values whose stacks the sums behind the scan read
     plan.collected = [_of_slice(turn, s) for s in turn.slices if s in turn.adjoints]
     for last in (False, True):  # a sum over axes is worth it where its operand is collected for another's sake
-        for i in whole:
+        for i in whole if not turn.again else ():  # who asks to keep little has the sums in the turns
             needs: list[str] = []
             have = {*plan.collected, *stacked}
             if i not in plan.summed and _linear(turn, turn.adjoints[i], needs, have if last else None):

@@ -17,6 +17,7 @@ from nnc.compiler.loops_text import parse_loops, print_loops
 from nnc.compiler.passes import ALWAYS, REWRITE, run
 from nnc.compiler.pipeline import Session, Settings
 from nnc.compiler.text import parse_graph, print_graph
+from nnc.compiler.types import substitute
 from nnc.dsl.source import Source
 
 rng = np.random.default_rng(0)
@@ -290,6 +291,87 @@ def test_draws_differ_from_turn_to_turn_and_are_the_same_again(tmp_path):
     y = net.f(np.zeros(20))
     assert len({tuple(row) for row in y}) == 20 and abs(y.mean() - 0.5) < 0.03
     assert (net.f(np.zeros(20)) == y).all()
+
+
+def test_gradients_see_the_same_draws_as_values(tmp_path):
+    """Dropout in each turn: the numbers differ from turn to turn, and the backward pass draws them again."""
+    text = """
+fn f(x: f32[T, K], w: f32[K]) -> f32 {
+    s = w
+    scan t in 0..T { s = (s * w |> dropped) + x[t] }
+    return sum(s^2)
+}
+fn dropped(x) = where(uniform(shape = shape(x)) < 0.5, 0, 2 * x)
+export g(x: f32[T, K], w: f32[K]) -> (y: f32, dx: f32[T, K], dw: f32[K]) {
+    y = f(x, w)
+    (dx, dw) = grad(y, [x, w])
+}
+"""
+    net = compiled(tmp_path, text)
+    x, w, dx, dw = normal(6, 20), normal(20), normal(6, 20), normal(20)
+    _, gx, gw = net.g(x, w)
+
+    def value(h: float) -> float:
+        return net.g(x + h * dx, w + h * dw)[0]
+
+    slope = float((gx * dx).sum() + (gw * dw).sum())
+    assert slope == pytest.approx((value(1e-6) - value(-1e-6)) / 2e-6, rel=1e-6)
+    assert gx.any(), "not everything is dropped"
+
+
+def test_the_same_bits_with_two_threads(tmp_path):
+    path = tmp_path / "p.nn"
+    path.write_text(LAYERS)
+    x, target = normal(300, 4, 3), normal(300, 4)
+    one, two = (nnc.compile(path, threads=k) for k in (1, 2))
+    for net in (one, two):
+        net.fit(x=x, target=target, epochs=2)
+    for name in one.params:
+        assert (one.params[name] == two.params[name]).all(), name
+
+
+def test_an_index_that_run_time_finds_outside(tmp_path):
+    net = compiled(tmp_path, "fn f(x: f32[T], n: f32[N]) -> f32 {\n s = 0.0\n"
+                   " scan t in 0..N { s = s + x[t] }\n return s\n}")
+    assert net.f(np.ones(3), np.zeros(2)) == 2 and net.f(np.ones(3), np.zeros(0)) == 0
+    with pytest.raises(nnc.NncError, match=r"index t is outside an axis of T .*: T is 3, N is 4"):
+        net.f(np.ones(3), np.zeros(4))
+    net = compiled(tmp_path, "fn f(x: f32[T], n: f32[N]) -> f32 {\n s = 0.0\n"
+                   " scan t in N..T { s = s + x[t] }\n return s\n}")
+    assert net.f(np.ones(3), np.zeros(3)) == 0
+    with pytest.raises(nnc.NncError, match="must not end before it begins"):
+        net.f(np.ones(3), np.zeros(4))
+
+
+def test_rows_that_data_decide_are_checked_in_each_turn(tmp_path):
+    net = compiled(tmp_path, "fn f(x: f32[K], i: i32[T]) -> f32 {\n s = 0.0\n"
+                   " scan t in 0..T { s = s + x[i[t]] }\n return s\n}")
+    assert net.f(np.arange(4.0), np.array([3, 3, 1], np.int32)) == 7
+    with pytest.raises(nnc.NncError, match="outside an axis of size"):
+        net.f(np.arange(4.0), np.array([3, 4], np.int32))
+
+
+def test_checkpoint_bounds_the_memory(tmp_path):
+    """Without it the backward pass keeps values of every turn, with it what is carried, with segments far less."""
+    def bytes_kept(body: str, turns: int) -> int:
+        text = f"""
+fn f(x: f32[T, K], W: f32[K, K]) -> f32 {{
+    s = x[0]
+    {body}
+    return sum(s^2)
+}}
+export g(x: f32[T, K], W: f32[K, K]) -> f32[K, K] = grad(f(x, W), W)
+"""
+        arena = stages(text, "g").lowered.arena
+        return substitute(arena, {"T": turns, "K": 64})
+
+    cell = "tanh(tanh(tanh(s @ W + x[{t}]) @ W) @ W)"
+    plain = bytes_kept(f"scan t in 0..T {{ s = {cell} }}".replace("{t}", "t"), 4096)
+    kept = bytes_kept(f"scan t in 0..T {{ s = checkpoint({cell}) }}".replace("{t}", "t"), 4096)
+    inner = f"scan j in 0..64 {{ s = {cell} }}".replace("{t}", "64 * i + j")
+    segments = bytes_kept(f"scan i in 0..64 {{\n {inner}\n s = checkpoint(s)\n }}", 4096)
+    row = 64 * 4
+    assert plain > 7 * 4096 * row and kept < 1.3 * 4096 * row and segments < 0.4 * 4096 * row, (plain, kept, segments)
 
 
 # --- what is emitted -------------------------------------------------------------------------------------------------
