@@ -99,6 +99,9 @@ VALUES = {
     "a size called like the index": (
         "fn f(x: f32[t]) -> f32 {\n s = 0.0\n scan t in 0..t { s = s * 2 + x[t] }\n return s\n}",
         (np.array([1.0, 2, 3]),), lambda x: 11.0),
+    "what is carried is not read, and read behind": (
+        "fn f(x: f32[T, K]) -> f32[K] {\n p = x[0]\n c = 0.0\n scan t in 0..T {\n  p = x[t] * 2\n  c = c + 1\n }\n"
+        " return p\n}", (normal(3, 4),), lambda x: 2 * x[-1]),
     "nothing is carried": (
         "fn f(x: f32[T, K]) -> f32[T] {\n scan t in 0..T { y[t] = max(x[t]) }\n return y\n}",
         (normal(3, 4),), lambda x: x.max(1)),

@@ -242,7 +242,8 @@ def _trimmed(n: Node, wanted: set[int], nodes: Mapping[str, Node]) -> tuple[Node
             if renamed[i] == i:
                 inputs.append(i)
                 args.append(a)
-    body = {x: s.nodes[x] for x in reached if x in inputs or s.nodes[x].op != "input"}
+    needed = {*inputs, *(x for x in reached if s.nodes[x].op != "input")}
+    body = {x: node for x, node in s.nodes.items() if x in needed}
     if len(kept) == len(s.outputs) and inputs == s.inputs and len(body) == len(s.nodes):
         return None, {}
     body = {x: node if all(a == renamed.get(a, a) for a in node.args) else
