@@ -1,9 +1,10 @@
 """Weights from elsewhere: the arrays of an .npz or .safetensors file as a model's parameters and state.
 
-In: a file and rules. Out: the model with every parameter and state set, or a DataError with one diagnostic for every
-mismatch, all of them at once (E0627). A rule is a line of text; `#` begins a comment:
+In: a file and rules. Out: the model with every parameter and state set, or a DataError with one diagnostic for
+every mismatch, all of them at once (E0627). A rule is a line of text; `#` begins a comment:
 
     OURS = THEIRS         ours takes theirs; with `THEIRS.T` its axes in reverse order
+    OURS = [1, 2.5]       numbers, such as the mean and scale of the inputs, `normalize/x/mean`
     ignore THEIRS         theirs is not needed
     keep OURS             ours stays as it is
 
@@ -15,9 +16,11 @@ the file, to our layers as they come in the model, in each layer in the order of
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +50,7 @@ def load(model: Model, path: str | PathLike[str], rules: str | PathLike[str] | N
     ours the other way round is transposed. Nothing changes unless everything fits."""
     path = Path(path)
     arrays = read(path)
-    ours = [v for v in model.manifest.variables if v.role in ("weight", "bias", "state")]
+    ours = [v for v in model.manifest.variables if v.role in ("weight", "bias", "state", "normalize")]
     found = _Found({v.path: v for v in ours}, arrays, transpose)
     if by_position:
         found.by_position()
@@ -85,13 +88,16 @@ def read(path: Path) -> dict[str, Array]:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    kind: str  # =, ignore, keep
-    pattern: re.Pattern[str]  # of the name it is about: theirs, or ours of `keep`
+    kind: str  # =, value, ignore, keep
+    pattern: re.Pattern[str]  # of the name it is about: theirs, or ours of `keep` and `value`
     ours: str = ""  # with `{k+1}` and `*`
     reverse: bool = False
-    text: str = ""
+    value: Array | None = None
 
-    def target(self, found: re.Match[str]) -> str:
+    def target(self, theirs: str) -> str:
+        """Our name for one of theirs that the rule is about."""
+        found = self.pattern.fullmatch(theirs)
+        assert found is not None
         stars = iter([v for k, v in found.groupdict().items() if k.startswith("star")])
 
         def given(place: re.Match[str]) -> str:
@@ -128,7 +134,9 @@ def _rule(line: str) -> Rule:
         kind, _, name = line.partition(" ")
         if kind not in ("ignore", "keep") or not name.strip():
             raise ValueError(f"`{line}` is no rule")
-        return Rule(kind, _pattern(name.strip()), text=line)
+        return Rule(kind, _pattern(name.strip()))
+    if theirs.startswith("["):
+        return Rule("value", _pattern(ours), value=_numbers(theirs, line))
     if not ours or not theirs or " " in theirs:
         raise ValueError(f"`{line}` is no rule")
     reverse = theirs.endswith(".T")
@@ -139,7 +147,17 @@ def _rule(line: str) -> Rule:
             raise ValueError(f"`{{{place[1]}}}` stands for nothing in `{theirs}`")
     if ours.count("*") != stars:
         raise ValueError(f"`{ours}` and `{theirs}` have not as many `*`")
-    return Rule("=", pattern, ours, reverse, line)
+    return Rule("=", pattern, ours, reverse)
+
+
+def _numbers(text: str, line: str) -> Array:
+    try:
+        found = np.array(json.loads(text), np.float64)
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError(f"`{line}` is no rule") from None
+    if found.ndim != 1:
+        raise ValueError(f"`{line}` is no rule")
+    return found
 
 
 def _pattern(name: str) -> re.Pattern[str]:
@@ -167,17 +185,21 @@ class _Found:
         self._from: dict[str, str] = {}
 
     def by_rules(self, rules: Sequence[Rule]) -> None:
-        kept = [n for n in self.ours if any(r.kind == "keep" and r.pattern.fullmatch(n) for r in rules)]
+        kept = [n for n, v in self.ours.items()
+                if v.role == "normalize" or any(r.kind == "keep" and r.pattern.fullmatch(n) for r in rules)]
+        for rule in rules:
+            for name in self.ours:
+                if rule.value is not None and rule.pattern.fullmatch(name):
+                    self._set(name, rule.value)
         extra: list[str] = []
         for name in self.theirs:
-            rule, match = next(((r, m) for r in rules if r.kind != "keep" and (m := r.pattern.fullmatch(name))),
-                               (None, None))
-            if rule is not None and rule.kind == "ignore":
+            about = next((r for r in rules if r.kind in ("=", "ignore") and r.pattern.fullmatch(name)), None)
+            if about is not None and about.kind == "ignore":
                 continue
-            target = rule.target(match) if rule is not None and match is not None else name
+            target = about.target(name) if about is not None else name
             if target in self.ours:
-                self._take(target, name, rule is not None and rule.reverse, rule is not None)
-            elif rule is not None:
+                self._take(target, name, about is not None and about.reverse, about is not None)
+            elif about is not None:
                 self.problems.append(f"`{name}` should go to `{target}`, which the model does not have")
             else:
                 extra.append(name)
@@ -186,7 +208,7 @@ class _Found:
 
     def by_position(self) -> None:
         layers: dict[str, list[str]] = {}
-        for name in self.ours:
+        for name in (n for n, v in self.ours.items() if v.role != "normalize"):
             layers.setdefault(name.rpartition(".")[0], []).append(name)
         order = [name for names in layers.values() for name in names]
         for ours, theirs in zip(order, self.theirs, strict=False):
@@ -197,6 +219,15 @@ class _Found:
 
     def _missing(self, kept: Iterable[str]) -> list[str]:
         return [n for n in self.ours if n not in self._from and n not in kept]
+
+    def _set(self, ours: str, value: Array) -> None:
+        """Numbers of a rule: one for all, or as many as ours has."""
+        v = self.ours[ours]
+        self._from[ours] = "the rule"
+        if value.size not in (1, prod(v.shape)):
+            self.problems.append(f"the rule for `{ours}` has {value.size} numbers, but it is {_type(v)}")
+            return
+        self.taken[ours] = np.broadcast_to(value.reshape(v.shape if value.size > 1 else ()), v.shape)
 
     def _take(self, ours: str, theirs: str, reverse: bool, said: bool) -> None:
         """`said`: a rule says whether it is transposed, so a square matrix is no question."""

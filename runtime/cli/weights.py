@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ...dsl.diagnostics import DataError, error
 from .options import Program, program_options
 
 
@@ -26,6 +27,15 @@ def load_weights(program: Program, weights: str, output: str, rules: str | None,
     if rules is not None and by_position:
         raise click.UsageError("--map and --by-position are two ways to say the same")
     net = program.open(None, 1)
-    count = net.load_weights(weights, rules, by_position=by_position, transpose=transpose)
+    try:
+        count = net.load_weights(weights, rules, by_position=by_position, transpose=transpose)
+    except DataError as e:
+        if e.code != "E0627":
+            raise
+        for d in e.diagnostics:
+            click.echo(d.message.removeprefix(f"{weights}: "), err=True)
+        n = len(e.diagnostics)
+        raise error("E0627", f"{weights} does not fit {net.name}: {n} mismatch{'es' if n != 1 else ''}", kind=DataError,
+                    help="`nnc explain E0627` has the rules that say what goes where") from e
     net.save(output)
     click.echo(f"{count} arrays of {weights} are {net.name}'s parameters and states in {Path(output)}")

@@ -142,6 +142,7 @@ def test_every_mismatch_is_reported_and_nothing_changes(net: nnc.Model) -> None:
     ("a.{k} = b", "`{k}` stands for nothing in `b`"),
     ("a.* = b", "have not as many `*`"),
     ("a = b.{k+1}", "`{k+1}` cannot stand here"),
+    ("a = [1, 2", "`a = [1, 2` is no rule"),
 ])
 def test_a_line_that_is_no_rule(net: nnc.Model, line: str, message: str) -> None:
     np.savez("w.npz", a=np.zeros(1))
@@ -193,5 +194,24 @@ def test_the_command_line(net: nnc.Model, capfd: pytest.CaptureFixture[str]) -> 
     begun.set_training(steps=1)
     assert variables(begun) == variables(started)
     assert main(["load-weights", "net.nn", "w.npz", "-o", "other.nnw"]) == 4
-    assert capfd.readouterr().err.count("error[E0627]") == 22 and not Path("other.nnw").exists()
+    err = capfd.readouterr().err
+    assert "error[E0627]: w.npz does not fit Net: 22 mismatches" in err and err.count("\nnothing is there") == 12
+    assert not Path("other.nnw").exists()
     assert main(["load-weights", "net.nn", "w.npz", "--map", "rules", "--by-position", "-o", "other.nnw"]) == 2
+
+
+def test_numbers_in_a_rule(net: nnc.Model) -> None:
+    Path("net.nn").write_text(NET.replace("epochs = 1", "epochs = 1\n    normalize = standard"))
+    scaled = nnc.compile("net.nn")
+    np.savez("w.npz", **theirs())
+    Path("plain").write_text(RULES)
+    Path("rules").write_text(RULES + "normalize/x/mean = [1, -2.5, 1e1, 0]\nnormalize/x/scale = [2]\n")
+    net.load_weights("w.npz", "plain")
+    scaled.load_weights("w.npz", "rules")
+    for name in ("W", "b"):
+        scaled.params[f"Net.head.{name}"] = net.params[f"Net.head.{name}"]
+    x = np.random.default_rng(3).normal(size=(5, 4)).astype(np.float32)
+    np.testing.assert_allclose(scaled.predict(2 * x + [1, -2.5, 10, 0]), net.predict(x), rtol=1e-5, atol=1e-6)
+    Path("rules").write_text(RULES + "normalize/x/mean = [1, 2]\n")
+    with pytest.raises(DataError, match=r"the rule for `normalize/x/mean` has 2 numbers, but it is f32\[4\]"):
+        scaled.load_weights("w.npz", "rules")
