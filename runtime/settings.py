@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,28 @@ def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
         allowed = f"at least {least}" if most is None else f"between {least} and {_power(most)}"
         raise argument_error("E0603", f"{name} must be {allowed}, got {value}")
     return int(value)
+
+
+def real(name: str, value: Any, least: float | None = None, above: float | None = None) -> float:
+    """A finite number (E0602) that is at least one bound or above another (E0603)."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise wrong_type(name, "a number", value)
+    allowed = "finite"
+    if isfinite(value) and least is not None:
+        allowed = f"at least {least}"
+    elif isfinite(value) and above is not None:
+        allowed = f"above {above}"
+    if not isfinite(value) or (least is not None and value < least) or (above is not None and value <= above):
+        raise argument_error("E0603", f"{name} must be {allowed}, got {value}")
+    return float(value)
+
+
+def ends(low: Any, high: Any) -> tuple[float, float]:
+    """The least and the greatest value of a range (E0602, E0603)."""
+    low, high = real("low", low), real("high", high)
+    if not low < high:
+        raise argument_error("E0603", f"low must be less than high, got {low} and {high}")
+    return low, high
 
 
 def _power(n: int) -> str:

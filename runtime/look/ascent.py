@@ -49,10 +49,9 @@ def dream(net: Model, name: str | None = None, unit: int | None = None, *, x: An
     s = subject(net)
     settings.integer("steps", steps, 0)
     settings.integer("jitter", jitter, 0)
-    if not rate > 0:
-        raise argument_error("E0603", f"rate must be above 0, got {rate}")
-    if low is not None and high is not None and not low < high:
-        raise argument_error("E0603", f"low must be less than high, got {low} and {high}")
+    settings.real("rate", rate, above=0)
+    if low is not None and high is not None:
+        settings.ends(low, high)
     path, type = (s.scores, s.output.type) if name is None else layer(net, name)
     k = 0 if unit is None else check_unit(path, type, unit)
     twin = probe(net, f"""

@@ -36,9 +36,10 @@ def pgd(net: Model, x: Any, label: Any, eps: float, *, step: float | None = None
     """`steps` steps of `fgsm` by `step` (a quarter of `eps`), each projected to within `eps` of `x`."""
     x, label = _attacked(net, x, label, low, high, eps)
     settings.integer("steps", steps, 1)
+    step = eps / 4 if step is None else settings.real("step", step, least=0)
     found: Array = _with(net, "eps: f32, step: f32, low: f32, high: f32",
                          f"pgd(look_scores, x, label, eps, step, {steps}, low, high)").call(
-        "look_attack", x, label, eps, eps / 4 if step is None else step, low, high)
+        "look_attack", x, label, eps, step, low, high)
     return found
 
 
@@ -163,9 +164,7 @@ def _attacked(net: Model, x: Any, label: Any, low: float, high: float, eps: floa
     s = subject(net)
     if len(s.output.shape) != 2 or s.output.dtype != s.input.dtype:
         raise argument_error("E0602", f"an attack needs a score for each class, but {s.scores} is {s.output.type}")
-    if not eps >= 0:
-        raise argument_error("E0603", f"eps must be at least 0, got {eps}")
-    if not low < high:
-        raise argument_error("E0603", f"low must be less than high, got {low} and {high}")
+    settings.real("eps", eps, least=0)
+    settings.ends(low, high)
     x = examples(s, x)
     return x, labels(s, x, label)

@@ -41,19 +41,23 @@ class Subject:
         return self.input.shape[1:]
 
 
-def subject(net: Model) -> Subject:
-    """Raises E0609 where there is no model, E0602 where it has not one float input with a first axis of examples."""
-    if net.manifest.model is None:
-        raise argument_error("E0609", "the program has no model to look into")
+def subject(net: Model, of: tuple[str, ...] = ("f32", "f64")) -> Subject:
+    """Raises E0609 where there is no model, E0602 where it has not one input, a batch of one of these dtypes."""
+    _check_model(net)
     signature = net.entry("predict").signature
     ports = signature.inputs
-    if len(ports) != 1 or ports[0].dtype not in ("f32", "f64") or len(ports[0].shape) < 2:
+    if len(ports) != 1 or ports[0].dtype not in of or len(ports[0].shape) < 2:
         has = ", ".join(f"{p.name}: {p.type}" for p in ports)
-        raise argument_error("E0602", f"only a model with one input, a batch of floats, can be looked into; {net.name} "
-                             f"takes ({has})", kind=ArgumentTypeError)
+        raise argument_error("E0602", f"only a model with one input, a batch of {' or '.join(of)}, can be looked into "
+                             f"so; {net.name} takes ({has})", kind=ArgumentTypeError)
     several = len(signature.outputs) > 1
     scores = f"{net.name}({ports[0].name})" + (f".{signature.outputs[0].name}" if several else "")
     return Subject(net, net.name, ports[0], signature.outputs[0], scores)
+
+
+def _check_model(net: Model) -> None:
+    if net.manifest.model is None:
+        raise argument_error("E0609", "the program has no model to look into")
 
 
 def examples(s: Subject, x: Any) -> Array:
@@ -88,8 +92,9 @@ def probe(net: Model, text: str) -> Model:
 
 def inner_types(net: Model) -> Mapping[str, TensorType]:
     """The inner values of the model by path: labelled calls and layers, in the order in which they are computed."""
+    _check_model(net)
     assert isinstance(net.session, Session)
-    return net.session.program.inner_values(subject(net).name)
+    return net.session.program.inner_values(net.name)
 
 
 def layer(net: Model, name: str) -> tuple[str, TensorType]:
@@ -112,8 +117,8 @@ def check_unit(what: str, type: TensorType, k: int) -> int:
 
 
 def activations(net: Model, x: Any, name: str) -> Array:
-    """The value of a layer or a labelled call for a batch of inputs."""
-    s = subject(net)
+    """The value of a layer or a labelled call for a batch of inputs, whole numbers among them."""
+    s = subject(net, ("f32", "f64", "i32", "i64"))
     path, type = layer(net, name)
     values: Array = probe(net, f"""
     export look_inside({s.input.name}: {s.input.type}) -> {type} {{

@@ -8,7 +8,7 @@ Cyclical learning rates for training neural networks, WACV 2017.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from ..arrays import Array, bind
 from ..messages import argument_error
 from ..model import Model
 from ..order import permutation
-from ..settings import integer
+from ..settings import integer, real
 from ..sweep import Sweep
 from ..twin import twin
 
@@ -29,7 +29,7 @@ DIVERGED = 4.0  # the test ends where the loss is so many times the best
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """`rate[k]` was that of step k, `loss[k]` the loss of its batch before the step."""
+    """`rate[k]` was that of step k, `loss[k]` the loss of its batch before it (of its batches: their mean)."""
 
     rate: Array
     loss: Array
@@ -42,8 +42,9 @@ def range_test(net: Model, *args: Any, low: float = 1e-6, high: float = 1.0, ste
     the loss is not finite or more than four times the best."""
     spec = net.train_spec
     integer("steps", steps, 2)
-    if not 0 < low < high < inf:
-        raise argument_error("E0603", f"the rates must grow from above 0, got {low} to {high}")
+    low, high = real("low", low, above=0), real("high", high)
+    if not low < high:
+        raise argument_error("E0603", f"the rates must grow, got {low} to {high}")
     other = twin(net, text=_with_rate(net, f"{low!r} * {high / low!r}^((t - 1) / {steps - 1})"))
     other.reset()  # what the optimiser remembers
     for path in (*net.params, *net.state):
@@ -57,13 +58,19 @@ def range_test(net: Model, *args: Any, low: float = 1e-6, high: float = 1.0, ste
     sweep = Sweep(call, bound, sizes, spec.batch_size, batch, spec.metrics)
     losses: list[float] = []
     for k in range(steps):
-        epoch, position = divmod(k, sweep.steps)
-        order = permutation(sweep.examples, other.seed, epoch) if sweep.symbol else None
-        loss = other.train_step(*sweep.rows(order, position * sweep.batch))
+        loss = float(np.mean([_step(other, sweep, k * spec.accumulate + n) for n in range(spec.accumulate)]))
         losses.append(loss)
         if not isfinite(loss) or loss > DIVERGED * min(losses):
             break
     return Rates(low * (high / low) ** (np.arange(len(losses)) / (steps - 1)), np.array(losses))
+
+
+def _step(net: Model, sweep: Sweep, k: int) -> float:
+    """Train on batch k of the epochs; its loss."""
+    epoch, position = divmod(k, sweep.steps)
+    order = permutation(sweep.examples, net.seed, epoch) if sweep.symbol else None
+    loss: float = net.train_step(*sweep.rows(order, position * sweep.batch))
+    return loss
 
 
 def _with_rate(net: Model, schedule: str) -> str:

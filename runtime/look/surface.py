@@ -50,8 +50,7 @@ def surface(net: Model, *args: Any, span: float = 1.0, points: int = 21, seed: i
             progress: Callable[[int, int], None] = lambda done, all: None) -> Surface:
     """The loss in inference mode over `args` (without: what is held out of the train block's data), on a grid of
     `points` x `points` from -span to span. The model's parameters are afterwards as they were."""
-    if not span > 0:
-        raise argument_error("E0603", f"span must be above 0, got {span}")
+    settings.real("span", span, above=0)
     at = np.linspace(-span, span, settings.integer("points", points, 1)) if points != 1 else np.zeros(1)
     first, second = directions(net, seed)
     before = {path: net.params[path] for path in first}

@@ -96,10 +96,10 @@ WRONG = [
     ("dream --layer c1 --unit 4", 1, "the unit of Net.c1 must be between 0 and 3, got 4", ""),
     ("attack --eps -1", 1, "eps must be at least 0, got -1.0", ""),
     ("dream --low 1 --high 0", 1, "low must be less than high", ""),
-    ("dream --rate nan", 1, "rate must be above 0, got nan", ""),
+    ("dream --rate nan", 1, "rate must be finite, got nan", ""),
     ("saliency --image large.png", 4, "large.png: expected 8 x 8 pixels, found 9 x 8", ""),
     ("saliency --image none.png", 4, "none.png: no such file", ""),
-    ("rates --low 0", 1, "the rates must grow from above 0", ""),
+    ("rates --low 0", 1, "low must be above 0, got 0.0", ""),
     ("surface --span 0", 1, "span must be above 0", ""),
 ]  # fmt: skip
 

@@ -217,6 +217,26 @@ def test_a_range_test_finds_where_learning_begins_and_where_it_ends() -> None:
         np.testing.assert_array_equal(net.params[path], value)
 
 
+def test_a_rate_is_for_a_step_of_the_optimiser_however_many_batches_it_takes() -> None:
+    """Plain descent on w^2 / 2 with two batches a step: w is multiplied by 1 - rate."""
+    net = nnc.compile("""
+    model Bowl(x: f32[B, 1]) -> (y: f32[B]) {
+        weight w: f32 = 1.0
+        y = sum(x, axis = 1) * 0 + w
+    }
+    train Bowl(x) {
+        loss       = mean(y^2) / 2
+        optimizer  = SGD(lr = 0.3)
+        accumulate = 2
+        batch      = 4
+    }
+    """)
+    found = look.range_test(net, np.ones((16, 1), np.float32), low=0.01, high=0.64, steps=4)
+    np.testing.assert_allclose(found.rate, [0.01, 0.04, 0.16, 0.64], rtol=1e-12)
+    w = np.cumprod([1, 0.99, 0.96, 0.84])
+    np.testing.assert_allclose(found.loss, w**2 / 2, rtol=1e-5)
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 X, LABEL = np.zeros((2, 64), np.float32), np.zeros(2, np.int32)
@@ -228,14 +248,17 @@ WRONG: list[tuple[str, Any, str]] = [
     ("label must be from 0 to 9, got 10 to 10", lambda n: look.pgd(n, X, LABEL + 10, 0.1), "E0603"),
     ("label must be whole numbers", lambda n: look.guided_pixel(n, X, X[:, 0]), "E0602"),
     ("eps must be at least 0, got -0.1", lambda n: look.fgsm(n, X, LABEL, -0.1), "E0603"),
-    ("eps must be at least 0, got nan", lambda n: look.pgd(n, X, LABEL, np.nan), "E0603"),
+    ("eps must be finite, got nan", lambda n: look.pgd(n, X, LABEL, np.nan), "E0603"),
     ("low must be less than high", lambda n: look.random_pixel(n, X, LABEL, low=1.0), "E0603"),
     ("tries must be at least 1", lambda n: look.random_pixel(n, X, LABEL, tries=0), "E0603"),
     ("rate must be above 0", lambda n: look.dream(n, rate=0.0), "E0603"),
     ("steps must be at least 0", lambda n: look.dream(n, steps=-1), "E0603"),
     ("span must be above 0", lambda n: look.surface(n, span=0.0), "E0603"),
     ("points must be at least 1", lambda n: look.surface(n, points=0), "E0603"),
-    ("the rates must grow from above 0", lambda n: look.range_test(n, low=1.0, high=0.1), "E0603"),
+    ("rate must be finite, got inf", lambda n: look.dream(n, rate=np.inf), "E0603"),
+    ("rate must be a number, got str", lambda n: look.dream(n, rate="fast"), "E0602"),
+    ("the unit of Mlp.dense_1 must be an int, got float", lambda n: look.dream(n, "dense_1", 1.5), "E0602"),
+    ("the rates must grow", lambda n: look.range_test(n, low=1.0, high=0.1), "E0603"),
 ]  # fmt: skip
 
 
@@ -253,6 +276,12 @@ def test_a_layer_without_filters_a_model_of_two_inputs_and_no_model() -> None:
     two = nnc.compile("model T(x: f32[B, 2], y: f32[B, 2]) -> f32[B, 2] { return x + y }")
     with pytest.raises(NncError, match="only a model with one input"):
         look.saliency(two, X[:, :2], LABEL)
+    words = nnc.compile("model W(x: i32[B, T]) -> f32[B, 3] { return mean(x |> Embedding(9, 3), axis = 1) }")
+    index = np.array([[1, 8]], np.int32)
+    table = look.filters(words, "embedding_1")
+    np.testing.assert_array_equal(look.activations(words, index, "embedding_1")[0], table[[1, 8]])
+    with pytest.raises(NncError, match="a batch of f32 or f64, can be looked into so; W takes"):
+        look.dream(words)
     with pytest.raises(NncError, match="no model to look into"):
         look.inner_types(nnc.compile("export f(x: f32[B]) -> f32[B] = x"))
     free = nnc.compile("model F(x: f32[B, 1, H, W]) -> f32[B, 3] { return x |> c: Conv(3, 2) |> global_avg_pool }")
