@@ -3,7 +3,8 @@ point is an expression.
 
 Adjacent axes become one loop where all indices allow it, so a chain of elementwise operators over contiguous arrays is
 a single vector loop whatever its rank. Where an operand lies in another order, so that the lanes would be far apart,
-as many rows as there are lanes run through together: what one reads of a cache line the next read is beside.
+as many rows as there are lanes run through together: what one reads of a cache line the next read is beside. What is
+put side by side along the last axis, or padded there, is a loop for each piece: no lane asks in which it is.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
+from .. import loops as L
+from ..graph import Node
 from ..index import terms
+from ..ops.layout import constant_expr
+from ..ops.op import MAP
 from ..types import Dim, Symbol
-from .body import Body, box_of, lanes
+from .body import Body, Index, Source, box_of, lanes
 from .nest import Axes, collapse, indices, over, place
 
 
@@ -29,6 +34,10 @@ def pointwise(make: Callable[[], Body], parallel: bool = False) -> Body:
         if near is not None:
             _blocks(body, results, outputs, groups, near, parallel)
             return body
+    side = _divided(body, results, shape)
+    if side is not None and groups[-1].axes == (len(shape) - 1,):
+        _pieces(body, results, outputs, groups, side, parallel)
+        return body
     with over(body, groups, len(shape), lanes=lanes(body.graph), parallel=parallel) as index:
         body.store_all(outputs, [(r, index) for r in outputs])
     return body
@@ -68,3 +77,50 @@ def _blocks(body: Body, results: list[str], outputs: dict[str, str], groups: Seq
         j = stack.enter_context(body.loop(width, lanes=width, unroll=0, bound=bound, stem="j"))
         place(first + j, last, index, body)
         body.store_all(outputs, [(r, tuple(index)) for r in results])
+
+
+def _divided(body: Body, results: list[str], shape: tuple[Dim, ...]) -> Node | None:
+    """A concat or a pad along the last axis, and along no other, in which the results are elementwise."""
+    stack, last = list(results), len(shape) - 1
+    while stack and shape:
+        n = body.graph[stack.pop()]
+        if n.name in body.sources or n.shape != shape or not isinstance(shape[-1], int):
+            continue
+        if n.op == "concat" and n.attrs["axis"] == last:
+            return n
+        if n.op == "pad" and all(a == 0 for side in ("low", "high") for a in n.attrs[side][:last]):
+            return n
+        if body.ops[n.op].kind == MAP:
+            stack += n.args
+    return None
+
+
+def _pieces(body: Body, results: list[str], outputs: dict[str, str], groups: Sequence[Axes], side: Node,
+            parallel: bool) -> None:  # fmt: skip
+    """A loop along the last axis for each piece of `side`, in which its value is that of the piece."""
+    width, rank = lanes(body.graph), len(side.shape)
+    pieces: list[tuple[Dim, str | None]] = []  # how long, and which operand; None: what pads
+    if side.op == "concat":
+        pieces = [(body.graph[a].shape[-1], a) for a in side.args]
+    else:
+        (x,) = side.args
+        pieces = [(side.attrs["low"][-1], None), (body.graph[x].shape[-1], x), (side.attrs["high"][-1], None)]
+
+    def source(operand: str | None, here: Dim, start: Dim) -> Source:
+        def value(index: Index) -> L.Expr:
+            if index[-1] != here:  # read elsewhere too, in another piece perhaps
+                return body.computed(side.name, index)
+            if operand is None:
+                return constant_expr(side.attrs["value"], side.dtype)
+            return body.value(operand, (*index[:-1], index[-1] - start))
+
+        return value
+
+    with over(body, groups[:-1], rank, parallel=parallel) as rows:
+        start: Dim = 0
+        for length, operand in pieces:
+            if length != 0:
+                with body.loop(start + length, start=start, lanes=width, parallel=parallel) as j:
+                    body.sources[side.name] = source(operand, j, start)
+                    body.store_all(outputs, [(r, (*rows[:-1], j)) for r in results])
+            start = start + length

@@ -217,3 +217,21 @@ def test_sizes_may_be_called_like_the_names_of_a_kernel(compiled):
         got, _ = compiled(g)(inputs, None, {"i0": 3, "v0": 4, "x0": 5})
         for name in wanted:
             np.testing.assert_allclose(got[name], wanted[name], rtol=1e-5)
+
+
+def test_pieces_side_by_side_may_be_read_elsewhere(compiled):
+    """A loop for each piece of a concat or pad along the last axis; where a piece is read at another index, too, the
+    value there is that of the whole."""
+    b = Builder("g", OPS)
+    x, y = (b.emit("input", name=n, type=TensorType("f32", (3, k))) for n, k in (("x", 5), ("y", 18)))
+    c = b.emit("concat", x, y, axis=1)
+    p = b.emit("pad", c, low=(0, 1), high=(0, 2), value=-1.0)
+    z = b.emit("add", b.emit("exp", c), b.emit("flip", c, axes=(1,)))
+    q = b.emit("mul", p, b.emit("flip", p, axes=(1,)))
+    graph = fuse(b.finish((("z", z), ("q", q))))
+    rng = np.random.default_rng(0)
+    given = {"x": rng.standard_normal((3, 5)).astype(np.float32), "y": rng.standard_normal((3, 18)).astype(np.float32)}
+    got, _ = compiled(graph)(given)
+    wanted, _ = evaluate(graph, given)
+    for name in wanted:
+        np.testing.assert_allclose(got[name], wanted[name], rtol=1e-6, err_msg=name)
