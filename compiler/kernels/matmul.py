@@ -35,7 +35,8 @@ FAR = 1 << 20  # bytes that do not stay in the second-level cache
 NEAR = 1 << 17  # that do, beside the rest
 SHORT = 16  # steps of a reduction that are too few to load and store its sums for
 UNROLL = 4  # copies of the reduction's body: with 16 the scheduler spills
-BLOCK = 128  # rows of a long reduction at a time
+BLOCK = 128  # rows of a long reduction at a time, at most
+SHARES = 4  # blocks of rows that threads share, at least
 
 
 def matmul(make: Callable[[], Body], p: Product, tile: Tile, parallel: bool = False) -> Body:
@@ -91,7 +92,8 @@ def _in_blocks(body: Body, p: Product, tile: Tile, a: str, b: str, outputs: Mapp
         axes = [Axes((0,), (part.width,)), Axes((1,), (columns,))]
         return over(body, axes, 2, lanes=tile.lanes)
 
-    for part, i0 in _each(body, parts(rows, tile.rows * max(1, BLOCK // tile.rows)), parallel):
+    height = min(BLOCK, -(-rows // SHARES))
+    for part, i0 in _each(body, parts(rows, tile.rows * max(1, height // tile.rows)), parallel):
         block = _Tile(body, p, tile.lanes, a, b, {}, i0, 0, part.width, Part(0, columns, columns, columns))
         with over_block(part, i0) as (i, j):
             body.store(sums, flat(block.result_index(i, j), p.node.shape), L.Const(0.0, dtype))

@@ -10,6 +10,7 @@ from nnc.compiler.interpret import evaluate
 from nnc.compiler.kernels import matmul
 from nnc.compiler.kernels.product import product
 from nnc.compiler.kernels.tile import choose
+from nnc.compiler.loops import For
 from nnc.compiler.ops import OPS
 from nnc.compiler.ops.contraction import affine, einsum, plain
 from nnc.compiler.passes.align import align
@@ -104,6 +105,7 @@ def test_long_sums_are_added_in_blocks(turns, compiled):
         run = compiled(fuse(align(graph)))
         kernel = run.lowered.module.kernels[-1]
         assert any(buffer.name.startswith("sum") for buffer in kernel.buffers)
+        assert any(isinstance(s, For) and s.parallel for s in kernel.body), "threads share it, few rows as there are"
         generator = np.random.default_rng(turns)
         given = {n: generator.normal(size=tuple({"t": turns, "b": 5, "i": 140, "j": 40}[c] for c in k)).astype("f")
                  for n, k in zip("xy", spec.split("->")[0].split(","), strict=True)}  # fmt: skip
