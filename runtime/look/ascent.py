@@ -14,17 +14,14 @@ from .. import settings
 from ..arrays import Array
 from ..messages import argument_error
 from ..model import Model
-from .inside import Subject, check_unit, examples, labels, layer, probe, subject
+from .inside import Subject, check_unit, examples, labelled, labels, layer, probe, subject
 
 
 def saliency(net: Model, x: Any, label: Any) -> Array:
     """|d loss / d x| for each example, shaped like `x`; the loss is the cross-entropy of the model's scores."""
     s = subject(net)
     x = examples(s, x)
-    found: Array = probe(net, f"""
-    fn look_scores({s.input.name}) = {s.scores}
-    export look_saliency(x: {s.input.type}, label: i32[{s.input.shape[0]}]) -> {s.input.type} =
-        saliency(look_scores, x, label)""").call("look_saliency", x, labels(s, x, label))
+    found: Array = labelled(s, "saliency(scores, x, label)").call("look", x, labels(s, x, label))
     return found
 
 
@@ -54,13 +51,12 @@ def dream(net: Model, name: str | None = None, unit: int | None = None, *, x: An
         settings.ends(low, high)
     path, type = (s.scores, s.output.type) if name is None else layer(net, name)
     k = 0 if unit is None else check_unit(path, type, unit)
-    twin = probe(net, f"""
-    export look_ascend({s.input.name}: {s.input.type}, unit: i32, rate: f32) -> (
-        next: {s.input.type}, objective: f32) {{
-        look_scores = {s.scores}
-        look_inside = {"look_scores" if name is None else path}
-        objective = {"mean(look_inside^2)" if unit is None else "mean(look_inside[:, unit])"}
-        next = ascend(objective, {s.input.name}, rate)
+    twin = probe(s, f"""
+    export look(x: {s.input.type}, unit: i32, rate: f32) -> (next: {s.input.type}, objective: f32) {{
+        result = scores(x)
+        value = {"result" if name is None else path}
+        objective = {"mean(value^2)" if unit is None else "mean(value[:, unit])"}
+        next = ascend(objective, x, rate)
     }}""")
     random = np.random.default_rng(settings.seed(seed))
     x = examples(s, _noise(s, random, low, high) if x is None else x)
@@ -68,12 +64,12 @@ def dream(net: Model, name: str | None = None, unit: int | None = None, *, x: An
     objective = []
     for _ in range(steps):
         moved = random.integers(-jitter, jitter + 1, len(space)) if jitter else np.zeros(len(space), int)
-        x, value = twin.call("look_ascend", np.roll(x, moved, space), k, rate)
+        x, value = twin.call("look", np.roll(x, moved, space), k, rate)
         x = np.roll(x, -moved, space)
         if low is not None or high is not None:
             x = np.clip(x, low, high)
         objective.append(float(value))
-    objective.append(float(twin.call("look_ascend", x, k, rate).objective))
+    objective.append(float(twin.call("look", x, k, rate).objective))
     return Dream(np.asarray(x), np.array(objective))
 
 

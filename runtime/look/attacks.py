@@ -17,7 +17,7 @@ from .. import settings
 from ..arrays import Array
 from ..messages import argument_error
 from ..model import Model
-from .inside import examples, labels, probe, scores, subject
+from .inside import Subject, examples, labelled, labels, scores, subject
 
 POPULATION = 400  # candidates of a search, and
 GENERATIONS = 100  # how often they are changed at most (Su, Vargas and Sakurai, 2019)
@@ -25,32 +25,22 @@ GENERATIONS = 100  # how often they are changed at most (Su, Vargas and Sakurai,
 
 def fgsm(net: Model, x: Any, label: Any, eps: float, *, low: float = 0.0, high: float = 1.0) -> Array:
     """Each element moved by `eps` in the direction that raises the loss (`fgsm` in dsl/std/inputs.nn)."""
-    x, label = _attacked(net, x, label, low, high, eps)
-    found: Array = _with(net, "eps: f32, low: f32, high: f32", "fgsm(look_scores, x, label, eps, low, high)").call(
-        "look_attack", x, label, eps, low, high)
+    s, x, label = _attacked(net, x, label, low, high, eps)
+    twin = labelled(s, "fgsm(scores, x, label, eps, low, high)", "eps: f32, low: f32, high: f32")
+    found: Array = twin.call("look", x, label, eps, low, high)
     return found
 
 
 def pgd(net: Model, x: Any, label: Any, eps: float, *, step: float | None = None, steps: int = 10, low: float = 0.0,
         high: float = 1.0) -> Array:
     """`steps` steps of `fgsm` by `step` (a quarter of `eps`), each projected to within `eps` of `x`."""
-    x, label = _attacked(net, x, label, low, high, eps)
+    s, x, label = _attacked(net, x, label, low, high, eps)
     settings.integer("steps", steps, 1)
     step = eps / 4 if step is None else settings.real("step", step, least=0)
-    found: Array = _with(net, "eps: f32, step: f32, low: f32, high: f32",
-                         f"pgd(look_scores, x, label, eps, step, {steps}, low, high)").call(
-        "look_attack", x, label, eps, step, low, high)
+    twin = labelled(s, f"pgd(scores, x, label, eps, step, {steps}, low, high)",
+                    "eps: f32, step: f32, low: f32, high: f32")
+    found: Array = twin.call("look", x, label, eps, step, low, high)
     return found
-
-
-def _with(net: Model, parameters: str, value: str) -> Model:
-    """The program with an export `look_attack(x, label, ..)`, an image for each image; the scores of the model are
-    `look_scores`."""
-    s = subject(net)
-    more = f", {parameters}" if parameters else ""
-    return probe(net, f"""
-    fn look_scores({s.input.name}) = {s.scores}
-    export look_attack(x: {s.input.type}, label: i32[{s.input.shape[0]}]{more}) -> {s.input.type} = {value}""")
 
 
 # --- one pixel --------------------------------------------------------------------------------------------------------
@@ -67,8 +57,8 @@ class Pixels:
 def guided_pixel(net: Model, x: Any, label: Any, *, tries: int = 10, low: float = 0.0, high: float = 1.0) -> Pixels:
     """Of each image the `tries` pixels are tried whose change to `low` or `high`, by channel, raises the loss most to
     first order: sum over channels of g (v - x), with g the gradient of the loss and v the end that g points to."""
-    x, label = _attacked(net, x, label, low, high)
-    g = _with(net, "", "grad(sum(cross_entropy(look_scores(x), label)), x)").call("look_attack", x, label)
+    s, x, label = _attacked(net, x, label, low, high)
+    g = labelled(s, "grad(sum(cross_entropy(scores(x), label)), x)").call("look", x, label)
     values = np.where(g > 0, high, low).astype(x.dtype)
     gain = _by_pixel(g * (values - x)).sum(1)
     best = np.argsort(-gain, axis=1, kind="stable")[:, :settings.integer("tries", tries, 1)]
@@ -78,7 +68,7 @@ def guided_pixel(net: Model, x: Any, label: Any, *, tries: int = 10, low: float 
 def random_pixel(net: Model, x: Any, label: Any, *, tries: int = 10, low: float = 0.0, high: float = 1.0,
                  seed: int = 0) -> Pixels:
     """What `guided_pixel` is to be compared with: as many pixels, and an end for each channel, by chance."""
-    x, label = _attacked(net, x, label, low, high)
+    _, x, label = _attacked(net, x, label, low, high)
     random = np.random.default_rng(settings.seed(seed))
     batch, channels, pixels = _by_pixel(x).shape
     tries = min(settings.integer("tries", tries, 1), pixels)
@@ -92,7 +82,7 @@ def searched_pixel(net: Model, x: Any, label: Any, *, population: int = POPULATI
     """Differential evolution over place and value of one pixel, image by image, with nothing but the model's answers:
     the probability of the label is made small. Su, Vargas and Sakurai, One pixel attack for fooling deep neural
     networks, IEEE TEVC 2019. SciPy searches (E0503 where it is not installed)."""
-    x, label = _attacked(net, x, label, low, high)
+    _, x, label = _attacked(net, x, label, low, high)
     people, rounds = settings.integer("population", population, 5), settings.integer("generations", generations, 1)
     changed, flipped = x.copy(), np.zeros(len(x), bool)
     for k in range(len(x)):
@@ -159,7 +149,8 @@ def _try_pixels(net: Model, x: Array, label: Array, places: Array, values: Array
     return Pixels(many.reshape(*places.shape, *x.shape[1:])[np.arange(len(x)), chosen], wrong.any(1))
 
 
-def _attacked(net: Model, x: Any, label: Any, low: float, high: float, eps: float = 0.0) -> tuple[Array, Array]:
+def _attacked(net: Model, x: Any, label: Any, low: float, high: float, eps: float = 0.0
+              ) -> tuple[Subject, Array, Array]:
     """Images and labels, checked together with what is asked."""
     s = subject(net)
     if len(s.output.shape) != 2 or s.output.dtype != s.input.dtype:
@@ -167,4 +158,4 @@ def _attacked(net: Model, x: Any, label: Any, low: float, high: float, eps: floa
     settings.real("eps", eps, least=0)
     settings.ends(low, high)
     x = examples(s, x)
-    return x, labels(s, x, label)
+    return s, x, labels(s, x, label)

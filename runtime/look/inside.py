@@ -85,9 +85,16 @@ def scores(net: Model, x: Array) -> Array:
     return np.concatenate([p[0] if isinstance(p, tuple) else p for p in parts])
 
 
-def probe(net: Model, text: str) -> Model:
-    """The same program and parameters, with the exports in `text` beside its own."""
-    return twin(net, beside=text)
+def probe(s: Subject, text: str) -> Model:
+    """The same program and parameters, with the exports in `text` beside its own; `scores` is there the function of the
+    input that gives the model's first result."""
+    return twin(s.net, beside=f"fn scores({s.input.name}) = {s.scores}\n{text}")
+
+
+def labelled(s: Subject, value: str, parameters: str = "") -> Model:
+    """`probe` with one export `look(x, label, ..)`, whose value is shaped like the input."""
+    more = f", {parameters}" if parameters else ""
+    return probe(s, f"export look(x: {s.input.type}, label: i32[{s.input.shape[0]}]{more}) -> {s.input.type} = {value}")
 
 
 def inner_types(net: Model) -> Mapping[str, TensorType]:
@@ -120,11 +127,11 @@ def activations(net: Model, x: Any, name: str) -> Array:
     """The value of a layer or a labelled call for a batch of inputs, whole numbers among them."""
     s = subject(net, ("f32", "f64", "i32", "i64"))
     path, type = layer(net, name)
-    values: Array = probe(net, f"""
-    export look_inside({s.input.name}: {s.input.type}) -> {type} {{
-        y = {s.name}({s.input.name})
+    values: Array = probe(s, f"""
+    export look(x: {s.input.type}) -> {type} {{
+        y = scores(x)
         return {path}
-    }}""").call("look_inside", x)
+    }}""").call("look", x)
     return values
 
 

@@ -168,6 +168,15 @@ def test_differential_evolution_finds_a_pixel_without_gradients(digits: nnc.Mode
     np.testing.assert_array_equal(digits.predict(found.x).argmax(1) != label[easy], True)
 
 
+def test_an_input_may_have_any_name() -> None:
+    for name in ("rate", "label", "unit", "scores", "eps"):
+        net = nnc.compile(f"model N({name}: f32[B, 4]) -> f32[B, 2] {{ return {name} |> d: Dense(2) }}", seed=1)
+        x, label = np.ones((2, 4), np.float32), np.zeros(2, np.int32)
+        w = net.params["N.d.W"]
+        np.testing.assert_allclose(look.fgsm(net, x, label, 0.5), np.clip(x + 0.5 * np.sign(w[1] - w[0]), 0, 1))
+        assert look.dream(net, "d", 1, steps=1).objective[1] > look.dream(net, "d", 1, steps=0).objective[0]
+
+
 # --- around the parameters, and the rate ------------------------------------------------------------------------------
 
 
