@@ -22,8 +22,9 @@ _LONG = 30  # characters of a title
 class Box:
     """`nodes` are all that is inside, also inside its children, in order."""
 
-    title: str
+    title: str  # empty until it is known what is inside
     path: str = ""  # of an instance
+    kind: str = ""  # its layer or function
     call: str = ""  # how the source calls it
     depth: int = 0
     children: list[Box] = field(default_factory=list)
@@ -66,7 +67,7 @@ def boxes(graph: Graph, cx: Context) -> Box:
         last = parent.children[-1] if parent.children else None
         box = loose.get(key)
         if box is None or (box is not last and chain):  # inside the model an expression is met once, or again
-            box = loose[key] = _expression(node, parent)
+            box = loose[key] = _expression(node, parent, [parts[k].kind for k in chain])
             parent.children.append(box)
         box.nodes.append(node)
     _finish(root, graph)
@@ -97,14 +98,16 @@ def _instance(part: Part, parent: Box, trainable: Mapping[str, Declared]) -> Box
     count = sum(prod(n for n in d.type.shape if isinstance(n, int)) for d in own)
     name = part.path.rpartition(".")[2]
     return Box(name if name.rstrip("_0123456789") == part.kind.lower() else f"{name}: {part.kind}", part.path,
-               depth=parent.depth + 1, parameters=count)
+               part.kind, depth=parent.depth + 1, parameters=count)
 
 
 def _at(span: Span | None) -> object:
     return (span.source.name, span.start, span.end) if span is not None else None
 
 
-def _expression(node: Node, parent: Box) -> Box:
+def _expression(node: Node, parent: Box, around: Sequence[str]) -> Box:
+    """The box of an expression. What a layer of the library does has no text in the user's file but the call of that
+    layer, so it is called after its operators."""
     if node.op == "input":
         title = node.attrs["name"]
     elif any(a.startswith("normalize/") for a in node.args):
@@ -113,6 +116,8 @@ def _expression(node: Node, parent: Box) -> Box:
         title = "gradients"
     else:
         title = " ".join(node.span.text.split()) if node.span is not None else "step"
+        if title.partition("(")[0] in around:
+            return Box("", call=title, depth=parent.depth + 1)
     return Box(title, depth=parent.depth + 1)
 
 
@@ -124,10 +129,13 @@ def _finish(root: Box, graph: Graph) -> None:
     """Fill each box from what is inside it."""
     for box in reversed([*root.walk()]):
         if box.path and len(box.children) == 1 and not box.children[0].path:  # a layer of the library: one call
-            box.call, box.nodes, box.children = box.children[0].title, box.children[0].nodes, []
+            only = box.children[0]
+            box.call = only.call if only.call.startswith(box.kind) else ""
+            box.nodes, box.children = only.nodes, []
         box.nodes = [n for child in box.children for n in child.nodes] + box.nodes
         if box.nodes:
             box.result = str(box.nodes[-1].type)
+        box.title = box.title or " ".join(dict.fromkeys(n.op for n in box.nodes if n.op != "broadcast"))
     outputs = {value: name for name, value in graph.outputs}
     for box in root.walk():
         if box is not root and box.nodes and box.nodes[-1].name in outputs:

@@ -43,7 +43,7 @@ def draw(graph: Graph, found: Sequence[Box], title: str, linked: bool = False) -
 def _text(box: Box) -> list[str]:
     around = box.path.rpartition(".")[0].partition(".")[2]  # the layers it is in
     title = f"{around}.{box.title}" if around else box.title
-    lines = [short(title), *([short(box.call)] if "(" in box.call else []), box.result]
+    lines = [short(title), *([short(box.call)] if box.path and "(" in box.call else []), box.result]
     if box.parameters:
         lines.append(f"{box.parameters:,} parameters")
     if box.note and box.note != "result":

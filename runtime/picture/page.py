@@ -53,7 +53,7 @@ def page(title: str, about: str, picture: str, root: Box, drawn: Sequence[Box], 
 
 def _details(box: Box, number: dict[int, int]) -> str:
     name = f' id="box{number[id(box)]}"' if id(box) in number else ""
-    facts = [box.call, box.result, f"{box.parameters:,} parameters" if box.parameters else "",
+    facts = [box.call if box.path else "", box.result, f"{box.parameters:,} parameters" if box.parameters else "",
              f"{len(box.nodes)} operators" if len(box.nodes) > 1 else "",
              f"{len(box.backward)} backward" if box.backward else ""]
     head = f"<b>{escape(box.title)}</b>" + "".join(f"<span>{escape(f)}</span>" for f in facts if f)

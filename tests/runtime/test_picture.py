@@ -87,6 +87,21 @@ def test_resnet_opens_block_by_block(depth: int, count: int) -> None:
     assert nx.is_directed_acyclic_graph(drawn) and nx.is_weakly_connected(drawn) and len(drawn) == count
 
 
+def test_inside_a_layer_of_the_library_boxes_are_called_after_their_operators() -> None:
+    source = """
+layer Twice(x: f32[B, D]) -> f32[B, D] { return x |> Dense(D) |> LayerNorm }
+
+model M(x: f32[B, 8]) -> f32[B, 8] { return x |> Twice |> TransformerBlock(2) }
+"""
+    of = Program(Source("<text>", source.replace("f32[B, 8]", "f32[B, 5, 8]").replace("x: f32[B, D]", "x: f32[B, T, D]")
+                        .replace("-> f32[B, D]", "-> f32[B, T, D]")), Options())
+    twice, block = shown(tree(of, "predict")[0], 1)[1:]
+    assert [(b.title, b.call) for b in twice.children] == [("dense_1", "Dense(D)"), ("layernorm_1", "LayerNorm")]
+    named = [(b.title, b.call) for b in block.children if b.path]
+    assert named[0] == ("layernorm_1", "") and {"attention_1", "dense_1"} <= {t for t, _ in named}
+    assert {b.title for b in block.children if not b.path} >= {"add"}
+
+
 @pytest.mark.parametrize("name", ["lenet5", "digits_mlp", "resnet20", "googlenet", "hopfield", "two_layer"])
 def test_every_operator_is_in_one_box_and_every_derivative_comes_from_one(name: str) -> None:
     of = program(name)
