@@ -1,8 +1,8 @@
 """The meaning of the loop IR, in plain Python: slow and obvious. What generated code must do, bit for bit.
 
-In: a kernel, its sizes, and a list of numbers per buffer. Out: the code of the check that failed, or 0; the lists are
-changed in place. Lanes of a vector loop run in lockstep, statement by statement. `fma` rounds once. Of the functions
-that `math` computes, the last place is not defined.
+In: a kernel, its sizes, and a list of numbers per buffer; or an entry of a module with bytes per slot. Out: the code of
+the check that failed, or 0; what is given is changed in place. Lanes of a vector loop run in lockstep, statement by
+statement. `fma` rounds once. Of the functions that `math` computes, the last place is not defined.
 """
 
 from __future__ import annotations
@@ -14,12 +14,34 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from .loops import Apply, Check, Const, Expr, For, If, Kernel, Let, Load, Prefetch, Reduce, Register, Stmt, Store, Var
+from .loops import (
+    Apply,
+    Call,
+    Check,
+    Const,
+    Entry,
+    Expr,
+    For,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Loop,
+    Module,
+    Prefetch,
+    Reduce,
+    Register,
+    Step,
+    Stmt,
+    Store,
+    Var,
+)
 from .philox import philox_reference
-from .types import FLOATS
+from .types import BYTES, FLOATS, Dim, substitute
 
 Number = Any  # int, float or bool; or a list of them, one per lane
 
+_CODE = {"f32": "f", "f64": "d", "i32": "i", "i64": "q", "bool": "?"}
 RANGE = {"i32": (-(1 << 31), (1 << 31) - 1), "i64": (-(1 << 63), (1 << 63) - 1), "bool": (0, 1)}
 
 
@@ -48,6 +70,56 @@ def evaluate(kernel: Kernel, sizes: Mapping[str, int], buffers: Mapping[str, lis
     except _Failed as e:
         return int(e.args[0])
     return 0
+
+
+def run(module: Module, entry: Entry, sizes: Mapping[str, int], slots: Mapping[str, bytearray]) -> int:
+    """Run an entry on memory. The arena begins as bytes that mean nothing."""
+    memory = {("slot", name): data for name, data in slots.items()}
+    memory["arena", ""] = bytearray(b"\xa5" * _number(entry.arena, sizes))
+    for c in module.constants:
+        memory["constant", c.name] = bytearray(struct.pack(f"{len(c.values)}{_CODE[c.dtype]}", *c.values))
+    kernels = {k.name: k for k in module.kernels}
+
+    def steps(some: tuple[Step, ...], known: Mapping[str, int]) -> int:
+        for s in some:
+            if isinstance(s, Loop):
+                turns = range(_number(s.count, known))
+                for k in reversed(turns) if s.reverse else turns:
+                    inside = {**known, s.index: k}
+                    if code := steps(s.steps, inside):
+                        return code
+                    if s.until is not None and memory[s.until.base, s.until.name][_number(s.until.offset, inside)]:
+                        break
+            elif code := _call(kernels[s.kernel], s, known, memory):
+                return code
+        return 0
+
+    return steps(entry.steps, sizes)
+
+
+def _number(x: Dim, sizes: Mapping[str, int]) -> int:
+    n = substitute(x, sizes)
+    assert isinstance(n, int), f"{x} is not known"
+    return n
+
+
+def _call(kernel: Kernel, call: Call, sizes: Mapping[str, int], memory: Mapping[tuple[str, str], bytearray]) -> int:
+    """A kernel on memory: each of its buffers reaches from its place to the end of what that is in."""
+    buffers: dict[str, list[Number]] = {}
+    before: dict[str, list[Number]] = {}
+    where: dict[str, tuple[bytearray, int]] = {}
+    for b, place in zip(kernel.buffers, call.places, strict=True):
+        data, at = memory[place.base, place.name], _number(place.offset, sizes)
+        count = (len(data) - at) // BYTES[b.dtype]
+        buffers[b.name] = list(struct.unpack_from(f"{count}{_CODE[b.dtype]}", data, at))
+        before[b.name], where[b.name] = list(buffers[b.name]), (data, at)
+    code = evaluate(kernel, {n: _number(x, sizes) for n, x in zip(kernel.sizes, call.sizes, strict=True)}, buffers)
+    for b in kernel.buffers:
+        data, at = where[b.name]
+        for k, (old, new) in enumerate(zip(before[b.name], buffers[b.name], strict=True)):
+            if b.mutable and (old is not new):
+                struct.pack_into(_CODE[b.dtype], data, at + k * BYTES[b.dtype], new)
+    return code
 
 
 def _body(stmts: tuple[Stmt, ...], outer: _State) -> None:

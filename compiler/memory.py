@@ -372,8 +372,12 @@ def _offsets(graph: Graph, root: Mapping[str, Value], order: tuple[str, ...], pl
 
 def _shown(graph: Graph, value: Value) -> Value:
     """The node by which people know a value."""
-    node = graph[value[0]]
-    return (node.attrs["body"].outputs[max(0, value[1])][0], min(0, value[1])) if node.op == "fused" else value
+    node, k = graph[value[0]], value[1]
+    if node.op == "scan" and k >= 0:
+        items = (n.name for n in graph.users(node.name) if n.op == "item" and n.attrs["index"] == k)
+        found = next(items, None)
+        return (node.name, -1) if found is None else (found, 0)
+    return (node.attrs["body"].outputs[max(0, k)][0], min(0, k)) if node.op == "fused" else value
 
 
 def _element(graph: Graph, value: Value) -> int:

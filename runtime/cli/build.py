@@ -282,6 +282,8 @@ def _show_plan(name: str, made: Stages, planned: Plan, sizes: dict[str, int], ne
 def _values(made: Stages, line: Any) -> str:
     """The values that share a buffer, by name and type."""
     names = [v for v, _ in line.values]
+    if line.values[0][1] < 0:
+        return f"{names[0]}, for itself"
     first = made.fused[names[0]]
     return f"{names[0]}: {first.type}" + (f", then {', '.join(names[1:])}" if len(names) > 1 else "")
 
