@@ -1,12 +1,12 @@
 """Training steps of convolutional networks beside PyTorch and JAX: `python tests/bench/bench_convolutions.py`.
 
-As in `bench_steps`: one thread, the same weights, data and optimiser for all, rounds interleaved, losses compared
+As in `race`: one thread, the same weights, data and optimiser for all, rounds interleaved, losses compared
 first. The networks are those of `models/`, trained with plain SGD, so that all do the same work.
 """
 
 from __future__ import annotations
 
-from bench_steps import Contender, arguments, race  # first: it says how many threads there are
+from race import Contender, arguments, race, torch_epoch  # first: it says how many threads there are
 
 # ruff: isort: split
 from collections.abc import Callable
@@ -128,17 +128,7 @@ def with_torch(net: Net, start: Params, compiled: bool, channels_last: bool) -> 
     optimizer = torch.optim.SGD([*tensors.values()], lr=LR, fused=True)
     loss_of = torch.compile(loss_of) if compiled else loss_of
 
-    def run() -> float:
-        total = 0.0
-        for x, t in zip(batches, labels, strict=True):
-            optimizer.zero_grad(set_to_none=True)
-            loss = loss_of(x, t)
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-        return float(total) / net.steps
-
-    return run
+    return torch_epoch(optimizer, loss_of, list(zip(batches, labels, strict=True)))
 
 
 def with_jax(net: Net, start: Params) -> Contender:

@@ -1,8 +1,8 @@
-"""An LSTM's training step beside PyTorch and JAX: `python tests/bench/bench_recurrent.py`. See `bench_steps`."""
+"""An LSTM's training step beside PyTorch and JAX: `python tests/bench/bench_recurrent.py`. See `race`."""
 
 from __future__ import annotations
 
-from bench_steps import Contender, arguments, race  # first: it limits threads before NumPy is imported
+from race import Contender, arguments, race, torch_epoch  # first: it limits threads before NumPy is imported
 
 import numpy as np  # isort: skip
 
@@ -92,17 +92,7 @@ def with_torch(compiled: bool) -> Contender:
     plain = lambda x, t: ((model(x)[0] - t) ** 2).mean()  # noqa: E731
     forward = torch.compile(plain) if compiled else plain
 
-    def run() -> float:
-        total = 0.0
-        for x, t in zip(xs, targets, strict=True):
-            optimizer.zero_grad(set_to_none=True)
-            loss = forward(x, t)
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-        return float(total) / ROUNDS
-
-    return run
+    return torch_epoch(optimizer, forward, list(zip(xs, targets, strict=True)))
 
 
 def main() -> None:

@@ -1,25 +1,15 @@
-"""Training steps beside PyTorch and JAX, one thread, interleaved in one process: `python tests/bench/bench_steps.py`.
+"""Training steps of dense networks beside PyTorch and JAX: `python tests/bench/bench_steps.py`.
 
 Each contender trains the same network on the same data, whole epochs at a time, in the way that is fastest for it: nnc
-inside `fit`'s native loop, JAX one jitted `lax.scan` over the steps, PyTorch a loop of compiled or eager steps. The
-rounds are interleaved, so that a noisy machine is noisy for all; the figure is the median over the rounds. Losses
-after training are compared, so that nobody is timed on other work. Peers that are not installed are left out.
+inside `fit`'s native loop, JAX one jitted `lax.scan` over the steps, PyTorch a loop of compiled or eager steps. See
+`race` for the rules.
 """
 
 from __future__ import annotations
 
-import os
+from race import Contender, arguments, race, torch_epoch  # first: it says how many threads there are
 
-os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1",
-                  XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")  # before any import
-
-if hasattr(os, "sched_setaffinity"):  # XLA's own thread pool heeds nothing else
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-
-import argparse
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+# ruff: isort: split
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +51,6 @@ NETS = (
     Net("64-32-10 tanh, SGD, batch 32", (64, 32, 10), "tanh", "sgd", 0.1, 32, 2000),
     Net("784-256-128-10 relu, Adam, batch 64", (784, 256, 128, 10), "relu", "adam", 1e-3, 64, 100),
 )
-Contender = Callable[[], float]  # trains one epoch, returns a loss-like number
 
 
 def data(net: Net) -> tuple[np.ndarray, np.ndarray]:
@@ -147,48 +136,7 @@ def with_torch(net: Net, compiled: bool) -> Contender:
     forward = torch.compile(lambda x, t: torch.nn.functional.cross_entropy(model(x), t)) if compiled else (
         lambda x, t: torch.nn.functional.cross_entropy(model(x), t))
 
-    def run() -> float:
-        total = 0.0
-        for x, t in zip(xs, ls, strict=True):
-            optimizer.zero_grad(set_to_none=True)
-            loss = forward(x, t)
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-        return float(total) / net.steps
-
-    return run
-
-
-def arguments(doc: str, contenders: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--only", nargs="*", default=contenders)
-    return parser.parse_args()
-
-
-def race(name: str, steps: int, options: argparse.Namespace, makers: Mapping[str, Callable[[], Contender]]) -> None:
-    """Make the contenders, compare their losses, and print what a step takes each."""
-    print(name)
-    made: dict[str, Contender] = {}
-    for who in options.only:
-        try:
-            made[who] = makers[who]()
-        except ImportError:
-            print(f"  {who}: not installed")
-    first = {who: run() for who, run in made.items()}  # warm-up and compilation
-    spread = max(first.values()) - min(first.values())
-    assert spread < 1e-3 * max(1.0, *first.values()), f"they do not do the same work: {first}"
-    times: dict[str, list[float]] = {who: [] for who in made}
-    for _ in range(options.rounds):
-        for who, run in made.items():
-            begun = time.perf_counter()
-            run()
-            times[who].append((time.perf_counter() - begun) / steps * 1e6)
-    median = {who: statistics.median(t) for who, t in times.items()}
-    for who, t in times.items():
-        ratio = f"  nnc is {median['nnc'] / median[who]:.2f} of it" if who != "nnc" and "nnc" in median else ""
-        print(f"  {who:20} {median[who]:9.2f} us a step  (min {min(t):.2f}, max {max(t):.2f}){ratio}")
+    return torch_epoch(optimizer, forward, list(zip(xs, ls, strict=True)))
 
 
 def main() -> None:

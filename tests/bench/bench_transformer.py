@@ -1,12 +1,12 @@
 """Training steps of a small character transformer beside PyTorch and JAX: `python tests/bench/bench_transformer.py`.
 
-As in `bench_steps`: one thread, the same weights, data and optimiser (Adam) for all, rounds interleaved, losses
+As in `race`: one thread, the same weights, data and optimiser (Adam) for all, rounds interleaved, losses
 compared first. The network is a GPT of 4 layers, width 128, 4 heads and 65 characters, on 16 texts of 64 characters.
 """
 
 from __future__ import annotations
 
-from bench_steps import Contender, arguments, race  # first: it says how many threads there are
+from race import Contender, arguments, race, torch_epoch  # first: it says how many threads there are
 
 # ruff: isort: split
 from collections.abc import Callable
@@ -137,17 +137,7 @@ def with_torch(compiled: bool) -> Contender:
 
     forward = torch.compile(loss_of) if compiled else loss_of
 
-    def run() -> float:
-        total = 0.0
-        for a, b in zip(x, y, strict=True):
-            optimizer.zero_grad(set_to_none=True)
-            loss = forward(a, b)
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-        return float(total) / STEPS
-
-    return run
+    return torch_epoch(optimizer, forward, list(zip(x, y, strict=True)))
 
 
 def main() -> None:
