@@ -55,7 +55,8 @@ def _told(a: Arguments) -> str:
     values = a.numbers if isinstance(a.numbers, tuple) else (a.numbers,)
     if len(values) != len(rest):
         given = "1 number is" if len(values) == 1 else f"{len(values)} numbers are"
-        raise error("E0203", f"the message has {len(rest)} gaps `{{}}`, but {given} given", a.at("message"))
+        gaps = "1 gap" if len(rest) == 1 else f"{len(rest)} gaps"
+        raise error("E0203", f"the message has {gaps} `{{}}`, but {given} given", a.at("message"))
     return text + "".join(_shown(v) + more for v, more in zip(values, rest, strict=True))
 
 
