@@ -4,6 +4,7 @@ the pictures are drawn with matplotlib."""
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import wraps
 from math import isqrt
 from pathlib import Path
@@ -80,7 +81,7 @@ def filters(net: Model, output: Path, layer: str) -> None:
     inputs = look.subject(net).axes
     if w.ndim == 2 and w.shape[1:] != tuple(inputs) and _size(inputs) == w.shape[1]:
         w = w.reshape(-1, *inputs)
-    figure.tiles(figure.pictures(w), output, signed=True)
+    _draw(figure.pictures(w), output, signed=True)
 
 
 def _size(axes: tuple[Any, ...]) -> int:
@@ -108,7 +109,7 @@ def activations(net: Model, output: Path, layer: str, **seen: Any) -> None:
     for image, value in zip(figure.pictures(x), found, strict=True):
         rows += [image, *figure.pictures(value[None] if value.ndim != 3 else value[:, None])]
     each = len(rows) // len(x)
-    figure.tiles(rows, output, columns=each if each <= 33 else None)
+    _draw(rows, output, columns=each if each <= 33 else None)
     click.echo(f"{layer}: {found.shape[1:]}, from {np.min(found):.3g} to {np.max(found):.3g}")
 
 
@@ -127,7 +128,7 @@ def saliency(net: Model, output: Path, **seen: Any) -> None:
     x, label = _images(net, **seen)
     found = look.saliency(net, x, label)
     most = np.array([np.minimum(s, np.quantile(s, 0.995)) for s in (found.max(1) if found.ndim == 4 else found)])
-    figure.tiles([*figure.pictures(x), *figure.pictures(most)], output, columns=len(x), titles=[str(k) for k in label])
+    _draw([*figure.pictures(x), *figure.pictures(most)], output, columns=len(x), titles=[str(k) for k in label])
 
 
 @_command
@@ -163,7 +164,7 @@ def dream(net: Model, output: Path, layer: str | None, units: tuple[int, ...], i
         what = f"unit {unit}" if unit is not None else "all of it"
         still = "; nothing moves it here: try another --seed or --image" if np.ptp(d.objective) == 0 else ""
         click.echo(f"{layer or 'scores'}, {what}: {d.objective[0]:.4g} -> {d.objective[-1]:.4g}{still}")
-    figure.tiles(figure.pictures(np.concatenate(found)), output, ends=(low, high),
+    _draw(figure.pictures(np.concatenate(found)), output, ends=(low, high),
                  titles=[str(u) for u in chosen if u is not None])
 
 
@@ -202,7 +203,7 @@ def attack(net: Model, output: Path, by: str, eps: float, steps: int, tries: int
             y = look.searched_pixel(net, x, label, low=low, high=high, seed=seed).x
     before, after = (look.scores(net, a).argmax(1) for a in (x, y))
     click.echo(f"right before {np.mean(before == label):.1%}, after {np.mean(after == label):.1%} of {len(x)}")
-    figure.tiles([*figure.pictures(x), *figure.pictures(y)], output, columns=len(x),
+    _draw([*figure.pictures(x), *figure.pictures(y)], output, columns=len(x),
                   titles=[str(k) for k in (*before, *after)], ends=(low, high))
 
 
@@ -248,6 +249,15 @@ def rates(net: Model, output: Path, **settings: Any) -> None:
     figure.rates(found, output)
     best = found.loss.argmin()
     click.echo(f"{len(found.rate)} steps, the least loss {found.loss[best]:.4g} at {found.rate[best]:.2g}")
+
+
+def _draw(shown: Sequence[Array] | Array, output: Path, **options: Any) -> None:
+    """`figure.tiles`, with a word where not all fit."""
+    from ..look import figure
+
+    figure.tiles(shown, output, **options)
+    if len(shown) > figure.TILES:
+        click.echo(f"note: {len(shown)} pictures, of which the first {figure.TILES} are drawn", err=True)
 
 
 # --- images -----------------------------------------------------------------------------------------------------------

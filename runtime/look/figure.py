@@ -19,7 +19,7 @@ from ..messages import argument_error
 from .rates import Rates
 from .surface import Surface
 
-_TILES = 256  # at most on one picture
+TILES = 256  # at most on one picture
 
 
 def new_figure(width: float, height: float, layout: Any = "compressed") -> Any:
@@ -56,9 +56,9 @@ def pictures(x: Array) -> Array:
 
 def tiles(shown: Sequence[Array] | Array, path: Path, *, titles: Sequence[str] = (), columns: int | None = None,
           signed: bool = False, ends: tuple[float, float] | None = None) -> None:
-    """Pictures, `[H, W]` or `[H, W, 3]`, side by side. Black and white are the least and the greatest value of each,
-    or `ends` of all; `signed`: a scale from blue to red with 0 in its middle."""
-    shown = shown[:_TILES]
+    """Pictures, `[H, W]` or `[H, W, 3]`, side by side, the first `TILES` of them. Black and white are the least and the
+    greatest value of each, or `ends` of all; `signed`: a scale from blue to red with 0 in its middle."""
+    shown = shown[:TILES]
     if not all(p.size for p in shown) or not len(shown):
         raise argument_error("E0601", "there is no picture to show: the array is empty")
     columns = columns or ceil(sqrt(len(shown)))

@@ -78,6 +78,11 @@ def test_the_rates_of_a_file_are_those_of_its_untrained_model(run: Path, tmp_pat
     assert code == 0 and "8 steps" in out and not err
 
 
+def test_what_does_not_fit_on_a_picture_is_said(run: Path, tmp_path: Path, capfd: Any) -> None:
+    code, _, err = look(run, capfd, "activations", "--layer", "c1", "--examples", "60", "-o", str(tmp_path / "a.png"))
+    assert code == 0 and err == "note: 300 pictures, of which the first 256 are drawn\n"
+
+
 def test_layers_are_listed(run: Path, capfd: Any) -> None:
     code, out, _ = look(run, capfd, "layers")
     assert code == 0 and "c1" in out and "f32[B, 4, 8, 8]" in out and "dense_1" in out
