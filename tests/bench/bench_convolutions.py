@@ -33,7 +33,7 @@ class Net:
 
     @property
     def source(self) -> str:
-        text = (MODELS / self.file).read_text()
+        text = (MODELS / self.file).read_text().replace(" |> random_crop(4) |> random_flip", "")  # no chance involved
         return text[: text.index("\ntrain ")] + f"""
 train {self.model}(x, label: i32[B]) {{
     loss = mean(cross_entropy(logits, label))
