@@ -27,6 +27,7 @@ from .safetensors import corrupt, read_header
 from .table import Schema
 
 if TYPE_CHECKING:
+    from ..compiler.manifest import Variable
     from .model import Model
 
 VERSION = 1
@@ -98,15 +99,7 @@ def load(model: Model, path: str | PathLike[str]) -> None:
             digests = dict(facts["tensors"])
         except (KeyError, TypeError, ValueError) as e:
             raise corrupt(path, "complete facts about training", e) from e
-        loaded: dict[str, Array] = {}
-        for name, v in wanted.items():
-            begin, end = table[name]["data_offsets"]
-            f.seek(start + begin)
-            data = f.read(end - begin)
-            if hashlib.sha256(data).hexdigest() != digests.get(name):
-                raise corrupt(path, f"the tensor `{name}` with the checksum it was saved with", "other bytes")
-            dtype = NUMPY[v.dtype]
-            loaded[name] = np.frombuffer(data, dtype.newbyteorder("<")).reshape(v.shape)
+        loaded = _tensors(f, path, table, start, wanted, digests)
     with model.workspace.lock:
         for name, array in loaded.items():
             model.variables[name][...] = array
@@ -114,6 +107,39 @@ def load(model: Model, path: str | PathLike[str]) -> None:
         model.epochs_done, model.progress = epochs_done, progress
         if model.schema != schema:
             model.schema, model.dataset = schema, None  # to be read as it says
+
+
+def load_learned(model: Model, path: str | PathLike[str]) -> None:
+    """Take parameters, state and normalisation of a checkpoint, and no more: it may be of another optimiser. Where it
+    has averages of parameters, those are the parameters."""
+    path = of_run(Path(path))
+    with reading(path) as f:
+        facts, table, start = _header(f, path)
+        ours = {v.path: v for v in model.manifest.variables if v.role in ("weight", "bias", "state", "normalize")}
+        wanted = {f"average/{n}" if f"average/{n}" in table else n: v for n, v in ours.items()}
+        learned = {n: e for n, e in table.items() if n in wanted or ("/" not in n and f"average/{n}" not in table)}
+        _fits(path, wanted, learned, facts)
+        try:
+            schema, digests = Schema.of_json(facts.get("schema")), dict(facts["tensors"])
+        except (KeyError, TypeError, ValueError) as e:
+            raise corrupt(path, "complete facts about training", e) from e
+        loaded = _tensors(f, path, table, start, wanted, digests)
+    model.assign({n.removeprefix("average/"): a for n, a in loaded.items()})
+    if model.schema != schema:
+        model.schema, model.dataset = schema, None
+
+
+def _tensors(f: IO[bytes], path: Path, table: Mapping[str, Any], start: int, wanted: Mapping[str, Variable],
+             digests: Mapping[str, str]) -> dict[str, Array]:
+    loaded: dict[str, Array] = {}
+    for name, v in wanted.items():
+        begin, end = table[name]["data_offsets"]
+        f.seek(start + begin)
+        data = f.read(end - begin)
+        if hashlib.sha256(data).hexdigest() != digests.get(name):
+            raise corrupt(path, f"the tensor `{name}` with the checksum it was saved with", "other bytes")
+        loaded[name] = np.frombuffer(data, NUMPY[v.dtype].newbyteorder("<")).reshape(v.shape)
+    return loaded
 
 
 def of_run(path: Path) -> Path:

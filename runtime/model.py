@@ -254,15 +254,11 @@ class Model:
         load(self, settings.path(path))
 
     def begin_with(self, path: str | PathLike[str]) -> None:
-        """Parameters (their averages, where it has any), state and normalisation of a checkpoint, to be trained anew:
-        step, optimiser and seed are those of an untrained model."""
-        seed, untrained = self.seed, {v.path: self.variables[v.path].copy() for v in self.manifest.variables
-                                      if v.role in ("slot", "train")}
-        self.load(path)
-        averages = {p.removeprefix("average/"): a for p, a in self.variables.items() if p.startswith("average/")}
-        self.assign({**untrained, **averages})
-        self.reseed(seed)
-        self.progress, self.epochs_done = None, 0
+        """Parameters (their averages, where it has any), state and normalisation of a checkpoint, or of a run's best
+        one, to be trained anew, perhaps by another optimiser: nothing else changes."""
+        from .checkpoint import load_learned
+
+        load_learned(self, settings.path(path))
 
     def load_weights(self, path: str | PathLike[str], rules: str | PathLike[str] | None = None, *,
                      by_position: bool = False, transpose: bool = False) -> int:

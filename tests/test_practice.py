@@ -145,3 +145,23 @@ def test_an_average_of_ones_own() -> None:
     plain = compiled("batch = 16")
     plain.fit(X, LABEL)
     np.testing.assert_array_equal(net.predict(X), plain.predict(X))
+
+
+def test_training_begins_with_a_checkpoint_of_another_optimiser(tmp_path: Path) -> None:
+    """Also one that was averaged, for a model that is not; never one of another model."""
+    net = compiled("average = ema(0.9)")
+    net.fit(X, LABEL, batch=16)
+    net.save(tmp_path / "a.nnw")
+    for other in (compiled("", "SGD(lr = 0.1)"), compiled("average = swa()", "RMSProp(lr = 0.1)")):
+        other.begin_with(tmp_path / "a.nnw")
+        np.testing.assert_array_equal(other.predict(X), net.predict(X))
+        np.testing.assert_array_equal(other.params["M.dense_1.W"], net.variables["average/M.dense_1.W"])
+        assert other.epochs_done == 0 and other.variables["train/t"] == 0
+    wider = nnc.compile((PROGRAM % (ADAM, "")).replace("Dense(8)", "Dense(9)"), dtype="f64")
+    before = params(wider)
+    with pytest.raises(nnc.NncError, match=r"E0624.*expected `average/M.dense_1.W` as f64\[9, 5\], found f64\[8, 5\]"):
+        wider.begin_with(tmp_path / "a.nnw")
+    shallow = nnc.compile((PROGRAM % (ADAM, "")).replace("Dense(8) |> tanh |> Dense(3)", "Dense(3)"), dtype="f64")
+    with pytest.raises(nnc.NncError, match="E0624"):
+        shallow.begin_with(tmp_path / "a.nnw")
+    np.testing.assert_array_equal(params(wider), before)
