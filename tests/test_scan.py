@@ -171,6 +171,18 @@ fn f(x: f32[N, K], W: f32[K, K]) -> f32 {
     return sum(x * x @ W)
 }
 """, ((3, 2), (2, 2))),
+    "a window at the index, an index times two": ("""
+fn f(x: f32[T, K], w: f32[2, K]) -> f32 {
+    s = 0.0
+    scan t in 0..T - 1 {
+        v = x[t:t + 2]
+        s = s * 0.9 + sum(v * w) + sum(x[T - 1 - t, 0:1]^2)
+        ys[t, j] = v[j, 0] * s
+    }
+    scan t in 0..T // 2 { s = s + sum(x[2 * t]^2) * t }
+    return s^2 + sum(ys^3)
+}
+""", ((5, 2), (2, 2))),
     "checkpoint": ("""
 fn f(x: f32[T, K], W: f32[K, K]) -> f32 {
     s = x[0]
@@ -416,6 +428,22 @@ def test_the_loops_mean_what_the_graph_means(name):
     for key, wanted in evaluate(made.graph, inputs)[0].items():
         got = np.frombuffer(slots[output_slot(key)], wanted.dtype).reshape(wanted.shape)
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_equal_scans_are_one():
+    text = """
+fn cell(x: f32[T, K], W: f32[K, K]) {
+    s = x[0]
+    scan t in 0..T { s = tanh(s @ W + x[t]) }
+    return s
+}
+fn f(x: f32[T, K], W: f32[K, K]) -> f32[K] {
+    y = cell(x, W)
+    z = cell(x + 0 * x, W)
+    return cell(x, W) * y + z
+}
+"""
+    assert sum(n.op == "scan" for n in stages(text, "f").optimized) == 2
 
 
 def test_code_does_not_grow_with_the_turns():

@@ -41,5 +41,9 @@ def _key(x: Any) -> Hashable:
             return ("float", repr(x))
         case bool():
             return ("bool", x)
+        case Graph():  # the body of a scan: equal but for the names in it
+            number = {n.name: k for k, n in enumerate(x)}
+            nodes = ((n.op, tuple(number[a] for a in n.args), n.type, n.op == "input" or _key(n.attrs)) for n in x)
+            return tuple(nodes), tuple(number[v] for _, v in x.outputs)
         case _:
             return x
