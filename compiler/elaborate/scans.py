@@ -17,7 +17,7 @@ from ...dsl.source import Span
 from ..graph import Builder, Graph
 from ..ops import OPS
 from ..types import Dim, TensorType, symbol, symbols
-from .context import Context, Frame, add_input
+from .context import Context, Frame, add_input, check_bytes
 from .operations import at_least, broadcast_to, refine, same_size, tensor
 from .scope import Instance, Scope
 from .values import Results, Tensor, is_static, kind
@@ -37,8 +37,15 @@ class _Body:
 def scan(cx: Context, s: ast.Scan, scope: Scope) -> None:
     """Run a scan: afterwards the carried names mean their last values, the collected ones all turns' values."""
     start, count = _range(cx, s, scope)
-    given = {name: scope.lookup(name) for name in dict.fromkeys(n for n, _ in _assigned(s.body, s.index))
-             if name != s.index and scope.local(name) and _carries(scope.lookup(name))}
+    given: dict[str, Any] = {}
+    for name, at in _assigned(s.body, s.index):
+        if name != s.index and scope.local(name):
+            given[name] = scope.lookup(name)
+            if not _carries(given[name]):
+                where = scope.where(name)
+                first = (Label(where, "its value before the scan"),) if where is not None else ()
+                raise error("E0307", f"`{name}` cannot be carried from turn to turn: it is {kind(given[name])}", at, "",
+                            *first, help="give what is assigned inside a name of its own")
     before = _Snapshot(cx, scope.instance)
     for _ in range(ATTEMPTS):
         body = _elaborated(cx, s, scope, given, start, count)
@@ -210,6 +217,8 @@ def _emit(cx: Context, s: ast.Scan, scope: Scope, given: dict[str, Tensor], body
     made = b.emit("scan", *args, span=s.span, body=graph, index=frame.index, count=frame.count, carries=len(first),
                   reverse=False, until=body.until is not None)
     results = [Tensor(b.emit("item", made, index=k, span=s.span), b) for k in range(len(given) + len(frame.collected))]
+    for value in results:
+        check_bytes(value.type, s.span)
     for name, value in zip(given, results, strict=False):
         scope.bind(name, value, s.span)
     for (name, (_, axis, span)), value in zip(frame.collected.items(), results[len(given):], strict=True):
