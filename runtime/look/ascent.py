@@ -14,12 +14,12 @@ from .. import settings
 from ..arrays import Array
 from ..messages import argument_error
 from ..model import Model
-from .inside import Subject, check_unit, examples, labelled, labels, layer, probe, subject
+from .inside import Subject, check_unit, classifier, examples, labelled, labels, layer, probe, subject
 
 
 def saliency(net: Model, x: Any, label: Any) -> Array:
     """|d loss / d x| for each example, shaped like `x`; the loss is the cross-entropy of the model's scores."""
-    s = subject(net)
+    s = classifier(net)
     x = examples(s, x)
     found: Array = labelled(s, "saliency(scores, x, label)").call("look", x, labels(s, x, label))
     return found

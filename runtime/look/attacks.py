@@ -15,9 +15,8 @@ import numpy as np
 from ...dsl.diagnostics import UnsupportedError, error
 from .. import settings
 from ..arrays import Array
-from ..messages import argument_error
 from ..model import Model
-from .inside import Subject, examples, labelled, labels, scores, subject
+from .inside import Subject, classifier, examples, labelled, labels, scores
 
 POPULATION = 400  # candidates of a search, and
 GENERATIONS = 100  # how often they are changed at most (Su, Vargas and Sakurai, 2019)
@@ -152,9 +151,7 @@ def _try_pixels(net: Model, x: Array, label: Array, places: Array, values: Array
 def _attacked(net: Model, x: Any, label: Any, low: float, high: float, eps: float = 0.0
               ) -> tuple[Subject, Array, Array]:
     """Images and labels, checked together with what is asked."""
-    s = subject(net)
-    if len(s.output.shape) != 2 or s.output.dtype != s.input.dtype:
-        raise argument_error("E0602", f"an attack needs a score for each class, but {s.scores} is {s.output.type}")
+    s = classifier(net)
     settings.real("eps", eps, least=0)
     settings.ends(low, high)
     x = examples(s, x)

@@ -27,7 +27,7 @@ _AT_ONCE = 512  # examples of a prediction
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model that can be looked at. `scores` is its first result as an expression, `Net(x)` or `Net(x).logits`."""
+    """A model that can be looked at. `scores` is its first result as an expression, `Net(x)` or `Net(x)[0]`."""
 
     net: Model
     name: str
@@ -51,8 +51,16 @@ def subject(net: Model, of: tuple[str, ...] = ("f32", "f64")) -> Subject:
         raise argument_error("E0602", f"only a model with one input, a batch of {' or '.join(of)}, can be looked into "
                              f"so; {net.name} takes ({has})", kind=ArgumentTypeError)
     several = len(signature.outputs) > 1
-    scores = f"{net.name}({ports[0].name})" + (f".{signature.outputs[0].name}" if several else "")
+    scores = f"{net.name}({ports[0].name})" + ("[0]" if several else "")
     return Subject(net, net.name, ports[0], signature.outputs[0], scores)
+
+
+def classifier(net: Model) -> Subject:
+    """A model whose first result is a score for each class (E0602)."""
+    s = subject(net)
+    if len(s.output.shape) != 2 or s.output.dtype != s.input.dtype:
+        raise argument_error("E0602", f"a score for each class is needed, but {s.scores} is {s.output.type}")
+    return s
 
 
 def _check_model(net: Model) -> None:

@@ -282,6 +282,8 @@ def test_a_layer_without_filters_a_model_of_two_inputs_and_no_model() -> None:
     pooled = nnc.compile("model P(x: f32[B, 1, 4, 4]) -> f32[B, 4] { return x |> p: max_pool(2) |> flatten }")
     with pytest.raises(NncError, match=r"P\.p has no filters"):
         look.filters(pooled, "p")
+    with pytest.raises(NncError, match="a score for each class is needed"):
+        look.saliency(nnc.compile("model S(x: f32[B, 4]) -> f32[B] { return sum(x, axis = 1) }"), X[:, :4], LABEL)
     two = nnc.compile("model T(x: f32[B, 2], y: f32[B, 2]) -> f32[B, 2] { return x + y }")
     with pytest.raises(NncError, match="only a model with one input"):
         look.saliency(two, X[:, :2], LABEL)
