@@ -113,7 +113,7 @@ class Default:
 def enter(cx: Context, function: Defined, given: Given, instance: Instance | None) -> Scope:
     """The scope of a body: parameters bound, sizes of the signature matched."""
     from .calls import as_function
-    from .expressions import evaluate
+    from .expressions import evaluate, integer
 
     d = function.definition
     values, where = bind(d.name, defaults(d.parameters), given)
@@ -131,7 +131,7 @@ def enter(cx: Context, function: Defined, given: Given, instance: Instance | Non
             value = check_kind(p, value, at, d.name)
         inner.bind(p.name, value, p.span)
     for dim, size, value, p, at in pending:
-        wanted = evaluate(cx, dim, inner)
+        wanted = integer(cx, dim, inner, "a size")
         if same_size(cx, size, wanted, f"{_title(p, d.name)}: {size} must equal {wanted}", at) is None:
             raise error(
                 "E0301",
@@ -302,7 +302,7 @@ def named_results(d: Any, scope: Scope) -> Any:
 
 def check_results(cx: Context, d: Any, value: Any, scope: Scope) -> Any:
     """The value against the declared results."""
-    from .expressions import evaluate
+    from .expressions import integer
 
     if not d.results:
         return value
@@ -326,7 +326,7 @@ def check_results(cx: Context, d: Any, value: Any, scope: Scope) -> Any:
         at = scope.where(r.name) if r.name else cx.returned
         x = match(cx, item, p, scope, at or r.span, pending, d.name)
         for dim, size, _, _, _ in pending:
-            wanted = evaluate(cx, dim, scope)
+            wanted = integer(cx, dim, scope, "a size")
             if same_size(cx, size, wanted, f"the result of `{d.name}`: {size} must equal {wanted}", dim.span) is None:
                 raise error(
                     "E0301",
