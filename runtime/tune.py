@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from ..compiler.manifest import HyperSpec
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Make = Callable[[Mapping[str, Any]], "Model"]
 REASON = "reason"  # the attribute of a trial that says why it was not completed
+_WAITS = (0.1, 0.3, 0.6)  # seconds, where another process may just be making the same storage
 _STARTUP = 5  # trials that are not pruned, as there is nothing to compare them with
 
 
@@ -68,12 +70,17 @@ def study(name: str, storage: str | None, maximize: bool, epochs: int, seed: int
     sampler = optuna.samplers.TPESampler(seed=seed if storage is None else None)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP, n_warmup_steps=epochs // 5)
     direction = "maximize" if maximize else "minimize"
-    try:
-        found = optuna.create_study(storage=storage, sampler=sampler, pruner=pruner, study_name=name,
-                                    direction=direction, load_if_exists=True)
-    except Exception as e:  # of SQLAlchemy, of the database's driver, or of Optuna
-        raise error("E0620", f"{storage}: {str(e).splitlines()[0].lower() if str(e) else type(e).__name__}",
-                    help="for example --storage sqlite:///tune.db", kind=ArgumentError) from e
+    for wait in (*_WAITS, None):
+        try:
+            found = optuna.create_study(storage=storage, sampler=sampler, pruner=pruner, study_name=name,
+                                        direction=direction, load_if_exists=True)
+            break
+        except Exception as e:  # of SQLAlchemy, of the database's driver, or of Optuna
+            if wait is not None:
+                sleep(wait)
+                continue
+            raise error("E0620", f"{storage}: {str(e).splitlines()[0].lower() if str(e) else type(e).__name__}",
+                        help="for example --storage sqlite:///tune.db", kind=ArgumentError) from e
     if found.direction.name.lower() != direction:
         raise error("E0629", f"the study `{name}` in {storage} is to {found.direction.name.lower()}",
                     kind=ArgumentError)
