@@ -48,8 +48,8 @@ class Original:
         return found
 
     def has_comment(self, start: int, end: int) -> bool:
-        i = bisect_left(self._starts, start)
-        return i < len(self._starts) and self._starts[i] < end
+        """Whether a comment between two offsets has no place yet."""
+        return not all(self._taken[bisect_left(self._starts, start) : bisect_left(self._starts, end)])
 
     def line_end(self, offset: int) -> int:
         end = self._text.find("\n", offset)

@@ -177,6 +177,12 @@ def test_comments_and_newlines_anywhere(seed: int) -> None:
         check(text)
 
 
+def test_a_comment_that_went_elsewhere_breaks_no_line() -> None:
+    """It trails the first line of what stands on its own; the arguments it stood among need no lines of theirs."""
+    printed = check("fn f(x) {\n    when training { if 1 { x = g( # c\n(x)) } }\n    return x\n}\n")
+    assert "when training {  # c\n" in printed and "if 1 { x = g(x) }\n" in printed
+
+
 def test_deep_trees_are_printed() -> None:
     groups, lists = "(" * 80 + "x" + " + 1) * 2" * 80, "[" * 190 + "]" * 190
     for expression in (groups, lists, " + ".join(["x"] * 199), "x" + " |> f(1)" * 120):
