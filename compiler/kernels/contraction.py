@@ -76,15 +76,15 @@ def _sides(node: Node, letters: Sequence[str]) -> list[str]:
 
 
 def _tile(extents: Sequence[Dim], registers: int) -> tuple[int, int]:
-    """Rows and columns of results, whose sums fill `registers` vectors: the fewest multiply-adds with what the edges
-    waste, and no fewer than hide their latency."""
+    """Rows and columns of results, whose sums fit into `registers` vectors: the fewest multiply-adds with what the
+    edges waste, and no fewer than hide their latency; then loads, and the length of the code."""
     best: tuple[float, int, int] | None = None
     rows, columns = (max(1, number(n)) for n in extents)
     for r in range(1, min(rows, registers) + 1):
         for c in range(1, min(columns, registers) + 1):
             if r * c == 1 or r * c + min(r, c) < registers - 1:
-                cost = sum(n * max(a * b, LATENCY) for a, m in _split(rows, r) for b, k in _split(columns, c)
-                           for n in (m * k,)) * (1 + 0.05 * (r + c) / (r * c))
+                cycles = sum(m * k * max(a * b, LATENCY) for a, m in _split(rows, r) for b, k in _split(columns, c))
+                cost = cycles * (1 + 0.05 * (r + c) / (r * c) + 0.001 * r * c)
                 if best is None or cost < best[0]:
                     best = cost, r, c
     assert best is not None
