@@ -27,7 +27,7 @@ _WAITS = (0.1, 0.3, 0.6)  # seconds, where another process may just be making th
 _STARTUP = 5  # trials that are not pruned, as there is nothing to compare them with
 
 
-def library() -> Any:
+def load_optuna() -> Any:
     """The module optuna (E0503 where it is not installed)."""
     try:
         with warnings.catch_warnings():
@@ -66,7 +66,7 @@ def suggest(trial: Trial, h: HyperSpec) -> Any:
 def study(name: str, storage: str | None, maximize: bool, epochs: int, seed: int) -> Study:
     """A new study, or the one of that name in the storage. Searches that share a storage must not all draw the same
     numbers, so only a search of its own is repeatable."""
-    optuna = library()
+    optuna = load_optuna()
     sampler = optuna.samplers.TPESampler(seed=seed if storage is None else None)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP, n_warmup_steps=epochs // 5)
     direction = "maximize" if maximize else "minimize"
@@ -93,7 +93,7 @@ def run(found: Study, hypers: Sequence[HyperSpec], make: Make, metric: str, epoc
     could be judged."""
     better = max if found.direction.name == "MAXIMIZE" else min
     refused: list[NncError] = []
-    pruned = library().TrialPruned
+    pruned = load_optuna().TrialPruned
 
     def objective(trial: Trial) -> float:
         try:

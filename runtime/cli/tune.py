@@ -41,7 +41,7 @@ def tune(program: Program, trials: int, epochs: int | None, metric: str | None, 
     """
     from .. import tune
 
-    optuna = tune.library()
+    optuna = tune.load_optuna()
     source = program.read()
     net = program.open(seed, threads, ("train", "evaluate"), source)
     spec, fixed = net.train_spec, dict(program.hyper or {})
