@@ -202,9 +202,9 @@ def test_a_surface_has_the_trained_loss_in_its_middle_and_leaves_the_model_alone
 
 @pytest.mark.parametrize("shortcuts", [True, False])
 def test_the_surface_of_a_residual_network_and_of_a_plain_one(shortcuts: bool) -> None:
-    """The network of the paper, as shallow as it goes: the same parameters, with shortcuts and without."""
-    net = nnc.compile(ROOT / "models" / "resnet20.nn", hyper={"blocks": 1, "shortcuts": shortcuts})
-    assert sum(p.size for p in net.params.values()) == 75_290
+    """ResNet-56, new: the same parameters, with shortcuts and without."""
+    net = nnc.compile(ROOT / "models" / "resnet20.nn", hyper={"blocks": 9, "shortcuts": shortcuts})
+    assert sum(p.size for p in net.params.values()) == 853_018
     random = np.random.default_rng(0)
     x, label = random.normal(size=(8, 3, 32, 32)).astype(np.float32), np.arange(8, dtype=np.int32)
     found = look.surface(net, x, label, points=3, span=0.5)
