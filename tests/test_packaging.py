@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -40,3 +41,9 @@ def test_importing_is_cheap():
     code = f"import sys, nnc; print([m for m in sys.modules if m in {heavy} or m.startswith('nnc.')])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_the_command_that_is_installed_is_the_one_that_is_tested() -> None:
+    """`entry_point` also sees to what comes after `main`: a late Ctrl-C prints no traceback."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["scripts"] == {"nnc": "nnc.runtime.cli:entry_point"}
