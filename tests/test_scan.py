@@ -245,6 +245,17 @@ def interpreted(text: str, args: list[np.ndarray]) -> float:
     return float(evaluate(run(ALWAYS, graph), dict(zip(names, args, strict=True)))[0]["result"])
 
 
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_what_is_not_finite_goes_on_to_later_turns_only(tmp_path, dtype):
+    path = tmp_path / "sums.nn"
+    path.write_text("export sums(x: f32[B, T]) -> f32[B, T] {\n    s = 0.0\n    scan t in 0..T {\n"
+                    "        s = s + x[:, t]\n        y[b, t] = s[b]\n    }\n    return y\n}\n")
+    x = np.ones((4, 6), np.float32 if dtype == "f32" else np.float64)
+    x[0, 2], x[1, 3], x[2, 1], x[2, 4], x[3] = np.nan, np.inf, np.inf, -np.inf, -0.0
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(nnc.compile(path, dtype=dtype).sums(x), np.cumsum(x, axis=1))
+
+
 def test_a_gradient_of_no_turns(tmp_path):
     net = compiled(tmp_path, with_derivatives(SCALARS["weights, a bias, slices, collected values"][0]))
     dx, dU, db, ds = net.g(normal(2, 0, 3), normal(3, 3), normal(3), normal(2, 3))
