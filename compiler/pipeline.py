@@ -33,6 +33,7 @@ from .manifest import (
     signature_from_json,
     signature_to_json,
 )
+from .share import share
 from .types import TensorType
 
 if TYPE_CHECKING:
@@ -204,29 +205,37 @@ class Session:
             self.prepare((name,))
         return self._entries[name]
 
-    def prepare(self, names: Iterable[str]) -> None:
-        """Compile several entries at once: while LLVM works on one, the next is built and lowered."""
-        jobs: list[tuple[str, str, Signature, Future[bytes]]] = []
+    def prepare(self, names: Iterable[str], processes: int = 1) -> None:
+        """Compile several entries at once, in up to so many processes. Raises `KeyError` as `entry` does."""
+        wanted: list[str] = []
+        for name in names:
+            if name in self._entries:
+                continue
+            if name not in self.manifest.entries and not self._known(name):
+                raise KeyError(name)
+            stored = self._load(self._entry_key(name))
+            if stored is None:
+                wanted.append(name)
+            else:
+                self._entries[name] = self._loaded(stored)
+        wanted.sort(key=lambda name: name != "train")  # the largest first, or it would be the last to end
+        for name, data in share(self._compiled, wanted, processes).items():
+            self._save(self._entry_key(name), data)
+            self._entries[name] = self._loaded(data)
+
+    def _compiled(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Entries as they are stored: while LLVM works on one, the next is built and lowered."""
+        jobs: dict[str, tuple[bytes, Future[bytes]]] = {}
         with ThreadPoolExecutor(1) as worker, _without_collection():
             for name in names:
-                if name in self._entries:
-                    continue
-                if name not in self.manifest.entries and not self._known(name):
-                    raise KeyError(name)
-                key = self._entry_key(name)
-                stored = self._load(key)
-                if stored is not None:
-                    size = int.from_bytes(stored[:8], "little")
-                    signature = signature_from_json(json.loads(stored[8 : 8 + size]))
-                    self._entries[name] = Native(signature, stored[8 + size :], self.support.epoch)
-                    continue
                 made = self.stages(name)
-                code = worker.submit(native.compile_object, self.llvm(made), self.target)
-                jobs.append((name, key, made.signature, code))
-        for name, key, signature, code in jobs:
-            header = json.dumps(signature_to_json(signature)).encode()
-            self._save(key, len(header).to_bytes(8, "little") + header + code.result())
-            self._entries[name] = Native(signature, code.result(), self.support.epoch)
+                header = json.dumps(signature_to_json(made.signature)).encode()
+                jobs[name] = header, worker.submit(native.compile_object, self.llvm(made), self.target)
+        return {name: len(h).to_bytes(8, "little") + h + code.result() for name, (h, code) in jobs.items()}
+
+    def _loaded(self, stored: bytes) -> Native:
+        end = 8 + int.from_bytes(stored[:8], "little")
+        return Native(signature_from_json(json.loads(stored[8:end])), stored[end:], self.support.epoch)
 
     def _entry_key(self, name: str) -> str:
         m, target = self.manifest, self.target.key

@@ -6,14 +6,17 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..compiler.manifest import Port, TrainSpec
 from ..compiler.pipeline import Session, Settings
 from ..dsl.diagnostics import SourceError, error
 from ..dsl.source import Source, Span
-from . import data, settings
-from .model import Model
+from . import settings
+
+if TYPE_CHECKING:
+    from .data import Dataset
+    from .model import Model
 
 
 def source_of(program: str | os.PathLike[str]) -> Source:
@@ -28,7 +31,7 @@ def source_of(program: str | os.PathLike[str]) -> Source:
 
 
 def open_program(source: Source, options: Settings, *, folder: Path | None = None, override: str | None = None
-                 ) -> tuple[Session, data.Dataset | None]:
+                 ) -> tuple[Session, Dataset | None]:
     """A session, and the data set where it had to be read to know a size; `override` takes the place of its path."""
     settings.text("model", options.model)
     settings.hypers(options.hyper)
@@ -36,9 +39,11 @@ def open_program(source: Source, options: Settings, *, folder: Path | None = Non
     settings.choice("dtype", options.dtype, ("f32", "f64"))
     settings.text("target_cpu", options.target_cpu)
     where = folder or folder_of(source)
-    loaded: list[data.Dataset] = []
+    loaded: list[Dataset] = []
 
     def data_sizes(spec: TrainSpec, ports: tuple[Port, ...]) -> Mapping[str, int]:
+        from . import data
+
         assert spec.data is not None
         loaded.append(data.load(spec.data, where, validation=spec.validation, seed=spec.seed, override=override))
         return loaded[0].sizes(spec.inputs, ports)
@@ -78,6 +83,8 @@ def compile(
 
     Raises SourceError where the program is wrong, DataError where a file cannot be read.
     """
+    from .model import Model
+
     source = source_of(program)
     if seed is not None:  # before anything is compiled
         settings.seed(seed)
@@ -102,6 +109,8 @@ def function(
 
     >>> f = nnc.function("fn f(x: f32[N, M]) -> f32[M] = sum(x, axis = 0)")
     """
+    from .model import Model
+
     source = source_of(program)
     session, _ = open_program(source, Settings(sizes=_given(sizes), dtype=dtype, target_cpu=target_cpu, cache=cache))
     net = Model(session, threads=threads, folder=folder_of(source))

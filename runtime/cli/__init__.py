@@ -2,7 +2,8 @@
 
 In: arguments. Out: an exit code: 0, 1 a diagnosed error in what the user wrote or passed, 2 wrong usage, 4 a file, 5 a
 limit, 6 training met a value that is not finite, 70 our own fault, 130 interrupted. Each family of commands is a module
-here; what they use of the compiler is imported when they run, so that help and usage errors are quick.
+here, imported when one of them is asked for, as is what it uses of the compiler when it runs: that is most of the time
+that a short command takes.
 """
 
 from __future__ import annotations
@@ -11,26 +12,37 @@ import os
 import signal
 import sys
 import warnings
+from importlib import import_module
 
 import click
 
 from ...dsl.diagnostics import Diagnostic, NncError, ResourceError
-from . import build, look, picture, source, tests, train, tune, weights
+
+_HOME = {
+    "check": "source", "fmt": "source", "compile": "build", "train": "train", "eval": "train", "predict": "train",
+    "load-weights": "weights", "tune": "tune", "look": "look", "show": "picture", "test": "tests",
+    "summary": "build", "plan": "build", "gradcheck": "build", "explain": "source", "doc": "source",
+}  # fmt: skip
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class Commands(click.Group):
+    """Commands whose modules are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_HOME)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _HOME:
+            return None
+        module = import_module(f".{_HOME[cmd_name]}", __name__)
+        return next(c for c in vars(module).values() if isinstance(c, click.Command) and c.name == cmd_name)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="nnc", prog_name="nnc")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error (anywhere on the line).")
 def cli(debug: bool) -> None:
     """A neural-network compiler: a readable .nn file in, native training and inference code out."""
-
-
-for _command in (
-    source.check, source.fmt, build.compile, train.train, train.evaluate, train.predict, weights.load_weights,
-    tune.tune, look.look, picture.show, tests.test, build.summary, build.plan, build.gradcheck, source.explain,
-    source.doc,
-):  # fmt: skip
-    cli.add_command(_command)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -112,13 +112,14 @@ def _write(what: str | bytes, output: str | None) -> None:
 
 
 def _show_built(session: Session, program: Program, start: float, everything: bool) -> None:
+    from .. import settings
     from .show import print_table
 
     m = session.manifest
     rows = []
     total = 0
     names = [e for e in m.entries if everything or e not in INSIDE]
-    session.prepare(names)
+    session.prepare(names, settings.threads(None))
     for name in names:
         native = session.entry(name)
         total += native.code_size

@@ -60,10 +60,11 @@ class Program:
              source: Source | None = None) -> Model:
         """The model, with the data of its train block where `--data` says where they are; `entries` are those that
         will be needed: compiled together they take less time. `source` takes the place of what the file says now."""
+        from .. import settings
         from ..model import Model
 
         session, dataset = self.session(source)
-        session.prepare(e for e in ("init", *entries) if e in session.manifest.entries)
+        session.prepare((e for e in ("init", *entries) if e in session.manifest.entries), settings.threads(threads))
         return Model(session, seed=seed, threads=threads, folder=Path(self.file).parent, dataset=dataset,
                      data_path=self.data)
 

@@ -82,8 +82,11 @@ def _open(program: Program, source: Any, seed: int | None, threads: int | None, 
     """The model of a trial; it reads the data again only where its hypers change what is read."""
     session, dataset = program.session(source)
     spec, before = session.manifest.train, first.train_spec
-    session.prepare(e for e in ("init", "train", "evaluate") if e in session.manifest.entries)
+    from .. import settings
     from ..model import Model
+
+    session.prepare((e for e in ("init", "train", "evaluate") if e in session.manifest.entries),
+                    settings.threads(threads))
 
     made = Model(session, seed=seed, threads=threads, folder=Path(program.file).parent, dataset=dataset,
                  data_path=program.data)
