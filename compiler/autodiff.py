@@ -15,7 +15,7 @@ from itertools import islice
 
 from ..dsl.diagnostics import Label, error
 from ..dsl.source import Span
-from .graph import Builder, Graph, Node
+from .graph import Builder, Graph, Node, ancestors
 from .ops import OPS
 from .ops.calculus import constant
 from .ops.op import NoGradient
@@ -190,9 +190,9 @@ class _Recomputed:
 
     def __init__(self, b: Builder, y: str):
         self._b = b
-        marked = [b[a] for a in _ancestors(b, [y]) if b[a].op == "checkpoint"]
+        marked = [b[a] for a in ancestors(b.nodes, [y]) if b[a].op == "checkpoint"]
         self._given = {a for n in marked for a in n.args[1:]}
-        self._before = dict.fromkeys(x for n in marked for x in _ancestors(b, n.args[:1], n.args[1:]))
+        self._before = dict.fromkeys(x for n in marked for x in ancestors(b.nodes, n.args[:1], n.args[1:]))
         self._copies: dict[str, str] = {}
 
     def __call__(self, node: Node) -> Node:
@@ -217,18 +217,6 @@ class _Recomputed:
 
     def _kept(self, node: Node) -> bool:
         return node.op in ("input", "param", "checkpoint") or node.name in self._given
-
-
-def _ancestors(b: Builder, names: Sequence[str], given: Sequence[str] = ()) -> dict[str, None]:
-    """`names` and all that they are computed from, as far as `given`."""
-    found = dict.fromkeys(names)
-    todo = [x for x in names if x not in given]
-    while todo:
-        for a in b[todo.pop()].args:
-            if a not in found and a not in given:
-                found[a] = None
-                todo.append(a)
-    return found
 
 
 def _culprit(b: Builder, node: Node, active: set[str]) -> Node:

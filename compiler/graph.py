@@ -7,7 +7,7 @@ order of building.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,4 +153,16 @@ class Builder:
         return Graph(self.name, dag, tuple(outputs), tuple(updates), tuple(self.guards))
 
 
-__all__ = ["Attrs", "Builder", "Graph", "Guard", "Node", "TensorType", "TupleType"]
+def ancestors(nodes: Mapping[str, Node], names: Iterable[str], given: Collection[str] = ()) -> dict[str, None]:
+    """`names` and all that they are computed from, as far as what is `given`, in topological order."""
+    seen = set(names)
+    todo = [x for x in seen if x not in given]
+    while todo:
+        for a in nodes[todo.pop()].args:
+            if a not in seen and a not in given:
+                seen.add(a)
+                todo.append(a)
+    return {x: None for x in nodes if x in seen}
+
+
+__all__ = ["Attrs", "Builder", "Graph", "Guard", "Node", "TensorType", "TupleType", "ancestors"]

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .graph import Builder, Graph, Node
+from .graph import Builder, Graph, Node, ancestors
 from .kernels.cost import own_weight
 from .ops import OPS
 from .ops.calculus import constant
@@ -87,7 +87,8 @@ def _differentiated(b: Builder, node: Node, dys: Mapping[int, str], active: set[
         if n.name in given or any(a in late for a in n.args):
             late.add(n.name)
     original = {n.name for n in body}
-    again = {a for n in body if n.op == "checkpoint" for a in _ancestors(j, set(n.args[:1]), n.args[1:])}
+    again = {a for n in body if n.op == "checkpoint" for a in ancestors(j.nodes, n.args[:1], n.args[1:])
+             if j[a].op != "input"}
     for n in j.nodes.values():
         if n.name not in original and n.name not in late and any(a in again for a in n.args):
             again.add(n.name)
@@ -143,17 +144,6 @@ def _moves(n: Node, index: str) -> tuple[int, int, Dim] | None:
             return None
         found = (axis, 1 if slope == symbol(index) else -1, c)
     return found
-
-
-def _ancestors(b: Builder, names: set[str], given: Sequence[str] = ()) -> set[str]:
-    """`names` and all that they are computed from, as far as what is `given`, but for inputs."""
-    seen, todo = set(names), list(names)
-    while todo:
-        for a in b[todo.pop()].args:
-            if a not in seen and a not in given:
-                seen.add(a)
-                todo.append(a)
-    return {x for x in seen if b[x].op != "input"}
 
 
 # --- what is collected, carried and added up -------------------------------------------------------------------------
@@ -273,7 +263,7 @@ def _collect(b: Builder, node: Node, turn: _Turn, plan: _Plan) -> dict[str, str]
         names.add(key)
         outputs.append((key, v))
     forward = Builder("body", OPS)
-    needed = _ancestors(turn.b, {v for _, v in outputs}) | set(turn.inputs)
+    needed = ancestors(turn.b.nodes, [v for _, v in outputs]).keys() | set(turn.inputs)
     forward.nodes.update((name, n) for name, n in turn.b.nodes.items() if name in needed)
     attrs = {**node.attrs, "body": forward.finish(tuple(outputs))}
     type_ = OPS["scan"].infer([b[a].type for a in node.args], attrs)

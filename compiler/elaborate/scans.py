@@ -14,7 +14,7 @@ from typing import Any
 from ...dsl import ast
 from ...dsl.diagnostics import Label, error
 from ...dsl.source import Span
-from ..graph import Builder, Graph
+from ..graph import Builder, Graph, ancestors
 from ..ops import OPS
 from ..types import Dim, TensorType, symbol, symbols
 from .context import Context, Frame, add_input, check_bytes
@@ -280,19 +280,9 @@ def check_grad(cx: Context, y: Tensor, xs: Sequence[Tensor], span: Span | None) 
         reached = {y.node}
         for level in range(len(levels) - 1, levels.index(x.builder), -1):
             b, frame = levels[level], cx.frames[level - 1]
-            seen = _ancestors(b, reached)
+            seen = ancestors(b.nodes, reached)
             reached = {around for around, i in frame.captured.items() if i in seen}
-        if any(x.node in _ancestors(x.builder, {n}) for n in reached - {x.node}):
+        if any(x.node in ancestors(x.builder.nodes, [n]) for n in reached - {x.node}):
             raise error("E0401", "inside a scan, the gradient with respect to a value from around it cannot follow "
                         "what was computed around it", span,
                         help="compute it inside the scan, or take the gradient behind it")
-
-
-def _ancestors(b: Builder, names: set[str]) -> set[str]:
-    seen, todo = set(names), list(names)
-    while todo:
-        for a in b[todo.pop()].args:
-            if a not in seen:
-                seen.add(a)
-                todo.append(a)
-    return seen

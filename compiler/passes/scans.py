@@ -7,11 +7,11 @@ reads, carried values that only carry themselves, and operands that are not need
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..graph import Builder, Graph, Node
+from ..graph import Builder, Graph, Node, ancestors
 from ..kernels.cost import own_weight
 from ..memory import may_fail
 from ..ops import OPS
@@ -99,7 +99,7 @@ def hoist(graph: Graph) -> Graph:
         if not worth:
             return None
         outside = dict(given)
-        for name in _ancestors(s.nodes, [x.name for x in worth]):
+        for name in ancestors(s.nodes, [x.name for x in worth]):
             if name not in outside:
                 x = s.nodes[name]
                 made = _fresh(name, names)
@@ -123,17 +123,6 @@ def _costs(x: Node) -> bool:
     return kind in (CONTRACT, KERNEL, LOOP) or (kind == REDUCE and bool(x.attrs["axes"])) or (
         kind == MAP and own_weight(x) > CHEAP and bool(x.args)
     )
-
-
-def _ancestors(nodes: Mapping[str, Node], names: Iterable[str]) -> list[str]:
-    """`names` and what they are computed from, in order."""
-    seen, todo = set(names), list(names)
-    while todo:
-        for a in nodes[todo.pop()].args:
-            if a not in seen:
-                seen.add(a)
-                todo.append(a)
-    return [name for name in nodes if name in seen]
 
 
 def _fresh(stem: str, taken: set[str]) -> str:
@@ -221,7 +210,7 @@ def _trimmed(n: Node, wanted: set[int], nodes: Mapping[str, Node]) -> tuple[Node
     same = {k: s.inputs[k] for k in range(s.carries) if s.outputs[k][1] == s.inputs[k]}  # carried as they are
     live = {k for k in wanted if k not in same} | set(until)
     while True:
-        reached = _ancestors(s.nodes, [s.outputs[k][1] for k in live])
+        reached = ancestors(s.nodes, [s.outputs[k][1] for k in live])
         more = {k for k in range(s.carries) if s.inputs[k] in reached and k not in same} - live
         if not more:
             break
