@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ..dsl.diagnostics import NncError, UnsupportedError, error
+from ..dsl.diagnostics import NncError
 from .column import Array, Column, Rows, fits
+from .extras import optional
 from .formats import Columns, malformed, unreadable
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -43,12 +44,7 @@ def images(folder: Path, grey: bool) -> tuple[Columns, Columns | None]:
 
 def pillow() -> Any:
     """The module `PIL.Image` (E0503 where Pillow is not installed)."""
-    try:
-        from PIL import Image
-    except ImportError:
-        raise error("E0503", "images are read with Pillow, which is not installed", kind=UnsupportedError,
-                    help="pip install 'nnc[images]'") from None
-    return Image
+    return optional("PIL.Image", "images", "images are read with Pillow")
 
 
 def _classes(folder: Path) -> list[str]:

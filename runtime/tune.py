@@ -13,7 +13,8 @@ from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from ..compiler.manifest import HyperSpec
-from ..dsl.diagnostics import ArgumentError, NncError, NonFiniteError, SourceError, UnsupportedError, error
+from ..dsl.diagnostics import ArgumentError, NncError, NonFiniteError, SourceError, error
+from .extras import optional
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -29,13 +30,9 @@ _STARTUP = 5  # trials that are not pruned, as there is nothing to compare them 
 
 def load_optuna() -> Any:
     """The module optuna (E0503 where it is not installed)."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import optuna
-    except ImportError:
-        raise error("E0503", "hypers are searched with Optuna, which is not installed", kind=UnsupportedError,
-                    help="pip install 'nnc[tune]'") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        optuna = optional("optuna", "tune", "hypers are searched with Optuna")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ...dsl.diagnostics import UnsupportedError, error
 from .. import settings
 from ..arrays import Array
+from ..extras import optional
 from ..model import Model
 from .inside import Subject, classifier, examples, labelled, labels, scores
 
@@ -93,7 +93,7 @@ def searched_pixel(net: Model, x: Any, label: Any, *, population: int = POPULATI
 def _search(net: Model, x: Array, label: int, people: int, rounds: int, ends: tuple[float, float],
             random: np.random.Generator) -> tuple[Array, bool]:
     """One image; a candidate is its place along each axis of space, then a value for each channel."""
-    optimize = _scipy()
+    optimize = optional("scipy.optimize", "search", "the search for a pixel is SciPy's")
     space = x.shape[2:] or x.shape[1:]
     bounds = [*((0, n) for n in space), *[ends] * _by_pixel(x).shape[1]]
     low, high = np.transpose(bounds)
@@ -115,15 +115,6 @@ def _search(net: Model, x: Array, label: int, people: int, rounds: int, ends: tu
         init=low + (high - low) * random.random((people, len(bounds))), rng=random, vectorized=True,
         updating="deferred", callback=deceived)
     return candidates(found.x[:, None])[0], deceived(found.x)
-
-
-def _scipy() -> Any:
-    try:
-        from scipy import optimize
-    except ImportError:
-        raise error("E0503", "the search for a pixel is SciPy's, which is not installed", kind=UnsupportedError,
-                    help="pip install 'nnc[search]'") from None
-    return optimize
 
 
 def _by_pixel(x: Array) -> Array:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ...dsl.diagnostics import UnsupportedError, error
 from ..arrays import Array
+from ..extras import optional
 from ..files import replacing
 from ..messages import argument_error
 from .rates import Rates
@@ -24,12 +24,8 @@ TILES = 256  # at most on one picture
 
 def new_figure(width: float, height: float, layout: Any = "compressed") -> Any:
     """An empty figure in inches (E0503 without matplotlib)."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise error("E0503", "pictures are drawn with matplotlib, which is not installed", kind=UnsupportedError,
-                    help="pip install 'nnc[plot]'") from None
-    return Figure(figsize=(width, height), layout=layout)
+    module = optional("matplotlib.figure", "plot", "pictures are drawn with matplotlib")
+    return module.Figure(figsize=(width, height), layout=layout)
 
 
 def write(figure: Any, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -120,14 +120,7 @@ def test_what_does_not_fit_is_said(run: Path, tmp_path: Path, capfd: Any, monkey
 
 
 def test_without_matplotlib_it_says_what_to_install(run: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any) -> Any:
-        if name.split(".")[0] == "matplotlib":
-            raise ImportError(name)
-        return real(name, *args)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     code, _, err = look(run, capfd, "filters", "--layer", "c1", "-o", "never.png")
     assert code == 1 and "E0503" in err and "pip install 'nnc[plot]'" in err
 

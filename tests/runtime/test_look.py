@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -307,14 +307,8 @@ def test_a_layer_without_filters_a_model_of_two_inputs_and_no_model() -> None:
 def test_a_missing_package_is_named_with_what_installs_it(digits: nnc.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     from nnc.runtime.look import figure
 
-    real = builtins.__import__
-
-    def without(name: str, *args: Any) -> Any:
-        if name.split(".")[0] in ("scipy", "matplotlib"):
-            raise ImportError(name)
-        return real(name, *args)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    for module in ("scipy.optimize", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(NncError, match=r"nnc\[search\]"):
         look.searched_pixel(digits, X, LABEL)
     with pytest.raises(NncError, match=r"nnc\[plot\]"):

@@ -128,7 +128,7 @@ def test_every_flipped_byte_gives_an_image_or_a_clear_error(folder: Path) -> Non
 
 
 def test_without_pillow_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(UnsupportedError, match=r"E0503.*Pillow.*\n.*pip install 'nnc\[images\]'"):
         images(folder, False)
 
