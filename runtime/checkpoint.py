@@ -83,17 +83,19 @@ def _digest(facts: str, table: Mapping[str, Any]) -> str:
 
 
 def load(model: Model, path: str | PathLike[str]) -> None:
-    """Read a checkpoint, or the best of a run's folder, into the model: all of it or, with a DataError, nothing."""
+    """Read a checkpoint, or the best of a run's folder, into the model: all of it or, with a DataError, nothing. A
+    model that is not trained takes what `load_learned` takes, and the seed."""
     from .loop import Progress
 
     path = of_run(Path(path))
     with reading(path) as f:
         facts, table, start = _header(f, path)
-        wanted = {v.path: v for v in model.manifest.variables}
-        _fits(path, wanted, table, facts)
+        trains = model.manifest.train is not None
+        wanted, used = ({v.path: v for v in model.manifest.variables}, table) if trains else _learned(model, table)
+        _fits(path, wanted, used, facts)
         check_bytes(sum(nbytes(v.shape, NUMPY[v.dtype]) for v in wanted.values()), str(path))
         try:
-            progress = Progress(**facts["progress"]) if facts["progress"] is not None else None
+            progress = Progress(**facts["progress"]) if trains and facts["progress"] is not None else None
             seed, epochs_done = int(facts["seed"]), int(facts["epochs_done"])
             schema = Schema.of_json(facts.get("schema"))
             digests = dict(facts["tensors"])
@@ -102,7 +104,7 @@ def load(model: Model, path: str | PathLike[str]) -> None:
         loaded = _tensors(f, path, table, start, wanted, digests)
     with model.workspace.lock:
         for name, array in loaded.items():
-            model.variables[name][...] = array
+            model.variables[wanted[name].path][...] = array
         model.reseed(seed)
         model.epochs_done, model.progress = epochs_done, progress
         if model.schema != schema:
@@ -115,18 +117,25 @@ def load_learned(model: Model, path: str | PathLike[str]) -> None:
     path = of_run(Path(path))
     with reading(path) as f:
         facts, table, start = _header(f, path)
-        ours = {v.path: v for v in model.manifest.variables if v.role in ("weight", "bias", "state", "normalize")}
-        wanted = {f"average/{n}" if f"average/{n}" in table else n: v for n, v in ours.items()}
-        learned = {n: e for n, e in table.items() if n in wanted or ("/" not in n and f"average/{n}" not in table)}
+        wanted, learned = _learned(model, table)
         _fits(path, wanted, learned, facts)
         try:
             schema, digests = Schema.of_json(facts.get("schema")), dict(facts["tensors"])
         except (KeyError, TypeError, ValueError) as e:
             raise corrupt(path, "complete facts about training", e) from e
         loaded = _tensors(f, path, table, start, wanted, digests)
-    model.assign({n.removeprefix("average/"): a for n, a in loaded.items()})
+    model.assign({wanted[n].path: a for n, a in loaded.items()})
     if model.schema != schema:
         model.schema, model.dataset = schema, None
+
+
+def _learned(model: Model, table: Mapping[str, Any]) -> tuple[dict[str, Variable], dict[str, Any]]:
+    """What a file has for the model beside training: the variable by the name of its tensor, and that part of the table
+    with what else it must have a place for."""
+    ours = {v.path: v for v in model.manifest.variables if v.role in ("weight", "bias", "state", "normalize")}
+    wanted = {f"average/{n}" if f"average/{n}" in table else n: v for n, v in ours.items()}
+    kept = {n for n in table if n.startswith("normalize/") or ("/" not in n and f"average/{n}" not in table)}
+    return wanted, {n: e for n, e in table.items() if n in wanted or n in kept}
 
 
 def _tensors(f: IO[bytes], path: Path, table: Mapping[str, Any], start: int, wanted: Mapping[str, Variable],

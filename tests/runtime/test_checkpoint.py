@@ -16,6 +16,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+import nnc
 from nnc.dsl.diagnostics import DataError
 from nnc.runtime import checkpoint
 
@@ -203,3 +204,46 @@ def test_a_run_folder_is_its_best_checkpoint(make, tmp_path):
     make(seed=3).save(tmp_path / "best.nnw")
     other.load(tmp_path)
     assert other.seed == 3
+
+
+MODEL = """
+model Line(x: f32[B, 3]) -> (y: f32[B]) {
+    weight W: f32[3] = normal(1.0)
+    y = x @ W
+}
+"""
+TRAIN = """
+train Line(x, t: f32[B]) {
+    loss = mean((y - t)^2)
+    optimizer = Adam(lr = 0.1)
+    average = ema(0.5)
+}
+"""
+
+
+def trained(text: str, path: Path) -> nnc.Model:
+    net = nnc.compile(text, seed=3, threads=1)
+    for _ in range(3):
+        net.train_step(X, T)
+    net.save(path)
+    return net
+
+
+def test_a_model_without_a_train_block_takes_what_was_learned(tmp_path):
+    net = trained(MODEL + TRAIN, tmp_path / "a.nnw")
+    bare = nnc.compile(MODEL, threads=1)
+    bare.load(tmp_path / "a.nnw")
+    np.testing.assert_array_equal(bare.predict(X), net.predict(X))  # which reads the averages
+    assert bare.seed == net.seed
+    bare.save(tmp_path / "b.nnw")
+    other = nnc.compile(MODEL, threads=1)
+    other.load(tmp_path / "b.nnw")
+    np.testing.assert_array_equal(other.predict(X), net.predict(X))
+
+
+def test_but_not_where_inputs_were_normalised(tmp_path):
+    """Its predictions would be those for other inputs."""
+    trained(MODEL + TRAIN.replace("loss =", "normalize = standard\n    loss ="), tmp_path / "a.nnw")
+    for read in ("load", "begin_with"):
+        with pytest.raises(DataError, match=r"only the variables of the model, found `normalize/x/mean` as well"):
+            getattr(nnc.compile(MODEL, threads=1), read)(tmp_path / "a.nnw")
