@@ -410,7 +410,8 @@ class Program:
                     scope.bind(name, self.sizes.get(name, symbol(name)), d.span)
             size = evaluate(cx, d, scope)
             if isinstance(size, bool) or not isinstance(size, int | Size):
-                raise error("E0307", f"a size must be a whole number, not {kind(size)}", d.span)
+                raise error("E0307", f"a size must be a whole number, not {kind(size)}", d.span,
+                            help="give one of the two another name" if isinstance(d, ast.Name) else None)
             if isinstance(size, int) and size < 0:
                 raise error("E0301", f"a size cannot be negative, but this is {size}", d.span)
             shape.append(size)

@@ -244,6 +244,11 @@ def match(cx: Context, value: Any, p: ast.Parameter, scope: Scope, at: Span, pen
                 known = outer if isinstance(outer, int | Size) and not isinstance(outer, bool) else MISSING
             if known is MISSING:
                 scope.bind(d.id, size, d.span)
+            elif isinstance(known, bool) or not isinstance(known, int | Size):
+                told = scope.where(d.id)
+                raise error("E0307", f"{_title(p, owner)}: `{d.id}` is a size here, not {kind(known)}", d.span, "",
+                            *([Label(told, f"`{d.id}` is {kind(known)} from here")] if told is not None else []),
+                            help="give one of the two another name")
             else:
                 agreed = same_size(cx, size, known, f"{_title(p, owner)}: {d.id} is {known}, not {size}", at)
                 if agreed is None:
