@@ -71,6 +71,10 @@ def is_std(span: Span) -> bool:
     return span.source.name.startswith("std/")
 
 
+def _endless(what: str, span: Span | None) -> NncError:
+    return error("E0502", what, span, help="a definition cannot call itself without end: write `repeat`")
+
+
 def _seen_from(d: Diagnostic, name: str, span: Span) -> Diagnostic:
     """A fault met inside std, told from the user's call of `name`."""
     inside = tuple(Label(x.span, x.text or f"in `{name}`") for x in d.labels)
@@ -293,15 +297,12 @@ class Context:
     @contextmanager
     def calling(self, name: str, span: Span | None) -> Iterator[None]:
         if len(self.calls) >= MAX_CALLS:
-            raise error(
-                "E0502",
-                f"definitions call one another more than {MAX_CALLS} deep, in `{name}`",
-                span,
-                help="a definition cannot call itself without end: write `repeat`",
-            )
+            raise _endless(f"definitions call one another more than {MAX_CALLS} deep, in `{name}`", span)
         self.calls.append((name, span))
         try:
             yield
+        except RecursionError:  # calls inside expressions inside calls: Python's own end comes before ours
+            raise _endless(f"definitions call one another too deeply, in `{name}`", span) from None
         except SourceError as e:
             if span is None or e.span is None or is_std(span) or not is_std(e.span):
                 raise
