@@ -7,12 +7,12 @@ from typing import Any
 from ...dsl import ast
 from ...dsl.diagnostics import Label, NncError, error
 from ...dsl.source import Span
-from ..types import INTS, Dim, Size, symbols
+from ..types import INTS, Dim, symbols
 from . import calls, notation
 from .context import Context
 from .operations import at_least, binary, reshape, tensor, unary
 from .scope import MISSING, Scope, unknown
-from .values import Bound, Builtin, Defined, Group, Partial, Results, Shared, Tensor, is_static, kind
+from .values import Bound, Builtin, Defined, Group, Partial, Results, Shared, Tensor, is_size, is_static, kind
 
 
 def evaluate(cx: Context, e: ast.Expr, scope: Scope) -> Any:
@@ -121,7 +121,7 @@ def _unknown(cx: Context, name: str, span: Span, scope: Scope) -> NncError:
 def integer(cx: Context, e: ast.Expr, scope: Scope, what: str) -> Dim:
     """A compile-time whole number or size."""
     value = evaluate(cx, e, scope)
-    if isinstance(value, bool) or not isinstance(value, int | Size):
+    if not is_size(value):
         raise error("E0307", f"{what} must be a compile-time whole number, not {kind(value)}", e.span)
     return value
 
@@ -217,7 +217,7 @@ def index(cx: Context, base: Any, items: tuple[Any, ...], span: Span, scope: Sco
         value = evaluate(cx, item, scope)
         if isinstance(value, Results):
             value = value.items[0]
-        if isinstance(value, int | Size) and not isinstance(value, bool):
+        if is_size(value):
             position = _position(cx, value, n, item.span)
             starts[axis], stops[axis] = position, position + 1
             drop.append(axis)

@@ -20,7 +20,7 @@ from .context import Context
 from .operations import at_least, binary, broadcast_to, contract, same_size, tensor, unary
 from .scope import MISSING, Scope
 from .signatures import Given
-from .values import Results, Tensor, kind
+from .values import Results, Tensor, is_size, kind
 
 REDUCTIONS = {
     "sum": "reduce_sum",
@@ -363,7 +363,7 @@ def _affine(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> tuple[Dim, d
             help=f"reduce it, `sum[{e.id}](...)`, or add it on the left",
         )
     value = evaluate(cx, e, scope)
-    if isinstance(value, bool) or not isinstance(value, int | Size):
+    if not is_size(value):
         raise error(
             "E0309",
             f"an index expression must be a sum of indices times numbers, not {kind(value)}",

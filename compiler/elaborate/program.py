@@ -16,7 +16,7 @@ from ...dsl.source import Source, Span
 from ..graph import Builder, Graph
 from ..manifest import HyperSpec, Manifest, Port, TrainSpec, Variable
 from ..ops import OPS
-from ..types import DTYPES, Dim, Size, TensorType, symbol
+from ..types import DTYPES, Dim, TensorType, symbol
 from . import calls, checks, symmetry, training
 from .context import AVERAGE, Context, Declared, check_bytes
 from .expressions import evaluate
@@ -26,7 +26,7 @@ from .outline import Row, outline
 from .scope import MISSING, Scope, unknown
 from .signatures import KINDS, Given, check_kind, is_kind
 from .statements import store
-from .values import Defined, Group, Partial, Results, Tensor, is_static, kind
+from .values import Defined, Group, Partial, Results, Tensor, is_size, is_static, kind
 
 RESERVED = (
     "init", "predict", "train", "evaluate", "loss", "gradients", "taps", "fit", "train_step", "params", "state",
@@ -409,9 +409,10 @@ class Program:
                 if scope.lookup(name) is MISSING:
                     scope.bind(name, self.sizes.get(name, symbol(name)), d.span)
             size = evaluate(cx, d, scope)
-            if isinstance(size, bool) or not isinstance(size, int | Size):
+            if not is_size(size):
+                shared = isinstance(d, ast.Name) and not is_static(size)
                 raise error("E0307", f"a size must be a whole number, not {kind(size)}", d.span,
-                            help="give one of the two another name" if isinstance(d, ast.Name) else None)
+                            help="give one of the two another name" if shared else None)
             if isinstance(size, int) and size < 0:
                 raise error("E0301", f"a size cannot be negative, but this is {size}", d.span)
             shape.append(size)

@@ -13,7 +13,7 @@ from ..types import DTYPES, Dim, Size
 from .context import Context
 from .operations import refine, same_size, tensor
 from .scope import MISSING, Instance, Scope, suggest
-from .values import REQUIRED, Builtin, Defined, Group, Partial, Results, Shared, Tensor, kind
+from .values import REQUIRED, Builtin, Defined, Group, Partial, Results, Shared, Tensor, is_size, kind
 
 KINDS = ("int", "float", "bool", "str", "fn")
 
@@ -160,7 +160,7 @@ def check_kind(p: ast.Parameter, value: Any, at: Span, owner: str) -> Any:
     ok = True
     match base:
         case "int":
-            ok = isinstance(value, int | Size) and not isinstance(value, bool)
+            ok = is_size(value)
         case "float":
             ok = isinstance(value, int | float | Size) and not isinstance(value, bool)
             value = float(value) if ok and isinstance(value, int) else value
@@ -241,10 +241,10 @@ def match(cx: Context, value: Any, p: ast.Parameter, scope: Scope, at: Span, pen
                 outer = scope.lookup(d.id)
                 if outer is not MISSING:
                     outer = cx.program.force(cx, outer, d.span)
-                known = outer if isinstance(outer, int | Size) and not isinstance(outer, bool) else MISSING
+                known = outer if is_size(outer) else MISSING
             if known is MISSING:
                 scope.bind(d.id, size, d.span)
-            elif isinstance(known, bool) or not isinstance(known, int | Size):
+            elif not is_size(known):
                 told = scope.where(d.id)
                 raise error("E0307", f"{_title(p, owner)}: `{d.id}` is a size here, not {kind(known)}", d.span, "",
                             *([Label(told, f"`{d.id}` is {kind(known)} from here")] if told is not None else []),

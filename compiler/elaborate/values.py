@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any, TypeGuard, Union
 
 from ...dsl import ast
 from ..graph import Builder
@@ -125,6 +125,11 @@ def is_static(value: Any) -> bool:
     return isinstance(value, bool | int | float | str | Size) or (
         isinstance(value, tuple) and all(is_static(v) for v in value)
     )
+
+
+def is_size(value: Any) -> TypeGuard[int | Size]:
+    """A whole number, known now or only at run time; in Python a bool is an int, here it is not."""
+    return isinstance(value, int | Size) and not isinstance(value, bool)
 
 
 def kind(value: Any) -> str:

@@ -18,7 +18,7 @@ from ..operations import (
     tensor,
 )
 from ..signatures import Arguments
-from ..values import REQUIRED, Builtin, Defined, Group, SizeCondition, Tensor, is_static, kind
+from ..values import REQUIRED, Builtin, Defined, Group, SizeCondition, Tensor, is_size, is_static, kind
 from .elementwise import plain
 from .reductions import axis_number
 
@@ -141,7 +141,7 @@ def _draw(cx: Context, a: Arguments) -> Tensor:
         raise error("E0203", "a random draw needs a shape here", a.span, help="write `shape = shape(x)`")
     shape = shape if isinstance(shape, tuple) else (shape,)
     for s in shape:
-        if isinstance(s, bool) or not isinstance(s, int | Size):
+        if not is_size(s):
             raise error("E0307", f"a shape is a list of sizes, but this has {kind(s)} in it", a.at("shape"))
     key = cx.draw_key()
     if a.key is not None:

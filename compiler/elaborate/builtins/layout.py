@@ -17,7 +17,7 @@ from ..operations import (
     tensor,
 )
 from ..signatures import Arguments
-from ..values import Results, Tensor, kind
+from ..values import Results, Tensor, is_size, kind
 from .elementwise import plain
 from .reductions import axes_of, axis_number
 
@@ -26,7 +26,7 @@ def call_reshape(cx: Context, a: Arguments) -> Tensor:
     x = tensor(cx, plain(a.x), a.at("x"))
     wanted = a.shape if isinstance(a.shape, tuple) else (a.shape,)
     for s in wanted:
-        if isinstance(s, bool) or not isinstance(s, int | Size):
+        if not is_size(s):
             raise error("E0307", f"a shape is a list of sizes, but this has {kind(s)} in it", a.at("shape"))
     total: Dim = x.type.size
     if -1 in wanted:
@@ -264,7 +264,7 @@ def call_take(cx: Context, a: Arguments) -> Tensor:
 def call_one_hot(cx: Context, a: Arguments) -> Tensor:
     label = _integers(cx, a.label, a.at("label"))
     n = a.classes
-    if isinstance(n, bool) or not isinstance(n, int | Size):
+    if not is_size(n):
         raise error(
             "E0307", f"the number of classes must be a compile-time whole number, not {kind(n)}", a.at("classes")
         )
@@ -280,7 +280,7 @@ def call_iota(cx: Context, a: Arguments) -> Tensor:
 
 def _size_argument(a: Arguments, name: str) -> Dim:
     n = a.values[name]
-    if isinstance(n, bool) or not isinstance(n, int | Size) or (isinstance(n, int) and n < 0):
+    if not is_size(n) or (isinstance(n, int) and n < 0):
         raise error("E0307", f"`{name}` must be a size, not {kind(n)}", a.at(name))
     return n
 
