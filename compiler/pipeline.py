@@ -207,20 +207,21 @@ class Session:
 
     def prepare(self, names: Iterable[str], processes: int = 1) -> None:
         """Compile several entries at once, in up to so many processes. Raises `KeyError` as `entry` does."""
-        wanted: list[str] = []
+        keys: dict[str, str] = {}
         for name in names:
             if name in self._entries:
                 continue
             if name not in self.manifest.entries and not self._known(name):
                 raise KeyError(name)
-            stored = self._load(self._entry_key(name))
+            key = self._entry_key(name)
+            stored = self._load(key)
             if stored is None:
-                wanted.append(name)
+                keys[name] = key
             else:
                 self._entries[name] = self._loaded(stored)
-        wanted.sort(key=lambda name: name != "train")  # the largest first, or it would be the last to end
+        wanted = sorted(keys, key=lambda name: name != "train")  # the largest first, or it would be the last to end
         for name, data in share(self._compiled, wanted, processes).items():
-            self._save(self._entry_key(name), data)
+            self._save(keys[name], data)
             self._entries[name] = self._loaded(data)
 
     def _compiled(self, names: Iterable[str]) -> dict[str, bytes]:

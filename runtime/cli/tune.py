@@ -80,16 +80,8 @@ def _metric(net: Model, name: str | None, held_out: bool) -> str:
 
 def _open(program: Program, source: Any, seed: int | None, threads: int | None, first: Model, data: Dataset) -> Model:
     """The model of a trial; it reads the data again only where its hypers change what is read."""
-    session, dataset = program.session(source)
-    spec, before = session.manifest.train, first.train_spec
-    from .. import settings
-    from ..model import Model
-
-    session.prepare((e for e in ("init", "train", "evaluate") if e in session.manifest.entries),
-                    settings.threads(threads))
-
-    made = Model(session, seed=seed, threads=threads, folder=Path(program.file).parent, dataset=dataset,
-                 data_path=program.data)
+    made = program.open(seed, threads, ("train", "evaluate"), source)
+    spec, before = made.session.manifest.train, first.train_spec
     if spec is not None and (spec.data, spec.validation, made.seed) == (before.data, before.validation, first.seed):
         made.dataset = data
     return made
