@@ -73,7 +73,7 @@ def backward(b: Builder, seeds: Mapping[str, Sequence[str]], xs: Iterable[str], 
             continue
         b.span, made = node.span, len(b.nodes)
         if node.op == "scan":
-            dxs = _of_scan(b, again(node), items[name], active, span)
+            dxs = _of_scan(b, again(node), items[name], [a in active for a in node.args], span)
         else:
             dy = total[name] = _sum(b, adjoints.pop(name))
             if not _anonymous(name) and _anonymous(dy):
@@ -93,9 +93,9 @@ def backward(b: Builder, seeds: Mapping[str, Sequence[str]], xs: Iterable[str], 
     return {x: total[x] for x in xs if x in total}
 
 
-def _of_scan(b: Builder, node: Node, dys: Mapping[int, str], active: set[str],
+def _of_scan(b: Builder, node: Node, dys: Mapping[int, str], active: Sequence[bool],
              span: Span | None) -> Sequence[str | None]:
-    """The adjoints of a scan's operands."""
+    """The adjoints of a scan's operands, of those that are active."""
     if node.attrs["until"]:
         raise _undefined(node, span)
     return reverse(b, node, dys, active, backward)

@@ -37,11 +37,11 @@ def total(parts: Iterable[Dim]) -> Dim:
 
 
 def quotient(x: Dim, d: Dim, ranges: Ranges) -> Dim:
-    """`x // d`, rounding to minus infinity, for `d > 0`."""
+    """`x // d`, rounding to minus infinity, for `d > 0`. By 0, of an empty axis, nothing divides at run time."""
+    if d == 0:
+        return 0
     if isinstance(x, int) and isinstance(d, int):
         return x // d
-    if d == 0:  # of an empty axis: never asked for at run time
-        return 0
     if d == 1:
         return x
     exact: Dim = 0

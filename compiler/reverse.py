@@ -28,10 +28,10 @@ CHEAP = 6  # weight of a value that is computed again rather than collected
 Backward = Callable[..., dict[str, str]]  # `autodiff.backward`
 
 
-def reverse(b: Builder, node: Node, dys: Mapping[int, str], active: set[str],
+def reverse(b: Builder, node: Node, dys: Mapping[int, str], active: Sequence[bool],
             backward: Backward) -> Sequence[str | None]:
-    """The adjoint of each operand of a scan, as nodes of `b`; `dys` are those of its results, by position. The scan
-    itself is replaced by one that collects more."""
+    """The adjoint of each operand of a scan that is active, as nodes of `b`; `dys` are those of its results, by
+    position. The scan itself is replaced by one that collects more."""
     turn = _differentiated(b, node, dys, active, backward)
     plan = _planned(turn)
     stacks = _collect(b, node, turn, plan)
@@ -60,13 +60,14 @@ class _Turn:
     again: set[str]  # nodes that a `checkpoint` in the body says are not to be kept
 
 
-def _differentiated(b: Builder, node: Node, dys: Mapping[int, str], active: set[str], backward: Backward) -> _Turn:
+def _differentiated(b: Builder, node: Node, dys: Mapping[int, str], active: Sequence[bool],
+                    backward: Backward) -> _Turn:
     body, carries, index = node.attrs["body"], node.attrs["carries"], node.attrs["index"]
     j = Builder("body", OPS)
     j.nodes.update((n.name, n) for n in body)
     inputs = [n.name for n in body if n.op == "input"]
     outputs = [v for _, v in body.outputs]
-    wanted = _active(body, inputs, [a in active for a in node.args], outputs[:carries])
+    wanted = _active(body, inputs, active, outputs[:carries])
     d_carries: dict[int, str] = {}
     d_results: dict[int, str] = {}
     seeds: dict[str, list[str]] = {}

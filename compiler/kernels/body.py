@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from math import copysign
 from typing import Any
 
+from ...dsl.diagnostics import InternalError, error
 from .. import loops as L
 from ..graph import Graph, Node
 from ..index import from_expr, to_expr, total
-from ..ops.op import REDUCE
+from ..ops.op import MAP, REDUCE, VIEW
 from ..types import BYTES, Dim, Size, TensorType, TupleType, symbol, symbols
 
 _INDEXED = ("gather", "take_along")  # operators whose operand 1 is an index that data decides
@@ -69,6 +70,7 @@ class Body:
     def __init__(self, graph: Graph, ops: Mapping[str, Any], checks: Checks):
         self.graph, self.ops, self.checks = graph, ops, checks
         self.sources: dict[str, Source] = {}
+        self.asked: dict[str, set[Index]] = {}  # where the value of each node was asked for
         self.buffers: list[L.Buffer] = []
         self.constant: set[str] = set()  # buffers that this kernel only reads
         self.held: dict[str, str] = {}  # node -> the buffer it lies in
@@ -111,14 +113,23 @@ class Body:
         self.emit(L.Register(name, dtype, length))
         return name
 
-    def in_register(self, node: str, register: str, position: Dim) -> None:
-        """From now on the value of `node`, at the point of the loops, is in a register."""
-        dtype = self.graph[node].dtype
-        self.sources[node] = lambda _: self.load(register, position, dtype)
+    def is_now(self, node: str, at: Index, value: L.Expr) -> None:
+        """From now on the value of `node` at the point `at` is `value`. At any other point it is computed again; what
+        cannot be, a sum, must not be asked for there."""
 
-    def is_now(self, node: str, value: L.Expr) -> None:
-        """From now on the value of `node`, at the point of the loops, is `value`."""
-        self.sources[node] = lambda _: value
+        def source(index: Index) -> L.Expr:
+            if index == at:
+                return value
+            if self.ops[self.graph[node].op].kind not in (MAP, VIEW):
+                what = f"a kernel has {node} at {list(map(str, at))} and is asked for it at {list(map(str, index))}"
+                raise error("E0901", what, kind=InternalError)
+            return self.computed(node, index)
+
+        self.sources[node] = source
+
+    def in_register(self, node: str, at: Index, register: str, position: Dim) -> None:
+        """`is_now` of what is in a register."""
+        self.is_now(node, at, self.load(register, position, self.graph[node].dtype))
 
     def load(self, buffer: str, at: Dim, dtype: str) -> L.Load:
         return L.Load(buffer, to_expr(at), dtype)
@@ -223,6 +234,7 @@ class Body:
         for scope in reversed(self.scopes):
             if key in scope.known:
                 return scope.known[key]
+        self.asked.setdefault(name, set()).add(index)
         if name in self.sources:
             out = self.bind(self.sources[name](index))
         else:

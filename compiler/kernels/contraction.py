@@ -126,7 +126,7 @@ def _lanes_of_results(body: Body, node: Node, y: Mapping[str, str], extent: Mapp
                 body.store(acc, j, _accumulated(body, node, point, body.load(acc, j, node.dtype)))
             with across(body, t, j0, extent[lane], width) as j:
                 where = _evaluate(result, {**at, lane: j0 + j})
-                body.in_register(node.name, acc, j)
+                body.in_register(node.name, where, acc, j)
                 body.store_all(y, [(v, where) for v in y])
 
 
@@ -163,8 +163,8 @@ def _lanes_of_terms(body: Body, node: Node, y: Mapping[str, str], extent: Mappin
         with body.loop(width, lanes=width, unroll=0, stem="j") as j, _each(body, tile) as (k, _):
             body.fold(total, k, "sum", body.load(acc, k * width + j, node.dtype))
     with _each(body, tile) as (k, point):
-        body.in_register(node.name, total, k)
         where = _evaluate(node.attrs["out"], {**at, **point})
+        body.in_register(node.name, where, total, k)
         body.store_all(y, [(v, where) for v in y])
 
 

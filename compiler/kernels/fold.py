@@ -22,7 +22,7 @@ from ..ops.reduction import identity
 from ..types import Dim
 from .body import Body, Index, flat, lanes
 from .cost import number, own_weight
-from .nest import Axes, Part, across, collapse, over, parts, place
+from .nest import Axes, Part, across, collapse, over, parts, place, walk
 
 TILE = 4  # vectors of neighbouring elements folded at a time
 SAVED = 8  # vectors of a row that are kept in registers from one stage to the next
@@ -33,15 +33,15 @@ CHAINS = 4
 
 
 class Stages:
-    """What is done in which loop over the reduced axes."""
+    """What is done in which loop over the reduced axes. `trial` was asked for every value at `point`, with reductions
+    that are there already: which values are asked for where, and so which axis is meant, is seen there."""
 
-    def __init__(self, body: Body):
-        graph, ops = body.graph, body.ops
+    def __init__(self, trial: Body):
+        graph, ops = trial.graph, trial.ops
         self.reductions = [n for n in graph if ops[n.op].kind == REDUCE and n.attrs["axes"]]
         first = self.reductions[0]
         self.box = graph[first.args[0]].shape
         self.reduced = tuple(k in first.attrs["axes"] for k in range(len(self.box)))
-        self.kept_shape = self.kept(self.box)
         self.level: dict[str, int] = {}
         for n in graph:
             needed = max((self.level[a] for a in n.args), default=0)
@@ -50,6 +50,9 @@ class Stages:
         self.full = [v for v in results if graph[v].shape == self.box]
         self.rest = [v for v in results if graph[v].shape != self.box]
         self.count = 1 + max([self.level[r.args[0]] for r in self.reductions] + [self.level[v] for v in self.full])
+        for r in self.reductions:
+            trial.lies_in(r.name, r.name)
+        self.trial, self.point = trial, walk(trial, [*(r.args[0] for r in self.reductions), *self.full], self.box)
 
     def kept(self, index: Sequence[Dim]) -> Index:
         """The coordinates of the kept axes."""
@@ -65,12 +68,8 @@ class Stages:
     def stores(self, stage: int) -> list[str]:
         return [v for v in self.full if self.level[v] == stage]
 
-    def pulled(self) -> list[str]:
-        """The values asked for at every point of the box."""
-        return [*(r.args[0] for r in self.reductions), *self.full]
-
     def saved(self, graph: Graph) -> dict[str, int]:
-        """Heavy full values that several stages ask for, and the first of those."""
+        """Heavy values that several stages ask for at the point of the loops, and the first of those."""
         wanted: dict[str, set[int]] = {n.name: set() for n in graph}
         for r in self.reductions:
             wanted[r.args[0]].add(self.level[r.args[0]])
@@ -79,7 +78,7 @@ class Stages:
         out: dict[str, int] = {}
         for n in reversed(list(graph)):
             stages = wanted[n.name]
-            if n.shape == self.box and len(stages) > 1 and own_weight(n) >= HEAVY:
+            if self.is_asked(n.name, self.point) and len(stages) > 1 and own_weight(n) >= HEAVY:
                 out[n.name] = min(stages)
                 stages = {min(stages)}
             if n not in self.reductions:
@@ -88,27 +87,23 @@ class Stages:
         return out
 
     def between(self, body: Body, stage: int) -> list[str]:
-        """Values of the kept shape that this stage is the first to have and that repeat along the reduced axes."""
+        """Values that this stage is the first to have and that repeat along the reduced axes: they are asked for at the
+        point of the kept ones."""
         return [
             n.name for n in body.graph
-            if self.level[n.name] == stage > 0 and n.shape == self.kept_shape and body.ops[n.op].kind == MAP
+            if self.level[n.name] == stage > 0 and body.ops[n.op].kind == MAP
+            and self.is_asked(n.name, self.kept(self.point))
             and any(body.ops[u.op].kind == VIEW for u in body.graph.users(n.name))
         ]  # fmt: skip
+
+    def is_asked(self, name: str, at: Index) -> bool:
+        return at in self.trial.asked.get(name, ())
 
 
 def fold(make: Callable[[], Body], parallel: bool = False) -> Body:
     """The kernel of a graph with reductions; results are stored in the order of the graph's outputs."""
-    body = make()
-    stages = Stages(body)
-
-    def trial() -> Body:
-        """A body in which reductions are there already: only the indices matter."""
-        b = make()
-        for r in stages.reductions:
-            b.lies_in(r.name, r.name)
-        return b
-
-    groups = [g for g in collapse(trial, stages.pulled(), stages.box, stages.reduced) if g.size != 1]
+    body, stages = make(), Stages(make())
+    groups = [g for g in collapse(stages.trial, stages.point, stages.box, stages.reduced) if g.size != 1]
     kept, reduced = ([g for g in groups if stages.reduced[g.axes[0]] == kind] for kind in (False, True))
     outputs = body.results()
     nest = _columns if groups and groups[-1] in kept else _rows
@@ -124,21 +119,12 @@ def _rows(body: Body, stages: Stages, outputs: dict[str, str], kept: list[Axes],
     rank, graph, width = len(stages.box), body.graph, lanes(body.graph)
     if reduced and number(reduced[-1].size) >= LONG and sum(map(own_weight, graph)) <= LIGHT:
         width *= CHAINS
-    short = len(reduced) == 1 and isinstance(reduced[0].size, int) and reduced[0].size <= SAVED * width
+    short = len(reduced) == 1 and isinstance(reduced[0].size, int) and 0 < reduced[0].size <= SAVED * width
     saved = stages.saved(graph) if short else {}
-    here: list[Index] = [()]  # the point that the innermost loop is at
+    rows: dict[str, str] = {}  # value -> the registers that have it for a row
 
     def in_row(at: Index) -> Dim:
         return flat([at[k] for k in reduced[0].axes], reduced[0].extents)
-
-    def keep(name: str, registers: str) -> None:
-        """From now on a value is in registers; at another point than the loop's it is computed again."""
-
-        def source(at: Index) -> L.Expr:
-            here_now = at == here[0]
-            return body.load(registers, in_row(at), graph[name].dtype) if here_now else body.computed(name, at)
-
-        body.sources[name] = source
 
     with over(body, kept, rank, parallel=parallel) as outer:
         for stage in range(stages.count):
@@ -147,18 +133,19 @@ def _rows(body: Body, stages: Stages, outputs: dict[str, str], kept: list[Axes],
             for r in folds:
                 body.store(totals[r.name], 0, _start(body, r))
             first = [n.name for n in graph if saved.get(n.name) == stage]
-            rows = {v: body.register(graph[v].dtype, _whole(reduced[0].size, width)) for v in first}
+            new = {v: body.register(graph[v].dtype, _whole(reduced[0].size, width)) for v in first}
             with over(body, reduced, rank, lanes=width, unroll=0 if saved else 1) as point:
-                index = here[0] = stages.join(outer, point)
-                for v in first:
-                    body.store(rows[v], in_row(index), body.value(v, index))
+                index = stages.join(outer, point)
+                for v, row in rows.items():
+                    body.in_register(v, index, row, in_row(index))
+                for v, row in new.items():
+                    body.store(row, in_row(index), body.value(v, index))
                 for r in folds:
                     body.fold(totals[r.name], 0, _how(body, r), body.value(r.args[0], index))
                 body.store_all(outputs, [(v, index) for v in stages.stores(stage)])
-            for v in first:
-                keep(v, rows[v])
+            rows |= new
             for r in folds:
-                body.is_now(r.name, body.bind(body.load(totals[r.name], 0, r.dtype)))
+                body.is_now(r.name, stages.kept(outer), body.bind(body.load(totals[r.name], 0, r.dtype)))
         body.store_all(outputs, [(v, stages.kept(outer)) for v in stages.rest])
 
 
@@ -181,47 +168,42 @@ def _tile(body: Body, stages: Stages, outputs: dict[str, str], outer: Index, j0:
           t: Part) -> None:  # fmt: skip
     """All stages for some neighbouring kept elements; what is known of each of them is in a lane of registers."""
     graph, width = body.graph, lanes(body.graph)
-    lane: list[Dim] = [0]
+    known: dict[str, str] = {}  # value -> its registers
 
     @contextmanager
-    def each() -> Iterator[Index]:
-        with across(body, t, j0, last.size, width) as j:
-            lane[0] = j
+    def each() -> Iterator[tuple[Dim, Index]]:
+        """A lane, and the index of the element in it."""
+        with across(body, t, j0, last.size, width) as lane:
             index = list(outer)
-            place(j0 + j, last, index, body)
-            yield tuple(index)
+            place(j0 + lane, last, index, body)
+            for name, row in known.items():
+                body.in_register(name, stages.kept(index), row, lane)
+            yield lane, tuple(index)
 
     def registers(name: str) -> str:
         return body.register(graph[name].dtype, t.padded(width))
 
-    def keep(name: str, into: str) -> None:
-        def source(_: Index) -> L.Expr:
-            return body.load(into, lane[0], graph[name].dtype)
-
-        body.sources[name] = source
-
     for stage in range(stages.count):
         for v in stages.between(body, stage):
             row = registers(v)
-            with each() as at:
-                body.store(row, lane[0], body.value(v, stages.kept(at)))
-            keep(v, row)
+            with each() as (lane, at):
+                body.store(row, lane, body.value(v, stages.kept(at)))
+            known[v] = row
         folds = stages.folds(stage)
         totals = {r.name: registers(r.name) for r in folds}
         if folds:
-            with each():
+            with each() as (lane, _):
                 for r in folds:
-                    body.store(totals[r.name], lane[0], _start(body, r))
-        with over(body, reduced, len(stages.box)) as point, each() as at:
+                    body.store(totals[r.name], lane, _start(body, r))
+        with over(body, reduced, len(stages.box)) as point, each() as (lane, at):
             index = stages.join(at, point)
             for r in folds:
-                terms = (body.load(totals[r.name], lane[0], r.dtype), body.value(r.args[0], index))
-                body.store(totals[r.name], lane[0], L.Apply(L.FOLDS[_how(body, r)], terms, r.dtype))
+                terms = (body.load(totals[r.name], lane, r.dtype), body.value(r.args[0], index))
+                body.store(totals[r.name], lane, L.Apply(L.FOLDS[_how(body, r)], terms, r.dtype))
             body.store_all(outputs, [(v, index) for v in stages.stores(stage)])
-        for r in folds:
-            keep(r.name, totals[r.name])
+        known |= totals
     if stages.rest:
-        with each() as at:
+        with each() as (_, at):
             body.store_all(outputs, [(v, stages.kept(at)) for v in stages.rest])
 
 

@@ -102,7 +102,7 @@ def _in_blocks(body: Body, p: Product, tile: Tile, a: str, b: str, outputs: Mapp
         tiles(i0, part, whole, first.size)
         with over_block(part, i0) as (i, j):
             index = block.result_index(i, j)
-            body.is_now(p.node.name, body.load(sums, flat(index, p.node.shape), dtype))
+            body.is_now(p.node.name, index, body.load(sums, flat(index, p.node.shape), dtype))
             body.store_all(outputs, [(v, index) for v in outputs])
 
 
@@ -197,8 +197,8 @@ class _Tile:
         self.ask_ahead()
         self.add(acc, [(w, 0, w.size) for w in self.p.inner])
         with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
-            body.in_register(self.p.node.name, acc, i * pitch + j)
             index = self.result_index(i, j)
+            body.in_register(self.p.node.name, index, acc, i * pitch + j)
             body.store_all(outputs, [(v, index) for v in outputs])
 
     def clear(self, sums: str) -> None:

@@ -33,20 +33,19 @@ class Axes:
         return prod(self.extents)
 
 
-def collapse(make: Callable[[], Body], names: Sequence[str], shape: Sequence[Dim],
-             kinds: Sequence[object]) -> list[Axes]:
-    """The axes of a box in groups, given that `names` are read at each of its points. Only axes of one kind join."""
-    body = make()
-    variables: list[str | None] = []
+def walk(body: Body, names: Sequence[str], shape: Sequence[Dim]) -> Index:
+    """Ask a body for `names` at each point of a box, one loop an axis, and give that point."""
     with ExitStack() as stack:
-        index: list[Dim] = []
-        for n in shape:
-            point = stack.enter_context(body.loop(n))
-            index.append(point)
-            variables.append(str(point) if isinstance(point, Size) else None)
+        index = tuple(stack.enter_context(body.loop(n)) for n in shape)
         for name in names:
-            for part, at in body.stored(name, tuple(index)):
-                body.store("", at if part != name else 0, body.value(part, tuple(index)))
+            for part, at in body.stored(name, index):
+                body.store("", at if part != name else 0, body.value(part, index))
+    return index
+
+
+def collapse(body: Body, index: Index, shape: Sequence[Dim], kinds: Sequence[object]) -> list[Axes]:
+    """The axes of a box in groups, given the body of a `walk` and its point. Only axes of one kind join."""
+    variables = [str(point) if isinstance(point, Size) else None for point in index]
     used = [x for x in dict.fromkeys(indices(tuple(body.scopes[0].statements))) if isinstance(x, Size)]
     groups: list[list[int]] = []
     for k, n in enumerate(shape):
@@ -94,7 +93,8 @@ def indices(body: tuple[L.Stmt, ...]) -> Iterator[Dim]:
                 case L.Apply(fn, _, "i64") as e if fn in _ARITHMETIC:
                     opaque: list[L.Expr] = []
                     yield from_expr(e, {}, _aside(opaque))
-                    stack += opaque
+                    for part in opaque:  # all of it, where it is a quotient of data, which may be by 0 or less
+                        stack += part.args if part is e else (part,)
                 case L.Var(name, "i64"):
                     yield symbol(name)
                 case L.Apply(_, args):

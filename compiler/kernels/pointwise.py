@@ -19,7 +19,7 @@ from ..ops.layout import constant_expr
 from ..ops.op import MAP
 from ..types import Dim, Symbol
 from .body import Body, Index, Source, box_of, lanes
-from .nest import Axes, collapse, indices, over, place
+from .nest import Axes, collapse, indices, over, place, walk
 
 
 def pointwise(make: Callable[[], Body], parallel: bool = False) -> Body:
@@ -27,7 +27,8 @@ def pointwise(make: Callable[[], Body], parallel: bool = False) -> Body:
     body = make()
     results = [v for _, v in body.graph.outputs]
     shape = box_of(body.graph, body.graph[results[0]])
-    groups = collapse(make, results, shape, [0] * len(shape))
+    trial = make()
+    groups = collapse(trial, walk(trial, results, shape), shape, [0] * len(shape))
     outputs = body.results()
     if any(n.op == "transpose" for n in body.graph):
         near = _near(make, results, groups, len(shape))
@@ -81,17 +82,19 @@ def _blocks(body: Body, results: list[str], outputs: dict[str, str], groups: Seq
 
 def _divided(body: Body, results: list[str], shape: tuple[Dim, ...]) -> Node | None:
     """A concat or a pad along the last axis, and along no other, in which the results are elementwise."""
-    stack, last = list(results), len(shape) - 1
-    while stack and shape:
-        n = body.graph[stack.pop()]
-        if n.name in body.sources or n.shape != shape or not isinstance(shape[-1], int):
+    last = len(shape) - 1
+    if not shape or not isinstance(shape[last], int):
+        return None
+    reached = set(results)  # by elementwise operators alone: read at the point at which the results are computed
+    for n in reversed(list(body.graph)):
+        if n.name not in reached or n.name in body.sources or n.shape != shape:
             continue
         if n.op == "concat" and n.attrs["axis"] == last:
             return n
         if n.op == "pad" and all(a == 0 for side in ("low", "high") for a in n.attrs[side][:last]):
             return n
         if body.ops[n.op].kind == MAP:
-            stack += n.args
+            reached.update(n.args)
     return None
 
 

@@ -1,0 +1,173 @@
+"""Programs that were compiled to something else than they say, or whose compilation did not end; each stands for its
+kind. What is right is said by NumPy, or by the same program said in another way."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import nnc
+
+rng = np.random.default_rng(0)
+
+
+def run(source: str, *args, dtype: str = "f32"):
+    return nnc.function(source, dtype=dtype, cache=False)(*args)
+
+
+# --- a size that is equal by chance does not decide which axis is meant ----------------------------------------------
+
+
+@pytest.mark.parametrize("size", [3, 8, 17])
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_reduction_is_read_transposed_by_what_is_transposed_back(size, named, axis):
+    n = "N" if named else size
+    source = f"""
+    fn f(x: f32[{n}, {n}, {n}], w: f32[{n}, {n}, {n}], v: f32[{n}]) {{
+        u = sum(x, axis = {axis})
+        t = (u.T + expand(v, 1)).T
+        return expand(t, {axis}) * w
+    }}"""
+    x, w, v = (rng.normal(size=s) for s in ((size,) * 3, (size,) * 3, size))
+    want = np.expand_dims((x.sum(axis).T + v[:, None]).T, axis) * w
+    np.testing.assert_allclose(run(source, x, w, v, dtype="f64"), want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("reduced", ["mean", "max"])
+@pytest.mark.parametrize("between", ["", "tanh"])
+def test_a_row_is_centred_by_what_was_transposed_twice(reduced, between):
+    source = f"""
+    fn f(x: f32[8, 8, 8], v: f32[8]) = x - expand({between}(({reduced}(x, axis = 1).T * expand(v, 1)).T), 1)"""
+    x, v = rng.normal(size=(8, 8, 8)), rng.normal(size=8)
+    row = (getattr(np, reduced)(x, axis=1).T * v[:, None]).T
+    want = x - np.expand_dims(np.tanh(row) if between else row, 1)
+    np.testing.assert_allclose(run(source, x, v, dtype="f64"), want, rtol=1e-12, atol=1e-12)
+
+
+# --- a checkpoint never changes a value or a gradient ----------------------------------------------------------------
+
+BEHIND = """
+fn f(x: f32[4, 3]) {
+    s = x[0] * 0
+    scan t in 1..4 {
+        s = tanh(0.5 * s + x[t])
+        ys[t] = s + 0.5
+    }
+    y = RESULT
+    return grad(sum(sin(y)), x)
+}"""
+NESTED = """
+fn f(x: f32[4, 3]) {
+    s = x[0] * 0
+    scan t in 0..4 {
+        r = CHECKPOINT(s + x[t])
+        scan u in 0..3 { r = tanh(r * 0.7 + x[u]) }
+        s = CHECKPOINT(sin(r) + 0.3 * s)
+    }
+    return grad(sum(CHECKPOINT(s * s)), x)
+}"""
+
+
+@pytest.mark.parametrize("result", ["CHECKPOINT(ys * 2)", "CHECKPOINT(s)", "CHECKPOINT(CHECKPOINT(s) * ys[2])"])
+def test_a_checkpoint_behind_a_scan_changes_no_gradient(result):
+    x, source = rng.normal(size=(4, 3)), BEHIND.replace("RESULT", result)
+    with_it, without = (run(source.replace("CHECKPOINT", name), x, dtype="f64") for name in ("checkpoint", ""))
+    assert np.abs(without).max() > 0.1
+    np.testing.assert_allclose(with_it, without, rtol=1e-12)
+
+
+def test_a_checkpoint_around_and_inside_nested_scans_changes_no_gradient():
+    x = rng.normal(size=(4, 3))
+    with_it, without = (run(NESTED.replace("CHECKPOINT", name), x, dtype="f64") for name in ("checkpoint", ""))
+    assert np.abs(without).max() > 0.01
+    np.testing.assert_allclose(with_it, without, rtol=1e-12)
+
+
+def test_a_checkpoint_behind_a_recurrent_layer_lets_its_weights_learn():
+    text = """
+    model M(x: f32[B, 5, 3]) -> f32[B, 2] { return x |> Lstm(4) |> CHECKPOINT |> last |> Dense(2) }
+    fn last(x: f32[B, T, D]) = x[:, -1]
+    fn same(x: f32[B, T, D]) = x
+    train M(x) {
+        loss = mean(output^2)
+        optimizer = SGD(lr = 0.1)
+    }"""
+    x = rng.normal(size=(4, 5, 3)).astype(np.float32)
+    with_it, without = (nnc.compile(text.replace("CHECKPOINT", name), cache=False).gradients(x)
+                        for name in ("checkpoint", "same"))
+    for name, gradient in without.items():
+        np.testing.assert_allclose(with_it[name], gradient, rtol=1e-5, atol=1e-7)
+        assert np.abs(gradient).max() > 0
+
+
+# --- size 0 in every operator ----------------------------------------------------------------------------------------
+
+EMPTY = np.zeros((2, 0, 3), np.float32)
+NOTHING = {
+    "exp(x)": np.exp, "flip(x, axis = [0])": lambda x: x[::-1], "reshape(x, [3, 0, 2])": lambda x: x.reshape(3, 0, 2),
+    "x[:, 0:0, :]": lambda x: x, "sum(x, axis = 1)": lambda x: x.sum(1), "sum(x)": np.sum,
+    "x.T": lambda x: x.swapaxes(1, 2), "mean(x, axis = 0)": lambda x: x[0],
+    "sum(exp(x), axis = 0)": lambda x: x.sum(0), "prod(x, axis = 1)": lambda x: x.prod(1), "sort(x, axis = 1)": np.sort,
+    "concat([x, x], axis = 1)": lambda x: x, "concat([x, x], axis = 0)": lambda x: np.concatenate([x, x]),
+    "pad(x, [[0, 0], [1, 2], [0, 0]])": lambda x: np.zeros((2, 3, 3)), "cumsum(x, axis = 1)": lambda x: x,
+    "x @ x.T": lambda x: np.zeros((2, 0, 0)), "x.T @ x": lambda x: np.zeros((2, 3, 3)),
+    "reshape(transpose(x, [2, 0, 1]), [3, -1]) * 2": lambda x: x.reshape(3, 0), "x[iota(2)]": lambda x: x,
+    "softmax(x, axis = 1)": lambda x: x, "softmax(x[:, :, 0], axis = 1)": lambda x: x[..., 0],
+    "x / sum(x)": lambda x: x, "grad(sum(x / sum(x)), x)": lambda x: x, "x * 2 + tanh(x)": lambda x: x,
+    "uniform(shape = [0, 3]) * 2": lambda x: x[0], "scatter(x[0], iota(0), 2)": lambda x: np.zeros((2, 3)),
+    "grad(sum(tanh(x.T @ x)), x)": lambda x: x,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("expression", NOTHING)
+def test_size_zero(expression):
+    want = NOTHING[expression](EMPTY)
+    got = run(f"fn f(x: f32[2, 0, 3]) = {expression}", EMPTY)
+    assert got.shape == np.shape(want) or got.size == 0
+    np.testing.assert_array_equal(np.asarray(got).reshape(np.shape(want)), want)
+
+
+# --- no compilation runs away ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turn", ["leaky_relu(y - 0.1)", "where(y > 0.5, y * 0.5, y + 0.3)", "elu(y)", "y * y + y"])
+def test_compilation_is_linear_in_the_length_of_a_chain(turn):
+    source = f"fn f(x: f32[B, 4]) {{\n y = x\n repeat 40 {{ y = {turn} }}\n return y\n}}"
+    script = f"import nnc, numpy as np\nprint(nnc.function({source!r}, cache=False)(np.zeros((2, 4), 'f4')).shape)"
+    assert bounded(script) == "(2, 4)"
+
+
+@pytest.mark.parametrize("dtype", ["i32", "i64"])
+@pytest.mark.parametrize("divisor", [-3, -1, 1, 4])
+@pytest.mark.parametrize("operator", ["%", "//"])
+def test_integers_are_divided_as_python_does_it(dtype, divisor, operator):
+    x = np.array([-7, -3, -1, 0, 1, 2, 3, 11], dtype.replace("i", "int"))
+    script = f"""
+import nnc, numpy as np
+f = nnc.function("fn f(x: {dtype}[N]) -> {dtype}[N] = x {operator} ({divisor})", cache=False)
+print(f(np.array({x.tolist()}, "{x.dtype}")).tolist())"""
+    want = x % divisor if operator == "%" else x // divisor
+    assert bounded(script) == str(want.tolist())
+
+
+@pytest.mark.parametrize("operator", ["%", "//"])
+@pytest.mark.parametrize("dtype", ["i32", "i64"])
+def test_division_by_a_literal_zero_ends(dtype, operator):
+    script = f"""
+import nnc, numpy as np
+f = nnc.function("fn f(x: {dtype}[N]) -> {dtype}[N] = x {operator} 0", cache=False)
+print(f(np.array([5, -5, 0], "{dtype.replace('i', 'int')}")).tolist())"""
+    assert bounded(script) == "[0, 0, 0]"
+
+
+def bounded(script: str, seconds: int = 20) -> str:
+    """What a script prints that may use so many seconds of processor time."""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, env=os.environ,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds)))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
