@@ -211,6 +211,8 @@ class _Recomputed:
                 copies[node.name] = b.emit("assume", node.name, shape=node.shape, again=True)
             elif missing := [a for a in node.args if a not in copies]:
                 todo += missing
+            elif node.op == "in_range":  # the first computation has seen to that
+                copies[node.name] = copies[node.args[0]]
             else:
                 copies[node.name] = b.add(node.op, tuple(copies[a] for a in node.args), node.attrs)
         return copies[wanted]

@@ -75,8 +75,8 @@ class Graph:
 
     @property
     def roots(self) -> tuple[str, ...]:
-        """The nodes the outside sees: outputs, then updates."""
-        return tuple(v for _, v in self.outputs + self.updates)
+        """The nodes the outside sees: outputs, updates, and what has an effect."""
+        return (*(v for _, v in self.outputs + self.updates), *effects(self))
 
     def users(self, name: str) -> list[Node]:
         """The nodes that read `name`, each once, in order."""
@@ -153,6 +153,17 @@ class Builder:
         return Graph(self.name, dag, tuple(outputs), tuple(updates), tuple(self.guards))
 
 
+def effects(nodes: Iterable[Node]) -> tuple[str, ...]:
+    """The nodes that are there for what they do, which is to fail, whether or not anybody reads them: checks, and loops
+    with checks in them."""
+    return tuple(n.name for n in nodes if may_fail(n))
+
+
+def may_fail(node: Node) -> bool:
+    """Whether running a node may end the step with an error."""
+    return node.op == "in_range" or any(map(may_fail, node.attrs.get("body", ())))
+
+
 def ancestors(nodes: Mapping[str, Node], names: Iterable[str], given: Collection[str] = ()) -> dict[str, None]:
     """`names` and all that they are computed from, as far as what is `given`, in topological order."""
     seen = set(names)
@@ -165,4 +176,4 @@ def ancestors(nodes: Mapping[str, Node], names: Iterable[str], given: Collection
     return {x: None for x in nodes if x in seen}
 
 
-__all__ = ["Attrs", "Builder", "Graph", "Guard", "Node", "TensorType", "TupleType", "ancestors"]
+__all__ = ["Attrs", "Builder", "Graph", "Guard", "Node", "TensorType", "TupleType", "ancestors", "effects", "may_fail"]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from math import gcd
 
 from . import loops as L
-from .types import Atom, Dim, Monomial, Quotient, Size, Symbol, divide, symbol
+from .types import Atom, Dim, Monomial, Quotient, Size, Symbol, divide, nonnegative, symbol
 
 Ranges = Mapping[str, "Dim | None"]  # variable v lies in 0 <= v < extent; None: nothing is known (a loaded index)
 Bounds = tuple["Dim | None", "Dim | None"]  # least and greatest value, both attained or beyond; None: unknown
@@ -76,11 +76,6 @@ def within(x: Dim, d: Dim, ranges: Ranges) -> bool:
     """0 <= x < d is certain."""
     low, high = bounds(x, ranges)
     return low is not None and high is not None and nonnegative(low) and nonnegative(d - 1 - high)
-
-
-def nonnegative(x: Dim) -> bool:
-    """Certain, because sizes are: no negative coefficient."""
-    return all(c >= 0 for _, c in terms(x))
 
 
 def bounds(x: Dim, ranges: Ranges) -> Bounds:

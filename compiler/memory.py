@@ -14,7 +14,7 @@ from functools import reduce
 from heapq import heapify, heappop, heappush
 from math import gcd
 
-from .graph import Graph, Node
+from .graph import Graph, Node, may_fail
 from .index import term, terms, total
 from .kernels.body import flat, side_by_side
 from .loops import Place
@@ -24,7 +24,6 @@ from .types import BYTES, Dim, TensorType, TupleType, substitute
 
 ALIGNMENT = 64  # of buffers whose size is a number; others, such as 40*B, fill cache lines for some B only, and are
 # aligned as the largest element is
-CHECKED = ("gather", "take_along", "scatter_add")  # operators whose kernels may fail at run time
 
 Value = tuple[str, int]  # a node and which of its results
 
@@ -274,11 +273,6 @@ def _checks_first(graph: Graph, kernels: Sequence[str], places: Mapping[Value, P
             for w in writers:
                 if w != c and c not in _reachable(after, w):
                     after[c].append(w)
-
-
-def may_fail(node: Node) -> bool:
-    """Whether the code of a node has checks."""
-    return node.op in CHECKED or any(map(may_fail, node.attrs.get("body", ())))
 
 
 def _sorted(kernels: Sequence[str], position: Mapping[str, int], after: Mapping[str, list[str]]) -> tuple[str, ...]:

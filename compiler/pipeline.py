@@ -71,7 +71,7 @@ def stages(
     fused = passes.run(passes.KERNELS, optimized, observe) if optimize else optimized
     inputs, variables = _inputs(graph), _variables(program, optimized)
     lowered = lower(fused, inputs, variables, target)
-    return Stages(graph, backward, optimized, fused, lowered, _signature(graph, inputs, variables, lowered))
+    return Stages(graph, backward, optimized, fused, lowered, _signature(fused, inputs, variables, lowered))
 
 
 def _inputs(graph: Graph) -> dict[str, TensorType]:

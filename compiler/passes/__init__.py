@@ -13,6 +13,7 @@ from .cse import cse
 from .dce import dce
 from .fold import fold
 from .fuse import fuse
+from .guard import check, guard
 from .layout import layout
 from .rewrite import assemble
 from .scans import hoist, sink, trim
@@ -20,9 +21,9 @@ from .simplify import simplify
 
 Pass = Callable[[Graph], Graph]
 
-ALWAYS: tuple[Pass, ...] = (dce, differentiate, dce)
+ALWAYS: tuple[Pass, ...] = (check, guard, dce, differentiate, dce)
 REWRITE: tuple[Pass, ...] = (sink, fold, cse, simplify, cse, simplify, hoist, cse, trim, dce)  # the mathematics
-KERNELS: tuple[Pass, ...] = (layout, margins, align, cse, fuse)  # how it lies in memory, and what runs together
+KERNELS: tuple[Pass, ...] = (layout, margins, align, cse, guard, fuse)  # how it lies in memory, and what runs together
 OPTIMIZE: tuple[Pass, ...] = (*REWRITE, *KERNELS)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..graph import Builder, Graph, Node
+from ..graph import Builder, Graph, Node, effects
 from ..ops import OPS
 from ..types import Dim, TensorType
 
@@ -36,7 +36,7 @@ class Sweep:
         self._hidden = {a for n in nodes.values() if n.op == "grad" for a in n.args[1:]}
         self._uses = dict.fromkeys(nodes, 0)
         self._depth = self._count = 0
-        for name in (*(a for n in nodes.values() for a in n.args), *roots):
+        for name in (*(a for n in nodes.values() for a in n.args), *roots, *effects(nodes.values())):
             self._uses[name] += 1
 
     def __getitem__(self, name: str) -> Node:
@@ -126,9 +126,9 @@ def rewrite(graph: Graph, rules: Table) -> Graph:
 
 
 def live(nodes: Mapping[str, Node], roots: Sequence[str]) -> dict[str, Node]:
-    """The nodes that the roots depend on, and all inputs: they are part of the interface."""
-    needed = {name for name, n in nodes.items() if n.op == "input"} | set(roots)
-    todo = list(roots)
+    """The nodes that the roots and what has an effect depend on, and all inputs: they are part of the interface."""
+    todo = [*roots, *effects(nodes.values())]
+    needed = {name for name, n in nodes.items() if n.op == "input"} | set(todo)
     while todo:
         for a in nodes[todo.pop()].args:
             if a not in needed:

@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..graph import Builder, Graph, Node, ancestors
+from ..graph import Builder, Graph, Node, ancestors, effects, may_fail
 from ..kernels.cost import own_weight
-from ..memory import may_fail
 from ..ops import OPS
 from ..ops.op import CONTRACT, KERNEL, LOOP, MAP, REDUCE
 from ..types import Size, TensorType, TupleType, symbols
@@ -210,7 +209,7 @@ def _trimmed(n: Node, wanted: set[int], nodes: Mapping[str, Node]) -> tuple[Node
     same = {k: s.inputs[k] for k in range(s.carries) if s.outputs[k][1] == s.inputs[k]}  # carried as they are
     live = {k for k in wanted if k not in same} | set(until)
     while True:
-        reached = ancestors(s.nodes, [s.outputs[k][1] for k in live])
+        reached = ancestors(s.nodes, [*(s.outputs[k][1] for k in live), *effects(s.nodes.values())])
         more = {k for k in range(s.carries) if s.inputs[k] in reached and k not in same} - live
         if not more:
             break

@@ -11,10 +11,11 @@ from .absorb import RULES as ABSORB
 from .adjoint import RULES as ADJOINT
 from .algebra import RULES as ALGEBRA
 from .fold import RULES as FOLD
+from .guard import RULES as GUARD
 from .rewrite import Table, rewrite
 from .views import RULES as VIEWS
 
-_FAMILIES = (FOLD, ALGEBRA, VIEWS, ABSORB, ADJOINT)
+_FAMILIES = (FOLD, ALGEBRA, VIEWS, ABSORB, ADJOINT, GUARD)
 RULES: Table = {
     op: tuple(rule for family in _FAMILIES for rule in family.get(op, ()))
     for op in sorted(set().union(*_FAMILIES))

@@ -15,6 +15,7 @@ from nnc.compiler.ops.contraction import einsum
 from nnc.compiler.ops.op import ABSTRACT
 from nnc.compiler.passes.dce import dce
 from nnc.compiler.passes.fuse import fuse
+from nnc.compiler.passes.guard import check
 from nnc.compiler.types import TensorType, TupleType, symbol
 from nnc.compiler.verify import verify
 
@@ -131,7 +132,7 @@ def test_an_index_outside_is_an_error_and_changes_nothing(op, compiled):
     args = (index, table) if op == "scatter_add" else (table, index)
     y = b.emit(op, *args, **({"size": 3} if op == "scatter_add" else {}))
     new = b.emit("neg", table)
-    run = compiled(fuse(b.finish((("y", y),), (("p", new),))))
+    run = compiled(fuse(check(b.finish((("y", y),), (("p", new),)))))
     p = np.arange(12, dtype=np.float32).reshape(4, 3)
     for bad in (-1, 3 if op != "gather" else 4, 1000):
         with pytest.raises(IndexError, match=f"an index of {op} is outside an axis of size"):
@@ -172,7 +173,7 @@ def test_the_bits_are_the_same_for_any_number_of_threads(compiled, pool):
     columns, total = b.emit("reduce_sum", p, axes=(0,)), b.emit("reduce_sum", b.emit("mul", x, x), axes=(0, 1))
     taken = b.emit("exp", b.emit("gather", x, b.emit("input", name="i", type=TensorType("i32", (B,))), axis=0))
     outputs = {"h": h, "small": small, "p": p, "columns": columns, "total": total, "taken": taken}
-    run = compiled(fuse(b.finish(tuple(outputs.items()))))
+    run = compiled(fuse(check(b.finish(tuple(outputs.items())))))
     assert sum(s.parallel for k in run.lowered.module.kernels for s in k.body if isinstance(s, For)) >= 4
     rng = np.random.default_rng(3)
     for n in (1, 37, 200):

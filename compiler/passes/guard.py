@@ -1,0 +1,97 @@
+"""What must hold at run time is said in the graph, where no pass loses it.
+
+In: a graph. Out: the same values, with two kinds of checks. `check` reads every index that data decide through
+`in_range`, an operator that is there for its effect: it stays when nothing reads it any more, so that a label out of
+range is an error in a gradient, too, that only compares it. `guard` asks of every size that is allocated or looped over
+that it is not negative: a relation of sizes, which the caller looks at once per combination of sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ..graph import Graph, Guard, Node
+from ..types import Dim, TupleType, nonnegative, symbols
+from .rewrite import Sweep, Table, rewrite
+
+SAME = ("broadcast", "reshape", "assume", "transpose", "slice", "flip")  # elements that the operand has
+INDEX = {"gather": 1, "take_along": 1, "scatter_add": 0}  # which operand is an index that data decide
+
+
+def check(graph: Graph) -> Graph:
+    """The graph with every index that data decide read through `in_range`."""
+    return rewrite(graph, {op: (in_range_first,) for op in INDEX})
+
+
+# table[i] = table[in_range i]
+def in_range_first(s: Sweep, n: Node) -> str | None:
+    k = INDEX[n.op]
+    if s[n.args[k]].op == "in_range":
+        return None
+    axis = n.attrs.get("axis", 0) if n.op == "gather" else -1
+    size = n.shape[0] if n.op == "scatter_add" else s.shape(n.args[0])[axis]
+    index = s.emit("in_range", n.args[k], size=size, of=n.op)
+    return s.emit(n.op, *n.args[:k], index, *n.args[k + 1 :], **n.attrs)
+
+
+# in_range(i) = i, where i certainly is
+def in_range_certain(s: Sweep, n: Node) -> str | None:
+    return n.args[0] if _is_in_range(s, n.args[0], n.attrs["size"]) else None
+
+
+def _is_in_range(s: Sweep, name: str, size: Dim) -> bool:
+    while (n := s[name]).op in SAME:
+        name = n.args[0]
+    match n.op:
+        case "iota":
+            return nonnegative(size - n.shape[n.attrs["axis"]])
+        case "argmax" | "argmin":
+            return nonnegative(size - s.shape(n.args[0])[n.attrs["axis"]])
+        case "in_range":
+            return nonnegative(size - n.attrs["size"])
+    return False
+
+
+RULES: Table = {"in_range": (in_range_certain,)}
+
+
+def guard(graph: Graph) -> Graph:
+    """The graph with a guard for every size in it, its loops included, that might be negative."""
+    held = {n for node in graph if node.op in ("input", "param") for n in node.shape}
+    held |= {g.left - g.right for g in graph.guards if g.relation == ">="}
+    guards = list(graph.guards)
+    for node, n in _sizes(graph):
+        if not nonnegative(n) and n not in held:
+            held.add(n)
+            guards.append(Guard(n, 0, "a size must not be negative", node.span, ">="))
+    if len(guards) == len(graph.guards):
+        return graph
+    return Graph(graph.name, graph.dag, graph.outputs, graph.updates, tuple(guards))
+
+
+def _sizes(graph: Graph) -> Iterator[tuple[Node, Dim]]:
+    """What must be 0 or more, with the node that needs it. What depends on the turn of a loop was looked at when the
+    loop was built, for its first turn and its last."""
+    for node in graph:
+        if node.op == "scan":
+            index = node.attrs["index"]
+            yield from ((inner, n) for inner, n in _sizes(node.attrs["body"]) if index not in symbols(n))
+        for n in _needed(graph, node):
+            yield node, n
+
+
+def _needed(graph: Graph, node: Node) -> Iterable[Dim]:
+    for t in node.type.items if isinstance(node.type, TupleType) else (node.type,):
+        yield from t.shape
+    attrs = node.attrs
+    match node.op:
+        case "contract":
+            yield from (n for _, n in attrs["domain"])
+        case "slice":
+            yield from attrs["starts"]
+            yield from (b - a for a, b in zip(attrs["starts"], attrs["stops"], strict=True))
+            yield from (n - b for n, b in zip(graph[node.args[0]].shape, attrs["stops"], strict=True))
+        case "pad":
+            yield from (*attrs["low"], *attrs["high"])
+        case "scan":
+            yield attrs["count"]
