@@ -20,6 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..dsl.diagnostics import DataError
 from ..dsl.source import Source
 from . import native
 from .cache import Cache
@@ -189,13 +190,15 @@ class Session:
     def _current(self, manifest: Manifest) -> bool:
         """Whether what a stored manifest was made from still is so: imported files. Sizes that were
         taken from the data are never trusted."""
+        from ..dsl.parser import read_source
+
         for name, text in manifest.sources.items():
             if name == self.source.name:
                 continue
             try:
-                if Path(name).read_text("utf-8") != text:
+                if read_source(name).text != text:
                     return False
-            except (OSError, ValueError):
+            except DataError:
                 return False
         return manifest.sizes.keys() <= self.settings.sizes.keys()
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from . import ast
 from .diagnostics import DataError, SourceError, error
+from .files import open_regular
 from .mistakes import explain_unexpected, too_deep
 from .source import Source, Span
 from .tokens import MAX_DEPTH, Token, tokenize
@@ -28,10 +29,10 @@ def read_source(path: str | os.PathLike[str]) -> Source:
     """
     name = os.fspath(path)
     try:
-        with Path(path).open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as e:  # ValueError: a name with a NUL in it
-        reason = e.strerror.lower() if isinstance(e, OSError) and e.strerror else str(e)
+    except OSError as e:
+        reason = (e.strerror or str(e)).lower()
         raise error("E0681", f"cannot read `{name}`: {reason}", kind=DataError, help=_nearby(Path(name))) from None
     if len(data) > MAX_BYTES:
         raise error("E0683", f"`{name}` is larger than 16 MB", kind=DataError)

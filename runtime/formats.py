@@ -23,6 +23,7 @@ from typing import IO, Any, TypeVar
 import numpy as np
 
 from ..dsl.diagnostics import DataError, NncError, error
+from ..dsl.files import open_regular
 from .arrays import Array, check_nbytes
 from .column import Rows, fits, mapped
 from .messages import human
@@ -47,7 +48,7 @@ def unreadable(path: object, e: Exception) -> NncError:
 def opened(path: Path) -> Iterator[IO[bytes]]:
     """The bytes of a file, unpacked where it begins like gzip; every way reading fails is a DataError."""
     try:
-        with open(path, "rb") as raw:
+        with open_regular(path) as raw:
             packed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             if packed:
@@ -169,7 +170,7 @@ def npz(path: Path, names: Sequence[str] | None = None) -> Columns:
         files = {p.stem: p for p in sorted(path.glob("*.npy"))}
         return {n: npy(p, in_part=True) for n, p in _chosen(path, files, names).items()}
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as raw, zipfile.ZipFile(raw) as archive:
             members = {i.filename.removesuffix(".npy"): i for i in archive.infolist() if i.filename.endswith(".npy")}
             return {n: _npy(path, n, archive, info) for n, info in _chosen(path, members, names).items()}
     except NncError:

@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 
 from ..dsl.diagnostics import NncError
+from ..dsl.files import open_regular
 from .column import Array, Column, Rows, fits
 from .extras import optional
 from .formats import Columns, malformed, unreadable
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # whatever a file is called: others run programs
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")  # eight bits a channel
 
 
@@ -107,15 +109,17 @@ def _opened(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", module.DecompressionBombWarning)
-            with module.open(path) as image:
+            with open_regular(path) as file, module.open(file, formats=_FORMATS) as image:
                 yield image
     except NncError:
         raise
     except (MemoryError, KeyboardInterrupt):
         raise
+    except module.UnidentifiedImageError as e:
+        raise malformed(path, "a complete image", f"none of the formats {', '.join(_FORMATS)}") from e
     except OSError as e:
         if e.errno is not None:
             raise unreadable(path, e) from e
-        raise malformed(path, "a complete image", str(e).lower().replace(repr(str(path)), "it")) from e
+        raise malformed(path, "a complete image", str(e).lower()) from e
     except Exception as e:
         raise malformed(path, "a complete image", str(e).lower() or type(e).__name__) from e

@@ -29,6 +29,7 @@ import numpy as np
 
 from ..compiler.types import TensorType
 from ..dsl.diagnostics import DataError, Diagnostic, NncError, error
+from ..dsl.files import open_regular
 from .arrays import NUMPY, Array, Wanted, convert, describe
 from .checkpoint import reading
 from .column import Column
@@ -114,7 +115,8 @@ _PLACE = re.compile(r"\*|\{(\w+)\s*([+-]\s*\d+)?\}")
 def parse(path: Path) -> list[Rule]:
     """The rules of a file (E0628 for a line that is none)."""
     try:
-        text = path.read_text("utf-8")
+        with open_regular(path) as f:
+            text = f.read().decode("utf-8")
     except (OSError, UnicodeDecodeError) as e:
         raise unreadable(path, e) from e
     rules = []
