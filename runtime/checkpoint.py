@@ -13,17 +13,22 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..dsl.diagnostics import DataError, NncError, error
+from ..dsl.diagnostics import DataError, Diagnostic, NncError, ResourceError, error
+from ..dsl.files import open_regular
 from .arrays import NUMPY, Array, check_bytes, nbytes
-from .files import replacing
-from .safetensors import corrupt, read_header
+from .facts import Wrong, check, parse, read, short
+from .files import part, write
+from .loop import Progress
+from .messages import human
+from .safetensors import MAX_HEADER, MAX_TENSORS, corrupt, read_header
+from .settings import MAX_SEED
 from .table import Schema
 
 if TYPE_CHECKING:
@@ -31,7 +36,22 @@ if TYPE_CHECKING:
     from .model import Model
 
 VERSION = 1
+_SHOWN = 20  # variables that do not fit, one by one
 _DTYPES: Mapping[str, str] = {"f32": "F32", "f64": "F64", "i32": "I32", "i64": "I64", "bool": "BOOL"}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is read of the facts again."""
+
+    model: str | None
+    hypers: Mapping[str, Any]
+    sizes: Mapping[str, int]
+    seed: int
+    epochs_done: int
+    progress: Progress | None
+    tensors: Mapping[str, str]
+    schema: Schema | None = None
 
 
 def save(model: Model, path: str | PathLike[str], variables: Mapping[str, Array] | None = None) -> None:
@@ -54,11 +74,12 @@ def save(model: Model, path: str | PathLike[str], variables: Mapping[str, Array]
         metadata = {"nnc": facts, "sha256": _digest(facts, table)}
         header = json.dumps({"__metadata__": metadata, **table}, separators=(",", ":")).encode()
         header += b" " * (-len(header) % 8)
-        with replacing(Path(path)) as f:
-            f.write(len(header).to_bytes(8, "little"))
-            f.write(header)
-            for v in model.manifest.variables:
-                f.write(_bytes(variables[v.path]))
+        if len(header) > MAX_HEADER or len(table) > MAX_TENSORS:
+            raise error("E0605", f"{path}: a checkpoint of {len(table):,} variables and {human(len(header))} of facts "
+                        f"could not be read again; at most {MAX_TENSORS:,} and {human(MAX_HEADER)} can be",
+                        kind=ResourceError)
+        tensors = [_bytes(variables[v.path]) for v in model.manifest.variables]
+        write(Path(path), len(header).to_bytes(8, "little"), header, *tensors)
 
 
 def _bytes(array: Array) -> memoryview:
@@ -85,30 +106,21 @@ def _digest(facts: str, table: Mapping[str, Any]) -> str:
 def load(model: Model, path: str | PathLike[str]) -> None:
     """Read a checkpoint, or the best of a run's folder, into the model: all of it or, with a DataError, nothing. A
     model that is not trained takes what `load_learned` takes, and the seed."""
-    from .loop import Progress
-
     path = of_run(Path(path))
     with reading(path) as f:
-        facts, table, start = _header(f, path)
+        facts, table, start = _header(f, path, model)
         trains = model.manifest.train is not None
         wanted, used = ({v.path: v for v in model.manifest.variables}, table) if trains else _learned(model, table)
         _fits(path, wanted, used, facts)
         check_bytes(sum(nbytes(v.shape, NUMPY[v.dtype]) for v in wanted.values()), str(path))
-        try:
-            progress = Progress(**facts["progress"]) if trains and facts["progress"] is not None else None
-            seed, epochs_done = int(facts["seed"]), int(facts["epochs_done"])
-            schema = Schema.of_json(facts.get("schema"))
-            digests = dict(facts["tensors"])
-        except (KeyError, TypeError, ValueError) as e:
-            raise corrupt(path, "complete facts about training", e) from e
-        loaded = _tensors(f, path, table, start, wanted, digests)
+        loaded = _tensors(f, path, table, start, wanted, facts.tensors)
     with model.workspace.lock:
         for name, array in loaded.items():
             model.variables[wanted[name].path][...] = array
-        model.reseed(seed)
-        model.epochs_done, model.progress = epochs_done, progress
-        if model.schema != schema:
-            model.schema, model.dataset = schema, None  # to be read as it says
+        model.reseed(facts.seed)
+        model.epochs_done, model.progress = facts.epochs_done, facts.progress if trains else None
+        if model.schema != facts.schema:
+            model.schema, model.dataset = facts.schema, None  # to be read as it says
 
 
 def load_learned(model: Model, path: str | PathLike[str]) -> None:
@@ -116,17 +128,13 @@ def load_learned(model: Model, path: str | PathLike[str]) -> None:
     has averages of parameters, those are the parameters."""
     path = of_run(Path(path))
     with reading(path) as f:
-        facts, table, start = _header(f, path)
+        facts, table, start = _header(f, path, model)
         wanted, learned = _learned(model, table)
         _fits(path, wanted, learned, facts)
-        try:
-            schema, digests = Schema.of_json(facts.get("schema")), dict(facts["tensors"])
-        except (KeyError, TypeError, ValueError) as e:
-            raise corrupt(path, "complete facts about training", e) from e
-        loaded = _tensors(f, path, table, start, wanted, digests)
+        loaded = _tensors(f, path, table, start, wanted, facts.tensors)
     model.assign({wanted[n].path: a for n, a in loaded.items()})
-    if model.schema != schema:
-        model.schema, model.dataset = schema, None
+    if model.schema != facts.schema:
+        model.schema, model.dataset = facts.schema, None
 
 
 def _learned(model: Model, table: Mapping[str, Any]) -> tuple[dict[str, Variable], dict[str, Any]]:
@@ -156,15 +164,15 @@ def of_run(path: Path) -> Path:
     if not path.is_dir():
         return path
     for name in ("best.nnw", "last.nnw"):
-        if (path / name).exists():
-            return path / name
+        if (found := part(path, name)).exists():
+            return found
     raise error("E0622", f"{path}: no checkpoint in this run", kind=DataError)
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[IO[bytes]]:
     try:
-        with open(path, "rb") as f:
+        with open_regular(path) as f:
             yield f
     except OSError as e:
         if isinstance(e, NncError):
@@ -173,7 +181,7 @@ def reading(path: Path) -> Iterator[IO[bytes]]:
         raise error("E0622", f"{path}: {reason}", kind=DataError) from e
 
 
-def _header(f: IO[bytes], path: Path) -> tuple[dict[str, Any], dict[str, Any], int]:
+def _header(f: IO[bytes], path: Path, model: Model) -> tuple[Facts, dict[str, Any], int]:
     """Facts, tensor table and where the tensors begin; everything that does not need the tensors is checked."""
     metadata, table, start = read_header(f, path)
     facts_text, digest = metadata.get("nnc"), metadata.get("sha256")
@@ -182,33 +190,59 @@ def _header(f: IO[bytes], path: Path) -> tuple[dict[str, Any], dict[str, Any], i
     if _digest(facts_text, table) != digest:
         raise corrupt(path, "a header with the checksum it was saved with", "another header")
     try:
-        facts = json.loads(facts_text)
-        version = facts["version"]
-    except (ValueError, TypeError, KeyError, RecursionError) as e:
+        facts = parse(facts_text)
+        if (version := facts["version"]) != VERSION:
+            raise corrupt(path, f"checkpoint version {VERSION}", short(version))
+        return _checked(read(Facts, facts, least=0), model), table, start
+    except Wrong as e:
+        raise error("E0623", f"{path}: {e}", kind=DataError) from e
+    except (ValueError, TypeError, KeyError) as e:
         raise corrupt(path, "facts in JSON", str(e)[:80]) from e
-    if version != VERSION:
-        raise corrupt(path, f"checkpoint version {VERSION}", version)
-    return facts, table, start
 
 
-def _fits(path: Path, wanted: Mapping[str, Any], table: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """The file has the model's variables, all of them and no others, in the same dtype and shape."""
-    def other(expected: str, found: str) -> NncError:
-        return error("E0624", f"{path}: expected {expected}, found {found}", kind=DataError,
-                     help=f"the checkpoint is of the model `{facts.get('model')}` with {_settings(facts)}")
+def _checked(facts: Facts, model: Model) -> Facts:
+    """What is more than the type of a field (Wrong)."""
+    p, spec = facts.progress, model.manifest.train
+    seeds = {"seed": facts.seed, **({"progress.seed": p.seed} if p is not None else {})}
+    for name, seed in seeds.items():
+        if seed > MAX_SEED:
+            raise Wrong(name, "a whole number from 0 to 2^31-1", short(seed))
+    if p is None or spec is None:
+        return facts
+    if p.position > p.examples:
+        raise Wrong("progress.position", f"at most the {p.examples} examples of an epoch", short(p.position))
+    if p.position == 0:  # nothing is added up yet: the program may have got another metric since
+        p.totals = [0.0] * len(spec.metrics)
+    if len(p.totals) != len(spec.metrics):
+        raise Wrong("progress.totals", f"a number for each of {len(spec.metrics)} metrics", f"{len(p.totals)}")
+    if p.batch == 0:
+        raise Wrong("progress.batch", "at least 1", "0")
+    for k, row in enumerate(p.history):
+        for name in ("epoch", "seconds"):
+            check(float, row.get(name), f"progress.history[{k}].{name}")
+        check(dict[str, float], row, f"progress.history[{k}]")
+    return facts
 
+
+def _fits(path: Path, wanted: Mapping[str, Variable], table: Mapping[str, Any], facts: Facts) -> None:
+    """The file has the model's variables, all of them and no others, in the same dtype and shape (E0624 with a
+    diagnostic for each that differs)."""
+    wrong = []
     for name, v in wanted.items():
         entry = table.get(name)
         if entry is None:
-            raise other(f"the variable `{name}`", "none of that name")
-        if (entry["dtype"], tuple(entry["shape"])) != (_DTYPES[v.dtype], v.shape):
+            wrong.append(f"the variable `{name}`, found none of that name")
+        elif (entry["dtype"], tuple(entry["shape"])) != (_DTYPES[v.dtype], v.shape):
             found = next((o for o, n in _DTYPES.items() if n == entry["dtype"]), entry["dtype"])
-            raise other(f"`{name}` as {v.dtype}{list(v.shape)}", f"{found}{entry['shape']}")
-    for name in table:
-        if name not in wanted:
-            raise other("only the variables of the model", f"`{name}` as well")
+            wrong.append(f"`{name}` as {v.dtype}{list(v.shape)}, found {found}{entry['shape']}")
+    wrong += [f"only the variables of the model, found `{name}` as well" for name in table if name not in wanted]
+    if wrong:
+        shown = [Diagnostic("E0624", f"{path}: expected {w}") for w in wrong[:_SHOWN]]
+        more = f"; {len(wrong) - _SHOWN} more differ" if len(wrong) > _SHOWN else ""
+        help = f"the checkpoint is of the model `{facts.model}` with {_settings(facts)}{more}"
+        raise DataError([*shown[:-1], replace(shown[-1], help=(help,))])
 
 
-def _settings(facts: Mapping[str, Any]) -> str:
-    settings = [f"{k} = {v}" for part in ("hypers", "sizes") for k, v in (facts.get(part) or {}).items()]
+def _settings(facts: Facts) -> str:
+    settings = [f"{k} = {v}" for k, v in (*facts.hypers.items(), *facts.sizes.items())]
     return ", ".join(settings) or "no hypers"

@@ -33,15 +33,6 @@ class Schema:
     classes: tuple[str, ...] | None = None  # of a target that is text, in the order of their numbers
     characters: str | None = None  # of a text, in the order of their numbers
 
-    @staticmethod
-    def of_json(facts: Mapping[str, Any] | None) -> Schema | None:
-        """From what `dataclasses.asdict` made of one, by way of JSON."""
-        if facts is None:
-            return None
-        classes, characters = facts["classes"], facts.get("characters")
-        return Schema(tuple(facts["features"]), facts["target"], None if classes is None else tuple(classes),
-                      None if characters is None else str(characters))
-
 
 @dataclass(frozen=True, slots=True)
 class Table:

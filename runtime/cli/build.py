@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...dsl.diagnostics import ArgumentError, ResourceError, SourceError, error
-from ..files import replacing
+from ..files import write
 from ..messages import human, unknown
 from .options import Program, program_options
 
@@ -102,8 +102,7 @@ def _write(what: str | bytes, output: str | None) -> None:
     """To a file, whole or not at all, or to stdout."""
     data = what if isinstance(what, bytes) else (what.rstrip("\n") + "\n").encode()
     if output is not None and output != "-":
-        with replacing(Path(output)) as f:
-            f.write(data)
+        write(Path(output), data)
         return
     if isinstance(what, bytes) and sys.stdout.isatty():
         raise click.UsageError("an object file does not belong on a terminal: give -o PATH")

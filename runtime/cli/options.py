@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ...dsl.source import Source
+from ..facts import load
 
 if TYPE_CHECKING:
     from ...compiler.pipeline import Session
@@ -94,10 +94,10 @@ class Setting(click.ParamType[tuple[str, Any]]):
 
     def _read(self, path: Path, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
         try:
-            found = json.loads(path.read_text("utf-8"))
+            found = load(path)
         except OSError as e:
             self.fail(f"{path}: {(e.strerror or str(e)).lower()}", param, ctx)
-        except (ValueError, RecursionError) as e:
+        except ValueError as e:
             self.fail(f"{path} is not JSON: {e}", param, ctx)
         if not isinstance(found, dict):
             self.fail(f"{path} is not a JSON object of names and values", param, ctx)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ...dsl.diagnostics import ArgumentError, error
-from ..files import replacing
+from ..files import write
 from ..messages import unknown
 from .options import Program, program_options
 
@@ -33,8 +33,7 @@ def show(program: Program, output: str, depth: int, entry: str | None) -> None:
     session, _ = program.session()
     name = _entry(session, entry, kind)
     text = picture(session.program, name, depth, kind == "html")
-    with replacing(Path(output)) as f:
-        f.write(text.encode())
+    write(Path(output), text.encode())
     click.echo(f"{name} of {session.manifest.model or program.file} in {output}")
 
 

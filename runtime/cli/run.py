@@ -18,7 +18,6 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
@@ -27,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...dsl.diagnostics import ArgumentError, DataError, error
 from ...dsl.source import Source
-from ..files import replacing, writing
+from ..facts import Scalar, Wrong, check, load, read
+from ..files import append, part, sweep, write, writing
 from .options import Program
 from .show import strict
 
@@ -48,7 +48,7 @@ def create(out: str | None, name: str) -> Path:
                         help=f"go on with `nnc train --resume {folder}`, or choose another --out")
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
+        sweep(folder)
         return folder
     runs = Path("runs")
     n = 1
@@ -63,13 +63,15 @@ def create(out: str | None, name: str) -> Path:
                 n += 1
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Half-written files (`.last.nnw.PID.tmp`) of processes that are no more."""
-    for path in folder.glob(".*.tmp"):
-        process = path.suffixes[-2][1:] if len(path.suffixes) > 1 else ""
-        if process.isdigit() and not Path("/proc", process).exists():
-            with suppress(OSError):
-                path.unlink()
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How the training of a run began: beside its program, what run.json says."""
+
+    seed: int
+    threads: int | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    main: str = "source.nn"  # the copy of the program
 
 
 @dataclass(slots=True)
@@ -83,8 +85,7 @@ class Recorder:
 
     def on_epoch(self, history: History, model: Model) -> None:
         row = history[-1]
-        with writing(self.folder / "metrics.jsonl"), open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as f:
-            f.write(json.dumps(strict(row)) + "\n")
+        append(part(self.folder, "metrics.jsonl"), (json.dumps(strict(row)) + "\n").encode())
         score = score_of(row)
         if score is not None and (self.best is None or score < self.best):
             self.best = score
@@ -95,11 +96,11 @@ class Recorder:
 
     def save(self, model: Model) -> None:
         """Write last.nnw, and best.nnw if there is a better one."""
-        model.save(self.folder / "last.nnw")
+        model.save(part(self.folder, "last.nnw"))
         if self.best_variables is not None:
             from ..checkpoint import save
 
-            save(model, self.folder / "best.nnw", self.best_variables)
+            save(model, part(self.folder, "best.nnw"), self.best_variables)
             self.best_variables = None
         self.saved = monotonic()
 
@@ -121,34 +122,33 @@ def write_start(folder: Path, program: Program, model: Model, settings: Mapping[
         top = os.path.commonpath([os.path.dirname(name) for name in sources])
         run["main"] = str(Path("sources", os.path.relpath(os.path.abspath(source.name), top)))
         for name, text in sources.items():
-            path = folder / "sources" / os.path.relpath(name, top)
+            path = part(folder, Path("sources", os.path.relpath(name, top)))
             with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as f:
-                f.write(text.encode())
+            write(path, text.encode())
     for name, value in (("run.json", run), ("hypers.json", hypers)):
-        with replacing(folder / name) as f:
-            f.write((json.dumps(value, indent=2) + "\n").encode())
-    with replacing(folder / "source.nn") as f:
-        f.write(source.text.encode())
+        write(part(folder, name), (json.dumps(value, indent=2) + "\n").encode())
+    write(part(folder, "source.nn"), source.text.encode())
 
 
-def read_source_of(folder: Path, program: Program, settings: Mapping[str, Any]) -> Source:
+def read_source_of(folder: Path, program: Program, start: Start) -> Source:
     """The program of a run: the file it was made from while that and its imports are as they were, otherwise what the
     run remembers, with a warning."""
     from ...dsl.parser import read_source
 
-    main = folder / settings.get("main", "source.nn")
-    pairs = [(Path(program.file), main)]
-    if "main" in settings:
-        copies = folder / "sources"
-        top = Path(os.path.abspath(program.file)).parents[len(main.relative_to(copies).parts) - 1]
-        pairs = [(top / path.relative_to(copies), path) for path in sorted(copies.rglob("*.nn"))]
+    main = part(folder, start.main)
     stored = read_source(main)
+    pairs = [(Path(program.file), main)]
+    copies = folder / "sources"
+    if main.is_relative_to(copies):
+        above = Path(os.path.abspath(program.file)).parents
+        depth = len(main.relative_to(copies).parts)
+        names = [path.relative_to(copies) for path in sorted(copies.rglob("*.nn"))] if depth <= len(above) else []
+        pairs = [(above[depth - 1] / name, part(folder, Path("sources", name))) for name in names]
     for now, then in pairs:
         try:
-            same = now.read_bytes() == then.read_bytes()
-        except OSError:
+            same = read_source(now).text == read_source(then).text
+        except DataError:
             same = False
         if not same:
             print(f"warning: {now} is not as it was when this run began; the run's own copy is used", file=sys.stderr)
@@ -156,25 +156,26 @@ def read_source_of(folder: Path, program: Program, settings: Mapping[str, Any]) 
     return Source(program.file, stored.text)
 
 
-def read_start(folder: Path) -> tuple[Program, dict[str, Any]]:
-    """How the model of a run is made again, and the settings of its training."""
-    path = folder / "run.json"
-    if path.exists() and not (folder / "last.nnw").exists():
+def read_start(folder: Path) -> tuple[Program, Start]:
+    """How the model of a run is made again, and how its training began (E0622, E0623)."""
+    path = part(folder, "run.json")
+    if path.exists() and not part(folder, "last.nnw").exists():
         raise error("E0622", f"{folder} is not yet a run: its training ended before the first checkpoint",
                     kind=DataError, help=f"begin again: `nnc train FILE --out {folder}`")
     try:
-        run = json.loads(path.read_text("utf-8"))
-        names = Program.__dataclass_fields__.keys()
-        program = Program(**{k: run[k] for k in names})
-        return program, {k: v for k, v in run.items() if k not in names}
+        run = load(path)
+        program = read(Program, run)
+        for name, value in (program.hyper or {}).items():
+            check(Scalar, value, f"hyper.{name}")
+        return program, read(Start, run, least=0)
     except OSError as e:
         raise error("E0622", f"{path}: {(e.strerror or str(e)).lower()}", kind=DataError,
                     help="a run is a folder that `nnc train` made") from e
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise error("E0623", f"{path}: expected the description of a run, found {str(e)[:80]}", kind=DataError) from e
+    except ValueError as e:
+        raise error("E0623", f"{path}: {e}" if isinstance(e, Wrong) else
+                    f"{path}: expected the description of a run, found {str(e)[:80]}", kind=DataError) from e
 
 
 def rewrite_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Bring metrics.jsonl to where the checkpoint stands: after a crash it may be ahead."""
-    with replacing(folder / "metrics.jsonl") as f:
-        f.write("".join(json.dumps(strict(row)) + "\n" for row in rows).encode())
+    write(part(folder, "metrics.jsonl"), "".join(json.dumps(strict(row)) + "\n" for row in rows).encode())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...dsl.diagnostics import Diagnostic, NncError
-from ..files import replacing
+from ..files import write
 from ..messages import unknown
 from .options import Program, program_options
 
@@ -107,8 +107,7 @@ def fmt(files: tuple[str, ...], only_check: bool) -> int:
         if only_check:
             click.echo(f"{name} is not in canonical form")
             continue
-        with replacing(Path(name)) as f:
-            f.write(text.encode())
+        write(Path(name), text.encode())
         click.echo(f"{name} formatted")
     return 1 if only_check and changed else 0
 

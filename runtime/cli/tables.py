@@ -16,7 +16,7 @@ from ...dsl.diagnostics import ArgumentError, DataError, error
 from .. import formats, table
 from ..arrays import Array
 from ..data import Dataset
-from ..files import replacing
+from ..files import write
 from ..messages import listed
 from ..table import Schema, Table
 
@@ -91,8 +91,7 @@ def write_outputs(outputs: Mapping[str, Array], path: str | None) -> None:
         sys.stdout.buffer.write(buffer.getvalue())
         sys.stdout.buffer.flush()
         return
-    with replacing(Path(path)) as f:
-        f.write(buffer.getvalue())
+    write(Path(path), buffer.getvalue())
 
 
 def _csv(outputs: Mapping[str, Array]) -> str:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...dsl.diagnostics import ArgumentError, NncError, NonFiniteError, error
+from ..files import sweep
 from .options import Program, Setting, program_options
 from .run import (
     Recorder,
     create,
     read_source_of,
     read_start,
-    remove_leftovers,
     rewrite_metrics,
     score_of,
     write_start,
@@ -97,13 +97,12 @@ def _overfit(net: Model, count: int, steps: int | None, quiet: bool) -> None:
 
 def _resume(folder: Path, changed: Program, epochs: int | None, threads: int | None, quiet: bool) -> int:
     """Go on where last.nnw stands; what is given besides (another file, hypers, data) takes the place of what was."""
-    program, settings = read_start(folder)
-    remove_leftovers(folder)
-    source = changed.read() if changed.file else read_source_of(folder, program, settings)
+    program, start = read_start(folder)
+    sweep(folder)
+    source = changed.read() if changed.file else read_source_of(folder, program, start)
     program = replace(program, file=changed.file or program.file, data=changed.data or program.data,
                       hyper={**(program.hyper or {}), **(changed.hyper or {})})
-    threads = threads or settings.get("threads")
-    net = program.open(settings.pop("seed"), threads, ("predict", "train", "evaluate"), source)
+    net = program.open(start.seed, threads or start.threads, ("predict", "train", "evaluate"), source)
     net.load(folder / "last.nnw")
     progress = net.progress
     if progress is not None:
@@ -114,7 +113,7 @@ def _resume(folder: Path, changed: Program, epochs: int | None, threads: int | N
             why = f", ended by `{progress.stopped}`" if progress.stopped else ""
             click.echo(f"{folder} is complete: {progress.epoch} epochs{why}; --epochs goes further")
             return 0
-    write_start(folder, program, net, {k: settings.get(k) for k in ("epochs", "batch")}, source)
+    write_start(folder, program, net, {"epochs": start.epochs, "batch": start.batch}, source)
     scores = [s for s in map(score_of, progress.history if progress else []) if s is not None]
     recorder = Recorder(folder, min(scores, default=None) if (folder / "best.nnw").exists() else None)
     total = progress.last if progress is not None else epochs or net.train_spec.epochs
@@ -253,9 +252,9 @@ def trained(program: Program, weights: str | None, threads: int | None, warn: bo
     if folder.is_dir():
         if program.hyper or program.sizes or program.model:
             raise click.UsageError("--set, --size and --model are for a .nn file: a run has those it was trained with")
-        run, settings = read_start(folder)
+        run, start = read_start(folder)
         program = replace(run, data=program.data or run.data, cache=program.cache)
-        source = read_source_of(folder, run, settings)
+        source = read_source_of(folder, run, start)
         weights = weights or str(folder)
     net = program.open(None, threads, source=source)
     if weights is not None:

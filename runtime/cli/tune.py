@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..files import replacing
+from ..files import write
 from ..messages import unknown
 from .options import Program, program_options
 
@@ -120,6 +120,5 @@ def _report(program: Program, found: Any, fixed: Mapping[str, Any], metric: str,
         for t in ordered[:_SHOWN]])
     path = Path(output or f"{Path(program.file).stem}.best.json")
     best = {**fixed, **ordered[0].params}
-    with replacing(path) as f:
-        f.write((json.dumps(best, indent=2) + "\n").encode())
+    write(path, (json.dumps(best, indent=2) + "\n").encode())
     click.echo(f"train with the best of {len(complete)}: nnc train {quote(program.file)} --set @{quote(str(path))}")

@@ -6,6 +6,7 @@ In: arrays, and a path. Out: a file, whole or not there.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from math import ceil, isqrt, sqrt
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..extras import optional
-from ..files import replacing
+from ..files import write as write_file
 from ..messages import argument_error
 from .rates import Rates
 from .surface import Surface
@@ -30,8 +31,9 @@ def new_figure(width: float, height: float, layout: Any = "compressed") -> Any:
 
 def write(figure: Any, path: Path) -> None:
     """The figure as a PNG file."""
-    with replacing(path) as f:
-        figure.savefig(f, format="png", dpi=100)
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png", dpi=100)
+    write_file(path, drawn.getvalue())
 
 
 def pictures(x: Array) -> Array:
