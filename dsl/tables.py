@@ -21,6 +21,7 @@ import lark
 from lark.lexer import Lexer
 
 from . import actions
+from .home import default_directory, make_private
 
 GRAMMAR = Path(__file__).with_name("grammar.lark")
 
@@ -119,23 +120,12 @@ def _bind(data: bytes) -> lark.Lark:
 
 
 def cache_directory() -> Path | None:
-    """A directory that only this user can write, or None: what Lark keeps there is a pickle, so it must be ours.
-
-    It lies in nnc's cache: `$NNC_CACHE`, which turns it off where empty, or `$XDG_CACHE_HOME/nnc`, or `~/.cache/nnc`.
-    """
-    chosen = os.environ.get("NNC_CACHE")
-    if chosen == "":
-        return None
-    home = Path(chosen or Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "nnc")
+    """The part of nnc's cache that holds tables, or None: what Lark keeps there is a pickle, so it must be ours."""
     try:
-        for directory in (home, home / "grammar"):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            status = directory.stat()
-            if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
-                return None
+        home = default_directory()
+        return None if home is None else make_private(make_private(home) / "grammar")
     except OSError:
         return None
-    return home / "grammar"
 
 
 def _digest(data: bytes) -> str:

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import pwd
+import shutil
 import subprocess
 import sys
 import time
@@ -9,11 +11,17 @@ import warnings
 
 import pytest
 
-from nnc.compiler.cache import SUFFIX, Cache, default_directory
+import nnc
+from nnc.compiler.cache import SUFFIX, Cache, _name
+from nnc.dsl.home import default_directory
 
 
 def entries(cache):
     return sorted(cache.directory.glob("*" + SUFFIX))
+
+
+def entry(cache, key):
+    return cache.directory / (_name(key) + SUFFIX)
 
 
 def test_what_is_put_comes_back(tmp_path):
@@ -120,7 +128,8 @@ def test_the_oldest_go_first(tmp_path):
     cache = Cache(tmp_path / "c", limit=10_000)
     for k in range(5):
         cache.put(str(k), bytes(3000))
-        os.utime(cache._path(str(k)), (k, k)) if cache.get(str(k)) is not None else None
+        if cache.get(str(k)) is not None:
+            os.utime(entry(cache, str(k)), (k, k))
     assert [k for k in range(5) if cache.get(str(k)) is not None] == [2, 3, 4]
     cache.put("huge", bytes(20_000))
     assert cache.get("huge") is None
@@ -130,7 +139,7 @@ def test_use_counts(tmp_path):
     cache = Cache(tmp_path / "c", limit=7_000)
     for k in "ab":
         cache.put(k, bytes(3000))
-        os.utime(cache._path(k), (1, 1))
+        os.utime(entry(cache, k), (1, 1))
     assert cache.get("a") is not None  # used now
     cache.put("c", bytes(3000))
     assert [k for k in "abc" if cache.get(k) is not None] == ["a", "c"]
@@ -156,6 +165,40 @@ def test_where_it_is(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_directory() == tmp_path / ".cache" / "nnc"
+
+
+@pytest.mark.parametrize(("name", "place"), [("NNC_CACHE", "here"), ("NNC_CACHE", "~/here"), ("HOME", "here"),
+                                             ("HOME", None), ("XDG_CACHE_HOME", "here")])
+def test_no_folder_where_a_command_happens_to_run(tmp_path, monkeypatch, name, place):
+    """Without a place there is no cache, and one warning, which is a line and shows none of ours."""
+    def nobody(number):
+        raise KeyError(number)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for variable in ("NNC_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    if place is not None:
+        monkeypatch.setenv(name, place)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            f = nnc.function("fn f(x: f32[N]) -> f32[N] = x + 1")
+            assert f([1.0]).tolist() == [2.0]
+    assert list(tmp_path.iterdir()) == [] and len(seen) == 1
+    (w,) = seen
+    shown = warnings.formatwarning(w.message, w.category, w.filename, w.lineno)
+    assert shown.count("\n") == 1 and "/" not in shown.replace("~/here", "") and "the compilation cache: " in shown
+
+
+def test_an_entry_under_the_name_of_another_is_not_used(tmp_path):
+    cache = Cache(tmp_path / "c")
+    cache.put("a", b"program a")
+    cache.put("b", b"program b")
+    shutil.copy(entry(cache, "a"), entry(cache, "b"))
+    with pytest.warns(RuntimeWarning, match="damaged"):
+        assert cache.get("b") is None
+    assert cache.get("a") == b"program a"
 
 
 def work(directory, seed, failures):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,16 @@ def test_what_cannot_be_read_is_named(folder: Path) -> None:
             images(folder, False)
     bad.write_bytes(good[:16] + b"\x00\x01\x00\x00\x00\x01\x00\x00" + good[24:])  # claims 65536 x 65536
     with pytest.raises(DataError, match=r"bad.png: expected a complete image, found "):
+        images(folder, False)
+
+
+def test_only_the_formats_that_are_meant_are_tried(folder: Path) -> None:
+    """Whatever a file is called: EPS would be given to Ghostscript."""
+    bad = folder / "dog" / "bad.png"
+    eps = BytesIO()
+    Image.new("RGB", (4, 6)).save(eps, "EPS")
+    bad.write_bytes(eps.getvalue())
+    with pytest.raises(DataError, match=r"bad.png: found none of the formats PNG, JPEG, BMP"):
         images(folder, False)
 
 
