@@ -6,6 +6,7 @@ alone, `actions.py` builds the nodes, and `mistakes.py` says in the language's o
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +23,17 @@ MAX_ERRORS = 50  # told of one source
 MAX_BYTES = 16 << 20  # of a source file; MAX_TOKENS is reached long before by anything but comments
 
 
-def read_source(path: str | os.PathLike[str]) -> Source:
+def read_source(path: str | os.PathLike[str], imported: bool = False) -> Source:
     """The text of a `.nn` file under the name it was asked for; line ends become newlines, a byte order mark goes.
 
     Raises DataError when the file cannot be read (E0681), is not UTF-8 text (E0682), or is larger than 16 MB (E0683).
+    What a program imports is a program: a file of another name, also behind a link, is not opened, or a diagnostic would
+    show its lines (E0681).
     """
     name = os.fspath(path)
     try:
+        if imported and not os.path.realpath(path).endswith(".nn"):
+            raise OSError(errno.EINVAL, "only files whose names end in .nn are imported")
         with open_regular(path) as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as e:

@@ -124,7 +124,7 @@ class Modules:
         if path in importing:
             raise error("E0205", f"{d.path!r} imports itself", d.span, " -> ".join([*importing, path]))
         try:
-            other = read_source(path)
+            other = read_source(path, imported=True)
         except DataError as e:
             raise error("E0204", f"the import {e.diagnostics[0].message}", d.span) from None
         module, scope = self._load(other, importing)

@@ -291,3 +291,17 @@ def test_line_ends_and_byte_order_marks_of_files(tmp_path: Path) -> None:
     path = tmp_path / "a.nn"
     path.write_bytes(b"\xef\xbb\xbfconst a = 1\r\nconst b = 2\rconst c = 3")
     assert read_source(path).text == "const a = 1\nconst b = 2\nconst c = 3"
+
+
+def test_only_programs_are_imported(tmp_path: Path) -> None:
+    """Or whoever sees the diagnostics of a program sees any file that its compiler may read."""
+    (tmp_path / "secret").write_text("root:x:0:0\n")
+    (tmp_path / "link.nn").symlink_to("secret")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "good.nn").write_text("const a = 1")
+    (tmp_path / "good.nn").symlink_to("below/good.nn")
+    for name in ("secret", "link.nn", "below/../secret"):
+        with pytest.raises(DataError, match=r"E0681.*only files whose names end in .nn are imported") as caught:
+            read_source(tmp_path / name, imported=True)
+        assert "root" not in str(caught.value)
+    assert read_source(tmp_path / "good.nn", imported=True).text == "const a = 1"
