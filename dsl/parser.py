@@ -27,8 +27,8 @@ def read_source(path: str | os.PathLike[str], imported: bool = False) -> Source:
     """The text of a `.nn` file under the name it was asked for; line ends become newlines, a byte order mark goes.
 
     Raises DataError when the file cannot be read (E0681), is not UTF-8 text (E0682), or is larger than 16 MB (E0683).
-    What a program imports is a program: a file of another name, also behind a link, is not opened, or a diagnostic would
-    show its lines (E0681).
+    What a program imports is a program: a file of another name, also behind a link, is not opened, or a diagnostic
+    would show its lines (E0681).
     """
     name = os.fspath(path)
     try:

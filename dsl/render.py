@@ -45,7 +45,7 @@ def render(diagnostic: Diagnostic, color: bool = False) -> str:
     for source, marks in _by_source(labels):
         first = marks[0].label.span
         line, column = first.position
-        out.append(f"{' ' * (gutter + 1)}{paint('-->', 'frame')} {source.name}:{line}:{column}")
+        out.append(f"{' ' * (gutter + 1)}{paint('-->', 'frame')} {_clean(source.name)}:{line}:{column}")
         out.append(paint(f"{' ' * (gutter + 2)}|", "frame"))
         shown = 0
         for number, group in groupby(sorted(marks, key=lambda m: m.line), key=lambda m: m.line):
@@ -138,7 +138,7 @@ class _Line:
         shown, column, columns = [prefix], len(prefix), []
         for c in cut:
             columns.append(column)
-            piece = " " * (TAB - column % TAB) if c == "\t" else c if c.isprintable() else "\N{REPLACEMENT CHARACTER}"
+            piece = " " * (TAB - column % TAB) if c == "\t" else printable(c)
             shown.append(piece)
             column += _width(piece)
         return _Line("".join(shown) + suffix, first, (*columns, column))
@@ -196,7 +196,13 @@ def _connectors(spans: Sequence[tuple[int, int, _Mark]], style: Any) -> list[Cel
 
 
 def _clean(text: str) -> str:
-    """One line of bearable length, without control characters: what users write must not drive the terminal."""
+    """One line of bearable length."""
     if len(text) > LONGEST:
         text = text[: LONGEST - 3] + "..."
-    return "".join(c if c.isprintable() else " " if c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return printable(text.replace("\n", " ").replace("\t", " "))
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text without control characters, but for those to keep: what users write, and what their files are called,
+    must not drive the terminal."""
+    return "".join(c if c.isprintable() or c in keep else "\N{REPLACEMENT CHARACTER}" for c in text)

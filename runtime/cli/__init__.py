@@ -8,11 +8,13 @@ that a short command takes.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 import warnings
 from importlib import import_module
+from io import StringIO
 
 import click
 
@@ -22,6 +24,13 @@ _HOME = {
     "check": "source", "fmt": "source", "compile": "build", "train": "train", "eval": "train", "predict": "train",
     "load-weights": "weights", "tune": "tune", "look": "look", "show": "picture", "test": "tests",
     "summary": "build", "plan": "build", "gradcheck": "build", "explain": "source", "doc": "source",
+}  # fmt: skip
+
+
+_SPENT = {
+    errno.EMFILE: "this process can open no more files: `ulimit -n` says how many",
+    errno.ENFILE: "the machine can open no more files",
+    errno.ENOMEM: "there is not enough memory",
 }  # fmt: skip
 
 
@@ -52,6 +61,20 @@ def main(arguments: list[str] | None = None) -> int:
     if debug:
         arguments.remove("--debug")
     try:
+        return _guarded(arguments, debug)
+    except BrokenPipeError:
+        _silence()
+        return 141  # what a shell sees of a program that SIGPIPE ended
+    except OSError as e:  # of saying what is wrong
+        if debug:
+            raise
+        _say(f"error: output: {(e.strerror or str(e)).lower()}")
+        _silence()
+        return 4
+
+
+def _guarded(arguments: list[str], debug: bool) -> int:
+    try:
         with warnings.catch_warnings():
             warnings.showwarning = _warned
             return _run(arguments)
@@ -59,11 +82,12 @@ def main(arguments: list[str] | None = None) -> int:
         _say("interrupted")
         return 130
     except click.ClickException as e:
-        e.show()
+        said = StringIO()
+        e.show(said)
+        _say(said.getvalue().rstrip("\n"))
         return e.exit_code
     except BrokenPipeError:
-        _silence()
-        return 141  # what a shell sees of a program that SIGPIPE ended
+        raise
     except Exception as e:
         if debug:
             raise
@@ -84,6 +108,8 @@ def _report(e: Exception, json: bool) -> int:
     """Show an error the way it was asked for; its exit code."""
     if isinstance(e, MemoryError) and not isinstance(e, NncError):
         e = ResourceError(Diagnostic("E0605", "there is not enough memory"))
+    if isinstance(e, OSError) and not isinstance(e, NncError) and e.errno in _SPENT:
+        e = ResourceError(Diagnostic("E0605", _SPENT[e.errno]))
     if isinstance(e, NncError):
         from .show import show_error
 
@@ -104,8 +130,10 @@ def _warned(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def _say(text: str) -> None:
+    from .show import say
+
     try:
-        print(text, file=sys.stderr)
+        say(text, err=True)
     except OSError:
         _silence()
 
@@ -121,8 +149,18 @@ def _silence() -> None:
     os.close(sink)
 
 
+def _open_streams() -> None:
+    """A standard stream that was closed leads nowhere; else the next file that is opened would have its number. What
+    the encoding of stdout does not have is escaped."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
 def entry_point() -> None:
     """What the installed `nnc` runs."""
+    _open_streams()
     code = main()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is over: a late Ctrl-C has nothing to say
     sys.exit(code)

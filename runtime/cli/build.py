@@ -14,6 +14,7 @@ from ...dsl.diagnostics import ArgumentError, ResourceError, SourceError, error
 from ..files import write
 from ..messages import human, unknown
 from .options import Program, program_options
+from .show import say
 
 if TYPE_CHECKING:
     from ...compiler.elaborate.outline import Row
@@ -126,7 +127,7 @@ def _show_built(session: Session, program: Program, start: float, everything: bo
                      _bytes(native.signature.arena), human(native.code_size)))
     print_table(("entry", "inputs", "outputs", "arena", "code"), rows, left=3)
     parameters = sum(prod(v.shape) for v in m.variables if v.role in ("weight", "bias"))
-    click.echo(f"{m.model or program.file}: {parameters:,} parameters, {len(names)} entry points, "
+    say(f"{m.model or program.file}: {parameters:,} parameters, {len(names)} entry points, "
                f"{human(total)} of code for {session.target.name} ({session.target.cpu}), {m.dtype}, "
                f"{perf_counter() - start:.2f} s")
 
@@ -167,8 +168,8 @@ def summary(program: Program, depth: int | None, as_json: bool) -> None:
     print_table(("layer", "makes", "parameters", "MACs", "activations"), map(_row, shown), left=2)
     total = rows[0]
     ports = ", ".join(f"{p.name}: {p.type}" for p in session.program.ports(m.model))
-    click.echo(f"{m.model}({ports})")
-    click.echo(f"{total.parameters:,} parameters, {_count(total.macs) or 0} multiply-accumulates, "
+    say(f"{m.model}({ports})")
+    say(f"{total.parameters:,} parameters, {_count(total.macs) or 0} multiply-accumulates, "
                f"{_bytes(total.activations)} of activations, {total.state:,} numbers of state, "
                f"{slots:,} of optimiser state")
 
@@ -271,12 +272,12 @@ def _show_plan(name: str, made: Stages, planned: Plan, sizes: dict[str, int], ne
                      f"{_number(line.size, sizes):,}", f"{line.born}-{line.dies}"))
     print_table(("value", "from", "offset", "bytes", _at(sizes) or "bytes", "kernels"), rows, left=2)
     bound, kernel = planned.lower_bound(sizes)
-    click.echo(f"{name}: {len(planned.order)} kernels, arena {planned.arena} bytes, {needed:,} {_at(sizes)}".rstrip())
+    say(f"{name}: {len(planned.order)} kernels, arena {planned.arena} bytes, {needed:,} {_at(sizes)}".rstrip())
     where = f" (while {planned.order[kernel]} runs)" if planned.order else ""
-    click.echo(f"lower bound {bound:,} bytes{where}")
+    say(f"lower bound {bound:,} bytes{where}")
     variables = sum(_number(s.type.nbytes, sizes) for s in made.lowered.entry.slots if s.role == "param")
     if variables:
-        click.echo(f"variables {variables:,} bytes, outside the arena")
+        say(f"variables {variables:,} bytes, outside the arena")
 
 
 def _values(made: Stages, line: Any) -> str:
@@ -304,6 +305,6 @@ def gradcheck(program: Program, samples: int, seed: int | None) -> None:
     inputs = sample_inputs(net.entry("gradients").signature.inputs)
     errors = grad_check(net, *inputs, samples=samples)
     print_table(("gradient", "largest error"), [(k, f"{v:.2g}") for k, v in errors.items()])
-    click.echo(f"{net.name}: {len(errors)} gradients agree with finite differences within {TOLERANCE:g}")
+    say(f"{net.name}: {len(errors)} gradients agree with finite differences within {TOLERANCE:g}")
 
 

@@ -6,7 +6,7 @@ import sys
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from .show import console, metrics_text, number
+from .show import console, metrics_text, number, say
 
 if TYPE_CHECKING:
     from ..loop import History, Report
@@ -67,7 +67,7 @@ class Display:
         if self._progress is not None:
             self._progress.console.print(text)
         else:
-            print(text, flush=True)
+            say(text)
 
 
 def rate_text(rate: float) -> str:

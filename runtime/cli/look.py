@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import Program
+from .show import say
 from .train import run_options, trained
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def _command(f: Any) -> Any:
 
         figure.new_figure(1, 1)  # says at once that matplotlib is not there
         f(trained(program, weights, threads, warn=f.__name__ != "rates"), Path(output), **rest)
-        click.echo(output)
+        say(output)
 
     return command
 
@@ -110,7 +111,7 @@ def activations(net: Model, output: Path, layer: str, **seen: Any) -> None:
         rows += [image, *figure.pictures(value[None] if value.ndim != 3 else value[:, None])]
     each = len(rows) // len(x)
     _draw(rows, output, columns=each if each <= 33 else None)
-    click.echo(f"{layer}: {found.shape[1:]}, from {np.min(found):.3g} to {np.max(found):.3g}")
+    say(f"{layer}: {found.shape[1:]}, from {np.min(found):.3g} to {np.max(found):.3g}")
 
 
 @_command
@@ -163,7 +164,7 @@ def dream(net: Model, output: Path, layer: str | None, units: tuple[int, ...], i
         found.append(d.x)
         what = f"unit {unit}" if unit is not None else "all of it"
         still = "; nothing moves it here: try another --seed or --image" if np.ptp(d.objective) == 0 else ""
-        click.echo(f"{layer or 'scores'}, {what}: {d.objective[0]:.4g} -> {d.objective[-1]:.4g}{still}")
+        say(f"{layer or 'scores'}, {what}: {d.objective[0]:.4g} -> {d.objective[-1]:.4g}{still}")
     _draw(figure.pictures(np.concatenate(found)), output, ends=(low, high),
                  titles=[str(u) for u in chosen if u is not None])
 
@@ -202,7 +203,7 @@ def attack(net: Model, output: Path, by: str, eps: float, steps: int, tries: int
         case _:
             y = look.searched_pixel(net, x, label, low=low, high=high, seed=seed).x
     before, after = (look.scores(net, a).argmax(1) for a in (x, y))
-    click.echo(f"right before {np.mean(before == label):.1%}, after {np.mean(after == label):.1%} of {len(x)}")
+    say(f"right before {np.mean(before == label):.1%}, after {np.mean(after == label):.1%} of {len(x)}")
     _draw([*figure.pictures(x), *figure.pictures(y)], output, columns=len(x),
                   titles=[str(k) for k in (*before, *after)], ends=(low, high))
 
@@ -224,7 +225,7 @@ def surface(net: Model, output: Path, examples: int | None, **settings: Any) -> 
     arrays = _held_out(net, examples)
     found = look.surface(net, *arrays, progress=_counted, **settings)
     figure.surface(found, output, net.name)
-    click.echo(f"loss {found.loss.min():.4g} to {found.loss.max():.4g} over {len(arrays[0])} examples")
+    say(f"loss {found.loss.min():.4g} to {found.loss.max():.4g} over {len(arrays[0])} examples")
 
 
 def _counted(done: int, points: int) -> None:
@@ -248,7 +249,7 @@ def rates(net: Model, output: Path, **settings: Any) -> None:
     found = look.range_test(net, **settings)
     figure.rates(found, output)
     best = found.loss.argmin()
-    click.echo(f"{len(found.rate)} steps, the least loss {found.loss[best]:.4g} at {found.rate[best]:.2g}")
+    say(f"{len(found.rate)} steps, the least loss {found.loss[best]:.4g} at {found.rate[best]:.2g}")
 
 
 def _draw(shown: Sequence[Array] | Array, output: Path, **options: Any) -> None:
@@ -257,7 +258,7 @@ def _draw(shown: Sequence[Array] | Array, output: Path, **options: Any) -> None:
 
     figure.tiles(shown, output, **options)
     if len(shown) > figure.TILES:
-        click.echo(f"note: {len(shown)} pictures, of which the first {figure.TILES} are drawn", err=True)
+        say(f"note: {len(shown)} pictures, of which the first {figure.TILES} are drawn", err=True)
 
 
 # --- images -----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from ...dsl.diagnostics import ArgumentError, error
 from ..files import write
 from ..messages import unknown
 from .options import Program, program_options
+from .show import say
 
 if TYPE_CHECKING:
     from ...compiler.pipeline import Session
@@ -34,7 +35,7 @@ def show(program: Program, output: str, depth: int, entry: str | None) -> None:
     name = _entry(session, entry, kind)
     text = picture(session.program, name, depth, kind == "html")
     write(Path(output), text.encode())
-    click.echo(f"{name} of {session.manifest.model or program.file} in {output}")
+    say(f"{name} of {session.manifest.model or program.file} in {output}")
 
 
 def _entry(session: Session, name: str | None, kind: str) -> str:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import inf
@@ -29,7 +28,7 @@ from ...dsl.source import Source
 from ..facts import Scalar, Wrong, check, load, read
 from ..files import append, part, sweep, write, writing
 from .options import Program
-from .show import strict
+from .show import say, strict
 
 if TYPE_CHECKING:
     from ..arrays import Array
@@ -151,7 +150,7 @@ def read_source_of(folder: Path, program: Program, start: Start) -> Source:
         except DataError:
             same = False
         if not same:
-            print(f"warning: {now} is not as it was when this run began; the run's own copy is used", file=sys.stderr)
+            say(f"warning: {now} is not as it was when this run began; the run's own copy is used", err=True)
             return stored
     return Source(program.file, stored.text)
 

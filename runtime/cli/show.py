@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from ...dsl.diagnostics import Diagnostic, NncError
-from ...dsl.render import render, to_json
+from ...dsl.render import printable, render, to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,11 +37,17 @@ def show_diagnostics(diagnostics: Iterable[Diagnostic]) -> None:
 def warn(warnings: Sequence[str]) -> None:
     """Warnings of a program, one a line, to stderr."""
     for text in warnings:
-        print(f"warning: {text}", file=sys.stderr)
+        say(f"warning: {text}", err=True)
+
+
+def say(text: str, err: bool = False) -> None:
+    """Lines for people, on stdout or stderr: names of files and what stands in them cannot drive the terminal."""
+    click.echo(printable(text, "\n\t"), err=err)
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(strict(value), indent=2, ensure_ascii=False))
+    text = json.dumps(strict(value), indent=2, ensure_ascii=False)
+    print("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
 def strict(value: Any) -> Any:
@@ -74,7 +82,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
-    cells = [tuple(columns), *map(tuple, rows)]
+    cells = [tuple(map(printable, row)) for row in (columns, *rows)]
     least = 0
     for k, column in enumerate(zip(*cells, strict=True)):
         whole = k == 0 or k >= left

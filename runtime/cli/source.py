@@ -15,6 +15,7 @@ from ...dsl.diagnostics import Diagnostic, NncError
 from ..files import write
 from ..messages import unknown
 from .options import Program, program_options
+from .show import say
 
 if TYPE_CHECKING:
     from ...compiler.pipeline import Session
@@ -37,7 +38,7 @@ def check(program: Program, as_json: bool) -> int:
     elif diagnostics:
         show_diagnostics(diagnostics)
     if not code and not as_json:
-        click.echo(f"{program.file}: no errors")
+        say(f"{program.file}: no errors")
     return code
 
 
@@ -105,10 +106,10 @@ def fmt(files: tuple[str, ...], only_check: bool) -> int:
             continue
         changed += 1
         if only_check:
-            click.echo(f"{name} is not in canonical form")
+            say(f"{name} is not in canonical form")
             continue
         write(Path(name), text.encode())
-        click.echo(f"{name} formatted")
+        say(f"{name} formatted")
     return 1 if only_check and changed else 0
 
 

@@ -8,6 +8,7 @@ from time import perf_counter
 import click
 
 from ...dsl.diagnostics import DataError, Diagnostic, NncError, error
+from .show import say
 
 
 @click.command()
@@ -33,7 +34,7 @@ def test(paths: tuple[str, ...], name: str | None, target_cpu: str, no_cache: bo
         passed, failed = passed + (not failures), failed + bool(failures)
         results.append({"file": file, "test": test, "passed": not failures, "diagnostics": [*map(to_json, failures)]})
         if not as_json:
-            click.echo(f"{'FAIL' if failures else 'ok  '} {file}" + (f": {test}" if test else ""))
+            say(f"{'FAIL' if failures else 'ok  '} {file}" + (f": {test}" if test else ""))
             if failures:
                 show_diagnostics(failures)
 
@@ -52,8 +53,8 @@ def test(paths: tuple[str, ...], name: str | None, target_cpu: str, no_cache: bo
     if as_json:
         print_json({"passed": passed, "failed": failed, "results": results})
     else:
-        click.echo(f"{passed} passed, {failed} failed in {perf_counter() - start:.1f} s")
+        say(f"{passed} passed, {failed} failed in {perf_counter() - start:.1f} s")
     if name is not None and not results:
-        click.echo(f"no test has {name!r} in its name", err=True)
+        say(f"no test has {name!r} in its name", err=True)
         return 1
     return max(code, 1) if failed else 0

@@ -14,15 +14,8 @@ import click
 from ...dsl.diagnostics import ArgumentError, NncError, NonFiniteError, error
 from ..files import sweep
 from .options import Program, Setting, program_options
-from .run import (
-    Recorder,
-    create,
-    read_source_of,
-    read_start,
-    rewrite_metrics,
-    score_of,
-    write_start,
-)
+from .run import Recorder, create, read_source_of, read_start, rewrite_metrics, score_of, write_start
+from .show import say
 
 if TYPE_CHECKING:
     from ...dsl.source import Source
@@ -84,7 +77,7 @@ def _overfit(net: Model, count: int, steps: int | None, quiet: bool) -> None:
 
     def told(step: int, loss: float) -> None:
         if not quiet and (step < 10 or step % 10 ** (len(str(step)) - 1) == 0):  # 0, 5, 10, 20 .. 100, 200 ..
-            click.echo(f"step {step}  loss {number(loss)}")
+            say(f"step {step}  loss {number(loss)}")
 
     found = overfit(net, count, STEPS if steps is None else steps, told)
     (_, first), *_, (step, last) = found.losses.items()
@@ -92,7 +85,7 @@ def _overfit(net: Model, count: int, steps: int | None, quiet: bool) -> None:
     if not found.fitted:
         raise error("E0631", f"{found.examples} examples are not fitted: {what}, more than {FITTED:.0%} of it",
                     help="; ".join(found.reasons) or None, kind=ArgumentError)
-    click.echo(f"{found.examples} examples are fitted: {what}")
+    say(f"{found.examples} examples are fitted: {what}")
 
 
 def _resume(folder: Path, changed: Program, epochs: int | None, threads: int | None, quiet: bool) -> int:
@@ -111,7 +104,7 @@ def _resume(folder: Path, changed: Program, epochs: int | None, threads: int | N
         rewrite_metrics(folder, progress.history)
         if progress.epoch >= progress.last or progress.stopped:
             why = f", ended by `{progress.stopped}`" if progress.stopped else ""
-            click.echo(f"{folder} is complete: {progress.epoch} epochs{why}; --epochs goes further")
+            say(f"{folder} is complete: {progress.epoch} epochs{why}; --epochs goes further")
             return 0
     write_start(folder, program, net, {"epochs": start.epochs, "batch": start.batch}, source)
     scores = [s for s in map(score_of, progress.history if progress else []) if s is not None]
@@ -126,7 +119,7 @@ def _fit(net: Model, folder: Path, recorder: Recorder, total: int, quiet: bool, 
 
     display = Display(total, quiet)
     if not quiet:
-        click.echo(f"{net!r}\nrun {folder}")
+        say(f"{net!r}\nrun {folder}")
     with _interrupted_once():
         try:
             with display:
@@ -134,7 +127,7 @@ def _fit(net: Model, folder: Path, recorder: Recorder, total: int, quiet: bool, 
         except KeyboardInterrupt as e:
             recorder.save(net)
             at = net.progress.epoch + 1 if net.progress else 0
-            click.echo(f"interrupted in epoch {at}; go on with: nnc train --resume {folder}", err=True)
+            say(f"interrupted in epoch {at}; go on with: nnc train --resume {folder}", err=True)
             return 128 + int(e.args[0] if e.args else signal.SIGINT)
         except NonFiniteError as e:
             if not _began(net):
@@ -144,7 +137,7 @@ def _fit(net: Model, folder: Path, recorder: Recorder, total: int, quiet: bool, 
             best = f", that of the best epoch in {folder / 'best.nnw'}" if (folder / "best.nnw").exists() else ""
             kept = f"the last state without it is in {folder / 'last.nnw'}{best}"
             raise NonFiniteError(replace(d, help=(*d.help, kept))) from e
-        except NncError:
+        except (NncError, OSError):  # also of a terminal or a pipe that is gone
             if _began(net):
                 recorder.save(net)
             raise
@@ -184,14 +177,14 @@ def _result(net: Model, folder: Path, history: History) -> None:
     from .show import metrics_text
 
     if not history:
-        click.echo(f"nothing to train: 0 epochs; {folder / 'last.nnw'}")
+        say(f"nothing to train: 0 epochs; {folder / 'last.nnw'}")
         return
     last = history[-1]
     why = f", ended by `{history.stopped}`" if history.stopped else ""
     shown = {k: v for k, v in last.items() if k not in ("epoch", "seconds")}
     seconds = sum(row["seconds"] for row in history)
-    click.echo(f"{last['epoch']} epochs in {seconds:.2f} s{why}: {metrics_text(shown)}")
-    click.echo(f"weights in {folder}: " + ", ".join(p.name for p in sorted(folder.glob("*.nnw"))))
+    say(f"{last['epoch']} epochs in {seconds:.2f} s{why}: {metrics_text(shown)}")
+    say(f"weights in {folder}: " + ", ".join(p.name for p in sorted(folder.glob("*.nnw"))))
 
 
 @click.command(name="eval")
@@ -208,12 +201,12 @@ def evaluate(program: Program, weights: str | None, batch: int | None, threads: 
         found = net.evaluate(*_other_data(net, program.data), batch=batch)
     else:
         if net.load_dataset().held_out is None:
-            click.echo("note: nothing is held out of these data, so the metrics are of the training examples", err=True)
+            say("note: nothing is held out of these data, so the metrics are of the training examples", err=True)
         found = net.evaluate(batch=batch)
     if as_json:
         print_json(found)
     else:
-        click.echo(metrics_text(found))
+        say(metrics_text(found))
 
 
 def _other_data(net: Model, path: str) -> list[Rows]:
@@ -260,5 +253,5 @@ def trained(program: Program, weights: str | None, threads: int | None, warn: bo
     if weights is not None:
         net.load(weights)
     elif warn:
-        click.echo("warning: no --weights, so the parameters are as they are before training", err=True)
+        say("warning: no --weights, so the parameters are as they are before training", err=True)
     return net

@@ -14,6 +14,7 @@ import click
 from ..files import write
 from ..messages import unknown
 from .options import Program, program_options
+from .show import say
 
 if TYPE_CHECKING:
     from ..data import Dataset
@@ -54,13 +55,13 @@ def tune(program: Program, trials: int, epochs: int | None, metric: str | None, 
     name = f"{Path(program.file).stem}: {metric}"
     found = tune.study(name, storage, bool(maximize), last, net.seed)
     if before := len(found.get_trials(deepcopy=False)):
-        click.echo(f"{before} trials are in {storage}")
+        say(f"{before} trials are in {storage}")
 
     def make(values: Mapping[str, Any]) -> Model:
         return _open(replace(program, hyper={**fixed, **values}), source, seed, threads, net, data)
 
     def told(_: Any, trial: Any) -> None:
-        click.echo(f"trial {trial.number + 1}  {_settings(trial.params)}  {_outcome(trial, metric)}")
+        say(f"trial {trial.number + 1}  {_settings(trial.params)}  {_outcome(trial, metric)}")
 
     try:
         tune.run(found, hypers, make, metric, epochs, trials, told)
@@ -121,4 +122,4 @@ def _report(program: Program, found: Any, fixed: Mapping[str, Any], metric: str,
     path = Path(output or f"{Path(program.file).stem}.best.json")
     best = {**fixed, **ordered[0].params}
     write(path, (json.dumps(best, indent=2) + "\n").encode())
-    click.echo(f"train with the best of {len(complete)}: nnc train {quote(program.file)} --set @{quote(str(path))}")
+    say(f"train with the best of {len(complete)}: nnc train {quote(program.file)} --set @{quote(str(path))}")

@@ -8,6 +8,7 @@ import click
 
 from ...dsl.diagnostics import DataError, error
 from .options import Program, program_options
+from .show import say
 
 
 @click.command(name="load-weights")
@@ -33,9 +34,9 @@ def load_weights(program: Program, weights: str, output: str, rules: str | None,
         if e.code != "E0627":
             raise
         for d in e.diagnostics:
-            click.echo(d.message.removeprefix(f"{weights}: "), err=True)
+            say(d.message.removeprefix(f"{weights}: "), err=True)
         n = len(e.diagnostics)
         raise error("E0627", f"{weights} does not fit {net.name}: {n} mismatch{'es' if n != 1 else ''}", kind=DataError,
                     help="`nnc explain E0627` has the rules that say what goes where") from e
     net.save(output)
-    click.echo(f"{count} arrays of {weights} are {net.name}'s parameters and states in {Path(output)}")
+    say(f"{count} arrays of {weights} are {net.name}'s parameters and states in {Path(output)}")

@@ -340,3 +340,91 @@ def test_what_could_not_be_read_again_is_not_written(make, tmp_path, monkeypatch
             with pytest.raises(ResourceError, match=r"E0605.*could not be read again"):
                 make().save(tmp_path / "a.nnw")
     assert list(tmp_path.iterdir()) == []
+
+
+# --- what is printed --------------------------------------------------------------------------------------------------
+
+HOSTILE = "a\x1b[31m\x07\x9b2J\u202e\r\udcffz"
+
+
+def printed(code: str) -> str:
+    """What of an output could drive a terminal."""
+    return "".join(c for c in code if not c.isprintable() and c not in "\n\t")
+
+
+@pytest.mark.parametrize("arguments", [
+    ["check", "NAME.nn"], ["check", "NAME.bad.nn"], ["check", "NAME.none.nn"], ["check", "NAME.bad.nn", "--json"],
+    ["fmt", "NAME.nn"], ["train", "NAME.nn", "--out", "NAME", "--epochs", "1"], ["eval", "NAME", "--json"],
+    ["train", "net.nn", "--data", "NAME.npz"], ["train", "--resume", "NAME.none"], ["summary", "NAME.nn"],
+    ["check", "net.nn", "--set", "@NAME.none"], ["check", "net.nn", "--NAME"], ["NAME"], ["plan", "NAME.nn"],
+    ["load-weights", "NAME.nn", "NAME.npz", "-o", "NAME.nnw"], ["check", "net.nn", "--set", "NAME=1"],
+    ["test", "NAME.nn"],
+])  # fmt: skip
+def test_names_do_not_drive_the_terminal(folder, capfd, arguments):
+    Path(f"{HOSTILE}.nn").write_text(NET + '\ntest "\x1b[31m" { expect 1 == 1 }\n')
+    Path(f"{HOSTILE}.bad.nn").write_text('fn f(x: f32[B]) -> f32[B] = y  # \x1b[31m\x9b\n')
+    np.savez(f"{HOSTILE}.npz", z=np.ones(3))
+    if arguments[0] == "eval":
+        assert main(["train", f"{HOSTILE}.nn", "--out", HOSTILE, "--quiet"]) == 0
+    capfd.readouterr()
+    assert main([a.replace("NAME", HOSTILE) for a in arguments]) in (0, 1, 2, 4)
+    out, err = capfd.readouterr()
+    assert printed(out + err) == "" and out + err
+    if "--json" in arguments:
+        json.loads(out)
+
+
+# --- the process ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+@pytest.mark.parametrize("arguments", [["train", "net.nn", "--out", "out"], ["check", "none.nn"], ["--version"]])
+def test_a_stream_that_is_closed(folder, closed, arguments):
+    """It leads nowhere; no file gets its number."""
+    out = subprocess.run([*ENTRY, *arguments], capture_output=True, text=True, check=False,
+                         preexec_fn=lambda: [os.close(n) for n in closed])
+    assert out.returncode == (4 if "none.nn" in arguments else 0), out.stderr
+    assert "Traceback" not in out.stderr and "Exception ignored" not in out.stderr
+    if "train" in arguments:
+        nnc.compile("net.nn", threads=1).load("out")
+
+
+@pytest.mark.parametrize("arguments", [["check", "none.nn"], ["check", "none.nn", "--json"], ["doc"]])
+def test_nobody_reads(folder, arguments):
+    source, sink = os.pipe()
+    os.close(source)
+    with open("err", "w") as err:
+        code = subprocess.run([*ENTRY, *arguments], stdout=sink, stderr=err, check=False).returncode
+        both = subprocess.run([*ENTRY, *arguments], stdout=sink, stderr=sink, check=False).returncode
+    os.close(sink)
+    assert Path("err").read_text() == "" or arguments == ["check", "none.nn"]
+    assert code == (4 if arguments == ["check", "none.nn"] else 141) and both == 141
+
+
+def test_nobody_reads_any_more(folder):
+    """What was learned is kept."""
+    with subprocess.Popen([*ENTRY, "train", "net.nn", "--out", "out", "--epochs", "100000"], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as p:
+        assert p.stdout is not None and p.stderr is not None
+        for _ in range(4):
+            p.stdout.readline()
+        p.stdout.close()
+        assert p.stderr.read() == "" and p.wait() == 141
+    net = nnc.compile("net.nn", threads=1)
+    net.load("out/last.nnw")
+    assert net.epochs_done > 1
+
+
+def test_few_files_may_be_open(folder):
+    """Enough, or a limit that is named; never a traceback."""
+    code = ("import resource, sys; from nnc.runtime.cli import entry_point; from nnc.runtime.cli import train\n"
+            "import nnc.runtime.loop, nnc.runtime.model, nnc.compiler.pipeline, nnc.runtime.api\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv.pop(1)),) * 2); entry_point()")
+    codes = set()
+    for most in (5, 12):
+        out = subprocess.run([sys.executable, "-c", code, str(most), "train", "net.nn", "--quiet", "--no-cache"],
+                             capture_output=True, text=True, check=False)
+        assert "Traceback" not in out.stderr and "internal" not in out.stderr, out.stderr
+        assert out.returncode == 0 or ("open" in out.stderr and out.returncode in (4, 5)), (most, out.stderr)
+        codes.add(out.returncode)
+    assert 0 in codes and len(codes) > 1
