@@ -30,6 +30,7 @@ NUMPY: Mapping[str, np.dtype[Any]] = {
     "bool": np.dtype(np.bool_),
 }  # fmt: skip
 NAMES = {dtype: name for name, dtype in NUMPY.items()}
+MAX_AXES = 32
 ALIGNMENT = 64  # of everything we allocate; user arrays need only their elements aligned
 BAD_DATA = "the data have it, in the row that is named (counted from 0): drop or fill such rows"
 _SMALL = 1 << 26  # bytes that are allocated without asking how much memory there is
@@ -232,6 +233,13 @@ def passed_rows(at: Array, length: int, rows: Array | None) -> Array:
 def nbytes(shape: Iterable[int], dtype: np.dtype[Any]) -> int:
     """Bytes as a Python int, which does not overflow."""
     return prod(map(int, shape)) * dtype.itemsize
+
+
+def is_shape(shape: Sequence[Any], itemsize: int) -> bool:
+    """Whether an array can have this shape: whole numbers from 0, at most 32 of them, and bytes that can be counted."""
+    if len(shape) > MAX_AXES or not all(type(n) is int and n >= 0 for n in shape):
+        return False
+    return prod(n or 1 for n in shape) * itemsize < 2**63
 
 
 def check_bytes(needed: int, what: str) -> None:

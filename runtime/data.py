@@ -95,6 +95,8 @@ def _reshape(column: Rows, want: Wanted, source: str) -> Rows:
     axes = want.axes
     if not axes or column.ndim == len(axes):
         return column
+    if column.ndim == 0:
+        raise error("E0613", f"`{want.name}` wants {want.type}, but {source} gives one number", kind=DataError)
     rows, row = len(column), column.shape[1:]
     if len(axes) == 1 and row == (1,):
         return column.reshape(rows)

@@ -18,13 +18,14 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any, TypeVar
 
 import numpy as np
 
 from ..dsl.diagnostics import DataError, NncError, error
 from ..dsl.files import open_regular
-from .arrays import Array, check_nbytes
+from .arrays import Array, check_nbytes, is_shape
 from .column import Rows, fits, mapped
 from .messages import human
 
@@ -78,8 +79,15 @@ def _idx_pair(folder: Path, part: str) -> Columns:
     images, labels = read_idx(images_path, 3, in_part=True), read_idx(labels_path, 1)
     if len(images) != len(labels):
         raise malformed(labels_path, f"{len(images)} labels, one for each image of {images_path.name}", len(labels))
+    if not all(images.shape[1:]):
+        raise malformed(images_path, "images with pixels", " x ".join(map(str, images.shape[1:])))
+    with np.errstate(invalid="ignore"):
+        label = labels.astype(np.int32)
+    if (label != labels).any():
+        row = (label != labels).argmax()
+        raise malformed(labels_path, "labels that are whole numbers below 2^31", f"{labels[row]} in row {row}")
     x = mapped([images], (1, *images.shape[1:]), np.dtype(np.float32), 255 if images.dtype == np.uint8 else 1)
-    return {"x": x[:] if fits(x.nbytes) else x, "label": labels.astype(np.int32)}
+    return {"x": x[:] if fits(x.nbytes) else x, "label": label}
 
 
 def _find_idx(folder: Path, stem: str, rank: int) -> Path:
@@ -109,6 +117,7 @@ def read_idx(path: Path, rank: int | None = None, in_part: bool = False) -> Arra
         packed = isinstance(f, gzip.GzipFile)
         if needed > (there * _GZIP_RATIO if packed else there):
             raise malformed(path, f"{needed:,} bytes of data for the sizes {list(shape)}", f"a file of {there:,} bytes")
+        _check_shape(path, shape, dtype)
         if in_part and not packed and not fits(4 * math.prod(shape)):
             start = 4 + 4 * len(shape)
             if there != start + needed:
@@ -121,6 +130,11 @@ def read_idx(path: Path, rank: int | None = None, in_part: bool = False) -> Arra
             raise malformed(path, f"{needed:,} bytes of data for the sizes {list(shape)}", found)
     values = np.frombuffer(data, dtype).reshape(shape)
     return values.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _check_shape(where: object, shape: Sequence[Any], dtype: np.dtype[Any]) -> None:
+    if not is_shape(shape, dtype.itemsize):
+        raise malformed(where, "a shape that an array can have", f"{list(shape)!s:.80}")
 
 
 def mapping(path: Path, dtype: np.dtype[Any], start: int, shape: Sequence[int], order: Any = "C") -> Array:
@@ -221,12 +235,13 @@ def _read_npy(where: str, f: IO[bytes], available: int, place: tuple[Path, int] 
         if version not in read_header:
             raise malformed(where, "npy version 1.0 or 2.0", f"{version[0]}.{version[1]}")
         shape, fortran, dtype = read_header[version](f)
-    except ValueError as e:
-        raise malformed(where, "an npy header", str(e).lower()) from e
+    except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as e:  # of a literal
+        raise malformed(where, "an npy header", str(e).lower().partition(": <")[0]) from e
     if dtype.kind not in "fiub":
         what = "pickled objects, which are not read" if dtype.hasobject else str(dtype)
         raise malformed(where, "an array of numbers", what)
-    needed = math.prod(map(int, shape)) * dtype.itemsize
+    _check_shape(where, shape, dtype)
+    needed = math.prod(shape) * dtype.itemsize
     if needed > available:
         raise malformed(where, f"{human(needed)} of data for the shape {list(shape)}", human(available))
     if place is not None and len(shape) > 1 and not fits(needed):

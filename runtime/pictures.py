@@ -73,6 +73,8 @@ def _part(folder: Path, grey: bool, classes: Sequence[str], size: tuple[int, int
             here = (image.height, image.width)
             if image.mode not in _MODES:
                 raise malformed(path, "an image with 8 bits a channel", f"the mode {image.mode}")
+        if not all(here):
+            raise malformed(path, "an image with pixels", f"{here[0]} x {here[1]}")
         if size is not None and here != size:
             raise malformed(path, f"{size[0]} x {size[1]} pixels as in {first}", f"{here[0]} x {here[1]}",
                             help="all images of a data set have one size: crop or scale them first")
@@ -116,7 +118,7 @@ def _opened(path: Path) -> Any:
     except (MemoryError, KeyboardInterrupt):
         raise
     except module.UnidentifiedImageError as e:
-        raise malformed(path, "a complete image", f"none of the formats {', '.join(_FORMATS)}") from e
+        raise malformed(path, "a complete image", f"nothing that is read as {', '.join(_FORMATS)}") from e
     except OSError as e:
         if e.errno is not None:
             raise unreadable(path, e) from e

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..dsl.diagnostics import DataError, NncError, error
+from .arrays import is_shape
 
 MAX_HEADER = 100 << 20  # the limit of the safetensors library
 MAX_TENSORS = 1 << 15
-MAX_AXES = 32
 _MAX_ENTRY = 4096  # bytes of what is said of one tensor
 _MAX_TEXTS = 2000  # names and values in the metadata
 SIZES: Mapping[str, int] = {
@@ -105,6 +105,6 @@ def _agrees(entry: Mapping[str, Any]) -> bool:
     dtype, shape, place = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in SIZES or not isinstance(shape, list) or not isinstance(place, list):
         return False
-    if len(shape) > MAX_AXES or len(place) != 2 or not all(type(n) is int and n >= 0 for n in (*shape, *place)):
+    if len(place) != 2 or not is_shape(place, 1) or not is_shape(shape, SIZES[dtype]):
         return False
-    return place[1] - place[0] == prod(shape) * SIZES[dtype] and prod(n or 1 for n in shape) * SIZES[dtype] < 2**63
+    return bool(place[1] - place[0] == prod(shape) * SIZES[dtype])

@@ -46,11 +46,14 @@ def read(path: Path, target: str | int | None = None, *, header: bool = True, sk
     there becomes classes, numbered from 0 in sorted order. With a `schema` the file is read as that says."""
     if not isinstance(delimiter, str) or len(delimiter) != 1:
         raise error("E0612", f"the delimiter of csv must be one character, got {delimiter!r}", kind=DataError)
+    if skip < 0:
+        raise error("E0612", f"the lines of csv to skip must be at least 0, got {skip}", kind=DataError)
     with opened(path) as f:
         lines = csv.reader(io.TextIOWrapper(f, "utf-8-sig", newline=""), delimiter=delimiter, strict=True)
         try:
-            for _ in range(skip):
-                next(lines, None)
+            for k in range(skip):
+                if next(lines, None) is None:
+                    raise malformed(path, f"more than the {skip} lines to skip", k)
             first = next(lines, None)
             if not first:
                 raise malformed(path, "a header line" if header else "a line of numbers", "an empty file")

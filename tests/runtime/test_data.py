@@ -189,6 +189,25 @@ def test_idx_that_does_not_agree_with_itself(tmp_path):
         read("idx", "nowhere", folder=tmp_path)
 
 
+@pytest.mark.parametrize(("labels", "code", "found"), [
+    (np.array([1.5, 2, 3], ">f4"), 13, "1.5 in row 0"), (np.array([1, 2, np.nan], ">f8"), 14, "nan in row 2"),
+    (np.array([1, 2**31, 3], ">f8"), 14, "2147483648.0 in row 1"),
+])  # fmt: skip
+def test_idx_labels_are_whole_numbers(tmp_path, labels, code, found):
+    write_mnist(tmp_path / "mnist", **{"train-labels-idx1-ubyte": idx_bytes(labels, code),
+                                       "train-images-idx3-ubyte": idx_bytes(np.zeros((3, 2, 2), np.uint8))})
+    with pytest.raises(DataError, match=rf"labels.*expected labels that are whole numbers below 2\^31, found {found}"):
+        read("idx", "mnist", folder=tmp_path)
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 3), (3, 0)])
+def test_idx_images_have_pixels(tmp_path, size):
+    write_mnist(tmp_path / "mnist", **{"train-images-idx3-ubyte": idx_bytes(np.zeros((3, *size), np.uint8)),
+                                       "train-labels-idx1-ubyte": idx_bytes(np.zeros(3, np.uint8))})
+    with pytest.raises(DataError, match=rf"images.*expected images with pixels, found {size[0]} x {size[1]}"):
+        read("idx", "mnist", folder=tmp_path)
+
+
 def test_a_gzip_bomb_and_a_torn_gzip(tmp_path):
     bomb = gzip.compress(b"\0\0\x08\x03" + struct.pack(">3I", 1 << 14, 1 << 10, 1 << 10) + bytes(1 << 20))
     path = tmp_path / "bomb.gz"
@@ -246,6 +265,19 @@ def test_malformed_csv(tmp_path, text, message):
     with pytest.raises(DataError) as caught:
         table(tmp_path, text)
     assert message in str(caught.value) and caught.value.exit_code == 4
+
+
+def test_lines_of_csv_to_skip(tmp_path):
+    with pytest.raises(DataError, match=r"E0612.*must be at least 0, got -1"):
+        table(tmp_path, "a,b\n1,2\n", skip=-1)
+    with pytest.raises(DataError, match="expected more than the 1000000000000 lines to skip, found 2"):
+        table(tmp_path, "a,b\n1,2\n", skip=10**12)
+
+
+def test_a_single_number_is_no_column(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.float32(1), label=np.zeros(3, np.int32))
+    with pytest.raises(DataError, match=r"E0613.*`x` wants f32\[B, 64\], but .* gives one number"):
+        columns(read("npz", "a.npz", folder=tmp_path), X, LABEL)
 
 
 def test_csv_targets_that_are_missing(tmp_path):
@@ -352,6 +384,11 @@ def npy(header: dict, data: bytes, version: bytes = b"\x01\x00") -> bytes:
     (npy({"descr": "<U4", "fortran_order": False, "shape": (1,)}, b"\0" * 16), "an array of numbers"),
     (npy({"descr": "<f8"}, b""), "an npy header"),
     (b"nonsense", "an npy header"),
+    (npy({"descr": "<f4", "fortran_order": False, "shape": (-8, -4)}, b"\0" * 128), "can have, found [-8, -4]"),
+    (npy({"descr": "<f4", "fortran_order": False, "shape": (True, 4)}, b"\0" * 16), "can have, found [True, 4]"),
+    (npy({"descr": "<f4", "fortran_order": False, "shape": (1,) * 33}, b"\0" * 4), "a shape that an array can have"),
+    (npy({"descr": "<f4", "fortran_order": False, "shape": (2**40, 2**40, 0)}, b""), "a shape that an array can have"),
+    (b"\x93NUMPY\x01\x00" + struct.pack("<H", 5000) + b"(" * 5000, "an npy header"),
     (npy({"descr": "<f8", "fortran_order": False, "shape": (0,)}, b"", b"\x07\x00"), "npy version"),
 ])  # fmt: skip
 def test_malformed_npz(tmp_path, member, message):

@@ -120,7 +120,7 @@ def test_only_the_formats_that_are_meant_are_tried(folder: Path) -> None:
     eps = BytesIO()
     Image.new("RGB", (4, 6)).save(eps, "EPS")
     bad.write_bytes(eps.getvalue())
-    with pytest.raises(DataError, match=r"bad.png: expected a complete image, found none of the formats PNG"):
+    with pytest.raises(DataError, match=r"bad.png: expected a complete image, found nothing that is read as PNG"):
         images(folder, False)
 
 
