@@ -10,7 +10,8 @@ from __future__ import annotations
 import operator
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from ctypes import Array as CArray
 from ctypes import addressof, c_int64, c_void_p
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class Workspace:
     def _fresh(self) -> None:
         self._pid = getpid()
         self._lock = threading.RLock()
+        self._training = threading.Lock()
         self._pool: tuple[Any, ...] = ()  # made when first needed; the pool of one thread is None
         self._allocate(0)
 
@@ -75,6 +77,18 @@ class Workspace:
         if self._pid != getpid():
             self._fresh()
         return self._lock
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """While a fit is under way; a second one, in another thread or from a callback, is refused (E0616)."""
+        with self.lock:  # which is made anew after a fork
+            lock = self._training
+        if not lock.acquire(blocking=False):
+            raise argument_error("E0616", "the model is being trained: another `fit` of it has not ended")
+        try:
+            yield
+        finally:
+            lock.release()
 
     def arena(self, nbytes: int) -> int:
         """The address of at least `nbytes` bytes of scratch; grows, never shrinks. Called with the lock held."""

@@ -184,8 +184,9 @@ class Model:
         `patience` of the train block watches the validation loss, and where nothing is held out the training loss."""
         from .loop import fit
 
-        return fit(self, args, kwargs, validation=validation, epochs=epochs, batch=batch, shuffle=shuffle,
-                   callbacks=settings.callbacks(callbacks), resume=resume)
+        with self.workspace.training():
+            return fit(self, args, kwargs, validation=validation, epochs=epochs, batch=batch, shuffle=shuffle,
+                       callbacks=settings.callbacks(callbacks), resume=resume)
 
     def evaluate(self, *args: Any, batch: int | None = None, **kwargs: Any) -> dict[str, float | int]:
         """{metric: value} over whole arrays, in inference mode; without arrays over the test set of the train block's

@@ -408,3 +408,44 @@ def test_what_a_fit_is_told_is_checked(make, examples):
     for seed, message in ((2**31, r"between 0 and 2\^31-1"), (-1, "between 0"), ("a", "seed must be an int, got str")):
         with pytest.raises(ArgumentError, match=message):
             make(seed=seed)
+
+
+def test_a_second_fit_at_once_is_refused(make, examples):
+    """In another thread, and from a callback; afterwards, also after a failure, the next one runs."""
+    net = make()
+    refused: list[Any] = []
+
+    def again(history: History, model: Any) -> None:
+        def attempt() -> None:
+            with pytest.raises(ArgumentError, match="E0616") as caught:
+                model.fit(*examples, epochs=1)
+            refused.append(caught.value)
+
+        attempt()
+        other = threading.Thread(target=attempt)
+        other.start()
+        other.join()
+
+    before = rows(make().fit(*examples, epochs=2))
+    assert rows(net.fit(*examples, epochs=2, callbacks=[again])) == before and len(refused) == 4
+    with pytest.raises(ZeroDivisionError):
+        net.fit(*examples, epochs=1, callbacks=[lambda *_: 1 / 0])
+    assert net.fit(*examples, epochs=1)[-1]["epoch"] == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_made_while_training_may_train(make, examples):
+    net = make()
+    codes: list[int] = []
+
+    def fork(history: History, model: Any) -> None:
+        if (child := os.fork()) == 0:
+            try:
+                model.fit(*examples, epochs=1)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    net.fit(*examples, epochs=1, callbacks=[fork])
+    assert codes == [0]
