@@ -14,8 +14,9 @@ import pytest
 
 import nnc
 from nnc.dsl.diagnostics import DataError, ResourceError
-from nnc.dsl.parser import read_source
-from nnc.runtime import checkpoint, facts, files, formats, weights
+from nnc.dsl.parser import MAX_BYTES, read_source
+from nnc.runtime import checkpoint, facts, files, formats, safetensors, weights
+from nnc.runtime.arrays import MAX_AXES
 from nnc.runtime.cli import main
 
 NET = """
@@ -425,3 +426,14 @@ def test_few_files_may_be_open(folder):
                              capture_output=True, text=True, check=False)
         assert out.returncode in expected and "Traceback" not in out.stderr, out.stderr
         assert out.returncode == 0 or "open" in out.stderr
+
+
+# --- the promises -----------------------------------------------------------------------------------------------------
+
+
+def test_security_says_what_the_limits_are():
+    text = (Path(__file__).parents[2] / "SECURITY.md").read_text("utf-8")
+    for limit in (f"{safetensors.MAX_HEADER >> 20} MB, {safetensors.MAX_TENSORS:,} tensors of at most {MAX_AXES} axes",
+                  f"`run.json`, a file for `--set @` | {facts.MAX_FILE >> 20} MB", f"a `.nn` file | {MAX_BYTES >> 20} MB",
+                  f"{facts.MAX_VALUES >> 20} million values", f"{formats._MAX_LINE >> 20} million characters"):
+        assert limit in text, limit
