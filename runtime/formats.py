@@ -33,6 +33,7 @@ Columns = dict[str, Rows]
 T = TypeVar("T")
 _GZIP_RATIO = 1040  # deflate cannot expand further than 1032:1
 _IDX_TYPES: Mapping[int, str] = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+_MAX_LINE = 16 << 20
 _CIFAR_RECORD = 1 + 3 * 32 * 32
 
 
@@ -63,6 +64,15 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         if isinstance(e, NncError):
             raise
         raise unreadable(path, e) from e
+
+
+def text_lines(f: IO[bytes], path: Path, encoding: str) -> Iterator[str]:
+    """The lines of a text, line ends included; one that goes on without end is refused before memory is full of it."""
+    text = io.TextIOWrapper(f, encoding, newline="")
+    while line := text.readline(_MAX_LINE + 1):
+        if len(line) > _MAX_LINE:
+            raise malformed(path, f"lines of at most {_MAX_LINE:,} characters", "a longer one")
+        yield line
 
 
 # --- IDX --------------------------------------------------------------------------------------------------------------
@@ -265,7 +275,7 @@ def digits(path: Path | None = None) -> dict[str, Array]:
     path = path or Path(__file__).parent.parent / "models" / "data" / "digits.csv.gz"
     with opened(path) as f:
         try:
-            table = np.loadtxt(io.TextIOWrapper(f, "ascii"), np.uint8, delimiter=",", ndmin=2)
+            table = np.loadtxt(text_lines(f, path, "ascii"), np.uint8, delimiter=",", ndmin=2)
         except ValueError as e:
             raise malformed(path, "rows of 65 small integers", str(e).lower()) from e
     if table.shape[1] != 65:

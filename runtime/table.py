@@ -8,7 +8,6 @@ then read by it: columns are found by name, classes keep their numbers, and what
 from __future__ import annotations
 
 import csv
-import io
 from array import array as typed_array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,10 @@ import numpy as np
 from ..dsl.diagnostics import DataError, NncError, error
 from .arrays import Array, check_bytes
 from .column import Rows
-from .formats import malformed, opened
+from .formats import malformed, opened, text_lines
 from .messages import listed
+
+_TEXT_BYTES = 100  # of a short text, as Python keeps it
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def read(path: Path, target: str | int | None = None, *, header: bool = True, sk
     if skip < 0:
         raise error("E0612", f"the lines of csv to skip must be at least 0, got {skip}", kind=DataError)
     with opened(path) as f:
-        lines = csv.reader(io.TextIOWrapper(f, "utf-8-sig", newline=""), delimiter=delimiter, strict=True)
+        lines = csv.reader(text_lines(f, path, "utf-8-sig"), delimiter=delimiter, strict=True)
         try:
             for k in range(skip):
                 if next(lines, None) is None:
@@ -149,7 +150,7 @@ def _cells(path: Path, names: Sequence[str], at: int | None, lines: Any, pending
                 raise malformed(path, f"a number for `{names[k]}` in line {lines.line_num}", found) from None
         rows += 1
         if rows % 65536 == 0:
-            check_bytes(values.itemsize * len(values) * 3, str(path))
+            check_bytes(values.itemsize * len(values) * 3 + _TEXT_BYTES * len(texts), str(path))
     if not rows:
         raise malformed(path, "rows below the header", "none")
     features = len(names) - (at is not None)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..dsl.diagnostics import DataError, error
 from .arrays import Array, check_bytes
-from .column import fits, mapped
+from .column import fits, mapped, memory_limit
 from .formats import Columns, malformed, mapping, opened
 from .messages import argument_error
 
@@ -77,7 +77,9 @@ def _points(path: Path) -> Array:
             data = mapping(path, np.dtype(np.uint8), 0, (size,))
         else:
             check_bytes(16 * size, str(path))
-            data = np.frombuffer(f.read(), np.uint8)
+            data = np.frombuffer(f.read(memory_limit() // 16 + 1), np.uint8)  # packed it may be more than `size`
+            size = len(data)
+            check_bytes(16 * size, str(path))
     if not _counts(data)[128:].any():
         return data
     check_bytes(16 * size, f"{path}, which is not ASCII,")

@@ -15,7 +15,7 @@ import pytest
 import nnc
 from nnc.compiler.manifest import DataSpec, Port
 from nnc.compiler.types import symbol
-from nnc.dsl.diagnostics import ArgumentError, DataError
+from nnc.dsl.diagnostics import ArgumentError, DataError, ResourceError
 from nnc.runtime import formats
 from nnc.runtime.arrays import wanted
 from nnc.runtime.data import load
@@ -528,3 +528,16 @@ def test_damaged_files_are_read_or_refused(tmp_path, kind):
         except DataError:
             refused += 1
     assert refused > 30
+
+
+def test_a_packed_text_that_never_ends_is_refused_in_time(tmp_path, monkeypatch):
+    """Deflate makes a thousand bytes of one: memory is not filled before it is noticed."""
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(b"a,b\n" + b"1" * (40 << 20)))
+    with pytest.raises(DataError, match=r"E0621.*expected lines of at most 16,777,216 characters, found a longer one"):
+        read("csv", path.name, folder=tmp_path)
+    monkeypatch.setattr("nnc.runtime.text.memory_limit", lambda: 16 << 20)
+    monkeypatch.setattr("nnc.runtime.arrays.memory_limit", lambda: 16 << 20)
+    monkeypatch.setattr("nnc.runtime.arrays._SMALL", 0)
+    with pytest.raises(ResourceError, match="E0605"):
+        read("text", path.name, folder=tmp_path)
