@@ -219,11 +219,12 @@ class Model:
         fit(self.manifest, self.variables, columns, rows)
 
     def set_training(self, **values: int) -> None:
-        """Set those of the counters `train/t`, `train/epoch`, `train/steps`, `train/seed` that the program reads."""
+        """Set those of the counters `train/t`, `train/epoch`, `train/steps`, `train/seed` that the program reads. One
+        that is too large to be counted is the largest."""
         for name, value in values.items():
             array = self.variables.get(f"train/{name}")
             if array is not None:
-                array[...] = value
+                array[...] = min(value, 2 ** (8 * array.itemsize - 1) - 1)
 
     # --- variables ----------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...dsl.diagnostics import ArgumentError, DataError, error
 from ...dsl.source import Source
-from ..facts import Scalar, Wrong, check, load, read
+from ..facts import Scalar, Wrong, check, load, read, short
 from ..files import append, part, sweep, write, writing
 from .options import Program
 from .show import say, strict
@@ -166,6 +166,9 @@ def read_start(folder: Path) -> tuple[Program, Start]:
         program = read(Program, run)
         for name, value in (program.hyper or {}).items():
             check(Scalar, value, f"hyper.{name}")
+        for name, value in (("file", program.file), ("data", program.data)):
+            if "\0" in (value or ""):
+                raise Wrong(name, "a name that a file can have", short(value))
         return program, read(Start, run, least=0)
     except OSError as e:
         raise error("E0622", f"{path}: {(e.strerror or str(e)).lower()}", kind=DataError,

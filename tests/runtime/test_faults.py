@@ -205,9 +205,10 @@ def edit(run: Path, **changed: Any) -> None:
 
 
 @pytest.mark.parametrize(("field", "values"), [
-    ("file", [None, 1, [], {}]), ("model", [1, [], True]), ("hyper", [1, [], {"lr": None}, {"lr": [1]}, {"lr": {}}]),
+    ("file", [None, 1, [], {}, "a\0b", "\ud800"]), ("model", [1, [], True]), ("data", [1, {}, "\0"]),
+    ("hyper", [1, [], {"lr": None}, {"lr": [1]}, {"lr": {}}]),
     ("sizes", [1, [], {"D": "x"}, {"D": 1.5}]), ("dtype", [None, 1]), ("target_cpu", [None, []]),
-    ("cache", [1, None, "x"]), ("data", [1, {}]), ("optimize", [None, 0]), ("seed", [None, -1, 1.5, "x", 2**70, 2**40]),
+    ("cache", [1, None, "x"]), ("optimize", [None, 0]), ("seed", [None, -1, 1.5, "x", 2**70, 2**40]),
     ("threads", [0, -1, "x", 2**70]), ("epochs", [-1, 1.5, "x"]), ("batch", [-1, "x", []]), ("main", [1, None]),
 ])  # fmt: skip
 def test_a_field_of_a_run_is_checked_when_it_is_read(run, capfd, field, values):

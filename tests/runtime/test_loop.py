@@ -449,3 +449,10 @@ def test_a_child_made_while_training_may_train(make, examples):
 
     net.fit(*examples, epochs=1, callbacks=[fork])
     assert codes == [0]
+
+
+def test_more_epochs_than_can_be_counted(make, examples):
+    """The end of a schedule is then the largest number there is; training begins all the same."""
+    net = make()
+    history = net.fit(*examples, epochs=2**70, callbacks=[lambda history, model: True])
+    assert len(history) == 1 and net.variables["train/steps"] == np.iinfo(net.variables["train/steps"].dtype).max
