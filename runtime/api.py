@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..compiler.manifest import Port, TrainSpec
 from ..compiler.pipeline import Session, Settings
 from ..dsl.diagnostics import SourceError, error
+from ..dsl.render import printable
 from ..dsl.source import Source, Span
 from . import settings
 
@@ -92,7 +93,7 @@ def compile(
     options = Settings(model, _given(hyper), _given(sizes), dtype, target_cpu, cache, optimize)
     session, dataset = open_program(source, options)
     for text in session.manifest.warnings:
-        warnings.warn(text, stacklevel=2)
+        warnings.warn(printable(text), stacklevel=2)
     return Model(session, seed=seed, threads=threads, folder=folder_of(source), dataset=dataset)
 
 

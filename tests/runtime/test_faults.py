@@ -376,6 +376,13 @@ def test_names_do_not_drive_the_terminal(folder, capfd, arguments):
         json.loads(out)
 
 
+def test_warnings_of_a_program_do_not_drive_the_terminal():
+    text = NET.replace("y = x", 'warn(1 < 2, "\x1b[31mred")\n y = x').replace('data = npz("points.npz")', "")
+    with pytest.warns(UserWarning, match=r"\ufffd\[31mred") as seen:
+        nnc.compile(text, threads=1, cache=False)
+    assert not any(printed(str(w.message)) for w in seen)
+
+
 # --- the process ------------------------------------------------------------------------------------------------------
 
 
