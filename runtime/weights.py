@@ -30,7 +30,7 @@ import numpy as np
 from ..compiler.types import TensorType
 from ..dsl.diagnostics import DataError, Diagnostic, NncError, error
 from ..dsl.files import open_regular
-from .arrays import NUMPY, Array, Wanted, convert, describe
+from .arrays import NUMPY, Array, Wanted, check_bytes, convert, describe
 from .checkpoint import reading
 from .column import Column
 from .formats import malformed, npz, unreadable
@@ -75,6 +75,7 @@ def read(path: Path) -> dict[str, Array]:
     arrays = {}
     with reading(path) as f:
         _, table, start = read_header(f, path)
+        check_bytes(path.stat().st_size, str(path))
         for name, entry in table.items():
             begin, end = entry["data_offsets"]
             f.seek(start + begin)

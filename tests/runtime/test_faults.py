@@ -168,6 +168,16 @@ def test_a_header_is_an_object_of_flat_objects(tmp_path, header):
         weights.read(path)
 
 
+def test_a_file_larger_than_the_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("nnc.runtime.arrays.memory_limit", lambda: 1 << 20)
+    monkeypatch.setattr("nnc.runtime.arrays._SMALL", 0)
+    header = json.dumps({"a": {"dtype": "U8", "shape": [1 << 21], "data_offsets": [0, 1 << 21]}}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(1 << 21))
+    with pytest.raises(ResourceError, match=r"E0605.*a.safetensors needs 2.0 MB, but this machine has 1.0 MB"):
+        weights.read(path)
+
+
 READ = """
 import resource, sys, time
 from pathlib import Path
