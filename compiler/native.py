@@ -14,7 +14,8 @@ import ctypes
 import os
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import llvmlite.binding as llvm  # type: ignore[import-untyped]
@@ -75,6 +76,22 @@ def target(name: str = "native") -> Target:
     else:
         width = (16, "fma" in on, 16)
     return Target(name, triple, llvm.get_host_cpu_name(), features.flatten(), *width)
+
+
+@contextmanager
+def default_environment() -> Iterator[None]:
+    """In it Python and NumPy round to nearest and flush nothing, whatever the process does otherwise: for literals that
+    are read and constants that are folded."""
+    if sys.platform != "linux":
+        yield
+        return
+    libc, before = ctypes.CDLL(None), ctypes.create_string_buffer(512)  # more than any fenv_t
+    libc.fegetenv(before)
+    libc.fesetenv(ctypes.c_void_p(-1))  # FE_DFL_ENV
+    try:
+        yield
+    finally:
+        libc.fesetenv(before)
 
 
 def version() -> str:

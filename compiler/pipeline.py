@@ -156,6 +156,7 @@ class Session:
         self.manifest = self._manifest()
 
     @cached_property
+    @native.default_environment()
     def program(self) -> Program:
         """The elaborated program; parses and builds when first needed."""
         from .elaborate import Options, Program
@@ -163,6 +164,7 @@ class Session:
         s = self.settings
         return Program(self.source, Options(s.model, s.hyper, s.sizes, s.dtype, s.beside, self._data_sizes))
 
+    @native.default_environment()
     def plan_tests(self) -> list[TestPlan]:
         """The file's tests. They may use models that the session is not about: the manifest then has the variables that
         some test reads, and no others, so that the parameters of a large model can be counted without being stored."""
@@ -175,6 +177,7 @@ class Session:
         self.manifest = self.program.manifest()
         return plans
 
+    @native.default_environment()
     def _manifest(self) -> Manifest:
         key = _key("manifest", self.source.name, self.source.text, self.settings.key)
         stored = self._load(key)
@@ -227,6 +230,7 @@ class Session:
             self._save(keys[name], data)
             self._entries[name] = self._loaded(data)
 
+    @native.default_environment()
     def _compiled(self, names: Iterable[str]) -> dict[str, bytes]:
         """Entries as they are stored: while LLVM works on one, the next is built and lowered."""
         jobs: dict[str, tuple[bytes, Future[bytes]]] = {}
@@ -248,9 +252,11 @@ class Session:
     def _known(self, name: str) -> bool:
         return name.startswith("test:") or name in self.program.functions
 
+    @native.default_environment()
     def stages(self, name: str, observe: Observer | None = None) -> Stages:
         return stages(self.program, name, self.target, self.settings.optimize, observe)
 
+    @native.default_environment()
     def llvm(self, made: Stages) -> str:
         from .llvm import emit
 

@@ -9,6 +9,7 @@
     vectors         vector loops, masked tails, reductions in lanes; with transpose
     kernel          statements and scalar loops; with parallel
     emit            a module: constants, kernels, entries
+    environment     the floating-point environment, set and restored
     threads, epoch  the thread pool and the training loop; `support` puts them into one module
 """
 

@@ -14,12 +14,14 @@ from ..types import Dim
 if TYPE_CHECKING:
     from ..native import Target
 from . import threads
+from .environment import environment, guarded
 from .expressions import Evaluator
 from .kernel import has_checks, has_parallel, write
 from .maths import definitions
 from .text import Externals, Function, fault, literal, memory_type, symbol
 from .values import Index, Term, plus
 
+PARAMETERS = "ptr %sizes, ptr %slots, ptr %arena, ptr %pool"  # of an entry
 ATTRIBUTES = 'attributes #0 = { nounwind "no-builtins" }\n'
 
 
@@ -32,6 +34,8 @@ def emit(module: Module, target: Target) -> str:
     parts = [_constant(c) for c in module.constants]
     parts += [write(k, externals, fused, shared.get(k.name, set())) for k in module.kernels]
     parts += [_entry(e, kernels, module) for e in module.entries]
+    if module.entries:
+        parts.append(environment(target.triple))
     if any(map(has_parallel, module.kernels)):
         parts += [threads.declarations(), threads.fork(target.triple)]
     parts += definitions(externals, fused, "\n".join(parts))
@@ -73,7 +77,8 @@ def _entry(entry: Entry, kernels: dict[str, Kernel], module: Module) -> str:
     constants = {c.name for c in module.constants}
     _steps(e, entry.steps, kernels, slots, constants)
     fn.block.end = "ret i32 0"
-    return fn.text(f"define i32 {symbol(entry.name, '@')}(ptr %sizes, ptr %slots, ptr %arena, ptr %pool) #0")
+    outer, signature = guarded(entry.name, PARAMETERS)
+    return "\n".join([fn.text(signature), outer])
 
 
 def _steps(e: Evaluator, steps: tuple[Step, ...], kernels: dict[str, Kernel], slots: dict[str, str],

@@ -9,6 +9,8 @@ Python is called a few times a second, not once a step.
 
 from __future__ import annotations
 
+from .environment import guarded
+
 FIELDS = (
     "sizes", "batch_index", "slots", "arena", "pool", "position", "stop", "examples", "batch", "order", "ninputs",
     "inputs", "nsums", "sums", "totals", "steps", "nonfinite",
@@ -20,7 +22,8 @@ POINTERS = frozenset({"sizes", "slots", "arena", "pool", "order", "inputs", "sum
 
 def epoch() -> str:
     """`nnc_epoch` and the row copy it uses."""
-    return _COPY + _EPOCH
+    outer, signature = guarded("nnc_epoch", "ptr %step, ptr %job")
+    return f"{_COPY}{signature} {{{_EPOCH}{outer}"
 
 
 # Rows of one size, from where `order` points. Blocks of 64, 8, 4 or 1 bytes; the last block of a row overlaps the one
@@ -101,7 +104,7 @@ def _item(prefix: str, fields: tuple[str, ...], name: str) -> str:
                  f"ptr %{prefix}.{name}.at, align 8\n")
 
 
-_EPOCH = f"""define i32 @nnc_epoch(ptr %step, ptr %job) #0 {{
+_EPOCH = f"""
 entry:
 {"".join(map(_field, FIELDS))}\
   store i64 0, ptr %steps.at, align 8

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from . import threads
 from .emit import ATTRIBUTES
+from .environment import environment
 from .epoch import epoch
 
 if TYPE_CHECKING:
@@ -14,5 +15,6 @@ if TYPE_CHECKING:
 
 def support(target: Target) -> str:
     """LLVM IR that exports `nnc_pool_create`, `nnc_pool_destroy`, `nnc_pool_forget` and `nnc_epoch`."""
-    parts = [threads.declarations(), threads.fork(target.triple), threads.pool(target.triple), epoch(), ATTRIBUTES]
-    return "\n".join([f'target triple = "{target.triple}"\n', *parts])
+    triple = target.triple
+    parts = [threads.declarations(), environment(triple), threads.fork(triple), threads.pool(triple), epoch()]
+    return "\n".join([f'target triple = "{triple}"\n', *parts, ATTRIBUTES])

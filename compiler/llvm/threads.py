@@ -195,7 +195,8 @@ done:
 
 
 def pool(triple: str) -> str:
-    """`nnc_pool_create`, `nnc_pool_destroy`, `nnc_pool_forget` and the threads' own function; needs `fork`."""
+    """`nnc_pool_create`, `nnc_pool_destroy`, `nnc_pool_forget` and the threads' own function; needs `fork` and
+    `environment`."""
     numbers = _numbers(triple)
     if numbers is None:
         return _NO_POOL
@@ -208,6 +209,7 @@ def pool(triple: str) -> str:
 
 define internal ptr @nnc.worker(ptr %self) #0 {{
 entry:
+  %control = call i64 @nnc.enter()
   %pool = load ptr, ptr %self, align 8
   %index.at = getelementptr i8, ptr %self, i64 {W_INDEX}
   %index = load i64, ptr %index.at, align 8
