@@ -231,8 +231,9 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Compiled to `i32 NAME(const i64 *sizes, void *const *slots, void *arena, void *pool)`; 0 is success, otherwise
-    the code of the check that failed. `pool` may be null: then everything runs on the caller's thread."""
+    """Compiled to `i32 NAME(const i64 *sizes, void *const *slots, void *arena, void *pool)`; 0 is success, a
+    positive number the code of the check that failed, a negative one says that it was interrupted (`llvm.threads`).
+    `pool` may be null: then everything runs on the caller's thread, to its end."""
 
     name: str
     sizes: tuple[str, ...]

@@ -22,6 +22,7 @@ import llvmlite.binding as llvm  # type: ignore[import-untyped]
 
 from ..dsl.diagnostics import Diagnostic, InternalError, UnsupportedError
 
+INTERRUPTED, HALF_DONE = -1, -2  # codes of a call that was to stop: nothing was changed; variables may be
 ALLOWED_SYMBOLS = frozenset({"pthread_create", "pthread_join", "syscall"})
 LEVELS = {"x86-64-v2": (16, False, 16), "x86-64-v3": (32, True, 16), "x86-64-v4": (64, True, 32)}
 REQUIRED = {  # of each level, what its own instructions need beyond the one before
@@ -265,25 +266,36 @@ class Support(Library):
         self.pool_create = ctypes.CFUNCTYPE(pointer, ctypes.c_int32)(self.address("nnc_pool_create"))
         self.pool_destroy = ctypes.CFUNCTYPE(None, pointer)(self.address("nnc_pool_destroy"))
         self.pool_forget = ctypes.CFUNCTYPE(None, pointer)(self.address("nnc_pool_forget"))
+        self.pool_words = ctypes.CFUNCTYPE(pointer, pointer)(self.address("nnc_pool_words"))
         self._epoch = ctypes.CFUNCTYPE(ctypes.c_int32, pointer, pointer)(self.address("nnc_epoch"))
 
     def epoch(self, step: int, job: EpochJob) -> int:
-        """Run the step at an address over a job; 0 or the code of the check that failed. Releases the GIL."""
+        """Run the step at an address over a job; 0, the code of the check that failed, or INTERRUPTED or HALF_DONE.
+        Releases the GIL."""
         return int(self._epoch(step, ctypes.addressof(job)))
 
     def pool(self, threads: int) -> Pool | None:
-        """Threads for parallel loops, the caller's among them; None where one is wanted or more cannot be had."""
-        address = self.pool_create(threads) if threads > 1 else None
+        """Up to so many threads for parallel loops, the caller's among them, and what interrupts them; None where there
+        is no such thing on this system."""
+        address = self.pool_create(threads)
         return Pool(self, address) if address else None
 
 
 class Pool(ctypes.c_void_p):
-    """A thread pool, passed where an entry wants one. Its threads end with it; in a child made by fork there are none,
-    so a child must not pass its parent's pool but make its own."""
+    """A thread pool, passed where an entry wants one, of one thread too: by it calls are interrupted. Its
+    threads end with it; in a child made by fork there are none, so a child must not pass its parent's pool but make its
+    own."""
 
     def __init__(self, support: Support, address: int):
         super().__init__(address)
         self._support, self._owner = support, os.getpid()
+        self._words = (ctypes.c_int32 * 3).from_address(support.pool_words(address))
+
+    def interrupt(self, soft: bool = False, hard: bool = False, half: bool = False) -> None:
+        """Make native code that runs with this pool return, or let it run. `soft`: between steps of the training loop,
+        INTERRUPTED; `hard`: also in a call or a step that has written no variable yet, INTERRUPTED; `half`: also
+        in one that has, HALF_DONE."""
+        self._words[:] = [INTERRUPTED * soft, INTERRUPTED * hard, HALF_DONE * half]
 
     def close(self) -> None:
         """Join the threads; the pool is then null, which means the caller's thread alone."""

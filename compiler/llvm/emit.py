@@ -6,9 +6,11 @@ but the thread calls of `threads`. Kernels are internal; entries are exported wi
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..loops import Call, Constant, Entry, Kernel, Loop, Module, Place, Step, size_expr
+from ..loops import Call, Constant, Entry, Kernel, Loop, Module, Place, Step, calls, size_expr
 from ..types import Dim
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 from . import threads
 from .environment import environment, guarded
 from .expressions import Evaluator
-from .kernel import has_checks, has_parallel, write
+from .kernel import has_parallel, is_long, returns_code, write
 from .maths import definitions
 from .text import Externals, Function, fault, literal, memory_type, symbol
 from .values import Index, Term, plus
@@ -36,6 +38,8 @@ def emit(module: Module, target: Target) -> str:
     parts += [_entry(e, kernels, module) for e in module.entries]
     if module.entries:
         parts.append(environment(target.triple))
+    if any("@nnc.never" in p for p in parts):
+        parts.append(threads.NEVER)
     if any(map(has_parallel, module.kernels)):
         parts += [threads.declarations(), threads.fork(target.triple)]
     parts += definitions(externals, fused, "\n".join(parts))
@@ -62,7 +66,19 @@ def _constant(c: Constant) -> str:
     return f"{symbol(c.name, '@')} = internal unnamed_addr constant [{count} x {element}] [{values}], align 64\n"
 
 
-def _entry(entry: Entry, kernels: dict[str, Kernel], module: Module) -> str:
+@dataclass(slots=True)
+class _Entry:
+    """An entry while it is written: where its places are, and what may interrupt it."""
+
+    e: Evaluator
+    kernels: Mapping[str, Kernel]
+    constants: Set[str]
+    variables: Set[str]  # the slots that are no input and no output
+    slots: dict[str, str] = field(default_factory=dict)  # name -> pointer
+    word: int = threads.CLEAN  # HALF once a variable may have been written
+
+
+def _entry(entry: Entry, kernels: Mapping[str, Kernel], module: Module) -> str:
     e = Evaluator(Function(Externals()), False)
     fn = e.fn
     for name in ("sizes", "slots", "arena", "pool"):
@@ -70,31 +86,49 @@ def _entry(entry: Entry, kernels: dict[str, Kernel], module: Module) -> str:
     for k, size in enumerate(entry.sizes):
         at = fn.pure(f"getelementptr i64, ptr %sizes, i64 {k}", 0, "at")
         e.names[size] = Index((Term(fn.value(f"load i64, ptr {at}, align 8", size), 0, 1),))
-    slots: dict[str, str] = {}
+    variables = {s.name for s in entry.slots if s.role == "param"}
+    written = _Entry(e, kernels, {c.name for c in module.constants}, variables)
     for k, slot in enumerate(entry.slots):
         at = fn.pure(f"getelementptr ptr, ptr %slots, i64 {k}", 0, "at")
-        slots[slot.name] = fn.value(f"load ptr, ptr {at}, align 8", slot.name)
-    constants = {c.name for c in module.constants}
-    _steps(e, entry.steps, kernels, slots, constants)
+        written.slots[slot.name] = fn.value(f"load ptr, ptr {at}, align 8", slot.name)
+    _steps(written, entry.steps)
     fn.block.end = "ret i32 0"
     outer, signature = guarded(entry.name, PARAMETERS)
     return "\n".join([fn.text(signature), outer])
 
 
-def _steps(e: Evaluator, steps: tuple[Step, ...], kernels: dict[str, Kernel], slots: dict[str, str],
-           constants: set[str]) -> None:
+def _steps(entry: _Entry, steps: tuple[Step, ...]) -> None:
     for s in steps:
-        if isinstance(s, Loop):
-            _loop(e, s, kernels, slots, constants)
-        elif s.kernel in kernels:
-            _call(e, s, kernels[s.kernel], slots, constants)
-        else:
+        if not isinstance(s, Loop) and s.kernel not in entry.kernels:
             raise fault(f"'{s.kernel}' is called, which is not a kernel")
+        if _writes(entry, s):
+            entry.word = threads.HALF
+        if isinstance(s, Loop):
+            _loop(entry, s)
+        else:
+            _call(entry, s, entry.kernels[s.kernel])
 
 
-def _loop(e: Evaluator, loop: Loop, kernels: dict[str, Kernel], slots: dict[str, str], constants: set[str]) -> None:
+def _writes(entry: _Entry, step: Step) -> bool:
+    """Whether a step writes a variable."""
+    return any(b.mutable and p.base == "slot" and p.name in entry.variables
+               for c in calls((step,)) if c.kernel in entry.kernels
+               for p, b in zip(c.places, entry.kernels[c.kernel].buffers, strict=False))
+
+
+def _word(entry: _Entry) -> str:
+    """The address of the word that interrupts what comes next."""
+    fn = entry.e.fn
+    alone, own, words = threads.words("%pool")
+    alone, own = fn.pure(alone, 0, "alone"), fn.pure(own, 0, "own")
+    words = fn.pure(words.replace("%alone", alone).replace("%own", own), 0, "words")
+    return fn.pure(f"getelementptr i8, ptr {words}, i64 {entry.word}", 0, "word")
+
+
+def _loop(entry: _Entry, loop: Loop) -> None:
     """Rotated, as loops in kernels are: `if (there is a turn) do { ... } while (there is another)`."""
-    fn, var, outer = e.fn, loop.index, dict(e.names)
+    e = entry.e
+    fn, var, outer, word = e.fn, loop.index, dict(e.names), _word(entry)
     count = e.evaluate(size_expr(loop.count))
     bound = e.scalar(count).ref
     first = e.scalar(plus(e.index(count), -1)).ref if loop.reverse else "0"
@@ -103,12 +137,14 @@ def _loop(e: Evaluator, loop: Loop, kernels: dict[str, Kernel], slots: dict[str,
     head = fn.push(f"{var}.loop")
     i = fn.name(var)
     e.names[var] = Index((Term(i, fn.level, 1),))
-    _steps(e, loop.steps, kernels, slots, constants)
+    now = fn.value(f"load atomic i32, ptr {word} monotonic, align 4", "now")
+    _leave(fn, now)
+    _steps(entry, loop.steps)
     following = fn.value(f"add i64 {i}, {-1 if loop.reverse else 1}", f"{var}.next")
     more = fn.value(f"icmp sge i64 {following}, 0" if loop.reverse else f"icmp slt i64 {following}, {bound}",
                     f"{var}.more")
     if loop.until is not None:
-        stop = fn.value(f"load i8, ptr {_place(e, loop.until, slots, constants)}, align 1", "stop")
+        stop = fn.value(f"load i8, ptr {_place(entry, loop.until)}, align 1", "stop")
         on = fn.value(f"icmp eq i8 {stop}, 0", "on")
         more = fn.value(f"and i1 {more}, {on}", f"{var}.more")
     end = fn.pop()
@@ -119,36 +155,42 @@ def _loop(e: Evaluator, loop: Loop, kernels: dict[str, Kernel], slots: dict[str,
     e.names = outer
 
 
-def _call(e: Evaluator, call: Call, kernel: Kernel, slots: dict[str, str], constants: set[str]) -> None:
+def _leave(fn: Function, code: str) -> None:
+    """Return a code that is not 0."""
+    fine = fn.value(f"icmp eq i32 {code}, 0", "fine")
+    before = fn.block
+    bad = fn.start("failed")
+    bad.end = f"ret i32 {code}"
+    good = fn.start("passed")
+    before.end = f"br i1 {fine}, label {symbol(good.label)}, label {symbol(bad.label)}"
+
+
+def _call(entry: _Entry, call: Call, kernel: Kernel) -> None:
     if len(call.sizes) != len(kernel.sizes) or len(call.places) != len(kernel.buffers):
         raise fault(f"kernel '{kernel.name}' takes {len(kernel.sizes)} sizes and {len(kernel.buffers)} buffers, "
                     f"but is given {len(call.sizes)} and {len(call.places)}")
-    args = [f"i64 {_size(e, s)}" for s in call.sizes]
-    args += [f"ptr {_place(e, p, slots, constants)}" for p in call.places]
+    args = [f"i64 {_size(entry.e, s)}" for s in call.sizes]
+    args += [f"ptr {_place(entry, p)}" for p in call.places]
     if has_parallel(kernel):
         args.append("ptr %pool")
+    if is_long(kernel):
+        args.append(f"ptr {_word(entry)}")
     target = f"{symbol(kernel.name, '@')}({', '.join(args)})"
-    if not has_checks(kernel):
-        e.fn.line(f"call void {target}")
-        return
-    code = e.fn.value(f"call i32 {target}", "code")
-    fine = e.fn.value(f"icmp eq i32 {code}, 0", "fine")
-    before = e.fn.block
-    bad = e.fn.start("failed")
-    bad.end = f"ret i32 {code}"
-    good = e.fn.start("passed")
-    before.end = f"br i1 {fine}, label {symbol(good.label)}, label {symbol(bad.label)}"
+    if returns_code(kernel):
+        _leave(entry.e.fn, entry.e.fn.value(f"call i32 {target}", "code"))
+    else:
+        entry.e.fn.line(f"call void {target}")
 
 
 def _size(e: Evaluator, size: Dim) -> str:
     return e.scalar(e.evaluate(size_expr(size))).ref
 
 
-def _place(e: Evaluator, place: Place, slots: dict[str, str], constants: set[str]) -> str:
+def _place(entry: _Entry, place: Place) -> str:
     match place.base:
-        case "slot" if place.name in slots:
-            base = slots[place.name]
-        case "constant" if place.name in constants:
+        case "slot" if place.name in entry.slots:
+            base = entry.slots[place.name]
+        case "constant" if place.name in entry.constants:
             base = symbol(place.name, "@")
         case "arena":
             base = "%arena"
@@ -156,5 +198,6 @@ def _place(e: Evaluator, place: Place, slots: dict[str, str], constants: set[str
             raise fault(f"there is no {place.base} '{place.name}'")
     if place.offset == 0:
         return base
+    e = entry.e
     offset = e.scalar(e.evaluate(size_expr(place.offset)))
     return e.fn.pure(f"getelementptr i8, ptr {base}, i64 {offset.ref}", offset.level, "place")

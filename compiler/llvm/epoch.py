@@ -1,14 +1,15 @@
 """The training loop as native code: `i32 nnc_epoch(step, job)`.
 
 In: the address of an entry, and a job (`native.EpochJob` explains its fields). Out: 0, or the code of the check that
-failed. It runs `step` over the examples from `position` up to `stop`, a batch at a time, the last one ragged: gathers
-the rows that `order` names into the inputs' buffers (without an order the step reads the rows where they are), runs the
-step, adds its scalar results to `totals`. It returns early after a step that gave a result that is not finite. So
-Python is called a few times a second, not once a step.
+failed or of an interruption (`threads`). It runs `step` over the examples from `position` up to `stop`, a batch at a
+time, the last one ragged: gathers the rows that `order` names into the inputs' buffers (without an order the step reads
+the rows where they are), runs the step, adds its scalar results to `totals`. It returns early after a step that gave a
+result that is not finite. So Python is called a few times a second, not once a step.
 """
 
 from __future__ import annotations
 
+from . import threads
 from .environment import guarded
 
 FIELDS = (
@@ -23,7 +24,7 @@ POINTERS = frozenset({"sizes", "slots", "arena", "pool", "order", "inputs", "sum
 def epoch() -> str:
     """`nnc_epoch` and the row copy it uses."""
     outer, signature = guarded("nnc_epoch", "ptr %step, ptr %job")
-    return f"{_COPY}{signature} {{{_EPOCH}{outer}"
+    return f"{threads.NEVER}{_COPY}{signature} {{{_EPOCH}{outer}"
 
 
 # Rows of one size, from where `order` points. Blocks of 64, 8, 4 or 1 bytes; the last block of a row overlaps the one
@@ -104,11 +105,16 @@ def _item(prefix: str, fields: tuple[str, ...], name: str) -> str:
                  f"ptr %{prefix}.{name}.at, align 8\n")
 
 
+_WORDS = threads.words("%pool")
 _EPOCH = f"""
 entry:
 {"".join(map(_field, FIELDS))}\
   store i64 0, ptr %steps.at, align 8
   store i64 -1, ptr %nonfinite.at, align 8
+  %alone = {_WORDS[0]}
+  %own = {_WORDS[1]}
+  %words = {_WORDS[2]}
+  %soft = getelementptr i8, ptr %words, i64 {threads.SOFT}
   %ordered = icmp ne ptr %order, null
   %sized = icmp sge i64 %batch_index, 0
   br label %next
@@ -116,7 +122,10 @@ next:
   %here = phi i64 [ %position, %entry ], [ %here.next, %summed ]
   %count = phi i64 [ 0, %entry ], [ %count.next, %summed ]
   %more = icmp slt i64 %here, %stop
-  br i1 %more, label %batch.of, label %finished
+  %now = load atomic i32, ptr %soft monotonic, align 4
+  %go = icmp eq i32 %now, 0
+  %on = and i1 %more, %go
+  br i1 %on, label %batch.of, label %finished
 batch.of:
   %left = sub i64 %examples, %here
   %ragged = icmp slt i64 %left, %batch
@@ -224,6 +233,6 @@ stopped:
   store i64 %count, ptr %nonfinite.at, align 8
   ret i32 0
 finished:
-  ret i32 0
+  ret i32 %now
 }}
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..loops import Check, For, If, Kernel, Let, Prefetch, Reduce, Register, Stmt, Store, walk
+from ..loops import Check, Const, For, If, Kernel, Let, Prefetch, Reduce, Register, Stmt, Store, sub, walk
 from . import parallel, transpose
 from .expressions import ALIGNMENT, Memory
 from .text import Externals, Function, fault, symbol, type_text
@@ -18,6 +18,8 @@ from .values import Index, Operand, Term, Value, plus, sum_of
 from .vectors import VectorLoops
 
 MAX_REGISTER_BYTES = 1 << 16  # what does not become registers stands on the stack
+_SOON = 1 << 24  # turns that take a tenth of a second at most
+_UNKNOWN = 1 << 20  # turns of a loop whose length is known when it runs
 
 
 def has_checks(kernel: Kernel) -> bool:
@@ -26,6 +28,32 @@ def has_checks(kernel: Kernel) -> bool:
 
 def has_parallel(kernel: Kernel) -> bool:
     return any(isinstance(s, For) and s.parallel for s in walk(kernel.body))
+
+
+def is_long(s: For | Kernel) -> bool:
+    """Whether a loop, or some loop of a kernel, may take so long that each of its turns looks whether it is to stop:
+    one that holds others, for which that is nothing, and does not end soon. A parallel one is looked after by `threads`
+    as well, whatever it holds."""
+    if isinstance(s, Kernel):
+        return any(isinstance(x, For) and (x.parallel or is_long(x)) for x in walk(s.body))
+    return any(isinstance(x, For) and x.unroll for x in walk(s.body)) and _turns((s,)) > _SOON
+
+
+def _turns(stmts: tuple[Stmt, ...]) -> int:
+    """How often the innermost loops among statements turn, about."""
+    total = 0
+    for s in stmts:
+        if isinstance(s, If):
+            total += _turns(s.body)
+        elif isinstance(s, For):
+            length = sub(s.stop, s.start)
+            trips = int(length.value) if isinstance(length, Const) else _UNKNOWN
+            total += max(1, trips // (s.step * s.lanes)) * max(1, _turns(s.body))
+    return total
+
+
+def returns_code(kernel: Kernel) -> bool:
+    return has_checks(kernel) or is_long(kernel)
 
 
 def write(kernel: Kernel, externals: Externals, fused: bool, shared: set[int]) -> str:
@@ -45,6 +73,9 @@ def write(kernel: Kernel, externals: Externals, fused: bool, shared: set[int]) -
     if has_parallel(kernel):
         w.pool = w.fn.name("pool")
         parameters.append(f"ptr {w.pool}")
+    if is_long(kernel):
+        w.word = w.fn.name("word")
+        parameters.append(f"ptr {w.word}")
     w.body(kernel.body)
     w.fn.block.end = "ret i32 0" if w.checks else "ret void"
     result = "i32" if w.checks else "void"
@@ -58,9 +89,10 @@ class Writer(VectorLoops):
     def __init__(self, kernel: Kernel, externals: Externals, fused: bool, apart: frozenset[str]):
         super().__init__(Function(externals), fused)
         self.kernel = kernel
-        self.checks = has_checks(kernel)
+        self.checks = returns_code(kernel)
         self.apart = apart  # buffers that overlap no other
         self.pool = ""  # where the kernel has parallel loops
+        self.word = ""  # where it may be interrupted
         self.outlined: list[str] = []  # the bodies of parallel loops
 
     def attributes(self, buffer: str) -> str:
@@ -137,6 +169,12 @@ class Writer(VectorLoops):
         good = self.fn.start("passed")
         before.end = f"br i1 {condition}, label {symbol(bad.label)}, label {symbol(good.label)}"
 
+    def look(self, s: For) -> None:
+        """At the beginning of a turn: return the code in the word, if one is there."""
+        if is_long(s):
+            now = self.fn.value(f"load atomic i32, ptr {self.word} monotonic, align 4", "now")
+            self.leave(self.fn.value(f"icmp ne i32 {now}, 0", "interrupted"), now)
+
     # --- loops -----------------------------------------------------------------------------------------------------
 
     def loop(self, s: For) -> None:
@@ -164,6 +202,7 @@ class Writer(VectorLoops):
         """`unroll` copies in one turn as long as all of them fit, then one at a time."""
         def copies(n: int) -> Callable[[Index], None]:
             def turn(i: Index) -> None:
+                self.look(s)
                 for k in range(n):
                     self.body(s.body, **{s.var: plus(i, k * s.step)})
             return turn
@@ -218,7 +257,7 @@ class Writer(VectorLoops):
     # --- parallel loops --------------------------------------------------------------------------------------------
 
     def parallel_loop(self, s: For, start: Index, stop: Index) -> None:
-        """`nnc.fork(pool, name, context, turns)`."""
+        """`nnc.fork(pool, word, name, context, turns)`."""
         fn = self.fn
         if fn.level or self.lanes or not self.pool:
             raise fault(f"parallel loop '{s.var}' is not the outermost loop")
@@ -233,6 +272,8 @@ class Writer(VectorLoops):
         context, used = parallel.Context(), parallel.names_in(s)
         first = inner.index(inner.receive("start", start, self, context))
         last = inner.index(inner.receive("stop", stop, self, context))
+        inner.word = inner.fn.name("word")
+        context.add("ptr", self.word, inner.word)
         for name, v in self.names.items():
             if name in used:
                 inner.names[name] = inner.receive(name, v, self, context)
@@ -252,12 +293,10 @@ class Writer(VectorLoops):
         for k, (type_, outside, _) in enumerate(context.fields):
             at = fn.pure(f"getelementptr i64, ptr {where}, i64 {k}", 0, "at")
             fn.line(f"store {type_} {outside}, ptr {at}, align 8")
-        args = f"ptr {self.pool}, ptr {symbol(name, '@')}, ptr {where}, i64 {turns}"
+        args = f"ptr {self.pool}, ptr {self.word}, ptr {symbol(name, '@')}, ptr {where}, i64 {turns}"
         code = fn.value(f"call i32 @nnc.fork({args})", "code")
         self.stores += 1
-        if self.checks:
-            failed = fn.value(f"icmp ne i32 {code}, 0", "failed")
-            self.leave(failed, code)
+        self.leave(fn.value(f"icmp ne i32 {code}, 0", "failed"), code)
 
     def receive(self, name: str, v: Operand, outer: Writer, context: parallel.Context) -> Index | Value:
         """The same value in a parallel body; what is not constant is passed in the context."""

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def support(target: Target) -> str:
-    """LLVM IR that exports `nnc_pool_create`, `nnc_pool_destroy`, `nnc_pool_forget` and `nnc_epoch`."""
+    """LLVM IR that exports `nnc_pool_create`, `nnc_pool_destroy`, `nnc_pool_forget`, `nnc_pool_words`
+    and `nnc_epoch`."""
     triple = target.triple
     parts = [threads.declarations(), environment(triple), threads.fork(triple), threads.pool(triple), epoch()]
     return "\n".join([f'target triple = "{triple}"\n', *parts, ATTRIBUTES])

@@ -4,19 +4,24 @@ Exported by `support`, for the runtime:
 
     ptr  nnc_pool_create(i32 threads)   threads includes the caller; null when it cannot be made
     void nnc_pool_destroy(ptr)          ends and joins the threads: before the code they run is unloaded
+    ptr  nnc_pool_words(ptr)            the words by which its callers are interrupted; null where there are none
     void nnc_pool_forget(ptr)           frees the memory only: in a child after fork, where the threads do not exist
 
-Internal to every module with parallel loops: `i32 nnc.fork(pool, body, context, turns)` runs `i32 body(context, low,
-high)` over contiguous parts of 0..turns, part t on thread t, and returns the first code, in order of turns, that is not
-0. With a null pool, one thread, one turn, a pool that another caller is using, or on a target other than Linux,
+Internal to every module with parallel loops: `i32 nnc.fork(pool, word, body, context, turns)` runs `i32 body(context,
+low, high)` over contiguous parts of 0..turns, part t on thread t, and returns the first code, in order of turns, that
+is not 0. With a null pool, one thread, one turn, a pool that another caller is using, or on a target other than Linux,
 everything runs on the caller's thread. The parts depend on the number of threads; the results do not, because turns are
 independent.
 
 Waiting is 50 `sched_yield`, then a futex (measured: 2.7 µs a fork-join even with both threads on one core; spinning
 longer is worse there). The only symbols needed are pthread_create, pthread_join and syscall.
 
+**Interrupting.** A pool has three words, which whoever wants its callers to stop fills with the code to return: SOFT is
+looked at between steps of the training loop, CLEAN while an entry has written no variable yet, HALF from then on. A
+loop that may take long looks at one in each turn (`kernel.is_long`); so does a part between blocks of turns.
+
 Layout of a pool, one cache line of 64 bytes each: generation, counted up by each fork; threads still working; threads
-asleep or about to be; then the flags and the work (see the offsets below); then one line per thread.
+asleep or about to be; then the flags and the work (see the offsets below); the words; then one line per thread.
 """
 
 from __future__ import annotations
@@ -26,11 +31,14 @@ CALLS = {"x86_64": (202, 24, 9, 11), "aarch64": (98, 124, 222, 215), "riscv64": 
 
 LINE = 64
 GENERATION, PENDING, SLEEPERS, WAITING = 0, LINE, 2 * LINE, 3 * LINE
-BUSY, THREADS, STOP, BODY, CONTEXT, TURNS = (4 * LINE + 8 * k for k in range(6))
-WORKERS = 5 * LINE  # thread t at WORKERS + t * LINE:
+BUSY, THREADS, STOP, BODY, CONTEXT, TURNS, WORD = (4 * LINE + 8 * k for k in range(7))
+WORDS = 5 * LINE
+SOFT, CLEAN, HALF = 0, 4, 8  # behind WORDS
+WORKERS = 6 * LINE  # thread t at WORKERS + t * LINE:
 W_POOL, W_INDEX, W_THREAD, W_CODE = 0, 8, 16, 24
 MAX_THREADS = 256
 SPINS = 50
+BLOCK = 4096  # turns between two looks at a word
 
 
 def _numbers(triple: str) -> tuple[int, int, int, int] | None:
@@ -38,8 +46,37 @@ def _numbers(triple: str) -> tuple[int, int, int, int] | None:
     return CALLS.get(triple.split("-")[0]) if "linux" in triple else None
 
 
-_SERIAL_FORK = """define internal i32 @nnc.fork(ptr %pool, ptr %body, ptr %context, i64 %turns) #0 {
-  %code = call i32 %body(ptr %context, i64 0, i64 %turns)
+# Turns low..high on this thread.
+_BLOCKS = f"""define internal i32 @nnc.blocks(ptr %word, ptr %body, ptr %context, i64 %low, i64 %high) noinline #0 {{
+entry:
+  %some = icmp slt i64 %low, %high
+  br i1 %some, label %next, label %done
+next:
+  %at = phi i64 [ %low, %entry ], [ %end, %on ]
+  %now = load atomic i32, ptr %word monotonic, align 4
+  %go = icmp eq i32 %now, 0
+  br i1 %go, label %work, label %interrupted
+interrupted:
+  ret i32 %now
+work:
+  %full = add i64 %at, {BLOCK}
+  %last = icmp sge i64 %full, %high
+  %end = select i1 %last, i64 %high, i64 %full
+  %code = call i32 %body(ptr %context, i64 %at, i64 %end)
+  %fine = icmp eq i32 %code, 0
+  br i1 %fine, label %on, label %failed
+failed:
+  ret i32 %code
+on:
+  br i1 %last, label %done, label %next
+done:
+  ret i32 0
+}}
+
+"""
+
+_SERIAL_FORK = """define internal i32 @nnc.fork(ptr %pool, ptr %word, ptr %body, ptr %context, i64 %turns) #0 {
+  %code = call i32 @nnc.blocks(ptr %word, ptr %body, ptr %context, i64 0, i64 %turns)
   ret i32 %code
 }
 """
@@ -55,6 +92,10 @@ define void @nnc_pool_destroy(ptr %pool) #0 {
 define void @nnc_pool_forget(ptr %pool) #0 {
   ret void
 }
+
+define ptr @nnc_pool_words(ptr %pool) #0 {
+  ret ptr null
+}
 """
 
 
@@ -66,13 +107,23 @@ declare i32 @pthread_join(i64, ptr)
 """
 
 
+NEVER = "@nnc.never = internal constant [3 x i32] zeroinitializer, align 4\n"  # the words where there is no pool
+
+
+def words(pool: str) -> tuple[str, str, str]:
+    """What finds the words of a pool that may be null: three instructions, each over the results `%alone` and `%own` of
+    those before it."""
+    return (f"icmp eq ptr {pool}, null", f"getelementptr i8, ptr {pool}, i64 {WORDS}",
+            "select i1 %alone, ptr @nnc.never, ptr %own")
+
+
 def fork(triple: str) -> str:
     """`nnc.fork` and what it needs."""
     numbers = _numbers(triple)
     if numbers is None:
-        return _SERIAL_FORK
+        return _BLOCKS + _SERIAL_FORK
     futex, yield_, *_ = numbers
-    return f"""define internal void @nnc.wake(ptr %word) noinline #0 {{
+    return _BLOCKS + f"""define internal void @nnc.wake(ptr %word) noinline #0 {{
   %woken = call i64 (i64, ...) @syscall(i64 {futex}, ptr %word, i32 129, i32 {MAX_THREADS}, ptr null, ptr null, i32 0)
   ret void
 }}
@@ -111,17 +162,17 @@ done:
 }}
 
 ; Part %t of %n of the turns.
-define internal i32 @nnc.part(ptr %body, ptr %context, i64 %turns, i64 %t, i64 %n) #0 {{
+define internal i32 @nnc.part(ptr %word, ptr %body, ptr %context, i64 %turns, i64 %t, i64 %n) #0 {{
   %low.product = mul i64 %turns, %t
   %low = udiv i64 %low.product, %n
   %t.next = add i64 %t, 1
   %high.product = mul i64 %turns, %t.next
   %high = udiv i64 %high.product, %n
-  %code = call i32 %body(ptr %context, i64 %low, i64 %high)
+  %code = call i32 @nnc.blocks(ptr %word, ptr %body, ptr %context, i64 %low, i64 %high)
   ret i32 %code
 }}
 
-define internal i32 @nnc.fork(ptr %pool, ptr %body, ptr %context, i64 %turns) noinline #0 {{
+define internal i32 @nnc.fork(ptr %pool, ptr %word, ptr %body, ptr %context, i64 %turns) noinline #0 {{
 entry:
   %empty = icmp slt i64 %turns, 1
   br i1 %empty, label %nothing, label %some
@@ -133,7 +184,7 @@ some:
   %simple = or i1 %alone, %single
   br i1 %simple, label %inline, label %pooled
 inline:
-  %code.inline = call i32 %body(ptr %context, i64 0, i64 %turns)
+  %code.inline = call i32 @nnc.blocks(ptr %word, ptr %body, ptr %context, i64 0, i64 %turns)
   ret i32 %code.inline
 pooled:
   %threads.at = getelementptr i8, ptr %pool, i64 {THREADS}
@@ -155,6 +206,8 @@ start:
   store ptr %body, ptr %body.at, align 8
   store ptr %context, ptr %context.at, align 8
   store i64 %turns, ptr %turns.at, align 8
+  %word.at = getelementptr i8, ptr %pool, i64 {WORD}
+  store ptr %word, ptr %word.at, align 8
   %others = sub i64 %threads, 1
   %others.i32 = trunc i64 %others to i32
   store atomic i32 %others.i32, ptr %pending.at monotonic, align 4
@@ -166,7 +219,7 @@ wake:
   call void @nnc.wake(ptr %pool)
   br label %own
 own:
-  %code.own = call i32 @nnc.part(ptr %body, ptr %context, i64 %turns, i64 0, i64 %threads)
+  %code.own = call i32 @nnc.part(ptr %word, ptr %body, ptr %context, i64 %turns, i64 0, i64 %threads)
   br label %join
 join:
   %pending = load atomic i32, ptr %pending.at acquire, align 4
@@ -222,6 +275,7 @@ entry:
   %body.at = getelementptr i8, ptr %pool, i64 {BODY}
   %context.at = getelementptr i8, ptr %pool, i64 {CONTEXT}
   %turns.at = getelementptr i8, ptr %pool, i64 {TURNS}
+  %word.at = getelementptr i8, ptr %pool, i64 {WORD}
   br label %next
 next:
   %seen = phi i32 [ 0, %entry ], [ %seen.next, %work ], [ %seen.next, %last ]
@@ -235,7 +289,8 @@ work:
   %body = load ptr, ptr %body.at, align 8
   %context = load ptr, ptr %context.at, align 8
   %turns = load i64, ptr %turns.at, align 8
-  %code = call i32 @nnc.part(ptr %body, ptr %context, i64 %turns, i64 %index, i64 %threads)
+  %word = load ptr, ptr %word.at, align 8
+  %code = call i32 @nnc.part(ptr %word, ptr %body, ptr %context, i64 %turns, i64 %index, i64 %threads)
   store i32 %code, ptr %code.at, align 4
   %before = atomicrmw sub ptr %pending.at, i32 1 seq_cst
   %waiting = load atomic i32, ptr %waiting.at seq_cst, align 4
@@ -320,6 +375,11 @@ free:
   br label %end
 end:
   ret void
+}}
+
+define ptr @nnc_pool_words(ptr %pool) #0 {{
+  %words = getelementptr i8, ptr %pool, i64 {WORDS}
+  ret ptr %words
 }}
 
 define void @nnc_pool_forget(ptr %pool) #0 {{

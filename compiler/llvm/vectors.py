@@ -29,6 +29,9 @@ class VectorLoops(Evaluator):
               rest: bool = True) -> Index:
         raise NotImplementedError
 
+    def look(self, s: For) -> None:
+        raise NotImplementedError
+
     def constant_trips(self, s: For, start: Index, stop: Index) -> int:
         """The trip count of a loop that is unrolled completely."""
         length = sum_of(stop, start, -1)
@@ -67,6 +70,7 @@ class VectorLoops(Evaluator):
 
     def groups(self, s: For, n: int) -> Callable[[Index], None]:
         def turn(i: Index) -> None:
+            self.look(s)
             for k in range(n):
                 self.group(s, plus(i, k * s.step * s.lanes), s.lanes, None)
         return turn
