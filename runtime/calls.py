@@ -16,21 +16,25 @@ from ctypes import Array as CArray
 from ctypes import addressof, c_int64, c_void_p
 from dataclasses import dataclass
 from os import getpid
+from time import perf_counter
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy import empty
 
 from ..compiler.manifest import Manifest, Signature
+from ..compiler.native import INTERRUPTED
 from ..compiler.types import Dim, substitute
 from ..dsl.diagnostics import ArgumentError, ArgumentTypeError, error
 from .arrays import NUMPY, Array, Wanted, address_of, aligned_bytes, bind, check_nbytes, nbytes, passed_rows, wanted
+from .interrupt import Watch
 from .messages import argument_error, listed, unknown
 
 _HOLDS = {
     "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
 _AXIS_SIZE = re.compile(r"index.* outside an axis of size (\d+)")
+_MOMENT = 0.01  # seconds; a call that took less is over before anybody looks for a signal
 _REMEMBERED = 64  # combinations of sizes kept per entry
 
 
@@ -104,12 +108,13 @@ class Workspace:
         return self._pool[0]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Sized:
     sizes: CArray[c_int64]
     address: int  # of the sizes
     outputs: tuple[tuple[int, tuple[int, ...], np.dtype[Any]], ...]  # slot, shape, dtype
     arena: int
+    watched: bool = True  # whether a call may take so long that Ctrl-C must end it
 
 
 class Call:
@@ -202,10 +207,23 @@ class Call:
                 a = empty(shape, dtype)
                 slots[k] = address_of(a)
                 outputs.append(a)
-            status = self._run(sized.address, self._slots_address, workspace.arena(sized.arena), workspace.pool)
+            arena, pool = workspace.arena(sized.arena), workspace.pool
+            if sized.watched:
+                status = self._watched(sized, arena, pool)
+            else:
+                status = self._run(sized.address, self._slots_address, arena, pool)
         if status:
             self.failed(status, arrays)
         return outputs
+
+    def _watched(self, sized: _Sized, arena: int, pool: Any) -> int:
+        """A call that a signal ends: its handler then runs, and where that does not raise the call begins anew."""
+        start = perf_counter()
+        with Watch(pool) as watch:
+            while (status := self._run(sized.address, self._slots_address, arena, pool)) == INTERRUPTED:
+                watch.again()
+        sized.watched = perf_counter() - start > _MOMENT
+        return status
 
     def arena_bytes(self, sizes: Mapping[str, int]) -> int:
         """Scratch memory at these sizes, and that of the outputs."""

@@ -8,8 +8,6 @@ are the same thing.
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan
@@ -22,18 +20,18 @@ from .arrays import Array, bind
 from .calls import Call
 from .column import Rows
 from .data import classes_of
+from .interrupt import Interrupt, Watch
 from .messages import argument_error
 from .order import permutation, split
 from .rescue import Rescue
 from .settings import integer
-from .sweep import Origin, Sweep, rows_per_example, take_rows
+from .sweep import HalfDone, Origin, Sweep, rows_per_example, take_rows
 
 if TYPE_CHECKING:
     from .model import Model
 
 _WHOLE_BYTES = 256 << 20  # that an evaluation may take as one batch
-_PATIENCE = 3  # a Ctrl-C in a row that does not wait until nothing is half done
-_FIRST_CHUNK = 16  # batches, before it is known how long one takes
+_FIRST_CHUNK = 1  # batch, before it is known how long one takes
 _CHUNK_SECONDS = 0.15  # how long native code runs before Python is asked again
 
 
@@ -127,8 +125,10 @@ def fit(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, valid
     history = History(progress.history, progress.stopped)
     model.progress = progress
     model.set_training(steps=progress.last * sweep.steps)
-    rescue = Rescue(model, sweep)
-    with _Interrupt() as interrupted:
+    with model.workspace.lock:
+        interrupted = Interrupt(model.workspace.pool)
+    rescue = Rescue(model, sweep, interrupted.watch)
+    with interrupted:
         while progress.epoch < progress.last and not history.stopped:
             metrics = _epoch(model, sweep, progress, rescue, callbacks, interrupted)
             row = {"epoch": progress.epoch + 1, **_shown(metrics, spec)}
@@ -140,7 +140,7 @@ def fit(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, valid
             model.set_training(epoch=progress.epoch)
             history.append(row)
             history.stopped = progress.stopped = _reason(spec, metrics, row, progress)
-            if any([_told(c, "on_epoch", history, model) for c in callbacks]) and not history.stopped:
+            if any([_told(interrupted, c, "on_epoch", history, model) for c in callbacks]) and not history.stopped:
                 history.stopped = "callback"
             interrupted.check()
         rescue.finish(progress)
@@ -148,7 +148,7 @@ def fit(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, valid
 
 
 def _epoch(model: Model, sweep: Sweep, progress: Progress, rescue: Rescue, callbacks: Sequence[Any],
-           interrupted: _Interrupt) -> dict[str, float | int]:
+           interrupted: Interrupt) -> dict[str, float | int]:
     """Run what is left of the current epoch; the metrics of all of it."""
     model.set_training(epoch=progress.epoch)
     order = permutation(sweep.examples, progress.seed, progress.epoch) if progress.shuffle and sweep.symbol else None
@@ -160,14 +160,16 @@ def _epoch(model: Model, sweep: Sweep, progress: Progress, rescue: Rescue, callb
         start = perf_counter()
         try:
             steps, bad = sweep.run(progress.position, stop, order)
-        except NncError:  # a check failed, when half of that step may have been done
+        except (NncError, HalfDone) as e:  # a check failed or a signal came, when half of that step may have been done
             rescue.undo(progress, progress.position // sweep.batch + sweep.done)
-            raise
+            if isinstance(e, NncError):
+                raise
+            interrupted.check()
+            continue
         seconds = perf_counter() - start
-        if bad is not None:
-            if rescue.is_lost(sweep):
-                rescue.explain(progress, progress.position // sweep.batch + bad)
-            stop = min(progress.position + steps * sweep.batch, stop)
+        if bad is not None and rescue.is_lost(sweep):
+            rescue.explain(progress, progress.position // sweep.batch + bad)
+        stop = min(progress.position + steps * sweep.batch, stop)
         rate = (stop - progress.position) / max(seconds, 1e-9)
         progress.position, progress.totals = stop, sweep.totals.tolist()
         progress.seconds += seconds
@@ -176,7 +178,7 @@ def _epoch(model: Model, sweep: Sweep, progress: Progress, rescue: Rescue, callb
             report = Report(progress.epoch + 1, progress.last, stop, sweep.examples,
                             _shown(sweep.results(progress.position), model.train_spec), rate)
             for c in callbacks:
-                _told(c, "on_progress", report)
+                _told(interrupted, c, "on_progress", report)
         interrupted.check()
     return sweep.results()
 
@@ -189,12 +191,12 @@ def _finish_epoch(progress: Progress, row: dict[str, Any], sweep: Sweep) -> None
     progress.totals = [0.0] * len(sweep.metrics)
 
 
-def _told(callback: Any, method: str, *args: Any) -> bool:
+def _told(interrupted: Interrupt, callback: Any, method: str, *args: Any) -> bool:
     """Tell a callback; a plain function hears of epochs only."""
     told: Callable[..., Any] | None = getattr(callback, method, None)
     if told is None and method == "on_epoch" and callable(callback):
         told = callback
-    return told(*args) is True if told is not None else False
+    return interrupted.tell(told, *args) is True if told is not None else False
 
 
 def _shown(metrics: Mapping[str, float | int], spec: TrainSpec) -> dict[str, float | int]:
@@ -252,7 +254,9 @@ def evaluate(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, 
         arrays: Sequence[Any] = model.entry("evaluate").arguments(args, kwargs)
     else:
         arrays = model.load_dataset().for_evaluation(spec.inputs, model.entry("evaluate").wants)
-    return _shown(_sweep_all(_evaluation_sweep(model, arrays, batch)), spec)
+    sweep = _evaluation_sweep(model, arrays, batch)
+    with model.workspace.lock, Watch(model.workspace.pool) as watch:
+        return _shown(_sweep_all(sweep, watch.again), spec)
 
 
 def _evaluation_sweep(model: Model, arrays: Sequence[Any], batch: int | None) -> Sweep:
@@ -267,7 +271,7 @@ def _evaluation_sweep(model: Model, arrays: Sequence[Any], batch: int | None) ->
     return sweep
 
 
-def _sweep_all(sweep: Sweep, check: Callable[[], None] = lambda: None) -> dict[str, float | int]:
+def _sweep_all(sweep: Sweep, check: Callable[[], None]) -> dict[str, float | int]:
     """The metrics of the whole set; `check` is called between chunks and may raise."""
     sweep.totals[:] = 0
     position = 0
@@ -339,38 +343,3 @@ def _hold_out(call: Call, values: Sequence[Any], symbol: str | None, share: floa
         return [take_rows(a, n, k, index) if k else a for a, k in zip(bound, cut, strict=True)]
 
     return take(keep), take(hold), Origin(origin.indices(keep), origin.classes)
-
-
-class _Interrupt:
-    """While it is open Ctrl-C only raises a flag; `check` then calls the handler there was (Python's own raises
-    KeyboardInterrupt) where nothing is half done. So it is with SIGTERM where the process handles it. Other threads
-    than the main one cannot catch signals; there it does nothing."""
-
-    def __init__(self) -> None:
-        self._got: list[int] = []
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> _Interrupt:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if callable(previous := signal.getsignal(number)):
-                    self._previous[number] = previous
-                    signal.signal(number, self._raised)
-        return self
-
-    def _raised(self, number: int, frame: Any) -> None:
-        self._got.append(number)
-        if len(self._got) == _PATIENCE:  # a callback that hangs
-            self._deliver()
-
-    def check(self) -> None:
-        if self._got:
-            self._deliver()
-
-    def _deliver(self) -> None:
-        number, self._got = self._got[0], []
-        self._previous[number](number, None)
-
-    def __exit__(self, *exc: object) -> None:
-        for number, previous in self._previous.items():
-            signal.signal(number, previous)

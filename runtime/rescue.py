@@ -15,6 +15,7 @@ import numpy as np
 
 from ..dsl.diagnostics import NncError, NonFiniteError, error
 from .arrays import BAD_DATA, Array, bind, check_bytes, not_finite
+from .interrupt import Watch
 from .order import permutation
 from .sweep import Sweep, rows_per_example
 
@@ -29,8 +30,8 @@ _LOOK_BACK = 16  # steps between a variable going bad and a metric showing it
 class Rescue:
     """Keeps a recent good copy of the variables during one fit."""
 
-    def __init__(self, model: Model, sweep: Sweep):
-        self.model, self.sweep = model, sweep
+    def __init__(self, model: Model, sweep: Sweep, watch: Watch):
+        self.model, self.sweep, self.watch = model, sweep, watch
         watched = [v for v in model.manifest.variables if v.dtype in ("f32", "f64")]
         self._watched = [v.path for v in watched if np.isfinite(model.variables[v.path]).all()]
         check_bytes(2 * sum(a.nbytes for a in model.variables.values()),
@@ -111,6 +112,7 @@ class Rescue:
         """The variables as they were before global step `target`."""
         sweep, model = self.sweep, self.model
         assert model.progress is not None
+        self.watch.again(deaf=True)
         for path, array in self._copy.items():
             np.copyto(model.variables[path], array)
         sweep.totals[:] = self._totals

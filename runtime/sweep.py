@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..compiler.manifest import MetricSpec, Port
-from ..compiler.native import EpochInput, EpochJob, EpochSum
+from ..compiler.native import HALF_DONE, INTERRUPTED, EpochInput, EpochJob, EpochSum
 from ..compiler.types import Dim, substitute, symbols
 from ..dsl.diagnostics import ArgumentError
 from .arrays import Array, address_of, aligned
@@ -39,6 +39,10 @@ class Origin:
 
     def indices(self, chosen: Array) -> Array:
         return chosen if self.rows is None else self.rows[chosen]
+
+
+class HalfDone(Exception):
+    """A step was interrupted when some variables were new and some were not."""
 
 
 class Sweep:
@@ -130,8 +134,9 @@ class Sweep:
         return job
 
     def run(self, position: int, stop: int, order: Array | None) -> tuple[int, int | None]:
-        """Examples `position` to `stop` in `order`. Returns the steps done and, where a metric was not finite, the
-        index of that step among them (the loop ends there)."""
+        """Examples `position` to `stop` in `order`. Returns the steps done, fewer where a signal came, and, where a
+        metric was not finite, the index of that step among them (the loop ends there). Raises `HalfDone` where a signal
+        came within a step that had begun to write variables."""
         self.done = 0
         if not self._block:
             return self._run(position, stop, order, self.examples, self._arrays, self.origin.rows)
@@ -146,6 +151,8 @@ class Sweep:
             _, bad = self._run(0, len(index), None, len(index), blocks, self.origin.indices(index))
             if bad is not None:
                 return self.done, before + bad
+            if self._job.position < len(index):
+                break
             position = last
         return self.done, None
 
@@ -162,7 +169,9 @@ class Sweep:
             job.steps, job.nonfinite = 0, -1
             status = self.call.native.epoch(job)
             self.done += job.steps
-        if status:
+        if status == HALF_DONE:
+            raise HalfDone
+        if status and status != INTERRUPTED:
             self.call.failed(status, arrays, rows, self.origin.classes)
         return job.steps, job.nonfinite if job.nonfinite >= 0 else None
 

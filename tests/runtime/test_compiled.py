@@ -103,7 +103,6 @@ def test_resuming_in_the_middle_of_an_epoch(examples, tmp_path, monkeypatch):
 
     whole = nnc.compile(NET, threads=1)
     expected = whole.fit(*examples)
-    monkeypatch.setattr(loop, "_FIRST_CHUNK", 1)
     monkeypatch.setattr(loop, "_CHUNK_SECONDS", 0.0)
 
     class Stop:

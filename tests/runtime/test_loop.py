@@ -141,7 +141,8 @@ def test_patience(make, examples):
     assert history.stopped == "patience" and len(history) == 4
 
 
-def test_callbacks(net, examples):
+def test_callbacks(net, examples, monkeypatch):
+    monkeypatch.setattr(loop, "_FIRST_CHUNK", 16)
     seen: list[Any] = []
 
     class Watcher:
@@ -195,7 +196,6 @@ def test_interrupt_save_load_resume_is_bit_for_bit(make, examples, tmp_path, mon
     x, t = examples
     whole = make()
     expected = rows(whole.fit(x, t, epochs=4, validation=(x, t)))
-    monkeypatch.setattr(loop, "_FIRST_CHUNK", 1)
     monkeypatch.setattr(loop, "_CHUNK_SECONDS", 0.0)
     stopped = make()
     with pytest.raises(KeyboardInterrupt):
