@@ -1,9 +1,9 @@
 """The command line: `nnc COMMAND ...`.
 
 In: arguments. Out: an exit code: 0, 1 a diagnosed error in what the user wrote or passed, 2 wrong usage, 4 a file, 5 a
-limit, 6 training met a value that is not finite, 70 our own fault, 130 interrupted. Each family of commands is a module
-here, imported when one of them is asked for, as is what it uses of the compiler when it runs: that is most of the time
-that a short command takes.
+limit, 6 training met a value that is not finite, 70 our own fault, 130 interrupted, 143 terminated. Each family of
+commands is a module here, imported when one of them is asked for, as is what it uses of the compiler when it runs: that
+is most of the time that a short command takes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ import errno
 import os
 import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from io import StringIO
+from typing import Any
 
 import click
 
@@ -60,17 +64,18 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in arguments
     if debug:
         arguments.remove("--debug")
-    try:
-        return _guarded(arguments, debug)
-    except BrokenPipeError:
-        _silence()
-        return 141  # what a shell sees of a program that SIGPIPE ended
-    except OSError as e:  # of saying what is wrong
-        if debug:
-            raise
-        _say(f"error: output: {(e.strerror or str(e)).lower()}")
-        _silence()
-        return 4
+    with _interruptible():
+        try:
+            return _guarded(arguments, debug)
+        except BrokenPipeError:
+            _silence()
+            return 141  # what a shell sees of a program that SIGPIPE ended
+        except OSError as e:  # of saying what is wrong
+            if debug:
+                raise
+            _say(f"error: output: {(e.strerror or str(e)).lower()}")
+            _silence()
+            return 4
 
 
 def _guarded(arguments: list[str], debug: bool) -> int:
@@ -78,9 +83,9 @@ def _guarded(arguments: list[str], debug: bool) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _warned
             return _run(arguments)
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, click.exceptions.Abort) as e:
         _say("interrupted")
-        return 130
+        return 128 + int(e.args[0] if e.args else signal.SIGINT)
     except click.ClickException as e:
         said = StringIO()
         e.show(said)
@@ -92,6 +97,28 @@ def _guarded(arguments: list[str], debug: bool) -> int:
         if debug:
             raise
         return _report(e, "--json" in arguments)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM is a KeyboardInterrupt with its number; the second ends the process where it is."""
+    got: list[int] = []
+
+    def raised(number: int, frame: Any) -> None:
+        got.append(number)
+        if len(got) > 1:
+            os._exit(128 + got[0])
+        raise KeyboardInterrupt(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {n: h for n in numbers if (h := signal.getsignal(n)) not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, raised)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(arguments: list[str]) -> int:
@@ -162,5 +189,6 @@ def entry_point() -> None:
     """What the installed `nnc` runs."""
     _open_streams()
     code = main()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is over: a late Ctrl-C has nothing to say
+    for number in (signal.SIGINT, signal.SIGTERM):  # it is over: a late Ctrl-C has nothing to say
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
