@@ -4,8 +4,8 @@ In: a target, IR text, or an object compiled earlier. Out: an object (ELF bytes,
 JIT and ahead of time), assembly, callables. The idea: the IR comes vectorised and free of redundancy, so a light
 pipeline and codegen level 1 give the speed of O3 at a tenth of the time (measured).
 
-LLVM answers some mistakes by aborting the process, so nothing reaches it unchecked: text is parsed and verified, and an
-object is loaded only when its undefined symbols are the ones that are allowed.
+LLVM answers some mistakes by aborting the process, so nothing reaches it unchecked: text is parsed and verified, an
+object is loaded only when its undefined symbols are the ones that are allowed, and there is room for what it will do.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ from dataclasses import dataclass
 import llvmlite.binding as llvm  # type: ignore[import-untyped]
 
 from ..dsl.diagnostics import Diagnostic, InternalError, UnsupportedError
+from .room import require
 
 INTERRUPTED, HALF_DONE = -1, -2  # codes of a call that was to stop: nothing was changed; variables may be
+_BASE_BYTES = 16 << 20  # that LLVM may need to begin, or to load an object
+_COMPILE_BYTES, _BYTES_OF_IR = 48 << 20, 32  # to compile: measured 30 MB, and 14 bytes for one of text
 ALLOWED_SYMBOLS = frozenset({"pthread_create", "pthread_join", "syscall"})
 LEVELS = {"x86-64-v2": (16, False, 16), "x86-64-v3": (32, True, 16), "x86-64-v4": (64, True, 32)}
 REQUIRED = {  # of each level, what its own instructions need beyond the one before
@@ -54,6 +57,7 @@ class Target:
 def target(name: str = "native") -> Target:
     """`native`, `x86-64-v2`, `x86-64-v3` or `x86-64-v4`. Raises `UnsupportedError` (E0504) for another name, and
     where this machine lacks the instructions: running them would end the process."""
+    require(_BASE_BYTES, "LLVM")
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     triple = llvm.get_process_triple()
@@ -110,6 +114,7 @@ def _machine(t: Target) -> llvm.TargetMachine:
 
 def _module(ir: str, t: Target, machine: llvm.TargetMachine) -> llvm.ModuleRef:
     """Parsed, verified, and through the light pipeline."""
+    require(_COMPILE_BYTES + _BYTES_OF_IR * len(ir), "compiling")
     try:
         module = llvm.parse_assembly(ir, llvm.create_context())
         module.triple, module.data_layout = t.triple, str(machine.target_data)
@@ -232,6 +237,7 @@ class Library:
     """A loaded object; its functions live as long as it does."""
 
     def __init__(self, data: bytes):
+        require(_BASE_BYTES + 4 * len(data), "loading compiled code")
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         self.symbols = _check_symbols(data)

@@ -34,6 +34,7 @@ from .manifest import (
     signature_from_json,
     signature_to_json,
 )
+from .room import is_refused
 from .share import share
 from .types import TensorType
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from .graph import Graph, Guard
     from .lower import Lowered
 
+_AMPLE_BYTES = 384 << 20
 Observer = Callable[[str, "Graph"], None]
 
 
@@ -238,7 +240,7 @@ class Session:
             for name in names:
                 made = self.stages(name)
                 header = json.dumps(signature_to_json(made.signature)).encode()
-                jobs[name] = header, worker.submit(native.compile_object, self.llvm(made), self.target)
+                jobs[name] = header, _submit(worker, native.compile_object, self.llvm(made), self.target)
         return {name: len(h).to_bytes(8, "little") + h + code.result() for name, (h, code) in jobs.items()}
 
     def _loaded(self, stored: bytes) -> Native:
@@ -277,6 +279,19 @@ class Session:
     def _save(self, key: str, data: bytes) -> None:
         if self._store is not None:
             self._store.put(key, data)
+
+
+def _submit(worker: ThreadPoolExecutor, work: Callable[..., bytes], *args: Any) -> Future[bytes]:
+    """Work for a thread; done here where memory is scarce, for two at a time need more than each for itself, or where
+    no thread can be had."""
+    if not is_refused(_AMPLE_BYTES):
+        try:
+            return worker.submit(work, *args)
+        except RuntimeError:
+            pass
+    done: Future[bytes] = Future()
+    done.set_result(work(*args))
+    return done
 
 
 _SUPPORT: dict[str, native.Support] = {}

@@ -22,6 +22,7 @@ from typing import Any
 
 import click
 
+from ...compiler.room import is_refused
 from ...dsl.diagnostics import Diagnostic, NncError, ResourceError
 
 _HOME = {
@@ -36,6 +37,7 @@ _SPENT = {
     errno.ENFILE: "the machine can open no more files",
     errno.ENOMEM: "there is not enough memory",
 }  # fmt: skip
+_LEAST_BYTES, _LEFT_BYTES = 192 << 20, 16 << 20  # of addresses, to load what nnc is made of; after that
 
 
 class Commands(click.Group):
@@ -133,7 +135,7 @@ def _run(arguments: list[str]) -> int:
 
 def _report(e: Exception, json: bool) -> int:
     """Show an error the way it was asked for; its exit code."""
-    if isinstance(e, MemoryError) and not isinstance(e, NncError):
+    if not isinstance(e, NncError) and (isinstance(e, MemoryError) or _is_short_of_memory()):
         e = ResourceError(Diagnostic("E0605", "there is not enough memory"))
     if isinstance(e, OSError) and not isinstance(e, NncError) and e.errno in _SPENT:
         e = ResourceError(Diagnostic("E0605", _SPENT[e.errno]))
@@ -149,6 +151,12 @@ def _report(e: Exception, json: bool) -> int:
     _say(f"internal error: {kind}: {str(e)[:400]}")
     _say("this is a fault of nnc, not of your program; the same command with --debug shows where")
     return 70
+
+
+def _is_short_of_memory() -> bool:
+    """Whether memory is what is behind an error that speaks of something else: of a library that cannot be loaded, of a
+    thread or a process that cannot be started."""
+    return is_refused(_LEFT_BYTES if "llvmlite.binding" in sys.modules else _LEAST_BYTES)
 
 
 def _warned(message: Warning | str, *_: object, **__: object) -> None:

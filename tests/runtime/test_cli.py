@@ -319,6 +319,16 @@ def test_a_run_that_is_terminated_has_its_checkpoint(nnc):
         assert nnc("eval", folder)[0] == 0 and not list(Path(folder).glob(".*"))
 
 
+@pytest.mark.parametrize("megabytes", [220, 310, 345, 392, 480])
+def test_little_memory_is_refused(nnc, tmp_path, megabytes):
+    """It works, or says why not: what is too little depends on the machine."""
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_AS, 2 * ({megabytes << 20},)); "
+    out = subprocess.run([NNC[0], "-c", limit + NNC[2], "train", "line.nn"], capture_output=True, text=True,
+                         env={**os.environ, "NNC_CACHE": str(tmp_path / "empty")})
+    assert (out.returncode, "E0605" in out.stderr) in ((0, False), (5, True)), out.stderr
+    assert "Traceback" not in out.stderr
+
+
 def test_what_ended_training_is_remembered(nnc):
     Path("stops.nn").write_text(PROGRAM.replace("seed = 1", "seed = 1\n    stop when loss < 1e9"))
     code, out, _ = nnc("train", "stops.nn", "--out", "a")
