@@ -21,7 +21,7 @@ from .ops.calculus import constant
 from .ops.op import NoGradient
 from .ops.require import spelled
 from .reverse import reverse
-from .types import FLOATS, TensorType
+from .types import FLOATS, Dim, TensorType
 
 
 def differentiate(graph: Graph, origin: dict[str, str] | None = None) -> Graph:
@@ -132,38 +132,56 @@ def _between(b: Builder, ys: Iterable[str], xs: set[str]) -> list[str]:
 
 def _sum(b: Builder, terms: Sequence[str]) -> str:
     """The sum of adjoints. Those of slices that lie side by side are put there: what `split` took apart is whole."""
-    left, k = list(terms), 0
-    while k < len(left):
-        for other in left[k + 1 :]:
-            joined = _joined(b, left[k], other) or _joined(b, other, left[k])
-            if joined is not None:
-                left.remove(other)
-                left[k] = joined
-                break
-        else:
-            k += 1
-    total = left[0]
-    for t in left[1:]:
+    while len(joined := _joined(b, terms)) < len(terms):
+        terms = joined
+    total = terms[0]
+    for t in terms[1:]:
         total = b.emit("add", total, t)
     return total
 
 
-def _joined(b: Builder, x: str, y: str) -> str | None:
+def _joined(b: Builder, terms: Sequence[str]) -> Sequence[str]:
     """pad(x) + pad(y) = pad(concat [x, y]), where y begins in one axis where x ends and both are 0 elsewhere."""
-    p, q = b[x], b[y]
-    if not (p.op == q.op == "pad" and p.attrs["value"] == q.attrs["value"] == 0):
-        return None
-    ends = [a + n for a, n in zip(p.attrs["low"], b.shape(p.args[0]), strict=True)]
-    apart = [k for k, (a, c) in enumerate(zip(p.attrs["low"], q.attrs["low"], strict=True)) if a != c]
-    if len(apart) != 1 or ends[apart[0]] != q.attrs["low"][apart[0]]:
-        return None
-    (axis,) = apart
-    if any(m != n for k, (m, n) in enumerate(zip(b.shape(p.args[0]), b.shape(q.args[0]), strict=True)) if k != axis):
-        return None
-    parts = [c for a in (p.args[0], q.args[0])
+    for axis in range(len(b.shape(terms[0]))):
+        rows: dict[tuple[Dim, ...], list[int]] = {}
+        for k, t in enumerate(terms):
+            if b[t].op == "pad" and b[t].attrs["value"] == 0:
+                low, shape = b[t].attrs["low"], b.shape(b[t].args[0])
+                rows.setdefault((*low[:axis], *low[axis + 1 :], *shape[:axis], *shape[axis + 1 :]), []).append(k)
+        new: dict[int, list[str]] = {}
+        for row in rows.values():
+            for run in _runs(b, terms, row, axis):
+                new |= {run[0]: [_one(b, [terms[k] for k in run], axis)], **{k: [] for k in run[1:]}}
+        terms = [x for k, t in enumerate(terms) for x in new.get(k, [t])]
+    return terms
+
+
+def _runs(b: Builder, terms: Sequence[str], row: Sequence[int], axis: int) -> list[list[int]]:
+    """The pads that lie end to end along an axis, two or more, by their positions among the terms."""
+    start = {k: b[terms[k]].attrs["low"][axis] for k in row}
+    end = {k: start[k] + b.shape(b[terms[k]].args[0])[axis] for k in row}
+    beginning: dict[Dim, list[int]] = {}
+    for k in reversed(row):
+        beginning.setdefault(start[k], []).append(k)
+    inner = {end[k] for k in row if end[k] != start[k]}
+    runs = []
+    for k in row:
+        if start[k] not in inner:
+            beginning[start[k]].remove(k)
+            run = [k]
+            while following := beginning.get(end[run[-1]]):
+                run.append(following.pop())
+            runs.append(run)
+    return [run for run in runs if len(run) > 1]
+
+
+def _one(b: Builder, run: Sequence[str], axis: int) -> str:
+    """Pads that lie end to end as the pad of one concatenation."""
+    first, last = b[run[0]], b[run[-1]]
+    parts = [c for t in run for a in b[t].args
              for c in (b[a].args if b[a].op == "concat" and b[a].attrs["axis"] == axis else (a,))]
-    high = (*p.attrs["high"][:axis], q.attrs["high"][axis], *p.attrs["high"][axis + 1 :])
-    return b.emit("pad", b.emit("concat", *parts, axis=axis), low=p.attrs["low"], high=high, value=0.0)
+    high = (*first.attrs["high"][:axis], last.attrs["high"][axis], *first.attrs["high"][axis + 1 :])
+    return b.emit("pad", b.emit("concat", *parts, axis=axis), low=first.attrs["low"], high=high, value=0.0)
 
 
 def _rule(b: Builder, node: Node, same: Node, dy: str, active: set[str], span: Span | None) -> Sequence[str | None]:
