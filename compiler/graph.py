@@ -13,8 +13,11 @@ from typing import Any
 
 import networkx as nx
 
+from ..dsl.diagnostics import error
 from ..dsl.source import Span
 from .types import Dim, TensorType, TupleType, Type
+
+MAX_NODES = 100_000  # of one graph
 
 Attrs = Mapping[str, Any]  # values are hashable: int, Size, float, str, bool, None, tuples of these, Graph
 
@@ -120,8 +123,7 @@ class Builder:
         inferred = self.ops[op].infer([self.nodes[a].type for a in args], attrs)
         if name is None or name in self.nodes:
             name = self.fresh(name or "v")
-        self.nodes[name] = Node(name, op, args, attrs, inferred, span or self.span)
-        return name
+        return self._put(Node(name, op, args, attrs, inferred, span or self.span))
 
     def fresh(self, stem: str) -> str:
         """A name not yet taken: `v7`, `h_2`."""
@@ -141,8 +143,13 @@ class Builder:
         """The same operator on other operands; keeps name and span where it can."""
         name = node.name if node.name not in self.nodes else self.fresh("v")
         inferred = node.type if not args else self.ops[node.op].infer([self.nodes[a].type for a in args], node.attrs)
-        self.nodes[name] = Node(name, node.op, args, node.attrs, inferred, node.span)
-        return name
+        return self._put(Node(name, node.op, args, node.attrs, inferred, node.span))
+
+    def _put(self, node: Node) -> str:
+        if len(self.nodes) >= MAX_NODES:
+            raise error("E0502", f"this makes a graph of more than {MAX_NODES:,} operators", node.span)
+        self.nodes[node.name] = node
+        return node.name
 
     def finish(self, outputs: Iterator | tuple, updates: Iterator | tuple = ()) -> Graph:
         dag = nx.MultiDiGraph()

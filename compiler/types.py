@@ -8,19 +8,27 @@ two sizes are equal exactly when their normal forms are. An atom is a symbol (`B
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf, prod
-from typing import Union
+from typing import ClassVar, Union
 
 DTYPES = ("f32", "f64", "i32", "i64", "bool")
 BYTES = {"f32": 4, "f64": 8, "i32": 4, "i64": 8, "bool": 1}
 FLOATS = ("f32", "f64")
 INTS = ("i32", "i64")
+MAX_RANK = 32  # axes of a tensor: what every NumPy takes
+MAX_WEIGHT = 400  # of a size: it is text, sorted and compared as such, and a quotient in it is a tree
+MAX_COEFFICIENT = 2**40  # in a size: with one more factor it still fits the 64 bits of an address
+
+
+class SizeTooLarge(ValueError):
+    """A size whose formula is longer than any size of a network."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Symbol:
     name: str
+    weight: ClassVar[int] = 1
 
     def __str__(self) -> str:
         return self.name
@@ -33,6 +41,10 @@ class Quotient:
     op: str
     top: Dim
     bottom: Dim
+    weight: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", 8 + _weight(_terms(self.top)) + _weight(_terms(self.bottom)))
 
     def __str__(self) -> str:
         return f"({self.top}) {self.op} {_tight(self.bottom)}"
@@ -97,11 +109,18 @@ Dim = Union[int, Size]
 
 
 def product(sizes: Iterable[Dim]) -> Dim:
-    """All sizes multiplied; 1 for none."""
+    """All sizes multiplied; 1 for none. Raises `SizeTooLarge`."""
     total: Dim = 1
     for n in sizes:
-        total = total * n
+        total = bounded(total * n)
     return total
+
+
+def bounded(n: Dim) -> Dim:
+    """The size itself; raises `SizeTooLarge` where its formula is long or its numbers are large."""
+    if isinstance(n, Size) and (_weight(n.terms) > MAX_WEIGHT or any(abs(c) > MAX_COEFFICIENT for _, c in n.terms)):
+        raise SizeTooLarge("the formula of this size is too long, or its numbers are too large")
+    return n
 
 
 def symbol(name: str) -> Size:
@@ -121,6 +140,11 @@ def _terms(x: Dim) -> tuple[tuple[Monomial, int], ...]:
     if isinstance(x, Size):
         return x.terms
     return (((), int(x)),) if x else ()
+
+
+def _weight(terms: Iterable[tuple[Monomial, int]]) -> int:
+    """How long a polynomial is when it is written out."""
+    return sum(1 + sum(a.weight for a in m) for m, _ in terms)
 
 
 def _collect(terms: Iterable[tuple[Monomial, int]]) -> Dim:

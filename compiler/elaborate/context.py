@@ -14,7 +14,7 @@ from ...dsl.diagnostics import Diagnostic, Label, NncError, SourceError, error
 from ...dsl.source import Span
 from ..graph import Builder
 from ..ops.op import ShapeError
-from ..types import FLOATS, INTS, Dim, Size, TensorType, product, substitute, symbol, symbols
+from ..types import FLOATS, INTS, MAX_RANK, Dim, Size, TensorType, bounded, product, substitute, symbol, symbols
 from .scope import Scope
 from .values import Results, Tensor
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 AVERAGE = "average/"  # before the path of a parameter: its running average
 MAX_CALLS = 100  # how deep definitions may call one another
+MAX_BODIES = 10_000  # bodies written out in one entry: calls of definitions, and turns of `repeat`
+MAX_EVALUATED = 1_000_000  # expressions, and elements of lists, in one entry
 MAX_BYTES = 2**40  # of one tensor
 TURN = 0x2545F4914F6CDD1D  # odd and large: the keys of one step's turns are far from the next step's
 MAX_F32 = 3.4028235677973366e38  # what rounds to more is infinite
@@ -44,7 +46,7 @@ class Declared:
 
 def check_bytes(t: TensorType, span: Span | None) -> None:
     """Refuse what no machine holds, before anything allocates it."""
-    n = t.nbytes
+    n = bounded(t.nbytes)
     if isinstance(n, int) and n > MAX_BYTES:
         raise error("E0502", f"{t} would take {n:,} bytes, more than the limit of {MAX_BYTES:,}", span)
 
@@ -130,6 +132,8 @@ class Context:
     returned: Span | None = None  # the expression of the last `return`
     root: Builder = field(init=False)  # of the entry
     frames: list[Frame] = field(default_factory=list)  # the scans around this point, outermost first
+    bodies: int = 0  # written out so far
+    evaluated: int = 0  # expressions and elements of lists so far
 
     def __post_init__(self) -> None:
         self.root = self.builder
@@ -294,8 +298,35 @@ class Context:
         self.draws[self.site] = n + 1
         return crc32(f"{self.site}#{n}".encode())
 
+    def unroll(self, bodies: int, span: Span | None) -> None:
+        """Count bodies that are about to be written out."""
+        self.bodies += bodies
+        if self.bodies > MAX_BODIES:
+            raise error("E0502", "each call and each turn of `repeat` is written out, and these are more than "
+                        f"{MAX_BODIES:,}", span)
+
+    def spend(self, work: int, span: Span) -> None:
+        """Count what is evaluated at compile time."""
+        self.evaluated += work
+        if self.evaluated > MAX_EVALUATED:
+            raise error("E0502", f"more than {MAX_EVALUATED:,} expressions and elements of lists are evaluated at "
+                        "compile time", span)
+
+    def listed(self, value: Any, span: Span) -> Any:
+        """A list or tuple that was made: its elements count as evaluated, so that no list is too long or nested too
+        deep for a walk over it."""
+        level, depth = [value], 0
+        while level := [x for v in level for x in (v.items if isinstance(v, Results) else v)]:
+            depth += 1
+            if depth > MAX_RANK:
+                raise error("E0303", f"a list is nested at most {MAX_RANK} deep", span)
+            self.spend(len(level), span)
+            level = [x for x in level if isinstance(x, tuple | Results)]
+        return value
+
     @contextmanager
     def calling(self, name: str, span: Span | None) -> Iterator[None]:
+        self.unroll(1, span)
         if len(self.calls) >= MAX_CALLS:
             raise _endless(f"definitions call one another more than {MAX_CALLS} deep, in `{name}`", span)
         self.calls.append((name, span))

@@ -7,7 +7,7 @@ from typing import Any
 from ...dsl import ast
 from ...dsl.diagnostics import Label, NncError, error
 from ...dsl.source import Span
-from ..types import INTS, Dim, symbols
+from ..types import INTS, Dim, SizeTooLarge, symbols
 from . import calls, notation
 from .context import Context
 from .operations import at_least, binary, reshape, tensor, unary
@@ -17,15 +17,23 @@ from .values import Bound, Builtin, Defined, Group, Partial, Results, Shared, Te
 
 def evaluate(cx: Context, e: ast.Expr, scope: Scope) -> Any:
     """The value of an expression."""
+    try:
+        return _value(cx, e, scope)
+    except SizeTooLarge as large:
+        raise error("E0502", str(large), e.span) from None
+
+
+def _value(cx: Context, e: ast.Expr, scope: Scope) -> Any:
+    cx.spend(1, e.span)
     match e:
         case ast.Int(value=v) | ast.Float(value=v) | ast.Bool(value=v) | ast.Str(value=v):
             return v
         case ast.Name(id=name):
             return name_value(cx, name, e.span, scope)
         case ast.List(items=items):
-            return tuple(evaluate(cx, item, scope) for item in items)
+            return cx.listed(tuple(evaluate(cx, item, scope) for item in items), e.span)
         case ast.Tuple(items=items):
-            return Results(None, tuple(evaluate(cx, item, scope) for item in items))
+            return cx.listed(Results(None, tuple(evaluate(cx, item, scope) for item in items)), e.span)
         case ast.Unary(op=op, operand=x):
             return unary(cx, op, evaluate(cx, x, scope), e.span)
         case ast.Binary():

@@ -3,14 +3,13 @@ with the broadcasting rule of the language (equal ranks stretch size 1; a lower 
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...dsl.diagnostics import Label, error
 from ...dsl.source import Span
-from ..types import FLOATS, INTS, Dim, Size, TensorType, divide, symbols
+from ..types import FLOATS, INTS, Dim, Size, TensorType, bounded, divide, product, symbols
 from .context import Context, check_fits
 from .values import Group, Results, SizeCondition, Tensor, is_static, kind
 
@@ -18,6 +17,7 @@ OPERATORS = {
     "+": "add", "-": "sub", "*": "mul", "/": "div", "//": "floordiv", "%": "mod", "^": "pow",
     "==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge", "and": "and", "or": "or",
 }  # fmt: skip
+MAX_BITS = 4096  # of a compile-time whole number
 COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
 STATIC: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "%": operator.mod,
@@ -257,19 +257,19 @@ def binary(cx: Context, op: str, a: Any, b: Any, span: Span, spans: tuple[Span, 
     if op == "@":
         return matmul(cx, a, b, span, spans)
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):
-        value = _static(op, a, b, span, spans)
+        value = _static(cx, op, a, b, span, spans)
         if value is not NotImplemented:
             return value
     return elementwise(cx, op, a, b, span, spans)
 
 
-def _static(op: str, a: Any, b: Any, span: Span, spans: tuple[Span, Span]) -> Any:
+def _static(cx: Context, op: str, a: Any, b: Any, span: Span, spans: tuple[Span, Span]) -> Any:
     """Compile-time arithmetic; NotImplemented where the result is no compile-time value."""
     if isinstance(a, tuple) or isinstance(b, tuple):
         if op in ("==", "!=") and is_static(a) and is_static(b):
             return STATIC[op](a, b)
         if op == "+" and isinstance(a, tuple) and isinstance(b, tuple):
-            return a + b
+            return cx.listed(a + b, span)
         return NotImplemented
     for value, at in ((a, spans[0]), (b, spans[1])):
         if not isinstance(value, bool | int | float | Size | str):
@@ -281,6 +281,7 @@ def _static(op: str, a: Any, b: Any, span: Span, spans: tuple[Span, Span]) -> An
         return STATIC[op](a, b)
     if isinstance(a, str) or isinstance(b, str):
         if isinstance(a, str) and isinstance(b, str) and op in ("==", "!=", "+"):
+            cx.spend(len(a) + len(b), span)
             return STATIC[op](a, b)
         raise error("E0307", f"`{op}` does not apply to {kind(a)} and {kind(b)}", span)
     symbolic = isinstance(a, Size) or isinstance(b, Size)
@@ -290,18 +291,22 @@ def _static(op: str, a: Any, b: Any, span: Span, spans: tuple[Span, Span]) -> An
                 return (a == b) == (op == "==")
             return SizeCondition(op, a, b)
         if op == "^" and isinstance(b, int) and 0 <= b <= 8:
-            return math.prod([a] * b)
+            return product([a] * b)
         if op in ("/", "^") or isinstance(a, float) or isinstance(b, float):
             return NotImplemented
     try:
-        if op == "^" and isinstance(a, int) and isinstance(b, int) and (b < 0 or abs(b) * a.bit_length() > 4096):
+        if op == "^" and isinstance(a, int) and isinstance(b, int) and (b < 0 or abs(b) * a.bit_length() > MAX_BITS):
             return float(a) ** b
         if op in ("//", "%") and (isinstance(a, float) or isinstance(b, float)):
             raise error("E0302", f"`{op}` is for whole numbers", span)
         if symbolic and op in ("//", "%"):
             quotient, remainder = divide(a, b)
-            return quotient if op == "//" else remainder
+            return bounded(quotient if op == "//" else remainder)
         value = STATIC[op](a, b)
+        if isinstance(value, int) and value.bit_length() > MAX_BITS:
+            raise OverflowError
+        if isinstance(value, Size):
+            bounded(value)
         if isinstance(value, complex):
             raise error("E0307", f"{a} ^ {b} is not a real number", span)
         return value

@@ -135,7 +135,7 @@ class Program:
             self.graph("train")
 
     def check(self) -> tuple[Diagnostic, ...]:
-        """Everything that is wrong in any entry or test, each fault once."""
+        """Everything that is wrong in any entry or test, each fault once; nothing more behind what is too large."""
         from ..autodiff import differentiate
 
         found: dict[Diagnostic, None] = {}
@@ -144,6 +144,8 @@ class Program:
                 differentiate(self.graph(entry))
             except SourceError as e:
                 found |= dict.fromkeys(e.diagnostics)
+                if e.code == "E0502":
+                    return tuple(found)
         for k in range(len(self.tests)):
             plan = checks.plan(self, k)
             found |= dict.fromkeys(d for c in plan.checks for d in c.diagnostics)

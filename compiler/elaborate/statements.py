@@ -16,7 +16,6 @@ from .signatures import Given
 from .values import Defined, Results, Shared, Tensor, kind
 
 NOTHING = object()  # a body that did not return
-MAX_REPEAT = 10_000
 
 
 def run(cx: Context, body: Sequence[ast.Statement], scope: Scope, last: bool = True) -> Any:
@@ -65,12 +64,7 @@ def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Any:
                 first, end = 0, integer(cx, count, scope, "the count of `repeat`")
             if not isinstance(first, int) or not isinstance(end, int):
                 raise error("E0305", f"`repeat` needs a number known when the model is made, not {end}", count.span)
-            if end - first > MAX_REPEAT:
-                raise error(
-                    "E0502",
-                    f"`repeat` unrolls, and {end - first} turns are more than {MAX_REPEAT}",
-                    count.span,
-                )
+            cx.unroll(max(end - first, 0), count.span)
             for k in range(first, end):
                 if name is not None:
                     scope.bind(name, k, s.span)

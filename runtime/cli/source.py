@@ -69,6 +69,8 @@ def _problems(program: Program) -> tuple[list[Diagnostic], int]:
         for session in [first, *filter(None, more)]:
             for name in session.program.entries:
                 attempt(partial(_differentiate, session, name))
+                if any(d.code == "E0502" for d in found.values()):  # other entries would take as long to find as much
+                    return list(found.values()), code
             if session.manifest.train is not None and session.manifest.train.data is not None:
                 attempt(partial(check_data, session.manifest.train.data))
         attempt(first.plan_tests)
