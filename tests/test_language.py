@@ -57,6 +57,8 @@ FUNCTIONS = {
                      (X,), np.pad(X, [(1, 0), (1, 2)], constant_values=7)[::-1, ::-1]),
     "flatten": ("fn f(x: f32[A, B, C, D]) -> f32[A, B * C * D] = flatten(x)", (I4,), I4.reshape(2, -1)),
     "expand and squeeze": ("fn f(x: f32[N, M]) -> f32[N, M] = squeeze(expand(x, 1), 1)", (X,), X),
+    "of nothing and a value": ("fn f(x: f32[N, M]) -> f32[M] = max(x[:0], axis = 0, initial = 0.5)", (X,), np.full(4, 0.5)),
+    "softmax of nothing": ("fn f(x: f32[N]) -> f32[N] = softmax(x) + log_softmax(x) + logsumexp(x)", (V[:0],), V[:0]),
     "argmax is the first of equals": ("fn f(x: f32[N, M]) -> i32[N] = argmax(x)", (np.round(X),), np.round(X).argmax(1)),
     "the mean of a bool is a fraction": ("fn f(x: f32[N]) -> f32 = mean(x > 0)", (V,), (V > 0).mean()),
     "reductions over several axes": ("fn f(x: f32[A, B, C, D]) -> f32[B, D] = max(x, axis = [0, 2])", (I4,), I4.max((0, 2))),
@@ -354,6 +356,49 @@ def test_sizes_that_only_run_time_knows_are_guarded():
     np.testing.assert_allclose(f(V, 2 * V), 2 * (V**2).sum(), rtol=1e-6)
     with pytest.raises(nnc.ArgumentError, match="N is 4, M is 3"):
         f(V, V[:3])
+
+
+EMPTY, WIDE, BIG = np.ones((0, 3), np.float32), np.ones((3, 0), np.float32), np.zeros((2**31, 0), bool)
+
+
+@pytest.mark.parametrize(("text", "arguments", "wrong"), [
+    ("fn f(x: f32[N, M]) -> f32[M] = max(x, axis = 0)", (EMPTY,), "`max` has nothing to choose from where axis 0"),
+    ("fn f(x: f32[N, M]) -> f32[N] = min(x, axis = 1)", (EMPTY,), None),
+    ("fn f(x: f32[N, M]) -> f32 = min(x)", (WIDE,), "`min` has nothing to choose from where axis 1"),
+    ("fn f(x: f32[N, M]) -> i32[N] = argmax(x)", (WIDE,), "`argmax` has nothing"),
+    ("fn f(x: f32[N, M]) -> i32[M] = argmin(x, axis = 0)", (WIDE,), None),
+    ("fn f(x: f32[N, M]) -> f32[N] {\n y[i] = max[j](x[i, j])\n return y\n}", (WIDE,), "`max` has nothing"),
+    ("fn f(x: f32[N, M]) -> f32 = sum(x) + N // M", (WIDE,), "N is divided by M"),
+    ("fn f(x: f32[N, M]) -> f32 = sum(x) + N % (M - 3)", (EMPTY,), r"N is divided by M - 3.*M - 3 is 0"),
+    ("fn f(x: bool[N, M]) -> i32 = sum(cast(x, i32)) + N", (BIG,), "N must fit i32.*N is 2147483648"),
+    ("fn f(x: bool[N, M]) -> i32 = sum(cast(x, i32)) + 2 * N", (BIG[: 2**30],), r"2\*N must fit i32"),
+    ("fn f(x: bool[N, M]) -> i64 = sum(cast(x[:0], i64)) + N", (BIG,), None),
+    ("fn f(x: bool[N, M]) -> i32 = iota(N)[0] + sum(x)", (BIG,), "the positions along an axis of N must fit i32"),
+    ("fn f(x: bool[N, M]) -> i32[M] = argmax(cast(x, i32), axis = 0)", (BIG,), "an axis of N must fit i32"),
+    ("fn f(x: bool[N, M]) -> i32[N] = iota(N)", (BIG[:5],), None),
+])  # fmt: skip
+def test_sizes_that_have_no_answer_are_refused(text, arguments, wrong):
+    f = nnc.function(text)
+    if wrong is None:
+        f(*arguments)
+    else:
+        with pytest.raises(nnc.ArgumentError, match=wrong) as e:
+            f(*arguments)
+        assert e.value.code == "E0606"
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_whole_numbers_divide_as_in_python(dtype):
+    least = np.iinfo(dtype).min
+    a = np.array([7, -7, 7, -7, least, least, 5, 0, 6, 1], dtype)
+    b = np.array([2, 2, -2, -2, -1, 1, 0, 0, -7, least], dtype)
+    name = {np.int32: "i32", np.int64: "i64"}[dtype]
+    f = nnc.function(f"fn f(a: {name}[N], b: {name}[N]) -> {name}[2, N] = stack([a // b, a % b])")
+    wide = [(int(x), int(y)) for x, y in zip(a, b, strict=True)]
+    wrap = 2 ** np.iinfo(dtype).bits
+    floors = [(x // y + wrap // 2) % wrap - wrap // 2 if y else 0 for x, y in wide]
+    for found, want in zip(f(a, b), (floors, [x % y if y else 0 for x, y in wide]), strict=True):
+        np.testing.assert_array_equal(found, np.array(want, dtype))
 
 
 def test_dtype_f64_reads_every_f32_as_f64():

@@ -17,11 +17,22 @@ from ...dsl.source import Span
 from ..types import Dim, Size, divide, symbols
 from . import calls
 from .context import Context
-from .operations import at_least, binary, broadcast_to, contract, same_size, tensor, unary
+from .operations import (
+    at_least,
+    binary,
+    broadcast_to,
+    check_filled,
+    check_index,
+    contract,
+    same_size,
+    tensor,
+    unary,
+)
 from .scope import MISSING, Scope
 from .signatures import Given
 from .values import Results, Tensor, is_size, kind
 
+MAX_FACTORS = 16  # of one contraction
 REDUCTIONS = {
     "sum": "reduce_sum",
     "mean": "reduce_sum",
@@ -427,6 +438,7 @@ def _position(cx: Context, name: str, ix: Indices, span: Span) -> Labelled:
     """An index as a number: its position along its axis."""
     if name not in ix.extent:
         raise error("E0309", f"nothing says how far `{name}` runs", span, help=f"give its range: `{name} in 0..3`")
+    check_index(cx, ix.extent[name], span)
     return Labelled(cx.emit("iota", span=span, shape=(ix.extent[name],), axis=0, dtype="i32"), (name,))
 
 
@@ -514,6 +526,8 @@ def _reduce(cx: Context, e: ast.Comprehension, ix: Indices, scope: Scope) -> Any
     if x.dtype == "bool":
         x = cx.emit("cast", x, span=e.span, dtype=cx.real if e.reduction == "mean" else "i32")
     axes = tuple(sorted(labels.index(label) for label in bound))
+    if e.reduction in ("max", "min"):
+        check_filled(cx, e.reduction, x, axes, e.span)
     reduced = cx.emit(REDUCTIONS[e.reduction], x, span=e.span, axes=axes)
     return _scale(cx, Labelled(reduced, tuple(n for n in labels if n not in bound)), e, bound, ix)
 
@@ -532,6 +546,8 @@ def _product(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> list[Refere
     factors: list[ast.Expr] = []
     stack = [e]
     while stack:
+        if len(stack) + len(factors) > MAX_FACTORS:  # ((x^2)^2)^2 has eight
+            return None
         x = stack.pop()
         if isinstance(x, ast.Binary) and x.op == "*":
             stack += [x.right, x.left]

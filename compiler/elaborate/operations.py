@@ -56,7 +56,11 @@ def tensor(cx: Context, value: Any, span: Span | None, dtype: str | None = None)
             return cx.constant(value, dtype, span)
         case Size():
             counts = any(f.index in symbols(value) for f in cx.frames)  # the index of a scan is a whole number
-            return cx.emit("size", span=span, size=value, dtype=dtype or ("i32" if counts else cx.real))
+            dtype = dtype or ("i32" if counts else cx.real)
+            if dtype == "i32" and not (at_least(cx, 2**31 - 1, value, f"{value} must fit i32", span)
+                                       and at_least(cx, value, -(2**31), f"{value} must fit i32", span)):
+                raise error("E0302", f"{value} does not fit i32", span)
+            return cx.emit("size", span=span, size=value, dtype=dtype)
         case tuple():
             return _from_list(cx, value, span, dtype)
         case Results(items=(single,)):
@@ -148,6 +152,28 @@ def at_least(cx: Context, a: Dim, b: Dim, message: str, span: Span | None) -> bo
         return False
     cx.guard(a, b, message, span, ">=")
     return True
+
+
+def divided(cx: Context, a: Dim, b: Dim, span: Span | None) -> tuple[Dim, Dim]:
+    """`a // b` and `a % b`. What only run time divides by is asked to be 1 or more. Raises `ZeroDivisionError`."""
+    quotient, remainder = divide(a, b)
+    if isinstance(b, Size) and remainder != 0:
+        at_least(cx, b, 1, f"{a} is divided by {b}", span)
+    return quotient, remainder
+
+
+def check_index(cx: Context, n: Dim, span: Span | None, dtype: str = "i32") -> None:
+    """Positions along an axis of `n` must fit the whole numbers that they are made of."""
+    if dtype == "i32" and not at_least(cx, 2**31 - 1, n, f"the positions along an axis of {n} must fit i32", span):
+        raise error("E0302", f"the positions along an axis of {n} do not fit i32", span)
+
+
+def check_filled(cx: Context, what: str, x: Tensor, axes: Sequence[int], span: Span | None) -> None:
+    """What is chosen from elements needs one of them."""
+    for k in axes:
+        if not at_least(cx, x.shape[k], 1, f"`{what}` has nothing to choose from where axis {k} of {x.type} is empty",
+                        span):
+            raise error("E0301", f"`{what}` has nothing to choose from: axis {k} of {x.type} is empty", span)
 
 
 def reshape(cx: Context, x: Tensor, shape: Sequence[Dim], span: Span | None) -> Tensor:
@@ -300,7 +326,7 @@ def _static(cx: Context, op: str, a: Any, b: Any, span: Span, spans: tuple[Span,
         if op in ("//", "%") and (isinstance(a, float) or isinstance(b, float)):
             raise error("E0302", f"`{op}` is for whole numbers", span)
         if symbolic and op in ("//", "%"):
-            quotient, remainder = divide(a, b)
+            quotient, remainder = divided(cx, a, b, span)
             return bounded(quotient if op == "//" else remainder)
         value = STATIC[op](a, b)
         if isinstance(value, int) and value.bit_length() > MAX_BITS:

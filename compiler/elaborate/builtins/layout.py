@@ -11,6 +11,8 @@ from ..context import Context
 from ..expressions import gather_axis
 from ..operations import (
     broadcast_to,
+    check_index,
+    divided,
     refine,
     reshape,
     same_size,
@@ -33,7 +35,7 @@ def call_reshape(cx: Context, a: Arguments) -> Tensor:
         if wanted.count(-1) > 1:
             raise error("E0203", "one size of a shape can be -1", a.at("shape"))
         rest: Dim = product(s for s in wanted if s != -1)
-        missing, remainder = divide(total, rest) if rest != 0 else (0, 0)
+        missing, remainder = divided(cx, total, rest, a.span) if rest != 0 else (0, 0)
         if remainder != 0:
             if isinstance(remainder, int) or len({c > 0 for _, c in remainder.terms}) == 1:
                 raise error("E0306", f"{total} elements do not divide by {rest}", a.at("shape"), str(x.type))
@@ -268,6 +270,7 @@ def call_one_hot(cx: Context, a: Arguments) -> Tensor:
         raise error(
             "E0307", f"the number of classes must be a compile-time whole number, not {kind(n)}", a.at("classes")
         )
+    check_index(cx, n, a.span, label.dtype)
     shape = (*label.shape, n)
     grid = cx.emit("iota", span=a.span, shape=shape, axis=label.rank, dtype=label.dtype)
     same = cx.emit("eq", broadcast_to(cx, label, shape, a.span, range(label.rank)), grid, span=a.span)
@@ -275,7 +278,9 @@ def call_one_hot(cx: Context, a: Arguments) -> Tensor:
 
 
 def call_iota(cx: Context, a: Arguments) -> Tensor:
-    return cx.emit("iota", span=a.span, shape=(_size_argument(a, "n"),), axis=0, dtype="i32")
+    n = _size_argument(a, "n")
+    check_index(cx, n, a.span)
+    return cx.emit("iota", span=a.span, shape=(n,), axis=0, dtype="i32")
 
 
 def _size_argument(a: Arguments, name: str) -> Dim:
@@ -287,5 +292,6 @@ def _size_argument(a: Arguments, name: str) -> Dim:
 
 def call_eye(cx: Context, a: Arguments) -> Tensor:
     n = _size_argument(a, "n")
+    check_index(cx, n, a.span)
     rows, columns = (cx.emit("iota", span=a.span, shape=(n, n), axis=k, dtype="i32") for k in (0, 1))
     return cx.emit("cast", cx.emit("eq", rows, columns, span=a.span), span=a.span, dtype=cx.real)

@@ -9,16 +9,22 @@ from typing import Any
 
 from ....dsl.diagnostics import error
 from ....dsl.source import Span
+from ...ops.reduction import identity
 from ...types import FLOATS, Dim, Size, product
 from ..context import Context
 from ..operations import (
     binary,
+    check_filled,
+    check_index,
+    elementwise,
     reshape,
     tensor,
 )
 from ..signatures import Arguments
 from ..values import REQUIRED, Builtin, Group, Tensor, kind
 from .elementwise import plain
+
+EXTREMES = {"max": "maximum", "min": "minimum"}  # what of nothing has no value
 
 
 def axis_number(value: Any, rank: int, span: Span, extra: int = 0) -> int:
@@ -56,6 +62,8 @@ def make_reduction(name: str) -> Builtin:
         if isinstance(value, Group):
             if a.axis is not None:
                 raise error("E0203", f"`{name}` of a group has no axis", a.at("axis"))
+            if name in EXTREMES and a.initial is not None:
+                raise error("E0203", f"`{name}` of a group has no initial value", a.at("initial"))
             return _over_group(cx, name, value, a.span)
         x = tensor(
             cx,
@@ -65,9 +73,18 @@ def make_reduction(name: str) -> Builtin:
         )
         if not isinstance(a.keep, bool):
             raise error("E0307", f"`keep` is a compile-time bool, not {kind(a.keep)}", a.at("keep"))
-        return REDUCE[name](cx, x, axes_of(a.axis, x.rank, a.at("axis")), a.keep, a.span)
+        axes = axes_of(a.axis, x.rank, a.at("axis"))
+        if name not in EXTREMES:
+            return REDUCE[name](cx, x, axes, a.keep, a.span)
+        if a.initial is None:
+            check_filled(cx, name, x, axes, a.span)
+        y = REDUCE[name](cx, x, axes, a.keep, a.span)
+        if a.initial is None or (x.dtype in FLOATS and a.initial == identity(name, x.dtype)):
+            return y
+        return elementwise(cx, EXTREMES[name], y, a.initial, a.span, (a.at("x"), a.at("initial")))
 
-    return Builtin(name, (("x", REQUIRED), ("axis", None), ("keep", False)), call)
+    more = (("initial", None),) if name in EXTREMES else ()
+    return Builtin(name, (("x", REQUIRED), ("axis", None), ("keep", False), *more), call)
 
 
 def _sum(cx: Context, x: Tensor, axes: tuple[int, ...], keep: bool, span: Span) -> Tensor:
@@ -136,7 +153,7 @@ def _over_group(cx: Context, name: str, g: Group, span: Span) -> Any:
             return binary(cx, "/", total, _count(cx, sum(t.type.size for t in ts), ts[0].dtype, span), span, spans)
         return total
     if name in ("max", "min", "any", "all"):
-        op = "maximum" if name == "max" else "minimum" if name == "min" else "or" if name == "any" else "and"
+        op = EXTREMES.get(name) or ("or" if name == "any" else "and")
         parts = [REDUCE[name](cx, t, tuple(range(t.rank)), False, span) for t in ts]
         return fold(lambda p, q: cx.emit(op, p, q, span=span), parts)
     raise error("E0307", f"`{name}` does not apply to a group", span)
@@ -147,6 +164,9 @@ def make_arg(op: str) -> Builtin:
         x = tensor(cx, plain(a.x), a.at("x"))
         if x.rank == 0:
             raise error("E0303", f"`{op}` needs an axis, but this is a scalar", a.at("x"))
-        return cx.emit(op, x, span=a.span, axis=axis_number(a.axis, x.rank, a.at("axis")))
+        axis = axis_number(a.axis, x.rank, a.at("axis"))
+        check_filled(cx, op, x, (axis,), a.span)
+        check_index(cx, x.shape[axis], a.span)
+        return cx.emit(op, x, span=a.span, axis=axis)
 
     return Builtin(op, (("x", REQUIRED), ("axis", -1)), call)

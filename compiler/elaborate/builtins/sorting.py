@@ -9,7 +9,7 @@ from ....dsl.diagnostics import error
 from ...ops import ordering
 from ...ops.op import ShapeError
 from ..context import Context
-from ..operations import tensor
+from ..operations import check_index, tensor
 from ..signatures import Arguments
 from ..values import Results, Tensor, kind
 from .elementwise import plain
@@ -46,6 +46,8 @@ def _along(cx: Context, a: Arguments, construct: Callable[..., str]) -> Tensor:
 
 def _built(cx: Context, a: Arguments, x: Tensor, construct: Callable[..., Any]) -> Any:
     """What a construction makes of a node, its nodes and its errors at the call's place."""
+    for n in x.shape:  # one of them is counted in i32
+        check_index(cx, n, a.span)
     cx.builder.span = a.span
     try:
         return construct(cx.builder, x.node)
