@@ -11,6 +11,9 @@ from typing import Any
 
 from .types import Dim, TensorType, parse_size
 
+# the entries that a model may have; all others are exports, or functions where there is no model
+ENTRIES = ("init", "predict", "train", "evaluate", "loss", "gradients", "taps")
+
 
 @dataclass(frozen=True, slots=True)
 class Variable:

@@ -34,6 +34,8 @@ def source_of(program: str | os.PathLike[str]) -> Source:
 def open_program(source: Source, options: Settings, *, folder: Path | None = None, override: str | None = None
                  ) -> tuple[Session, Dataset | None]:
     """A session, and the data set where it had to be read to know a size; `override` takes the place of its path."""
+    from .model import Model
+
     settings.text("model", options.model)
     settings.hypers(options.hyper)
     settings.sizes(options.sizes)
@@ -50,6 +52,7 @@ def open_program(source: Source, options: Settings, *, folder: Path | None = Non
         return loaded[0].sizes(spec.inputs, ports)
 
     session = Session(source, options, data_sizes)
+    Model.check_exports(session)
     settings.sizes(options.sizes, session.manifest.sources)
     return session, loaded[0] if loaded else None
 

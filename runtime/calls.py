@@ -134,7 +134,7 @@ class Call:
         self._size_names = s.sizes
         self._sized: dict[tuple[int, ...], _Sized] = {}
 
-    def __call__(self, *args: Any, **kwargs: Any) -> list[Array]:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> list[Array]:
         arrays, sizes = bind(self.signature.name, self.wants, self.arguments(args, kwargs))
         return self.run(arrays, sizes)
 

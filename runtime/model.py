@@ -14,27 +14,28 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..compiler.manifest import Signature, TrainSpec, Variable
+from ..compiler.manifest import ENTRIES, Signature, TrainSpec, Variable
 from ..compiler.types import TensorType
-from ..dsl.diagnostics import ArgumentTypeError, NncError
+from ..dsl.diagnostics import ArgumentTypeError, NncError, error
 from . import settings
 from .arrays import NUMPY, Array, Wanted, aligned, bind, check_bytes, nbytes
 from .calls import Call, Session, Workspace
 from .messages import argument_error, unknown
 
 if TYPE_CHECKING:
+    from ..compiler.pipeline import Session as PipelineSession
     from .column import Rows
     from .data import Dataset
     from .loop import History, Progress
     from .table import Schema
     from .text import Vocabulary
 
-# the entries every model may have; all others are exports
-BUILT_IN = ("init", "predict", "train", "evaluate", "loss", "gradients", "taps")
-
 
 class Model:
     """What `nnc.compile` returns. Safe to call from several threads (calls take turns) and after a fork."""
+
+    __slots__ = ("__weakref__", "_calls", "_tuples", "data_path", "dataset", "epochs_done", "folder", "manifest",
+                 "progress", "schema", "seed", "session", "threads", "variables", "workspace")
 
     def __init__(self, session: Session, *, seed: int | None = None, threads: int | None = None,
                  folder: str | PathLike[str] = ".", dataset: Dataset | None = None, data_path: str | None = None):
@@ -82,15 +83,15 @@ class Model:
 
     # --- calling ------------------------------------------------------------------------------------------------------
 
-    def predict(self, *args: Any, **kwargs: Any) -> Any:
+    def predict(self, /, *args: Any, **kwargs: Any) -> Any:
         """The model's results in inference mode. NumPy in, NumPy out; several results are a named tuple."""
         return self.call("predict", *args, **kwargs)
 
-    def loss(self, *args: Any, **kwargs: Any) -> float:
+    def loss(self, /, *args: Any, **kwargs: Any) -> float:
         """The loss in training mode, as a Python float."""
         return float(self.entry("loss")(*args, **kwargs)[0])
 
-    def gradients(self, *args: Any, wrt: str | Iterable[str] | None = None, **kwargs: Any) -> dict[str, Array]:
+    def gradients(self, /, *args: Any, wrt: str | Iterable[str] | None = None, **kwargs: Any) -> dict[str, Array]:
         """The gradient of the loss by parameter path, or by the names in `wrt`: parameters and inputs."""
         call = self.entry("gradients")
         names = [p.name for p in call.signature.outputs]
@@ -104,7 +105,7 @@ class Model:
         found = dict(zip(names, call(*args, **kwargs), strict=True))
         return {n: found[n] for n in chosen}
 
-    def train_step(self, *args: Any, **kwargs: Any) -> Any:
+    def train_step(self, /, *args: Any, **kwargs: Any) -> Any:
         """One step: parameters, state and optimiser state change; returns the loss (or, where learning says its own
         update and has no loss, the metrics by name). A loss that is not finite is returned as it is."""
         call = self.entry("train")
@@ -116,12 +117,12 @@ class Model:
         hidden = {m.name for m in self.train_spec.metrics if m.hidden}
         return {n: a.item() for n, a in zip(names, outputs, strict=True) if n not in hidden}
 
-    def taps(self, *args: Any, **kwargs: Any) -> dict[str, Array]:
+    def taps(self, /, *args: Any, **kwargs: Any) -> dict[str, Array]:
         """The values of labelled calls by their path, in inference mode."""
         call = self.entry("taps")
         return dict(zip([p.name for p in call.signature.outputs], call(*args, **kwargs), strict=True))
 
-    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Any entry point by name: an array, or a named tuple of arrays where there are several results."""
         call = self._calls.get(name) or self.entry(name)
         arrays = call(*args, **kwargs)
@@ -149,20 +150,28 @@ class Model:
         if name in ("loss", "gradients", "train", "evaluate") and self.manifest.train is None:
             what = f"{self.manifest.model or 'the program'} has no train block, so it has no `{name}`"
             return argument_error("E0609", what)
-        if name in BUILT_IN:
+        if name in ENTRIES:
             return argument_error("E0609", f"{self.manifest.model or 'the program'} has no `{name}`")
         return unknown("export", name, self.exports)
 
     @property
     def exports(self) -> list[str]:
         """The names of the exports; each is also a method."""
-        return [e for e in self.manifest.entries if e not in BUILT_IN]
+        return [e for e in self.manifest.entries if e not in ENTRIES]
 
     def __getattr__(self, name: str) -> Any:
-        manifest = self.__dict__.get("manifest")
-        if manifest is None or name.startswith("_") or name in BUILT_IN or name not in manifest.entries:
+        if hasattr(type(self), name) or name not in self.exports:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute or export {name!r}")
         return lambda *args, **kwargs: self.call(name, *args, **kwargs)
+
+    @classmethod
+    def check_exports(cls, session: PipelineSession) -> None:
+        """Raises `SourceError` E0202 where an export has a name that a model has, or that Python asks objects for."""
+        names = [e for e in session.manifest.entries if e not in ENTRIES and (e.startswith("_") or hasattr(cls, e))]
+        for name in names:
+            if name in session.program.exports:  # where there is no model, functions are entries, but no methods
+                why = "names of methods do not begin with `_`" if name.startswith("_") else "every model has that name"
+                raise error("E0202", f"an export cannot be called `{name}`: {why}", session.program.exports[name].span)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self.exports})
@@ -176,7 +185,7 @@ class Model:
             raise self._no_entry("train")
         return self.manifest.train
 
-    def fit(self, *args: Any, validation: Any = None, epochs: int | None = None, batch: int | None = None,
+    def fit(self, /, *args: Any, validation: Any = None, epochs: int | None = None, batch: int | None = None,
             shuffle: bool | None = None, callbacks: Any = (), resume: bool = False,
             **kwargs: Any) -> History:
         """Train on whole arrays, or without arrays on the data named in the train block. See `loop.fit`.
@@ -188,7 +197,7 @@ class Model:
             return fit(self, args, kwargs, validation=validation, epochs=epochs, batch=batch, shuffle=shuffle,
                        callbacks=settings.callbacks(callbacks), resume=resume)
 
-    def evaluate(self, *args: Any, batch: int | None = None, **kwargs: Any) -> dict[str, float | int]:
+    def evaluate(self, /, *args: Any, batch: int | None = None, **kwargs: Any) -> dict[str, float | int]:
         """{metric: value} over whole arrays, in inference mode; without arrays over the test set of the train block's
         data (its validation set where there is no test set). Without `batch` all is one batch where memory allows."""
         from .loop import evaluate

@@ -59,6 +59,9 @@ FUNCTIONS = {
     "expand and squeeze": ("fn f(x: f32[N, M]) -> f32[N, M] = squeeze(expand(x, 1), 1)", (X,), X),
     "of nothing and a value": ("fn f(x: f32[N, M]) -> f32[M] = max(x[:0], axis = 0, initial = 0.5)", (X,), np.full(4, 0.5)),
     "softmax of nothing": ("fn f(x: f32[N]) -> f32[N] = softmax(x) + log_softmax(x) + logsumexp(x)", (V[:0],), V[:0]),
+    "a result that is one bool": ("fn f(x: f32[N]) -> bool = any(x > 1)", (V,), (V > 1).any()),
+    "one bool of many": ("fn f(x: bool[N]) -> bool { return x[-1] }", (V > 0,), V[-1] > 0),
+    "a bool of a function": ("fn f(x: f32[N]) -> f32[N] = where(late(x), x, -x)\nfn late(x: f32[N]) -> bool = x[-1] > 0", (V,), V * np.sign(V[-1])),
     "argmax is the first of equals": ("fn f(x: f32[N, M]) -> i32[N] = argmax(x)", (np.round(X),), np.round(X).argmax(1)),
     "the mean of a bool is a fraction": ("fn f(x: f32[N]) -> f32 = mean(x > 0)", (V,), (V > 0).mean()),
     "reductions over several axes": ("fn f(x: f32[A, B, C, D]) -> f32[B, D] = max(x, axis = [0, 2])", (I4,), I4.max((0, 2))),
@@ -346,9 +349,25 @@ def test_functions_map_over_groups():
     assert abs(net.loss(x, t) - want) < 1e-5
 
 
-def test_an_export_is_no_method_of_every_model():
-    with pytest.raises(nnc.SourceError, match="an export cannot be called `fit`"):
-        nnc.compile("model M(x: f32[B]) -> f32[B] { return x }\nexport fit(x: f32[B]) -> f32[B] = M(x)")
+@pytest.mark.parametrize("name", ["fit", "predict", "init", "workspace", "dataset", "train_spec", "variables", "exports",
+                                  "check_exports", "_calls", "_mine", "__init__", "__class__", "__reduce__", "__array__"])
+def test_an_export_is_nothing_that_every_model_has(name):
+    with pytest.raises(nnc.SourceError, match=f"an export cannot be called `{name}`"):
+        nnc.compile(f"model M(x: f32[B]) -> f32[B] {{ return x }}\nexport {name}(x: f32[B]) -> f32[B] = M(x)")
+
+
+def test_a_model_has_nothing_that_its_class_does_not_tell():
+    net = nnc.compile(training())
+    net.fit(X[:, :2], X[:, 2], epochs=1)
+    assert not hasattr(net, "__dict__")
+
+
+def test_names_of_inputs_are_free():
+    net = nnc.compile("model M(self: f32[B], name: f32[B]) -> f32[B] { return self - name }\n"
+                      "export e(self: f32[B], name: f32[B]) -> f32[B] = M(name, self)")
+    np.testing.assert_array_equal(net.predict(self=V, name=2 * V), -V)
+    np.testing.assert_array_equal(net.e(self=V, name=2 * V), V)
+    np.testing.assert_array_equal(nnc.function("fn seed(name: f32[N]) -> f32[N] = name")(name=V), V)
 
 
 def test_sizes_that_only_run_time_knows_are_guarded():

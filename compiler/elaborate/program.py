@@ -14,11 +14,11 @@ from ...dsl import ast
 from ...dsl.diagnostics import Diagnostic, Label, SourceError, error
 from ...dsl.source import Source, Span
 from ..graph import Builder, Graph
-from ..manifest import HyperSpec, Manifest, Port, TrainSpec, Variable
+from ..manifest import ENTRIES, HyperSpec, Manifest, Port, TrainSpec, Variable
 from ..ops import OPS
 from ..types import DTYPES, Dim, TensorType, symbol
 from . import calls, checks, symmetry, training
-from .context import AVERAGE, Context, Declared, check_bytes
+from .context import AVERAGE, Context, Declared, check_type
 from .expressions import evaluate
 from .modules import Lazy, Modules
 from .operations import binary, broadcast_to, tensor
@@ -27,13 +27,6 @@ from .scope import MISSING, Scope, unknown
 from .signatures import KINDS, Given, check_kind, is_kind
 from .statements import store
 from .values import Defined, Group, Partial, Results, Tensor, is_size, is_static, kind
-
-RESERVED = (
-    "init", "predict", "train", "evaluate", "loss", "gradients", "taps", "fit", "train_step", "params", "state",
-    "slots", "save", "load", "load_weights", "begin_with", "call", "entry", "exports", "reset", "variables", "manifest",
-    "session", "name", "seed", "threads", "vocabulary",
-)  # fmt: skip  (the entries of a model and the methods of what `nnc.compile` returns)
-
 
 DataSizes = Callable[[TrainSpec, tuple[Port, ...]], Mapping[str, int]]
 
@@ -74,10 +67,9 @@ class Program:
         beside, self.beside = self.modules.beside(Source("<beside>", options.beside))
         self.exports |= {d.name: d for d in beside.definitions if isinstance(d, ast.Export)}
         for d in self.exports.values():
-            if d.name in RESERVED:
-                raise error(
-                    "E0202", f"an export cannot be called `{d.name}`: every model has a method of that name", d.span
-                )
+            if d.name in ENTRIES:
+                raise error("E0202", f"an export cannot be called `{d.name}`: every model has an entry of that name",
+                            d.span)
         self.functions = {d.name: d for d in module.definitions if isinstance(d, ast.Function)}
         self.tests = [d for d in module.definitions if isinstance(d, ast.Test)]
         trains = [d for d in module.definitions if isinstance(d, ast.Train)]
@@ -224,7 +216,7 @@ class Program:
             self.force(cx, Lazy(d, scope), d.span)
 
     def declare(self, d: Declared) -> None:
-        check_bytes(d.type, d.asked or d.span)
+        check_type(d.type, d.asked or d.span)
         known = self.variables.get(d.path)
         if known is None:
             self.variables[d.path] = d
@@ -419,6 +411,7 @@ class Program:
                 raise error("E0301", f"a size cannot be negative, but this is {size}", d.span)
             shape.append(size)
         type_ = TensorType(self.dtype(p.type), tuple(shape))
+        check_type(type_, p.span)
         if default is not None and (shape or not is_static(default)):
             raise error("E0307", f"only a scalar input can have a default, but `{p.name}` is {type_}", p.span)
         attrs = {"default": default} if default is not None else {}
