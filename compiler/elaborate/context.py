@@ -44,8 +44,10 @@ class Declared:
     asked: Span | None = None  # the user's call that made it
 
 
-def check_bytes(t: TensorType, span: Span | None) -> None:
-    """Refuse what no machine holds, before anything allocates it."""
+def check_type(t: TensorType, span: Span | None) -> None:
+    """Refuse what NumPy or no machine holds, before anything allocates it."""
+    if t.rank > MAX_RANK:
+        raise error("E0303", f"a tensor has at most {MAX_RANK} axes, but this has {t.rank}", span)
     n = bounded(t.nbytes)
     if isinstance(n, int) and n > MAX_BYTES:
         raise error("E0502", f"{t} would take {n:,} bytes, more than the limit of {MAX_BYTES:,}", span)
@@ -150,7 +152,7 @@ class Context:
             told = self.asked() or span if span is not None and is_std(span) else span
             made = Tensor(self.builder.emit(op, *(a.node for a in local), span=told, **attrs), self.builder)
             if isinstance(self.builder[made.node].type, TensorType):
-                check_bytes(made.type, span)
+                check_type(made.type, span)
                 self._check_size(made.type, span)
             return made
         except ShapeError as e:

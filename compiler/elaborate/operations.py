@@ -11,7 +11,7 @@ from ...dsl.diagnostics import Label, error
 from ...dsl.source import Span
 from ..types import FLOATS, INTS, Dim, Size, TensorType, bounded, divide, product, symbols
 from .context import Context, check_fits
-from .values import Group, Results, SizeCondition, Tensor, is_static, kind
+from .values import Group, Results, SizeCondition, Tensor, is_size, is_static, kind
 
 OPERATORS = {
     "+": "add", "-": "sub", "*": "mul", "/": "div", "//": "floordiv", "%": "mod", "^": "pow",
@@ -174,6 +174,15 @@ def check_filled(cx: Context, what: str, x: Tensor, axes: Sequence[int], span: S
         if not at_least(cx, x.shape[k], 1, f"`{what}` has nothing to choose from where axis {k} of {x.type} is empty",
                         span):
             raise error("E0301", f"`{what}` has nothing to choose from: axis {k} of {x.type} is empty", span)
+
+
+def sizes(value: Any, span: Span) -> tuple[Dim, ...]:
+    """A list of sizes, or one: what is known when the model is made, or told by the shapes of inputs."""
+    listed = value if isinstance(value, tuple) else (value,)
+    for s in listed:
+        if not is_size(s):
+            raise error("E0307", f"a shape is a list of sizes, but this has {kind(s)} in it", span)
+    return listed
 
 
 def reshape(cx: Context, x: Tensor, shape: Sequence[Dim], span: Span | None) -> Tensor:

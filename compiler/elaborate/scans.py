@@ -17,7 +17,7 @@ from ...dsl.source import Span
 from ..graph import Builder, Graph, ancestors
 from ..ops import OPS
 from ..types import Dim, TensorType, symbol, symbols
-from .context import Context, Frame, add_input, check_bytes
+from .context import Context, Frame, add_input, check_type
 from .operations import at_least, broadcast_to, refine, same_size, tensor
 from .scope import Instance, Scope
 from .values import Results, Tensor, is_static, kind
@@ -218,7 +218,7 @@ def _emit(cx: Context, s: ast.Scan, scope: Scope, given: dict[str, Tensor], body
                   reverse=False, until=body.until is not None)
     results = [Tensor(b.emit("item", made, index=k, span=s.span), b) for k in range(len(given) + len(frame.collected))]
     for value in results:
-        check_bytes(value.type, s.span)
+        check_type(value.type, s.span)
     for name, value in zip(given, results, strict=False):
         scope.bind(name, value, s.span)
     for (name, (_, axis, span)), value in zip(frame.collected.items(), results[len(given):], strict=True):

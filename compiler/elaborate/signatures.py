@@ -320,7 +320,7 @@ def check_results(cx: Context, d: Any, value: Any, scope: Scope) -> Any:
         )
     checked: list[Any] = []
     for r, item in zip(d.results, items, strict=True):
-        if is_kind(r.type):
+        if is_kind(r.type) and not (r.type.base == "bool" and isinstance(item, Tensor)):  # that is a scalar tensor
             checked.append(check_kind(ast.Parameter("", r.type, None, span=r.span), item, r.span, d.name))
             continue
         if r.type.dims is None and r.type.base in DTYPES and not isinstance(item, Tensor):

@@ -15,10 +15,11 @@ from ..operations import (
     binary,
     elementwise,
     operands,
+    sizes,
     tensor,
 )
 from ..signatures import Arguments
-from ..values import REQUIRED, Builtin, Defined, Group, SizeCondition, Tensor, is_size, is_static, kind
+from ..values import REQUIRED, Builtin, Defined, Group, SizeCondition, Tensor, is_static, kind
 from .elementwise import plain
 from .reductions import axis_number
 
@@ -139,14 +140,11 @@ def _draw(cx: Context, a: Arguments) -> Tensor:
     shape = a.shape if a.shape is not None else cx.shape
     if shape is None:
         raise error("E0203", "a random draw needs a shape here", a.span, help="write `shape = shape(x)`")
-    shape = shape if isinstance(shape, tuple) else (shape,)
-    for s in shape:
-        if not is_size(s):
-            raise error("E0307", f"a shape is a list of sizes, but this has {kind(s)} in it", a.at("shape"))
+    shape = sizes(shape, a.at("shape"))
     key = cx.draw_key()
     if a.key is not None:
         key = cx.emit("add", key, _further(cx, a.key, a.at("key")), span=a.span)
-    return cx.emit("random", key, span=a.span, shape=tuple(shape), dtype=cx.real, site=cx.draw_site())
+    return cx.emit("random", key, span=a.span, shape=shape, dtype=cx.real, site=cx.draw_site())
 
 
 def _further(cx: Context, key: Any, at: Span) -> Tensor:

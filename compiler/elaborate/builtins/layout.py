@@ -16,6 +16,7 @@ from ..operations import (
     refine,
     reshape,
     same_size,
+    sizes,
     tensor,
 )
 from ..signatures import Arguments
@@ -26,10 +27,7 @@ from .reductions import axes_of, axis_number
 
 def call_reshape(cx: Context, a: Arguments) -> Tensor:
     x = tensor(cx, plain(a.x), a.at("x"))
-    wanted = a.shape if isinstance(a.shape, tuple) else (a.shape,)
-    for s in wanted:
-        if not is_size(s):
-            raise error("E0307", f"a shape is a list of sizes, but this has {kind(s)} in it", a.at("shape"))
+    wanted = sizes(a.shape, a.at("shape"))
     total: Dim = x.type.size
     if -1 in wanted:
         if wanted.count(-1) > 1:
@@ -116,7 +114,7 @@ def call_split(cx: Context, a: Arguments) -> Results:
     axis = axis_number(a.axis, x.rank, a.at("axis"))
     n = x.shape[axis]
     if isinstance(a.parts, tuple):
-        sizes = list(a.parts)
+        parts = sizes(a.parts, a.at("parts"))
     else:
         if isinstance(a.parts, bool) or not isinstance(a.parts, int) or a.parts < 1:
             raise error("E0307", f"`split` takes a number of parts or their sizes, not {kind(a.parts)}", a.at("parts"))
@@ -133,16 +131,17 @@ def call_split(cx: Context, a: Arguments) -> Results:
                 "",
                 help="a list gives the sizes one by one: `split(x, [3, 4])`",
             )
-        sizes = [each] * a.parts
-    total: Dim = sum(sizes)
+        parts = (each,) * a.parts
+    total: Dim = sum(parts)
     if (
         total != n
         and same_size(cx, n, total, f"the parts of `split` add up to {total}, the axis has {n}", a.span) is None
     ):
         raise error("E0301", f"the parts add up to {total}, but the axis has {n}", a.at("parts"))
     x = refine(cx, x, (*x.shape[:axis], total, *x.shape[axis + 1 :]), a.span)
-    out, start = [], 0
-    for size in sizes:
+    out: list[Tensor] = []
+    start: Dim = 0
+    for size in parts:
         starts = tuple(start if k == axis else 0 for k in range(x.rank))
         stops = tuple(start + size if k == axis else s for k, s in enumerate(x.shape))
         out.append(cx.emit("slice", x, span=a.span, starts=starts, stops=stops, steps=(1,) * x.rank))
@@ -173,8 +172,7 @@ def call_squeeze(cx: Context, a: Arguments) -> Tensor:
 
 def call_broadcast(cx: Context, a: Arguments) -> Tensor:
     x = tensor(cx, plain(a.x), a.at("x"), None if isinstance(a.x, Tensor) else cx.real)
-    shape = a.shape if isinstance(a.shape, tuple) else (a.shape,)
-    return broadcast_to(cx, x, shape, a.span)
+    return broadcast_to(cx, x, sizes(a.shape, a.at("shape")), a.span)
 
 
 def call_pad(cx: Context, a: Arguments) -> Tensor:

@@ -33,6 +33,8 @@ def call_top_k(cx: Context, a: Arguments) -> Results:
         raise error("E0307", f"`k` is a compile-time number from 1, not {kind(a.k)}", a.at("k"))
     if x.rank and isinstance(x.shape[-1], int) and a.k > x.shape[-1]:
         raise error("E0301", f"the top {a.k} of only {x.shape[-1]} elements are asked for", a.at("k"))
+    if x.rank:
+        check_index(cx, x.shape[-1], a.span)
     if x.rank and not isinstance(x.shape[-1], int):
         cx.guard(x.shape[-1], a.k, f"the top {a.k} of {x.type} need as many elements", a.span, ">=")
     return Results(None, tuple(Tensor(n, cx.builder) for n in _built(cx, a, x, lambda b, n: ordering.top_k(b, n, a.k))))
@@ -41,13 +43,12 @@ def call_top_k(cx: Context, a: Arguments) -> Results:
 def _along(cx: Context, a: Arguments, construct: Callable[..., str]) -> Tensor:
     x = tensor(cx, plain(a.x), a.at("x"))
     axis = axis_number(a.axis, x.rank, a.at("axis"))
+    check_index(cx, x.shape[axis], a.span)
     return Tensor(_built(cx, a, x, lambda b, n: construct(b, n, axis)), cx.builder)
 
 
 def _built(cx: Context, a: Arguments, x: Tensor, construct: Callable[..., Any]) -> Any:
     """What a construction makes of a node, its nodes and its errors at the call's place."""
-    for n in x.shape:  # one of them is counted in i32
-        check_index(cx, n, a.span)
     cx.builder.span = a.span
     try:
         return construct(cx.builder, x.node)
