@@ -362,6 +362,20 @@ def test_a_model_has_nothing_that_its_class_does_not_tell():
     assert not hasattr(net, "__dict__")
 
 
+@pytest.mark.parametrize("letter", ["a", "\u03c9"])
+def test_names_are_as_long_as_they_are(letter):
+    a = letter * 1100
+    net = nnc.compile(f"""
+    model {a}({a}1: f32[{a}3, 4]) -> ({a}4: f32[{a}3, 4]) {{
+        {a}5 = {a}1 |> Dense(4) |> {a}: Dense(4)
+        scan {a}6 in 0..3 {{ {a}5 = tanh({a}5) + {a}6 / {a}3 }}
+        {a}4 = {a}5
+    }}
+    export {a}7({a}1: f32[{a}3, 4]) -> f32[{a}3, 4] = {a}({a}1) + 1
+    """)
+    np.testing.assert_array_equal(net.call(f"{a}7", X), net.predict(X) + 1)
+
+
 def test_names_of_inputs_are_free():
     net = nnc.compile("model M(self: f32[B], name: f32[B]) -> f32[B] { return self - name }\n"
                       "export e(self: f32[B], name: f32[B]) -> f32[B] = M(name, self)")

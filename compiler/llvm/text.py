@@ -12,11 +12,13 @@ import re
 import struct
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from hashlib import sha256
 
 from ...dsl.diagnostics import Diagnostic, InternalError
 
 TYPES = {"f32": "float", "f64": "double", "i8": "i8", "i16": "i16", "i32": "i32", "i64": "i64", "bool": "i1"}
 SUFFIX = {"f32": "f32", "f64": "f64", "i8": "i8", "i16": "i16", "i32": "i32", "i64": "i64", "bool": "i1"}
+MAX_NAME = 200  # characters of a local name, of up to four bytes
 MAX_LINES = 30_000  # of one function; LLVM's time grows faster than the code
 
 _PLAIN = re.compile(r"[A-Za-z_.$][A-Za-z0-9_.$]*")
@@ -46,7 +48,9 @@ def suffix(dtype: str, lanes: int = 1) -> str:
 
 @lru_cache(4096)
 def symbol(name: str, sigil: str = "%") -> str:
-    """`%name`, quoted where LLVM needs it."""
+    """`%name`, quoted where LLVM needs it. LLVM reads 1024 bytes of a local name: a long one ends in a hash."""
+    if sigil != "@" and len(name) > MAX_NAME:
+        name = f"{name[:MAX_NAME]}#{sha256(name.encode()).hexdigest()[:16]}"
     if _PLAIN.fullmatch(name):
         return sigil + name
     safe = "".join(chr(b) if 32 <= b < 127 and chr(b) not in '"\\' else f"\\{b:02X}" for b in name.encode())
