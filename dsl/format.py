@@ -286,10 +286,10 @@ class _Layout:
             case ast.Str(value):
                 return _quoted(value)
             case ast.List(items):
-                return self.listed("[", items, self.expr, "]", e.span.start, e.span.end)
+                return self.listed("[", items, self.bare, "]", e.span.start, e.span.end)
             case ast.Tuple(items):
                 closing = ",)" if len(items) == 1 else ")"
-                return self.listed("(", items, self.expr, closing, e.span.start, e.span.end)
+                return self.listed("(", items, self.bare, closing, e.span.start, e.span.end)
             case ast.Unary("not", operand):
                 return ("not ", self.expr(operand, NOT))
             case ast.Unary(_, operand):
@@ -330,7 +330,7 @@ class _Layout:
         return self.expr(function, POSTFIX)
 
     def argument(self, a: ast.Argument) -> Doc:
-        return (a.name, " = ", self.expr(a.value)) if a.name else self.expr(a.value)
+        return (a.name, " = ", self.bare(a.value)) if a.name else self.bare(a.value)
 
     def item(self, item: ast.Expr | ast.Slice | ast.Rest) -> Doc:
         """Between the brackets of an index or a type, where a product inside a sum is written tight: `2*i + u`."""
@@ -366,18 +366,25 @@ class _Layout:
         return (b.name, " in ", self.bare(b.range)) if b.range else b.name
 
     def binary(self, e: ast.Binary) -> Doc:
-        """A chain of one level, `a + b - c`, filled."""
-        level, left_least, right_least = _BINARY[e.op]
-        if e.op == "^":
-            return (self.expr(e.left, left_least), "^", self.expr(e.right, right_least))
-        chain = [e]
-        while isinstance(left := chain[-1].left, ast.Binary) and _BINARY[left.op][0] == level and level != COMPARE:
-            chain.append(left)
-        items: list[Doc] = [self.expr(chain[-1].left, left_least)]
-        for link in reversed(chain):
-            items[-1] = (items[-1], " ", link.op)
-            items.append(self.expr(link.right, right_least))
-        return group(nest(fill(items)))
+        """Chains of one level, `a + b - c`, filled; along the left operands in a loop, for they may be long."""
+        links = [e]
+        while isinstance(left := links[-1].left, ast.Binary):
+            links.append(left)
+        items: list[Doc] = [self.expr(left, _BINARY[links[-1].op][1])]
+        below: ast.Binary | None = None
+        for link in reversed(links):
+            level, left_least, right_least = _BINARY[link.op]
+            if below is not None and (_level(below) != level or level == COMPARE or link.op == "^"):
+                doc = _chain(items)
+                items = [("(", doc, ")") if _level(below) < left_least else doc]
+            right = self.expr(link.right, right_least)
+            if link.op == "^":
+                items = [(items[0], "^", right)]
+            else:
+                items[-1] = (items[-1], " ", link.op)
+                items.append(right)
+            below = link
+        return _chain(items)
 
     def if_expr(self, e: ast.IfExpr) -> Doc:
         parts: list[Doc] = []
@@ -435,6 +442,10 @@ class _Layout:
         for c in self.original.take(*last):
             lines += [HARD, c.text]
         return group(opening, nest(*lines), edge, closing)
+
+
+def _chain(items: list[Doc]) -> Doc:
+    return group(nest(fill(items))) if len(items) > 1 else items[0]
 
 
 def _bracketed(opening: str, docs: Sequence[Doc], closing: str) -> Doc:

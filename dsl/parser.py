@@ -69,7 +69,7 @@ def parse(source: Source) -> ast.Module:
     """The syntax tree of a source.
 
     Raises SourceError (E01xx) with one diagnostic for each wrong definition. The tree is at most `MAX_DEPTH` levels
-    deep, so that plain recursion over it is safe.
+    deep, so that plain recursion over it is safe; chains in it (see `deepest`) may be long, and are walked in loops.
     """
     lexed = tokenize(source)
     errors = list(lexed.diagnostics)
@@ -115,21 +115,28 @@ def _parse_definition(tokens: list[Token]) -> Any:
 
 
 def deepest(tree: ast.Tree) -> ast.Tree | None:
-    """The first node that stands more than MAX_DEPTH levels below `tree`, or None: a walk without recursion."""
+    """The first node that stands more than MAX_DEPTH levels below `tree`, or None: a walk without recursion. A chain
+    (`a + b - c`, `x |> f |> g`, `else if`) is one level, which walks go along in a loop; so are a call and its
+    arguments."""
     level: list[Any] = [tree]
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
-        for node in level:
+        for node in level:  # grows while it is walked
             for field in node.__match_args__:
                 child = getattr(node, field)
-                if isinstance(child, tuple):
-                    below.extend(c for c in child if isinstance(c, ast.Tree))
-                elif isinstance(child, ast.Tree):
-                    below.append(child)
+                inner = child if isinstance(child, tuple) else (child,)
+                flat = field == _ALONG.get(type(node)) and len(inner) == 1 and type(inner[0]) is type(node)
+                for c in inner:
+                    if isinstance(c, ast.Tree):
+                        (level if flat or isinstance(c, ast.Argument) else below).append(c)
         if not below:
             return None
         level = below
     return level[0]
+
+
+# where a chain of its kind goes on
+_ALONG = {ast.Binary: "left", ast.Pipe: "value", ast.If: "otherwise", ast.IfExpr: "otherwise"}
 
 
 def _stands_alone(comment: ast.Comment) -> bool:

@@ -62,6 +62,11 @@ FUNCTIONS = {
     "a result that is one bool": ("fn f(x: f32[N]) -> bool = any(x > 1)", (V,), (V > 1).any()),
     "one bool of many": ("fn f(x: bool[N]) -> bool { return x[-1] }", (V > 0,), V[-1] > 0),
     "a bool of a function": ("fn f(x: f32[N]) -> f32[N] = where(late(x), x, -x)\nfn late(x: f32[N]) -> bool = x[-1] > 0", (V,), V * np.sign(V[-1])),
+    "a long sum": ("fn f(x: f32[N]) -> f32[N] = x" + " + x - 2 * x" * 300, (V,), -299 * V),
+    "a long sum of indexed values": ("fn f(x: f32[N]) -> f32[N] {\n y[i] = x[i]" + " + x[i + 0 + 0]" * 300 + "\n return y\n}", (V,), 301 * V),
+    "a deep call": ("fn f(x: f32[N]) -> f32[N] = " + "abs(" * 190 + "x" + ")" * 190, (V,), np.abs(V)),
+    "many branches": ("fn f(x: f32[N]) -> f32[N] {\n if false { y = x }" + " else if false { y = x }" * 300
+                      + " else { y = 2 * x }\n return " + "if false then x else " * 300 + "y\n}", (V,), 2 * V),
     "argmax is the first of equals": ("fn f(x: f32[N, M]) -> i32[N] = argmax(x)", (np.round(X),), np.round(X).argmax(1)),
     "the mean of a bool is a fraction": ("fn f(x: f32[N]) -> f32 = mean(x > 0)", (V,), (V > 0).mean()),
     "reductions over several axes": ("fn f(x: f32[A, B, C, D]) -> f32[B, D] = max(x, axis = [0, 2])", (I4,), I4.max((0, 2))),

@@ -22,8 +22,9 @@ def call(cx: Context, e: ast.Call, scope: Scope) -> Any:
 
     function = evaluate(cx, e.function, scope)
     if isinstance(function, Builtin) and function.name == "grad":
-        for a in [a for a in e.arguments if a.name == "x" or (a.name is None and a in e.arguments[1:2])]:
-            _differentiable_name(a.value)
+        for k, a in enumerate(e.arguments):
+            if a.name == "x" or (a.name is None and k == 1):
+                _differentiable_name(a.value)
     return apply(cx, function, arguments(cx, function, e.arguments, e.span, scope), scope)
 
 
@@ -73,6 +74,8 @@ def arguments(
     cx: Context, function: Any, listed: Sequence[ast.Argument], span: Span, scope: Scope, piped: int = 0
 ) -> Given:
     """Evaluated arguments. A call given for a parameter of kind `fn` stays a function (a partial application)."""
+    from .expressions import evaluate
+
     positional: list[Any] = []
     named: dict[str, Any] = {}
     spans: dict[int | str, Span] = {}
@@ -84,13 +87,13 @@ def arguments(
             k = len(positional) + piped
             spans[k] = a.value.span
             wants = parameters[k] if k < len(parameters) else None
-            positional.append(_argument(cx, a.value, wants, scope))
+            positional.append(as_function(cx, a.value, scope) if _is_fn(wants) else evaluate(cx, a.value, scope))
         else:
             if a.name in named:
                 raise error("E0203", f"argument `{a.name}` is given twice", a.span)
             spans[a.name] = a.value.span
             wants = next((p for p in parameters if p.name == a.name), None)
-            named[a.name] = _argument(cx, a.value, wants, scope)
+            named[a.name] = as_function(cx, a.value, scope) if _is_fn(wants) else evaluate(cx, a.value, scope)
     return Given(tuple(positional), named, span, spans)
 
 
@@ -98,12 +101,8 @@ def _parameters_of(function: Any) -> Sequence[ast.Parameter]:
     return function.definition.parameters if isinstance(function, Defined) else ()
 
 
-def _argument(cx: Context, e: ast.Expr, wants: ast.Parameter | None, scope: Scope) -> Any:
-    from .expressions import evaluate
-
-    if wants is not None and wants.type is not None and wants.type.base == "fn" and wants.type.dims is None:
-        return as_function(cx, e, scope)
-    return evaluate(cx, e, scope)
+def _is_fn(p: ast.Parameter | None) -> bool:
+    return p is not None and p.type is not None and p.type.base == "fn" and p.type.dims is None
 
 
 def as_function(cx: Context, e: ast.Expr, scope: Scope) -> Any:

@@ -17,41 +17,37 @@ from .values import Bound, Builtin, Defined, Group, Partial, Results, Shared, Te
 
 def evaluate(cx: Context, e: ast.Expr, scope: Scope) -> Any:
     """The value of an expression."""
+    cx.spend(1, e.span)
+    while isinstance(e, ast.IfExpr):
+        e = e.then if condition(cx, e.condition, scope) else e.otherwise
     try:
-        return _value(cx, e, scope)
+        match e:
+            case ast.Int(value=v) | ast.Float(value=v) | ast.Bool(value=v) | ast.Str(value=v):
+                return v
+            case ast.Name(id=name):
+                return name_value(cx, name, e.span, scope)
+            case ast.List(items=items):
+                return cx.listed(tuple(evaluate(cx, item, scope) for item in items), e.span)
+            case ast.Tuple(items=items):
+                return cx.listed(Results(None, tuple(evaluate(cx, item, scope) for item in items)), e.span)
+            case ast.Unary(op=op, operand=x):
+                return unary(cx, op, evaluate(cx, x, scope), e.span)
+            case ast.Binary():
+                return _binary(cx, e, scope)
+            case ast.Call():
+                return calls.call(cx, e, scope)
+            case ast.Pipe():
+                return calls.pipe(cx, e, scope)
+            case ast.Attribute(base=base, name=name):
+                return _attribute(cx, e, base, name, scope)
+            case ast.Index(base=base, items=items):
+                return index(cx, evaluate(cx, base, scope), items, e.span, scope)
+            case ast.Comprehension():
+                return notation.comprehension(cx, e, scope)
+            case ast.Range():
+                raise error("E0307", "a range can only stand in `scan`, `repeat` or beside an index", e.span)
     except SizeTooLarge as large:
         raise error("E0502", str(large), e.span) from None
-
-
-def _value(cx: Context, e: ast.Expr, scope: Scope) -> Any:
-    cx.spend(1, e.span)
-    match e:
-        case ast.Int(value=v) | ast.Float(value=v) | ast.Bool(value=v) | ast.Str(value=v):
-            return v
-        case ast.Name(id=name):
-            return name_value(cx, name, e.span, scope)
-        case ast.List(items=items):
-            return cx.listed(tuple(evaluate(cx, item, scope) for item in items), e.span)
-        case ast.Tuple(items=items):
-            return cx.listed(Results(None, tuple(evaluate(cx, item, scope) for item in items)), e.span)
-        case ast.Unary(op=op, operand=x):
-            return unary(cx, op, evaluate(cx, x, scope), e.span)
-        case ast.Binary():
-            return _binary(cx, e, scope)
-        case ast.IfExpr(condition=c, then=a, otherwise=b):
-            return evaluate(cx, a if condition(cx, c, scope) else b, scope)
-        case ast.Call():
-            return calls.call(cx, e, scope)
-        case ast.Pipe():
-            return calls.pipe(cx, e, scope)
-        case ast.Attribute(base=base, name=name):
-            return _attribute(cx, e, base, name, scope)
-        case ast.Index(base=base, items=items):
-            return index(cx, evaluate(cx, base, scope), items, e.span, scope)
-        case ast.Comprehension():
-            return notation.comprehension(cx, e, scope)
-        case ast.Range():
-            raise error("E0307", "a range can only stand in `scan`, `repeat` or beside an index", e.span)
     raise AssertionError(e)
 
 

@@ -348,11 +348,18 @@ def _affine(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> tuple[Dim, d
         case ast.Unary(op="-", operand=x):
             c, t = _affine(cx, x, ix, scope)
             return -c, {n: -k for n, k in t.items()}
-        case ast.Binary(op="+" | "-" as op, left=a, right=b):
-            c, t = _affine(cx, a, ix, scope)
-            d, u = _affine(cx, b, ix, scope)
-            sign = 1 if op == "+" else -1
-            return c + sign * d, {n: t.get(n, 0) + sign * u.get(n, 0) for n in {**t, **u}}
+        case ast.Binary(op="+" | "-"):
+            chain: list[ast.Binary] = []
+            first: ast.Expr = e
+            while isinstance(first, ast.Binary) and first.op in "+-":
+                chain.append(first)
+                first = first.left
+            c, t = _affine(cx, first, ix, scope)
+            for b in reversed(chain):
+                d, u = _affine(cx, b.right, ix, scope)
+                sign = 1 if b.op == "+" else -1
+                c, t = c + sign * d, {n: t.get(n, 0) + sign * u.get(n, 0) for n in {**t, **u}}
+            return c, t
         case ast.Binary(op="*", left=a, right=b):
             c, t = _affine(cx, a, ix, scope)
             d, u = _affine(cx, b, ix, scope)
@@ -391,6 +398,8 @@ def _evaluate(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> Any:
     """A `Labelled`, or an ordinary value where no index is involved."""
     from .expressions import condition, evaluate
 
+    while isinstance(e, ast.IfExpr):
+        e = e.then if condition(cx, e.condition, scope) else e.otherwise
     match e:
         case ast.Index() if _is_reference(e, ix):
             return _materialise(cx, _reference(cx, e, ix, scope), ix)
@@ -401,15 +410,16 @@ def _evaluate(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> Any:
             if isinstance(value, Labelled):
                 return Labelled(unary(cx, op, value.tensor, e.span), value.labels)
             return unary(cx, op, value, e.span)
-        case ast.Binary(op="@"):
-            return evaluate(cx, e, scope)
-        case ast.Binary(op=op, left=left, right=right):
-            a, b = _evaluate(cx, left, ix, scope), _evaluate(cx, right, ix, scope)
-            return _lifted(
-                cx, [a, b], ix, e.span, lambda x, y: binary(cx, op, x, y, e.op_span, (left.span, right.span))
-            )
-        case ast.IfExpr(condition=c, then=x, otherwise=y):
-            return _evaluate(cx, x if condition(cx, c, scope) else y, ix, scope)
+        case ast.Binary(op=op) if op != "@":
+            chain: list[ast.Binary] = []
+            left: ast.Expr = e
+            while isinstance(left, ast.Binary) and left.op != "@":
+                chain.append(left)
+                left = left.left
+            value = _evaluate(cx, left, ix, scope)
+            for step in reversed(chain):
+                value = _combined(cx, step, value, _evaluate(cx, step.right, ix, scope), ix)
+            return value
         case ast.Call(function=f, arguments=args) if any(_uses(a.value, ix) for a in args):
             function = evaluate(cx, f, scope)
             values = [_evaluate(cx, a.value, ix, scope) for a in args]
@@ -423,6 +433,11 @@ def _evaluate(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> Any:
         case ast.Name(id=name) if name in ix.names and scope.lookup(name) is MISSING:
             return _position(cx, name, ix, e.span)
     return evaluate(cx, e, scope)
+
+
+def _combined(cx: Context, e: ast.Binary, a: Any, b: Any, ix: Indices) -> Any:
+    spans = (e.left.span, e.right.span)
+    return _lifted(cx, [a, b], ix, e.span, lambda x, y: binary(cx, e.op, x, y, e.op_span, spans))
 
 
 def _uses(e: ast.Expr, ix: Indices) -> bool:

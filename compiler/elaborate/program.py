@@ -161,7 +161,7 @@ class Program:
         key = id(d)
         if key in self._constants:
             return self._constants[key]
-        if d in self._evaluating:
+        if any(d is other for other in self._evaluating):
             raise error("E0205", f"`{d.name}` is defined by itself", d.span)
         self._evaluating.append(d)
         try:

@@ -53,7 +53,11 @@ def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Any:
             cx.returned = value.span
             return result
         case ast.If():
-            return run(cx, s.then if condition(cx, s.condition, scope) else s.otherwise, scope, last)
+            while not condition(cx, s.condition, scope):
+                if len(s.otherwise) != 1 or not isinstance(s.otherwise[0], ast.If):  # `else if` may come many times
+                    return run(cx, s.otherwise, scope, last)
+                s = s.otherwise[0]
+            return run(cx, s.then, scope, last)
         case ast.When():
             return run(cx, s.training if cx.training else s.otherwise, scope, last)
         case ast.Repeat(index=name, count=count, body=inner):

@@ -185,7 +185,8 @@ def test_a_comment_that_went_elsewhere_breaks_no_line() -> None:
 
 def test_deep_trees_are_printed() -> None:
     groups, lists = "(" * 80 + "x" + " + 1) * 2" * 80, "[" * 190 + "]" * 190
-    for expression in (groups, lists, " + ".join(["x"] * 199), "x" + " |> f(1)" * 120):
+    calls, mixed = "f(" * 95 + "x" + ")" * 95, "(" * 90 + "x" + " |> f) + 1" * 90
+    for expression in (groups, lists, calls, mixed, " + ".join(["x"] * 199), "x" + " |> f(1)" * 120):
         check(f"fn f(x) = {expression}\n")
 
 

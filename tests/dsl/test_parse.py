@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from nnc.dsl import ast, tables
 from nnc.dsl.diagnostics import DataError, NncError, SourceError
+from nnc.dsl.format import format
 from nnc.dsl.parser import MAX_BYTES, deepest, parse, read_source
 from nnc.dsl.source import Source
 from nnc.dsl.tokens import MAX_DEPTH, MAX_TOKENS, OPERATORS, tokenize
@@ -109,17 +110,31 @@ def test_any_text_gives_a_tree_or_diagnostics(text: str) -> None:
 
 DEEP = {
     "brackets": "const a = " + "(" * 500 + "1" + ")" * 500,
-    "pipes": "const a = x" + " |> f" * 500,
     "ifs": "fn f(x) {" + "if x {" * 500 + "}" * 500 + "}",
-    "else_ifs": "fn f(x) { if x { }" + " else if x { }" * 500 + "}",
-    "if_expressions": "const a = " + "if a then b else " * 500 + "c",
-    "sum": "const a = " + "a + " * 10_000 + "a",
     "powers": "const a = " + "a^" * 500 + "a",
     "minus": "const a = " + "-" * 500 + "a",
     "not": "const a = " + "not " * 500 + "a",
     "attributes": "const a = a" + ".b" * 500,
     "indices": "const a = a" + "[0]" * 500,
 }
+
+
+FLAT = {
+    "sum": "const a = a" + " + a" * 5000,
+    "products_and_sums": "const a = a" + " * a - a" * 2000,
+    "pipes": "const a = x" + " |> f" * 5000,
+    "else_ifs": "fn f(x) {\n    if x { }" + " else if x { }" * 1000 + "\n}",
+    "if_expressions": "const a = " + "if a then b else " * 1000 + "c",
+}
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_a_chain_is_flat(name: str) -> None:
+    source = Source("flat.nn", FLAT[name])
+    tree = parse(source)
+    assert deepest(tree.definitions[0]) is None
+    again = format(tree, source)
+    assert again.split() == format(parse(Source("again.nn", again)), Source("again.nn", again)).split()
 
 
 @pytest.mark.parametrize("name", DEEP)
@@ -131,8 +146,8 @@ def test_nesting_has_a_limit(name: str) -> None:
     "pattern", ["{} + 1", "f({})", "-{}", "({}, 2)", "{} |> f", "a^{}", "{}.b", "{}[1]", "sum[i]({})"]
 )
 def test_trees_up_to_the_limit_can_be_walked(pattern: str) -> None:
-    """Equality, printing and copying recurse; on an accepted tree they stay within Python's default limit."""
-    low, high = 1, MAX_DEPTH
+    """What is printed at the limit reads back as it was; equality, hashes and `repr` take more of Python's stack."""
+    low, high = 1, 2 * MAX_DEPTH
     while low < high:  # the deepest that is accepted
         middle = (low + high + 1) // 2
         try:
@@ -140,10 +155,12 @@ def test_trees_up_to_the_limit_can_be_walked(pattern: str) -> None:
             low = middle
         except SourceError:
             high = middle - 1
-    tree, again = parse(_nested(pattern, low)), parse(_nested(pattern, low))
-    assert low >= MAX_DEPTH // 2 - 2
-    assert tree == again and hash(tree) == hash(again) and len(repr(tree)) > low
-    assert deepest(tree.definitions[0]) is None
+    assert low >= MAX_DEPTH - 2
+    source = _nested(pattern, low)
+    printed = format(parse(source), source)
+    assert format(parse(Source("again.nn", printed)), Source("again.nn", printed)) == printed
+    tree, again = parse(_nested(pattern, MAX_DEPTH // 2)), parse(_nested(pattern, MAX_DEPTH // 2))
+    assert tree == again and hash(tree) == hash(again) and len(repr(tree)) > MAX_DEPTH // 2
 
 
 def _nested(pattern: str, times: int) -> Source:
