@@ -1,0 +1,373 @@
+"""Whether one program is compiled right.
+
+In: a `Program` and the checks to make. Out: a `Verdict`: ok, refused by a typed error, or failed, with a signature that
+groups failures of one kind.
+
+The reference is the interpreter on the graph as it was written, in float64. How far another way to compute the same may
+be off is measured, not guessed: the reference runs again with every inexact result moved by a relative `NOISE`, so what
+cancels, what is near a jump and what two roundings may decide has a wide tolerance, and nothing else has.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+
+from nnc.compiler import interpret, lower, native, passes, pipeline
+from nnc.compiler.graph import Graph
+from nnc.compiler.interpret import Arrays, evaluate
+from nnc.compiler.pipeline import Session, Settings
+from nnc.compiler.ops.elementwise import NUMPY
+from nnc.compiler.passes.rewrite import assemble
+from nnc.compiler.types import FLOATS
+from nnc.dsl.diagnostics import ArgumentError, InternalError, NncError, error
+from nnc.dsl.source import Source
+
+from .machine import Guarded, Memory, call
+from .program import Program, Sizes, arguments
+
+NOISE = {"f64": 2.0**-42, "f32": 2.0**-21}  # relative, of each operation: some bits more than its rounding
+SLACK = {"f64": 1e-11, "f32": 1e-5}  # relative to the largest of a result
+RUNS = 3
+SPREAD = 30  # how far beyond what the noise did
+COMPILE_SECONDS = 5.0  # of CPU
+INEXACT = frozenset("""add sub mul div exp log log1p expm1 sqrt rsqrt sin cos tanh erf logistic pow reduce_sum
+reduce_prod contract scatter_add random""".split())
+NOT_FINITE = 1e30  # beyond it a float32 overflows soon, and sums in another order with it
+
+CHECKS = ("compiled", "gradients", "passes", "plain", "single", "threads")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    kind: str  # "ok", "refused" or "failed"
+    signature: str = ""
+    message: str = ""
+
+
+class Wrong(Exception):
+    """A judgement: what was compared, and how it differs."""
+
+    def __init__(self, signature: str, message: str):
+        super().__init__(signature, message)
+        self.signature, self.message = signature, message
+
+
+class TooLong(Exception):
+    """Compilation used more CPU than it may."""
+
+
+def judge(program: Program, checks: Sequence[str] = CHECKS, guard_pages: bool = False) -> Verdict:
+    """All `checks` on all entries. Never raises for what a program does."""
+    try:
+        _judge(program, checks, guard_pages)
+    except Wrong as e:
+        return Verdict("failed", e.signature, e.message)
+    except InternalError as e:
+        return Verdict("failed", f"internal: {_shape(e.diagnostics[0].message)}", str(e))
+    except NncError as e:
+        return Verdict("refused", e.code, str(e))
+    except TooLong as e:
+        return Verdict("failed", f"slow: {_place(e)}", traceback.format_exc(limit=-6))
+    except Exception as e:  # a raw exception is what we look for
+        return Verdict("failed", f"raised: {type(e).__name__} at {_place(e)}", traceback.format_exc(limit=-6))
+    return Verdict("ok")
+
+
+def _judge(program: Program, checks: Sequence[str], guard_pages: bool) -> None:
+    entries = ("train", "predict") if "\ntrain " in program.text else ("f",)
+    text = program.text
+    if "gradients" in checks and entries == ("f",):
+        text, entries = with_gradients(program), ("f", "gradient_of_f")
+    for entry in entries:
+        one = _Entry(Program(text, program.sizes, program.values, program.seed), entry)
+        if entry == "gradient_of_f" and program.values == "normal":
+            _differences(one)
+        if "passes" in checks:
+            _passes(one)
+        if "compiled" in checks:
+            _compiled(one, "f64", memories=_memories(guard_pages))
+        if "plain" in checks:
+            _compiled(one, "f64", optimize=False, memories=_memories(guard_pages))
+        if "single" in checks:
+            _compiled(one, "f32", memories=_memories(guard_pages))
+        if "threads" in checks:
+            _threads(one)
+
+
+def _memories(guard_pages: bool) -> tuple[Callable[[], Memory], ...]:
+    return (partial(Guarded, at_end=True), partial(Guarded, at_end=False)) if guard_pages else (Memory,)
+
+
+def _shape(message: str) -> str:
+    """A message without its numbers and names."""
+    return " ".join("_" if any(c.isdigit() for c in word) else word for word in message.split())[:80]
+
+
+def _place(e: BaseException) -> str:
+    """The innermost function of ours."""
+    frames = traceback.extract_tb(e.__traceback__)
+    ours = [f for f in frames if f"{Path(f.filename).parent.name}" in
+            ("kernels", "llvm", "compiler", "passes", "ops", "elaborate", "builtins", "dsl")]
+    found = (ours or frames)[-1]
+    return f"{Path(found.filename).parent.name}/{Path(found.filename).name}:{found.name}"
+
+
+# --- compilation -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raises `TooLong` inside after so many seconds of CPU."""
+
+    def stop(*_: object) -> None:
+        raise TooLong(f"{seconds} s of CPU")
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+class _Entry:
+    """One entry of a program, in float64: its graphs, arguments and reference results for each combination of sizes."""
+
+    def __init__(self, program: Program, name: str):
+        self.program, self.name = program, name
+        with limited(COMPILE_SECONDS):
+            session = self.session("f64")
+            self.stages, self.program_of = session.stages(name), session.program
+        self.cases: list[tuple[Sizes, Arrays, Arrays, Reference]] = []
+        refused = None
+        for sizes in program.sizes:
+            inputs, params = self.arguments(sizes)
+            try:
+                self.cases.append((sizes, inputs, params, Reference(self.stages.backward, inputs, params, sizes)))
+            except NncError as e:
+                refused = e
+            except IndexError as e:
+                refused = error("E0607", str(e), kind=ArgumentError)
+        if not self.cases and refused is not None:
+            raise refused
+
+    def session(self, dtype: str, optimize: bool = True) -> Session:
+        return Session(Source("f.nn", self.program.text), Settings(cache=False, dtype=dtype, optimize=optimize))
+
+    def arguments(self, sizes: Sizes) -> tuple[Arrays, Arrays]:
+        s = self.stages.signature
+        types = {path: d.type for path, d in self.program_of.variables.items() if path in s.variables}
+        inputs = arguments([(p.name, p.type) for p in s.inputs], sizes, self.program)
+        drawn = arguments(types.items(), sizes, self.program)
+        kept = {path: np.abs(v) + 1 if "/" in path or "running" in path else v / 2 for path, v in drawn.items()}
+        return inputs, {path: np.asarray(v, NUMPY[types[path].dtype]) for path, v in kept.items()}
+
+
+def loaded(session: Session, name: str) -> pipeline.Native:
+    """The compiled entry, without the cache."""
+    with limited(COMPILE_SECONDS):
+        made = session.stages(name)
+        data = native.compile_object(session.llvm(made), session.target)
+    return pipeline.Native(made.signature, data, session.support.epoch)
+
+
+# --- the reference ---------------------------------------------------------------------------------------------------
+
+
+class Reference:
+    """Results of a graph, and how far those of another way to compute it may lie."""
+
+    def __init__(self, graph: Graph, inputs: Arrays, params: Arrays, sizes: Sizes):
+        self.wanted = _both(evaluate(graph, inputs, params, sizes))
+        self._run = partial(evaluate, graph, inputs, params, sizes)
+        self._room: dict[str, dict[str, np.ndarray]] = {}
+
+    def room(self, dtype: str) -> dict[str, np.ndarray]:
+        """The tolerance of each element; the noise is run when first asked for."""
+        if dtype not in self._room:
+            room = {k: np.zeros(v.shape) for k, v in self.wanted.items()}
+            for k in range(RUNS):
+                for name, value in _both(_noisy(self._run, NOISE[dtype], k)).items():
+                    with np.errstate(all="ignore"):
+                        off = np.abs(value.astype(np.float64) - self.wanted[name].astype(np.float64))
+                    room[name] = np.maximum(room[name], np.where(np.isnan(off), np.inf, off))
+            self._room[dtype] = room
+        return self._room[dtype]
+
+
+def _both(results: tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {**results[0], **{f"{path} :=": v for path, v in results[1].items()}}
+
+
+def _noisy(run: Callable[[], object], noise: float, seed: int):
+    """`run` with each inexact float result moved a little."""
+    rng = np.random.default_rng(seed)
+    exact = interpret._apply
+
+    def moved(node, args, sizes):
+        value = exact(node, args, sizes)
+        if node.op in INEXACT and isinstance(value, np.ndarray) and value.dtype.kind == "f":
+            return np.asarray(value * (1 + noise * rng.uniform(-1, 1, value.shape)), value.dtype)
+        return value
+
+    with patch.object(interpret, "_apply", moved):
+        return run()
+
+
+def compare(what: str, got: Mapping[str, np.ndarray], reference: Reference, dtype: str = "f64") -> None:
+    """Raises `Wrong` where a result is farther off than its tolerance. What overflows is not compared."""
+    for name, wanted in reference.wanted.items():
+        value = got[name]
+        if value.shape != wanted.shape:
+            raise Wrong(f"{what}: shape", f"{name}: {value.shape} instead of {wanted.shape}")
+        exact = (value == wanted) | ((value != value) & (wanted != wanted))
+        if exact.all():
+            continue
+        a, b = value.astype(np.float64), wanted.astype(np.float64)
+        with np.errstate(all="ignore"):
+            tame = np.isfinite(b) & (np.abs(b) < NOT_FINITE)
+            scale = float(np.max(np.abs(b[tame]), initial=1.0))
+            room = SPREAD * reference.room(dtype)[name] + SLACK[dtype] * scale
+            if wanted.dtype.kind != "f":
+                room = np.where(reference.room(dtype)[name] > 0, np.inf, 0.0)
+            wild = ~tame.all() | ~np.isfinite(reference.room(dtype)[name]).all()
+            bad = ~exact & ~(np.abs(a - b) <= room) & (tame if not wild else tame & np.isfinite(a))
+        if bad.any():
+            at = tuple(int(k) for k in np.argwhere(bad)[0])
+            raise Wrong(f"{what}: values", f"{name}{list(at)} is {value[at]!r} instead of {wanted[at]!r}, "
+                        f"{int(bad.sum())} of {bad.size} elements; off by {np.max(np.abs(a - b)[bad]):.3g}")
+
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+
+
+def _compiled(entry: _Entry, dtype: str, optimize: bool = True,
+              memories: Sequence[Callable[[], Memory]] = (Memory,)) -> None:
+    session = entry.session(dtype, optimize)
+    code = loaded(session, entry.name)
+    what = f"compiled {dtype}{'' if optimize else ' unoptimised'}"
+    for sizes, inputs, params, reference in entry.cases:
+        if dtype == "f32":
+            inputs, params, reference = _single(entry, session, sizes, inputs, params)
+        for memory in memories:
+            got = _called(code, inputs, params, sizes, memory=memory)
+            compare(what, got, reference, dtype)
+
+
+def _single(entry: _Entry, session: Session, sizes: Sizes, inputs: Arrays, params: Arrays):
+    """Arguments rounded to float32, and the reference of those in float64."""
+    def rounded(arrays: Arrays) -> dict[str, np.ndarray]:
+        return {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in arrays.items()}
+
+    inputs, params = rounded(inputs), rounded(params)
+    return inputs, params, Reference(entry.stages.backward, inputs, params, sizes)
+
+
+def _called(code: pipeline.Native, inputs: Arrays, params: Arrays, sizes: Sizes, **options) -> dict[str, np.ndarray]:
+    interpret.check_guards(code.signature.guards, {**sizes, **interpret.bind_sizes(
+        [(p.name, p.type, inputs[p.name].shape) for p in code.signature.inputs], sizes)})
+    outputs, variables = call(code, inputs, params, sizes,
+                              **options)
+    return {**outputs, **{f"{path} :=": variables[path] for path in code.signature.updates}}
+
+
+def _threads(entry: _Entry) -> None:
+    """The same bits on one thread and on two, all loops parallel that may be."""
+    session = entry.session("f32")
+    with patch.object(lower, "FORK", -1.0):
+        code = loaded(session, entry.name)
+    pool = session.pool(2)
+    for sizes, inputs, params, _ in entry.cases:
+        inputs, params, reference = _single(entry, session, sizes, inputs, params)
+        one, two = (_called(code, inputs, params, sizes, pool=p) for p in (None, pool))
+        compare("compiled for threads", one, reference, "f32")
+        for name, value in one.items():
+            if value.tobytes() != two[name].tobytes():
+                raise Wrong("threads", f"{name} is {value.ravel()[:6]} on one, {two[name].ravel()[:6]} on two threads")
+
+
+def _passes(entry: _Entry) -> None:
+    """Each pass alone, those that rewrite in some other order, and the graphs of the pipeline, by the interpreter."""
+    rng = random.Random(entry.program.seed)
+    shuffled = rng.sample(passes.REWRITE, len(passes.REWRITE))
+    backward = entry.stages.backward
+    ways = [(f"pass {p.__name__}", partial(passes.run, (p,), backward)) for p in dict.fromkeys(passes.OPTIMIZE)]
+    ways.append(("passes in another order", partial(passes.run, (*shuffled, *passes.KERNELS), backward)))
+    ways.append(("optimized", lambda: entry.stages.optimized))
+    ways.append(("fused", lambda: entry.stages.fused))
+    for what, made in ways:
+        with limited(COMPILE_SECONDS):
+            graph = made()
+        if graph is backward:
+            continue
+        for sizes, inputs, params, reference in entry.cases:
+            compare(what, _both(evaluate(graph, inputs, params, sizes)), reference)
+
+
+def with_gradients(program: Program) -> str:
+    """The text with an entry `gradient_of_f`: a sum over the float results of `f`, and its gradients."""
+    session = Session(Source("f.nn", program.text), Settings(cache=False, dtype="f64"))
+    graph = session.program.graph("f")
+    inputs = [n for n in graph if n.op == "input"]
+    results = [(f"r{k}", graph[v].type) for k, (_, v) in enumerate(graph.outputs)]
+    real = [name for name, t in results if t.dtype in FLOATS]
+    smooth = [n.attrs["name"] for n in inputs if n.dtype in FLOATS]
+    if not real or not smooth:
+        return program.text + "fn gradient_of_f() = 0.0\n"
+    head = program.text[program.text.index("fn f(") + 5 : program.text.index(") {")]
+    names = ", ".join(n.attrs["name"] for n in inputs)
+    taken = ", ".join(name for name, _ in results)
+    taken = f"({taken})" if len(results) > 1 else taken
+    gradients = ", ".join(f"d_{x}" for x in smooth)
+    left = f"({gradients})" if len(smooth) > 1 else gradients
+    wrt = f"[{', '.join(smooth)}]" if len(smooth) > 1 else smooth[0]
+    total = " + ".join(f"sum(sin({r} * 0.7))" for r in real)
+    return f"""{program.text}fn gradient_of_f({head}) {{
+    {taken} = f({names})
+    total = {total}
+    {left} = grad(total, {wrt})
+    return (total, {gradients})
+}}
+"""
+
+
+def _differences(entry: _Entry) -> None:
+    """The gradients against central differences along a random direction, where the function is smooth there."""
+    graph = entry.stages.backward
+    if len(graph.outputs) < 2:
+        return
+    alone = passes.dce(assemble(graph, {n.name: n for n in graph}, graph.outputs[:1], ()))
+    for sizes, inputs, params, reference in entry.cases:
+        wanted = reference.wanted
+        names = [k for k in inputs if inputs[k].dtype == np.float64]
+        rng = np.random.default_rng(7)
+        along = {k: rng.normal(size=inputs[k].shape) for k in names}
+
+        def total(h: float, inputs=inputs, along=along, params=params, sizes=sizes) -> float:
+            moved = {k: v + h * along[k] if k in along else v for k, v in inputs.items()}
+            return float(_both(evaluate(alone, moved, params, sizes))[graph.outputs[0][0]])
+
+        gradients = list(wanted.values())[1:]
+        slope = sum(float(np.sum(g * along[k])) for k, g in zip(names, gradients, strict=True))
+        h = 1e-5
+        middle = total(0.0)
+        ahead, behind = (total(h) - middle) / h, (middle - total(-h)) / h
+        closer = (total(h / 4) - total(-h / 4)) / (h / 2)
+        central = (ahead + behind) / 2
+        scale = 1 + abs(central) + sum(float(np.sum(np.abs(g * along[k]))) for k, g in zip(names, gradients, strict=True))
+        if not np.isfinite([slope, central, closer]).all() or abs(ahead - behind) > 1e-2 * scale:
+            continue  # a jump or a kink, or too steep to tell
+        room = 1e-5 * scale + 20 * abs(central - closer)
+        if abs(slope - central) > room:
+            raise Wrong("gradient", f"the slope is {slope:.12g} by the gradients, {central:.12g} by differences")
