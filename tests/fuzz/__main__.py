@@ -10,6 +10,7 @@ from functools import partial
 
 from .generator import generate
 from .judge import CHECKS, Verdict, judge
+from .mutants import judged_mutant, mutant
 from .program import Program
 from .runner import verdicts
 from .shrinker import shrink
@@ -56,10 +57,14 @@ def main() -> int:
     parser.add_argument("--shrink", action="store_true", help="make what fails small")
     parser.add_argument("--mutants", type=int, help="judge so many mutants of `.nn` files instead")
     options = parser.parse_args()
+    if options.mutants is not None:
+        options.programs = options.mutants
     if options.only is not None:
         options.first, options.programs, options.full = options.only, 1, True
-        print(generate(options.seed, options.only))
+        print(mutant(options.seed, options.only)[1] if options.mutants else generate(options.seed, options.only))
     judges = partial(judged, options.seed, full=options.full, guard_pages=options.guard_pages)
+    if options.mutants:
+        judges = partial(judged_mutant, options.seed)
     numbers = range(options.first, options.first + options.programs)
     return report(verdicts(judges, numbers, options.jobs), options)
 
@@ -72,14 +77,18 @@ def report(found, options: argparse.Namespace) -> int:
     done = 0
     for number, verdict in found:
         done += 1
+        if done % 200 == 0:
+            print(f"{done} judged, {sum(refused.values())} refused, {sum(kinds.values())} failed", flush=True)
         if verdict.kind == "refused":
             refused[verdict.signature] += 1
         elif verdict.kind == "failed":
             kinds[verdict.signature] += 1
             if kinds[verdict.signature] <= 3:
-                print(f"\n--- program {number} of seed {options.seed}: {verdict.signature}\n{verdict.message}", flush=True)
-                if options.shrink:
-                    print(shrunk(options.seed, number, verdict.signature, options.full, options.guard_pages), flush=True)
+                where = f"number {number} of seed {options.seed}"
+                print(f"\n--- {where}: {verdict.signature}\n{verdict.message}", flush=True)
+                if options.shrink and not options.mutants:
+                    small = shrunk(options.seed, number, verdict.signature, options.full, options.guard_pages)
+                    print(small, flush=True)
     for what, counter in (("refused", refused), ("failed", kinds)):
         for signature, count in counter.most_common():
             print(f"{what}: {count} {signature}")

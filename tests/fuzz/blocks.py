@@ -60,7 +60,7 @@ def _body(g: Generator, x: Value, carried: list[Value], t: str, over: str, turns
                         "checkpoint(tanh({s} + {v}))", "where({v} > {s}, {s} * 0.5, {v} + 0.1)", "maximum({s}, {v})")
         g.write(f"{s.name} = {form.format(s=s.name, v=new.name)}")
         results.append(Value(s.name, "f32", s.shape, new.needs | {new.name}))
-    shown = g.rng.choice([*results, at_turn, g.pick(wanted=lambda v: v.name in g.scope.local)])
+    shown = g.rng.choice([*results, at_turn, *(v for v in g.scope.pool[-3:] if v.real and v.name in g.scope.local)])
     name = g.name("y")
     g.write(f"{name}[{t}] = {g.one_of('{}', '{} + 0.5', '{} * {}').format(shown.name, shown.name)}")
     needs = frozenset().union(*(r.needs for r in results), shown.needs, {shown.name, x.name}, x.needs)
@@ -91,7 +91,8 @@ def derivative(g: Generator) -> None:
 
 def recomputed(g: Generator) -> None:
     x = g.pick()
-    g.let(g.one_of("checkpoint({})", "checkpoint(tanh({}) * 1.5)", "checkpoint({0} * {0})").format(x.name), x.shape, [x])
+    form = g.one_of("checkpoint({})", "checkpoint(tanh({}) * 1.5)", "checkpoint({0} * {0})")
+    g.let(form.format(x.name), x.shape, [x])
 
 
 def until(g: Generator) -> None:
@@ -114,11 +115,11 @@ BLOCKS: dict[Callable[[Generator], None], float] = {scan: 5, derivative: 2.5, re
 
 # --- programs that train ---------------------------------------------------------------------------------------------
 
-IMAGE_LAYERS = ("Conv(3, 3, pad = 1)", "Conv(2, 2, stride = 2)", "BatchNorm", "relu", "InstanceNorm", "GroupNorm(1)",
-                'Conv(4, 3, pad = "same")', "max_pool(2, 1)", "avg_pool(2, 1)", "DepthwiseConv(1)", "spatial_dropout(0.3)",
-                "ConvTranspose(2, 2)", "local_response_norm(3)", "tanh")  # fmt: skip
-ROW_LAYERS = ("Dense(4)", "Dense(3, bias = false)", "relu", "tanh", "dropout(0.3)", "LayerNorm", "RmsNorm", "gelu", "softmax",
-              "Dense(17)", "leaky_relu", "checkpoint", "elu")  # fmt: skip
+IMAGE_LAYERS = ("Conv(3, 3, pad = 1)", "Conv(2, 2, stride = 2)", "BatchNorm", "relu", "InstanceNorm",
+                "GroupNorm(1)", 'Conv(4, 3, pad = "same")', "max_pool(2, 1)", "avg_pool(2, 1)", "DepthwiseConv(1)",
+                "spatial_dropout(0.3)", "ConvTranspose(2, 2)", "local_response_norm(3)", "tanh")  # fmt: skip
+ROW_LAYERS = ("Dense(4)", "Dense(3, bias = false)", "relu", "tanh", "dropout(0.3)", "LayerNorm", "RmsNorm", "gelu",
+              "softmax", "Dense(17)", "leaky_relu", "checkpoint", "elu")  # fmt: skip
 SERIES_LAYERS = ("Rnn(3)", "Lstm(2)", "Gru(3)", "Dense(4)", "LayerNorm", "Attention(1)", "tanh", "checkpoint",
                  "TransformerBlock(1, causal = true)", "Lstm(4)", "Positions(20)", "dropout(0.2)")  # fmt: skip
 OPTIMIZERS = ("SGD(lr = 0.1)", "Adam(lr = 0.01)", "Momentum(0.1)", "RMSProp(0.01)", "AdamW(0.01)", "Lion(0.01)",

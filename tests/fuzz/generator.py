@@ -165,7 +165,7 @@ def generate(seed: int, number: int) -> Program:
 def _function(g: Generator) -> str:
     made = [v for v in g.scope.pool if v.name in g.scope.local]
     last = made[-1]
-    results = [v for v in made[:-1] if g.chance(0.25)][-5:] + [last]
+    results = [*[v for v in made[:-1] if g.chance(0.25)][-5:], last]
     result = ", ".join(v.name for v in results)
     result = f"({result})" if len(results) > 1 else result
     head = ", ".join(map(declared, g.inputs))

@@ -25,9 +25,9 @@ import numpy as np
 from nnc.compiler import interpret, lower, native, passes, pipeline
 from nnc.compiler.graph import Graph
 from nnc.compiler.interpret import Arrays, evaluate
-from nnc.compiler.pipeline import Session, Settings
 from nnc.compiler.ops.elementwise import NUMPY
 from nnc.compiler.passes.rewrite import assemble
+from nnc.compiler.pipeline import Session, Settings
 from nnc.compiler.types import FLOATS
 from nnc.dsl.diagnostics import ArgumentError, InternalError, NncError, error
 from nnc.dsl.source import Source
@@ -174,9 +174,9 @@ class _Entry:
         return inputs, {path: np.asarray(v, NUMPY[types[path].dtype]) for path, v in kept.items()}
 
 
-def loaded(session: Session, name: str) -> pipeline.Native:
+def loaded(session: Session, name: str, seconds: float = COMPILE_SECONDS) -> pipeline.Native:
     """The compiled entry, without the cache."""
-    with limited(COMPILE_SECONDS):
+    with limited(seconds):
         made = session.stages(name)
         data = native.compile_object(session.llvm(made), session.target)
     return pipeline.Native(made.signature, data, session.support.epoch)
@@ -365,7 +365,8 @@ def _differences(entry: _Entry) -> None:
         ahead, behind = (total(h) - middle) / h, (middle - total(-h)) / h
         closer = (total(h / 4) - total(-h / 4)) / (h / 2)
         central = (ahead + behind) / 2
-        scale = 1 + abs(central) + sum(float(np.sum(np.abs(g * along[k]))) for k, g in zip(names, gradients, strict=True))
+        parts = [float(np.sum(np.abs(g * along[k]))) for k, g in zip(names, gradients, strict=True)]
+        scale = 1 + abs(central) + sum(parts)
         if not np.isfinite([slope, central, closer]).all() or abs(ahead - behind) > 1e-2 * scale:
             continue  # a jump or a kink, or too steep to tell
         room = 1e-5 * scale + 20 * abs(central - closer)

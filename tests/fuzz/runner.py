@@ -54,13 +54,14 @@ def verdicts(judge: Judge, numbers: Sequence[int], jobs: int = 1) -> Iterator[tu
 def _start(judge: Judge, rest: list[int]) -> _Child:
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(judge, rest, theirs), daemon=True)
+    process = context.Process(target=_work, args=(judge, rest, ours, theirs), daemon=True)
     process.start()
     theirs.close()
     return _Child(process, ours, rest)
 
 
-def _work(judge: Judge, rest: list[int], pipe: Connection) -> None:
+def _work(judge: Judge, rest: list[int], other: Connection, pipe: Connection) -> None:
+    other.close()  # so that a send fails when the parent is gone
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     for number in rest:
         pipe.send((number, None))

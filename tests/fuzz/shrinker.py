@@ -18,8 +18,8 @@ from nnc.dsl.source import Source
 from .program import Program
 
 Fails = Callable[[Program], bool]
-EXPRESSIONS = (ast.Binary, ast.Unary, ast.Call, ast.Pipe, ast.Index, ast.Attribute, ast.IfExpr, ast.Comprehension, ast.Tuple,
-               ast.List)  # fmt: skip
+EXPRESSIONS = (ast.Binary, ast.Unary, ast.Call, ast.Pipe, ast.Index, ast.Attribute, ast.IfExpr, ast.Comprehension,
+               ast.Tuple, ast.List)  # fmt: skip
 STATEMENTS = (ast.Assign, ast.Scan, ast.Repeat, ast.If, ast.When, ast.Update, ast.Variable, ast.Metric, ast.Function,
               ast.Layer, ast.Export)  # fmt: skip
 
