@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from .generator import Dim, Generator, Scope, Value
+from .generator import Dim, Generator, Scope, Value, text_of
 from .productions import PRODUCTIONS
 from .program import Program
 
@@ -89,6 +89,22 @@ def derivative(g: Generator) -> None:
         g.let(f"grad(sum({dx.name}^2), {x.name})", x.shape, [dx, x])
 
 
+def derivatives(g: Generator) -> None:
+    """The gradients of one sum with respect to several arguments at once."""
+    if g.scope.depth:
+        return
+    inputs = {v.name: v for v in g.inputs if v.real}
+    made = [v for v in g.scope.pool if v.real and len(v.needs & inputs.keys()) > 1]
+    if not made:
+        return
+    y = g.rng.choice(made[-5:])
+    xs = [inputs[k] for k in sorted(y.needs & inputs.keys())][:3]
+    names = [g.name() for _ in xs]
+    g.write(f"({', '.join(names)}) = grad(sum({y.name}^2), [{', '.join(x.name for x in xs)}])")
+    for name, x in zip(names, xs, strict=True):
+        g.add(Value(name, "f32", x.shape, y.needs | {y.name}))
+
+
 def recomputed(g: Generator) -> None:
     x = g.pick()
     form = g.one_of("checkpoint({})", "checkpoint(tanh({}) * 1.5)", "checkpoint({0} * {0})")
@@ -110,10 +126,22 @@ def until(g: Generator) -> None:
     g.add(Value(n, "i32", ()))
 
 
-BLOCKS: dict[Callable[[Generator], None], float] = {scan: 5, derivative: 2.5, recomputed: 1, until: 0.3}
+BLOCKS: dict[Callable[[Generator], None], float] = {scan: 5, derivative: 2.5, derivatives: 1, recomputed: 1, until: 0.3}
 
 
-# --- programs that train ---------------------------------------------------------------------------------------------
+# --- programs that remember, and programs that train -------------------------------------------------------------------
+
+def states(g: Generator) -> bool:
+    """A few states, of sizes that are known when the model is made."""
+    sizes = [n for n in g.palette if isinstance(n, int)]
+    if not sizes:
+        return False
+    for k in range(g.one_of(1, 2, 2, 3)):
+        shape = tuple(g.rng.choice(sizes) for _ in range(g.rng.randint(0, 2)))
+        g.write(f"state s{k + 1}: f32{text_of(shape) if shape else ''} = 0")
+        g.scope.pool.append(Value(f"s{k + 1}", "f32", shape))
+    return True
+
 
 IMAGE_LAYERS = ("Conv(3, 3, pad = 1)", "Conv(2, 2, stride = 2)", "BatchNorm", "relu", "InstanceNorm",
                 "GroupNorm(1)", 'Conv(4, 3, pad = "same")', "max_pool(2, 1)", "avg_pool(2, 1)", "DepthwiseConv(1)",

@@ -14,7 +14,7 @@ from math import prod
 
 from .program import Program
 
-Dim = int | str  # a number or the name of a size
+Dim = int | str  # a number, the name of a size, or what is computed from some: "N + 3"
 Shape = tuple[Dim, ...]
 
 PALETTES: tuple[tuple[Dim, ...], ...] = (
@@ -102,7 +102,13 @@ class Generator:
         return len(shape) <= 4 and elements(shape) <= MOST_ELEMENTS
 
     def given(self, shape: Sequence[Dim], dtype: str = "f32") -> Value:
-        """A new argument of the function. A single bool cannot be one."""
+        """A new argument of the function. A single bool cannot be one, and computed sizes are not declared."""
+        if any(isinstance(n, str) and not n.isidentifier() for n in shape):
+            other = self.given((), "f32")
+            spread = f"broadcast({other.name}, {text_of(shape)})"
+            if dtype == "bool":
+                return self.let(f"{spread} > 0.2", shape, [], "bool")
+            return self.let(spread if dtype == "f32" else f"cast({spread} * 9, {dtype})", shape, [other], dtype)
         if dtype == "bool" and not shape:
             return self.let(f"{self.given(()).name} > 0.2", (), [], "bool")
         value = Value(self.name("x"), dtype, tuple(shape))
@@ -133,7 +139,7 @@ class Generator:
 
 def elements(shape: Sequence[Dim]) -> int:
     """About how many there are."""
-    return prod(n if isinstance(n, int) else 6 for n in shape)
+    return prod(n if isinstance(n, int) else 6 if n.isidentifier() else 20 for n in shape)
 
 
 def text_of(shape: Sequence[Dim]) -> str:
@@ -144,33 +150,54 @@ def declared(v: Value) -> str:
     return f"{v.name}: {v.dtype}{text_of(v.shape) if v.shape else ''}"
 
 
+def computed(text: str) -> Dim:
+    """A size as an expression, in parentheses."""
+    return f"({text})"
+
+
 def generate(seed: int, number: int) -> Program:
     """Program `number` of a seed."""
-    from .blocks import BLOCKS, training_program
+    from .blocks import BLOCKS, states, training_program
     from .productions import PRODUCTIONS
 
     rng = random.Random(f"{seed} {number}")
     if rng.random() < 0.08:
         return training_program(rng, seed * 1_000_003 + number)
     g = Generator(rng, rng.choice(PALETTES))
+    remembers = rng.random() < 0.12 and states(g)
     table = {**PRODUCTIONS, **BLOCKS}
     few = rng.sample(list(table), rng.randint(4, len(table)))  # swarm testing: what is left out lets the rest meet
     weights = [table[p] for p in few]
-    wanted = rng.choice((2, 3, 4, 5, 6, 8, 12))
+    wanted = len(g.scope.lines) + rng.choice((2, 3, 4, 5, 6, 8, 12))
     while len(g.scope.lines) < wanted:
         step = rng.choices(few, weights)[0]
         step(g)
-    return Program(_function(g), _sizes(g), "whole" if rng.random() < 0.15 else "normal", seed * 1_000_003 + number)
+    text = _model(g) if remembers else _function(g)
+    return Program(text, _sizes(g), "whole" if rng.random() < 0.15 else "normal", seed * 1_000_003 + number)
 
 
 def _function(g: Generator) -> str:
     made = [v for v in g.scope.pool if v.name in g.scope.local]
     last = made[-1]
     results = [*[v for v in made[:-1] if g.chance(0.25)][-5:], last]
+    if g.chance(0.1):
+        results.append(g.rng.choice(g.scope.pool))  # perhaps an argument, or the same again
     result = ", ".join(v.name for v in results)
     result = f"({result})" if len(results) > 1 else result
     head = ", ".join(map(declared, g.inputs))
     return "\n".join([f"fn f({head}) {{", *g.scope.lines, f"    return {result}", "}", ""])
+
+
+def _model(g: Generator) -> str:
+    """What `states` began: at the end each state is given a value, which may be another's."""
+    known = [v for v in g.scope.pool if v.name.startswith("s")]
+    for s in g.rng.sample(known, len(known)):
+        new = g.like(s.shape, anew=0.05)
+        g.write(f"{s.name} := {g.one_of('{}', '{}', '0.5 * {}', '{} + {s}').format(new.name, s=s.name)}")
+    head = ", ".join(map(declared, g.inputs))
+    last = [v for v in g.scope.pool if v.name in g.scope.local][-1]
+    results = f"y: {last.dtype}[*out]"
+    return "\n".join([f"model M({head}) -> ({results}) {{", *g.scope.lines, f"    y = {last.name}", "}", ""])
 
 
 def _sizes(g: Generator) -> tuple[dict[str, int], ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .generator import Dim, Generator, Shape, Value, text_of
+from .generator import Dim, Generator, Shape, Value, computed, text_of
 
 SMOOTH = ("tanh", "sin", "cos", "sigmoid", "silu", "gelu", "softplus", "erf", "logistic", "mish", "softsign")
 BROKEN = ("relu", "leaky_relu", "elu", "selu", "hard_tanh", "hard_sigmoid", "abs")
@@ -307,6 +307,49 @@ def reshape(g: Generator) -> None:
         g.let(f"reshape({x.name}, {text_of(shape)})", shape, [x])
 
 
+def joined(g: Generator) -> None:
+    """Two axes of any size become one, perhaps after a turn, and two again."""
+    x = g.pick(low=2)
+    perm = g.rng.sample(range(x.rank), x.rank) if g.chance(0.5) else list(range(x.rank))
+    turned = tuple(x.shape[k] for k in perm)
+    k = g.rng.randrange(x.rank - 1)
+    a, b = turned[k : k + 2]
+    one = a * b if isinstance(a, int) and isinstance(b, int) else computed(f"{a} * {b}")
+    shape = (*turned[:k], one, *turned[k + 2 :])
+    start = x.name if perm == sorted(perm) else f"transpose({x.name}, {perm})"
+    y = g.let(f"reshape({start}, {text_of(shape)})", shape, [x])
+    if g.chance(0.5):
+        back = (*turned[:k], b, a, *turned[k + 2 :])
+        g.let(f"reshape({y.name}{g.one_of('', ' * 2')}, {text_of(back)})", back, [y])
+
+
+def shifted(g: Generator) -> None:
+    """All but the first, the last, or every second of an axis of any size, and what was beside."""
+    x = g.pick(low=1)
+    axis = axis_of(g, x)
+    n = x.shape[axis]
+    if isinstance(n, int) and n < 1:
+        return
+    less = n - 1 if isinstance(n, int) else computed(f"{n} - 1")
+    first, last = (f"{x.name}[{', '.join([*[':'] * axis, part])}]" for part in ("1:", f"0:{less}"))
+    form = g.one_of(f"{first} - {last}", f"{first} * {last}", first, last)
+    g.let(form, replaced(x.shape, axis, less), [x])
+
+
+def lengthened(g: Generator) -> None:
+    """A concatenation along an axis of any size."""
+    x = g.pick(low=1)
+    axis = axis_of(g, x)
+    n = x.shape[axis]
+    other = g.like(replaced(x.shape, axis, g.one_of(1, 2, n)))
+    m = other.shape[axis]
+    total = n + m if isinstance(n, int) and isinstance(m, int) else computed(f"{n} + {m}")
+    shape = replaced(x.shape, axis, total)
+    if g.fits(shape):
+        parts = g.rng.sample([x, other], 2)
+        g.let(f"concat([{', '.join(p.name for p in parts)}], axis = {axis})", shape, [x, other])
+
+
 def reshape_of_a_transpose(g: Generator) -> None:
     x = g.pick(low=2, wanted=lambda v: known(v))
     perm = g.rng.sample(range(x.rank), x.rank)
@@ -424,6 +467,17 @@ def notation(g: Generator) -> None:
     shape = tuple(size[c] for c in kept)
     if g.fits(shape) and g.fits(tuple(size[c] for c in seen)):
         g.let(body, shape, [v for v, _ in operands], target=f"{{}}[{', '.join(kept)}]")
+
+
+def whole_notation(g: Generator) -> None:
+    k = g.pick(low=2, dtype=g.one_of("i32", "i64"), wanted=lambda v: v.rank == 2)
+    if k.rank != 2:
+        return
+    j = g.like(k.shape[::-1], k.dtype)
+    form, target, shape = g.one_of((f"sum[b]({k.name}[a, b] * {j.name}[b, a])", "{}[a]", k.shape[:1]),
+                                   (f"{k.name}[a, b] - {j.name}[b, a]", "{}[a, b]", k.shape),
+                                   (f"{k.name} @ {j.name}", "{}", (k.shape[0], k.shape[0])))  # fmt: skip
+    g.let(form, shape, [], k.dtype, target)
 
 
 def diagonal(g: Generator) -> None:
@@ -569,5 +623,5 @@ PRODUCTIONS: dict[Callable[[Generator], None], float] = {
     question: 0.4, turned_around_a_reduction: 2.5, transpose: 4, turned_and_met: 2, expand: 3, squeeze: 1, reshape:
     2, reshape_of_a_transpose: 1.5, flip: 1, slice_: 2, pad: 1.2, concat: 1.5, stack: 1, split: 1, product: 3,
     product_turned: 1.5, notation: 3, diagonal: 0.7, windows: 1.2, gather: 1, scatter: 1, take: 0.7, one_hot: 0.7,
-    counted: 0.7, convolution: 1, pooling: 1, draw: 0.7,
+    counted: 0.7, convolution: 1, pooling: 1, draw: 0.7, joined: 2, shifted: 1.5, lengthened: 1, whole_notation: 0.5,
 }  # fmt: skip
