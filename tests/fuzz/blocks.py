@@ -129,7 +129,7 @@ def until(g: Generator) -> None:
 BLOCKS: dict[Callable[[Generator], None], float] = {scan: 5, derivative: 2.5, derivatives: 1, recomputed: 1, until: 0.3}
 
 
-# --- programs that remember, and programs that train -------------------------------------------------------------------
+# --- programs that remember, and programs that train ------------------------------------------------------------------
 
 def states(g: Generator) -> bool:
     """A few states, of sizes that are known when the model is made."""
