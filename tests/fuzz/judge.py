@@ -15,7 +15,7 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -27,7 +27,7 @@ from nnc.compiler.graph import Graph
 from nnc.compiler.interpret import Arrays, evaluate
 from nnc.compiler.ops.elementwise import NUMPY
 from nnc.compiler.passes.rewrite import assemble
-from nnc.compiler.pipeline import Session, Settings
+from nnc.compiler.pipeline import Session, Settings, Stages
 from nnc.compiler.types import FLOATS
 from nnc.dsl.diagnostics import ArgumentError, InternalError, NncError, error
 from nnc.dsl.source import Source
@@ -90,8 +90,9 @@ def _judge(program: Program, checks: Sequence[str], guard_pages: bool) -> None:
     text = program.text
     if "gradients" in checks and entries == ("f",):
         text, entries = with_gradients(program), ("f", "gradient_of_f")
+    sessions = _Sessions(text)
     for entry in entries:
-        one = _Entry(Program(text, program.sizes, program.values, program.seed), entry)
+        one = _Entry(replace(program, text=text), entry, sessions)
         if entry == "gradient_of_f" and program.values == "normal":
             _differences(one)
         if "passes" in checks:
@@ -143,14 +144,45 @@ def limited(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
+class _Sessions:
+    """The sessions of one text, and the stages of its entries: each is made once."""
+
+    def __init__(self, text: str):
+        self._text = text
+        self._sessions: dict[tuple[str, bool], Session] = {}
+        self._stages: dict[tuple[str, str, bool], Stages] = {}
+
+    def __call__(self, dtype: str, optimize: bool = True) -> Session:
+        if (dtype, optimize) not in self._sessions:
+            settings = Settings(cache=False, dtype=dtype, optimize=optimize)
+            self._sessions[dtype, optimize] = Session(Source("f.nn", self._text), settings)
+        return self._sessions[dtype, optimize]
+
+    def stages(self, name: str, dtype: str = "f64", optimize: bool = True) -> Stages:
+        key = name, dtype, optimize
+        if key not in self._stages:
+            with limited(COMPILE_SECONDS):
+                self._stages[key] = self(dtype, optimize).stages(name)
+        return self._stages[key]
+
+    def code(self, name: str, dtype: str = "f64", optimize: bool = True) -> pipeline.Native:
+        made = self.stages(name, dtype, optimize)
+        with limited(COMPILE_SECONDS):
+            return code_of(self(dtype, optimize), made)
+
+
+def code_of(session: Session, made: Stages) -> pipeline.Native:
+    """Stages as machine code, without the cache."""
+    data = native.compile_object(session.llvm(made), session.target)
+    return pipeline.Native(made.signature, data, session.support.epoch)
+
+
 class _Entry:
     """One entry of a program, in float64: its graphs, arguments and reference results for each combination of sizes."""
 
-    def __init__(self, program: Program, name: str):
-        self.program, self.name = program, name
-        with limited(COMPILE_SECONDS):
-            session = self.session("f64")
-            self.stages, self.program_of = session.stages(name), session.program
+    def __init__(self, program: Program, name: str, sessions: _Sessions):
+        self.program, self.name, self.sessions = program, name, sessions
+        self.stages = sessions.stages(name)
         self.cases: list[tuple[Sizes, Arrays, Arrays, Reference]] = []
         refused = None
         for sizes in program.sizes:
@@ -164,24 +196,14 @@ class _Entry:
         if not self.cases and refused is not None:
             raise refused
 
-    def session(self, dtype: str, optimize: bool = True) -> Session:
-        return Session(Source("f.nn", self.program.text), Settings(cache=False, dtype=dtype, optimize=optimize))
-
     def arguments(self, sizes: Sizes) -> tuple[Arrays, Arrays]:
         s = self.stages.signature
-        types = {path: d.type for path, d in self.program_of.variables.items() if path in s.variables}
+        declared = self.sessions("f64").program.variables
+        types = {path: declared[path].type for path in s.variables}
         inputs = arguments([(p.name, p.type) for p in s.inputs], sizes, self.program)
         drawn = arguments(types.items(), sizes, self.program)
         kept = {path: np.abs(v) + 1 if "/" in path or "running" in path else v / 2 for path, v in drawn.items()}
         return inputs, {path: np.asarray(v, NUMPY[types[path].dtype]) for path, v in kept.items()}
-
-
-def loaded(session: Session, name: str, seconds: float = COMPILE_SECONDS) -> pipeline.Native:
-    """The compiled entry, without the cache."""
-    with limited(seconds):
-        made = session.stages(name)
-        data = native.compile_object(session.llvm(made), session.target)
-    return pipeline.Native(made.signature, data, session.support.epoch)
 
 
 # --- the reference ---------------------------------------------------------------------------------------------------
@@ -256,18 +278,17 @@ def compare(what: str, got: Mapping[str, np.ndarray], reference: Reference, dtyp
 
 def _compiled(entry: _Entry, dtype: str, optimize: bool = True,
               memories: Sequence[Callable[[], Memory]] = (Memory,)) -> None:
-    session = entry.session(dtype, optimize)
-    code = loaded(session, entry.name)
+    code = entry.sessions.code(entry.name, dtype, optimize)
     what = f"compiled {dtype}{'' if optimize else ' unoptimised'}"
     for sizes, inputs, params, reference in entry.cases:
         if dtype == "f32":
-            inputs, params, reference = _single(entry, session, sizes, inputs, params)
+            inputs, params, reference = _single(entry, sizes, inputs, params)
         for memory in memories:
             got = _called(code, inputs, params, sizes, memory=memory)
             compare(what, got, reference, dtype)
 
 
-def _single(entry: _Entry, session: Session, sizes: Sizes, inputs: Arrays, params: Arrays):
+def _single(entry: _Entry, sizes: Sizes, inputs: Arrays, params: Arrays):
     """Arguments rounded to float32, and the reference of those in float64."""
     def rounded(arrays: Arrays) -> dict[str, np.ndarray]:
         return {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in arrays.items()}
@@ -286,12 +307,12 @@ def _called(code: pipeline.Native, inputs: Arrays, params: Arrays, sizes: Sizes,
 
 def _threads(entry: _Entry) -> None:
     """The same bits on one thread and on two, all loops parallel that may be."""
-    session = entry.session("f32")
-    with patch.object(lower, "FORK", -1.0):
-        code = loaded(session, entry.name)
+    session = entry.sessions("f32")
+    with patch.object(lower, "FORK", -1.0), limited(COMPILE_SECONDS):
+        code = code_of(session, session.stages(entry.name))
     pool = session.pool(2)
     for sizes, inputs, params, _ in entry.cases:
-        inputs, params, reference = _single(entry, session, sizes, inputs, params)
+        inputs, params, reference = _single(entry, sizes, inputs, params)
         one, two = (_called(code, inputs, params, sizes, pool=p) for p in (None, pool))
         compare("compiled for threads", one, reference, "f32")
         for name, value in one.items():

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import nnc
 from nnc.compiler.interpret import whole
-from nnc.compiler.pipeline import Session, Settings
+from nnc.compiler.pipeline import Native, Session, Settings
 from nnc.compiler.types import symbols
 from nnc.dsl.diagnostics import InternalError, NncError
 from nnc.dsl.source import Source
 from nnc.runtime.api import open_program
 
-from .judge import TooLong, Verdict, _place, _shape, limited, loaded
+from .judge import TooLong, Verdict, _place, _shape, code_of, limited
 from .machine import call
 from .program import Program, arguments
 
@@ -133,7 +133,7 @@ def _run(session: Session) -> None:
         graph = session.program.graph(entry)
         if len(graph) > LARGEST_GRAPH:
             continue
-        code = loaded(session, entry, COMPILE_SECONDS)
+        code = _code(session, entry)
         s = code.signature
         variables = {path: d.type for path, d in session.program.variables.items() if path in s.variables}
         ports = [*((p.name, p.type) for p in s.inputs), *variables.items()]
@@ -145,6 +145,11 @@ def _run(session: Session) -> None:
         program = Program(session.source.text)
         inputs = arguments([(p.name, p.type) for p in s.inputs], sizes, program)
         call(code, inputs, arguments(variables.items(), sizes, program), sizes)
+
+
+def _code(session: Session, entry: str) -> Native:
+    with limited(COMPILE_SECONDS):
+        return code_of(session, session.stages(entry))
 
 
 def _long(text: str) -> bool:
