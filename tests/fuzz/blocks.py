@@ -5,11 +5,28 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from .generator import Dim, Generator, Scope, Value, text_of
+from .generator import Dim, Generator, Scope, Value, computed, text_of
 from .productions import PRODUCTIONS
 from .program import Program
 
 INSIDE = {p: w for p, w in PRODUCTIONS.items() if p.__name__ not in ("convolution", "ordered", "scatter")}
+
+
+def turns_over(g: Generator, x: Value, t: str) -> tuple[str, str, Dim]:
+    """What each turn reads of x, the range of the index, and how many turns that is."""
+    n = x.shape[0]
+    whole = isinstance(n, int)
+    less = n - 1 if whole else computed(f"{n} - 1")
+    ways = [(f"{x.name}[{t}]", f"0..{n}", n)] * 5
+    ways += [(f"{x.name}[{n} - 1 - {t}]", f"0..{n}", n)]
+    if not whole or n > 0:
+        ways += [(f"{x.name}[{t}]", f"1..{n}", less), (f"{x.name}[{t}] - {x.name}[{t} - 1]", f"1..{n}", less),
+                 (f"mean({x.name}[{t}:{t} + 2], axis = 0)", f"0..{less}", less)]  # fmt: skip
+        ways += [(f"{x.name}[{t} + 1] * {t}", f"0..{less}", less)]
+    if whole and n > 0:
+        k = g.like((n,), "i32")
+        ways += [(f"{x.name}[2 * {t}]", f"0..{n // 2}", n // 2), (f"{x.name}[{k.name}[{t}] % {n}]", f"0..{n}", n)]
+    return g.rng.choice(ways)
 
 
 def scan(g: Generator) -> None:
@@ -17,32 +34,31 @@ def scan(g: Generator) -> None:
     if g.scope.depth >= 2:
         return
     x = g.pick(low=1)
-    turns: Dim = x.shape[0]
     first = g.like(x.shape[1:]) if g.chance(0.6) else g.pick(wanted=lambda v: v.rank < 3)
     carried = [g.let(g.one_of("{}", "{} * 0", "tanh({})").format(first.name), first.shape, [first])]
     if g.chance(0.3):
         carried.append(g.let("0.5 * " + first.name, first.shape, [first]))
-    t, start = g.name("t"), g.one_of(0, 0, 0, 1) if isinstance(turns, int) and turns > 0 else 0
-    collected = _body(g, x, carried, t, f"{start}..{turns}", turns)
+    if g.chance(0.15):
+        k = g.pick(dtype="i32")
+        carried.append(g.let(f"{k.name} % 5", k.shape, [], "i32"))
+    t = g.name("t")
+    row, over, count = turns_over(g, x, t)
+    needs, collected = _body(g, x, carried, t, row, over)
     for s in carried:
         g.scope.pool.remove(s)
-        g.add(Value(s.name, "f32", s.shape, s.needs | x.needs | {x.name} | collected.needs | {collected.name}))
-    count = turns - start if isinstance(turns, int) else turns
-    if isinstance(count, int) or start == 0:
-        g.add(Value(collected.name, "f32", (count, *collected.shape), collected.needs))
+        g.add(Value(s.name, s.dtype, s.shape, needs if s.real else frozenset()))
+    shape = (count, *collected.shape)
+    all_turns = g.add(Value(collected.name, collected.dtype, shape, needs if collected.real else frozenset()))
     if g.chance(0.25):
-        behind = g.rng.choice([carried[0], Value(collected.name, "f32", (count, *collected.shape))])
-        g.let(g.one_of("checkpoint({})", "checkpoint({} * 2)", "checkpoint(sin({}))").format(behind.name), behind.shape,
-              [behind, *[v for v in g.scope.pool if v.name == behind.name]])
+        behind = g.rng.choice([carried[0], all_turns] if all_turns.real else carried[:1])
+        form = g.one_of("checkpoint({})", "checkpoint({} * 2)", "checkpoint(sin({}))")
+        g.let(form.format(behind.name), behind.shape, [Value(behind.name, "f32", behind.shape, needs)])
 
 
-def _body(g: Generator, x: Value, carried: list[Value], t: str, over: str, turns: Dim) -> Value:
-    """The loop; what it collects, with all that the turns need."""
+def _body(g: Generator, x: Value, carried: list[Value], t: str, row: str, over: str) -> tuple[frozenset[str], Value]:
+    """The loop: through what a gradient could reach its results, and what one turn collects."""
     outside = g.scope
     g.write(f"scan {t} in {over} {{")
-    row = f"{x.name}[{t}]"
-    if g.chance(0.2) and over.startswith("0.."):
-        row = f"{x.name}[{turns} - 1 - {t}]"
     g.scope = Scope(outside.lines, list(outside.pool), {s.name for s in carried}, outside.depth + 1)
     at_turn = g.let(row, x.shape[1:], [x])
     few = g.rng.sample(list(INSIDE), 8)
@@ -53,22 +69,25 @@ def _body(g: Generator, x: Value, carried: list[Value], t: str, over: str, turns
             derivative(g)
         else:
             g.rng.choices(few, [INSIDE[p] for p in few])[0](g)
-    results = []
+    needs = at_turn.needs
     for s in carried:
-        new = g.like(s.shape, anew=0.05)
+        new = g.like(s.shape, s.dtype, anew=0.05)
         form = g.one_of("tanh(0.5 * {s} + {v})", "0.5 * {s} + {v}", "{s} * 0.9 + sin({v})", "tanh({v} * {s})",
                         "checkpoint(tanh({s} + {v}))", "where({v} > {s}, {s} * 0.5, {v} + 0.1)", "maximum({s}, {v})")
+        if not s.real:
+            form = g.one_of("{s} + {v}", "maximum({s}, {v})", "{s} * 3 % 7 - {v}")
         g.write(f"{s.name} = {form.format(s=s.name, v=new.name)}")
-        results.append(Value(s.name, "f32", s.shape, new.needs | {new.name}))
-    shown = g.rng.choice([*results, at_turn, *(v for v in g.scope.pool[-3:] if v.real and v.name in g.scope.local)])
+        needs |= s.needs | new.needs | ({new.name} if new.real else set())
+    last = [v for v in g.scope.pool[-3:] if v.name in g.scope.local]
+    shown = g.rng.choice([*carried, at_turn, *last])
     name = g.name("y")
-    g.write(f"{name}[{t}] = {g.one_of('{}', '{} + 0.5', '{} * {}').format(shown.name, shown.name)}")
-    needs = frozenset().union(*(r.needs for r in results), shown.needs, {shown.name, x.name}, x.needs)
-    inner = g.scope
-    g.scope = outside
+    forms = ("{}", "{0} + 0.5", "{0} * {0}") if shown.real else ("{}",)
+    g.write(f"{name}[{t}] = {g.one_of(*forms).format(shown.name)}")
+    needs |= shown.needs | ({shown.name} if shown.real else set())
+    inner, g.scope = g.scope, outside
     g.write("}")
     g.scope.pool += [v for v in inner.pool if v in g.inputs and v not in g.scope.pool]
-    return Value(name, "f32", shown.shape, needs)
+    return needs, Value(name, shown.dtype, shown.shape)
 
 
 def derivative(g: Generator) -> None:

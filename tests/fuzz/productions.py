@@ -504,6 +504,22 @@ def windows(g: Generator) -> None:
     g.let(form, (*x.shape[:-1], count), [x, w], target=f"{{}}[{', '.join([*lead, 'i'])}]")
 
 
+def windows_of_any_size(g: Generator) -> None:
+    """A filter over an axis, both of sizes that only run time knows: it may be the longer one."""
+    x = g.pick(low=1, wanted=lambda v: v.rank == 1)
+    if x.rank != 1:
+        return
+    w = g.like((g.size(),))
+    n, m = x.shape[0], w.shape[0]
+    if isinstance(n, int) and isinstance(m, int):
+        if m > n or m < 1:
+            return
+        count: Dim = n - m + 1
+    else:
+        count = computed(f"{n} - {m} + 1")
+    g.let(f"sum[k]({x.name}[i + k] * {w.name}[k])", (count,), [x, w], target="{}[i]")
+
+
 # --- indices that data decide ----------------------------------------------------------------------------------------
 
 
@@ -623,5 +639,6 @@ PRODUCTIONS: dict[Callable[[Generator], None], float] = {
     question: 0.4, turned_around_a_reduction: 2.5, transpose: 4, turned_and_met: 2, expand: 3, squeeze: 1, reshape:
     2, reshape_of_a_transpose: 1.5, flip: 1, slice_: 2, pad: 1.2, concat: 1.5, stack: 1, split: 1, product: 3,
     product_turned: 1.5, notation: 3, diagonal: 0.7, windows: 1.2, gather: 1, scatter: 1, take: 0.7, one_hot: 0.7,
-    counted: 0.7, convolution: 1, pooling: 1, draw: 0.7, joined: 2, shifted: 1.5, lengthened: 1, whole_notation: 0.5,
+    counted: 0.7, convolution: 1, pooling: 1, draw: 0.7, joined: 2, shifted: 1.5, lengthened: 1, whole_notation:
+    0.5, windows_of_any_size: 0.5,
 }  # fmt: skip
