@@ -39,6 +39,11 @@ def read_source(path: str | os.PathLike[str], imported: bool = False) -> Source:
     except OSError as e:
         reason = (e.strerror or str(e)).lower()
         raise error("E0681", f"cannot read `{name}`: {reason}", kind=DataError, help=_nearby(Path(name))) from None
+    return decode(name, data)
+
+
+def decode(name: str, data: bytes) -> Source:
+    """The text of what was read, `MAX_BYTES + 1` bytes at most, under a name (E0682, E0683)."""
     if len(data) > MAX_BYTES:
         raise error("E0683", f"`{name}` is larger than 16 MB", kind=DataError)
     try:

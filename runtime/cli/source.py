@@ -93,13 +93,12 @@ def _differentiate(session: Session, entry: str) -> None:
 def fmt(files: tuple[str, ...], only_check: bool) -> int:
     """Bring FILES into their one canonical form. `-` formats stdin to stdout."""
     from ...dsl.format import format
-    from ...dsl.parser import parse, read_source
-    from ...dsl.source import Source
+    from ...dsl.parser import MAX_BYTES, decode, parse, read_source
 
     changed = 0
     for name in files:
         if name == "-":
-            source = Source("<stdin>", sys.stdin.read())
+            source = decode("<stdin>", sys.stdin.buffer.read(MAX_BYTES + 1))
             click.echo(format(parse(source), source), nl=False)
             continue
         source = read_source(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -299,6 +300,12 @@ def test_the_command_line_waits_for_no_pipe(folder, pipe, capfd, arguments):
         os.mkfifo(f"{pipe}{suffix}")
     assert main([a.replace("PIPE", str(pipe)) for a in arguments]) in (2, 4)
     assert "not a regular file" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "code"), [(b"\xff", "E0682"), (b"a\0", "E0682"), (b"#" * (17 << 20), "E0683")])
+def test_what_is_piped_in_is_source_as_well(folder, capfd, monkeypatch, given, code):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+    assert main(["fmt", "-"]) == 4 and f"error[{code}]" in capfd.readouterr().err
 
 
 def test_a_name_that_no_file_can_have(folder):
