@@ -2,7 +2,8 @@
 
 In: names and what makes bytes of some of them. Out: the bytes of each. Python and llvmlite each let one thread work at
 a time, so that threads do not use the processors there are. A child sends back what it made through a pipe; where it
-could not, this process does its share, and meets the error itself.
+could not, or where the system grants no more of them or of pipes, this process does its share, and meets the error
+itself.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 Work = Callable[[Iterable[str]], dict[str, bytes]]
 
@@ -25,8 +26,14 @@ def share(work: Work, names: Sequence[str], processes: int) -> dict[str, bytes]:
     if count < 2:
         return work(names)
     with ExitStack() as ending:
-        rest = _queue(names, ending)
-        pipes = [_child(work, rest, ending) for _ in range(1, count)]
+        pipes: list[int] = []
+        try:
+            rest = _queue(names, ending)
+        except OSError:
+            return work(names)
+        with suppress(OSError):
+            for _ in range(1, count):
+                pipes.append(_child(work, rest, ending))
         made = work(rest)
         for pipe in pipes:
             made |= _received(pipe)
@@ -48,7 +55,12 @@ def _child(work: Work, names: Iterable[str], ending: ExitStack) -> int:
     source, sink = os.pipe()
     with warnings.catch_warnings():  # of threads: those of NumPy hold nothing that the child needs
         warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
+        try:
+            child = os.fork()
+        except OSError:
+            os.close(source)
+            os.close(sink)
+            raise
     if child == 0:
         try:
             with open(sink, "wb") as file:

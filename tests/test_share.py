@@ -1,5 +1,6 @@
 """Work shared among processes: everything is made once, whatever becomes of a child."""
 
+import errno
 import os
 import signal
 import threading
@@ -133,3 +134,22 @@ def test_an_entry_that_is_wrong_says_so(tmp_path, monkeypatch):
     session = Session(Source("net.nn", PROGRAM + "export slope(x: f32[4]) -> f32[4] = grad(argmax(x), x)\n"))
     with pytest.raises(SourceError, match="argmax"):
         session.prepare(["predict", "slope", "train"], 2)
+
+
+@pytest.mark.parametrize(("call", "error"), [("pipe", errno.EMFILE), ("fork", errno.EAGAIN)])
+@pytest.mark.parametrize("granted", [0, 1, 2])
+def test_what_the_system_does_not_grant_is_done_without(monkeypatch, call, error, granted):
+    """No more files, no more processes: everything is made all the same, and nothing stays open."""
+    real, left = getattr(os, call), [granted]
+
+    def limited():
+        if not left[0]:
+            raise OSError(error, os.strerror(error))
+        left[0] -= 1
+        return real()
+
+    before = set(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, call, limited)
+    names = [f"n{k}" for k in range(20)]
+    assert set(share(by_whom, names, 4)) == set(names)
+    assert set(os.listdir("/proc/self/fd")) == before

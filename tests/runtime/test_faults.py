@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -443,15 +444,20 @@ def test_nobody_reads_any_more(folder):
 
 
 def test_few_files_may_be_open(folder):
-    """Enough, or a limit that is named; never a traceback."""
-    code = ("import resource, sys; from nnc.runtime.cli import entry_point; from nnc.runtime.cli import train\n"
-            "import nnc.runtime.loop, nnc.runtime.model, nnc.compiler.pipeline, nnc.runtime.api\n"
-            "resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv.pop(1)),) * 2); entry_point()")
-    for most, more, expected in (("5", ["--no-cache", "--threads", "2"], (4, 5)), ("12", [], (0,))):
-        out = subprocess.run([sys.executable, "-c", code, most, "train", "net.nn", "--quiet", *more],
-                             capture_output=True, text=True, check=False)
-        assert out.returncode in expected and "Traceback" not in out.stderr, out.stderr
-        assert out.returncode == 0 or "open" in out.stderr
+    limited = [sys.executable, "-c", "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))\n"
+               "from nnc.runtime.cli import entry_point; entry_point()"]
+    out = subprocess.run([*limited, "train", "net.nn", "--quiet", "--no-cache", "--threads", "8"], capture_output=True,
+                         text=True, check=False)
+    assert (out.returncode, out.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_the_system_does_not_grant_is_a_limit(folder, capfd, monkeypatch, number):
+    def refused() -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("nnc.runtime.cli.source._standard", refused)
+    assert main(["doc"]) == 5 and "error[E0605]" in capfd.readouterr().err
 
 
 # --- the promises -----------------------------------------------------------------------------------------------------
