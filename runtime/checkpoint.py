@@ -100,7 +100,7 @@ def _facts(model: Model) -> dict[str, Any]:
 
 
 def _digest(facts: str, table: Mapping[str, Any]) -> str:
-    return hashlib.sha256((facts + json.dumps(table, sort_keys=True)).encode()).hexdigest()
+    return hashlib.sha256((facts + json.dumps(table, sort_keys=True)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def load(model: Model, path: str | PathLike[str]) -> None:

@@ -94,7 +94,8 @@ def forged(header: object, tensors: bytes = b"") -> bytes:
     b"", b"\0" * 8, (1 << 60).to_bytes(8, "little") + b"{}", forged(b"[]"), forged(b"{"), forged(b"1"), forged({}),
     forged({"__metadata__": []}), forged({"__metadata__": {"nnc": 1, "sha256": 2}}), forged(b"[" * 100_000),
     forged({"__metadata__": {"nnc": "{}", "sha256": checkpoint._digest("{}", {})}}),
-    forged(b'{"a": 1, "a": 2}'), forged({"__metadata__": {"nnc": "[]", "sha256": checkpoint._digest("[]", {})}}),
+    forged(b'{"a": 1, "a": 2}'), forged({"__metadata__": {"nnc": "\ud800", "sha256": ""}}),
+    forged({"__metadata__": {"nnc": "[]", "sha256": checkpoint._digest("[]", {})}}),
 ])  # fmt: skip
 def test_forged_headers(net, tmp_path, data):
     path = tmp_path / "bad.nnw"
