@@ -14,6 +14,7 @@ import ctypes
 import os
 import struct
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,20 +84,40 @@ def target(name: str = "native") -> Target:
     return Target(name, triple, llvm.get_host_cpu_name(), features.flatten(), *width)
 
 
+_COMPILING = threading.RLock()
+
+
+def _before_fork() -> None:
+    """A child finds all locks as they are, and nobody who would open them: ours and LLVM's are taken first."""
+    _COMPILING.acquire()
+    llvm.ffi.lib._lock.__enter__()
+
+
+def _after_fork() -> None:
+    llvm.ffi.lib._lock.__exit__()
+    _COMPILING.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
 @contextmanager
-def default_environment() -> Iterator[None]:
-    """In it Python and NumPy round to nearest and flush nothing, whatever the process does otherwise: for literals that
-    are read and constants that are folded."""
-    if sys.platform != "linux":
-        yield
-        return
-    libc, before = ctypes.CDLL(None), ctypes.create_string_buffer(512)  # more than any fenv_t
-    libc.fegetenv(before)
-    libc.fesetenv(ctypes.c_void_p(-1))  # FE_DFL_ENV
-    try:
-        yield
-    finally:
-        libc.fesetenv(before)
+def compiling() -> Iterator[None]:
+    """Around all that compiles: one thread at a time (neither Python nor llvmlite would let two), and a fork waits for
+    its end. In it Python and NumPy round to nearest and flush nothing, whatever the process does otherwise: for
+    literals that are read and constants that are folded."""
+    with _COMPILING:
+        if sys.platform != "linux":
+            yield
+            return
+        libc, before = ctypes.CDLL(None), ctypes.create_string_buffer(512)  # more than any fenv_t
+        libc.fegetenv(before)
+        libc.fesetenv(ctypes.c_void_p(-1))  # FE_DFL_ENV
+        try:
+            yield
+        finally:
+            libc.fesetenv(before)
 
 
 def version() -> str:

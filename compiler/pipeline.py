@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from .graph import Graph, Guard
     from .lower import Lowered
 
-_AMPLE_BYTES = 384 << 20
+_AMPLE_BYTES = 384 << 20  # with less to be had LLVM gets no thread of its own
 Observer = Callable[[str, "Graph"], None]
 
 
@@ -151,22 +151,26 @@ class Session:
 
     def __init__(self, source: Source, settings: Settings | None = None, data_sizes: DataSizes | None = None):
         self.source, self.settings = source, settings or Settings()
+        self._program: Program | None = None
         self.target = native.target(self.settings.target_cpu)
         self._store = Cache() if self.settings.cache else None
         self._data_sizes = data_sizes
         self._entries: dict[str, Native] = {}
         self.manifest = self._manifest()
 
-    @cached_property
-    @native.default_environment()
+    @property
     def program(self) -> Program:
         """The elaborated program; parses and builds when first needed."""
         from .elaborate import Options, Program
 
-        s = self.settings
-        return Program(self.source, Options(s.model, s.hyper, s.sizes, s.dtype, s.beside, self._data_sizes))
+        with native.compiling():
+            if self._program is None:
+                s = self.settings
+                options = Options(s.model, s.hyper, s.sizes, s.dtype, s.beside, self._data_sizes)
+                self._program = Program(self.source, options)
+            return self._program
 
-    @native.default_environment()
+    @native.compiling()
     def plan_tests(self) -> list[TestPlan]:
         """The file's tests. They may use models that the session is not about: the manifest then has the variables that
         some test reads, and no others, so that the parameters of a large model can be counted without being stored."""
@@ -179,7 +183,7 @@ class Session:
         self.manifest = self.program.manifest()
         return plans
 
-    @native.default_environment()
+    @native.compiling()
     def _manifest(self) -> Manifest:
         key = _key("manifest", self.source.name, self.source.text, self.settings.key)
         stored = self._load(key)
@@ -213,6 +217,7 @@ class Session:
             self.prepare((name,))
         return self._entries[name]
 
+    @native.compiling()
     def prepare(self, names: Iterable[str], processes: int = 1) -> None:
         """Compile several entries at once, in up to so many processes. Raises `KeyError` as `entry` does."""
         keys: dict[str, str] = {}
@@ -232,7 +237,6 @@ class Session:
             self._save(keys[name], data)
             self._entries[name] = self._loaded(data)
 
-    @native.default_environment()
     def _compiled(self, names: Iterable[str]) -> dict[str, bytes]:
         """Entries as they are stored: while LLVM works on one, the next is built and lowered."""
         jobs: dict[str, tuple[bytes, Future[bytes]]] = {}
@@ -254,11 +258,11 @@ class Session:
     def _known(self, name: str) -> bool:
         return name.startswith("test:") or name in self.program.functions
 
-    @native.default_environment()
+    @native.compiling()
     def stages(self, name: str, observe: Observer | None = None) -> Stages:
         return stages(self.program, name, self.target, self.settings.optimize, observe)
 
-    @native.default_environment()
+    @native.compiling()
     def llvm(self, made: Stages) -> str:
         from .llvm import emit
 
@@ -297,6 +301,7 @@ def _submit(worker: ThreadPoolExecutor, work: Callable[..., bytes], *args: Any) 
 _SUPPORT: dict[str, native.Support] = {}
 
 
+@native.compiling()
 def _support(target: native.Target, store: Cache | None) -> native.Support:
     """Loaded once per process: pools and jobs of any session are then interchangeable."""
     if target.key not in _SUPPORT:

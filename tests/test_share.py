@@ -3,6 +3,8 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -153,3 +155,34 @@ def test_what_the_system_does_not_grant_is_done_without(monkeypatch, call, error
     names = [f"n{k}" for k in range(20)]
     assert set(share(by_whom, names, 4)) == set(names)
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+WHILE_OTHERS_COMPILE = """
+import os, signal, threading, time
+import numpy as np, nnc
+
+def made(k):
+    f = nnc.function(f"fn f(x: f32[N]) -> f32[N] = tanh(x) * {k}.5 + sin(x)", threads=1, cache=False)
+    return f(np.zeros(3, np.float32))
+
+made(0)
+other = threading.Thread(target=lambda: [made(k) for k in range(1, 5)])
+other.start()
+codes = []
+for n in range(3):
+    time.sleep(0.05)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # or it would stay
+        made(100 + n)
+        os._exit(7)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+other.join()
+print(codes)
+"""
+
+
+def test_a_child_of_a_process_that_compiles_can_compile():
+    out = subprocess.run([sys.executable, "-W", "ignore", "-c", WHILE_OTHERS_COMPILE], capture_output=True, text=True,
+                         timeout=120)
+    assert out.stdout == f"{[7] * 3}\n", out.stderr
