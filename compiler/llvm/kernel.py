@@ -7,10 +7,11 @@ In: a kernel. Out: one internal function, and two more for each parallel loop. E
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from ..loops import Check, Const, For, If, Kernel, Let, Prefetch, Reduce, Register, Stmt, Store, sub, walk
+from ..loops import Apply, Check, Const, Expr, For, If, Kernel, Let, Prefetch, Reduce, Register, Stmt, Store, walk
 from . import parallel, transpose
 from .expressions import ALIGNMENT, Memory
 from .text import Externals, Function, fault, symbol, type_text
@@ -19,7 +20,11 @@ from .vectors import VectorLoops
 
 MAX_REGISTER_BYTES = 1 << 16  # what does not become registers stands on the stack
 _SOON = 1 << 24  # turns that take a tenth of a second at most
-_UNKNOWN = 1 << 20  # turns of a loop whose length is known when it runs
+_UNKNOWN = float(1 << 20)  # a size that is known when it runs
+_ARITHMETIC: Mapping[str, Callable[[float, float], float]] = {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "floordiv": lambda a, b: a / (b or 1.0),
+    "minimum": min, "maximum": max,
+}  # fmt: skip
 
 
 def has_checks(kernel: Kernel) -> bool:
@@ -32,24 +37,36 @@ def has_parallel(kernel: Kernel) -> bool:
 
 def is_long(s: For | Kernel) -> bool:
     """Whether a loop, or some loop of a kernel, may take so long that each of its turns looks whether it is to stop:
-    one that holds others, for which that is nothing, and does not end soon. A parallel one is looked after by `threads`
-    as well, whatever it holds."""
+    one that does not end soon, as far as sizes are known. Where it holds no other loop a look costs something: a
+    parallel one is looked after by `threads`, and another whose length is not known must be likely to be longer."""
     if isinstance(s, Kernel):
         return any(isinstance(x, For) and (x.parallel or is_long(x)) for x in walk(s.body))
-    return any(isinstance(x, For) and x.unroll for x in walk(s.body)) and _turns((s,)) > _SOON
+    if any(isinstance(x, For) and x.unroll for x in walk(s.body)):
+        return _turns((s,)) > _SOON
+    known = isinstance(s.start, Const) and isinstance(s.stop, Const)
+    return not s.parallel and _turns((s,)) > (_SOON if known else 64 * _SOON)
 
 
-def _turns(stmts: tuple[Stmt, ...]) -> int:
+def _turns(stmts: tuple[Stmt, ...]) -> float:
     """How often the innermost loops among statements turn, about."""
-    total = 0
+    total = 0.0
     for s in stmts:
         if isinstance(s, If):
             total += _turns(s.body)
         elif isinstance(s, For):
-            length = sub(s.stop, s.start)
-            trips = int(length.value) if isinstance(length, Const) else _UNKNOWN
-            total += max(1, trips // (s.step * s.lanes)) * max(1, _turns(s.body))
+            trips = (_about(s.stop) - _about(s.start)) / (s.step * s.lanes)
+            total += max(1.0, trips) * max(1.0, _turns(s.body))
     return total
+
+
+def _about(e: Expr) -> float:
+    """An index as a number, where all that is known when it runs is `_UNKNOWN`."""
+    match e:
+        case Const(value):
+            return float(value)
+        case Apply(fn, (a, b)) if fn in _ARITHMETIC:
+            return _ARITHMETIC[fn](_about(a), _about(b))
+    return _UNKNOWN
 
 
 def returns_code(kernel: Kernel) -> bool:

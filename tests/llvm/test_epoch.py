@@ -125,6 +125,16 @@ def test_epoch(services, targets, examples, batch, width, shuffle):
     np.testing.assert_allclose(list(run.totals), totals, rtol=1e-12)
 
 
+def test_a_loop_that_is_to_stop_begins_no_step(services, targets):
+    run = Run(services, targets, np.ones((10, 3), np.float32), np.ones(10, np.int32), 4, None)
+    pool = services.pool(1)
+    run.job.pool = pool
+    pool.interrupt(soft=True)
+    assert run(0, 10) == native.INTERRUPTED and run.job.steps == run.job.position == 0
+    pool.interrupt()
+    assert run(0, 10) == 0 and run.job.steps == 3
+
+
 @pytest.mark.parametrize("nbytes", [1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 60, 63, 64, 65, 100, 127, 128, 129, 3136])
 def test_rows_of_any_size_are_gathered(services, targets, nbytes):
     rng = np.random.default_rng(nbytes)

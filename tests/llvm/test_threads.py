@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from nnc.compiler import native
 from nnc.compiler.loops import Apply, Buffer, For, Kernel, Load, Reduce, Var, i64
 
 COUNT = Kernel("count", ("n",), (Buffer("x", "i32"), Buffer("y", "i32", True)), (
@@ -30,6 +31,34 @@ def test_every_turn_is_run_once(count, services, threads):
         x, y = np.arange(n, dtype=np.int32), np.zeros(n, np.int32)
         assert count({"n": n}, [x, y], pool) == 0
         np.testing.assert_array_equal(y, x)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_turns_are_not_begun_when_the_caller_is_to_stop(count, services, threads):
+    pool = services.pool(threads)
+    x, y = np.ones(100, np.int32), np.zeros(100, np.int32)
+    pool.interrupt(soft=True, hard=True)
+    assert count({"n": 100}, [x, y], pool) == native.INTERRUPTED and not y.any()
+    pool.interrupt(soft=True)  # that is for the training loop
+    assert count({"n": 100}, [x, y], pool) == 0 and y.all()
+    pool.interrupt()
+    assert count({"n": 100}, [x, y], pool) == 0
+    pool.interrupt(hard=True)
+    assert count({"n": 100}, [x, y]) == 0  # without a pool nothing stops it
+
+
+def nested(trips):
+    """y[0] counts n * trips."""
+    inner = For("j", i64(0), trips, (Reduce("y", i64(0), "sum", i64(1)),))
+    return Kernel("nested", ("n",), (Buffer("y", "i64", True),), (For("i", i64(0), Var("n"), (inner,)),))
+
+
+@pytest.mark.parametrize(("trips", "stops"), [(Var("n"), True), (i64(1 << 20), True), (i64(4), False)])
+def test_only_loops_that_may_take_long_look_whether_to_stop(compiled, services, trips, stops):
+    pool, y = services.pool(1), np.zeros(1, np.int64)
+    pool.interrupt(hard=True)
+    assert compiled(nested(trips))({"n": 8}, [y], pool) == (native.INTERRUPTED if stops else 0)
+    assert y[0] == (0 if stops else 32)
 
 
 def test_thousands_of_forks(count, services):

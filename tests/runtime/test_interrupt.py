@@ -47,7 +47,10 @@ def after():
 
 @pytest.fixture(scope="module")
 def pairs():
-    return {threads: nnc.function(PAIRS, threads=threads) for threads in (1, 2)}
+    made = {threads: nnc.function(PAIRS, threads=threads) for threads in (1, 2)}
+    for f in made.values():
+        f(np.ones(3, np.float32), np.ones(3, np.float32))  # compiles it
+    return made
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -64,9 +67,19 @@ def test_a_call_that_takes_hours_ends(pairs, after, threads):
 def test_a_scan_that_takes_hours_ends(after):
     f = nnc.function("fn f(x: f32[4], n: i32[T]) -> f32[4] {\n    s = x\n    scan t in 0..T * T {\n"
                      "        s = tanh(s * 1.5)\n    }\n    return s\n}")
+    f(np.ones(4, np.float32), np.zeros(2, np.int32))  # compiles it
     after(0.2)
     with pytest.raises(KeyboardInterrupt):
         f(np.ones(4, np.float32), np.zeros(1 << 20, np.int32))
+
+
+def test_a_loop_of_two_thousand_million_turns_ends(after):
+    net = nnc.compile("model M(x: f32[4]) -> (y: f32) {\n"
+                      "    y = sum(sin(cast(iota(2000000000), f32) * 1.5)) + x[0]\n}")
+    net.entry("predict")
+    after(0.2)
+    with pytest.raises(KeyboardInterrupt):
+        net.predict(np.ones(4, np.float32))
 
 
 def test_a_handler_that_does_not_raise_lets_the_call_go_on(pairs, after):
@@ -113,6 +126,7 @@ def test_who_was_told_of_signals_before_still_is(pairs, after):
 def test_a_call_that_is_interrupted_has_written_no_variable(after):
     net = nnc.compile(NET, threads=2)
     x, y = np.ones((1 << 20, 1), np.float32), np.ones((1 << 20, 1), np.float32)
+    net.entry("loss")
     after(0.2)
     with pytest.raises(KeyboardInterrupt):
         net.loss(x, y)
