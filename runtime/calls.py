@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from ctypes import Array as CArray
 from ctypes import addressof, c_int64, c_void_p
 from dataclasses import dataclass
+from math import inf
 from os import getpid
 from time import perf_counter
 from typing import Any, NoReturn, Protocol
@@ -23,7 +24,6 @@ import numpy as np
 from numpy import empty
 
 from ..compiler.manifest import Manifest, Signature
-from ..compiler.native import INTERRUPTED
 from ..compiler.types import Dim, substitute
 from ..dsl.diagnostics import ArgumentError, ArgumentTypeError, error
 from .arrays import NUMPY, Array, Wanted, address_of, aligned_bytes, bind, check_nbytes, nbytes, passed_rows, wanted
@@ -35,6 +35,7 @@ _HOLDS = {
 }  # fmt: skip
 _AXIS_SIZE = re.compile(r"index.* outside an axis of size (\d+)")
 _MOMENT = 0.01  # seconds; a call that took less is over before anybody looks for a signal
+_AGE = 1.0  # one that took more may be interrupted when it has begun to write variables
 _REMEMBERED = 64  # combinations of sizes kept per entry
 
 
@@ -114,7 +115,7 @@ class _Sized:
     address: int  # of the sizes
     outputs: tuple[tuple[int, tuple[int, ...], np.dtype[Any]], ...]  # slot, shape, dtype
     arena: int
-    watched: bool = True  # whether a call may take so long that Ctrl-C must end it
+    seconds: float = inf  # of the last call that was watched
 
 
 class Call:
@@ -126,6 +127,7 @@ class Call:
         self.wants: tuple[Wanted, ...] = tuple(map(wanted, s.inputs))
         self.workspace = workspace
         self._variables = [variables[path] for path in s.variables]  # keeps the memory behind the slots alive
+        self._updated = [variables[path] for path in s.updates]
         self._first_output = len(s.inputs) + len(s.variables)
         self._slots = (c_void_p * max(1, self._first_output + len(s.outputs)))()
         for k, array in enumerate(self._variables, len(s.inputs)):
@@ -208,7 +210,7 @@ class Call:
                 slots[k] = address_of(a)
                 outputs.append(a)
             arena, pool = workspace.arena(sized.arena), workspace.pool
-            if sized.watched:
+            if sized.seconds > _MOMENT:
                 status = self._watched(sized, arena, pool)
             else:
                 status = self._run(sized.address, self._slots_address, arena, pool)
@@ -217,12 +219,19 @@ class Call:
         return outputs
 
     def _watched(self, sized: _Sized, arena: int, pool: Any) -> int:
-        """A call that a signal ends: its handler then runs, and where that does not raise the call begins anew."""
+        """A call that a signal ends, with all variables as they were: its handler then runs, and where that does not
+        raise the call begins anew."""
+        kept = [(a, a.copy()) for a in self._updated] if sized.seconds > _AGE else []
         start = perf_counter()
-        with Watch(pool) as watch:
-            while (status := self._run(sized.address, self._slots_address, arena, pool)) == INTERRUPTED:
-                watch.again()
-        sized.watched = perf_counter() - start > _MOMENT
+        try:
+            with Watch(pool, half=bool(kept)) as watch:
+                while (status := self._run(sized.address, self._slots_address, arena, pool)) < 0:
+                    _restore(kept)
+                    watch.again()
+        except KeyboardInterrupt:
+            _restore(kept)
+            raise
+        sized.seconds = perf_counter() - start
         return status
 
     def arena_bytes(self, sizes: Mapping[str, int]) -> int:
@@ -257,6 +266,11 @@ class Call:
                         help = f"the data have {len(classes)} classes: {listed(classes)}"
                     break
         raise argument_error("E0607", f"{message}, in {self.signature.name}", help)
+
+
+def _restore(kept: Sequence[tuple[Array, Array]]) -> None:
+    for array, before in kept:
+        np.copyto(array, before)
 
 
 def _value(dim: Dim, sizes: Mapping[str, int]) -> int:

@@ -70,11 +70,12 @@ if hasattr(os, "register_at_fork"):
 
 class Watch:
     """While it is open in the main thread, SIGINT and SIGTERM make native calls with a pool return a negative code.
-    Without `grace` at once, but with variables unchanged. With it, training ends after a step that takes at most so
-    many seconds, and after that or at a second signal anywhere. Elsewhere, and without a pool, it does nothing."""
+    Without `grace` at once: with `half` also when variables have been written, else only before. With it, training ends
+    after a step that takes at most so many seconds, and after that or at a second signal anywhere. Elsewhere, and
+    without a pool, it does nothing."""
 
-    def __init__(self, pool: Any, grace: float | None = None):
-        self.pool, self.grace = pool, grace
+    def __init__(self, pool: Any, grace: float | None = None, half: bool = False):
+        self.pool, self.grace, self.half = pool, grace, half
         self.due: float | None = None  # when a step is interrupted
         self.deaf = False
         self._watcher: _Watcher | None = None
@@ -103,7 +104,7 @@ class Watch:
         if self.deaf or (self.due is None and not ours):
             return None
         if self.grace is None:
-            self.pool.interrupt(soft=True, hard=True)
+            self.pool.interrupt(soft=True, hard=True, half=self.half)
             return None
         if self.due is None:
             self.due, ours = monotonic() + self.grace, ours - 1
