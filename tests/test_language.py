@@ -367,6 +367,24 @@ def test_a_model_has_nothing_that_its_class_does_not_tell():
     assert not hasattr(net, "__dict__")
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_many_parts_are_joined(axis):
+    """More than one kernel joins; parts of several widths, some the same, and their gradients."""
+    cuts = [(k % 3, 3 + k % 2, k % 5) for k in range(130)]
+    parts = ", ".join(f"x[{a}:{b}] * {c}" if axis == 0 else f"x[:, {a}:{b}] * {c}" for a, b, c in cuts)
+    text = f"fn f(x: f32[4, 4], w: f32[N, M]) -> f32[N, M] = concat([{parts}], axis = {axis}) * w"
+    want = np.concatenate([X[:4].take(range(a, b), axis) * c for a, b, c in cuts], axis)
+    w = rng.normal(size=want.shape).astype(np.float32)
+    np.testing.assert_allclose(nnc.function(text)(X[:4], w), want * w, rtol=1e-6)
+    slope = np.zeros((4, 4))
+    at = 0
+    for a, b, c in cuts:
+        np.moveaxis(slope, axis, 0)[a:b] += c * np.moveaxis(w, axis, 0)[at : at + b - a]
+        at += b - a
+    grad = f"fn f(x: f32[4, 4], w: f32[N, M]) -> f32[4, 4] = grad(sum(g(x, w)), x)\n{text.replace('fn f', 'fn g')}"
+    np.testing.assert_allclose(nnc.function(grad)(X[:4], w), slope, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("letter", ["a", "\u03c9"])
 def test_names_are_as_long_as_they_are(letter):
     a = letter * 1100

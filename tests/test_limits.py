@@ -57,6 +57,15 @@ for text in json.load(sys.stdin):
     parse_graph(print_graph(graph))
 print("[]")
 """
+JOINED = """
+import json, sys
+import numpy as np
+import nnc
+
+(n,) = json.load(sys.stdin)
+f = nnc.function(f"fn f(x: f32[B]) -> f32[{n} * B] = concat([{', '.join(['x'] * n)}])", cache=False)
+print(json.dumps([int(v) for v in f(np.arange(2, dtype=np.float32))]))
+"""
 
 
 def bounded(code: str, given: object) -> object:
@@ -81,3 +90,7 @@ def test_no_stage_is_exponential_in_depth(gradient: bool) -> None:
         body = "\n ".join([line] * 30)
         programs.append(f"fn g(x: f32[N, N]) -> f32[N, N] {{\n y = x\n {body}\n {end}\n}}")
     bounded(STAGES, programs)
+
+
+def test_code_for_many_parts_grows_with_their_number() -> None:
+    assert bounded(JOINED, [5000]) == [0, 1] * 5000

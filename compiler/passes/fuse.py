@@ -32,6 +32,8 @@ SCALAR = 12  # the same of a scalar, which is computed once per kernel
 SPREAD = 4  # weight up to which a value is computed again for each of its copies
 LARGE = 96  # nodes of a region: beyond, registers spill and compilation takes its time
 BUFFERS = 28  # operands and results of a region
+PARTS = 48  # joined by one kernel
+WIDE = 16  # parts of a concatenation that is stored: to choose among more at each read costs more than to read
 
 ALIAS = ("reshape", "assume")  # of a buffer they are that buffer, and so is a slice of whole rows in a scan
 
@@ -44,11 +46,21 @@ def fuse(graph: Graph) -> Graph:
         return graph
     if any(n.op in ARGUMENTS for n in graph):
         graph = cse(rewrite(graph, {op: (_as_reductions,) for op in ARGUMENTS}))
+    if any(n.op == "concat" and len(n.args) > PARTS for n in graph):
+        graph = cse(rewrite(graph, {"concat": (_in_groups,)}))
     return _rebuilt(graph, _merged(graph, _heads(graph)))
 
 
 def _as_reductions(s: Sweep, n: Node) -> str | None:
     return expand(s, n, n.args[0])
+
+
+def _in_groups(s: Sweep, n: Node) -> str | None:
+    """Many parts are joined in groups, and those again: LLVM's time grows with the square of a kernel's length."""
+    if len(n.args) <= PARTS:
+        return None
+    groups = [n.args[k : k + PARTS] for k in range(0, len(n.args), PARTS)]
+    return s.emit("concat", *(s.emit("concat", *g, **n.attrs) for g in groups), **n.attrs)
 
 
 # --- what is stored --------------------------------------------------------------------------------------------------
@@ -100,6 +112,7 @@ def _heads(graph: Graph) -> dict[str, bool]:
             head[n.name] = (
                 (len(users) > 1 and not cheap)
                 or k > LARGE // 2
+                or (n.op == "concat" and len(n.args) > WIDE)
                 or (w > SPREAD and any(_spreads(u, n.name) for u in users))
                 or (n.name in folded and any(OPS[u.op].kind == REDUCE for u in users))  # small, and at hand
             )
@@ -217,7 +230,8 @@ class _Regions:
         inside = inside_of(self.graph, self.head, heads)
         operands = {x for n in inside for x in self.graph[n].args if x not in inside}
         ordered = [self.graph[n] for n in sorted(inside, key=self.position.__getitem__)]
-        if len(inside) > LARGE or len(operands) + len(heads) > BUFFERS or not fits(self.graph, box, heads, ordered):
+        size = sum(len(n.args) if n.op == "concat" and len(n.args) > WIDE else 1 for n in ordered)
+        if size > LARGE or len(operands) + len(heads) > BUFFERS or not fits(self.graph, box, heads, ordered):
             return
         a.box, a.heads = box, heads
         for h in b.heads:
