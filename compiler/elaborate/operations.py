@@ -157,8 +157,8 @@ def at_least(cx: Context, a: Dim, b: Dim, message: str, span: Span | None) -> bo
 def divided(cx: Context, a: Dim, b: Dim, span: Span | None) -> tuple[Dim, Dim]:
     """`a // b` and `a % b`. What only run time divides by is asked to be 1 or more. Raises `ZeroDivisionError`."""
     quotient, remainder = divide(a, b)
-    if isinstance(b, Size) and remainder != 0:
-        at_least(cx, b, 1, f"{a} is divided by {b}", span)
+    if isinstance(b, Size) and remainder != 0 and not at_least(cx, b, 1, f"{a} is divided by {b}", span):
+        raise error("E0307", f"a size can be divided by 1 or more, but not by {b}", span)
     return quotient, remainder
 
 
