@@ -134,7 +134,7 @@ def until(g: Generator) -> None:
     """A loop that values end has no derivative."""
     x = g.pick()
     s, n = g.name(), g.name()
-    g.write(f"{s} = stop_grad({x.name})")
+    g.write(f"{s} = stop_grad(floor({x.name} * 2.3))")
     g.write(f"{n} = 0")
     t = g.name("t")
     g.write(f"scan {t} in 0..{g.one_of(1, 3, 9)} until sum(abs({s})) < 2.0 {{")

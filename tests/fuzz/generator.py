@@ -22,6 +22,7 @@ PALETTES: tuple[tuple[Dim, ...], ...] = (
     ("N", "M"), ("N", 3), ("N", "M", "K"), ("N", 2), (5, "N"), (16, 4), (2, 17), ("N", 1), (8, 16), (3, 3, 5), (33, 2),
     (70, 3), (130, 2), ("N", 70), (0, "N"), (48,),
 )  # fmt: skip
+VALUES = ("normal",) * 16 + ("whole",) * 3 + ("wild",)
 MOST_ELEMENTS = 6000
 SIZES_OF_SYMBOLS = (3, 2, 4, 1, 5, 16, 17, 0)
 
@@ -173,7 +174,7 @@ def generate(seed: int, number: int) -> Program:
         step = rng.choices(few, weights)[0]
         step(g)
     text = _model(g) if remembers else _function(g)
-    return Program(text, _sizes(g), "whole" if rng.random() < 0.15 else "normal", seed * 1_000_003 + number)
+    return Program(text, _sizes(g), rng.choice(VALUES), seed * 1_000_003 + number)
 
 
 def _function(g: Generator) -> str:

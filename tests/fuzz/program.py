@@ -13,12 +13,13 @@ from nnc.compiler.ops.elementwise import NUMPY
 from nnc.compiler.types import TensorType
 
 Sizes = Mapping[str, int]
+WILD = (0.0, -0.0, np.inf, -np.inf, np.nan)
 
 
 @dataclass(frozen=True)
 class Program:
     """`text` defines `f`, or a model with a train block; it is called once at each of `sizes`. `values` says what float
-    arguments are: "normal" ones, or "whole" numbers, which tie and vanish."""
+    arguments are: "normal" ones; "whole" numbers, which tie and vanish; "wild": some are not finite, or -0."""
 
     text: str
     sizes: tuple[Sizes, ...] = ({},)
@@ -46,4 +47,6 @@ def _argument(name: str, type_: TensorType, sizes: Sizes, program: Program) -> n
             value = rng.integers(-2, 3, shape)
         case _:
             value = rng.normal(size=shape)
+            if program.values == "wild":
+                value = np.where(rng.random(shape) < 0.15, rng.choice(WILD, shape), value)
     return np.array(value, NUMPY[type_.dtype], order="C").reshape(shape)
