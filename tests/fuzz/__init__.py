@@ -8,6 +8,7 @@
 | `generator` | grows a program statement by statement from a table of productions |
 | `productions`, `blocks` | the table: each a small function that adds a statement; loops, derivatives, layers |
 | `machine` | compiled code run on buffers of one's own, also between pages that may not be touched |
+| `plain` | what a program means, in Python and NumPy alone |
 | `judge` | compares all ways to compute one program, and how long it takes to compile |
 | `shrinker` | a failing text made small |
 | `runner` | processes that judge, watched from outside |

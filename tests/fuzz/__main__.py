@@ -16,8 +16,8 @@ from .runner import verdicts
 from .shrinker import shrink
 
 ROTA = (  # all is asked of some programs, something of each
-    ("compiled",), ("compiled", "gradients"), ("compiled", "passes"), ("compiled", "gradients"), ("compiled", "single"),
-    ("gradients", "passes"), ("compiled", "plain"), ("gradients", "threads"),
+    ("meaning", "compiled"), ("compiled", "gradients"), ("meaning", "passes", "compiled"), ("compiled", "gradients"),
+    ("meaning", "single"), ("gradients", "passes"), ("meaning", "unoptimised"), ("gradients", "threads"),
 )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from nnc.compiler.types import FLOATS
 from nnc.dsl.diagnostics import ArgumentError, InternalError, NncError, error
 from nnc.dsl.source import Source
 
+from . import plain
 from .machine import Guarded, Memory, call
 from .program import Program, Sizes, arguments
 
@@ -44,7 +45,7 @@ INEXACT = frozenset("""add sub mul div exp log log1p expm1 sqrt rsqrt sin cos ta
 reduce_prod contract scatter_add random""".split())
 NOT_FINITE = 1e30  # beyond it a float32 overflows soon, and sums in another order with it
 
-CHECKS = ("compiled", "gradients", "passes", "plain", "single", "threads")
+CHECKS = ("meaning", "compiled", "gradients", "passes", "unoptimised", "single", "threads")
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,13 @@ def _judge(program: Program, checks: Sequence[str], guard_pages: bool) -> None:
         one = _Entry(replace(program, text=text), entry, sessions)
         if entry == "gradient_of_f" and program.values == "normal":
             _differences(one)
+        if "meaning" in checks and entry == "f":
+            _meaning(one)
         if "passes" in checks:
             _passes(one)
         if "compiled" in checks:
             _compiled(one, "f64", memories=_memories(guard_pages))
-        if "plain" in checks:
+        if "unoptimised" in checks:
             _compiled(one, "f64", optimize=False, memories=_memories(guard_pages))
         if "single" in checks:
             _compiled(one, "f32", memories=_memories(guard_pages))
@@ -305,6 +308,20 @@ def _called(code: pipeline.Native, inputs: Arrays, params: Arrays, sizes: Sizes,
     outputs, variables = call(code, inputs, params, sizes,
                               **options)
     return {**outputs, **{f"{path} :=": variables[path] for path in code.signature.updates}}
+
+
+def _meaning(entry: _Entry) -> None:
+    """The reference against plain Python. NumPy has no largest element of nothing, nor a mean."""
+    for _, inputs, _, reference in entry.cases:
+        try:
+            results = plain.evaluate(entry.program.text, inputs)
+        except ValueError as e:
+            if "zero-size" in str(e):
+                continue
+            raise
+        if results is not None:
+            pairs = zip(reference.wanted.items(), results, strict=True)
+            compare("meaning", {k: np.asarray(wanted if v is None else v) for (k, wanted), v in pairs}, reference)
 
 
 def _threads(entry: _Entry) -> None:
