@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from .generator import Dim, Generator, Scope, Value, computed, text_of
+from .generator import Dim, Generator, Scope, Value, computed, elements, text_of
 from .productions import PRODUCTIONS
 from .program import Program
 
@@ -33,7 +33,7 @@ def scan(g: Generator) -> None:
     """Carries one or two values over the rows of a value; checkpoints around, inside and behind."""
     if g.scope.depth >= 2:
         return
-    x = g.pick(low=1)
+    x = g.pick(low=1, wanted=lambda v: elements(v.shape[:1]) <= (17 if g.scope.depth else 70))
     first = g.like(x.shape[1:]) if g.chance(0.6) else g.pick(wanted=lambda v: v.rank < 3)
     carried = [g.let(g.one_of("{}", "{} * 0", "tanh({})").format(first.name), first.shape, [first])]
     if g.chance(0.3):

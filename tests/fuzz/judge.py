@@ -320,8 +320,7 @@ def _meaning(entry: _Entry) -> None:
                 continue
             raise
         if results is not None:
-            pairs = zip(reference.wanted.items(), results, strict=True)
-            compare("meaning", {k: np.asarray(wanted if v is None else v) for (k, wanted), v in pairs}, reference)
+            compare("meaning", {k: np.asarray(v) for k, v in zip(reference.wanted, results, strict=True)}, reference)
 
 
 def _threads(entry: _Entry) -> None:

@@ -150,8 +150,15 @@ def reducer(of: Any) -> Any:
     return reduce
 
 
+def whole(rows: list[Any]) -> np.ndarray:
+    if not rows:
+        raise ValueError("zero-size: no turn tells what is collected")
+    return np.stack(rows)
+
+
 def logsumexp(x: Any, axis: int = -1) -> Any:
     top = np.max(x, axis=axis, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0)
     return np.log(np.sum(np.exp(x - top), axis=axis)) + np.squeeze(top, axis)
 
 
@@ -227,8 +234,8 @@ def softplus(x: Any) -> Any:
 
 erf = np.vectorize(_erf, otypes=[float])
 NUMPY: dict[str, Any] = {
-    **{k: getattr(np, k) for k in ("exp log log1p expm1 sqrt sin cos tanh floor ceil sign maximum minimum where "
-                                   "isfinite logical_and logical_or logical_not transpose squeeze stack abs flip").split()},
+    **{k: getattr(np, k) for k in """exp log log1p expm1 sqrt sin cos tanh floor ceil sign maximum minimum where isfinite
+        logical_and logical_or logical_not transpose squeeze stack abs flip""".split()},
     "__builtins__": {"range": range, "globals": globals}, "true": True, "false": False, "notation": notation,
     "f32": np.float64, "i32": np.int32, "i64": np.int64, "round": np.rint, "rsqrt": lambda x: 1 / np.sqrt(x),
     "sigmoid": sigmoid, "logistic": sigmoid, "silu": lambda x: x * sigmoid(x), "softplus": softplus, "erf": erf,
@@ -251,7 +258,8 @@ NUMPY: dict[str, Any] = {
     "gather": lambda x, index, axis=0: np.take(x, index, axis=axis),
     "take": lambda x, index: np.take_along_axis(x, np.expand_dims(index, -1), -1)[..., 0],
     "one_hot": lambda k, n: (np.expand_dims(k, -1) == np.arange(n)).astype(np.float64),
-    "iota": lambda n: np.arange(n, dtype=np.int32), "whole": lambda rows: np.stack(rows) if rows else None,
+   
+    "iota": lambda n: np.arange(n, dtype=np.int32), "whole": whole,
     "slide": slide, "max_pool": lambda x, k, s, p: pool(x, k, s, p, True),
     "avg_pool": lambda x, k, s, p: pool(x, k, s, p, False),
 }  # fmt: skip
