@@ -198,7 +198,8 @@ def slide(x: Any, w: Any, stride: int, pad: Any, dilation: int, groups: int, exa
         out = np.zeros((x.shape[0], w.shape[0], *counts)) if out is None else out
         for k in range(w.shape[0]):
             g = k // filters
-            out[(slice(None), k, *at)] = (part[:, g * per : (g + 1) * per] * w[k]).reshape(len(x), -1).sum(1)
+            products = part[:, g * per : (g + 1) * per] * w[k]
+            out[(slice(None), k, *at)] = products.sum(axis=tuple(range(1, x.ndim)))
     return out
 
 
@@ -206,8 +207,7 @@ def pool(x: Any, kernel: int, stride: int, pad: Any, largest: bool) -> Any:
     out = None
     for at, counts, part in windows(x, [kernel] * (x.ndim - 2), stride, pad, 1, np.nan):
         out = np.zeros((*x.shape[:2], *counts)) if out is None else out
-        flat = part.reshape(*x.shape[:2], -1)
-        out[(..., *at)] = np.nanmax(flat, -1) if largest else np.nanmean(flat, -1)
+        out[(..., *at)] = (np.nanmax if largest else np.nanmean)(part, axis=tuple(range(2, x.ndim)))
     return out
 
 
@@ -234,8 +234,8 @@ def softplus(x: Any) -> Any:
 
 erf = np.vectorize(_erf, otypes=[float])
 NUMPY: dict[str, Any] = {
-    **{k: getattr(np, k) for k in """exp log log1p expm1 sqrt sin cos tanh floor ceil sign maximum minimum where isfinite
-        logical_and logical_or logical_not transpose squeeze stack abs flip""".split()},
+    **{k: getattr(np, k) for k in """exp log log1p expm1 sqrt sin cos tanh floor ceil sign maximum minimum where
+        isfinite logical_and logical_or logical_not transpose squeeze abs flip""".split()},
     "__builtins__": {"range": range, "globals": globals}, "true": True, "false": False, "notation": notation,
     "f32": np.float64, "i32": np.int32, "i64": np.int64, "round": np.rint, "rsqrt": lambda x: 1 / np.sqrt(x),
     "sigmoid": sigmoid, "logistic": sigmoid, "silu": lambda x: x * sigmoid(x), "softplus": softplus, "erf": erf,
