@@ -74,13 +74,13 @@ def judge(program: Program, checks: Sequence[str] = CHECKS, guard_pages: bool = 
     except Wrong as e:
         return Verdict("failed", e.signature, e.message)
     except InternalError as e:
-        return Verdict("failed", f"internal: {_shape(e.diagnostics[0].message)}", str(e))
+        return Verdict("failed", f"internal: {wording(e.diagnostics[0].message)}", str(e))
     except NncError as e:
         return Verdict("refused", e.code, str(e))
     except TooLong as e:
-        return Verdict("failed", f"slow: {_place(e)}", traceback.format_exc(limit=-6))
+        return Verdict("failed", f"slow: {place(e)}", traceback.format_exc(limit=-6))
     except Exception as e:  # a raw exception is what we look for
-        return Verdict("failed", f"raised: {type(e).__name__} at {_place(e)}", traceback.format_exc(limit=-6))
+        return Verdict("failed", f"raised: {type(e).__name__} at {place(e)}", traceback.format_exc(limit=-6))
     return Verdict("ok")
 
 
@@ -114,18 +114,18 @@ def _memories(guard_pages: bool) -> tuple[Callable[[], Memory], ...]:
     return (partial(Guarded, at_end=True), partial(Guarded, at_end=False)) if guard_pages else (Memory,)
 
 
-def _shape(message: str) -> str:
+def wording(message: str) -> str:
     """A message without its numbers and names."""
     return " ".join("_" if any(c.isdigit() for c in word) else word for word in message.split())[:80]
 
 
-def _place(e: BaseException) -> str:
-    """The innermost function of ours."""
-    frames = traceback.extract_tb(e.__traceback__)
-    ours = [f for f in frames if f"{Path(f.filename).parent.name}" in
-            ("kernels", "llvm", "compiler", "passes", "ops", "elaborate", "builtins", "dsl")]
-    found = (ours or frames)[-1]
-    return f"{Path(found.filename).parent.name}/{Path(found.filename).name}:{found.name}"
+def place(e: BaseException) -> str:
+    """The innermost function of a stage; what all stages ask, the graph and the sizes, says little."""
+    paths = [(Path(f.filename), f.name) for f in traceback.extract_tb(e.__traceback__)]
+    frames = [(p.parent.name, p.name, name) for p, name in paths]
+    stages = [f for f in frames if f[0] in ("kernels", "llvm", "passes", "ops", "elaborate", "builtins", "dsl")]
+    room, file, name = (stages or [f for f in frames if f[0] == "compiler"] or frames)[-1]
+    return f"{room}/{file}:{name}"
 
 
 # --- compilation -----------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from nnc.dsl.diagnostics import InternalError, NncError
 from nnc.dsl.source import Source
 from nnc.runtime.api import open_program
 
-from .judge import TooLong, Verdict, _place, _shape, code_of, limited
+from .judge import TooLong, Verdict, code_of, limited, place, wording
 from .machine import call
 from .program import Program, arguments
 
@@ -116,14 +116,14 @@ def judged_mutant(seed: int, index: int, compiled: float = 0.25) -> Verdict:
             _run(session)
             return Verdict("ok", "run")
     except InternalError as e:
-        return Verdict("failed", f"internal: {_shape(e.diagnostics[0].message)}", str(e))
+        return Verdict("failed", f"internal: {wording(e.diagnostics[0].message)}", str(e))
     except NncError as e:
         str(e)
         return Verdict("refused", e.code, "")
     except TooLong as e:
-        return Verdict("failed", f"slow: {_place(e)}", traceback.format_exc(limit=-6))
+        return Verdict("failed", f"slow: {place(e)}", traceback.format_exc(limit=-6))
     except Exception as e:  # a raw exception is what we look for
-        return Verdict("failed", f"raised: {type(e).__name__} at {_place(e)}", traceback.format_exc(limit=-6))
+        return Verdict("failed", f"raised: {type(e).__name__} at {place(e)}", traceback.format_exc(limit=-6))
     return Verdict("ok", "checked")
 
 

@@ -7,6 +7,7 @@ never taken.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 
@@ -24,20 +25,19 @@ STATEMENTS = (ast.Assign, ast.Scan, ast.Repeat, ast.If, ast.When, ast.Update, as
               ast.Layer, ast.Export)  # fmt: skip
 
 
-def shrink(program: Program, fails: Fails, attempts: int = 400) -> Program:
-    """Greedy: the first smaller program that fails is the next to be made smaller."""
+def shrink(program: Program, fails: Fails, seconds: float = 60.0) -> Program:
+    """Greedy: the first smaller program that fails is the next to be made smaller, until so many seconds are over."""
     seen = {str(program)}
-    left = attempts
+    end = time.monotonic() + seconds
     again = True
-    while again and left > 0:
+    while again:
         again = False
         for smaller in _smaller(program):
             if str(smaller) in seen:
                 continue
             seen.add(str(smaller))
-            left -= 1
-            if left <= 0:
-                break
+            if time.monotonic() > end:
+                return program
             if fails(smaller):
                 program, again = smaller, True
                 break
