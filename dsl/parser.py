@@ -36,8 +36,8 @@ def read_source(path: str | os.PathLike[str], imported: bool = False) -> Source:
             raise OSError(errno.EINVAL, "only files whose names end in .nn are imported")
         with open_regular(path) as file:
             data = file.read(MAX_BYTES + 1)
-    except OSError as e:
-        reason = (e.strerror or str(e)).lower()
+    except (OSError, ValueError) as e:  # ValueError: a name that no file can have
+        reason = (getattr(e, "strerror", None) or str(e)).lower()
         raise error("E0681", f"cannot read `{name}`: {reason}", kind=DataError, help=_nearby(Path(name))) from None
     return decode(name, data)
 
