@@ -42,7 +42,9 @@ print(json.dumps([codes(text) for text in json.load(sys.stdin)]))
 STAGES = """
 import json, sys
 from nnc.compiler.elaborate import Options, Program
-from nnc.compiler.passes import ALWAYS, OPTIMIZE, run
+from nnc.compiler.loops_text import print_loops
+from nnc.compiler.native import target
+from nnc.compiler.pipeline import stages
 from nnc.compiler.text import parse_graph, print_graph
 from nnc.dsl.format import format
 from nnc.dsl.parser import parse
@@ -53,8 +55,10 @@ for text in json.load(sys.stdin):
     format(parse(source), source)
     program = Program(source, Options())
     program.check()
-    graph = run(OPTIMIZE, run(ALWAYS, parse_graph(print_graph(program.graph("g")))))
-    parse_graph(print_graph(graph))
+    made = stages(program, "g", target())
+    parse_graph(print_graph(made.graph))
+    parse_graph(print_graph(made.fused))
+    print_loops(made.lowered.module)
 print("[]")
 """
 JOINED = """
