@@ -151,6 +151,13 @@ def test_an_index_out_of_range_is_an_error_whoever_reads_it(rest, optimize):
             f(z, np.array([0, bad], np.int32))
 
 
+def test_a_scan_that_only_checks_is_kept():
+    f = nnc.function("fn f(x: f32[3], k: i32[4]) -> f32[3] {\n scan t in 0..4 { v = x[k[t]] }\n return x + 1\n}")
+    np.testing.assert_array_equal(f(np.zeros(3, np.float32), np.array([0, 2, 1, 0], np.int32)), 1)
+    with pytest.raises(nnc.ArgumentError, match="`k` is 3 in row 2"):
+        f(np.zeros(3, np.float32), np.array([0, 2, 3, 0], np.int32))
+
+
 # --- every size that is allocated or looped over is 0 or more --------------------------------------------------------
 
 FEWER = ("mean(broadcast(x[0] + 1.0, [size(x) - 5, 8]))", "sum(concat([x, broadcast(1.0, [size(x) - 5])]))",

@@ -14,7 +14,20 @@ from ...dsl.diagnostics import Diagnostic, Label, NncError, SourceError, error
 from ...dsl.source import Span
 from ..graph import Builder
 from ..ops.op import ShapeError
-from ..types import FLOATS, INTS, MAX_RANK, Dim, Size, TensorType, bounded, product, substitute, symbol, symbols
+from ..types import (
+    FLOATS,
+    INTS,
+    MAX_RANK,
+    Dim,
+    Size,
+    SizeTooLarge,
+    TensorType,
+    bounded,
+    product,
+    substitute,
+    symbol,
+    symbols,
+)
 from .scope import Scope
 from .values import Results, Tensor
 
@@ -48,7 +61,10 @@ def check_type(t: TensorType, span: Span | None) -> None:
     """Refuse what NumPy or no machine holds, before anything allocates it."""
     if t.rank > MAX_RANK:
         raise error("E0303", f"a tensor has at most {MAX_RANK} axes, but this has {t.rank}", span)
-    n = bounded(t.nbytes)
+    try:
+        n = bounded(t.nbytes)
+    except SizeTooLarge as large:
+        raise error("E0502", str(large), span) from None
     if isinstance(n, int) and n > MAX_BYTES:
         raise error("E0502", f"{t} would take {n:,} bytes, more than the limit of {MAX_BYTES:,}", span)
 
