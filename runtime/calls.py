@@ -24,6 +24,7 @@ import numpy as np
 from numpy import empty
 
 from ..compiler.manifest import Manifest, Signature
+from ..compiler.native import INTERRUPTED
 from ..compiler.types import Dim, substitute
 from ..dsl.diagnostics import ArgumentError, ArgumentTypeError, error
 from .arrays import NUMPY, Array, Wanted, address_of, aligned_bytes, bind, check_nbytes, nbytes, passed_rows, wanted
@@ -210,10 +211,11 @@ class Call:
                 slots[k] = address_of(a)
                 outputs.append(a)
             arena, pool = workspace.arena(sized.arena), workspace.pool
-            if sized.seconds > _MOMENT:
-                status = self._watched(sized, arena, pool)
-            else:
+            status = INTERRUPTED
+            if sized.seconds <= _MOMENT:
                 status = self._run(sized.address, self._slots_address, arena, pool)
+            if status < 0:  # or a signal was meant for a call of the main thread
+                status = self._watched(sized, arena, pool)
         if status:
             self.failed(status, arrays)
         return outputs

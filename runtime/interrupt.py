@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from select import select
 from time import monotonic
 from typing import Any
@@ -116,9 +116,9 @@ class Watch:
 
     def again(self, deaf: bool = False) -> None:
         """Native code runs on as if nothing had come: until the next signal, or where `deaf` whatever comes."""
-        if self._watcher is not None:
-            with self._watcher.lock:
-                self.due, self.deaf = None, deaf
+        self.due, self.deaf = None, deaf
+        with self._watcher.lock if self._watcher is not None else nullcontext():
+            if self.pool:
                 self.pool.interrupt()
 
 

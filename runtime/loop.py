@@ -255,7 +255,9 @@ def evaluate(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, 
     else:
         arrays = model.load_dataset().for_evaluation(spec.inputs, model.entry("evaluate").wants)
     sweep = _evaluation_sweep(model, arrays, batch)
-    with model.workspace.lock, Watch(model.workspace.pool) as watch:
+    with model.workspace.lock:
+        pool = model.workspace.pool
+    with Watch(pool) as watch:
         return _shown(_sweep_all(sweep, watch.again), spec)
 
 

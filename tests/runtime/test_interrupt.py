@@ -116,6 +116,17 @@ def test_other_threads_are_not_interrupted(pairs):
     assert found[0].shape == x.shape and np.isfinite(found[0]).all()
 
 
+def test_a_word_that_was_meant_for_another_call_is_no_answer():
+    """A call of another thread, on a model that the main thread trains."""
+    net = nnc.compile("model M(x: f32[N]) -> (y: f32[N]) {\n    y = cumsum(x)\n}")
+    x = np.ones(4096, np.float32)
+    expected = net.predict(x)
+    net.predict(x)
+    for hard in (False, True):
+        net.workspace.pool.interrupt(soft=True, hard=hard)
+        np.testing.assert_array_equal(net.predict(x), expected)
+
+
 def test_who_was_told_of_signals_before_still_is(pairs, after):
     source, sink = os.pipe()
     os.set_blocking(sink, False)
