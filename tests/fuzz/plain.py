@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import itertools
 import re
+import warnings
 from collections.abc import Mapping
 from math import erf as _erf
 from typing import Any
@@ -26,7 +27,7 @@ def evaluate(text: str, inputs: Mapping[str, np.ndarray]) -> list[Any] | None:
     named = {n: m for n, m in ports if not n.isdigit()}
     env: dict[str, Any] = {**NUMPY, **named, **inputs}
     code = _python(text)
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
         exec(compile(code, "<plain>", "exec"), env)
     result = env["result"]
     return list(result) if isinstance(result, tuple) else [result]
