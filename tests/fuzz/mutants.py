@@ -83,7 +83,7 @@ def insert(rng: random.Random, parts: list[str]) -> None:
     parts.insert(rng.randrange(len(parts) + 1), rng.choice(CHARACTERS))
 
 
-EDITS: tuple[Edit, ...] = (delete, duplicate, swap, number, number, rename, rename, rename, insert)
+EDITS: tuple[Edit, ...] = (delete, duplicate, swap, number, number, number, rename, rename, insert)
 
 
 def mutant(seed: int, index: int) -> tuple[str, str]:
@@ -91,7 +91,7 @@ def mutant(seed: int, index: int) -> tuple[str, str]:
     rng = random.Random(f"mutant {seed} {index}")
     right = rng.random() < 0.8
     name, text = rng.choice([(n, t) for n, t in corpus() if right != n.startswith("errors/")])
-    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+    for _ in range(rng.choice((1, 1, 1, 1, 2, 3))):
         parts = TOKEN.findall(text) if rng.random() < 0.8 else list(text)
         if parts:
             rng.choice(EDITS)(rng, parts)
@@ -102,7 +102,7 @@ def mutant(seed: int, index: int) -> tuple[str, str]:
 # --- verdicts --------------------------------------------------------------------------------------------------------
 
 
-def judged_mutant(seed: int, index: int, compiled: float = 0.25) -> Verdict:
+def judged_mutant(seed: int, index: int, compiled: float = 0.4) -> Verdict:
     """The verdict on one mutant; a share `compiled` of those that pass is compiled and run."""
     _, text = mutant(seed, index)
     run = random.Random(f"run {seed} {index}").random() < compiled
