@@ -158,11 +158,11 @@ def test_a_single_step_that_is_interrupted_was_not_made(after):
 def test_a_step_that_is_interrupted_was_not_made(monkeypatch, after, grace):
     """`seen` is written long before the step ends. Without grace a step is undone, with it training ends after one."""
     monkeypatch.setattr(interrupt, "GRACE", grace)
-    x, y = np.linspace(0, 1, 4000, dtype=np.float32)[:, None], np.linspace(1, 2, 4000, dtype=np.float32)[:, None]
+    x, y = np.linspace(0, 1, 8000, dtype=np.float32)[:, None], np.linspace(1, 2, 8000, dtype=np.float32)[:, None]
     net, whole = nnc.compile(NET, threads=2), nnc.compile(NET, threads=1)
     net.entry("train")
     with pytest.raises(KeyboardInterrupt):  # in the third step
-        net.fit(x, y, callbacks=[lambda history, _: after(0.03) if len(history) == 2 else None])
+        net.fit(x, y, callbacks=[lambda history, _: after(0.02) if len(history) == 2 else None])
     done = net.epochs_done + (net.progress.position > 0)  # an epoch is one step
     assert done == (2 if grace == 0 else 3) and net.state["Net.seen"] == done
     whole.fit(x, y, epochs=done)
