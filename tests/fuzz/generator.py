@@ -180,7 +180,7 @@ def generate(seed: int, number: int) -> Program:
 def _function(g: Generator) -> str:
     made = [v for v in g.scope.pool if v.name in g.scope.local]
     last = made[-1]
-    results = [*[v for v in made[:-1] if g.chance(0.25)][-5:], last]
+    results = [*[v for v in made[:-1] if g.chance(0.25 if v.real else 0.5)][-5:], last]
     if g.chance(0.1):
         results.append(g.rng.choice(g.scope.pool))  # perhaps an argument, or the same again
     result = ", ".join(v.name for v in results)

@@ -634,7 +634,7 @@ def draw(g: Generator) -> None:
 
 PRODUCTIONS: dict[Callable[[Generator], None], float] = {
     smooth: 3, broken: 2, careful: 3, steps: 0.7, binary: 5, function_of_two: 2, with_number: 2, lower_rank: 2,
-    choose: 2, chain: 1.2, condition: 1, logic: 0.7, mask: 1, whole_arithmetic: 1, divide: 1, whole_reduction: 0.5,
+    choose: 2, chain: 1.2, condition: 1, logic: 0.7, mask: 1, whole_arithmetic: 1, divide: 2, whole_reduction: 0.5,
     widen: 1, convert: 0.5, reduction: 5, reduction_of_all: 1, normalised: 2, ordered: 0.5, positions: 0.7,
     question: 0.4, turned_around_a_reduction: 2.5, transpose: 4, turned_and_met: 2, expand: 3, squeeze: 1, reshape:
     2, reshape_of_a_transpose: 1.5, flip: 1, slice_: 2, pad: 1.2, concat: 1.5, stack: 1, split: 1, product: 3,
