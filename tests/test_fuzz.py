@@ -20,7 +20,8 @@ def fuzz(*arguments: str) -> None:
 
 
 def test_random_programs_of_one_seed() -> None:
-    fuzz("--programs", "200", "--seed", "1", "--shrink")
+    """Those from 100 on found each of five faults that there were when this was written."""
+    fuzz("--seed", "0", "--first", "100", "--programs", "200", "--shrink")
 
 
 def test_no_access_outside_a_buffer() -> None:
