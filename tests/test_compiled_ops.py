@@ -10,7 +10,7 @@ from nnc.compiler.interpret import evaluate
 from nnc.compiler.ops import OPS
 from nnc.compiler.ops.elementwise import NUMPY
 from nnc.compiler.ops.op import Op, Sample
-from nnc.compiler.passes import OPTIMIZE, REWRITE, run
+from nnc.compiler.passes import ALWAYS, OPTIMIZE, REWRITE, run
 from nnc.compiler.types import FLOATS, TensorType, symbol
 
 OPERATORS = [op for op in OPS.values() if op.samples and op.name != "item"]
@@ -112,7 +112,7 @@ def test_an_index_outside_its_axis_is_reported(run_compiled) -> None:
         index = b.emit("input", name="i", type=TensorType("i32", (2,)))
         x = b.emit("input", name="x", type=TensorType("f32", shape or (2,)))
         y = b.emit(name, index, x, size=3) if shape is None else b.emit(name, x, index)
-        for passes in ((), REWRITE, OPTIMIZE):
+        for passes in (ALWAYS, (*ALWAYS, *REWRITE), (*ALWAYS, *OPTIMIZE)):
             graph = run(passes, b.finish((("y", y),)))
             with pytest.raises(IndexError):
                 run_compiled(graph, {"i": np.array([0, 3]), "x": np.ones(shape or (2,))})
