@@ -157,13 +157,15 @@ def _joined(b: Builder, terms: Sequence[str]) -> Sequence[str]:
 
 
 def _runs(b: Builder, terms: Sequence[str], row: Sequence[int], axis: int) -> list[list[int]]:
-    """The pads that lie end to end along an axis, two or more, by their positions among the terms."""
+    """The pads that lie end to end along an axis, two or more, by their positions among the terms. One of nothing lies
+    nowhere."""
+    row = [k for k in row if b.shape(b[terms[k]].args[0])[axis] != 0]
     start = {k: b[terms[k]].attrs["low"][axis] for k in row}
     end = {k: start[k] + b.shape(b[terms[k]].args[0])[axis] for k in row}
     beginning: dict[Dim, list[int]] = {}
     for k in reversed(row):
         beginning.setdefault(start[k], []).append(k)
-    inner = {end[k] for k in row if end[k] != start[k]}
+    inner = set(end.values())
     runs = []
     for k in row:
         if start[k] not in inner:

@@ -131,6 +131,16 @@ def test_size_zero(expression):
     np.testing.assert_array_equal(np.asarray(got).reshape(np.shape(want)), want)
 
 
+def test_a_slice_of_nothing_among_slices_that_lie_side_by_side():
+    source = """
+    fn f(x: f32[2]) {
+        (a, b) = split(x, 2, axis = 0)
+        none = x[1:1]
+        return grad(sum(a) * 2 + sum(b) * 3 + sum(none), x)
+    }"""
+    np.testing.assert_array_equal(run(source, np.ones(2, np.float32)), [2, 3])
+
+
 # --- a check is an effect that no pass drops --------------------------------------------------------------------------
 
 LABELS = {

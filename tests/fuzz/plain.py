@@ -205,11 +205,27 @@ def slide(x: Any, w: Any, stride: int, pad: Any, dilation: int, groups: int, exa
 
 
 def pool(x: Any, kernel: int, stride: int, pad: Any, largest: bool) -> Any:
+    if not largest:
+        return folded(x, kernel, stride, pad, 0, np.sum) / folded(np.ones(x.shape), kernel, stride, pad, 0, np.sum)
+    return folded(x, kernel, stride, pad, -np.inf, np.max)
+
+
+def folded(x: Any, kernel: int, stride: int, pad: Any, around: float, how: Any) -> Any:
     out = None
-    for at, counts, part in windows(x, [kernel] * (x.ndim - 2), stride, pad, 1, np.nan):
+    for at, counts, part in windows(x, [kernel] * (x.ndim - 2), stride, pad, 1, around):
         out = np.zeros((*x.shape[:2], *counts)) if out is None else out
-        out[(..., *at)] = (np.nanmax if largest else np.nanmean)(part, axis=tuple(range(2, x.ndim)))
+        out[(..., *at)] = how(part, axis=tuple(range(2, x.ndim)))
     return out
+
+
+def cast(x: Any, dtype: Any) -> Any:
+    """To whole numbers a float saturates, and NaN is 0."""
+    x = np.asarray(x)
+    if x.dtype.kind != "f" or np.dtype(dtype).kind != "i":
+        return x.astype(dtype)
+    limits = np.iinfo(dtype)
+    whole = np.where(np.abs(x) < limits.max, x, 0).astype(dtype)
+    return np.where(x >= limits.max, limits.max, np.where(x <= limits.min, limits.min, whole)).astype(dtype)
 
 
 def softmax(x: Any, axis: int = -1) -> Any:
@@ -252,7 +268,7 @@ NUMPY: dict[str, Any] = {
     "any": along(np.any), "all": along(np.all), "argmax": along(np.argmax), "argmin": along(np.argmin),
     "cumsum": along(np.cumsum), "sort": along(np.sort), "softmax": softmax, "logsumexp": logsumexp,
     "log_softmax": lambda x, axis: np.log(softmax(x, axis)), "top_k": top_k, "scatter": scatter,
-    "cast": lambda x, dtype: np.asarray(x).astype(dtype), "expand": np.expand_dims, "reshape": np.reshape,
+    "cast": cast, "expand": np.expand_dims, "reshape": np.reshape,
     "pad": lambda x, sides, value=0: np.pad(x, sides, constant_values=value), "concat": along(np.concatenate),
     "stack": along(np.stack), "split": lambda x, n, axis: np.split(x, n, axis=axis),
     "broadcast": lambda x, shape: np.broadcast_to(x, shape).copy(),
