@@ -267,11 +267,13 @@ class Body:
         return self.bound_var(L.Apply("maximum", (L.Apply("minimum", (wide, last), "i64"), L.i64(0)), "i64"))
 
     def _in_range(self, index: L.Expr, node: Node) -> None:
+        """One check of both ends, in the index's own dtype where that holds the size."""
         n = node.attrs["size"]
-        for fn, limit in (("ge", L.i64(0)), ("lt", to_expr(n))):
-            wide = index if index.dtype == "i64" else L.Apply("cast", (index,), "i64")
-            what = f"an index of {node.attrs['of']} is outside an axis of size {n}"
-            self.check(L.Apply(fn, (wide, limit), "bool"), what)
+        limit: L.Expr = L.Const(n, "i32") if index.dtype == "i32" and isinstance(n, int) and n < 2**31 else to_expr(n)
+        value = index if index.dtype == limit.dtype else L.Apply("cast", (index,), "i64")
+        ends = (L.Apply("ge", (value, L.Const(0, limit.dtype)), "bool"), L.Apply("lt", (value, limit), "bool"))
+        message = f"an index of {node.attrs['of']} is outside an axis of size {n}"
+        self.check(L.Apply("and", ends, "bool"), message)
 
     def bound_var(self, e: L.Expr) -> L.Var:
         bound = self.bind(e)
