@@ -3,7 +3,8 @@
 A process may flush subnormals to zero (loading a library that was linked with -ffast-math is enough) or round other
 than to nearest; the bits would be others. So every function that the outside calls is `guarded`: it only calls the one
 that works, between `nnc.enter` and `nnc.leave`. LLVM may move arithmetic across the two, as it knows nothing of such
-registers, but not out of a function that is never inlined. A thread of ours enters once.
+registers, but not out of a function that is never inlined. A thread of ours enters once. The register is written only
+where it says otherwise: a write costs more than some kernels.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from .text import symbol
 
 @dataclass(frozen=True, slots=True)
 class _Control:
-    """The register of an architecture: round to nearest, no flushing and no traps are its `default`."""
+    """The register of an architecture: round to nearest, no flushing and no traps are its `default`, in the bits of
+    `mask`; the others tell what has happened."""
 
     default: int
+    mask: int
     declarations: str
     get: str  # %control, an i64
     set: str  # from %control
@@ -26,31 +29,52 @@ class _Control:
 
 _ARCHITECTURES: Mapping[str, _Control] = {
     "x86_64": _Control(
-        0x1F80, "declare void @llvm.x86.sse.stmxcsr(ptr)\ndeclare void @llvm.x86.sse.ldmxcsr(ptr)\n",
+        0x1F80, 0xFFC0, "declare void @llvm.x86.sse.stmxcsr(ptr)\ndeclare void @llvm.x86.sse.ldmxcsr(ptr)\n",
         "%at = alloca i32, align 4\n  call void @llvm.x86.sse.stmxcsr(ptr %at)\n"
         "  %mxcsr = load i32, ptr %at, align 4\n  %control = zext i32 %mxcsr to i64",
         "%at = alloca i32, align 4\n  %mxcsr = trunc i64 %control to i32\n  store i32 %mxcsr, ptr %at, align 4\n"
         "  call void @llvm.x86.sse.ldmxcsr(ptr %at)"),
     "aarch64": _Control(
-        0, "declare i64 @llvm.aarch64.get.fpcr()\ndeclare void @llvm.aarch64.set.fpcr(i64)\n",
+        0, -1, "declare i64 @llvm.aarch64.get.fpcr()\ndeclare void @llvm.aarch64.set.fpcr(i64)\n",
         "%control = call i64 @llvm.aarch64.get.fpcr()", "call void @llvm.aarch64.set.fpcr(i64 %control)"),
 }  # fmt: skip
-_NONE = _Control(0, "", "%control = add i64 0, 0", "")  # an architecture that is not known keeps what it has
+_NONE = _Control(0, -1, "", "%control = add i64 0, 0", "")  # an architecture that is not known keeps what it has
 
 
 def environment(triple: str) -> str:
     """`nnc.enter`, which sets the default environment and gives the one there was, and `nnc.leave`, which takes it."""
     c = _ARCHITECTURES.get(triple.split("-")[0], _NONE)
     return f"""{c.declarations}
-define internal void @nnc.leave(i64 %control) alwaysinline #0 {{
+define internal void @nnc.control(i64 %control) alwaysinline #0 {{
   {c.set}
   ret void
 }}
 
+define internal i1 @nnc.is.default(i64 %control) alwaysinline #0 {{
+  %set = and i64 %control, {c.mask}
+  %is = icmp eq i64 %set, {c.default}
+  ret i1 %is
+}}
+
 define internal i64 @nnc.enter() alwaysinline #0 {{
   {c.get}
-  call void @nnc.leave(i64 {c.default})
+  %is = call i1 @nnc.is.default(i64 %control)
+  br i1 %is, label %entered, label %other
+other:
+  call void @nnc.control(i64 {c.default})
+  br label %entered
+entered:
   ret i64 %control
+}}
+
+define internal void @nnc.leave(i64 %control) alwaysinline #0 {{
+  %is = call i1 @nnc.is.default(i64 %control)
+  br i1 %is, label %left, label %other
+other:
+  call void @nnc.control(i64 %control)
+  br label %left
+left:
+  ret void
 }}
 """
 
