@@ -189,13 +189,13 @@ def _update_in_place(graph: Graph, root: Mapping[str, Value], value: Value, old:
                      readers: Mapping[Value, list[str]], after: dict[str, list[str]]) -> bool:
     """Whether a kernel may write a variable's new value over the old one; adds what must run before it to `after`."""
     maker = value[0]
+    if may_fail(graph[maker]):
+        return False  # with a part of it written
     if old is None:
         return True
     others = [r for r in readers.get(old, ()) if r != maker]
     if maker in readers.get(old, ()) and not overwrites(graph, root, maker, value[1], old):
         return False
-    if graph[maker].op == "scan" and may_fail(graph[maker]):
-        return False  # in a turn that is not the first
     if others and any(r in _reachable(after, maker) for r in others):
         return False  # somebody wants the old value after the new one is made
     for r in others:

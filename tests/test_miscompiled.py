@@ -168,6 +168,22 @@ def test_a_scan_that_only_checks_is_kept():
         f(np.zeros(3, np.float32), np.array([0, 2, 3, 0], np.int32))
 
 
+def test_a_step_that_fails_leaves_all_of_a_variable():
+    net = nnc.compile("""
+layer Count(x: f32[4, 10], at: i32[4]) -> (y: f32[4]) {
+    state total: f32[4] = 0
+    total := total + sum(x, axis = 1) * take(x, at)
+    y = total
+}
+model M(x: f32[4, 10], at: i32[4]) -> (y: f32[4]) { y = Count(x, at) }
+""", cache=False)
+    x = np.ones((4, 10), np.float32)
+    net.predict(x, np.int32([0, 9, 3, 4]))
+    with pytest.raises(nnc.ArgumentError, match="`at` is 10 in row 3"):
+        net.predict(x, np.int32([0, 9, 3, 10]))
+    assert net.state["M.count_1.total"].tolist() == [10.0] * 4
+
+
 # --- every size that is allocated or looped over is 0 or more --------------------------------------------------------
 
 FEWER = ("mean(broadcast(x[0] + 1.0, [size(x) - 5, 8]))", "sum(concat([x, broadcast(1.0, [size(x) - 5])]))",

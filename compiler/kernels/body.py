@@ -23,6 +23,7 @@ from ..types import BYTES, Dim, Size, TensorType, TupleType, symbol, symbols
 
 Index = tuple[Dim, ...]
 Source = Callable[[Index], L.Expr]
+Results = Mapping[str, "str | None"]  # what a kernel computes, and the buffer it is stored in
 
 
 @dataclass(slots=True)
@@ -60,6 +61,11 @@ def side_by_side(graph: Graph, node: Node) -> bool:
 def box_of(graph: Graph, node: Node) -> tuple[Dim, ...]:
     """The points at which a kernel without sums computes a result."""
     return graph[node.args[0]].shape if side_by_side(graph, node) else node.shape
+
+
+def results(graph: Graph) -> list[str]:
+    """What a kernel computes, each once: the results of its graph, and what is there for its effect."""
+    return list(dict.fromkeys(graph.roots))
 
 
 class Body:
@@ -165,15 +171,18 @@ class Body:
     def store(self, buffer: str, at: Dim, value: L.Expr) -> None:
         self.emit(L.Store(buffer, to_expr(at), value))
 
-    def results(self) -> dict[str, str]:
-        """Declare a buffer for each result of the graph, in order; one for a value that is a result twice."""
-        return {v: self.result(self.graph[v].dtype) for _, v in self.graph.outputs}
+    def results(self) -> Results:
+        """Declare a buffer for each result of the graph, in order; one for a value that is a result twice, and none for
+        a check, which is computed for its effect."""
+        return {v: self.result(self.graph[v].dtype) if v in dict(self.graph.outputs).values() else None
+                for v in results(self.graph)}
 
-    def store_all(self, outputs: Mapping[str, str], results: Sequence[tuple[str, Index]]) -> None:
+    def store_all(self, outputs: Results, results: Sequence[tuple[str, Index]]) -> None:
         """Store nodes at points. A result may lie where an operand lies, so all are computed before any is stored."""
         values = [(v, at, self.value(part, index)) for v, index in results for part, at in self.stored(v, index)]
         for v, at, value in values:
-            self.store(outputs[v], at, value)
+            if (buffer := outputs[v]) is not None:
+                self.store(buffer, at, value)
 
     def stored(self, name: str, index: Index) -> list[tuple[str, Dim]]:
         """What is stored of a result at a point, and where: the result, or the parts that stand side by side in it."""

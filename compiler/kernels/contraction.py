@@ -19,7 +19,7 @@ from ..graph import Node
 from ..index import bounds, nonnegative, to_expr
 from ..ops.contraction import Map, is_gathered, safe
 from ..types import BYTES, FLOATS, Dim, symbol
-from .body import Body, Index, flat, lanes, tensor
+from .body import Body, Index, Results, flat, lanes, tensor
 from .cost import number
 from .nest import across, outer, parts
 from .tile import LATENCY
@@ -36,10 +36,10 @@ def contraction(make: Callable[[], Body], name: str, target: Target, parallel: b
     body = make()
     node = body.graph[name]
     extent: dict[str, Dim] = dict(node.attrs["domain"])
-    y = body.results()
     if not is_gathered(node):
-        _scatter(body, node, y[name], extent)
+        _scatter(body, node, body.result(node.dtype), extent)
         return body
+    y = body.results()
     letters = [i for e in node.attrs["out"] for i, _ in e[1]]
     folded = [i for i in extent if i not in letters]
     lane = _lane(node, letters, folded)
@@ -110,7 +110,7 @@ def _moves(m: Map, i: str) -> bool:
     return all(dict(e[1]).get(i, 0) == 0 for e in m[:-1]) and (not m or dict(m[-1][1]).get(i, 0) in (0, 1))
 
 
-def _lanes_of_results(body: Body, node: Node, y: Mapping[str, str], extent: Mapping[str, Dim], at: Mapping[str, Dim],
+def _lanes_of_results(body: Body, node: Node, y: Results, extent: Mapping[str, Dim], at: Mapping[str, Dim],
                       lane: str, folded: Sequence[str]) -> None:  # fmt: skip
     """Neighbouring results in lanes, each folded serially."""
     width, result = lanes(body.graph), node.attrs["out"]
@@ -130,7 +130,7 @@ def _lanes_of_results(body: Body, node: Node, y: Mapping[str, str], extent: Mapp
                 body.store_all(y, [(v, where) for v in y])
 
 
-def _lanes_of_terms(body: Body, node: Node, y: Mapping[str, str], extent: Mapping[str, Dim], at: Mapping[str, Dim],
+def _lanes_of_terms(body: Body, node: Node, y: Results, extent: Mapping[str, Dim], at: Mapping[str, Dim],
                     tile: Sequence[tuple[str, Dim, int]], lane: str | None, folded: Sequence[str]) -> None:  # fmt: skip
     """A tile of results, each the sum of its lanes. Lanes that are not whole groups are added by themselves."""
     width, rest = lanes(body.graph), [i for i in folded if i != lane]

@@ -20,7 +20,7 @@ from ..graph import Graph, Node
 from ..ops.op import MAP, REDUCE, VIEW
 from ..ops.reduction import identity
 from ..types import Dim
-from .body import Body, Index, flat, lanes
+from .body import Body, Index, Results, flat, lanes, results
 from .cost import number, own_weight
 from .nest import Axes, Part, across, collapse, over, parts, place, walk
 
@@ -46,9 +46,8 @@ class Stages:
         for n in graph:
             needed = max((self.level[a] for a in n.args), default=0)
             self.level[n.name] = needed + (n in self.reductions)
-        results = list(dict.fromkeys(v for _, v in graph.outputs))
-        self.full = [v for v in results if graph[v].shape == self.box]
-        self.rest = [v for v in results if graph[v].shape != self.box]
+        self.full = [v for v in results(graph) if graph[v].shape == self.box]
+        self.rest = [v for v in results(graph) if graph[v].shape != self.box]
         self.count = 1 + max([self.level[r.args[0]] for r in self.reductions] + [self.level[v] for v in self.full])
         for r in self.reductions:
             trial.lies_in(r.name, r.name)
@@ -114,7 +113,7 @@ def fold(make: Callable[[], Body], parallel: bool = False) -> Body:
 # --- the innermost axis is reduced -----------------------------------------------------------------------------------
 
 
-def _rows(body: Body, stages: Stages, outputs: dict[str, str], kept: list[Axes], reduced: list[Axes],
+def _rows(body: Body, stages: Stages, outputs: Results, kept: list[Axes], reduced: list[Axes],
           parallel: bool) -> None:  # fmt: skip
     rank, graph, width = len(stages.box), body.graph, lanes(body.graph)
     if reduced and number(reduced[-1].size) >= LONG and sum(map(own_weight, graph)) <= LIGHT:
@@ -152,7 +151,7 @@ def _rows(body: Body, stages: Stages, outputs: dict[str, str], kept: list[Axes],
 # --- the innermost axis is kept --------------------------------------------------------------------------------------
 
 
-def _columns(body: Body, stages: Stages, outputs: dict[str, str], kept: list[Axes], reduced: list[Axes],
+def _columns(body: Body, stages: Stages, outputs: Results, kept: list[Axes], reduced: list[Axes],
              parallel: bool) -> None:  # fmt: skip
     *rows, last = kept
     with over(body, rows, len(stages.box), parallel=parallel and bool(rows)) as outer:
@@ -164,7 +163,7 @@ def _columns(body: Body, stages: Stages, outputs: dict[str, str], kept: list[Axe
                 body.sources = sources
 
 
-def _tile(body: Body, stages: Stages, outputs: dict[str, str], outer: Index, j0: Dim, last: Axes, reduced: list[Axes],
+def _tile(body: Body, stages: Stages, outputs: Results, outer: Index, j0: Dim, last: Axes, reduced: list[Axes],
           t: Part) -> None:  # fmt: skip
     """All stages for some neighbouring kept elements; what is known of each of them is in a lane of registers."""
     graph, width = body.graph, lanes(body.graph)

@@ -25,7 +25,7 @@ from ..graph import Graph
 from ..index import quotient, to_expr, total
 from ..ops.contraction import is_plain
 from ..types import BYTES, Dim, symbol
-from .body import Body, flat
+from .body import Body, Results, flat, results
 from .cost import number
 from .nest import ENOUGH, Axes, Part, across, outer, over, parts, place
 from .product import DEPTH, Product, Walk
@@ -59,7 +59,9 @@ def matmul(make: Callable[[], Body], p: Product, tile: Tile, parallel: bool = Fa
         across, down = tile.columns(p.columns[-1].size), tile.rows_of(p.rows[-1].size if p.rows else 1)
         far = _far(p, body.graph) if _many(across) * _many(down) > 1 else ()
         if far:
-            _around(body, p, tile, a, b, at, far, outputs[p.node.name])
+            sums = outputs[p.node.name]
+            assert sums is not None, "the sums of a product are a result"
+            _around(body, p, tile, a, b, at, far, sums)
         elif parallel and not at and _many(down) > _many(across) < ENOUGH:
             for rows, i0 in _each(body, down, parallel):
                 for columns, j0 in _each(body, across, False):
@@ -71,7 +73,7 @@ def matmul(make: Callable[[], Body], p: Product, tile: Tile, parallel: bool = Fa
     return body
 
 
-def _in_blocks(body: Body, p: Product, tile: Tile, a: str, b: str, outputs: Mapping[str, str],
+def _in_blocks(body: Body, p: Product, tile: Tile, a: str, b: str, outputs: Results,
                parallel: bool) -> None:
     """A long reduction in blocks: of A and B only what stays in the second-level cache, for all tiles that need it. The
     sums wait in memory, then what is elementwise is computed of them. The order of k, and so the bits, stay."""
@@ -109,7 +111,7 @@ def _in_blocks(body: Body, p: Product, tile: Tile, a: str, b: str, outputs: Mapp
 def _far(p: Product, graph: Graph) -> tuple[Walk, ...]:
     """The outer indices of a window's reduction, whose loops go around the tiles: what all tiles read for one of their
     points stays near, where else each tile would fetch all of A and B from afar."""
-    if p.packed or is_plain(p.node) or [v for _, v in graph.outputs] != [p.node.name] or not p.rows:
+    if p.packed or is_plain(p.node) or results(graph) != [p.node.name] or not p.rows:
         return ()
     each = number(p.rows[-1].size + p.columns[-1].size) * BYTES[p.node.dtype]
     if number(prod(w.size for w in p.inner)) * each <= FAR:
@@ -188,7 +190,7 @@ class _Tile:
     rows: int
     columns: Part
 
-    def write(self, outputs: Mapping[str, str]) -> None:
+    def write(self, outputs: Results) -> None:
         """The tile, from 0 to what is elementwise in it."""
         body, dtype = self.body, self.p.node.dtype
         acc, pitch = self.register()

@@ -9,7 +9,7 @@ put side by side along the last axis, or padded there, is a loop for each piece:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 
 from .. import loops as L
@@ -18,43 +18,42 @@ from ..index import terms
 from ..ops.layout import constant_expr
 from ..ops.op import MAP
 from ..types import Dim, Symbol
-from .body import Body, Index, Source, box_of, lanes
+from .body import Body, Index, Results, Source, box_of, lanes, results
 from .nest import Axes, collapse, indices, over, place, walk
 
 
 def pointwise(make: Callable[[], Body], parallel: bool = False) -> Body:
     """The kernel that computes the results of a graph, all at the points of one box. `make` gives a fresh body."""
     body = make()
-    results = [v for _, v in body.graph.outputs]
-    shape = box_of(body.graph, body.graph[results[0]])
-    trial = make()
-    groups = collapse(trial, walk(trial, results, shape), shape, [0] * len(shape))
     outputs = body.results()
+    shape = box_of(body.graph, body.graph[next(iter(outputs))])
+    trial = make()
+    groups = collapse(trial, walk(trial, list(outputs), shape), shape, [0] * len(shape))
     if any(n.op == "transpose" for n in body.graph):
-        near = _near(make, results, groups, len(shape))
+        near = _near(make, groups, shape)
         if near is not None:
-            _blocks(body, results, outputs, groups, near, parallel)
+            _blocks(body, outputs, groups, near, shape, parallel)
             return body
-    side = _divided(body, results, shape)
+    side = _divided(body, outputs, shape)
     if side is not None and groups[-1].axes == (len(shape) - 1,):
-        _pieces(body, results, outputs, groups, side, parallel)
+        _pieces(body, outputs, groups, side, parallel)
         return body
     with over(body, groups, len(shape), lanes=lanes(body.graph), parallel=parallel) as index:
         body.store_all(outputs, [(r, index) for r in outputs])
     return body
 
 
-def _near(make: Callable[[], Body], results: list[str], groups: Sequence[Axes], rank: int) -> int | None:
+def _near(make: Callable[[], Body], groups: Sequence[Axes], shape: tuple[Dim, ...]) -> int | None:
     """The group along which an operand lies that lies far apart along the last one."""
     trial = make()
     variables: list[str] = []
     with ExitStack() as stack:
-        index: list[Dim] = [0] * rank
+        index: list[Dim] = [0] * len(shape)
         for g in groups:
             point = stack.enter_context(trial.loop(g.size))
             variables.append(str(point))
             place(point, g, index, trial)
-        for part, _ in (p for r in results for p in trial.stored(r, tuple(index))):
+        for part, _ in (p for r in results(trial.graph) for p in trial.stored(r, tuple(index))):
             trial.store("", 0, trial.value(part, tuple(index)))
         read = [x for s in trial.scopes for x in indices(tuple(s.statements))]
     steps = [[dict(terms(x)).get((Symbol(v),), 0) for v in variables] for x in read]
@@ -62,13 +61,13 @@ def _near(make: Callable[[], Body], results: list[str], groups: Sequence[Axes], 
     return far[0].index(1) if far else None
 
 
-def _blocks(body: Body, results: list[str], outputs: dict[str, str], groups: Sequence[Axes], near: int,
+def _blocks(body: Body, outputs: Results, groups: Sequence[Axes], near: int, shape: tuple[Dim, ...],
             parallel: bool) -> None:  # fmt: skip
     """The lanes of one block of the last group in the innermost loop, the group that is near around it."""
     *rows, last = groups
-    width, rank = lanes(body.graph), len(body.graph[results[0]].shape)
+    width = lanes(body.graph)
     with ExitStack() as stack:
-        index: list[Dim] = [0] * rank
+        index: list[Dim] = [0] * len(shape)
         for g in (g for k, g in enumerate(rows) if k != near):
             place(stack.enter_context(body.loop(g.size, parallel=parallel)), g, index, body)
         first = stack.enter_context(body.loop(last.size, step=width, parallel=parallel, stem="j"))
@@ -77,10 +76,10 @@ def _blocks(body: Body, results: list[str], outputs: dict[str, str], groups: Seq
         bound = None if whole else last.size - first
         j = stack.enter_context(body.loop(width, lanes=width, unroll=0, bound=bound, stem="j"))
         place(first + j, last, index, body)
-        body.store_all(outputs, [(r, tuple(index)) for r in results])
+        body.store_all(outputs, [(r, tuple(index)) for r in outputs])
 
 
-def _divided(body: Body, results: list[str], shape: tuple[Dim, ...]) -> Node | None:
+def _divided(body: Body, results: Iterable[str], shape: tuple[Dim, ...]) -> Node | None:
     """A concat or a pad along the last axis, and along no other, in which the results are elementwise."""
     last = len(shape) - 1
     if not shape or not isinstance(shape[last], int):
@@ -98,8 +97,7 @@ def _divided(body: Body, results: list[str], shape: tuple[Dim, ...]) -> Node | N
     return None
 
 
-def _pieces(body: Body, results: list[str], outputs: dict[str, str], groups: Sequence[Axes], side: Node,
-            parallel: bool) -> None:  # fmt: skip
+def _pieces(body: Body, outputs: Results, groups: Sequence[Axes], side: Node, parallel: bool) -> None:
     """A loop along the last axis for each piece of `side`, in which its value is that of the piece."""
     width, rank = lanes(body.graph), len(side.shape)
     pieces: list[tuple[Dim, str | None]] = []  # how long, and which operand; None: what pads
@@ -125,5 +123,5 @@ def _pieces(body: Body, results: list[str], outputs: dict[str, str], groups: Seq
             if length != 0:
                 with body.loop(start + length, start=start, lanes=width, parallel=parallel) as j:
                     body.sources[side.name] = source(operand, j, start)
-                    body.store_all(outputs, [(r, (*rows[:-1], j)) for r in results])
+                    body.store_all(outputs, [(r, (*rows[:-1], j)) for r in outputs])
             start = start + length

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..graph import Builder, Graph, Node
+from ..graph import Builder, Graph, Node, effects
 from ..kernels.argument import ARGUMENTS, expand
 from ..kernels.body import box_of, side_by_side
 from ..kernels.cost import own_weight
@@ -216,23 +216,23 @@ class _Regions:
                 self.of[n.name] = Region(_box(graph, n), [n.name], len(self.order))
                 self.order.append(self.of[n.name])
 
-    def merge(self, a: Region, b: Region) -> None:
-        """Join two regions, if they fit."""
+    def merge(self, a: Region, b: Region) -> bool:
+        """Join two regions, if they fit; whether they did."""
         box = _joined(a.box, b.box)
         a, b = (a, b) if a.place < b.place else (b, a)
         if box is None:
-            return
+            return False
         between = [r for r in self.order[a.place + 1 : b.place] if r is not None]
         after = self._readers(a, between)
         if self._reads_any(b, after):  # by way of a third region: one kernel would need itself
-            return
+            return False
         heads = sorted([*a.heads, *b.heads], key=self.position.__getitem__)
         inside = inside_of(self.graph, self.head, heads)
         operands = {x for n in inside for x in self.graph[n].args if x not in inside}
         ordered = [self.graph[n] for n in sorted(inside, key=self.position.__getitem__)]
         size = sum(len(n.args) if n.op == "concat" and len(n.args) > WIDE else 1 for n in ordered)
         if size > LARGE or len(operands) + len(heads) > BUFFERS or not fits(self.graph, box, heads, ordered):
-            return
+            return False
         a.box, a.heads = box, heads
         for h in b.heads:
             self.of[h] = a
@@ -241,6 +241,7 @@ class _Regions:
         self.order[a.place : last + 1 - len(moved)] = [None] * (last + 1 - len(moved) - a.place)
         for k, r in enumerate(moved, last + 1 - len(moved)):
             self.order[k], r.place = r, k
+        return True
 
     def _readers(self, a: Region, between: Iterable[Region]) -> set[int]:
         """Those that read `a`, directly or not; given and named by identity, in order."""
@@ -257,9 +258,10 @@ class _Regions:
 def _merged(graph: Graph, head: Mapping[str, bool]) -> _Regions:
     regions = _Regions(graph, head)
     for h in regions.reads:
-        for r in sorted(regions.reads[h], key=regions.position.__getitem__, reverse=True):
-            if regions.of[r] is not regions.of[h]:
-                regions.merge(regions.of[r], regions.of[h])
+        read = sorted(regions.reads[h], key=regions.position.__getitem__, reverse=True)
+        # again after each that fits: what did not fit the smaller region may fit the larger
+        while any([regions.of[r] is not regions.of[h] and regions.merge(regions.of[r], regions.of[h]) for r in read]):
+            pass
     readers: dict[tuple[Box, str | int], str] = {}  # siblings: what walks over one box and reads the same
     for h in regions.reads:
         region = regions.of[h]
@@ -394,7 +396,7 @@ def _rebuilt(graph: Graph, regions: _Regions) -> Graph:
             place(n.name)
     for region in filter(None, regions.order):
         results = [h for h in region.heads if h in needed]
-        if not results:
+        if not results and not (results := list(effects(graph[h] for h in region.heads))):
             continue  # dead
         inside = inside_of(graph, head, region.heads)
         nodes = [graph[v] for v in sorted(inside, key=position.__getitem__)]
@@ -416,14 +418,14 @@ def _rebuilt(graph: Graph, regions: _Regions) -> Graph:
         every = b.add("fused", tuple(operands), {"body": inner}, b.fresh("f"), span)
         for k, h in enumerate(results):
             b.add("item", (every,), {"index": k}, h, graph[h].span)
-    for v in graph.roots:
+    for _, v in graph.outputs + graph.updates:
         place(v)
     return b.finish(graph.outputs, graph.updates)
 
 
 def _needed(graph: Graph, regions: _Regions) -> set[str]:
-    """The heads that are read outside their region, or by the outside."""
-    needed = {_behind(graph, v, regions.head) for v in graph.roots}
+    """The heads that are read outside their region, or by the outside. What is there for its effect need not be."""
+    needed = {_behind(graph, v, regions.head) for _, v in graph.outputs + graph.updates}
     for region in filter(None, regions.order):
         inside = inside_of(graph, regions.head, region.heads)
         needed |= {_behind(graph, a, regions.head) for n in inside for a in graph[n].args if a not in inside}
