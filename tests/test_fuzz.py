@@ -17,6 +17,11 @@ def test_random_programs_of_one_seed(beside) -> None:
     beside()
 
 
+@pytest.mark.beside("--seed", "47", "--only", "163")
+def test_a_window_with_a_factor_that_is_not_finite(beside) -> None:
+    beside()
+
+
 @pytest.mark.beside("--programs", "40", "--seed", "2", "--guard-pages")
 def test_no_access_outside_a_buffer(beside) -> None:
     beside()

@@ -1,9 +1,10 @@
 """Rewrite rules for elementwise operators. Above each rule stands the mathematics it uses.
 
 An equation over the reals is not enough: a rule must hold for NaN, infinities and -0 as well, so x - x is not 0, x * 0
-is not 0, 0 - x is not -x and x + 0 is x only where x cannot be -0. Two liberties are taken and no others: results may
-differ by rounding (x^3 is x*x*x), and the sign of a contraction that is zero is not defined. Two rules turn an infinity
-that only an intermediate result was into the right value; they say so.
+is not 0, 0 - x is not -x and x + 0 is x only where x cannot be -0. Three liberties are taken and no others: results may
+differ by rounding (x^3 is x*x*x), the sign of a contraction that is zero is not defined, and where the adjoint of a
+window has a factor that is not finite, elements near it may be NaN, too: a term that is not there is 0 times it. Two
+rules turn an infinity that only an intermediate result was into the right value; they say so.
 """
 
 from __future__ import annotations
