@@ -164,7 +164,8 @@ def logsumexp(x: Any, axis: int = -1) -> Any:
 
 
 def top_k(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    at = np.argsort(-x, axis=-1, kind="stable")[..., :k]
+    """NaN is above every number; of equals the first comes first."""
+    at = np.lexsort((-x, ~np.isnan(x)), axis=-1)[..., :k]
     return np.take_along_axis(x, at, -1), at
 
 
