@@ -1,0 +1,187 @@
+"""The computation graph: typed nodes in a networkx multigraph, edges keyed by operand position.
+
+A graph is a value. Passes read one and build another with a `Builder`, which infers and checks every type as it goes,
+so a graph that exists is well-typed. Node order in the graph is a topological order and is deterministic: it is the
+order of building.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import networkx as nx
+
+from ...dsl.diagnostics import error
+from ...dsl.source import Span
+from ..types.sizes import Dim
+from ..types.tensors import TensorType, TupleType, Type
+
+MAX_NODES = 100_000  # of one graph
+
+Attrs = Mapping[str, Any]  # values are hashable: int, Size, float, str, bool, None, tuples of these, Graph
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """One application of an operator. `name` is unique in its graph; `args` are names of earlier nodes."""
+
+    name: str
+    op: str
+    args: tuple[str, ...]
+    attrs: Attrs
+    type: Type
+    span: Span | None = None
+
+    @property
+    def shape(self) -> tuple[Dim, ...]:
+        assert isinstance(self.type, TensorType)
+        return self.type.shape
+
+    @property
+    def dtype(self) -> str:
+        assert isinstance(self.type, TensorType)
+        return self.type.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A relation of sizes that only run time can decide; `message` says what it means, `span` where it was asked."""
+
+    left: Dim
+    right: Dim
+    message: str
+    span: Span | None = field(default=None, compare=False)
+    relation: str = "=="  # == != < <= > >=
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """One entry point: leaves `input` and `param`, named `outputs`, and `updates` (parameter path, new value) that
+    commit together when the step ends. `dag` has node name -> {"node": Node}, edges operand -> user, key = position."""
+
+    name: str
+    dag: nx.MultiDiGraph
+    outputs: tuple[tuple[str, str], ...]
+    updates: tuple[tuple[str, str], ...] = ()
+    guards: tuple[Guard, ...] = ()
+
+    def __getitem__(self, name: str) -> Node:
+        return self.dag.nodes[name]["node"]
+
+    def __iter__(self) -> Iterator[Node]:
+        """Nodes in topological order."""
+        return (data["node"] for _, data in self.dag.nodes(data=True))
+
+    def __len__(self) -> int:
+        return len(self.dag)
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The nodes the outside sees: outputs, updates, and what has an effect."""
+        return (*(v for _, v in self.outputs + self.updates), *effects(self))
+
+    def users(self, name: str) -> list[Node]:
+        """The nodes that read `name`, each once, in order."""
+        return [self[u] for u in self.dag.successors(name)]
+
+
+class Builder:
+    """Grows a graph node by node. `emit` infers the type from the operator's own rule and refuses ill-typed nodes.
+
+    Values are node names. A builder is append-only, so any prefix of it is a valid graph.
+    """
+
+    def __init__(self, name: str, ops: Mapping[str, Any]):
+        self.name = name
+        self.ops = ops
+        self.nodes: dict[str, Node] = {}
+        self.guards: list[Guard] = []
+        self.span: Span | None = None  # given to nodes emitted without one
+        self._next: dict[str, int] = {}  # by stem, the first number that may be free
+
+    def __getitem__(self, name: str) -> Node:
+        return self.nodes[name]
+
+    def type(self, name: str) -> TensorType:
+        t = self.nodes[name].type
+        assert isinstance(t, TensorType), f"{name} is a tuple"
+        return t
+
+    def shape(self, name: str) -> tuple[Dim, ...]:
+        return self.type(name).shape
+
+    def emit(self, op: str, *args: str, name: str | None = None, span: Span | None = None, **attrs: Any) -> str:
+        """Append one node and return its name. Raises `ops.op.ShapeError` from the operator's `infer`."""
+        if op == "input":
+            attrs.setdefault("name", name)  # what the outside calls it: the node may have to be called otherwise
+        return self.add(op, args, attrs, name, span)
+
+    def add(self, op: str, args: tuple[str, ...], attrs: Attrs, name: str | None = None,
+            span: Span | None = None) -> str:
+        """`emit` with the attributes as a mapping."""
+        inferred = self.ops[op].infer([self.nodes[a].type for a in args], attrs)
+        if name is None or name in self.nodes:
+            name = self.fresh(name or "v")
+        return self._put(Node(name, op, args, attrs, inferred, span or self.span))
+
+    def fresh(self, stem: str) -> str:
+        """A name not yet taken: `v7`, `h_2`."""
+        n = self._next.get(stem, 0 if stem == "v" else 2)
+        between = "" if stem == "v" else "_"
+        while f"{stem}{between}{n}" in self.nodes:
+            n += 1
+        self._next[stem] = n
+        return f"{stem}{between}{n}"
+
+    def guard(self, left: Dim, right: Dim, message: str, span: Span | None = None, relation: str = "==") -> None:
+        g = Guard(left, right, message, span, relation)
+        if g not in self.guards:
+            self.guards.append(g)
+
+    def copy(self, node: Node, args: tuple[str, ...]) -> str:
+        """The same operator on other operands; keeps name and span where it can."""
+        name = node.name if node.name not in self.nodes else self.fresh("v")
+        inferred = node.type if not args else self.ops[node.op].infer([self.nodes[a].type for a in args], node.attrs)
+        return self._put(Node(name, node.op, args, node.attrs, inferred, node.span))
+
+    def _put(self, node: Node) -> str:
+        if len(self.nodes) >= MAX_NODES:
+            raise error("E0502", f"this makes a graph of more than {MAX_NODES:,} operators", node.span)
+        self.nodes[node.name] = node
+        return node.name
+
+    def finish(self, outputs: Iterator | tuple, updates: Iterator | tuple = ()) -> Graph:
+        dag = nx.MultiDiGraph()
+        for node in self.nodes.values():
+            dag.add_node(node.name, node=node)
+            for position, arg in enumerate(node.args):
+                dag.add_edge(arg, node.name, key=position)
+        return Graph(self.name, dag, tuple(outputs), tuple(updates), tuple(self.guards))
+
+
+def effects(nodes: Iterable[Node]) -> tuple[str, ...]:
+    """The nodes that are there for what they do, which is to fail, whether or not anybody reads them: checks, and loops
+    with checks in them."""
+    return tuple(n.name for n in nodes if may_fail(n))
+
+
+def may_fail(node: Node) -> bool:
+    """Whether running a node may end the step with an error."""
+    return node.op == "in_range" or any(map(may_fail, node.attrs.get("body", ())))
+
+
+def ancestors(nodes: Mapping[str, Node], names: Iterable[str], given: Collection[str] = ()) -> dict[str, None]:
+    """`names` and all that they are computed from, as far as what is `given`, in topological order."""
+    seen = set(names)
+    todo = [x for x in seen if x not in given]
+    while todo:
+        for a in nodes[todo.pop()].args:
+            if a not in seen and a not in given:
+                seen.add(a)
+                todo.append(a)
+    return {x: None for x in nodes if x in seen}
+
+
+__all__ = ["Attrs", "Builder", "Graph", "Guard", "Node", "TensorType", "TupleType", "ancestors", "effects", "may_fail"]

@@ -1,0 +1,17 @@
+"""The operators: `OPS` has every primitive by name, one paragraph each, by family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from . import contraction, elementwise, indexing, layout, loop, plumbing, random, reduction
+from .op import Op
+
+OPS: Mapping[str, Op] = MappingProxyType({
+    op.name: op
+    for family in (plumbing, elementwise, reduction, layout, contraction, indexing, random, loop)
+    for op in family.ALL
+})
+
+__all__ = ["OPS", "Op"]

@@ -1,0 +1,254 @@
+"""Contraction: `out[f(p)] += prod_k in_k[g_k(p)]` for all points p of an iteration domain, with affine index maps.
+
+Matrix products, convolutions of every kind, average pooling and index notation are this one operator, and so is each of
+its gradients: exchange the result and the operand. Points where a map leaves its operand read 0, points where `out`
+leaves the result are dropped; so zero padding is part of the maps.
+
+Attributes:
+* `domain`: ((index, extent), ...);
+* `maps`: one per operand, each one affine expression per axis: (constant, ((index, coefficient), ...));
+* `out`: the affine expressions of the result, and `shape`, its shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ...loops.index import within
+from ...types.sizes import Dim, symbol
+from ...types.tensors import TensorType, Type
+from ..nodes import Builder, Node
+from . import require
+from .op import CONTRACT, Op, Sample, ShapeError
+from .require import NUMBERS
+
+Affine = tuple[int, tuple[tuple[str, int], ...]]
+Map = tuple[Affine, ...]
+
+
+def affine(*terms: tuple[str, int], constant: int = 0) -> Affine:
+    """constant + sum of coefficient * index; like indices are collected, in order of first mention."""
+    total: dict[str, int] = {}
+    for i, c in terms:
+        total[i] = total.get(i, 0) + c
+    return constant, tuple((i, c) for i, c in total.items() if c)
+
+
+def plain(letters: Sequence[str]) -> Map:
+    """The map that reads each axis at one index."""
+    return tuple((0, ((i, 1),)) for i in letters)
+
+
+def index_of(e: Affine) -> str | None:
+    """`i` where the expression is the index i and nothing else."""
+    return e[1][0][0] if e[0] == 0 and len(e[1]) == 1 and e[1][0][1] == 1 else None
+
+
+def is_plain(node: Node) -> bool:
+    """Every axis of every operand and of the result is one index, none twice in a map: an einsum without diagonals."""
+    for m in (*node.attrs["maps"], node.attrs["out"]):
+        letters = [index_of(e) for e in m]
+        if None in letters or len(set(letters)) != len(letters):
+            return False
+    return True
+
+
+def is_gathered(node: Node) -> bool:
+    """Each element of the result is one sum: its map is one index of full extent per axis. Else terms are scattered."""
+    letters = [index_of(e) for e in node.attrs["out"]]
+    extent = dict(node.attrs["domain"])
+    return len(set(letters)) == len(letters) and all(
+        i is not None and extent[i] == n for i, n in zip(letters, node.shape, strict=True))
+
+
+def safe(e: Affine, n: Dim, node: Node) -> bool:
+    """The expression stays inside an axis of size n over the whole domain (whatever the tiles do)."""
+    position: Dim = e[0]
+    for i, c in e[1]:
+        position = position + symbol("@" + i) * c
+    return within(position, n, {"@" + i: m for i, m in node.attrs["domain"]})
+
+
+def _infer(types: Sequence[Type], attrs: Any) -> TensorType:
+    ts = require.tensors("contract", types, len(attrs["maps"]))
+    require.accepted("contract", ts, NUMBERS)
+    if not ts:
+        raise ShapeError("E0307", "contract needs at least one operand")
+    require.same_dtype("contract", ts)
+    domain = dict(attrs["domain"])
+    if len(domain) != len(attrs["domain"]):
+        raise ShapeError("E0307", f"an index of contract is named twice: {', '.join(i for i, _ in attrs['domain'])}")
+    result = ts[0].with_shape(require.sizes("contract", attrs["shape"]))
+    for k, (t, m) in enumerate(zip((*ts, result), (*attrs["maps"], attrs["out"]), strict=True)):
+        require.one_each("contract", t, "index expressions", m)
+        for i in (i for e in m for i, _ in e[1]):
+            if i not in domain:
+                raise ShapeError("E0307", f"contract has no index {i}", (k,) if k < len(ts) else ())
+    return result
+
+
+def _grad(b: Builder, node: Node, dy: str) -> tuple[str | None, ...]:
+    """d in_k[g_k(p)] += dy[f(p)] prod_(j != k) in_j[g_j(p)]: the same domain, result and operand k exchanged."""
+    domain, maps, out = node.attrs["domain"], node.attrs["maps"], node.attrs["out"]
+    return tuple(
+        b.emit("contract", *node.args[:k], dy, *node.args[k + 1 :], domain=domain, out=maps[k],
+               maps=(*maps[:k], out, *maps[k + 1 :]), shape=b.shape(node.args[k]))
+        for k in range(len(node.args))
+    )
+
+
+def _flops(types: Sequence[Any], attrs: Any, result: Any) -> Dim:
+    return max(2, len(types)) * prod(n for _, n in attrs["domain"])
+
+
+def _evaluate(e: Affine, grid: Mapping[str, np.ndarray]) -> Any:
+    return sum((c * grid[i] for i, c in e[1]), start=np.int64(e[0]))
+
+
+def _grid(indices: Sequence[str], extent: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Each index as an array along its own axis."""
+    return {i: np.arange(extent[i]).reshape([-1 if j == k else 1 for j in range(len(indices))])
+            for k, i in enumerate(indices)}
+
+
+def _used(m: Map) -> list[str]:
+    return list(dict.fromkeys(i for e in m for i, _ in e[1]))
+
+
+def _positions(m: Map, shape: Sequence[int], extent: Mapping[str, int]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The indices a map uses; over their grid: the linear position in `shape`, and whether it is inside."""
+    used = _used(m)
+    grid = _grid(used, extent)
+    full = tuple(extent[i] for i in used)
+    position, inside = np.zeros(full, np.int64), np.ones(full, bool)
+    for e, n in zip(m, shape, strict=True):
+        at = _evaluate(e, grid)
+        inside &= (at >= 0) & (at < n)
+        position = position * n + np.clip(at, 0, max(n - 1, 0))
+    return used, position, inside
+
+
+def _sum_of_products(xs: Sequence[np.ndarray], axes: Sequence[Sequence[int]], out: Sequence[int],
+                     extent: Sequence[int]) -> np.ndarray:
+    """The products at every point of the domain, summed over the axes that are not in `out`."""
+    product = np.ones(extent, xs[0].dtype)
+    for x, ks in zip(xs, axes, strict=True):
+        order = sorted(range(len(ks)), key=lambda j: ks[j])
+        product *= x.transpose(order).reshape([n if k in ks else 1 for k, n in enumerate(extent)])
+    summed = product.sum(axis=tuple(k for k in range(len(extent)) if k not in out), dtype=product.dtype)
+    return summed.transpose([sorted(out).index(k) for k in out])
+
+
+def _reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
+    """Each operand is spread over the indices it uses, NumPy's einsum multiplies and sums, the result is scattered."""
+    extent: dict[str, int] = dict(attrs["domain"])
+    number = {i: k for k, i in enumerate(extent)}
+    spread: list[Any] = []
+    seen: set[str] = set()
+    for x, m in zip(args, attrs["maps"], strict=True):
+        used, position, inside = _positions(m, x.shape, extent)
+        values = x.reshape(-1)[position] if x.size else np.zeros(position.shape, x.dtype)
+        spread += [np.where(inside, values, x.dtype.type(0)), [number[i] for i in used]]
+        seen |= set(used)
+    dtype = args[0].dtype
+    for i in extent:
+        if i not in seen:  # an index that no operand uses repeats the term
+            spread += [np.ones(extent[i], dtype), [number[i]]]
+    shape = require.known(type.shape)
+    used, position, inside = _positions(attrs["out"], shape, extent)
+    if all(np.isfinite(x).all() for x in spread[::2]):
+        terms = np.einsum(*spread, [number[i] for i in used], optimize=len(spread) > 4)
+    else:  # einsum takes factors out of sums, and inf * (0 + 1) is not inf * 0 + inf * 1
+        terms = _sum_of_products(spread[::2], spread[1::2], [number[i] for i in used], [*extent.values()])
+    result = np.zeros(prod(shape), dtype)
+    if result.size:
+        np.add.at(result, position[inside], terms[inside])
+    return result.reshape(shape)
+
+
+# --- the usual contractions ------------------------------------------------------------------------------------------
+
+
+def einsum(b: Builder, spec: str, *args: str, **attrs: Any) -> str:
+    """`einsum(b, "bi,oi->bo", x, w)`: the contraction with one letter per axis. A letter must have one size everywhere;
+    raises `ShapeError` E0301 where it has two."""
+    inputs, out = spec.replace(" ", "").split("->")
+    extent: dict[str, Dim] = {}
+    for k, (letters, a) in enumerate(zip(inputs.split(","), args, strict=True)):
+        require.one_each("contract", b.type(a), "letters", letters)
+        for i, n in zip(letters, b.shape(a), strict=True):
+            if extent.setdefault(i, n) != n:
+                raise ShapeError("E0301", f"index {i} runs over two sizes, but {extent[i]} is not {n}", (k,))
+    return b.emit("contract", *args, domain=tuple(extent.items()), maps=tuple(plain(m) for m in inputs.split(",")),
+                  out=plain(out), shape=tuple(extent[i] for i in out), **attrs)
+
+
+def matmul(b: Builder, x: str, y: str, **attrs: Any) -> str:
+    """`x @ y` over the last axis of x and the last but one of y, by NumPy's rules: a vector on the left is a row, on
+    the right a column, and leading axes are batch axes that must agree, except that the right side may be a plain
+    matrix.
+
+    Raises `ShapeError` E0301 where inner sizes or leading axes differ."""
+    s, t = b.shape(x), b.shape(y)
+    for k, shape in enumerate((s, t)):
+        if not shape:
+            raise ShapeError("E0301", f"@ needs at least one axis on each side, but this is {b.type((x, y)[k])}", (k,))
+    inner = t[-2] if len(t) > 1 else t[-1]
+    if s[-1] != inner:
+        raise ShapeError("E0301", f"inner sizes of @ must agree, but {s[-1]} is not {inner}", (0, 1))
+    lead, other = s[:-2], t[:-2]
+    if lead and other and lead != other:
+        raise ShapeError("E0301", f"leading axes of @ must agree, but {b.type(x)} and {b.type(y)} do not", (0, 1))
+    batch = [f"b{k}" for k in range(max(len(lead), len(other)))]
+    row = ["i"] if len(s) > 1 else []
+    column = ["j"] if len(t) > 1 else []
+    left = [*(batch if lead else []), *row, "k"]
+    right = [*(batch if other else []), "k", *column]
+    extent = dict(zip((*left, *right), (*s, *t), strict=True))
+    out = [*batch, *row, *column]
+    order = [*out, "k"]
+    return b.emit("contract", x, y, domain=tuple((i, extent[i]) for i in order), maps=(plain(left), plain(right)),
+                  out=plain(out), shape=tuple(extent[i] for i in out), **attrs)
+
+
+# --- samples ---------------------------------------------------------------------------------------------------------
+
+
+def _sample(shapes: Sequence[tuple[int, ...]], domain: dict[str, int], maps: Sequence[Map], out: Map,
+            shape: tuple[int, ...], dtype: str = "f32") -> Sample:
+    attrs = {"domain": tuple(domain.items()), "maps": tuple(maps), "out": out, "shape": shape}
+    return Sample(tuple(TensorType(dtype, s) for s in shapes), attrs)
+
+
+def _letters(spec: str, *shapes: tuple[int, ...], dtype: str = "f32") -> Sample:
+    inputs, out = spec.split("->")
+    extent = {i: n for m, s in zip(inputs.split(","), shapes, strict=True) for i, n in zip(m, s, strict=True)}
+    maps = [plain(m) for m in inputs.split(",")]
+    return _sample(shapes, extent, maps, plain(out), tuple(extent[i] for i in out), dtype)
+
+
+_I, _U = ("i", 1), ("u", 1)
+
+CONTRACTION = Op(
+    name="contract", kind=CONTRACT, infer=_infer, reference=_reference, grad=_grad, flops=_flops,
+    doc="out[f(p)] += prod_k in_k[g_k(p)] over all points p of `domain`, with affine f (`out`) and g_k (`maps`); reads "
+    "outside an operand are 0, writes outside the result are dropped",
+    samples=(
+        _letters("bi,oi->bo", (3, 4), (5, 4)), _letters("bij,bjk->bik", (2, 3, 4), (2, 4, 5)),
+        _letters("i,i->", (6,), (6,)), _letters("ij->i", (3, 4)),
+        _letters("i,j,ij->", (3,), (4,), (3, 4)), _letters("bi,oi->bo", (0, 4), (5, 4)),
+        _letters("bi,oi->bo", (3, 0), (5, 0)), _letters("bi,oi->bo", (1, 1), (1, 1)), _letters(",->", (), ()),
+        _letters("i,i->i", (3,), (3,)), _letters("ij,jk->ik", (3, 2), (2, 4), dtype="i32"),
+        # a convolution with stride 2 and padding 1, the adjoint of it, a diagonal, and an index only the result has
+        _sample(((7,), (3,)), {"i": 4, "u": 3}, [(affine(("i", 2), _U, constant=-1),), plain("u")], plain("i"), (4,)),
+        _sample(((4,), (3,)), {"i": 4, "u": 3}, [plain("i"), plain("u")], (affine(("i", 2), _U, constant=-1),), (7,)),
+        _sample(((3, 3),), {"i": 3}, [(affine(_I), affine(_I))], plain("i"), (3,)),
+        _sample(((3,),), {"i": 3, "u": 2}, [plain("i")], plain("iu"), (3, 2)),
+    ),
+)
+
+ALL = (CONTRACTION,)

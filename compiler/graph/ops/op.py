@@ -1,0 +1,74 @@
+"""What an operator is: one paragraph, asked by the builder, verifier, printer, autodiff, fusion, lowering and tests.
+
+Conventions.
+* `infer(types, attrs) -> Type` is used to build *and* to verify. It raises `ShapeError(message, ...)`, a plain
+  exception without source; the builder (which knows the span) turns it into a diagnostic.
+* Operands of elementwise operators have equal shapes: broadcasting is an explicit `broadcast` node, which is a view.
+* `reference(args, attrs, type)` is NumPy and the obvious truth; it works in the dtype it is given. Every size in
+  `attrs` and `type` has been made a Python int.
+* `grad(b, node, dy) -> tuple[str | None, ...]`, one adjoint per operand (None: no gradient flows), written with
+  operators through the Builder `b`; `node.name` is the result itself, `node.args` the operands. It may raise
+  `NoGradient(why)`.
+* `at(node, types, index, read) -> Expr` is the value at one point, for operators that have one: `types` are those of
+the
+  operands, `index` is a tuple of loop expressions, `read(k, index)` is operand k at a point. With it fusion needs no
+  per-operator code. It is None for operators that are kernels (`contract`, `scatter_add`, `argmax` ...), for reductions
+  (see `reduce`) and for leaves that are buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...types.sizes import Dim
+from ...types.tensors import Type
+
+# how an operator becomes loops
+LEAF = "leaf"  # input, param: a buffer that is there
+MAP = "map"  # elementwise: a scalar function of operands at the same index
+VIEW = "view"  # layout: the operand at another index (perhaps with a guard)
+REDUCE = "reduce"  # folds axes of one operand with an associative function
+CONTRACT = "contract"  # sum of products over an iteration domain
+KERNEL = "kernel"  # statements of its own: scatter, sort
+LOOP = "loop"  # a graph of its own, run many times
+TUPLE = "tuple"  # item, fused: plumbing
+ABSTRACT = "abstract"  # grad, checkpoint: gone before lowering
+
+
+class ShapeError(Exception):
+    """Operand types or attributes do not fit an operator. `operands` are the positions that disagree."""
+
+    def __init__(self, code: str, message: str, operands: tuple[int, ...] = (), help: str | None = None):
+        super().__init__(message)
+        self.code, self.message, self.operands, self.help = code, message, operands, help
+
+
+class NoGradient(Exception):
+    """The operator has no derivative; the text says why and what to write instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One test of an operator: operand types (ints in shapes), attributes, and the range inputs are drawn from."""
+
+    types: tuple[Type, ...]
+    attrs: dict[str, Any]
+    low: float = -2.0
+    high: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Op:
+    name: str
+    kind: str
+    doc: str  # formula and source
+    infer: Callable[[Sequence[Type], Mapping[str, Any]], Type]
+    reference: Callable[..., Any] | None  # (arrays, attrs, type) -> array or tuple of arrays; None for leaves
+    grad: Callable[..., tuple[str | None, ...]] | str | None  # a str says why there is none; None for leaves
+    at: Callable[..., Any] | None = None
+    reduce: str | None = None  # for REDUCE: the loop IR's fold, "sum" "prod" "max" "min"
+    flops: Callable[[Sequence[Type], dict[str, Any], Type], Dim] | None = None  # None: one per result element
+    samples: tuple[Sample, ...] = ()
+    commutative: bool = False

@@ -1,0 +1,58 @@
+"""The verifier: is a graph well-formed? Asked after every pass, so that a pass that breaks a graph is named.
+
+In: a graph and the name of what made it. Out: the same graph, or `InternalError` E0901. Types are inferred again with
+the operators' own rules, so nothing about an operator is known here.
+"""
+
+from __future__ import annotations
+
+from ...dsl.diagnostics import InternalError, error
+from ..types.tensors import Type
+from .nodes import Graph, Node
+from .ops import OPS
+from .ops.op import ShapeError
+
+
+def verify(graph: Graph, after: str) -> Graph:
+    """The graph itself, if names, operands, order, types, outputs and leaves are as they must be."""
+    types: dict[str, Type] = {}
+    leaves: dict[tuple[str, str], str] = {}
+    for name, data in graph.dag.nodes(data=True):
+        node = data.get("node")
+        if not isinstance(node, Node) or node.name != name:
+            raise _fault(after, name, "is not stored under its name")
+        if (op := OPS.get(node.op)) is None:
+            raise _fault(after, name, f"has an operator that does not exist: {node.op}")
+        edges = {position: arg for arg, _, position in graph.dag.in_edges(name, keys=True)}
+        if edges != dict(enumerate(node.args)):
+            raise _fault(after, name, f"reads {list(node.args)}, but its edges say {edges}")
+        for a in node.args:
+            if a not in types:
+                raise _fault(after, name, f"reads {a}, which does not come before it")
+        try:
+            inferred = op.infer([types[a] for a in node.args], node.attrs)
+        except (ShapeError, KeyError, TypeError, ValueError) as e:
+            raise _fault(after, name, f"is ill-typed: {type(e).__name__}: {e}") from e
+        if inferred != node.type:
+            raise _fault(after, name, f"has the type {node.type}, but its operator says {inferred}")
+        types[name] = node.type
+        if node.op == "scan":
+            verify(node.attrs["body"], f"{after}, in the body of {name}")
+        if node.op in ("input", "param"):
+            leaf = (node.op, node.attrs["name" if node.op == "input" else "path"])
+            if leaves.setdefault(leaf, name) != name and (node.op == "input" or types[leaves[leaf]] != node.type):
+                raise _fault(after, name, f"is the {node.op} {leaf[1]} once more")
+    for what, named in (("output", graph.outputs), ("update", graph.updates)):
+        for key, value in named:
+            if value not in types:
+                raise _fault(after, value, f"does not exist, but is the {what} {key}")
+        if len({key for key, _ in named}) != len(named):
+            raise _fault(after, named[0][1], f"is one of two {what}s of one name")
+    for path, value in graph.updates:
+        if ("param", path) in leaves and types[leaves["param", path]] != types[value]:
+            raise _fault(after, value, f"is {types[value]}, but updates {path}, a {types[leaves['param', path]]}")
+    return graph
+
+
+def _fault(after: str, node: str, what: str) -> Exception:
+    return error("E0901", f"after {after}: node {node} {what}", kind=InternalError)

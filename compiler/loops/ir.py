@@ -1,0 +1,358 @@
+"""The loop IR: loops, buffers and scalar expressions, as data. Between the graph and LLVM.
+
+    module   ::= constant* kernel* entry*
+    constant ::= constant NAME : DTYPE = (value, ...)
+    kernel   ::= kernel NAME (size, ...) (buffer, ...) { stmt* }
+    buffer   ::= [mut] NAME : DTYPE                       a pointer argument; only element alignment is assumed
+    stmt     ::= let NAME = expr                          bound until the enclosing body ends
+               | NAME[expr] = expr                        store
+               | NAME[expr] fold= expr                    reduce, fold one of sum prod max min
+               | register NAME : DTYPE[n]                 n elements that live in registers, n constant, uninitialised
+               | for NAME in expr..expr [step n] [vector lanes [bound expr]] [parallel] [unroll n] { stmt* }
+               | if expr { stmt* }                        the condition is uniform (the same in all lanes)
+               | check expr else CODE                     when false in any lane that is on, the entry returns CODE
+               | prefetch NAME[expr]                      soon read or written there, in lanes at the first: a hint
+    expr     ::= constant | NAME | NAME[expr] | fn(expr, ...)
+    entry    ::= entry NAME (size, ...) (slot, ...) arena SIZE { step* }
+    step     ::= NAME (size, ...) (place, ...)            a call of a kernel
+               | for NAME in 0..SIZE [reverse] [until place] { step* }
+    place    ::= slot NAME [+ SIZE] | arena + SIZE | constant NAME [+ SIZE]
+
+Every index and size is an `i64`; buffers are flat and indexed in elements. A kernel knows only its arguments, so equal
+kernels are one kernel and a kernel can be tested alone.
+
+**Vector loops.** `for j in 0..n vector L` means: iterations run L at a time in lanes; the last, incomplete group is
+masked: masked lanes load 0, store nothing and do not reduce. With `bound e` lanes where `j >= e` are masked as well.
+Inside, an expression that depends on `j` is a vector, any other stays scalar and is broadcast where it meets a vector.
+A load whose index is affine in `j` with coefficient 1 is one vector load, coefficient 0 a scalar load, anything else a
+gather (or L scalar loads). `a[e] fold= x` where `e` does not depend on `j` keeps L partial results, one per lane, that
+begin at the fold's identity; after the loop the lanes are combined by halving (lane i with lane i + L/2, and so on)
+and the result is folded into `a[e]`. So the bits depend on L, which the schedule writes, and never on the target.
+
+**Registers.** Indices of register buffers are constant once unrolled loops are unrolled; inside a vector loop they are
+affine with coefficient 1 and `start` a multiple of L. Whoever makes them rounds their length up to whole vectors. A
+store in lanes leaves the lanes that are masked undefined.
+
+**Unrolling.** `unroll n` puts n copies of the body in one iteration with a remainder loop; `unroll 0` means completely
+(the trip count is constant and at most `MAX_UNROLL`), then the loop variable is a constant in each copy.
+
+**Steps.** The sizes of calls and the offsets of places may speak of the indices of the loops around them. A loop with
+`until` ends after the turn that leaves a bool that is true in that place.
+
+**Parallel.** Only the outermost loop of a kernel may be parallel; iterations are independent. Threads take contiguous
+static ranges. Nothing in the result depends on how many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Union
+
+from ..types.sizes import Dim, Quotient, Size, Symbol
+from ..types.tensors import TensorType
+
+MAX_UNROLL = 64
+
+# Scalar functions. Result dtype is that of the operands unless said otherwise. Operands have one dtype, except `select`
+# (bool, T, T) and `cast`. Floats follow IEEE 754: NaN, infinities and -0 as NumPy has them.
+FUNCTIONS: Mapping[str, int] = {
+    "add": 2, "sub": 2, "mul": 2, "neg": 1, "abs": 1, "sign": 1,  # sign(0) = 0, sign(NaN) = NaN
+    "div": 2,  # floats
+    "floordiv": 2, "mod": 2,  # rounds to minus infinity, as Python; ints: by zero gives 0, MIN // -1 wraps
+    "fma": 3,  # a*b + c, fused where the target has it, else two roundings
+    "minimum": 2, "maximum": 2,  # NaN if either is
+    "eq": 2, "ne": 2, "lt": 2, "le": 2, "gt": 2, "ge": 2,  # bool
+    "and": 2, "or": 2, "not": 1,  # bool
+    "select": 3,
+    "cast": 1,  # to the node's dtype; float to int saturates, NaN gives 0; to bool is != 0
+    "floor": 1, "ceil": 1, "round": 1,  # round half to even
+    "exp": 1, "log": 1, "log1p": 1, "expm1": 1, "sqrt": 1, "rsqrt": 1, "sin": 1, "cos": 1, "tanh": 1, "erf": 1,
+    "logistic": 1,  # 1 / (1 + exp(-x))
+    "pow": 2,
+    "isfinite": 1,  # bool
+    "random": 2,  # (key i64, counter i64) -> float in [0, 1): Philox 2x32-10, see `philox` in llvm's vector maths
+}
+FOLDS: Mapping[str, str] = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum"}
+
+
+@dataclass(frozen=True, slots=True)
+class Const:
+    value: int | float | bool
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Var:
+    """A loop variable or size (i64), or a name bound by `let`."""
+
+    name: str
+    dtype: str = "i64"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    buffer: str
+    index: Expr
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    fn: str
+    args: tuple[Expr, ...]
+    dtype: str
+
+
+Expr = Union[Const, Var, Load, Apply]
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    name: str
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    buffer: str
+    index: Expr
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Reduce:
+    """`buffer[index] fold= value`"""
+
+    buffer: str
+    index: Expr
+    fold: str
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    name: str
+    dtype: str
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class For:
+    var: str
+    start: Expr
+    stop: Expr
+    body: tuple[Stmt, ...]
+    step: int = 1
+    lanes: int = 1  # more than 1: a vector loop
+    bound: Expr | None = None
+    unroll: int = 1
+    parallel: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class If:
+    condition: Expr
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    condition: Expr
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetch:
+    buffer: str
+    index: Expr
+
+
+Stmt = Union[Let, Store, Reduce, Register, For, If, Check, Prefetch]
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A pointer argument of a kernel. Distinct buffers do not overlap unless both are the same place read and written
+    at the same index (an in-place update)."""
+
+    name: str
+    dtype: str
+    mutable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    name: str
+    sizes: tuple[str, ...]
+    buffers: tuple[Buffer, ...]
+    body: tuple[Stmt, ...]
+    note: str = field(default="", compare=False)  # what it computes, for people
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a kernel's buffer is: so many bytes behind the beginning of a slot of the entry, of the arena, or of a
+    constant of the module."""
+
+    base: str  # "slot", "arena", "constant"
+    name: str = ""
+    offset: Dim = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    kernel: str
+    sizes: tuple[Dim, ...]
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Steps for each value of an index from 0 up to `count`, or down from there."""
+
+    index: str
+    count: Dim
+    steps: tuple[Step, ...]
+    reverse: bool = False
+    until: Place | None = None
+
+
+Step = Union[Call, Loop]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A buffer the caller owns. Roles: input (read), param (read, and written where the entry updates it), output."""
+
+    name: str
+    type: TensorType
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Compiled to `i32 NAME(const i64 *sizes, void *const *slots, void *arena, void *pool)`; 0 is success, a
+    positive number the code of the check that failed, a negative one says that it was interrupted (`llvm.threads`).
+    `pool` may be null: then everything runs on the caller's thread, to its end."""
+
+    name: str
+    sizes: tuple[str, ...]
+    slots: tuple[Slot, ...]
+    arena: Dim  # bytes, 64-byte aligned base
+    steps: tuple[Step, ...]
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """Every call, those in loops too."""
+        return tuple(calls(self.steps))
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    name: str
+    dtype: str
+    values: tuple[int | float | bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    kernels: tuple[Kernel, ...]
+    entries: tuple[Entry, ...]
+    constants: tuple[Constant, ...] = ()
+
+
+# --- making expressions; constants fold, so that index arithmetic stays small -----------------------------------------
+
+
+def i64(value: int) -> Const:
+    return Const(value, "i64")
+
+
+def _known(a: Expr, b: Expr) -> tuple[int, int] | None:
+    """The two numbers, where both are known."""
+    if isinstance(a, Const) and isinstance(b, Const) and a.dtype == b.dtype == "i64":
+        return int(a.value), int(b.value)
+    return None
+
+
+def add(a: Expr, b: Expr) -> Expr:
+    if both := _known(a, b):
+        return i64(both[0] + both[1])
+    if a == i64(0):
+        return b
+    if b == i64(0):
+        return a
+    return Apply("add", (a, b), a.dtype)
+
+
+def sub(a: Expr, b: Expr) -> Expr:
+    if both := _known(a, b):
+        return i64(both[0] - both[1])
+    if b == i64(0):
+        return a
+    if a == b and a.dtype == "i64":
+        return i64(0)
+    return Apply("sub", (a, b), a.dtype)
+
+
+def mul(a: Expr, b: Expr) -> Expr:
+    if both := _known(a, b):
+        return i64(both[0] * both[1])
+    if a == i64(1):
+        return b
+    if b == i64(1):
+        return a
+    if i64(0) in (a, b):
+        return i64(0)
+    return Apply("mul", (a, b), a.dtype)
+
+
+def floordiv(a: Expr, b: Expr) -> Expr:
+    both = _known(a, b)
+    if both and both[1]:
+        return i64(both[0] // both[1])
+    return a if b == i64(1) else Apply("floordiv", (a, b), a.dtype)
+
+
+def mod(a: Expr, b: Expr) -> Expr:
+    both = _known(a, b)
+    if both and both[1]:
+        return i64(both[0] % both[1])
+    return i64(0) if b == i64(1) else Apply("mod", (a, b), a.dtype)
+
+
+def size_expr(dim: Dim) -> Expr:
+    """A size as an expression over the kernel's size arguments."""
+    if isinstance(dim, int):
+        return i64(dim)
+    assert isinstance(dim, Size)
+    total: Expr = i64(0)
+    for monomial, c in dim.terms:
+        term: Expr = i64(c)
+        for atom in monomial:
+            match atom:
+                case Symbol(name):
+                    factor: Expr = Var(name)
+                case Quotient(op, top, bottom):
+                    factor = (floordiv if op == "//" else mod)(size_expr(top), size_expr(bottom))
+            term = mul(term, factor)
+        total = add(total, term)
+    return total
+
+
+def calls(steps: tuple[Step, ...]) -> Iterator[Call]:
+    """The calls among steps and in their loops."""
+    for s in steps:
+        if isinstance(s, Loop):
+            yield from calls(s.steps)
+        else:
+            yield s
+
+
+def walk(stmts: tuple[Stmt, ...]) -> Iterator[Stmt]:
+    """Every statement, outer before inner."""
+    for s in stmts:
+        yield s
+        if isinstance(s, For | If):
+            yield from walk(s.body)

@@ -1,0 +1,381 @@
+"""The body of a kernel under construction: open loops, bound values, and the value of any node at any point.
+
+In: a small graph (the nodes one kernel computes) and where its leaves can be loaded. Out: statements of the loop IR.
+The one idea: a value is *pulled* — `value(name, index)` asks the operator's `at`, which asks for its operands — and is
+bound by `let` in the outermost open loop that its variables allow, once per index. So views cost nothing, common values
+are computed once, and what does not change in a loop is not in the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import copysign
+from typing import Any
+
+from ....dsl.diagnostics import InternalError, error
+from ...graph.nodes import Graph, Node
+from ...graph.ops.op import MAP, REDUCE, VIEW
+from ...loops import ir as L
+from ...loops.index import from_expr, to_expr, total
+from ...types.sizes import Dim, Size, symbol, symbols
+from ...types.tensors import BYTES, TensorType, TupleType
+
+Index = tuple[Dim, ...]
+Source = Callable[[Index], L.Expr]
+Results = Mapping[str, "str | None"]  # what a kernel computes, and the buffer it is stored in
+
+
+@dataclass(slots=True)
+class _Scope:
+    statements: list[L.Stmt] = field(default_factory=list)
+    known: dict[Any, L.Expr] = field(default_factory=dict)  # (node, index) or expression -> its bound name
+    conditional: bool = False
+
+
+def tensor(node: Node) -> TensorType:
+    """The type of a node that has one result."""
+    assert isinstance(node.type, TensorType)
+    return node.type
+
+
+def strides(shape: Sequence[Dim]) -> tuple[Dim, ...]:
+    """Row-major, in elements."""
+    out: list[Dim] = []
+    step: Dim = 1
+    for n in reversed(shape):
+        out.append(step)
+        step = step * n
+    return tuple(reversed(out))
+
+
+def flat(index: Sequence[Dim], shape: Sequence[Dim]) -> Dim:
+    return total(i * s for i, s in zip(index, strides(shape), strict=True))
+
+
+def side_by_side(graph: Graph, node: Node) -> bool:
+    """Whether a result is several values of one shape, each stored at the same point as the others."""
+    return node.op == "concat" and len({graph[a].shape for a in node.args}) == 1
+
+
+def box_of(graph: Graph, node: Node) -> tuple[Dim, ...]:
+    """The points at which a kernel without sums computes a result."""
+    return graph[node.args[0]].shape if side_by_side(graph, node) else node.shape
+
+
+def results(graph: Graph) -> list[str]:
+    """What a kernel computes, each once: the results of its graph, and what is there for its effect."""
+    return list(dict.fromkeys(graph.roots))
+
+
+class Body:
+    """Grows one kernel. `sources` tells where a node's value lies; every other node is computed from its operands."""
+
+    def __init__(self, graph: Graph, ops: Mapping[str, Any], checks: Checks):
+        self.graph, self.ops, self.checks = graph, ops, checks
+        self.sources: dict[str, Source] = {}
+        self.asked: dict[str, set[Index]] = {}  # where the value of each node was asked for
+        self.buffers: list[L.Buffer] = []
+        self.constant: set[str] = set()  # buffers that this kernel only reads
+        self.held: dict[str, str] = {}  # node -> the buffer it lies in
+        self.ranges: dict[str, Dim | None] = {}
+        self.depth: dict[str, int] = {}  # of loop variables and bound names; sizes are at 0
+        self.scopes = [_Scope()]
+        self._count: dict[str, int] = {}
+        self._taken = {s for n in graph for x in (n.type, *n.attrs.values()) for s in _symbols(x)}  # names of sizes
+
+    def fresh(self, stem: str) -> str:
+        n = self._count.get(stem, 0)
+        while f"{stem}{n}" in self._taken:
+            n += 1
+        self._count[stem] = n + 1
+        return f"{stem}{n}"
+
+    # --- buffers
+
+    def operand(self, node: str) -> None:
+        """Declare a buffer that holds `node`, contiguous and row-major."""
+        type_ = tensor(self.graph[node])
+        name = self.fresh("x")
+        self.buffers.append(L.Buffer(name, type_.dtype))
+        self.constant.add(name)
+        self.held[node] = name
+        self.lies_in(node, name)
+
+    def lies_in(self, node: str, buffer: str) -> None:
+        """The value of `node` is read from a buffer, contiguous and row-major."""
+        type_ = tensor(self.graph[node])
+        self.sources[node] = lambda index: self.load(buffer, flat(index, type_.shape), type_.dtype)
+
+    def result(self, dtype: str, stem: str = "y") -> str:
+        name = self.fresh(stem)
+        self.buffers.append(L.Buffer(name, dtype, True))
+        return name
+
+    def register(self, dtype: str, length: int) -> str:
+        name = self.fresh("r")
+        self.emit(L.Register(name, dtype, length))
+        return name
+
+    def is_now(self, node: str, at: Index, value: L.Expr) -> None:
+        """From now on the value of `node` at the point `at` is `value`. At any other point it is computed again; what
+        cannot be, a sum, must not be asked for there."""
+
+        def source(index: Index) -> L.Expr:
+            if index == at:
+                return value
+            if self.ops[self.graph[node].op].kind not in (MAP, VIEW):
+                what = f"a kernel has {node} at {list(map(str, at))} and is asked for it at {list(map(str, index))}"
+                raise error("E0901", what, kind=InternalError)
+            return self.computed(node, index)
+
+        self.sources[node] = source
+
+    def in_register(self, node: str, at: Index, register: str, position: Dim) -> None:
+        """`is_now` of what is in a register."""
+        self.is_now(node, at, self.load(register, position, self.graph[node].dtype))
+
+    def load(self, buffer: str, at: Dim, dtype: str) -> L.Load:
+        return L.Load(buffer, to_expr(at), dtype)
+
+    # --- statements
+
+    def emit(self, statement: L.Stmt, depth: int | None = None) -> None:
+        self.scopes[-1 if depth is None else depth].statements.append(statement)
+
+    @contextmanager
+    def loop(self, stop: Dim, *, start: Dim = 0, step: int = 1, lanes: int = 1, bound: Dim | None = None,
+             unroll: int = 1, parallel: bool = False, stem: str = "i") -> Iterator[Dim]:
+        """Open a loop and give its variable. A loop of one iteration is no loop; only an outermost loop is parallel."""
+        parallel = parallel and len(self.scopes) == 1
+        once = isinstance(start, int) and isinstance(stop, int) and start < stop <= start + step
+        if once and bound is None:
+            yield start
+            return
+        var = self.fresh(stem)
+        self.scopes.append(_Scope())
+        self.depth[var] = len(self.scopes) - 1
+        self.ranges[var] = stop
+        yield symbol(var)
+        scope = self.scopes.pop()
+        self.emit(L.For(var, to_expr(start), to_expr(stop), tuple(scope.statements), step, lanes,
+                        None if bound is None else to_expr(bound), unroll, parallel))
+
+    @contextmanager
+    def when(self, condition: L.Expr) -> Iterator[None]:
+        self.scopes.append(_Scope(conditional=True))
+        yield
+        scope = self.scopes.pop()
+        self.emit(L.If(condition, tuple(scope.statements)))
+
+    def store(self, buffer: str, at: Dim, value: L.Expr) -> None:
+        self.emit(L.Store(buffer, to_expr(at), value))
+
+    def results(self) -> Results:
+        """Declare a buffer for each result of the graph, in order; one for a value that is a result twice, and none for
+        a check, which is computed for its effect."""
+        return {v: self.result(self.graph[v].dtype) if v in dict(self.graph.outputs).values() else None
+                for v in results(self.graph)}
+
+    def store_all(self, outputs: Results, results: Sequence[tuple[str, Index]]) -> None:
+        """Store nodes at points. A result may lie where an operand lies, so all are computed before any is stored."""
+        values = [(v, at, self.value(part, index)) for v, index in results for part, at in self.stored(v, index)]
+        for v, at, value in values:
+            if (buffer := outputs[v]) is not None:
+                self.store(buffer, at, value)
+
+    def stored(self, name: str, index: Index) -> list[tuple[str, Dim]]:
+        """What is stored of a result at a point, and where: the result, or the parts that stand side by side in it."""
+        node = self.graph[name]
+        if not side_by_side(self.graph, node):
+            return [(name, flat(index, node.shape))]
+        axis, width = node.attrs["axis"], self.graph[node.args[0]].shape[node.attrs["axis"]]
+        return [(part, flat((*index[:axis], index[axis] + k * width, *index[axis + 1 :]), node.shape))
+                for k, part in enumerate(node.args)]
+
+    def fold(self, buffer: str, at: Dim, how: str, value: L.Expr) -> None:
+        self.emit(L.Reduce(buffer, to_expr(at), how, value))
+
+    def check(self, condition: L.Expr, message: str) -> None:
+        if not any(("check", condition) in scope.known for scope in self.scopes):
+            depth = self._depth_of(condition)
+            self.scopes[depth].known["check", condition] = condition
+            self.emit(L.Check(condition, self.checks.code(message)), depth)
+
+    def bind(self, value: L.Expr) -> L.Expr:
+        """The value by name, computed as far out as it may be."""
+        value = _without_negative_zero(value)
+        if isinstance(value, L.Const | L.Var):
+            return value
+        for scope in reversed(self.scopes):
+            if value in scope.known:
+                return scope.known[value]
+        depth = self._depth_of(value)
+        var = L.Var(self.fresh("v"), value.dtype)
+        self.depth[var.name] = depth
+        if var.dtype == "i64":
+            self.ranges[var.name] = None
+        self.scopes[depth].known[value] = var
+        self.emit(L.Let(var.name, value), depth)
+        return var
+
+    def _depth_of(self, value: L.Expr) -> int:
+        """The outermost scope in which a value can be computed."""
+        depth, protected = 0, value.dtype == "bool"
+        for e in parts(value):
+            if isinstance(e, L.Var):
+                depth = max(depth, self.depth.get(e.name, 0))
+            if isinstance(e, L.Load):
+                protected = True
+                if e.buffer not in self.constant:
+                    depth = len(self.scopes) - 1  # it is being written: its value is that of here and now
+        if protected:  # not out of an `if` that may be there to protect it
+            depth = max([depth, *(k for k, s in enumerate(self.scopes) if s.conditional)])
+        return depth
+
+    # --- values
+
+    def value(self, name: str, index: Index) -> L.Expr:
+        """Node `name` at a point."""
+        key = (name, index)
+        for scope in reversed(self.scopes):
+            if key in scope.known:
+                return scope.known[key]
+        self.asked.setdefault(name, set()).add(index)
+        if name in self.sources:
+            out = self.bind(self.sources[name](index))
+        else:
+            out = self.bind(self.computed(name, index))
+        self.scopes[-1].known[key] = out
+        return out
+
+    def computed(self, name: str, index: Index) -> L.Expr:
+        """Node `name` at a point, from its operands."""
+        node = self.graph[name]
+        given = tuple(map(to_expr, index))
+
+        def read(k: int, at: Sequence[L.Expr]) -> L.Expr:
+            at = tuple(at)
+            point = index if at == given else tuple(from_expr(e, self.ranges, self.bound_var) for e in at)
+            value = self.value(node.args[k], point)
+            if node.op == "in_range":
+                self._in_range(value, node)
+            return value
+
+        if self.ops[node.op].kind == REDUCE and not node.attrs["axes"]:
+            return read(0, given)  # over no axes
+        at = self.ops[node.op].at
+        assert at is not None, f"{node.op} has no value at a point"
+        return at(node, [self.graph[a].type for a in node.args], given, read)
+
+    def row(self, name: str, index: str, at: Index, size: Dim) -> L.Var:
+        """The row an element of `index` names, as an i64 that is within the axis."""
+        value = self.value(index, at)
+        wide = value if value.dtype == "i64" else L.Apply("cast", (value,), "i64")
+        last = L.sub(to_expr(size), L.i64(1))
+        return self.bound_var(L.Apply("maximum", (L.Apply("minimum", (wide, last), "i64"), L.i64(0)), "i64"))
+
+    def _in_range(self, index: L.Expr, node: Node) -> None:
+        """One check of both ends, in the index's own dtype where that holds the size."""
+        n = node.attrs["size"]
+        limit: L.Expr = L.Const(n, "i32") if index.dtype == "i32" and isinstance(n, int) and n < 2**31 else to_expr(n)
+        value = index if index.dtype == limit.dtype else L.Apply("cast", (index,), "i64")
+        ends = (L.Apply("ge", (value, L.Const(0, limit.dtype)), "bool"), L.Apply("lt", (value, limit), "bool"))
+        message = f"an index of {node.attrs['of']} is outside an axis of size {n}"
+        self.check(L.Apply("and", ends, "bool"), message)
+
+    def bound_var(self, e: L.Expr) -> L.Var:
+        bound = self.bind(e)
+        assert isinstance(bound, L.Var)
+        return bound
+
+    def kernel(self, name: str, note: str) -> L.Kernel:
+        assert len(self.scopes) == 1
+        body = tuple(self.scopes[0].statements)
+        return L.Kernel(name, tuple(sorted(_sizes(body))), tuple(self.buffers), body, note)
+
+
+@dataclass(slots=True)
+class Checks:
+    """Messages of the run-time checks; the code of message k is k + 1."""
+
+    messages: list[str] = field(default_factory=list)
+
+    def code(self, message: str) -> int:
+        if message not in self.messages:
+            self.messages.append(message)
+        return self.messages.index(message) + 1
+
+
+def _without_negative_zero(e: L.Expr) -> L.Expr:
+    """-0.0 as the negative of 0.0: the two are equal to Python, and equal expressions are one value."""
+    match e:
+        case L.Const(float(v), dtype) if v == 0 and copysign(1, v) < 0:
+            return L.Apply("neg", (L.Const(0.0, dtype),), dtype)
+        case L.Apply(fn, args, dtype):
+            new = tuple(map(_without_negative_zero, args))
+            return e if all(a is b for a, b in zip(args, new, strict=True)) else L.Apply(fn, new, dtype)
+    return e
+
+
+def parts(e: L.Expr) -> Iterator[L.Expr]:
+    """The expression and everything in it."""
+    stack = [e]
+    while stack:
+        e = stack.pop()
+        yield e
+        if isinstance(e, L.Apply):
+            stack += e.args
+        elif isinstance(e, L.Load):
+            stack.append(e.index)
+
+
+def expressions(s: L.Stmt) -> tuple[L.Expr, ...]:
+    """The expressions directly in a statement."""
+    match s:
+        case L.Let(_, value):
+            return (value,)
+        case L.Store(_, index, value) | L.Reduce(_, index, _, value):
+            return (index, value)
+        case L.Prefetch(_, index):
+            return (index,)
+        case L.For(_, start, stop, bound=bound):
+            return (start, stop) if bound is None else (start, stop, bound)
+        case L.If(condition) | L.Check(condition):
+            return (condition,)
+    return ()
+
+
+def _sizes(body: tuple[L.Stmt, ...]) -> set[str]:
+    """Free names of a body: the size symbols it needs."""
+    bound: set[str] = set()
+    used: set[str] = set()
+    for s in L.walk(body):
+        if isinstance(s, L.For):
+            bound.add(s.var)
+        elif isinstance(s, L.Let):
+            bound.add(s.name)
+        for e in expressions(s):
+            used |= {v.name for v in parts(e) if isinstance(v, L.Var)}
+    return used - bound
+
+
+def _symbols(x: Any) -> Iterator[str]:
+    """The size symbols in a type or an attribute."""
+    match x:
+        case Size():
+            yield from symbols(x)
+        case TensorType(_, shape):
+            yield from _symbols(shape)
+        case TupleType(items) | tuple(items):
+            for item in items:
+                yield from _symbols(item)
+
+
+def lanes(graph: Graph) -> int:
+    """Logical vector width of a kernel: 16 when every value is at most 4 bytes, else 8; the same on every target."""
+    types = [t for n in graph for t in (n.type.items if isinstance(n.type, TupleType) else (n.type,))]
+    wide = any(BYTES[t.dtype] > 4 for t in types)
+    return 8 if wide else 16
+

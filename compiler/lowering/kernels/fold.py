@@ -1,0 +1,220 @@
+"""Fold kernels: reductions of a box over some of its axes, together with what is elementwise around them.
+
+In: a graph whose reductions fold the same axes of one box, and whose results have the shape of the box ("full") or of
+its kept axes. Out: one loop nest: kept axes outside, and for each *stage* one loop over the reduced axes. A reduction
+belongs to the stage after those its operand needs, a full result to the first stage in which all it needs is there:
+softmax is maximum, then sum, then quotient, three loops over a row that stays in cache.
+
+When the innermost axis is reduced, the lanes hold partial results of one element, combined in the fixed order of the
+loop IR. When it is kept, lanes are neighbouring elements and every element is folded in index order. Either way the
+bits depend on the shape alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from ...graph.nodes import Graph, Node
+from ...graph.ops.op import MAP, REDUCE, VIEW
+from ...graph.ops.reduction import identity
+from ...loops import ir as L
+from ...types.sizes import Dim
+from .body import Body, Index, Results, flat, lanes, results
+from .cost import number, own_weight
+from .nest import Axes, Part, across, collapse, over, parts, place, walk
+
+TILE = 4  # vectors of neighbouring elements folded at a time
+SAVED = 8  # vectors of a row that are kept in registers from one stage to the next
+HEAVY = 6  # weight of an operator whose result is kept rather than computed again
+LONG = 1024  # elements of a row that make several chains of partial results worth their combination ...
+LIGHT = 8  # ... when it is the latency of the chain that counts: weight of all that is done for an element
+CHAINS = 4
+
+
+class Stages:
+    """What is done in which loop over the reduced axes. `trial` was asked for every value at `point`, with reductions
+    that are there already: which values are asked for where, and so which axis is meant, is seen there."""
+
+    def __init__(self, trial: Body):
+        graph, ops = trial.graph, trial.ops
+        self.reductions = [n for n in graph if ops[n.op].kind == REDUCE and n.attrs["axes"]]
+        first = self.reductions[0]
+        self.box = graph[first.args[0]].shape
+        self.reduced = tuple(k in first.attrs["axes"] for k in range(len(self.box)))
+        self.level: dict[str, int] = {}
+        for n in graph:
+            needed = max((self.level[a] for a in n.args), default=0)
+            self.level[n.name] = needed + (n in self.reductions)
+        self.full = [v for v in results(graph) if graph[v].shape == self.box]
+        self.rest = [v for v in results(graph) if graph[v].shape != self.box]
+        self.count = 1 + max([self.level[r.args[0]] for r in self.reductions] + [self.level[v] for v in self.full])
+        for r in self.reductions:
+            trial.lies_in(r.name, r.name)
+        self.trial, self.point = trial, walk(trial, [*(r.args[0] for r in self.reductions), *self.full], self.box)
+
+    def kept(self, index: Sequence[Dim]) -> Index:
+        """The coordinates of the kept axes."""
+        return tuple(i for i, reduced in zip(index, self.reduced, strict=True) if not reduced)
+
+    def join(self, kept: Sequence[Dim], reduced: Sequence[Dim]) -> Index:
+        """A point of the box."""
+        return tuple(b if r else a for a, b, r in zip(kept, reduced, self.reduced, strict=True))
+
+    def folds(self, stage: int) -> list[Node]:
+        return [r for r in self.reductions if self.level[r.args[0]] == stage]
+
+    def stores(self, stage: int) -> list[str]:
+        return [v for v in self.full if self.level[v] == stage]
+
+    def saved(self, graph: Graph) -> dict[str, int]:
+        """Heavy values that several stages ask for at the point of the loops, and the first of those."""
+        wanted: dict[str, set[int]] = {n.name: set() for n in graph}
+        for r in self.reductions:
+            wanted[r.args[0]].add(self.level[r.args[0]])
+        for v in self.full:
+            wanted[v].add(self.level[v])
+        out: dict[str, int] = {}
+        for n in reversed(list(graph)):
+            stages = wanted[n.name]
+            if self.is_asked(n.name, self.point) and len(stages) > 1 and own_weight(n) >= HEAVY:
+                out[n.name] = min(stages)
+                stages = {min(stages)}
+            if n not in self.reductions:
+                for a in n.args:
+                    wanted[a] |= stages
+        return out
+
+    def between(self, body: Body, stage: int) -> list[str]:
+        """Values that this stage is the first to have and that repeat along the reduced axes: they are asked for at the
+        point of the kept ones."""
+        return [
+            n.name for n in body.graph
+            if self.level[n.name] == stage > 0 and body.ops[n.op].kind == MAP
+            and self.is_asked(n.name, self.kept(self.point))
+            and any(body.ops[u.op].kind == VIEW for u in body.graph.users(n.name))
+        ]  # fmt: skip
+
+    def is_asked(self, name: str, at: Index) -> bool:
+        return at in self.trial.asked.get(name, ())
+
+
+def fold(make: Callable[[], Body], parallel: bool = False) -> Body:
+    """The kernel of a graph with reductions; results are stored in the order of the graph's outputs."""
+    body, stages = make(), Stages(make())
+    groups = [g for g in collapse(stages.trial, stages.point, stages.box, stages.reduced) if g.size != 1]
+    kept, reduced = ([g for g in groups if stages.reduced[g.axes[0]] == kind] for kind in (False, True))
+    outputs = body.results()
+    nest = _columns if groups and groups[-1] in kept else _rows
+    nest(body, stages, outputs, kept, reduced, parallel)
+    return body
+
+
+# --- the innermost axis is reduced -----------------------------------------------------------------------------------
+
+
+def _rows(body: Body, stages: Stages, outputs: Results, kept: list[Axes], reduced: list[Axes],
+          parallel: bool) -> None:  # fmt: skip
+    rank, graph, width = len(stages.box), body.graph, lanes(body.graph)
+    if reduced and number(reduced[-1].size) >= LONG and sum(map(own_weight, graph)) <= LIGHT:
+        width *= CHAINS
+    short = len(reduced) == 1 and isinstance(reduced[0].size, int) and 0 < reduced[0].size <= SAVED * width
+    saved = stages.saved(graph) if short else {}
+    rows: dict[str, str] = {}  # value -> the registers that have it for a row
+
+    def in_row(at: Index) -> Dim:
+        return flat([at[k] for k in reduced[0].axes], reduced[0].extents)
+
+    with over(body, kept, rank, parallel=parallel) as outer:
+        for stage in range(stages.count):
+            folds = stages.folds(stage)
+            totals = {r.name: body.register(r.dtype, 1) for r in folds}
+            for r in folds:
+                body.store(totals[r.name], 0, _start(body, r))
+            first = [n.name for n in graph if saved.get(n.name) == stage]
+            new = {v: body.register(graph[v].dtype, _whole(reduced[0].size, width)) for v in first}
+            with over(body, reduced, rank, lanes=width, unroll=0 if saved else 1) as point:
+                index = stages.join(outer, point)
+                for v, row in rows.items():
+                    body.in_register(v, index, row, in_row(index))
+                for v, row in new.items():
+                    body.store(row, in_row(index), body.value(v, index))
+                for r in folds:
+                    body.fold(totals[r.name], 0, _how(body, r), body.value(r.args[0], index))
+                body.store_all(outputs, [(v, index) for v in stages.stores(stage)])
+            rows |= new
+            for r in folds:
+                body.is_now(r.name, stages.kept(outer), body.bind(body.load(totals[r.name], 0, r.dtype)))
+        body.store_all(outputs, [(v, stages.kept(outer)) for v in stages.rest])
+
+
+# --- the innermost axis is kept --------------------------------------------------------------------------------------
+
+
+def _columns(body: Body, stages: Stages, outputs: Results, kept: list[Axes], reduced: list[Axes],
+             parallel: bool) -> None:  # fmt: skip
+    *rows, last = kept
+    with over(body, rows, len(stages.box), parallel=parallel and bool(rows)) as outer:
+        width = lanes(body.graph)
+        for t in parts(last.size, TILE * width, width):
+            with body.loop(t.stop, start=t.start, step=t.step, parallel=parallel and not rows) as j0:
+                sources = dict(body.sources)
+                _tile(body, stages, outputs, outer, j0, last, reduced, t)
+                body.sources = sources
+
+
+def _tile(body: Body, stages: Stages, outputs: Results, outer: Index, j0: Dim, last: Axes, reduced: list[Axes],
+          t: Part) -> None:  # fmt: skip
+    """All stages for some neighbouring kept elements; what is known of each of them is in a lane of registers."""
+    graph, width = body.graph, lanes(body.graph)
+    known: dict[str, str] = {}  # value -> its registers
+
+    @contextmanager
+    def each() -> Iterator[tuple[Dim, Index]]:
+        """A lane, and the index of the element in it."""
+        with across(body, t, j0, last.size, width) as lane:
+            index = list(outer)
+            place(j0 + lane, last, index, body)
+            for name, row in known.items():
+                body.in_register(name, stages.kept(index), row, lane)
+            yield lane, tuple(index)
+
+    def registers(name: str) -> str:
+        return body.register(graph[name].dtype, t.padded(width))
+
+    for stage in range(stages.count):
+        for v in stages.between(body, stage):
+            row = registers(v)
+            with each() as (lane, at):
+                body.store(row, lane, body.value(v, stages.kept(at)))
+            known[v] = row
+        folds = stages.folds(stage)
+        totals = {r.name: registers(r.name) for r in folds}
+        if folds:
+            with each() as (lane, _):
+                for r in folds:
+                    body.store(totals[r.name], lane, _start(body, r))
+        with over(body, reduced, len(stages.box)) as point, each() as (lane, at):
+            index = stages.join(at, point)
+            for r in folds:
+                terms = (body.load(totals[r.name], lane, r.dtype), body.value(r.args[0], index))
+                body.store(totals[r.name], lane, L.Apply(L.FOLDS[_how(body, r)], terms, r.dtype))
+            body.store_all(outputs, [(v, index) for v in stages.stores(stage)])
+        known |= totals
+    if stages.rest:
+        with each() as (_, at):
+            body.store_all(outputs, [(v, stages.kept(at)) for v in stages.rest])
+
+
+def _how(body: Body, r: Node) -> str:
+    return body.ops[r.op].reduce
+
+
+def _start(body: Body, r: Node) -> L.Const:
+    return L.Const(identity(_how(body, r), r.dtype), r.dtype)
+
+
+def _whole(n: Dim, width: int) -> int:
+    """A number of elements in whole vectors."""
+    assert isinstance(n, int)
+    return -(-n // width) * width

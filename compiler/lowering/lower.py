@@ -1,0 +1,283 @@
+"""Lowering: graph to loops. In: an optimised graph, one entry point. Out: a module of the loop IR with that entry.
+
+Each node that is not a leaf or a mere renaming is one kernel; a `fused` node is one kernel for its whole body. Values
+are pulled (`kernels/body.py`), so views and elementwise operators need no code here, only the choice of the loop nest.
+Kernels that are equal up to the names of their nodes are one. A `scan` is a loop over the steps of its body, which is
+planned like an entry of its own and then moved to where its operands and its arena are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..graph.nodes import Builder, Graph, Node
+from ..graph.ops import OPS
+from ..graph.ops.calculus import constant
+from ..graph.ops.op import CONTRACT, REDUCE
+from ..loops import ir as L
+from ..passes.argument import ARGUMENTS, expand
+from ..types.sizes import Dim, symbol, symbols
+from ..types.tensors import BYTES, TensorType
+from .kernels.body import Body, Checks
+from .kernels.contraction import contraction
+from .kernels.cost import FORK, nanoseconds
+from .kernels.fold import fold
+from .kernels.matmul import matmul
+from .kernels.pointwise import pointwise
+from .kernels.product import Product, product
+from .kernels.scatter import scatter_add
+from .kernels.tile import Tile, choose, is_far
+from .memory import Plan, constant_name, is_kernel, output_slot, plan, roots, shift, types
+
+if TYPE_CHECKING:
+    from ..native.target import Target  # which imports llvmlite
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    module: L.Module
+    plan: Plan
+    checks: tuple[str, ...]  # the message of check code k + 1
+
+    @property
+    def entry(self) -> L.Entry:
+        return self.module.entries[0]
+
+    @property
+    def arena(self) -> Dim:
+        return self.plan.arena
+
+
+def lower(graph: Graph, inputs: Mapping[str, TensorType], variables: Mapping[str, TensorType],
+          target: Target) -> Lowered:
+    """Loops for one entry named `graph.name`. Its slots are `inputs`, then `variables` (by path), whether or not the
+    graph uses them, then the graph's outputs. Its size arguments are the symbols of all of these, sorted."""
+    slots = (
+        *(L.Slot(name, t, "input") for name, t in inputs.items()),
+        *(L.Slot(path, t, "param") for path, t in variables.items()),
+        *(L.Slot(output_slot(name), _type(graph, v), "output") for name, v in graph.outputs),
+    )
+    checks, library = Checks(), _Library(graph.name, target)
+    lowered = _steps(graph, checks, library)
+    sizes = sorted({s for slot in slots for n in slot.type.shape for s in symbols(n)})
+    entry = L.Entry(graph.name, tuple(sizes), slots, lowered.plan.arena, lowered.steps)
+    used = {p.name for c in entry.calls for p in c.places if p.base == "constant"}
+    constants = tuple(c for c in lowered.constants if c.name in used)
+    return Lowered(L.Module(library.kernels(), (entry,), constants), lowered.plan, tuple(checks.messages))
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """What one graph becomes: its plan, its steps, and the constants in it and in its loops."""
+
+    plan: Plan
+    steps: tuple[L.Step, ...]
+    constants: tuple[L.Constant, ...]
+
+
+def _steps(graph: Graph, checks: Checks, library: _Library) -> _Steps:
+    """The calls and loops of a graph; places of leaves and outputs are slots, those of all else offsets in an arena."""
+    bodies = {n.name: _body_of(graph, n) for n in graph if is_kernel(n) and n.op != "scan"}
+    loops = {n.name: _steps(_entry_of(graph, n), checks, library) for n in graph if n.op == "scan"}
+    scratch = {name: _scratch(body, library.target) for name, (body, _) in bodies.items()}
+    scratch |= {name: (loop.plan.arena, 1)[: 1 + graph[name].attrs["until"]] for name, loop in loops.items()}
+    planned, root = plan(graph, scratch), roots(graph)
+    steps: list[L.Step] = [_copy(c.type, c.source, c.target, checks, library) for c in planned.copies if c.early]
+    for name in planned.order:
+        node = graph[name]
+        operands = [_shifted(planned.places[root[a]], shift(graph, a)) for a in node.args]
+        results = [planned.places[name, k] for k in range(len(types(node)))]
+        own = [planned.places[name, -1 - k] for k in range(len(scratch[name]))]
+        if node.op == "scan":
+            steps += _loop(node, loops[name], operands, results, own, checks, library)
+        else:
+            steps.append(library.call(bodies[name], checks, name, str(node.span or ""), [*operands, *results, *own]))
+    steps += [_copy(c.type, c.source, c.target, checks, library) for c in planned.copies if not c.early]
+    constants = [L.Constant(constant_name(graph, n), n.dtype, tuple(n.attrs["values"])) for n in graph
+                 if n.op == "constant"]
+    return _Steps(planned, tuple(steps), (*constants, *(c for loop in loops.values() for c in loop.constants)))
+
+
+# --- loops -----------------------------------------------------------------------------------------------------------
+
+UNTIL = "until"
+
+
+def _carry(k: int) -> str:
+    return f"carry {k}"
+
+
+def _entry_of(graph: Graph, node: Node) -> Graph:
+    """The body of a scan as an entry of its own: what it carries is a variable that each turn updates."""
+    body, carries = node.attrs["body"], node.attrs["carries"]
+    b = Builder(f"{graph.name}.{node.name}", OPS)
+    inputs = [n.name for n in body if n.op == "input"]
+    position = {name: k for k, name in enumerate(inputs)}
+    for n in body:
+        if position.get(n.name, carries) < carries:
+            n = Node(n.name, "param", (), {"path": _carry(position[n.name]), "type": n.type}, n.type, n.span)
+        b.nodes[n.name] = n
+    updates = tuple((_carry(k), v) for k, (_, v) in enumerate(body.outputs[:carries]))
+    last = [UNTIL] * node.attrs["until"]
+    names = [*(str(k) for k in range(len(body.outputs) - carries - len(last))), *last]
+    outputs = tuple((name, v) for name, (_, v) in zip(names, body.outputs[carries:], strict=True))
+    return b.finish(outputs, updates)
+
+
+def _loop(node: Node, lowered: _Steps, operands: Sequence[L.Place], results: Sequence[L.Place],
+          own: Sequence[L.Place], checks: Checks, library: _Library) -> Iterator[L.Step]:
+    """What is carried begins where it ends; what is collected moves on with the index."""
+    body, carries, index = node.attrs["body"], node.attrs["carries"], symbol(node.attrs["index"])
+    given = types(node)
+    for type_, first, place in zip(given[:carries], operands, results, strict=False):
+        if first != place:
+            yield _copy(type_, first, place, checks, library)
+    inputs = [n.attrs["name"] for n in body if n.op == "input"]
+    slots = {_carry(k): place for k, place in enumerate(results[:carries])}
+    slots |= dict(zip(inputs[carries:], operands[carries:], strict=True))
+    for k, (type_, place) in enumerate(zip(given[carries:], results[carries:], strict=True)):
+        slots[output_slot(str(k))] = _shifted(place, index * TensorType(type_.dtype, type_.shape[1:]).nbytes)
+        if node.attrs["until"]:
+            yield _zeros(type_, place, checks, library)
+    until = own[1] if node.attrs["until"] else None
+    if until is not None:
+        slots[output_slot(UNTIL)] = until
+    steps = _moved(lowered.steps, slots, own[0])
+    yield L.Loop(node.attrs["index"], node.attrs["count"], steps, node.attrs["reverse"], until)
+
+
+def _moved(steps: tuple[L.Step, ...], slots: Mapping[str, L.Place], arena: L.Place) -> tuple[L.Step, ...]:
+    """The steps of a body with its slots and its arena where they are around it."""
+
+    def moved(p: L.Place) -> L.Place:
+        base = slots[p.name] if p.base == "slot" else arena if p.base == "arena" else None
+        return p if base is None else _shifted(base, p.offset)
+
+    return tuple(
+        L.Loop(s.index, s.count, _moved(s.steps, slots, arena), s.reverse, None if s.until is None else moved(s.until))
+        if isinstance(s, L.Loop) else L.Call(s.kernel, s.sizes, tuple(map(moved, s.places)))
+        for s in steps
+    )
+
+
+def _shifted(place: L.Place, by: Dim) -> L.Place:
+    return L.Place(place.base, place.name, place.offset + by)
+
+
+def _type(graph: Graph, name: str) -> TensorType:
+    type_ = graph[name].type
+    assert isinstance(type_, TensorType)
+    return type_
+
+
+_Body = tuple[Graph, tuple[str, ...]]  # the graph of one kernel, and its inputs in the order of the operands
+
+
+class _Library:
+    """The kernels made so far. Equal ones, whatever nodes they are for, are one, and equal graphs are lowered once."""
+
+    def __init__(self, entry: str, target: Target):
+        self.entry, self.target = entry, target
+        self.names: dict[L.Kernel, str] = {}
+        self.made: dict[Hashable, L.Kernel] = {}
+
+    def call(self, body: _Body, checks: Checks, name: str, note: str, places: Sequence[L.Place]) -> L.Call:
+        pattern = _pattern(body)
+        if pattern not in self.made:
+            self.made[pattern] = _kernel(body, checks, self.target).kernel("", note)
+        kernel = self.made[pattern]
+        if kernel not in self.names:
+            stem = "".join(c if c.isascii() and c.isalnum() else "_" for c in f"{self.entry}_{name}")
+            taken = set(self.names.values())
+            unique, n = stem, 2
+            while unique in taken:
+                unique, n = f"{stem}_{n}", n + 1
+            self.names[kernel] = unique
+        return L.Call(self.names[kernel], tuple(symbol(s) for s in kernel.sizes), tuple(places))
+
+    def kernels(self) -> tuple[L.Kernel, ...]:
+        return tuple(replace(k, name=name) for k, name in self.names.items())
+
+
+def _pattern(of: _Body) -> Hashable:
+    """What two bodies have in common exactly when they are equal but for the names of their nodes."""
+    graph, operands = of
+    number = {n.name: k for k, n in enumerate(graph)}
+    nodes = tuple(
+        (n.op, tuple(number[a] for a in n.args), "" if n.op == "input" else repr(sorted(n.attrs.items())), n.type)
+        for n in graph
+    )  # attributes as text: 0.0 and -0.0 are equal, 1 and True are too
+    return nodes, tuple(number[x] for x in operands), tuple(number[v] for _, v in graph.outputs)
+
+
+def _body_of(graph: Graph, node: Node) -> _Body:
+    """The graph of one kernel and, for each operand of `node`, the input of that graph that stands for it."""
+    if node.op == "fused":
+        body = node.attrs["body"]
+        return body, tuple(n.name for n in body if n.op == "input")
+    b = Builder(node.name, OPS)
+    names = tuple(b.emit("input", name=f"x{k}", type=_type(graph, a)) for k, a in enumerate(node.args))
+    result = expand(b, node, names[0]) if node.op in ARGUMENTS else b.add(node.op, names, node.attrs, name="y")
+    return b.finish((("y", result),)), names
+
+
+def _kernel(of: _Body, checks: Checks, target: Target) -> Body:
+    """The loop nest for a small graph: chosen by the node that is not pointwise, if there is one."""
+    graph, operands = of
+
+    def make() -> Body:
+        body = Body(graph, OPS, checks)
+        for x in operands:
+            body.operand(x)
+        return body
+
+    parallel = nanoseconds(graph) > FORK
+    for node in graph:
+        if OPS[node.op].kind == CONTRACT:
+            p = _product(node, graph)
+            if p is None:
+                return contraction(make, node.name, target, parallel)
+            return matmul(make, p, _tile(p, target), parallel)
+        if OPS[node.op].kind == REDUCE and node.attrs["axes"]:
+            return fold(make, parallel)
+        if node.op == "scatter_add":
+            return scatter_add(make, node.name)
+    return pointwise(make, parallel)
+
+
+def _product(node: Node, graph: Graph) -> Product | None:
+    """The matrix product that a contraction is, where that is worth its while."""
+    p = product(node, graph)
+    return None if p is None or (p.packed and not p.rows) else p
+
+
+def _tile(p: Product, target: Target) -> Tile:
+    rows, columns = p.rows[-1].size if p.rows else 1, p.columns[-1].size
+    far = is_far(columns, p.inner[-1].size, p.packed, p.node.dtype, target)
+    return choose(rows, columns, far, p.node.dtype, target)
+
+
+def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:
+    """The bytes a kernel needs for itself."""
+    for node in graph:
+        if OPS[node.op].kind == CONTRACT:
+            p = _product(node, graph)
+            if p is not None and p.packed:
+                return (p.panels(_tile(p, target).lanes) * BYTES[node.dtype],)
+            if p is not None and p.blocked:
+                return (_type(graph, node.name).nbytes,)
+    return ()
+
+
+def _copy(type_: TensorType, source: L.Place, target: L.Place, checks: Checks, library: _Library) -> L.Call:
+    b = Builder("copy", OPS)
+    x = b.emit("input", name="x", type=TensorType(type_.dtype, (type_.size,)))
+    return library.call((b.finish((("y", x),)), (x,)), checks, "copy", "", [source, target])
+
+
+def _zeros(type_: TensorType, target: L.Place, checks: Checks, library: _Library) -> L.Call:
+    b = Builder("zeros", OPS)
+    zero = constant(b, 0, TensorType(type_.dtype, (type_.size,)))
+    return library.call((b.finish((("y", zero),)), ()), checks, "zeros", "", [target])

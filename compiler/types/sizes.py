@@ -1,0 +1,292 @@
+"""Symbolic sizes.
+
+A size is a Python `int` or a `Size`: a polynomial with integer coefficients over *atoms*, kept in one normal form, so
+two sizes are equal exactly when their normal forms are. An atom is a symbol (`B`) or an opaque quotient or remainder
+(`(B + 1) // 2`) that did not simplify. All sizes are non-negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import inf, prod
+from typing import ClassVar, Union
+
+MAX_WEIGHT = 400  # of a size: it is text, sorted and compared as such, and a quotient in it is a tree
+MAX_COEFFICIENT = 2**40  # in a size: with one more factor it still fits the 64 bits of an address
+
+
+class SizeTooLarge(ValueError):
+    """A size whose formula is longer than any size of a network."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Symbol:
+    name: str
+    weight: ClassVar[int] = 1
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Quotient:
+    """`top // bottom` or `top % bottom`, where the division is not known to be exact."""
+
+    op: str
+    top: Dim
+    bottom: Dim
+    weight: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", 8 + _weight(_terms(self.top)) + _weight(_terms(self.bottom)))
+
+    def __str__(self) -> str:
+        return f"({self.top}) {self.op} {_tight(self.bottom)}"
+
+
+Atom = Union[Symbol, Quotient]
+Monomial = tuple[Atom, ...]  # sorted by text, repeated for powers; () is the constant term
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A polynomial: ((monomial, coefficient), ...), sorted, without zero coefficients, never a constant."""
+
+    terms: tuple[tuple[Monomial, int], ...]
+
+    def __add__(self, other: Dim) -> Dim:
+        return _collect([*_terms(self), *_terms(other)])
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Dim:
+        return _collect([(m, -c) for m, c in self.terms])
+
+    def __sub__(self, other: Dim) -> Dim:
+        return self + -other
+
+    def __rsub__(self, other: Dim) -> Dim:
+        return -self + other
+
+    def __mul__(self, other: Dim) -> Dim:
+        return _collect([(_sorted(m + n), c * d) for m, c in _terms(self) for n, d in _terms(other)])
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Dim) -> Dim:
+        return divide(self, other)[0]
+
+    def __rfloordiv__(self, other: Dim) -> Dim:
+        return divide(other, self)[0]
+
+    def __mod__(self, other: Dim) -> Dim:
+        return divide(self, other)[1]
+
+    def __rmod__(self, other: Dim) -> Dim:
+        return divide(other, self)[1]
+
+    def __str__(self) -> str:
+        text = ""
+        for monomial, c in self.terms:
+            factors = [_tight(a) for a in monomial]
+            if abs(c) != 1 or not factors:
+                factors.insert(0, str(abs(c)))
+            sign = "-" if c < 0 else "+"
+            text += f" {sign} {'*'.join(factors)}" if text else ("-" if c < 0 else "") + "*".join(factors)
+        return text
+
+    def __repr__(self) -> str:
+        return f"Size({self})"
+
+
+Dim = Union[int, Size]
+
+
+def product(sizes: Iterable[Dim]) -> Dim:
+    """All sizes multiplied; 1 for none. Raises `SizeTooLarge`."""
+    total: Dim = 1
+    for n in sizes:
+        total = bounded(total * n)
+    return total
+
+
+def bounded(n: Dim) -> Dim:
+    """The size itself; raises `SizeTooLarge` where its formula is long or its numbers are large."""
+    if isinstance(n, Size) and (_weight(n.terms) > MAX_WEIGHT or any(abs(c) > MAX_COEFFICIENT for _, c in n.terms)):
+        raise SizeTooLarge("the formula of this size is too long, or its numbers are too large")
+    return n
+
+
+def symbol(name: str) -> Size:
+    return Size((((Symbol(name),), 1),))
+
+
+def _tight(x: Atom | Dim) -> str:
+    text = str(x)
+    return text if text.isidentifier() or text.isdigit() else f"({text})"
+
+
+def _sorted(m: Monomial) -> Monomial:
+    return tuple(sorted(m, key=str))
+
+
+def _terms(x: Dim) -> tuple[tuple[Monomial, int], ...]:
+    if isinstance(x, Size):
+        return x.terms
+    return (((), int(x)),) if x else ()
+
+
+def _weight(terms: Iterable[tuple[Monomial, int]]) -> int:
+    """How long a polynomial is when it is written out."""
+    return sum(1 + sum(a.weight for a in m) for m, _ in terms)
+
+
+def _collect(terms: Iterable[tuple[Monomial, int]]) -> Dim:
+    total: dict[Monomial, int] = {}
+    for m, c in terms:
+        total[m] = total.get(m, 0) + c
+    kept = [(m, c) for m, c in total.items() if c]
+    if not kept:
+        return 0
+    if len(kept) == 1 and kept[0][0] == ():
+        return kept[0][1]
+    kept.sort(key=lambda t: (-len(t[0]), [str(a) for a in t[0]]))
+    return Size(tuple(kept))
+
+
+def divide(top: Dim, bottom: Dim) -> tuple[Dim, Dim]:
+    """Quotient and remainder. Terms that `bottom` divides leave the quotient: (4*B + 3) // 4 is B, remainder 3."""
+    if bottom == 0:
+        raise ZeroDivisionError("a size is divided by zero")
+    if isinstance(top, int) and isinstance(bottom, int):
+        return top // bottom, top % bottom
+    if top == bottom:
+        return 1, 0
+    common = _common(top, bottom)
+    if common:
+        q, r = divide(_cancel(top, common), _cancel(bottom, common))
+        return q, r * Size(((common, 1),))
+    exact: list[tuple[Monomial, int]] = []
+    rest: list[tuple[Monomial, int]] = []
+    by = _terms(bottom)
+    for m, c in _terms(top):
+        quotient = _divide_term(m, c, *by[0]) if len(by) == 1 else None
+        if quotient is None:
+            rest.append((m, c))
+        else:
+            exact.append(quotient)
+    q, r = _collect(exact), _collect(rest)
+    if r == 0:
+        return q, 0
+    if isinstance(r, int) and isinstance(bottom, int):
+        return q + r // bottom, r % bottom
+    return q + Size((((Quotient("//", r, bottom),), 1),)), Size((((Quotient("%", r, bottom),), 1),))
+
+
+def _common(top: Dim, bottom: Dim) -> Monomial:
+    """The atoms that every term of both has."""
+    shared: list[Atom] | None = None
+    for m, _ in (*_terms(top), *_terms(bottom)):
+        left = list(m)
+        shared = list(m) if shared is None else [a for a in shared if a in left and not left.remove(a)]  # type: ignore[func-returns-value]
+    return tuple(shared or ())
+
+
+def _cancel(x: Dim, common: Monomial) -> Dim:
+    return _collect([t for m, c in _terms(x) if (t := _divide_term(m, c, common, 1)) is not None])
+
+
+def _divide_term(m: Monomial, c: int, by: Monomial, d: int) -> tuple[Monomial, int] | None:
+    if c % d:
+        return None
+    left = list(m)
+    for atom in by:
+        if atom not in left:
+            return None
+        left.remove(atom)
+    return tuple(left), c // d
+
+
+def symbols(x: Dim) -> frozenset[str]:
+    """The names a size depends on."""
+    names: set[str] = set()
+    for m, _ in _terms(x):
+        for atom in m:
+            names |= {atom.name} if isinstance(atom, Symbol) else symbols(atom.top) | symbols(atom.bottom)
+    return frozenset(names)
+
+
+def nonnegative(x: Dim) -> bool:
+    """Whether a size is certainly 0 or more, whatever its symbols are: they are 0 or more, and divisors are above 0."""
+    return _least(x) >= 0
+
+
+def _least(x: Dim) -> float:
+    """A bound from below; -inf for none. Of what is subtracted only a remainder has one from above."""
+    total: float = 0
+    for m, c in _terms(x):
+        if c > 0:
+            atoms = [_least_of(a) for a in m]
+            total += c * (prod(atoms) if len(atoms) < 2 or min(atoms) >= 0 else -inf)
+        elif len(m) == 1 and isinstance(m[0], Quotient) and m[0].op == "%" and isinstance(m[0].bottom, int):
+            total += c * (m[0].bottom - 1)
+        else:
+            total += c if m == () else -inf
+    return total
+
+
+def _least_of(a: Atom) -> float:
+    if isinstance(a, Symbol) or a.op == "%":
+        return 0
+    least = _least(a.top)
+    if least < 0 and isinstance(a.bottom, int):
+        return least // a.bottom
+    return 0 if least >= 0 else -inf
+
+
+def substitute(x: Dim, values: Mapping[str, Dim]) -> Dim:
+    """The size with symbols replaced; a Python int when nothing symbolic is left."""
+    if isinstance(x, int):
+        return x
+    total: Dim = 0
+    for m, c in x.terms:
+        term: Dim = c
+        for atom in m:
+            if isinstance(atom, Symbol):
+                term = term * values.get(atom.name, symbol(atom.name))
+            else:
+                q, r = divide(substitute(atom.top, values), substitute(atom.bottom, values))
+                term = term * (q if atom.op == "//" else r)
+        total = total + term
+    return total
+
+
+def parse_size(text: str) -> Dim:
+    """Read back what `str(size)` prints."""
+    import ast
+
+    def walk(e: ast.expr) -> Dim:
+        match e:
+            case ast.Constant(value=int(v)):
+                return v
+            case ast.Name(id=name):
+                return symbol(name)
+            case ast.UnaryOp(op=ast.USub(), operand=inner):
+                return -walk(inner)
+            case ast.BinOp(left=a, op=op, right=b):
+                x, y = walk(a), walk(b)
+                match op:
+                    case ast.Add():
+                        return x + y
+                    case ast.Sub():
+                        return x - y
+                    case ast.Mult():
+                        return x * y
+                    case ast.FloorDiv():
+                        return divide(x, y)[0]
+                    case ast.Mod():
+                        return divide(x, y)[1]
+        raise ValueError(f"not a size: {text!r}")
+
+    return walk(ast.parse(text.strip(), mode="eval").body)

@@ -1,0 +1,278 @@
+"""User values into the arrays an entry point reads.
+
+In: whatever NumPy understands. Out: C-contiguous, native-endian, element-aligned arrays of the declared dtype, and the
+sizes that the symbols of the signature stand for. A value that would lose its meaning on the way (a float to an int, a
+finite number to infinity, an int out of range) is refused; rounding f64 to f32 is not. Shapes are checked before
+anything is copied, so a refused argument costs nothing.
+
+Codes: E0601 shape, E0602 dtype, E0603 value out of range, E0605 too large, E0606 sizes that must agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from ctypes import addressof, c_char
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ...compiler.manifest import Port
+from ...compiler.types.sizes import Dim, Size, Symbol, substitute, symbols
+from ...compiler.types.tensors import TensorType
+from ...dsl.diagnostics import ArgumentTypeError, NncError, ResourceError, error
+from ..data.column import Array, Column, Rows, memory_limit
+from .messages import argument_error, human
+
+NUMPY: Mapping[str, np.dtype[Any]] = {
+    "f32": np.dtype(np.float32), "f64": np.dtype(np.float64), "i32": np.dtype(np.int32), "i64": np.dtype(np.int64),
+    "bool": np.dtype(np.bool_),
+}  # fmt: skip
+NAMES = {dtype: name for name, dtype in NUMPY.items()}
+MAX_AXES = 32
+ALIGNMENT = 64  # of everything we allocate; user arrays need only their elements aligned
+BAD_DATA = "the data have it, in the row that is named (counted from 0): drop or fill such rows"
+_SMALL = 1 << 26  # bytes that are allocated without asking how much memory there is
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A port, taken apart once so that a call is quick: an axis is an int, a symbol's name, or a composite size."""
+
+    name: str
+    dtype: np.dtype[Any]
+    axes: tuple[int | str | Size, ...]
+    type: TensorType
+
+
+def wanted(port: Port) -> Wanted:
+    return Wanted(port.name, NUMPY[port.dtype], tuple(map(_axis, port.shape)), port.type)
+
+
+def _axis(dim: Dim) -> int | str | Size:
+    if isinstance(dim, Size) and len(dim.terms) == 1:
+        (monomial, coefficient) = dim.terms[0]
+        if coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], Symbol):
+            return monomial[0].name
+    return dim
+
+
+def bind(entry: str, wants: Sequence[Wanted], values: Sequence[Any]) -> tuple[list[Any], dict[str, int]]:
+    """The arrays to pass, in order, and the value of every symbol their shapes determine. A column that stays on disk
+    passes as one, whose rows are converted when they are read."""
+    arrays: list[Rows] = []
+    sizes: dict[str, int] = {}
+    composite: list[tuple[Wanted, int, Size, int]] = []
+    for want, value in zip(wants, values, strict=True):
+        array: Any = value if type(value) is np.ndarray or type(value) is Column else as_array(value, entry, want)
+        axes = want.axes
+        same = array.dtype is want.dtype or array.dtype == want.dtype
+        if not same:
+            _check_kind(array, entry, want)
+        if array.ndim != len(axes):
+            raise shape_error(entry, want, array, _rank_help(want, array))
+        for position, n in enumerate(array.shape):
+            axis = axes[position]
+            if type(axis) is str:
+                known = sizes.setdefault(axis, n)
+                if known != n:
+                    raise _disagreement(entry, want, array, axis, known, wants)
+            elif type(axis) is int:
+                if n != axis:
+                    raise shape_error(entry, want, array, f"axis {position} is {n}, not {axis}")
+            else:
+                composite.append((want, position, axis, n))  # type: ignore[arg-type]
+        if type(array) is Column:
+            array = array if same else array.then(want.dtype, partial(convert, entry=entry, want=want))
+        elif not (same and ((flags := array.flags).carray or (flags.c_contiguous and flags.aligned))):
+            array = convert(array, entry, want)
+        arrays.append(array)
+    for want, position, size, n in composite:
+        _settle(entry, want, position, size, n, sizes)
+    return arrays, sizes
+
+
+def _settle(entry: str, want: Wanted, position: int, size: Size, n: int, sizes: dict[str, int]) -> None:
+    """Check a composite size, or solve it when it is `k*S + c` and nothing else determines S."""
+    missing = sorted(symbols(size) - sizes.keys())
+    if len(missing) == 1:
+        linear = {m: c for m, c in size.terms}
+        k = linear.pop((Symbol(missing[0]),), 0)
+        rest = substitute(Size(tuple(linear.items())), sizes) if linear else 0
+        if isinstance(rest, int) and k > 0 and n >= rest and (n - rest) % k == 0:
+            sizes[missing[0]] = (n - rest) // k
+            return
+    try:
+        expected = substitute(size, sizes)
+    except ZeroDivisionError:
+        expected = -1
+    if expected != n:
+        got = f"axis {position} of `{want.name}` is {n}"
+        known = ", ".join(f"{s} = {sizes[s]}" for s in sorted(symbols(size)) if s in sizes)
+        raise argument_error("E0601", f"{got}, but {entry} wants {size}" + (f" with {known}" if known else ""))
+
+
+def as_array(value: Any, entry: str, want: Wanted) -> Array:
+    """The value as NumPy sees it; lists, scalars and anything with `__array__` are welcome."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise argument_error("E0602", f"`{want.name}` of {entry} is a masked array with masked values",
+                             help="fill or drop the masked values first", kind=ArgumentTypeError)
+    try:
+        array = np.asarray(value)
+    except MemoryError:
+        raise
+    except ValueError as e:
+        if isinstance(value, list | tuple):
+            raise argument_error("E0601", f"`{want.name}` of {entry} wants {want.type}, got a ragged list") from e
+        raise _no_array(value, entry, want) from e
+    except Exception as e:  # whatever a foreign __array__ raises
+        raise _no_array(value, entry, want) from e
+    if array.size == 0 and isinstance(value, list | tuple):
+        array = array.astype(want.dtype)  # an empty list has no dtype of its own
+    return array
+
+
+def _no_array(value: Any, entry: str, want: Wanted) -> NncError:
+    got = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+    return argument_error("E0602", f"`{want.name}` of {entry} wants {want.type}, got {got}", kind=ArgumentTypeError)
+
+
+def _check_kind(array: Array, entry: str, want: Wanted) -> None:
+    """Numbers only, and no float where an int or a bool is wanted (E0602)."""
+    kind = array.dtype.kind
+    if kind in "iub" or (kind == "f" and want.dtype.kind == "f"):
+        return
+    help = f"round it and use .astype({want.dtype.name}) if that is meant" if kind == "f" else None
+    raise argument_error("E0602", f"`{want.name}` of {entry} wants {want.type}, got {describe(array)}", help,
+                         ArgumentTypeError)
+
+
+def convert(array: Array, entry: str, want: Wanted) -> Array:
+    """A contiguous copy in the wanted dtype, or the array itself when it is one already.
+
+    Allowed: int and bool to float, float to float of another width, int to int in range, bool to int, 0 and 1 to bool.
+    """
+    source, target = array.dtype, want.dtype
+    check_nbytes(array.shape, target, f"`{want.name}` of {entry}")
+    if target.kind in "ib" and source.kind != "b" and array.size:
+        low, high = (0, 1) if target.kind == "b" else (np.iinfo(target).min, np.iinfo(target).max)
+        least, most = int(array.min()), int(array.max())
+        if least < low or most > high:
+            raise argument_error("E0603", f"`{want.name}` of {entry} wants {want.type}, got {describe(array)} with the "
+                                 f"value {least if least < low else most}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        result = np.require(array, target, ["C", "ALIGNED"])
+    if source.kind == "f" and source.itemsize > target.itemsize:
+        lost = np.isinf(result) & np.isfinite(array)
+        if lost.any():
+            first = float(array[lost].flat[0]) if array.ndim else float(array)
+            raise argument_error("E0603", f"`{want.name}` of {entry} wants {want.type}, got {describe(array)} with "
+                                 f"the value {first:g}, which f32 cannot hold")
+    return result
+
+
+def describe(array: Rows) -> str:
+    """`f32[2, 3]`; dtypes that the language does not have keep NumPy's name."""
+    native = array.dtype.newbyteorder("=")
+    name = NAMES.get(native, str(native))
+    if not array.dtype.isnative:
+        name = f"byte-swapped {name}"
+    return name + (f"[{', '.join(map(str, array.shape))}]" if array.ndim else "")
+
+
+def shape_error(entry: str, want: Wanted, array: Rows, help: str | None) -> NncError:
+    return argument_error("E0601", f"`{want.name}` of {entry} wants {want.type}, got {describe(array)}", help)
+
+
+def _rank_help(want: Wanted, array: Array) -> str | None:
+    if array.ndim == len(want.axes) - 1 and isinstance(want.axes[0], str):
+        return f"one example alone is `{want.name}[None]`"
+    return f"{array.ndim} axes, not {len(want.axes)}"
+
+
+def _disagreement(entry: str, want: Wanted, array: Array, axis: str, known: int, wants: Sequence[Wanted]) -> NncError:
+    first = next(w.name for w in wants if axis in w.axes)  # its first use is what bound it
+    if first == want.name:
+        return shape_error(entry, want, array, f"{axis} is one size")
+    return shape_error(entry, want, array, f"{axis} is {known} in `{first}`")
+
+
+def not_finite(array: Array, rows: Array | None = None) -> str | None:
+    """How an array fails to be finite: `has 3 values that are not finite, first nan at [0, 2]`. `rows` says which row
+    each is in what the user passed; then the first of those is named."""
+    if array.dtype.kind != "f":
+        return None
+    mask = ~np.isfinite(array)
+    count = int(mask.sum())
+    if not count:
+        return None
+    if array.ndim == 0:
+        return f"is {float(array)}"
+    found = np.argwhere(mask)
+    row = passed_rows(found[:, 0], len(array), rows)
+    first = int(np.argmin(row))
+    value = float(array[tuple(found[first])])
+    where = [int(row[first]), *map(int, found[first, 1:])]
+    plural = "a value that is" if count == 1 else f"{count} values that are"
+    return f"has {plural} not finite, first {value} at {where}"
+
+
+def passed_rows(at: Array, length: int, rows: Array | None) -> Array:
+    """Rows `at` of an array of `length`, as rows of what the user passed: example k was number `rows[k]` there. An
+    array may have several rows an example; one that does not go by examples keeps its rows."""
+    if rows is None or not len(rows) or length % len(rows):
+        return at
+    each = length // len(rows)
+    return rows[at // each] * each + at % each
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def nbytes(shape: Iterable[int], dtype: np.dtype[Any]) -> int:
+    """Bytes as a Python int, which does not overflow."""
+    return prod(map(int, shape)) * dtype.itemsize
+
+
+def is_shape(shape: Sequence[Any], itemsize: int) -> bool:
+    """Whether an array can have this shape: whole numbers from 0, at most 32 of them, and bytes that can be counted."""
+    if len(shape) > MAX_AXES or not all(type(n) is int and n >= 0 for n in shape):
+        return False
+    return prod(n or 1 for n in shape) * itemsize < 2**63
+
+
+def check_bytes(needed: int, what: str) -> None:
+    """Refuse what cannot fit before anything is allocated (E0605)."""
+    if needed > _SMALL and needed > (limit := memory_limit()):
+        raise error("E0605", f"{what} needs {human(needed)}, but this machine has {human(limit)}", kind=ResourceError)
+
+
+def check_nbytes(shape: Sequence[int], dtype: np.dtype[Any], what: str) -> None:
+    check_bytes(nbytes(shape, dtype), f"{what} of {NAMES.get(dtype, dtype)}[{', '.join(map(str, shape))}]")
+
+
+def aligned(shape: Sequence[int], dtype: np.dtype[Any], what: str) -> Array:
+    """Zeros, C-contiguous, 64-byte aligned."""
+    check_nbytes(shape, dtype, what)
+    return aligned_bytes(nbytes(shape, dtype), what).view(dtype).reshape(tuple(shape))
+
+
+def aligned_bytes(n: int, what: str) -> Array:
+    """`n` zero bytes, 64-byte aligned."""
+    check_bytes(n, what)
+    try:
+        raw = np.zeros(n + ALIGNMENT, np.uint8)
+    except MemoryError as e:
+        raise error("E0605", f"{what} needs {human(n)}, which the system refused", kind=ResourceError) from e
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + n]
+
+
+def address_of(array: Array) -> int:
+    """Where the data is. Five times quicker than `array.ctypes.data` for the arrays that are met most."""
+    try:
+        return addressof(c_char.from_buffer(array))  # type: ignore[arg-type]
+    except (TypeError, ValueError, BufferError):  # read-only, empty
+        return array.ctypes.data

@@ -1,0 +1,291 @@
+"""One entry point, ready to be called: arrays in, fresh arrays out, in microseconds.
+
+In: a compiled entry (`signature`, `run`) and the variables it reads and writes. What does not change between calls is
+prepared once: the slots of the variables, and per combination of sizes the output shapes, the scratch size and the
+guards. A call then fills in the pointers of its arguments and outputs.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from ctypes import Array as CArray
+from ctypes import addressof, c_int64, c_void_p
+from dataclasses import dataclass
+from math import inf
+from os import getpid
+from time import perf_counter
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+from numpy import empty
+
+from ...compiler.manifest import Manifest, Signature
+from ...compiler.native.library import INTERRUPTED
+from ...compiler.types.sizes import Dim, substitute
+from ...dsl.diagnostics import ArgumentError, ArgumentTypeError, error
+from ..train.interrupt import Watch
+from .arrays import NUMPY, Array, Wanted, address_of, aligned_bytes, bind, check_nbytes, nbytes, passed_rows, wanted
+from .messages import argument_error, listed, unknown
+
+_HOLDS = {
+    "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
+_AXIS_SIZE = re.compile(r"index.* outside an axis of size (\d+)")
+_MOMENT = 0.01  # seconds; a call that took less is over before anybody looks for a signal
+_AGE = 1.0  # one that took more may be interrupted when it has begun to write variables
+_REMEMBERED = 64  # combinations of sizes kept per entry
+
+
+class Native(Protocol):
+    """A compiled entry point, as the compiler hands it over. `epoch` runs it as the step of the native epoch loop."""
+
+    @property
+    def signature(self) -> Signature: ...
+    def run(self, sizes: Any, slots: Any, arena: int, pool: int | None) -> int: ...
+    def epoch(self, job: Any) -> int: ...
+
+
+class Session(Protocol):
+    """One compiled program; entries are compiled when they are first asked for."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+    def entry(self, name: str) -> Native: ...
+    def pool(self, threads: int) -> Any: ...
+
+
+class Workspace:
+    """What the calls of one model share: scratch memory, threads, and the lock that keeps calls apart.
+
+    A child made by fork inherits neither the worker threads nor a usable lock: it gets its own at its first call."""
+
+    def __init__(self, make_pool: Callable[[], Any]):
+        self._make_pool = make_pool
+        self._fresh()
+
+    def _fresh(self) -> None:
+        self._pid = getpid()
+        self._lock = threading.RLock()
+        self._training = threading.Lock()
+        self._pool: tuple[Any, ...] = ()  # made when first needed; the pool of one thread is None
+        self._allocate(0)
+
+    def _allocate(self, nbytes: int) -> None:
+        self._arena = aligned_bytes(nbytes, "scratch memory")
+        self._size, self._address = nbytes, address_of(self._arena)
+
+    @property
+    def lock(self) -> threading.RLock:
+        if self._pid != getpid():
+            self._fresh()
+        return self._lock
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """While a fit is under way; a second one, in another thread or from a callback, is refused (E0616)."""
+        with self.lock:  # which is made anew after a fork
+            lock = self._training
+        if not lock.acquire(blocking=False):
+            raise argument_error("E0616", "the model is being trained: another `fit` of it has not ended")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def arena(self, nbytes: int) -> int:
+        """The address of at least `nbytes` bytes of scratch; grows, never shrinks. Called with the lock held."""
+        if nbytes > self._size:
+            self._allocate(0)  # the old one goes first
+            self._allocate(nbytes)
+        return self._address
+
+    @property
+    def pool(self) -> Any:
+        if not self._pool:
+            self._pool = (self._make_pool(),)
+        return self._pool[0]
+
+
+@dataclass(slots=True)
+class _Sized:
+    sizes: CArray[c_int64]
+    address: int  # of the sizes
+    outputs: tuple[tuple[int, tuple[int, ...], np.dtype[Any]], ...]  # slot, shape, dtype
+    arena: int
+    seconds: float = inf  # of the last call that was watched
+
+
+class Call:
+    """An entry point bound to a model's variables and workspace."""
+
+    def __init__(self, native: Native, variables: Mapping[str, Array], workspace: Workspace):
+        self.native, self._run = native, native.run
+        self.signature = s = native.signature
+        self.wants: tuple[Wanted, ...] = tuple(map(wanted, s.inputs))
+        self.workspace = workspace
+        self._variables = [variables[path] for path in s.variables]  # keeps the memory behind the slots alive
+        self._updated = [variables[path] for path in s.updates]
+        self._first_output = len(s.inputs) + len(s.variables)
+        self._slots = (c_void_p * max(1, self._first_output + len(s.outputs)))()
+        for k, array in enumerate(self._variables, len(s.inputs)):
+            self._slots[k] = address_of(array)
+        self._slots_address = addressof(self._slots)
+        self._size_names = s.sizes
+        self._sized: dict[tuple[int, ...], _Sized] = {}
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> list[Array]:
+        arrays, sizes = bind(self.signature.name, self.wants, self.arguments(args, kwargs))
+        return self.run(arrays, sizes)
+
+    def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sequence[Any]:
+        """Positional and keyword arguments in the order of the inputs (E0604)."""
+        inputs = self.signature.inputs
+        if not kwargs and len(args) == len(inputs):
+            return args
+        entry, names = self.signature.name, [p.name for p in inputs]
+        if len(args) > len(names):
+            raise argument_error("E0604", f"{entry} takes {_count(names)}, got {len(args)}", kind=ArgumentTypeError)
+        values = dict(zip(names, args, strict=False))
+        for name, value in kwargs.items():
+            if name not in names:
+                raise unknown(f"input of {entry}", name, names)
+            if name in values:
+                raise argument_error("E0604", f"{entry} got `{name}` twice", kind=ArgumentTypeError)
+            values[name] = value
+        for port in inputs:
+            if port.name not in values and port.default is not None:
+                values[port.name] = np.asarray(port.default, NUMPY[port.dtype])
+        if missing := [f"`{n}`" for n in names if n not in values]:
+            raise argument_error("E0604", f"{entry} takes {_count(names)}; {', '.join(missing)} is missing",
+                                 kind=ArgumentTypeError)
+        return [values[n] for n in names]
+
+    def sized(self, sizes: Mapping[str, int]) -> _Sized:
+        """What depends on the sizes alone; guards are checked here (E0606), so once per combination."""
+        try:
+            key = tuple([sizes[name] for name in self._size_names])
+        except KeyError as e:
+            what = f"no input of {self.signature.name} says what size {e.args[0]} is"
+            raise argument_error("E0601", what) from None
+        known = self._sized.get(key)
+        return known if known is not None else self._prepare(key, sizes)
+
+    def _prepare(self, key: tuple[int, ...], sizes: Mapping[str, int]) -> _Sized:
+        s = self.signature
+        for guard in s.guards:
+            left, right = _value(guard.left, sizes), _value(guard.right, sizes)
+            if not _HOLDS[guard.relation](left, right):
+                found = [f"{d} is {n}" for d, n in ((guard.left, left), (guard.right, right)) if not isinstance(d, int)]
+                raise argument_error("E0606", f"{guard.message}: {', '.join(found)}")
+        outputs = []
+        for slot, port in enumerate(s.outputs, self._first_output):
+            shape = tuple(_value(d, sizes) for d in port.shape)
+            if min(shape, default=0) < 0:
+                raise argument_error("E0606", f"`{port.name}` of {s.name} would have the shape {list(shape)}")
+            check_nbytes(shape, NUMPY[port.dtype], f"`{port.name}` of {s.name}")
+            outputs.append((slot, shape, NUMPY[port.dtype]))
+        arena = _value(s.arena, sizes)
+        if arena < 0:
+            raise argument_error("E0606", f"{s.name} would need {arena} bytes of memory of its own")
+        native_sizes = (c_int64 * max(1, len(key)))(*key)
+        result = _Sized(native_sizes, addressof(native_sizes), tuple(outputs), arena)
+        if len(self._sized) >= _REMEMBERED:
+            self._sized.clear()
+        self._sized[key] = result
+        return result
+
+    def run(self, arrays: Sequence[Array], sizes: Mapping[str, int]) -> list[Array]:
+        """Call with arrays that `bind` made; the outputs are new and the caller's own."""
+        sized = self.sized(sizes)
+        slots, workspace = self._slots, self.workspace
+        outputs = []
+        with workspace.lock:
+            for k, a in enumerate(arrays):
+                slots[k] = address_of(a)
+            for k, shape, dtype in sized.outputs:
+                a = empty(shape, dtype)
+                slots[k] = address_of(a)
+                outputs.append(a)
+            arena, pool = workspace.arena(sized.arena), workspace.pool
+            status = INTERRUPTED
+            if sized.seconds <= _MOMENT:
+                status = self._run(sized.address, self._slots_address, arena, pool)
+            if status < 0:  # or a signal was meant for a call of the main thread
+                status = self._watched(sized, arena, pool)
+        if status:
+            self.failed(status, arrays)
+        return outputs
+
+    def _watched(self, sized: _Sized, arena: int, pool: Any) -> int:
+        """A call that a signal ends, with all variables as they were: its handler then runs, and where that does not
+        raise the call begins anew."""
+        kept = [(a, a.copy()) for a in self._updated] if sized.seconds > _AGE else []
+        start = perf_counter()
+        try:
+            with Watch(pool, half=bool(kept)) as watch:
+                while (status := self._run(sized.address, self._slots_address, arena, pool)) < 0:
+                    _restore(kept)
+                    watch.again()
+        except KeyboardInterrupt:
+            _restore(kept)
+            raise
+        sized.seconds = perf_counter() - start
+        return status
+
+    def arena_bytes(self, sizes: Mapping[str, int]) -> int:
+        """Scratch memory at these sizes, and that of the outputs."""
+        s = self.signature
+        outputs = sum(nbytes([_value(d, sizes) for d in p.shape], NUMPY[p.dtype]) for p in s.outputs)
+        return _value(s.arena, sizes) + outputs
+
+    def slots_copy(self) -> Any:
+        """Slots of one's own with the variables filled in, for a job that runs this entry many times."""
+        return type(self._slots).from_buffer_copy(self._slots)
+
+    def failed(self, status: int, arrays: Sequence[Array], rows: Array | None = None,
+               classes: Sequence[str] | None = None) -> NoReturn:
+        """Raise for a status that is not 0 (E0607). Where an index was out of range and one of the inputs has such
+        values, it is named, with its row (`rows`: in what the user passed) and the classes the data have."""
+        checks = self.signature.checks
+        message = checks[status - 1] if 0 < status <= len(checks) else f"check {status} failed"
+        help = None
+        if size := _AXIS_SIZE.search(message):
+            n = int(size[1])
+            for port, array in zip(self.signature.inputs, arrays, strict=False):
+                if array.dtype.kind != "i" or not array.ndim:
+                    continue
+                bad = np.argwhere((array < 0) | (array >= n))
+                if len(bad):
+                    row = passed_rows(bad[:1, 0], len(array), rows)[0]
+                    message = (f"`{port.name}` is {array[tuple(bad[0])]} in row {row}, but must be from 0 to {n - 1} "
+                               f"here: {message}")
+                    help = "labels and indices count from 0"
+                    if classes is not None:
+                        help = f"the data have {len(classes)} classes: {listed(classes)}"
+                    break
+        raise argument_error("E0607", f"{message}, in {self.signature.name}", help)
+
+
+def _restore(kept: Sequence[tuple[Array, Array]]) -> None:
+    for array, before in kept:
+        np.copyto(array, before)
+
+
+def _value(dim: Dim, sizes: Mapping[str, int]) -> int:
+    try:
+        value = substitute(dim, sizes)
+    except ZeroDivisionError:
+        raise argument_error("E0606", f"the size {dim} divides by zero") from None
+    if not isinstance(value, int):
+        raise error("E0601", f"the size {dim} is not determined by the inputs", kind=ArgumentError)
+    return value
+
+
+def _count(names: Sequence[str]) -> str:
+    if not names:
+        return "no inputs"
+    return f"{len(names)} input{'s' if len(names) > 1 else ''} ({', '.join(names)})"

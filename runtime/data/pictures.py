@@ -1,0 +1,127 @@
+"""A folder of images as a data set: a class per subfolder, in sorted order. Pillow reads the files.
+
+In: a folder of subfolders, or one with `train` and `test`, which hold the same classes. Out: columns `x`, f32
+`[N, 3, H, W]` in [0, 1] (`[N, 1, H, W]` with `grey`), and `label`, i32 `[N]`. Every file's header is read at once, so
+a picture of another size is refused before training; where not all of them fit into memory, a picture is decoded when
+its batch needs it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...dsl.diagnostics import NncError
+from ...dsl.files import open_regular
+from ..extras import optional
+from .column import Array, Column, Rows, fits
+from .formats import Columns, malformed, unreadable
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # whatever a file is called: others run programs
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")  # eight bits a channel
+
+
+def images(folder: Path, grey: bool) -> tuple[Columns, Columns | None]:
+    """Training set, and test set where the folder has one. Raises UnsupportedError (E0503) without Pillow, DataError
+    for a folder without images (E0620, E0621), a file that is no image or of another size than the first (E0621)."""
+    pillow()
+    if not folder.is_dir():
+        raise unreadable(folder, NotADirectoryError(0, "no such folder"))
+    parts = [folder / "train", folder / "test"]
+    if not all(p.is_dir() for p in parts):
+        return _part(folder, grey, _classes(folder), None)[0], None
+    classes = _classes(parts[0])
+    for name in _classes(parts[1]):
+        if name not in classes:
+            raise malformed(parts[1], f"the classes of {parts[0]}", f"`{name}` as well")
+    train, size = _part(parts[0], grey, classes, None)
+    return train, _part(parts[1], grey, classes, size)[0]
+
+
+def pillow() -> Any:
+    """The module `PIL.Image` (E0503 where Pillow is not installed)."""
+    return optional("PIL.Image", "images", "images are read with Pillow")
+
+
+def _classes(folder: Path) -> list[str]:
+    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not found:
+        raise malformed(folder, "a subfolder of images for each class", "no subfolder")
+    return found
+
+
+def _part(folder: Path, grey: bool, classes: Sequence[str], size: tuple[int, int] | None
+          ) -> tuple[Columns, tuple[int, int]]:
+    """The columns of one folder, whose pictures have `size` (height, width), or that of the first."""
+    paths: list[Path] = []
+    labels: list[int] = []
+    for k, name in enumerate(classes):
+        found = sorted(p for p in (folder / name).glob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        paths += found
+        labels += [k] * len(found)
+    if not paths:
+        raise malformed(folder, f"images ({' '.join(SUFFIXES)}) in its subfolders", "none")
+    first = paths[0]
+    for path in paths:
+        with _opened(path) as image:
+            here = (image.height, image.width)
+            if image.mode not in _MODES:
+                raise malformed(path, "an image with 8 bits a channel", f"the mode {image.mode}")
+        if not all(here):
+            raise malformed(path, "an image with pixels", f"{here[0]} x {here[1]}")
+        if size is not None and here != size:
+            raise malformed(path, f"{size[0]} x {size[1]} pixels as in {first}", f"{here[0]} x {here[1]}",
+                            help="all images of a data set have one size: crop or scale them first")
+        size = size or here
+    assert size is not None
+    x: Rows = Column((len(paths), 1 if grey else 3, *size), np.dtype(np.float32), _reader(paths, grey, size))
+    return {"x": x[:] if fits(x.nbytes) else x, "label": np.array(labels, np.int32)}, size
+
+
+def _reader(paths: Sequence[Path], grey: bool, size: tuple[int, int]) -> Callable[[Array], Array]:
+    def read(index: Array) -> Array:
+        out = np.empty((len(index), 1 if grey else 3, *size), np.float32)
+        for row, k in zip(out, index, strict=True):
+            row[...] = picture(paths[k], grey, size)
+        return out
+
+    return read
+
+
+def picture(path: Path, grey: bool, size: tuple[int, int] | None = None) -> Array:
+    """One file as f32 `[3, H, W]` in [0, 1], or `[1, H, W]`; `size` is the (height, width) that it must have."""
+    with _opened(path) as image:
+        pixels = np.asarray(image.convert("L" if grey else "RGB"))
+    if size is not None and pixels.shape[:2] != size:
+        raise malformed(path, f"{size[0]} x {size[1]} pixels", f"{pixels.shape[0]} x {pixels.shape[1]}")
+    return (pixels[None] if grey else pixels.transpose(2, 0, 1)) / np.float32(255)
+
+
+@contextmanager
+def _opened(path: Path) -> Any:
+    """An image whose header was read; every way reading fails is a DataError. Pillow reports damage as OSError,
+    SyntaxError, ValueError and struct.error, depending on the format."""
+    module = pillow()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", module.DecompressionBombWarning)
+            with open_regular(path) as file, module.open(file, formats=_FORMATS) as image:
+                yield image
+    except NncError:
+        raise
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except module.UnidentifiedImageError as e:
+        raise malformed(path, "a complete image", f"nothing that is read as {', '.join(_FORMATS)}") from e
+    except OSError as e:
+        if e.errno is not None:
+            raise unreadable(path, e) from e
+        raise malformed(path, "a complete image", str(e).lower()) from e
+    except Exception as e:
+        raise malformed(path, "a complete image", str(e).lower() or type(e).__name__) from e
