@@ -12,10 +12,11 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "compile": "runtime.api", "function": "runtime.api", "grad_check": "runtime.gradcheck", "Model": "runtime.model",
-    "History": "runtime.loop", "NncError": "dsl.diagnostics", "SourceError": "dsl.diagnostics",
-    "ArgumentError": "dsl.diagnostics", "DataError": "dsl.diagnostics", "ResourceError": "dsl.diagnostics",
-    "NonFiniteError": "dsl.diagnostics", "UnsupportedError": "dsl.diagnostics",
+    "compile": "runtime.api", "function": "runtime.api", "grad_check": "runtime.check.gradcheck",
+    "Model": "runtime.model", "History": "runtime.train.fit",
+    "NncError": "dsl.diagnostics", "SourceError": "dsl.diagnostics", "ArgumentError": "dsl.diagnostics",
+    "DataError": "dsl.diagnostics", "ResourceError": "dsl.diagnostics", "NonFiniteError": "dsl.diagnostics",
+    "UnsupportedError": "dsl.diagnostics",
 }  # fmt: skip
 
 __all__ = sorted(_HOME)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .types import Dim, TensorType, parse_size
+from .types.sizes import Dim, parse_size
+from .types.tensors import TensorType
 
 # the entries that a model may have; all others are exports, or functions where there is no model
 ENTRIES = ("init", "predict", "train", "evaluate", "loss", "gradients", "taps")

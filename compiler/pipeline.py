@@ -22,8 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..dsl.diagnostics import DataError
 from ..dsl.source import Source
-from . import native
-from .cache import Cache
 from .manifest import (
     GuardSpec,
     Manifest,
@@ -34,16 +32,18 @@ from .manifest import (
     signature_from_json,
     signature_to_json,
 )
-from .room import is_refused
-from .share import share
-from .types import TensorType
+from .native import library as native
+from .native.cache import Cache
+from .native.room import is_refused
+from .native.share import share
+from .types.tensors import TensorType
 
 if TYPE_CHECKING:
     from .elaborate import Program
     from .elaborate.checks import TestPlan
     from .elaborate.program import DataSizes
-    from .graph import Graph, Guard
-    from .lower import Lowered
+    from .graph.nodes import Graph, Guard
+    from .lowering.lower import Lowered
 
 _AMPLE_BYTES = 384 << 20  # with less to be had LLVM gets no thread of its own
 Observer = Callable[[str, "Graph"], None]
@@ -66,7 +66,7 @@ def stages(
 ) -> Stages:
     """Run the pipeline for one entry, up to loops."""
     from . import passes
-    from .lower import lower
+    from .lowering.lower import lower
 
     graph = program.graph(entry)
     backward = passes.run(passes.ALWAYS, graph, observe)
@@ -319,9 +319,9 @@ def _support(target: native.Target, store: Cache | None) -> native.Support:
 
 def emit(session: Session, stage: str, entry: str) -> str | bytes:
     """A stage of an entry: `graph`, `backward`, `optimized`, `loops`, `llvm`, `asm`, `dot` as text, `obj` as bytes."""
-    from .dot import print_dot
-    from .loops_text import print_loops
-    from .text import print_graph
+    from .graph.dot import print_dot
+    from .graph.text import print_graph
+    from .loops.text import print_loops
 
     made = session.stages(entry)
     match stage:

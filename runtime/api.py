@@ -16,7 +16,7 @@ from ..dsl.source import Source, Span
 from . import settings
 
 if TYPE_CHECKING:
-    from .data import Dataset
+    from .data.sources import Dataset
     from .model import Model
 
 
@@ -45,7 +45,7 @@ def open_program(source: Source, options: Settings, *, folder: Path | None = Non
     loaded: list[Dataset] = []
 
     def data_sizes(spec: TrainSpec, ports: tuple[Port, ...]) -> Mapping[str, int]:
-        from . import data
+        from .data import sources as data
 
         assert spec.data is not None
         loaded.append(data.load(spec.data, where, validation=spec.validation, seed=spec.seed, override=override))

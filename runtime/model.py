@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..compiler.manifest import ENTRIES, Signature, TrainSpec, Variable
-from ..compiler.types import TensorType
+from ..compiler.types.tensors import TensorType
 from ..dsl.diagnostics import ArgumentTypeError, NncError, error
 from . import settings
-from .arrays import NUMPY, Array, Wanted, aligned, bind, check_bytes, nbytes
-from .calls import Call, Session, Workspace
-from .messages import argument_error, unknown
+from .call.arrays import NUMPY, Array, Wanted, aligned, bind, check_bytes, nbytes
+from .call.calls import Call, Session, Workspace
+from .call.messages import argument_error, unknown
 
 if TYPE_CHECKING:
     from ..compiler.pipeline import Session as PipelineSession
-    from .column import Rows
-    from .data import Dataset
-    from .loop import History, Progress
-    from .table import Schema
-    from .text import Vocabulary
+    from .data.column import Rows
+    from .data.sources import Dataset
+    from .data.table import Schema
+    from .data.text import Vocabulary
+    from .train.fit import History, Progress
 
 
 class Model:
@@ -188,10 +188,10 @@ class Model:
     def fit(self, /, *args: Any, validation: Any = None, epochs: int | None = None, batch: int | None = None,
             shuffle: bool | None = None, callbacks: Any = (), resume: bool = False,
             **kwargs: Any) -> History:
-        """Train on whole arrays, or without arrays on the data named in the train block. See `loop.fit`.
+        """Train on whole arrays, or without arrays on the data named in the train block. See `train.fit`.
 
         `patience` of the train block watches the validation loss, and where nothing is held out the training loss."""
-        from .loop import fit
+        from .train.fit import fit
 
         with self.workspace.training():
             return fit(self, args, kwargs, validation=validation, epochs=epochs, batch=batch, shuffle=shuffle,
@@ -200,14 +200,14 @@ class Model:
     def evaluate(self, /, *args: Any, batch: int | None = None, **kwargs: Any) -> dict[str, float | int]:
         """{metric: value} over whole arrays, in inference mode; without arrays over the test set of the train block's
         data (its validation set where there is no test set). Without `batch` all is one batch where memory allows."""
-        from .loop import evaluate
+        from .train.fit import evaluate
 
         return evaluate(self, args, kwargs, batch=batch)
 
     def load_dataset(self) -> Dataset:
         """The data named in the train block, read when first used (E0612 where none is named)."""
         if self.dataset is None:
-            from .data import load
+            from .data.sources import load
 
             spec = self.train_spec
             if spec.data is None:
@@ -223,7 +223,7 @@ class Model:
     def fit_normalization(self, columns: Mapping[str, Rows], rows: Array | None = None) -> None:
         """Fit mean and scale of the inputs to the training columns, unless that was done before. `rows` is where their
         examples stood in what the user passed."""
-        from .normalize import fit
+        from .data.normalize import fit
 
         fit(self.manifest, self.variables, columns, rows)
 
@@ -254,20 +254,20 @@ class Model:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Everything that was learned, in one safetensors file; written completely or not at all."""
-        from .checkpoint import save
+        from .store.checkpoint import save
 
         save(self, settings.path(path))
 
     def load(self, path: str | PathLike[str]) -> None:
         """Take over a checkpoint, or the best one of a run's folder: all of it or, with a `DataError`, nothing."""
-        from .checkpoint import load
+        from .store.checkpoint import load
 
         load(self, settings.path(path))
 
     def begin_with(self, path: str | PathLike[str]) -> None:
         """Parameters (their averages, where it has any), state and normalisation of a checkpoint, or of a run's best
         one, to be trained anew, perhaps by another optimiser: nothing else changes."""
-        from .checkpoint import load_learned
+        from .store.checkpoint import load_learned
 
         load_learned(self, settings.path(path))
 
@@ -275,7 +275,7 @@ class Model:
                      by_position: bool = False, transpose: bool = False) -> int:
         """Parameters and state from an .npz or .safetensors file that is not ours: by name, by the rules of a file, or
         by position. All of them or, with a `DataError` that lists every mismatch, nothing. See `weights`."""
-        from .weights import load
+        from .store.weights import load
 
         return load(self, settings.path(path), rules if rules is None else settings.path(rules),
                     by_position=by_position, transpose=transpose)
@@ -283,7 +283,7 @@ class Model:
     @property
     def vocabulary(self) -> Vocabulary:
         """The characters of the text it was trained on: `encode` and `decode` (E0613 where it was on no text)."""
-        from .text import Vocabulary
+        from .data.text import Vocabulary
 
         if self.schema is None or self.schema.characters is None:
             raise argument_error("E0613", f"{self.name} has no vocabulary: it was trained on no text",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..dsl.diagnostics import ArgumentTypeError, NncError
-from .messages import argument_error, unknown
+from .call.messages import argument_error, unknown
 
 MAX_SEED = 2**31 - 1
 _TENSOR_TYPE = re.compile(r"\b(?:f32|f64|i32|i64|bool)\[([^\]]*)\]")

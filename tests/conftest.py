@@ -14,12 +14,12 @@ from typing import IO
 import numpy as np
 import pytest
 
-from nnc.compiler import native
-from nnc.compiler.graph import Graph
-from nnc.compiler.interpret import bind_sizes, whole
+from nnc.compiler.graph.interpret import bind_sizes, whole
+from nnc.compiler.graph.nodes import Graph
+from nnc.compiler.graph.ops.elementwise import NUMPY
 from nnc.compiler.llvm import emit
-from nnc.compiler.lower import lower
-from nnc.compiler.ops.elementwise import NUMPY
+from nnc.compiler.lowering.lower import lower
+from nnc.compiler.native import library as native
 
 ROOT = Path(__file__).resolve().parent.parent
 

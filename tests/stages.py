@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 
-from nnc.compiler.autodiff import differentiate
+from nnc.compiler.autodiff.differentiate import differentiate
 from nnc.compiler.elaborate import Options, Program
+from nnc.compiler.graph.text import parse_graph, print_graph
 from nnc.compiler.llvm import emit
-from nnc.compiler.loops_text import parse_loops, print_loops
-from nnc.compiler.lower import lower
-from nnc.compiler.memory import plan
-from nnc.compiler.native import LEVELS, Target
+from nnc.compiler.loops.text import parse_loops, print_loops
+from nnc.compiler.lowering.lower import lower
+from nnc.compiler.lowering.memory import plan
+from nnc.compiler.native.target import LEVELS, Target
 from nnc.compiler.passes import (
     ALWAYS,
     REWRITE,
@@ -32,7 +33,6 @@ from nnc.compiler.passes import (
     sink,
     trim,
 )
-from nnc.compiler.text import parse_graph, print_graph
 from nnc.dsl import ast
 from nnc.dsl.diagnostics import SourceError
 from nnc.dsl.format import format

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nnc
-from nnc.compiler.types import substitute
+from nnc.compiler.types.sizes import substitute
 
 ROOT = Path(nnc.__file__).parent
 SHAKESPEARE = ROOT.parent / "shared" / "data" / "tinyshakespeare" / "input.txt"

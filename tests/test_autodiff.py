@@ -9,16 +9,17 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from nnc.compiler.autodiff import differentiate
-from nnc.compiler.graph import Builder, Graph
-from nnc.compiler.interpret import bind_sizes, evaluate
-from nnc.compiler.ops import OPS
-from nnc.compiler.ops.calculus import Value
-from nnc.compiler.ops.contraction import matmul
+from nnc.compiler.autodiff.differentiate import differentiate
+from nnc.compiler.graph.interpret import bind_sizes, evaluate
+from nnc.compiler.graph.nodes import Builder, Graph
+from nnc.compiler.graph.ops import OPS
+from nnc.compiler.graph.ops.calculus import Value
+from nnc.compiler.graph.ops.contraction import matmul
+from nnc.compiler.graph.text import parse_graph, print_graph
+from nnc.compiler.graph.verify import verify
 from nnc.compiler.passes import ALWAYS, REWRITE, run
-from nnc.compiler.text import parse_graph, print_graph
-from nnc.compiler.types import TensorType, symbol
-from nnc.compiler.verify import verify
+from nnc.compiler.types.sizes import symbol
+from nnc.compiler.types.tensors import TensorType
 from nnc.dsl.diagnostics import ArgumentError, InternalError, SourceError
 
 B = symbol("B")

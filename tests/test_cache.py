@@ -12,7 +12,7 @@ import warnings
 import pytest
 
 import nnc
-from nnc.compiler.cache import SUFFIX, Cache, _name
+from nnc.compiler.native.cache import SUFFIX, Cache, _name
 from nnc.dsl.home import default_directory
 
 

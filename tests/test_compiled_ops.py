@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnc.compiler.graph import Builder, Graph
-from nnc.compiler.interpret import evaluate
-from nnc.compiler.ops import OPS
-from nnc.compiler.ops.elementwise import NUMPY
-from nnc.compiler.ops.op import Op, Sample
+from nnc.compiler.graph.interpret import evaluate
+from nnc.compiler.graph.nodes import Builder, Graph
+from nnc.compiler.graph.ops import OPS
+from nnc.compiler.graph.ops.elementwise import NUMPY
+from nnc.compiler.graph.ops.op import Op, Sample
 from nnc.compiler.passes import ALWAYS, OPTIMIZE, REWRITE, run
-from nnc.compiler.types import FLOATS, TensorType, symbol
+from nnc.compiler.types.sizes import symbol
+from nnc.compiler.types.tensors import FLOATS, TensorType
 
 OPERATORS = [op for op in OPS.values() if op.samples and op.name != "item"]
 ULPS = {"f32": 6, "f64": 12}  # functions, sums of a few elements; see `llvm/maths` for each function

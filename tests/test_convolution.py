@@ -13,7 +13,7 @@ import pytest
 import nnc
 from nnc.compiler.pipeline import Session, Settings
 from nnc.dsl.source import Source
-from nnc.runtime.testing import run_file
+from nnc.runtime.check.testing import run_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*do not fit .* exactly")
 

@@ -216,7 +216,7 @@ def test_a_window_longer_than_what_it_slides_over_is_refused(source):
 
 
 def test_a_guard_is_asked_for_only_where_a_size_might_be_negative():
-    from nnc.compiler.types import nonnegative, parse_size
+    from nnc.compiler.types.sizes import nonnegative, parse_size
 
     certain = ("B", "4*B + 3", "(H + 1) // 2", "(H - 1) // 2 + 1", "(H + 2) % 4", "4 - B % 4", "H*(B // 2)", "0")
     assert all(nonnegative(parse_size(n)) for n in certain)

@@ -11,7 +11,7 @@ import pytest
 
 import nnc
 from nnc.dsl.parser import read_source
-from nnc.runtime.testing import run_file
+from nnc.runtime.check.testing import run_file
 
 
 def f32(x: Any) -> np.ndarray:

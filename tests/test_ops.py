@@ -8,15 +8,16 @@ from itertools import product
 import numpy as np
 import pytest
 
-from nnc.compiler import loops
-from nnc.compiler.autodiff import differentiate
-from nnc.compiler.graph import Builder, Graph, Node
-from nnc.compiler.interpret import evaluate
-from nnc.compiler.ops import OPS
-from nnc.compiler.ops.elementwise import NUMPY, convert
-from nnc.compiler.ops.op import ABSTRACT, LEAF, MAP, REDUCE, VIEW, Op, Sample, ShapeError
-from nnc.compiler.text import parse_graph, print_graph
-from nnc.compiler.types import FLOATS, TensorType, TupleType, symbol
+from nnc.compiler.autodiff.differentiate import differentiate
+from nnc.compiler.graph.interpret import evaluate
+from nnc.compiler.graph.nodes import Builder, Graph, Node
+from nnc.compiler.graph.ops import OPS
+from nnc.compiler.graph.ops.elementwise import NUMPY, convert
+from nnc.compiler.graph.ops.op import ABSTRACT, LEAF, MAP, REDUCE, VIEW, Op, Sample, ShapeError
+from nnc.compiler.graph.text import parse_graph, print_graph
+from nnc.compiler.loops import ir as loops
+from nnc.compiler.types.sizes import symbol
+from nnc.compiler.types.tensors import FLOATS, TensorType, TupleType
 
 CASES = [pytest.param(op, s, id=f"{op.name}-{k}") for op in OPS.values() for k, s in enumerate(op.samples)]
 
@@ -87,7 +88,7 @@ def value(e: loops.Expr, buffers: list[np.ndarray]) -> np.generic:
         case loops.Apply("cast", (x,), dtype):
             return convert(np.asarray(value(x, buffers)), dtype)[()]
         case loops.Apply("random", (key, counter), dtype):
-            from nnc.compiler.philox import philox_reference
+            from nnc.compiler.loops.philox import philox_reference
 
             counters = np.array([value(counter, buffers)], np.int64)
             return philox_reference(int(value(key, buffers)), counters, dtype)[0]
@@ -321,7 +322,7 @@ def test_what_does_not_fit_is_said(op: str, types: tuple, attrs: dict, code: str
 
 
 def test_matmul_follows_numpy_and_names_the_sizes() -> None:
-    from nnc.compiler.ops.contraction import einsum, matmul
+    from nnc.compiler.graph.ops.contraction import einsum, matmul
 
     shapes = [((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 4)), ((2, 3), (3, 4)), ((5, 2, 3), (5, 3, 4)),
               ((5, 2, 3), (3, 4)), ((2, 3), (5, 3, 4)), ((5, 2, 3), (3,)), ((3,), (5, 3, 4))]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnc.compiler.autodiff import differentiate
-from nnc.compiler.graph import Builder
-from nnc.compiler.interpret import evaluate
-from nnc.compiler.ops import OPS
-from nnc.compiler.ops.op import ShapeError
-from nnc.compiler.ops.ordering import cumsum, sort, top_k
+from nnc.compiler.autodiff.differentiate import differentiate
+from nnc.compiler.graph.interpret import evaluate
+from nnc.compiler.graph.nodes import Builder
+from nnc.compiler.graph.ops import OPS
+from nnc.compiler.graph.ops.op import ShapeError
+from nnc.compiler.graph.ops.ordering import cumsum, sort, top_k
 from nnc.compiler.passes import REWRITE, run
-from nnc.compiler.types import TensorType, symbol
+from nnc.compiler.types.sizes import symbol
+from nnc.compiler.types.tensors import TensorType
 
 B = symbol("B")
 

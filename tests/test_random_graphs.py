@@ -9,16 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnc.compiler.autodiff import differentiate
-from nnc.compiler.graph import Builder, Graph
-from nnc.compiler.interpret import evaluate
-from nnc.compiler.ops import OPS
-from nnc.compiler.ops.calculus import Value
-from nnc.compiler.ops.contraction import matmul
-from nnc.compiler.ops.elementwise import NUMPY
+from nnc.compiler.autodiff.differentiate import differentiate
+from nnc.compiler.graph.interpret import evaluate
+from nnc.compiler.graph.nodes import Builder, Graph
+from nnc.compiler.graph.ops import OPS
+from nnc.compiler.graph.ops.calculus import Value
+from nnc.compiler.graph.ops.contraction import matmul
+from nnc.compiler.graph.ops.elementwise import NUMPY
+from nnc.compiler.graph.text import parse_graph, print_graph
 from nnc.compiler.passes import ALWAYS, OPTIMIZE, REWRITE, run
-from nnc.compiler.text import parse_graph, print_graph
-from nnc.compiler.types import FLOATS, TensorType, symbol
+from nnc.compiler.types.sizes import symbol
+from nnc.compiler.types.tensors import FLOATS, TensorType
 from nnc.dsl.diagnostics import SourceError
 
 B = symbol("B")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import nnc
-from nnc.compiler.loops_text import print_loops
+from nnc.compiler.graph.text import print_graph
+from nnc.compiler.loops.text import print_loops
 from nnc.compiler.pipeline import Session
-from nnc.compiler.text import print_graph
 from nnc.dsl.parser import parse
 from nnc.dsl.source import Source
 

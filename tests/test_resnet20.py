@@ -10,7 +10,7 @@ import pytest
 import nnc
 from nnc.compiler.pipeline import Session, Settings
 from nnc.dsl.parser import read_source
-from nnc.runtime.formats import cifar10
+from nnc.runtime.data.formats import cifar10
 
 ROOT = Path(nnc.__file__).parent
 DATA = ROOT.parent / "shared" / "data"

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 import nnc
 from nnc.compiler.elaborate import Options, Program
-from nnc.compiler.interpret import evaluate
-from nnc.compiler.loops_eval import run as run_loops
-from nnc.compiler.loops_text import parse_loops, print_loops
-from nnc.compiler.memory import output_slot
-from nnc.compiler.ops.elementwise import NUMPY
+from nnc.compiler.graph.interpret import evaluate
+from nnc.compiler.graph.ops.elementwise import NUMPY
+from nnc.compiler.graph.text import parse_graph, print_graph
+from nnc.compiler.loops.meaning import run as run_loops
+from nnc.compiler.loops.text import parse_loops, print_loops
+from nnc.compiler.lowering.memory import output_slot
 from nnc.compiler.passes import ALWAYS, REWRITE, run
 from nnc.compiler.pipeline import Session, Settings
-from nnc.compiler.text import parse_graph, print_graph
-from nnc.compiler.types import substitute
+from nnc.compiler.types.sizes import substitute
 from nnc.dsl.source import Source
 
 rng = np.random.default_rng(0)

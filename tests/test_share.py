@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from nnc.compiler.cache import SUFFIX
+from nnc.compiler.native.cache import SUFFIX
+from nnc.compiler.native.share import share
 from nnc.compiler.pipeline import Session
-from nnc.compiler.share import share
 from nnc.dsl.diagnostics import SourceError
 from nnc.dsl.source import Source
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ...dsl import ast
 from ...dsl.diagnostics import Diagnostic, Label, NncError, SourceError, error
 from ...dsl.source import Span
-from ..graph import Builder, Graph
-from ..ops import OPS
+from ..graph.nodes import Builder, Graph
+from ..graph.ops import OPS
 from .context import Context
 from .expressions import evaluate
 from .operations import COMPARISONS, STATIC, tensor
@@ -170,7 +170,7 @@ def _output(t: Tensor, outputs: dict[str, Tensor]) -> str:
 
 def _reject(program: Program, text: str, value: ast.Expr, scope: Scope, span: Span) -> Check:
     """`value` must not compile, and the reason must contain `text`."""
-    from ..autodiff import differentiate
+    from ..autodiff.differentiate import differentiate
 
     cx = Context(program, Builder("reject", OPS), site="reject")
     try:

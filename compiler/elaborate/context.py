@@ -12,22 +12,10 @@ from zlib import crc32
 from ...dsl import ast
 from ...dsl.diagnostics import Diagnostic, Label, NncError, SourceError, error
 from ...dsl.source import Span
-from ..graph import Builder
-from ..ops.op import ShapeError
-from ..types import (
-    FLOATS,
-    INTS,
-    MAX_RANK,
-    Dim,
-    Size,
-    SizeTooLarge,
-    TensorType,
-    bounded,
-    product,
-    substitute,
-    symbol,
-    symbols,
-)
+from ..graph.nodes import Builder
+from ..graph.ops.op import ShapeError
+from ..types.sizes import Dim, Size, SizeTooLarge, bounded, product, substitute, symbol, symbols
+from ..types.tensors import FLOATS, INTS, MAX_RANK, TensorType
 from .scope import Scope
 from .values import Results, Tensor
 

@@ -7,7 +7,8 @@ from typing import Any
 from ...dsl import ast
 from ...dsl.diagnostics import Label, NncError, error
 from ...dsl.source import Span
-from ..types import INTS, Dim, SizeTooLarge, symbols
+from ..types.sizes import Dim, SizeTooLarge, symbols
+from ..types.tensors import INTS
 from . import calls, notation
 from .context import Context
 from .operations import at_least, binary, reshape, tensor, unary

@@ -14,7 +14,7 @@ from typing import Any
 from ...dsl import ast
 from ...dsl.diagnostics import Label, error
 from ...dsl.source import Span
-from ..types import Dim, Size, divide, symbols
+from ..types.sizes import Dim, Size, divide, symbols
 from . import calls
 from .context import Context
 from .operations import (

@@ -9,7 +9,8 @@ from typing import Any
 
 from ...dsl.diagnostics import Label, error
 from ...dsl.source import Span
-from ..types import FLOATS, INTS, Dim, Size, TensorType, bounded, divide, product, symbols
+from ..types.sizes import Dim, Size, bounded, divide, product, symbols
+from ..types.tensors import FLOATS, INTS, TensorType
 from .context import Context, check_fits
 from .values import Group, Results, SizeCondition, Tensor, is_size, is_static, kind
 

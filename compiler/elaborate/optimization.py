@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ...dsl import ast
 from ...dsl.diagnostics import Label, NncError, error
 from ...dsl.source import Span
-from ..types import TensorType, symbol
+from ..types.sizes import symbol
+from ..types.tensors import TensorType
 from . import calls
 from .context import AVERAGE, Context, Declared
 from .expressions import evaluate

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 
-from ..graph import Node
-from ..types import Dim, Size, TensorType, product, substitute, symbols
+from ..graph.nodes import Node
+from ..types.sizes import Dim, Size, product, substitute, symbols
+from ..types.tensors import TensorType
 from .context import Context, Declared, Part
 
 ONE_EXAMPLE = ("B", "N", "T")  # free sizes that count examples or steps

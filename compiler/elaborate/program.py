@@ -13,10 +13,11 @@ from typing import Any
 from ...dsl import ast
 from ...dsl.diagnostics import Diagnostic, Label, SourceError, error
 from ...dsl.source import Source, Span
-from ..graph import Builder, Graph
+from ..graph.nodes import Builder, Graph
+from ..graph.ops import OPS
 from ..manifest import ENTRIES, HyperSpec, Manifest, Port, TrainSpec, Variable
-from ..ops import OPS
-from ..types import DTYPES, Dim, TensorType, symbol
+from ..types.sizes import Dim, symbol
+from ..types.tensors import DTYPES, TensorType
 from . import calls, checks, symmetry, training
 from .context import AVERAGE, Context, Declared, check_type
 from .expressions import evaluate
@@ -128,7 +129,7 @@ class Program:
 
     def check(self) -> tuple[Diagnostic, ...]:
         """Everything that is wrong in any entry or test, each fault once; nothing more behind what is too large."""
-        from ..autodiff import differentiate
+        from ..autodiff.differentiate import differentiate
 
         found: dict[Diagnostic, None] = {}
         for entry in self.entries:

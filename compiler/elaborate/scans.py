@@ -14,9 +14,10 @@ from typing import Any
 from ...dsl import ast
 from ...dsl.diagnostics import Label, error
 from ...dsl.source import Span
-from ..graph import Builder, Graph, ancestors
-from ..ops import OPS
-from ..types import Dim, TensorType, symbol, symbols
+from ..graph.nodes import Builder, Graph, ancestors
+from ..graph.ops import OPS
+from ..types.sizes import Dim, symbol, symbols
+from ..types.tensors import TensorType
 from .context import Context, Frame, add_input, check_type
 from .operations import at_least, broadcast_to, refine, same_size, tensor
 from .scope import Instance, Scope

@@ -9,7 +9,8 @@ from typing import Any
 from ...dsl import ast
 from ...dsl.diagnostics import Label, error
 from ...dsl.source import Span
-from ..types import DTYPES, Dim, Size
+from ..types.sizes import Dim, Size
+from ..types.tensors import DTYPES
 from .context import Context
 from .operations import refine, same_size, tensor
 from .scope import MISSING, Instance, Scope, suggest

@@ -7,7 +7,8 @@ from typing import Any
 
 from ...dsl import ast
 from ...dsl.diagnostics import Label, error
-from ..types import Dim, Size, TensorType, symbols
+from ..types.sizes import Dim, Size, symbols
+from ..types.tensors import TensorType
 from . import scans
 from .context import Context, Declared
 from .operations import broadcast, broadcast_to, fractional, tensor

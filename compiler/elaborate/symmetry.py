@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..graph import Graph
+from ..graph.nodes import Graph
 from .expressions import evaluate
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from ...dsl import ast
 from ...dsl.diagnostics import Label, error
-from ..graph import Builder
+from ..graph.nodes import Builder
+from ..graph.ops import OPS
 from ..manifest import DataSpec, MetricSpec, Port, TrainSpec
-from ..ops import OPS
-from ..types import FLOATS, Size
+from ..types.sizes import Size
+from ..types.tensors import FLOATS
 from .context import Context
 from .expressions import evaluate
 from .operations import tensor

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard, Union
 
 from ...dsl import ast
-from ..graph import Builder
-from ..types import Dim, Size, TensorType
+from ..graph.nodes import Builder
+from ..types.sizes import Dim, Size
+from ..types.tensors import TensorType
 from .scope import Scope
 
 

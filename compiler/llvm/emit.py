@@ -10,11 +10,11 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..loops import Call, Constant, Entry, Kernel, Loop, Module, Place, Step, calls, size_expr
-from ..types import Dim
+from ..loops.ir import Call, Constant, Entry, Kernel, Loop, Module, Place, Step, calls, size_expr
+from ..types.sizes import Dim
 
 if TYPE_CHECKING:
-    from ..native import Target
+    from ..native.target import Target
 from . import threads
 from .environment import environment, guarded
 from .expressions import Evaluator

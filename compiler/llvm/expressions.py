@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ..loops import Apply, Const, Expr, Load, Var
+from ..loops.ir import Apply, Const, Expr, Load, Var
 from . import functions, maths, uniform
 from .instructions import Instructions
 from .text import Block, Function, fault, literal, memory_type, symbol, type_text, vector_literal

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from ..types import FLOATS
+from ..types.tensors import FLOATS
 from .instructions import Instructions
 from .text import fault
 

@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from ..loops import Apply, Check, Const, Expr, For, If, Kernel, Let, Prefetch, Reduce, Register, Stmt, Store, walk
+from ..loops.ir import Apply, Check, Const, Expr, For, If, Kernel, Let, Prefetch, Reduce, Register, Stmt, Store, walk
 from . import parallel, transpose
 from .expressions import ALIGNMENT, Memory
 from .text import Externals, Function, fault, symbol, type_text

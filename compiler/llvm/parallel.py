@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..loops import Apply, Check, Expr, For, If, Let, Load, Prefetch, Reduce, Store, Var, walk
+from ..loops.ir import Apply, Check, Expr, For, If, Let, Load, Prefetch, Reduce, Store, Var, walk
 from .text import symbol
 
 

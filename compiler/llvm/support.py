@@ -10,7 +10,7 @@ from .environment import environment
 from .epoch import epoch
 
 if TYPE_CHECKING:
-    from ..native import Target
+    from ..native.target import Target
 
 
 def support(target: Target) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..loops import Apply, Const, Expr, For, Load, Store, Var
+from ..loops.ir import Apply, Const, Expr, For, Load, Store, Var
 from .expressions import ALIGNMENT
 from .text import Function, type_text, vector_literal
 

@@ -5,7 +5,7 @@ The 32-bit words stand in 64-bit lanes, where x86 multiplies 32 x 32 to 64 bits 
 
 from __future__ import annotations
 
-from .. import philox
+from ..loops import philox
 from .instructions import Instructions
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Union
 
-from ..loops import Const
+from ..loops.ir import Const
 
 
 class Value(NamedTuple):  # named tuples here: many are made, and fast

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..loops import MAX_UNROLL, Expr, For, Reduce, Stmt
+from ..loops.ir import MAX_UNROLL, Expr, For, Reduce, Stmt
 from . import functions
 from .expressions import Evaluator, Lanes, Partial
 from .instructions import Instructions

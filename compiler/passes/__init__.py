@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..autodiff import differentiate
-from ..graph import Graph, Node
-from ..verify import verify
-from .adjoint import margins
+from ..autodiff.differentiate import differentiate
+from ..graph.nodes import Graph, Node
+from ..graph.verify import verify
 from .align import align
 from .cse import cse
 from .dce import dce
-from .fold import fold
 from .fuse import fuse
 from .guard import check, guard
 from .layout import layout
 from .rewrite import assemble
+from .rules.adjoint import margins
+from .rules.fold import fold
 from .scans import hoist, sink, trim
 from .simplify import simplify
 

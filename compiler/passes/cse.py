@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
-from ..graph import Graph, Node
-from ..ops import OPS
+from ..graph.nodes import Graph, Node
+from ..graph.ops import OPS
 from .rewrite import assemble
 
 

@@ -3,7 +3,7 @@ them."""
 
 from __future__ import annotations
 
-from ..graph import Graph
+from ..graph.nodes import Graph
 from .rewrite import assemble, live
 
 

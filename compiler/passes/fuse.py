@@ -15,14 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..graph import Builder, Graph, Node, effects
-from ..kernels.argument import ARGUMENTS, expand
-from ..kernels.body import box_of, side_by_side
-from ..kernels.cost import own_weight
-from ..ops import OPS
-from ..ops.contraction import is_gathered
-from ..ops.op import CONTRACT, KERNEL, LOOP, MAP, REDUCE, VIEW
-from ..types import Dim, Size
+from ..graph.nodes import Builder, Graph, Node, effects
+from ..graph.ops import OPS
+from ..graph.ops.contraction import is_gathered
+from ..graph.ops.op import CONTRACT, KERNEL, LOOP, MAP, REDUCE, VIEW
+from ..lowering.kernels.body import box_of, side_by_side
+from ..lowering.kernels.cost import own_weight
+from ..types.sizes import Dim, Size
+from .argument import ARGUMENTS, expand
 from .cse import cse
 from .rewrite import Sweep, rewrite
 

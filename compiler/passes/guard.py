@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..graph import Graph, Guard, Node
-from ..types import Dim, TupleType, nonnegative, symbols
+from ..graph.nodes import Graph, Guard, Node
+from ..types.sizes import Dim, nonnegative, symbols
+from ..types.tensors import TupleType
 from .rewrite import Sweep, Table, rewrite
 
 SAME = ("broadcast", "reshape", "assume", "transpose", "slice", "flip")  # elements that the operand has

@@ -18,13 +18,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from ..graph import Builder, Graph, Node
-from ..kernels.cost import number
-from ..ops import OPS
-from ..ops.contraction import Map, index_of, is_gathered
-from ..ops.layout import inverse, regroup
-from ..ops.op import CONTRACT, MAP, REDUCE
-from ..types import Dim, TensorType
+from ..graph.nodes import Builder, Graph, Node
+from ..graph.ops import OPS
+from ..graph.ops.contraction import Map, index_of, is_gathered
+from ..graph.ops.layout import inverse, regroup
+from ..graph.ops.op import CONTRACT, MAP, REDUCE
+from ..lowering.kernels.cost import number
+from ..types.sizes import Dim
+from ..types.tensors import TensorType
 
 Order = tuple[int, ...]
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..graph import Builder, Graph, Node, effects
-from ..ops import OPS
-from ..types import Dim, TensorType
+from ..graph.nodes import Builder, Graph, Node, effects
+from ..graph.ops import OPS
+from ..types.sizes import Dim
+from ..types.tensors import TensorType
 
 SWEEPS = 12
 DEPTH = 24  # of rules firing on what rules emitted

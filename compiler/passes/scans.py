@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..graph import Builder, Graph, Node, ancestors, effects, may_fail
-from ..kernels.cost import own_weight
-from ..ops import OPS
-from ..ops.op import CONTRACT, KERNEL, LOOP, MAP, REDUCE
-from ..types import Size, TensorType, TupleType, symbols
+from ..graph.nodes import Builder, Graph, Node, ancestors, effects, may_fail
+from ..graph.ops import OPS
+from ..graph.ops.op import CONTRACT, KERNEL, LOOP, MAP, REDUCE
+from ..lowering.kernels.cost import own_weight
+from ..types.sizes import Size, symbols
+from ..types.tensors import TensorType, TupleType
 from .rewrite import assemble
 
 CHEAP = 4  # weight up to which a value is computed again in each turn rather than stored

@@ -6,14 +6,14 @@ Each rule is a function with its mathematics above it. Rules keep NaN, infinitie
 
 from __future__ import annotations
 
-from ..graph import Graph
-from .absorb import RULES as ABSORB
-from .adjoint import RULES as ADJOINT
-from .algebra import RULES as ALGEBRA
-from .fold import RULES as FOLD
+from ..graph.nodes import Graph
 from .guard import RULES as GUARD
 from .rewrite import Table, rewrite
-from .views import RULES as VIEWS
+from .rules.absorb import RULES as ABSORB
+from .rules.adjoint import RULES as ADJOINT
+from .rules.algebra import RULES as ALGEBRA
+from .rules.fold import RULES as FOLD
+from .rules.views import RULES as VIEWS
 
 _FAMILIES = (FOLD, ALGEBRA, VIEWS, ABSORB, ADJOINT, GUARD)
 RULES: Table = {

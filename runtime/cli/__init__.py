@@ -22,7 +22,7 @@ from typing import Any
 
 import click
 
-from ...compiler.room import is_refused
+from ...compiler.native.room import is_refused
 from ...dsl.diagnostics import Diagnostic, NncError, ResourceError
 
 _HOME = {

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...dsl.diagnostics import ArgumentError, ResourceError, SourceError, error
-from ..files import write
-from ..messages import human, unknown
+from ..call.messages import human, unknown
+from ..store.files import write
 from .options import Program, program_options
 from .show import say
 
 if TYPE_CHECKING:
     from ...compiler.elaborate.outline import Row
-    from ...compiler.graph import Graph
+    from ...compiler.graph.nodes import Graph
+    from ...compiler.lowering.memory import Plan
     from ...compiler.manifest import Variable
-    from ...compiler.memory import Plan
     from ...compiler.pipeline import Session, Stages
-    from ...compiler.types import Dim
+    from ...compiler.types.sizes import Dim
 
 INSIDE = ("loss", "gradients", "taps")  # compiled when Python first asks for them
 STAGES = ("ast", "graph", "backward", "optimized", "fused", "loops", "llvm", "asm", "obj", "dot")
@@ -83,7 +83,7 @@ def _emit(session: Session, name: str, stage: str | None, print_after: str | Non
     printed: list[str] = []
 
     def observe(step: str, graph: Graph) -> None:
-        from ...compiler.text import print_graph
+        from ...compiler.graph.text import print_graph
 
         seen.add(step)
         if print_after in (step, "all"):
@@ -250,7 +250,7 @@ def plan(program: Program, entry: str | None, batch: int | None, max_memory: int
 
 
 def _number(size: Dim, sizes: dict[str, int]) -> int:
-    from ...compiler.types import substitute
+    from ...compiler.types.sizes import substitute
 
     value = substitute(size, sizes)
     assert isinstance(value, int)
@@ -298,7 +298,7 @@ def _values(made: Stages, line: Any) -> str:
 @click.option("--seed", type=int, help="Of the parameters.")
 def gradcheck(program: Program, samples: int, seed: int | None) -> None:
     """Compare the compiled gradients with finite differences, in float64."""
-    from ..gradcheck import TOLERANCE, grad_check, sample_inputs
+    from ..check.gradcheck import TOLERANCE, grad_check, sample_inputs
     from .show import print_table
 
     net = program.open(seed, 1)

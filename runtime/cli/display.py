@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from .show import console, metrics_text, number, say
 
 if TYPE_CHECKING:
-    from ..loop import History, Report
     from ..model import Model
+    from ..train.fit import History, Report
 
 _LINES = 50  # of a long training that are printed
 

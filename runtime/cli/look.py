@@ -17,7 +17,7 @@ from .show import say
 from .train import run_options, trained
 
 if TYPE_CHECKING:
-    from ..arrays import Array
+    from ..call.arrays import Array
     from ..model import Model
 
 
@@ -285,7 +285,7 @@ def _images(net: Model, examples: int, image: str | None, low: float, high: floa
 def _picture(net: Model, path: str, low: float, high: float) -> Array:
     """An image file as a batch of one, black `low` and white `high`."""
     from .. import look
-    from ..pictures import picture
+    from ..data.pictures import picture
 
     axes = look.subject(net).axes
     space = axes[-2:] if len(axes) > 1 else [isqrt(axes[0])] * 2 if isinstance(axes[0], int) else []

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ...dsl.source import Source
-from ..facts import load
+from ..store.facts import load
 
 if TYPE_CHECKING:
     from ...compiler.pipeline import Session
-    from ..data import Dataset
+    from ..data.sources import Dataset
     from ..model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ...dsl.diagnostics import ArgumentError, error
-from ..files import write
-from ..messages import unknown
+from ..call.messages import unknown
+from ..store.files import write
 from .options import Program, program_options
 from .show import say
 

@@ -25,15 +25,15 @@ from typing import TYPE_CHECKING, Any
 
 from ...dsl.diagnostics import ArgumentError, DataError, error
 from ...dsl.source import Source
-from ..facts import Scalar, Wrong, check, load, read, short
-from ..files import append, part, sweep, write, writing
+from ..store.facts import Scalar, Wrong, check, load, read, short
+from ..store.files import append, part, sweep, write, writing
 from .options import Program
 from .show import say, strict
 
 if TYPE_CHECKING:
-    from ..arrays import Array
-    from ..loop import History
+    from ..call.arrays import Array
     from ..model import Model
+    from ..train.fit import History
 
 _SAVE_SECONDS = 5.0
 
@@ -97,7 +97,7 @@ class Recorder:
         """Write last.nnw, and best.nnw if there is a better one."""
         model.save(part(self.folder, "last.nnw"))
         if self.best_variables is not None:
-            from ..checkpoint import save
+            from ..store.checkpoint import save
 
             save(model, part(self.folder, "best.nnw"), self.best_variables)
             self.best_variables = None

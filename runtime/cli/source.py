@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...dsl.diagnostics import Diagnostic, NncError
-from ..files import write
-from ..messages import unknown
+from ..call.messages import unknown
+from ..store.files import write
 from .options import Program, program_options
 from .show import say
 
@@ -44,7 +44,7 @@ def check(program: Program, as_json: bool) -> int:
 
 def _problems(program: Program) -> tuple[list[Diagnostic], int]:
     """Everything wrong with a file: each entry of each model is built and differentiated, each test planned."""
-    from ..data import check as check_data
+    from ..data.sources import check as check_data
 
     found: dict[tuple[Any, ...], Diagnostic] = {}
     code = 0
@@ -82,7 +82,7 @@ def _session(program: Program, source: Source) -> Session:
 
 
 def _differentiate(session: Session, entry: str) -> None:
-    from ...compiler.autodiff import differentiate
+    from ...compiler.autodiff.differentiate import differentiate
 
     differentiate(session.program.graph(entry))
 

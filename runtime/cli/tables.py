@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...dsl.diagnostics import ArgumentError, DataError, error
-from .. import formats, table
-from ..arrays import Array
-from ..data import Dataset
-from ..files import write
-from ..messages import listed
-from ..table import Schema, Table
+from ..call.arrays import Array
+from ..call.messages import listed
+from ..data import formats, table
+from ..data.sources import Dataset
+from ..data.table import Schema, Table
+from ..store.files import write
 
 if TYPE_CHECKING:
-    from ..calls import Call
+    from ..call.calls import Call
     from ..model import Model
 
 

@@ -22,7 +22,7 @@ def test(paths: tuple[str, ...], name: str | None, target_cpu: str, no_cache: bo
     from ...compiler.pipeline import Settings
     from ...dsl.parser import read_source
     from ...dsl.render import to_json
-    from ..testing import files_under, run_file
+    from ..check.testing import files_under, run_file
     from .show import print_json, show_diagnostics
 
     start, settings = perf_counter(), Settings(target_cpu=target_cpu, cache=not no_cache)

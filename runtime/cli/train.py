@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...dsl.diagnostics import ArgumentError, NncError, NonFiniteError, error
-from ..files import sweep
+from ..store.files import sweep
 from .options import Program, Setting, program_options
 from .run import Recorder, create, read_source_of, read_start, rewrite_metrics, score_of, write_start
 from .show import say
 
 if TYPE_CHECKING:
     from ...dsl.source import Source
-    from ..column import Rows
-    from ..loop import History
+    from ..data.column import Rows
     from ..model import Model
+    from ..train.fit import History
 
 
 def run_options(f: Any) -> Any:
@@ -72,7 +72,7 @@ def train(program: Program, epochs: int | None, batch: int | None, seed: int | N
 
 def _overfit(net: Model, count: int, steps: int | None, quiet: bool) -> None:
     """Say whether some examples can be fitted (E0631 where not)."""
-    from ..overfit import FITTED, STEPS, overfit
+    from ..train.overfit import FITTED, STEPS, overfit
     from .show import number
 
     def told(step: int, loss: float) -> None:
@@ -211,7 +211,7 @@ def evaluate(program: Program, weights: str | None, batch: int | None, threads: 
 
 def _other_data(net: Model, path: str) -> list[Rows]:
     """All examples of another file, or its test set where it has one."""
-    from ..data import load
+    from ..data.sources import load
 
     spec = net.train_spec
     if spec.data is None:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..files import write
-from ..messages import unknown
+from ..call.messages import unknown
+from ..store.files import write
 from .options import Program, program_options
 from .show import say
 
 if TYPE_CHECKING:
-    from ..data import Dataset
+    from ..data.sources import Dataset
     from ..model import Model
 
 _SHOWN = 10  # of the best trials
@@ -40,7 +40,7 @@ def tune(program: Program, trials: int, epochs: int | None, metric: str | None, 
     With --storage a search goes on where it stopped, and several may run at once, in processes or on machines that see
     the same storage. `nnc train FILE --set @PATH` trains with the hypers that were found.
     """
-    from .. import tune
+    from ..train import tune
 
     optuna = tune.load_optuna()
     source = program.read()
@@ -95,7 +95,7 @@ def _settings(values: Mapping[str, Any]) -> str:
 
 
 def _outcome(trial: Any, metric: str) -> str:
-    from ..tune import REASON
+    from ..train.tune import REASON
     from .show import number
 
     if trial.value is not None and trial.state.name == "COMPLETE":

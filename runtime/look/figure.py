@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array
+from ..call.arrays import Array
+from ..call.messages import argument_error
 from ..extras import optional
-from ..files import write as write_file
-from ..messages import argument_error
+from ..store.files import write as write_file
 from .rates import Rates
 from .surface import Surface
 

@@ -14,13 +14,13 @@ import numpy as np
 
 from ...compiler.manifest import Port
 from ...compiler.pipeline import Session
-from ...compiler.types import TensorType
+from ...compiler.types.tensors import TensorType
 from ...dsl.diagnostics import ArgumentTypeError
-from ..arrays import Array, bind
-from ..messages import argument_error, unknown
+from ..call.arrays import Array, bind
+from ..call.messages import argument_error, unknown
+from ..check.twin import twin
 from ..model import Model
 from ..settings import integer
-from ..twin import twin
 
 _AT_ONCE = 512  # examples of a prediction
 

@@ -16,13 +16,13 @@ import numpy as np
 from ...compiler.pipeline import Session
 from ...dsl import ast
 from ...dsl.parser import parse
-from ..arrays import Array, bind
-from ..messages import argument_error
+from ..call.arrays import Array, bind
+from ..call.messages import argument_error
+from ..check.twin import twin
+from ..data.order import permutation
 from ..model import Model
-from ..order import permutation
 from ..settings import integer, real
-from ..sweep import Sweep
-from ..twin import twin
+from ..train.sweep import Sweep
 
 DIVERGED = 4.0  # the test ends where the loss is so many times the best
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from .. import settings
-from ..arrays import Array
-from ..messages import argument_error
+from ..call.arrays import Array
+from ..call.messages import argument_error
 from ..model import Model
 
 

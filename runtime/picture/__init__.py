@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...compiler.autodiff import differentiate
+from ...compiler.autodiff.differentiate import differentiate
 from .boxes import Box, boxes, shown
 from .drawing import draw
 from .page import page
 
 if TYPE_CHECKING:
     from ...compiler.elaborate import Program
-    from ...compiler.graph import Node
+    from ...compiler.graph.nodes import Node
 
 
 def picture(program: Program, entry: str, depth: int, as_page: bool) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from ...compiler.elaborate.context import Context, Declared, Part
-from ...compiler.graph import Graph, Node
+from ...compiler.graph.nodes import Graph, Node
 from ...dsl.source import Span
 
 _LONG = 30  # characters of a title

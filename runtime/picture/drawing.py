@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from ...compiler.graph import Graph
+from ...compiler.graph.nodes import Graph
 from .boxes import Box, edges, short
 from .layered import Layout, Point, layout
 

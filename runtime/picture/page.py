@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from ...compiler.graph import Node
-from ...compiler.text import print_node
+from ...compiler.graph.nodes import Node
+from ...compiler.graph.text import print_node
 from .boxes import Box
 
 _STYLE = """

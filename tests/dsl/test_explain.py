@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nnc.compiler.autodiff import differentiate
+from nnc.compiler.autodiff.differentiate import differentiate
 from nnc.compiler.elaborate import Options, Program
 from nnc.dsl.codes import explain, known
 from nnc.dsl.diagnostics import SourceError

@@ -22,14 +22,17 @@ from unittest.mock import patch
 
 import numpy as np
 
-from nnc.compiler import interpret, lower, native, passes, pipeline
-from nnc.compiler.graph import Graph
-from nnc.compiler.interpret import Arrays, evaluate
-from nnc.compiler.ops.contraction import is_gathered
-from nnc.compiler.ops.elementwise import NUMPY
+from nnc.compiler import passes, pipeline
+from nnc.compiler.graph import interpret
+from nnc.compiler.graph.interpret import Arrays, evaluate
+from nnc.compiler.graph.nodes import Graph
+from nnc.compiler.graph.ops.contraction import is_gathered
+from nnc.compiler.graph.ops.elementwise import NUMPY
+from nnc.compiler.lowering import lower
+from nnc.compiler.native import library as native
 from nnc.compiler.passes.rewrite import assemble
 from nnc.compiler.pipeline import Session, Settings, Stages
-from nnc.compiler.types import FLOATS
+from nnc.compiler.types.tensors import FLOATS
 from nnc.dsl.diagnostics import ArgumentError, InternalError, NncError, error
 from nnc.dsl.source import Source
 

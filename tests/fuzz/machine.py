@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nnc.compiler.interpret import bind_sizes, whole
-from nnc.compiler.ops.elementwise import NUMPY
+from nnc.compiler.graph.interpret import bind_sizes, whole
+from nnc.compiler.graph.ops.elementwise import NUMPY
 from nnc.compiler.pipeline import Native
 from nnc.dsl.diagnostics import ArgumentError, error
 

@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 
 import nnc
-from nnc.compiler.interpret import whole
+from nnc.compiler.graph.interpret import whole
 from nnc.compiler.pipeline import Native, Session, Settings
-from nnc.compiler.types import symbols
+from nnc.compiler.types.sizes import symbols
 from nnc.dsl.diagnostics import InternalError, NncError
 from nnc.dsl.source import Source
 from nnc.runtime.api import open_program

@@ -8,9 +8,9 @@ from zlib import crc32
 
 import numpy as np
 
-from nnc.compiler.interpret import whole
-from nnc.compiler.ops.elementwise import NUMPY
-from nnc.compiler.types import TensorType
+from nnc.compiler.graph.interpret import whole
+from nnc.compiler.graph.ops.elementwise import NUMPY
+from nnc.compiler.types.tensors import TensorType
 
 Sizes = Mapping[str, int]
 WILD = (0.0, -0.0, np.inf, -np.inf, np.nan)

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnc.compiler import native
 from nnc.compiler.llvm import emit, support
-from nnc.compiler.loops import Apply, Buffer, Call, Entry, For, Kernel, Load, Module, Place, Slot, Store, Var, i64
-from nnc.compiler.types import TensorType, symbol
+from nnc.compiler.loops.ir import Apply, Buffer, Call, Entry, For, Kernel, Load, Module, Place, Slot, Store, Var, i64
+from nnc.compiler.native import library as native
+from nnc.compiler.types.sizes import symbol
+from nnc.compiler.types.tensors import TensorType
 from nnc.dsl.diagnostics import UnsupportedError
 
 NUMPY = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}

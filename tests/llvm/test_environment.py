@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import nnc
-from nnc.compiler import native
+from nnc.compiler.native import library as native
 from nnc.compiler.pipeline import Session, Settings
 from nnc.dsl.source import Source
 

@@ -5,9 +5,8 @@ import ctypes
 import numpy as np
 import pytest
 
-from nnc.compiler import native
 from nnc.compiler.llvm import emit
-from nnc.compiler.loops import (
+from nnc.compiler.loops.ir import (
     Apply,
     Buffer,
     Call,
@@ -27,7 +26,9 @@ from nnc.compiler.loops import (
     i64,
     mul,
 )
-from nnc.compiler.types import TensorType, symbol
+from nnc.compiler.native import library as native
+from nnc.compiler.types.sizes import symbol
+from nnc.compiler.types.tensors import TensorType
 
 B = symbol("B")
 CODES = {"f32": 0, "f64": 1, "i32": 2, "i64": 3, "bool": 4}

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from nnc.compiler import native
 from nnc.compiler.llvm import emit
-from nnc.compiler.loops import (
+from nnc.compiler.loops.ir import (
     Apply,
     Buffer,
     Check,
@@ -23,8 +22,9 @@ from nnc.compiler.loops import (
     i64,
     mul,
 )
-from nnc.compiler.loops_eval import evaluate
-from nnc.compiler.loops_text import parse_loops, print_loops
+from nnc.compiler.loops.meaning import evaluate
+from nnc.compiler.loops.text import parse_loops, print_loops
+from nnc.compiler.native import library as native
 from nnc.dsl.diagnostics import InternalError
 
 NUMPY = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from nnc.compiler.philox import philox_reference
+from nnc.compiler.loops.philox import philox_reference
 
 NUMPY = {"f32": np.float32, "f64": np.float64}
 WIDE = {"f32": np.float64, "f64": np.longdouble}  # in which the reference is computed
@@ -132,7 +132,7 @@ def test_random_is_philox(elementwise, dtype, lanes, target):
 
 def test_philox_known_answers():
     """Of Random123's kat_vectors, philox2x32 10, past the mixing of the key."""
-    from nnc.compiler import philox
+    from nnc.compiler.loops import philox
 
     def rounds(c0, c1, key):
         for _ in range(philox.ROUNDS):

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from nnc.compiler import native
 from nnc.compiler.llvm import emit, support
-from nnc.compiler.loops import Buffer, For, Kernel, Load, Store, Var, i64
+from nnc.compiler.loops.ir import Buffer, For, Kernel, Load, Store, Var, i64
+from nnc.compiler.native import library as native
 from nnc.dsl.diagnostics import InternalError, UnsupportedError
 
 COPY = Kernel("copy", ("n",), (Buffer("x", "f32"), Buffer("y", "f32", True)), (

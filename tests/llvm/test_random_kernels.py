@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from nnc.compiler.loops import (
+from nnc.compiler.loops.ir import (
     Apply,
     Buffer,
     Check,
@@ -25,8 +25,8 @@ from nnc.compiler.loops import (
     i64,
     mul,
 )
-from nnc.compiler.loops_eval import evaluate
-from nnc.compiler.loops_text import parse_loops, print_loops
+from nnc.compiler.loops.meaning import evaluate
+from nnc.compiler.loops.text import parse_loops, print_loops
 
 LENGTH = 256
 NUMPY = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from nnc.compiler import native
-from nnc.compiler.loops import Apply, Buffer, For, Kernel, Load, Reduce, Var, i64
+from nnc.compiler.loops.ir import Apply, Buffer, For, Kernel, Load, Reduce, Var, i64
+from nnc.compiler.native import library as native
 
 COUNT = Kernel("count", ("n",), (Buffer("x", "i32"), Buffer("y", "i32", True)), (
     For("i", i64(0), Var("n"), (

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnc.compiler import native
-from nnc.compiler.graph import Builder, Graph
+from nnc.compiler.graph.nodes import Builder, Graph
+from nnc.compiler.graph.ops.contraction import einsum
 from nnc.compiler.llvm import emit
 from nnc.compiler.llvm.support import support as support_module
-from nnc.compiler.lower import lower
-from nnc.compiler.memory import output_slot
-from nnc.compiler.ops.contraction import einsum
-from nnc.compiler.types import TensorType, substitute, symbol
+from nnc.compiler.lowering.lower import lower
+from nnc.compiler.lowering.memory import output_slot
+from nnc.compiler.native import library as native
+from nnc.compiler.types.sizes import substitute, symbol
+from nnc.compiler.types.tensors import TensorType
 
 NUMPY = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}
 Arrays = Mapping[str, Any]
@@ -178,7 +179,7 @@ class Grower:
 
 
 def _ops() -> Mapping[str, Any]:
-    from nnc.compiler.ops import OPS
+    from nnc.compiler.graph.ops import OPS
 
     return OPS
 

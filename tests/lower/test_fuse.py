@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
-from nnc.compiler.graph import Builder
-from nnc.compiler.interpret import evaluate
-from nnc.compiler.ops import OPS
-from nnc.compiler.ops.contraction import einsum
+from nnc.compiler.graph.interpret import evaluate
+from nnc.compiler.graph.nodes import Builder
+from nnc.compiler.graph.ops import OPS
+from nnc.compiler.graph.ops.contraction import einsum
+from nnc.compiler.graph.text import parse_graph, print_graph
+from nnc.compiler.graph.verify import verify
 from nnc.compiler.passes.fuse import LARGE, fuse
-from nnc.compiler.text import parse_graph, print_graph
-from nnc.compiler.types import TensorType, symbol
-from nnc.compiler.verify import verify
+from nnc.compiler.types.sizes import symbol
+from nnc.compiler.types.tensors import TensorType
 
 B = symbol("B")
 

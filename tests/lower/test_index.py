@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnc.compiler import loops as L
-from nnc.compiler.index import bounds, from_expr, quotient, remainder, split, to_expr, total
-from nnc.compiler.types import symbol
+from nnc.compiler.loops import ir as L
+from nnc.compiler.loops.index import bounds, from_expr, quotient, remainder, split, to_expr, total
+from nnc.compiler.types.sizes import symbol
 
 
 def value(e, env):

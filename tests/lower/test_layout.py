@@ -6,8 +6,8 @@ import pytest
 
 from nnc.compiler import passes
 from nnc.compiler.elaborate import Options, Program
-from nnc.compiler.interpret import evaluate
-from nnc.compiler.ops.elementwise import NUMPY
+from nnc.compiler.graph.interpret import evaluate
+from nnc.compiler.graph.ops.elementwise import NUMPY
 from nnc.compiler.passes.layout import _batch
 from nnc.dsl.source import Source
 

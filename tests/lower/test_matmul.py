@@ -4,18 +4,19 @@ their gradients, and the choice of the tile."""
 import numpy as np
 import pytest
 
-from nnc.compiler import native
-from nnc.compiler.graph import Builder
-from nnc.compiler.interpret import evaluate
-from nnc.compiler.kernels import matmul
-from nnc.compiler.kernels.product import product
-from nnc.compiler.kernels.tile import choose
-from nnc.compiler.loops import For
-from nnc.compiler.ops import OPS
-from nnc.compiler.ops.contraction import affine, einsum, plain
+from nnc.compiler.graph.interpret import evaluate
+from nnc.compiler.graph.nodes import Builder
+from nnc.compiler.graph.ops import OPS
+from nnc.compiler.graph.ops.contraction import affine, einsum, plain
+from nnc.compiler.loops.ir import For
+from nnc.compiler.lowering.kernels import matmul
+from nnc.compiler.lowering.kernels.product import product
+from nnc.compiler.lowering.kernels.tile import choose
+from nnc.compiler.native import library as native
 from nnc.compiler.passes.align import align
 from nnc.compiler.passes.fuse import fuse
-from nnc.compiler.types import TensorType, symbol
+from nnc.compiler.types.sizes import symbol
+from nnc.compiler.types.tensors import TensorType
 
 SPECS = ("ik,kj->ij", "ik,jk->ij", "ki,kj->ij", "ki,jk->ij", "ik,kj->ji", "ik,jk->ji", "ki,kj->ji", "ki,jk->ji")
 SHAPES = ((1, 1, 1), (0, 3, 4), (3, 0, 4), (3, 4, 0), (5, 7, 10), (8, 16, 32), (17, 5, 49), (33, 64, 130), (1, 70, 40),

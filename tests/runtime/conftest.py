@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from nnc.compiler.manifest import GuardSpec, Manifest, MetricSpec, Port, Signature, TrainSpec, Variable
-from nnc.compiler.types import substitute, symbol
-from nnc.runtime.arrays import NUMPY
+from nnc.compiler.types.sizes import substitute, symbol
+from nnc.runtime.call.arrays import NUMPY
 from nnc.runtime.model import Model
 
 B = symbol("B")

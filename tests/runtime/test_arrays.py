@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnc.compiler.manifest import Port
-from nnc.compiler.types import symbol
+from nnc.compiler.types.sizes import symbol
 from nnc.dsl.diagnostics import ArgumentError, ArgumentTypeError, ResourceError
-from nnc.runtime.arrays import ALIGNMENT, address_of, aligned, bind, check_bytes, nbytes, wanted
-from nnc.runtime.messages import human
+from nnc.runtime.call.arrays import ALIGNMENT, address_of, aligned, bind, check_bytes, nbytes, wanted
+from nnc.runtime.call.messages import human
 
 B, N = symbol("B"), symbol("N")
 

@@ -14,15 +14,15 @@ import pytest
 
 import nnc
 from nnc.compiler.manifest import DataSpec, Port
-from nnc.compiler.types import symbol
+from nnc.compiler.types.sizes import symbol
 from nnc.dsl.diagnostics import ArgumentError, DataError, ResourceError
-from nnc.runtime import formats
-from nnc.runtime.arrays import wanted
-from nnc.runtime.data import load
-from nnc.runtime.order import permutation, split
-from nnc.runtime.table import Schema
-from nnc.runtime.table import read as read_table
-from nnc.runtime.text import Vocabulary
+from nnc.runtime.call.arrays import wanted
+from nnc.runtime.data import formats
+from nnc.runtime.data.order import permutation, split
+from nnc.runtime.data.sources import load
+from nnc.runtime.data.table import Schema
+from nnc.runtime.data.table import read as read_table
+from nnc.runtime.data.text import Vocabulary
 
 B, D, H, W = map(symbol, "BDHW")
 REAL = Path(__file__).parents[3] / "shared" / "data"
@@ -536,8 +536,8 @@ def test_a_packed_text_that_never_ends_is_refused_in_time(tmp_path, monkeypatch)
     path.write_bytes(gzip.compress(b"a,b\n" + b"1" * (40 << 20)))
     with pytest.raises(DataError, match=r"E0621.*expected lines of at most 16,777,216 characters, found a longer one"):
         read("csv", path.name, folder=tmp_path)
-    monkeypatch.setattr("nnc.runtime.text.memory_limit", lambda: 16 << 20)
-    monkeypatch.setattr("nnc.runtime.arrays.memory_limit", lambda: 16 << 20)
-    monkeypatch.setattr("nnc.runtime.arrays._SMALL", 0)
+    monkeypatch.setattr("nnc.runtime.data.text.memory_limit", lambda: 16 << 20)
+    monkeypatch.setattr("nnc.runtime.call.arrays.memory_limit", lambda: 16 << 20)
+    monkeypatch.setattr("nnc.runtime.call.arrays._SMALL", 0)
     with pytest.raises(ResourceError, match="E0605"):
         read("text", path.name, folder=tmp_path)

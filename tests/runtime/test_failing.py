@@ -9,8 +9,11 @@ import pytest
 
 import nnc
 from nnc.dsl.diagnostics import ArgumentError, ResourceError
-from nnc.runtime import arrays, column, loop, sweep
-from nnc.runtime.order import permutation
+from nnc.runtime.call import arrays
+from nnc.runtime.data import column
+from nnc.runtime.data.order import permutation
+from nnc.runtime.train import fit as loop
+from nnc.runtime.train import sweep
 
 NET = """
 model Net(x: f32[B, 6]) -> (logits: f32[B, 3]) {

@@ -18,9 +18,10 @@ import pytest
 import nnc
 from nnc.dsl.diagnostics import DataError, ResourceError
 from nnc.dsl.parser import MAX_BYTES, read_source
-from nnc.runtime import checkpoint, facts, files, formats, safetensors, weights
-from nnc.runtime.arrays import MAX_AXES
+from nnc.runtime.call.arrays import MAX_AXES
 from nnc.runtime.cli import main
+from nnc.runtime.data import formats
+from nnc.runtime.store import checkpoint, facts, files, safetensors, weights
 
 NET = """
 hyper lr: float = 0.1
@@ -187,8 +188,8 @@ def test_a_header_is_an_object_of_flat_objects(tmp_path, header):
 
 
 def test_a_file_larger_than_the_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("nnc.runtime.arrays.memory_limit", lambda: 1 << 20)
-    monkeypatch.setattr("nnc.runtime.arrays._SMALL", 0)
+    monkeypatch.setattr("nnc.runtime.call.arrays.memory_limit", lambda: 1 << 20)
+    monkeypatch.setattr("nnc.runtime.call.arrays._SMALL", 0)
     header = json.dumps({"a": {"dtype": "U8", "shape": [1 << 21], "data_offsets": [0, 1 << 21]}}).encode()
     path = tmp_path / "a.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(1 << 21))

@@ -12,8 +12,9 @@ import pytest
 
 from nnc.compiler.manifest import MetricSpec
 from nnc.dsl.diagnostics import ArgumentError, ArgumentTypeError, NonFiniteError
-from nnc.runtime import loop, normalize
-from nnc.runtime.loop import History, evaluate_condition
+from nnc.runtime.data import normalize
+from nnc.runtime.train import fit as loop
+from nnc.runtime.train.fit import History, evaluate_condition
 
 
 def state(model) -> dict[str, bytes]:
@@ -392,7 +393,7 @@ def test_a_bad_input_is_named_by_its_row_as_passed(make, examples):
 
 
 def _kept(n: int, share: float, seed: int) -> np.ndarray:
-    from nnc.runtime.order import split
+    from nnc.runtime.data.order import split
 
     return split(n, share, seed)[0]
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnc
-from nnc.compiler.autodiff import differentiate
+from nnc.compiler.autodiff.differentiate import differentiate
 from nnc.compiler.elaborate import Options, Program
 from nnc.dsl.source import Source
 from nnc.runtime.cli import main
@@ -31,7 +31,7 @@ def program(name: str) -> Program:
     return Program(Source(str(path), path.read_text("utf-8")), Options())
 
 
-def tree(of: Program, entry: str) -> tuple[Box, nnc.compiler.graph.Graph]:
+def tree(of: Program, entry: str) -> tuple[Box, nnc.compiler.graph.nodes.Graph]:
     cx = of.context(entry)
     graph = of.graph(entry, cx)
     return boxes(graph, cx), graph

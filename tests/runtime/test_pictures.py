@@ -11,10 +11,10 @@ import pytest
 
 import nnc
 from nnc.dsl.diagnostics import DataError, UnsupportedError
-from nnc.runtime import column
 from nnc.runtime.cli import main
-from nnc.runtime.column import Column
-from nnc.runtime.pictures import images
+from nnc.runtime.data import column
+from nnc.runtime.data.column import Column
+from nnc.runtime.data.pictures import images
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 

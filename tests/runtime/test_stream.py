@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 import nnc
 from nnc.dsl.diagnostics import ArgumentError, DataError
-from nnc.runtime import column, formats, sweep, text
-from nnc.runtime.column import Column
+from nnc.runtime.data import column, formats, text
+from nnc.runtime.data.column import Column
+from nnc.runtime.train import sweep
 
 NET = """
 model Net(x: f32[B, %s]) -> (logits: f32[B, 3]) { logits = x |> flatten |> Dense(3) }

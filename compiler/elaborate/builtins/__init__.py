@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...types import DTYPES
+from ...types.tensors import DTYPES
 from ..operations import tensor
 from ..values import REQUIRED, Builtin
 from . import elementwise, facts, layout, reductions, sorting

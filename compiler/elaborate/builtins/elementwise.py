@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ....dsl.diagnostics import error
-from ...types import DTYPES, FLOATS, INTS, Size
+from ...types.sizes import Size
+from ...types.tensors import DTYPES, FLOATS, INTS
 from ..context import Context
 from ..operations import (
     broadcast,

@@ -8,7 +8,8 @@ from typing import Any
 from ....dsl import ast
 from ....dsl.diagnostics import error
 from ....dsl.source import Span
-from ...types import FLOATS, INTS, Dim, Size
+from ...types.sizes import Dim, Size
+from ...types.tensors import FLOATS, INTS
 from .. import scans
 from ..context import Context
 from ..operations import (

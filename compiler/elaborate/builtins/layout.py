@@ -6,7 +6,8 @@ from typing import Any
 
 from ....dsl.diagnostics import error
 from ....dsl.source import Span
-from ...types import INTS, Dim, Size, divide, product
+from ...types.sizes import Dim, Size, divide, product
+from ...types.tensors import INTS
 from ..context import Context
 from ..expressions import gather_axis
 from ..operations import (

@@ -9,8 +9,9 @@ from typing import Any
 
 from ....dsl.diagnostics import error
 from ....dsl.source import Span
-from ...ops.reduction import identity
-from ...types import FLOATS, Dim, Size, product
+from ...graph.ops.reduction import identity
+from ...types.sizes import Dim, Size, product
+from ...types.tensors import FLOATS
 from ..context import Context
 from ..operations import (
     binary,

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ....dsl.diagnostics import error
-from ...ops import ordering
-from ...ops.op import ShapeError
+from ...graph.ops import ordering
+from ...graph.ops.op import ShapeError
 from ..context import Context
 from ..operations import check_index, tensor
 from ..signatures import Arguments

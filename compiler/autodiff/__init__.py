@@ -1,0 +1,1 @@
+"""`grad` written out as graph."""

@@ -1,0 +1,1 @@
+"""The computation graph: nodes, their operators, text both ways, pictures, the verifier and the interpreter."""

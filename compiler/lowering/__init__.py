@@ -1,0 +1,1 @@
+"""Graph to loops: kernels, and where every value lies."""

@@ -1,0 +1,31 @@
+"""What code is made for: the widest vectors of a processor and how many registers hold them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LEVELS = {"x86-64-v2": (16, False, 16), "x86-64-v3": (32, True, 16), "x86-64-v4": (64, True, 32)}
+REQUIRED = {  # of each level, what its own instructions need beyond the one before
+    "x86-64-v2": frozenset({"sse4.2", "ssse3", "popcnt", "cx16"}),
+    "x86-64-v3": frozenset({"avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"}),
+    "x86-64-v4": frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
+}
+TARGETS = ("native", *LEVELS)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What code is made for. `vector_bytes` and `registers` describe the widest vector registers."""
+
+    name: str
+    triple: str
+    cpu: str
+    features: str  # "+avx2,-avx512f,..."; empty: what the cpu name implies
+    vector_bytes: int
+    has_fma: bool
+    registers: int
+
+    @property
+    def key(self) -> str:
+        """What distinguishes objects made for it from others."""
+        return f"{self.triple} {self.cpu} {self.features}"

@@ -1,0 +1,1 @@
+"""Rewrite rules, each with its mathematics above it."""

@@ -1,0 +1,1 @@
+"""Sizes and tensor types: what everything else in the compiler speaks of."""

@@ -1,0 +1,1 @@
+"""Data sets: files and arrays as named columns, their order and their scaling."""

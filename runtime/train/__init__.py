@@ -1,0 +1,1 @@
+"""Training: epochs, validation, stopping, rescue, and the search of hypers."""
