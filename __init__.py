@@ -9,7 +9,7 @@ Names are loaded on first use, so `import nnc` costs next to nothing.
 
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "compile": "runtime.api", "function": "runtime.api", "grad_check": "runtime.check.gradcheck",

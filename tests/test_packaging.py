@@ -47,3 +47,16 @@ def test_the_command_that_is_installed_is_the_one_that_is_tested() -> None:
     """`entry_point` also sees to what comes after `main`: a late Ctrl-C prints no traceback."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert project["scripts"] == {"nnc": "nnc.runtime.cli:entry_point"}
+
+
+def test_the_map_of_the_house_has_every_file() -> None:
+    out = subprocess.run([sys.executable, "-m", "nnc", "doc", "--compiler"], capture_output=True, text=True, check=True)
+    found, room = set(), ""
+    for line in out.stdout.splitlines():
+        if not line.startswith(" "):
+            room = line
+        else:
+            found.add((room + line.split()[0]).removesuffix("/.").removesuffix("/"))
+    files = [p.relative_to(ROOT) for r in ("dsl", "compiler", "runtime") for p in (ROOT / r).rglob("*.py")]
+    said = {p.with_suffix("").as_posix().removesuffix("/__init__") for p in files}
+    assert found == said

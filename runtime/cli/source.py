@@ -135,8 +135,14 @@ def explain(code: str) -> None:
 
 @click.command()
 @click.argument("name", required=False)
-def doc(name: str | None) -> None:
+@click.option("--compiler", is_flag=True, help="Instead the map of nnc's own rooms and files.")
+def doc(name: str | None, compiler: bool) -> None:
     """The documentation of NAME in the standard library; without a name, what there is."""
+    if compiler:
+        from .house import plan
+
+        click.echo("\n".join(plan()))
+        return
     found = _standard()
     if name is None:
         for family in sorted({f for f, _ in found.values()}):
