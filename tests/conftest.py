@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pytest
@@ -31,7 +27,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "beside(*arguments): runs `tests.fuzz` from the beginning of the session on")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts what is in the background so
         signal.signal(signal.SIGINT, signal.default_int_handler)  # and tests send it
 
@@ -39,44 +34,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """The root of the repository is the package `nnc`; pytest must not import it a second time as one of its own."""
     return pytest.Dir.from_parent(parent, path=path) if path == ROOT else None
-
-
-BESIDE: dict[str, tuple[subprocess.Popen[str], IO[str]]] = {}  # test -> its process, and what it prints
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs beside the other tests is asked for at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("beside") is not None)
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Start what runs beside the other tests, with less right to a processor than they have."""
-    for item in session.items if not session.config.option.collectonly else ():
-        if (runs := item.get_closest_marker("beside")) and not any(m.args[0] for m in item.iter_markers("skipif")):
-            said = tempfile.TemporaryFile("w+")
-            command = ["nice", sys.executable, "-m", "tests.fuzz", *runs.args]
-            BESIDE[item.nodeid] = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said, text=True), said
-
-
-def pytest_sessionfinish() -> None:
-    for process, said in BESIDE.values():
-        process.kill()
-        process.wait()
-        said.close()
-
-
-@pytest.fixture
-def beside(request: pytest.FixtureRequest) -> Callable[[], None]:
-    """Waits for the process of a test that is marked `beside(*arguments of tests.fuzz)`, and asks that it found
-    nothing."""
-
-    def found_nothing() -> None:
-        process, said = BESIDE[request.node.nodeid]
-        code = process.wait()
-        said.seek(0)
-        assert code == 0, said.read()
-
-    return found_nothing
 
 
 @pytest.fixture(scope="session")

@@ -1,38 +1,46 @@
-"""Random programs and mutants of files, each in a process of its own that is watched: see `fuzz`. They are judged
-beside the other tests, which leave a processor idle (`conftest`), and asked for at the end."""
+"""Random programs and mutants of files, each in a process of its own that is watched: see `fuzz`."""
 
 from __future__ import annotations
 
 import datetime
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-TODAY = str(datetime.date.today().toordinal())
+ROOT = Path(__file__).resolve().parent.parent
+TODAY = datetime.date.today().toordinal()
+
+
+def find_nothing(*arguments: object) -> None:
+    """`python -m tests.fuzz` with these arguments finds nothing."""
+    run = subprocess.run([sys.executable, "-m", "tests.fuzz", *map(str, arguments)], cwd=ROOT, text=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert run.returncode == 0, run.stdout
 
 
 # Those from 100 on found each of five faults that there were when this was written.
-@pytest.mark.beside("--seed", "0", "--first", "100", "--programs", "200", "--shrink")
-def test_random_programs_of_one_seed(beside) -> None:
-    beside()
+@pytest.mark.parametrize("first", range(100, 300, 50))
+def test_random_programs_of_one_seed(first: int) -> None:
+    find_nothing("--seed", 0, "--first", first, "--programs", 50, "--shrink")
 
 
-@pytest.mark.beside("--seed", "47", "--only", "163")
-def test_a_window_with_a_factor_that_is_not_finite(beside) -> None:
-    beside()
+def test_a_window_with_a_factor_that_is_not_finite() -> None:
+    find_nothing("--seed", 47, "--only", 163)
 
 
-@pytest.mark.beside("--programs", "40", "--seed", "2", "--guard-pages")
-def test_no_access_outside_a_buffer(beside) -> None:
-    beside()
+def test_no_access_outside_a_buffer() -> None:
+    find_nothing("--programs", 40, "--seed", 2, "--guard-pages")
 
 
-@pytest.mark.beside("--mutants", "300", "--seed", "1")
-def test_mutants_are_programs_or_typed_errors(beside) -> None:
-    beside()
+@pytest.mark.parametrize("first", [0, 100, 200])
+def test_mutants_are_programs_or_typed_errors(first: int) -> None:
+    find_nothing("--mutants", 100, "--first", first, "--seed", 1)
 
 
 @pytest.mark.skipif("CI" not in os.environ, reason="more programs, others each day: set CI")
-@pytest.mark.beside("--programs", "1500", "--seed", TODAY, "--shrink")
-def test_random_programs_of_the_day(beside) -> None:
-    beside()
+@pytest.mark.parametrize("first", range(0, 1500, 100))
+def test_random_programs_of_the_day(first: int) -> None:
+    find_nothing("--programs", 100, "--first", first, "--seed", TODAY, "--shrink")

@@ -137,7 +137,7 @@ assert works(pool)
 
 def script(rest):
     command = [sys.executable, "-c", SCRIPT + rest]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

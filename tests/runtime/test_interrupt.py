@@ -198,6 +198,6 @@ def test_a_command_in_a_step_of_minutes_ends_with_a_checkpoint(tmp_path, number)
     assert p.stdout is not None and p.stdout.readline() and p.stdout.readline() == "run run\n"
     time.sleep(0.3)
     p.send_signal(number)
-    _, err = p.communicate(timeout=20)
+    _, err = p.communicate(timeout=200)
     assert p.returncode == 128 + number and "--resume run" in err and "Traceback" not in err
     assert (tmp_path / "run" / "last.nnw").exists()

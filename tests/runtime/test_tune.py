@@ -76,7 +76,7 @@ def test_a_storage_is_shared_and_goes_on(nnc) -> None:
                "--maximize"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as other:
         code, _, err = nnc(*command[3:])
-        _, theirs = other.communicate(timeout=60)
+        _, theirs = other.communicate(timeout=600)
     assert (other.returncode, theirs, code, err) == (0, "", 0, "")
     code, out, _ = nnc(*command[3:])
     assert code == 0 and out.startswith("2 trials are in sqlite:///tune.db\n")
