@@ -24,7 +24,7 @@ from .call.messages import argument_error, unknown
 
 if TYPE_CHECKING:
     from ..compiler.pipeline import Session as PipelineSession
-    from .data.column import Rows
+    from .call.column import Rows
     from .data.sources import Dataset
     from .data.table import Schema
     from .data.text import Vocabulary

@@ -23,7 +23,7 @@ from ...compiler.manifest import Port
 from ...compiler.types.sizes import Dim, Size, Symbol, substitute, symbols
 from ...compiler.types.tensors import TensorType
 from ...dsl.diagnostics import ArgumentTypeError, NncError, ResourceError, error
-from ..data.column import Array, Column, Rows, memory_limit
+from .column import Array, Column, Rows, memory_limit
 from .messages import argument_error, human
 
 NUMPY: Mapping[str, np.dtype[Any]] = {

@@ -19,7 +19,7 @@ from .show import say
 
 if TYPE_CHECKING:
     from ...dsl.source import Source
-    from ..data.column import Rows
+    from ..call.column import Rows
     from ..model import Model
     from ..train.fit import History
 

@@ -26,8 +26,8 @@ import numpy as np
 from ...dsl.diagnostics import DataError, NncError, error
 from ...dsl.files import open_regular
 from ..call.arrays import Array, check_nbytes, is_shape
+from ..call.column import Rows, fits, mapped
 from ..call.messages import human
-from .column import Rows, fits, mapped
 
 Columns = dict[str, Rows]
 T = TypeVar("T")

@@ -16,7 +16,7 @@ import numpy as np
 from ...compiler.manifest import Manifest
 from ...dsl.diagnostics import NonFiniteError, error
 from ..call.arrays import BAD_DATA, Array, not_finite
-from .column import Column, Rows
+from ..call.column import Column, Rows
 
 _BLOCK_BYTES = 2 << 20  # of rows at a time, so that the float64 copies stay small
 

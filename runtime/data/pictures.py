@@ -18,8 +18,8 @@ import numpy as np
 
 from ...dsl.diagnostics import NncError
 from ...dsl.files import open_regular
+from ..call.column import Array, Column, Rows, fits
 from ..extras import optional
-from .column import Array, Column, Rows, fits
 from .formats import Columns, malformed, unreadable
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")

@@ -20,9 +20,9 @@ import numpy as np
 from ...compiler.manifest import DataSpec, Port
 from ...dsl.diagnostics import ArgumentError, DataError, error
 from ..call.arrays import Array, Wanted, describe, wanted
+from ..call.column import Rows, select
 from ..call.messages import listed
 from . import formats, pictures, table, text
-from .column import Rows, select
 from .order import split
 from .table import Schema
 from .text import Vocabulary

@@ -18,8 +18,8 @@ import numpy as np
 
 from ...dsl.diagnostics import DataError, NncError, error
 from ..call.arrays import Array, check_bytes
+from ..call.column import Rows
 from ..call.messages import listed
-from .column import Rows
 from .formats import malformed, opened, text_lines
 
 _TEXT_BYTES = 100  # of a short text, as Python keeps it

@@ -16,8 +16,8 @@ import numpy as np
 
 from ...dsl.diagnostics import DataError, error
 from ..call.arrays import Array, check_bytes
+from ..call.column import fits, mapped, memory_limit
 from ..call.messages import argument_error
-from .column import fits, mapped, memory_limit
 from .formats import Columns, malformed, mapping, opened
 
 _PIECE = 1 << 24  # characters counted at a time

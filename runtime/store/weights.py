@@ -31,7 +31,7 @@ from ...compiler.types.tensors import TensorType
 from ...dsl.diagnostics import DataError, Diagnostic, NncError, error
 from ...dsl.files import open_regular
 from ..call.arrays import NUMPY, Array, Wanted, check_bytes, convert, describe
-from ..data.column import Column
+from ..call.column import Column
 from ..data.formats import malformed, npz, unreadable
 from .checkpoint import reading
 from .safetensors import read_header

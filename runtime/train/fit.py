@@ -18,12 +18,12 @@ from ...compiler.manifest import TrainSpec
 from ...dsl.diagnostics import ArgumentTypeError, NncError
 from ..call.arrays import Array, bind
 from ..call.calls import Call
+from ..call.column import Rows
+from ..call.interrupt import Interrupt, Watch
 from ..call.messages import argument_error
-from ..data.column import Rows
 from ..data.order import permutation, split
 from ..data.sources import classes_of
 from ..settings import integer
-from .interrupt import Interrupt, Watch
 from .rescue import Rescue
 from .sweep import HalfDone, Origin, Sweep, rows_per_example, take_rows
 

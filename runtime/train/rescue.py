@@ -15,8 +15,8 @@ import numpy as np
 
 from ...dsl.diagnostics import NncError, NonFiniteError, error
 from ..call.arrays import BAD_DATA, Array, bind, check_bytes, not_finite
+from ..call.interrupt import Watch
 from ..data.order import permutation
-from .interrupt import Watch
 from .sweep import Sweep, rows_per_example
 
 if TYPE_CHECKING:

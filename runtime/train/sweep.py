@@ -21,8 +21,8 @@ from ...compiler.types.sizes import Dim, substitute, symbols
 from ...dsl.diagnostics import ArgumentError
 from ..call.arrays import Array, address_of, aligned
 from ..call.calls import Call
+from ..call.column import Column, Rows
 from ..call.messages import argument_error
-from ..data.column import Column, Rows
 
 DTYPE_CODES: Mapping[str, int] = {"f32": 0, "f64": 1, "i32": 2, "i64": 3, "bool": 4}
 _BLOCK_BYTES = 32 << 20  # of what is read at a time

@@ -9,8 +9,7 @@ import pytest
 
 import nnc
 from nnc.dsl.diagnostics import ArgumentError, ResourceError
-from nnc.runtime.call import arrays
-from nnc.runtime.data import column
+from nnc.runtime.call import arrays, column
 from nnc.runtime.data.order import permutation
 from nnc.runtime.train import fit as loop
 from nnc.runtime.train import sweep

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import nnc
-from nnc.runtime.train import interrupt
+from nnc.runtime.call import interrupt
 
 PAIRS = "fn f(x: f32[N], y: f32[M]) -> f32[N] {\n    z[i] = sum[j](sin(x[i] * y[j]))\n    return z\n}"
 MINUTES = """

@@ -11,9 +11,9 @@ import pytest
 
 import nnc
 from nnc.dsl.diagnostics import DataError, UnsupportedError
+from nnc.runtime.call import column
+from nnc.runtime.call.column import Column
 from nnc.runtime.cli import main
-from nnc.runtime.data import column
-from nnc.runtime.data.column import Column
 from nnc.runtime.data.pictures import images
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")

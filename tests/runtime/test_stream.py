@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 import nnc
 from nnc.dsl.diagnostics import ArgumentError, DataError
-from nnc.runtime.data import column, formats, text
-from nnc.runtime.data.column import Column
+from nnc.runtime.call import column
+from nnc.runtime.call.column import Column
+from nnc.runtime.data import formats, text
 from nnc.runtime.train import sweep
 
 NET = """
