@@ -52,12 +52,18 @@ def _apply(node: Node, args: list[Any], sizes: Mapping[str, int]) -> Any:
     type = _known(node.type, sizes)
     attrs = {k: _known(v, sizes) for k, v in node.attrs.items()}
     if "body" in attrs:
+        attrs["run"] = _run
         attrs["sizes"] = sizes  # a body may speak of sizes that the shapes of its operands do not tell
     result = reference(args, attrs, type)
     if isinstance(type, TensorType):
         result = np.asarray(result)
         assert result.shape == type.shape and result.dtype == NUMPY[type.dtype], f"{node.name}: {result.dtype} {type}"
     return result
+
+
+def _run(body: Graph, inputs: Arrays, sizes: Mapping[str, int]) -> tuple[np.ndarray, ...]:
+    """The results of the graph inside an operator: its reference cannot import what asks it."""
+    return tuple(evaluate(body, inputs, None, sizes)[0].values())
 
 
 def _known(x: Any, sizes: Mapping[str, int]) -> Any:

@@ -43,8 +43,6 @@ def _shown(types: Sequence[Type]) -> str:
 
 
 def _reference(args: Sequence[np.ndarray], attrs: Any, type: TupleType) -> tuple[np.ndarray, ...]:
-    from ..interpret import evaluate  # the interpreter asks this table, and a body is a graph
-
     body, carries, count = attrs["body"], attrs["carries"], attrs["count"]
     inputs = [n.attrs["name"] for n in body if n.op == "input"]
     state = list(args[:carries])
@@ -52,7 +50,7 @@ def _reference(args: Sequence[np.ndarray], attrs: Any, type: TupleType) -> tuple
     for turn in range(count):
         at = count - 1 - turn if attrs["reverse"] else turn
         given = dict(zip(inputs, [*state, *args[carries:]], strict=True))
-        results = list(evaluate(body, given, None, {**attrs["sizes"], attrs["index"]: at})[0].values())
+        results = list(attrs["run"](body, given, {**attrs["sizes"], attrs["index"]: at}))
         state = results[:carries]
         for whole, part in zip(collected, results[carries:], strict=False):
             whole[at] = part

@@ -5,7 +5,8 @@ Conventions.
   exception without source; the builder (which knows the span) turns it into a diagnostic.
 * Operands of elementwise operators have equal shapes: broadcasting is an explicit `broadcast` node, which is a view.
 * `reference(args, attrs, type)` is NumPy and the obvious truth; it works in the dtype it is given. Every size in
-  `attrs` and `type` has been made a Python int.
+  `attrs` and `type` has been made a Python int. Where an operator has a `body`, `attrs` has two more: `sizes`, the
+  numbers behind symbols, and `run(body, inputs by name, sizes)`, which gives the results of a graph.
 * `grad(b, node, dy) -> tuple[str | None, ...]`, one adjoint per operand (None: no gradient flows), written with
   operators through the Builder `b`; `node.name` is the result itself, `node.args` the operands. It may raise
   `NoGradient(why)`.

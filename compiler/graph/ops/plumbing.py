@@ -136,10 +136,8 @@ def _fused_infer(types: Sequence[Type], attrs: Any) -> Type:
 
 
 def _fused_reference(args: Sequence[np.ndarray], attrs: Any, type: Type) -> Any:
-    from ..interpret import evaluate  # the interpreter asks this table, and a body is a graph
-
     inputs = [n.attrs["name"] for n in attrs["body"] if n.op == "input"]
-    results = tuple(evaluate(attrs["body"], dict(zip(inputs, args, strict=True)), None, attrs.get("sizes"))[0].values())
+    results = attrs["run"](attrs["body"], dict(zip(inputs, args, strict=True)), attrs["sizes"])
     return results[0] if len(results) == 1 else results
 
 
