@@ -14,9 +14,9 @@ __version__ = "0.2.0"
 _HOME = {
     "compile": "runtime.api", "function": "runtime.api", "grad_check": "runtime.check.gradcheck",
     "Model": "runtime.model", "History": "runtime.train.fit",
-    "NncError": "dsl.diagnostics", "SourceError": "dsl.diagnostics", "ArgumentError": "dsl.diagnostics",
-    "DataError": "dsl.diagnostics", "ResourceError": "dsl.diagnostics", "NonFiniteError": "dsl.diagnostics",
-    "UnsupportedError": "dsl.diagnostics",
+    "NncError": "dsl.errors", "SourceError": "dsl.errors", "ArgumentError": "dsl.errors",
+    "DataError": "dsl.errors", "ResourceError": "dsl.errors", "NonFiniteError": "dsl.errors",
+    "UnsupportedError": "dsl.errors",
 }  # fmt: skip
 
 __all__ = sorted(_HOME)

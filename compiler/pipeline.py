@@ -20,7 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..dsl.diagnostics import DataError
+from ..dsl.errors import DataError
 from ..dsl.source import Source
 from .manifest import (
     GuardSpec,

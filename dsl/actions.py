@@ -14,7 +14,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from . import ast
-from .diagnostics import Label, error
+from .diagnostics import Label
+from .errors import error
 from .source import Span
 from .tokens import Token
 

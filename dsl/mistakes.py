@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from . import ast
-from .diagnostics import NncError, error
+from .errors import NncError, error
 from .source import Span
 from .tokens import BEGINS_OPERAND, CONTINUES, DEFINITIONS, MAX_DEPTH, OPERATORS, RESERVED, STATEMENTS, Token
 

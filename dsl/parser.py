@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import ast
-from .diagnostics import DataError, SourceError, error
+from .errors import DataError, SourceError, error
 from .files import open_regular
 from .mistakes import explain_unexpected, too_deep
 from .source import Source, Span

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..compiler.manifest import Port, TrainSpec
 from ..compiler.pipeline import Session, Settings
-from ..dsl.diagnostics import SourceError, error
+from ..dsl.errors import SourceError, error
 from ..dsl.render import printable
 from ..dsl.source import Source, Span
 from . import settings

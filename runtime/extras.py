@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from ..dsl.diagnostics import UnsupportedError, error
+from ..dsl.errors import UnsupportedError, error
 
 
 def optional(module: str, extra: str, what: str) -> Any:

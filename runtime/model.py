@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..compiler.manifest import ENTRIES, Signature, TrainSpec, Variable
 from ..compiler.types.tensors import TensorType
-from ..dsl.diagnostics import ArgumentTypeError, NncError, error
+from ..dsl.errors import ArgumentTypeError, NncError, error
 from . import settings
 from .call.arrays import NUMPY, Array, Wanted, aligned, bind, check_bytes, nbytes
 from .call.calls import Call, Session, Workspace

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dsl.diagnostics import ArgumentTypeError, NncError
+from ..dsl.errors import ArgumentTypeError, NncError
 from .call.messages import argument_error, unknown
 
 MAX_SEED = 2**31 - 1

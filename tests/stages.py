@@ -34,7 +34,7 @@ from nnc.compiler.passes import (
     trim,
 )
 from nnc.dsl import ast
-from nnc.dsl.diagnostics import SourceError
+from nnc.dsl.errors import SourceError
 from nnc.dsl.format import format
 from nnc.dsl.parser import parse
 from nnc.dsl.source import Source

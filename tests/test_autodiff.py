@@ -20,7 +20,7 @@ from nnc.compiler.graph.verify import verify
 from nnc.compiler.passes import ALWAYS, REWRITE, run
 from nnc.compiler.types.sizes import symbol
 from nnc.compiler.types.tensors import TensorType
-from nnc.dsl.diagnostics import ArgumentError, InternalError, SourceError
+from nnc.dsl.errors import ArgumentError, InternalError, SourceError
 
 B = symbol("B")
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
-from nnc.dsl.diagnostics import NncError
+from nnc.dsl.errors import NncError
 from nnc.dsl.render import render
 
 HERE = Path(__file__).parent

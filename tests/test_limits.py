@@ -28,7 +28,7 @@ DIAMONDS = (  # each reads the last value twice
 CHECK = """
 import json, sys
 from nnc.compiler.elaborate import Options, Program
-from nnc.dsl.diagnostics import SourceError
+from nnc.dsl.errors import SourceError
 from nnc.dsl.source import Source
 
 def codes(text):

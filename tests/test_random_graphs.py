@@ -20,7 +20,7 @@ from nnc.compiler.graph.text import parse_graph, print_graph
 from nnc.compiler.passes import ALWAYS, OPTIMIZE, REWRITE, run
 from nnc.compiler.types.sizes import symbol
 from nnc.compiler.types.tensors import FLOATS, TensorType
-from nnc.dsl.diagnostics import SourceError
+from nnc.dsl.errors import SourceError
 
 B = symbol("B")
 GOLDEN = sorted((Path(__file__).parent / "golden" / "passes").glob("*.case"))

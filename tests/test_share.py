@@ -13,7 +13,7 @@ import pytest
 from nnc.compiler.native.cache import SUFFIX
 from nnc.compiler.native.share import share
 from nnc.compiler.pipeline import Session
-from nnc.dsl.diagnostics import SourceError
+from nnc.dsl.errors import SourceError
 from nnc.dsl.source import Source
 
 PROGRAM = """

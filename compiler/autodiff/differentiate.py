@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
-from ...dsl.diagnostics import Label, error
+from ...dsl.diagnostics import Label
+from ...dsl.errors import error
 from ...dsl.source import Span
 from ..graph.nodes import Builder, Graph, Node, ancestors
 from ..graph.ops import OPS

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...dsl import ast
-from ...dsl.diagnostics import Label, error
+from ...dsl.diagnostics import Label
+from ...dsl.errors import error
 from ...dsl.source import Span
 from . import statements
 from .context import Context

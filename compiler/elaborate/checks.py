@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...dsl import ast
-from ...dsl.diagnostics import Diagnostic, Label, NncError, SourceError, error
+from ...dsl.diagnostics import Diagnostic, Label
+from ...dsl.errors import NncError, SourceError, error
 from ...dsl.source import Span
 from ..graph.nodes import Builder, Graph
 from ..graph.ops import OPS

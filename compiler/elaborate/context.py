@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from ...dsl import ast
-from ...dsl.diagnostics import Diagnostic, Label, NncError, SourceError, error
+from ...dsl.diagnostics import Diagnostic, Label
+from ...dsl.errors import NncError, SourceError, error
 from ...dsl.source import Span
 from ..graph.nodes import Builder
 from ..graph.ops.op import ShapeError

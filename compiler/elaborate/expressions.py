@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ...dsl import ast
-from ...dsl.diagnostics import Label, NncError, error
+from ...dsl.diagnostics import Label
+from ...dsl.errors import NncError, error
 from ...dsl.source import Span
 from ..types.sizes import Dim, SizeTooLarge, symbols
 from ..types.tensors import INTS

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ...dsl import ast
-from ...dsl.diagnostics import DataError, Label, error
+from ...dsl.diagnostics import Label
+from ...dsl.errors import DataError, error
 from ...dsl.parser import parse, read_source
 from ...dsl.source import Source, Span
 from .builtins import BUILTINS

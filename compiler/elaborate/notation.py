@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...dsl import ast
-from ...dsl.diagnostics import Label, error
+from ...dsl.diagnostics import Label
+from ...dsl.errors import error
 from ...dsl.source import Span
 from ..types.sizes import Dim, Size, divide, symbols
 from . import calls

@@ -7,7 +7,8 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...dsl.diagnostics import Label, error
+from ...dsl.diagnostics import Label
+from ...dsl.errors import error
 from ...dsl.source import Span
 from ..types.sizes import Dim, Size, bounded, divide, product, symbols
 from ..types.tensors import FLOATS, INTS, TensorType

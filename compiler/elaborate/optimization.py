@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...dsl import ast
-from ...dsl.diagnostics import Label, NncError, error
+from ...dsl.diagnostics import Label
+from ...dsl.errors import NncError, error
 from ...dsl.source import Span
 from ..types.sizes import symbol
 from ..types.tensors import TensorType

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...dsl import ast
-from ...dsl.diagnostics import Diagnostic, Label, SourceError, error
+from ...dsl.diagnostics import Diagnostic, Label
+from ...dsl.errors import SourceError, error
 from ...dsl.source import Source, Span
 from ..graph.nodes import Builder, Graph
 from ..graph.ops import OPS

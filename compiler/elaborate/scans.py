@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...dsl import ast
-from ...dsl.diagnostics import Label, error
+from ...dsl.diagnostics import Label
+from ...dsl.errors import error
 from ...dsl.source import Span
 from ..graph.nodes import Builder, Graph, ancestors
 from ..graph.ops import OPS

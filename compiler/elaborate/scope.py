@@ -9,7 +9,8 @@ from difflib import get_close_matches
 from itertools import takewhile
 from typing import Any
 
-from ...dsl.diagnostics import Label, NncError, error
+from ...dsl.diagnostics import Label
+from ...dsl.errors import NncError, error
 from ...dsl.source import Span
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...dsl import ast
-from ...dsl.diagnostics import Label, error
+from ...dsl.diagnostics import Label
+from ...dsl.errors import error
 from ...dsl.source import Span
 from ..types.sizes import Dim, Size
 from ..types.tensors import DTYPES

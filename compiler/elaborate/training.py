@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...dsl import ast
-from ...dsl.diagnostics import Label, error
+from ...dsl.diagnostics import Label
+from ...dsl.errors import error
 from ..graph.nodes import Builder
 from ..graph.ops import OPS
 from ..manifest import DataSpec, MetricSpec, Port, TrainSpec

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...dsl.diagnostics import ArgumentError, InternalError, error
+from ...dsl.errors import ArgumentError, InternalError, error
 from ..types.sizes import Dim, Size, divide, substitute, symbol, symbols
 from ..types.tensors import TensorType, TupleType
 from .nodes import Graph, Guard, Node

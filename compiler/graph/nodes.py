@@ -13,7 +13,7 @@ from typing import Any
 
 import networkx as nx
 
-from ...dsl.diagnostics import error
+from ...dsl.errors import error
 from ...dsl.source import Span
 from ..types.sizes import Dim
 from ..types.tensors import TensorType, TupleType, Type

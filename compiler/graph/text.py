@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ...dsl.diagnostics import error
+from ...dsl.errors import error
 from ...dsl.source import Source, Span
 from ..types.sizes import Dim, Size, parse_size
 from ..types.tensors import DTYPES, TensorType, TupleType, Type

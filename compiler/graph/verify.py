@@ -6,7 +6,7 @@ the operators' own rules, so nothing about an operator is known here.
 
 from __future__ import annotations
 
-from ...dsl.diagnostics import InternalError, error
+from ...dsl.errors import InternalError, error
 from ..types.tensors import Type
 from .nodes import Graph, Node
 from .ops import OPS

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from hashlib import sha256
 
-from ...dsl.diagnostics import Diagnostic, InternalError
+from ...dsl.diagnostics import Diagnostic
+from ...dsl.errors import InternalError
 
 TYPES = {"f32": "float", "f64": "double", "i8": "i8", "i16": "i16", "i32": "i32", "i64": "i64", "bool": "i1"}
 SUFFIX = {"f32": "f32", "f64": "f64", "i8": "i8", "i16": "i16", "i32": "i32", "i64": "i64", "bool": "i1"}

@@ -20,7 +20,8 @@ from contextlib import contextmanager
 
 import llvmlite.binding as llvm  # type: ignore[import-untyped]
 
-from ...dsl.diagnostics import Diagnostic, InternalError, UnsupportedError
+from ...dsl.diagnostics import Diagnostic
+from ...dsl.errors import InternalError, UnsupportedError
 from .room import require
 from .target import LEVELS, REQUIRED, TARGETS, Target
 

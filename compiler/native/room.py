@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import mmap
 
-from ...dsl.diagnostics import Diagnostic, ResourceError
+from ...dsl.diagnostics import Diagnostic
+from ...dsl.errors import ResourceError
 
 
 def is_refused(nbytes: int) -> bool:

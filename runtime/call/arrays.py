@@ -22,7 +22,7 @@ import numpy as np
 from ...compiler.manifest import Port
 from ...compiler.types.sizes import Dim, Size, Symbol, substitute, symbols
 from ...compiler.types.tensors import TensorType
-from ...dsl.diagnostics import ArgumentTypeError, NncError, ResourceError, error
+from ...dsl.errors import ArgumentTypeError, NncError, ResourceError, error
 from .column import Array, Column, Rows, memory_limit
 from .messages import argument_error, human
 

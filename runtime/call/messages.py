@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from ...dsl.diagnostics import ArgumentError, NncError, error
+from ...dsl.errors import ArgumentError, NncError, error
 
 
 class UnknownNameError(ArgumentError, KeyError):

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ...compiler.manifest import Port
-from ...dsl.diagnostics import Diagnostic, NncError
+from ...dsl.diagnostics import Diagnostic
+from ...dsl.errors import NncError
 from ..model import Model
 from .twin import twin
 

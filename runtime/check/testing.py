@@ -14,7 +14,8 @@ import numpy as np
 
 from ...compiler.elaborate.checks import Check
 from ...compiler.pipeline import Settings
-from ...dsl.diagnostics import Diagnostic, Label, NncError
+from ...dsl.diagnostics import Diagnostic, Label
+from ...dsl.errors import NncError
 from ...dsl.source import Source
 from ..api import folder_of, open_program
 from ..model import Model

@@ -23,7 +23,8 @@ from typing import Any
 import click
 
 from ...compiler.native.room import is_refused
-from ...dsl.diagnostics import Diagnostic, NncError, ResourceError
+from ...dsl.diagnostics import Diagnostic
+from ...dsl.errors import NncError, ResourceError
 
 _HOME = {
     "check": "source", "fmt": "source", "compile": "build", "train": "train", "eval": "train", "predict": "train",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...dsl.diagnostics import ArgumentError, ResourceError, SourceError, error
+from ...dsl.errors import ArgumentError, ResourceError, SourceError, error
 from ..call.messages import human, unknown
 from ..store.files import write
 from .options import Program, program_options

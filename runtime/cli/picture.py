@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...dsl.diagnostics import ArgumentError, error
+from ...dsl.errors import ArgumentError, error
 from ..call.messages import unknown
 from ..store.files import write
 from .options import Program, program_options

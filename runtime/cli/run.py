@@ -23,7 +23,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ...dsl.diagnostics import ArgumentError, DataError, error
+from ...dsl.errors import ArgumentError, DataError, error
 from ...dsl.source import Source
 from ..store.facts import Scalar, Wrong, check, load, read, short
 from ..store.files import append, part, sweep, write, writing

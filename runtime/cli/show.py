@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...dsl.diagnostics import Diagnostic, NncError
+from ...dsl.diagnostics import Diagnostic
+from ...dsl.errors import NncError
 from ...dsl.render import printable, render, to_json
 
 if TYPE_CHECKING:

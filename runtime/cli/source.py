@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...dsl.diagnostics import Diagnostic, NncError
+from ...dsl.diagnostics import Diagnostic
+from ...dsl.errors import NncError
 from ..call.messages import unknown
 from ..store.files import write
 from .options import Program, program_options

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...dsl.diagnostics import ArgumentError, DataError, error
+from ...dsl.errors import ArgumentError, DataError, error
 from ..call.arrays import Array
 from ..call.messages import listed
 from ..data import formats, table

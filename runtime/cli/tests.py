@@ -7,7 +7,8 @@ from time import perf_counter
 
 import click
 
-from ...dsl.diagnostics import DataError, Diagnostic, NncError, error
+from ...dsl.diagnostics import Diagnostic
+from ...dsl.errors import DataError, NncError, error
 from .show import say
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...dsl.diagnostics import ArgumentError, NncError, NonFiniteError, error
+from ...dsl.errors import ArgumentError, NncError, NonFiniteError, error
 from ..store.files import sweep
 from .options import Program, Setting, program_options
 from .run import Recorder, create, read_source_of, read_start, rewrite_metrics, score_of, write_start

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ...dsl.diagnostics import DataError, error
+from ...dsl.errors import DataError, error
 from .options import Program, program_options
 from .show import say
 

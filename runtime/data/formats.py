@@ -23,7 +23,7 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 
-from ...dsl.diagnostics import DataError, NncError, error
+from ...dsl.errors import DataError, NncError, error
 from ...dsl.files import open_regular
 from ..call.arrays import Array, check_nbytes, is_shape
 from ..call.column import Rows, fits, mapped

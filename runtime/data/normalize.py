@@ -14,7 +14,7 @@ from functools import reduce
 import numpy as np
 
 from ...compiler.manifest import Manifest
-from ...dsl.diagnostics import NonFiniteError, error
+from ...dsl.errors import NonFiniteError, error
 from ..call.arrays import BAD_DATA, Array, not_finite
 from ..call.column import Column, Rows
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ...dsl.diagnostics import NncError
+from ...dsl.errors import NncError
 from ...dsl.files import open_regular
 from ..call.column import Array, Column, Rows, fits
 from ..extras import optional

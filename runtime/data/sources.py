@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 import numpy as np
 
 from ...compiler.manifest import DataSpec, Port
-from ...dsl.diagnostics import ArgumentError, DataError, error
+from ...dsl.errors import ArgumentError, DataError, error
 from ..call.arrays import Array, Wanted, describe, wanted
 from ..call.column import Rows, select
 from ..call.messages import listed

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ...dsl.diagnostics import DataError, NncError, error
+from ...dsl.errors import DataError, NncError, error
 from ..call.arrays import Array, check_bytes
 from ..call.column import Rows
 from ..call.messages import listed

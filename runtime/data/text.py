@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...dsl.diagnostics import DataError, error
+from ...dsl.errors import DataError, error
 from ..call.arrays import Array, check_bytes
 from ..call.column import fits, mapped, memory_limit
 from ..call.messages import argument_error

@@ -15,7 +15,7 @@ import numpy as np
 from ...compiler.manifest import Port
 from ...compiler.pipeline import Session
 from ...compiler.types.tensors import TensorType
-from ...dsl.diagnostics import ArgumentTypeError
+from ...dsl.errors import ArgumentTypeError
 from ..call.arrays import Array, bind
 from ..call.messages import argument_error, unknown
 from ..check.twin import twin

@@ -20,7 +20,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...dsl.diagnostics import DataError, Diagnostic, NncError, ResourceError, error
+from ...dsl.diagnostics import Diagnostic
+from ...dsl.errors import DataError, NncError, ResourceError, error
 from ...dsl.files import open_regular
 from ..call.arrays import NUMPY, Array, check_bytes, nbytes
 from ..call.messages import human

@@ -12,7 +12,7 @@ from glob import escape
 from pathlib import Path, PurePath
 from threading import get_native_id
 
-from ...dsl.diagnostics import DataError, NncError, error
+from ...dsl.errors import DataError, NncError, error
 from ..call.messages import human
 
 _LEFT = re.compile(r"\..+\.(\d+)\.tmp", re.DOTALL)  # half-written, and the thread that writes it

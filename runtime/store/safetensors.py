@@ -17,7 +17,7 @@ from math import prod
 from pathlib import Path
 from typing import IO, Any
 
-from ...dsl.diagnostics import DataError, NncError, error
+from ...dsl.errors import DataError, NncError, error
 from ..call.arrays import is_shape
 
 MAX_HEADER = 100 << 20  # the limit of the safetensors library

@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...compiler.types.tensors import TensorType
-from ...dsl.diagnostics import DataError, Diagnostic, NncError, error
+from ...dsl.diagnostics import Diagnostic
+from ...dsl.errors import DataError, NncError, error
 from ...dsl.files import open_regular
 from ..call.arrays import NUMPY, Array, Wanted, check_bytes, convert, describe
 from ..call.column import Column

@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from ...compiler.manifest import TrainSpec
-from ...dsl.diagnostics import ArgumentTypeError, NncError
+from ...dsl.errors import ArgumentTypeError, NncError
 from ..call.arrays import Array, bind
 from ..call.calls import Call
 from ..call.column import Rows

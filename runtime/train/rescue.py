@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from ...dsl.diagnostics import NncError, NonFiniteError, error
+from ...dsl.errors import NncError, NonFiniteError, error
 from ..call.arrays import BAD_DATA, Array, bind, check_bytes, not_finite
 from ..call.interrupt import Watch
 from ..data.order import permutation

@@ -18,7 +18,7 @@ import numpy as np
 from ...compiler.manifest import MetricSpec, Port
 from ...compiler.native.library import HALF_DONE, INTERRUPTED, EpochInput, EpochJob, EpochSum
 from ...compiler.types.sizes import Dim, substitute, symbols
-from ...dsl.diagnostics import ArgumentError
+from ...dsl.errors import ArgumentError
 from ..call.arrays import Array, address_of, aligned
 from ..call.calls import Call
 from ..call.column import Column, Rows

@@ -13,7 +13,7 @@ from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from ...compiler.manifest import HyperSpec
-from ...dsl.diagnostics import ArgumentError, NncError, NonFiniteError, SourceError, error
+from ...dsl.errors import ArgumentError, NncError, NonFiniteError, SourceError, error
 from ..extras import optional
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from nnc.compiler.autodiff.differentiate import differentiate
 from nnc.compiler.elaborate import Options, Program
 from nnc.dsl.codes import explain, known
-from nnc.dsl.diagnostics import SourceError
+from nnc.dsl.errors import SourceError
 from nnc.dsl.source import Source
 
 ROOT = Path(__file__).resolve().parents[2]

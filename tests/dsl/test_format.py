@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nnc.dsl import ast
-from nnc.dsl.diagnostics import SourceError
+from nnc.dsl.errors import SourceError
 from nnc.dsl.format import format
 from nnc.dsl.layout import WIDTH
 from nnc.dsl.parser import parse, read_source

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnc.dsl import ast, tables
-from nnc.dsl.diagnostics import DataError, NncError, SourceError
+from nnc.dsl.errors import DataError, NncError, SourceError
 from nnc.dsl.format import format
 from nnc.dsl.parser import MAX_BYTES, deepest, parse, read_source
 from nnc.dsl.source import Source

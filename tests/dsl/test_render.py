@@ -9,7 +9,8 @@ from textwrap import dedent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnc.dsl.diagnostics import Diagnostic, Label, SourceError
+from nnc.dsl.diagnostics import Diagnostic, Label
+from nnc.dsl.errors import SourceError
 from nnc.dsl.render import render as render_diagnostic
 from nnc.dsl.render import to_json
 from nnc.dsl.source import Source, Span

@@ -34,7 +34,7 @@ from nnc.compiler.native import library as native
 from nnc.compiler.passes.rewrite import assemble
 from nnc.compiler.pipeline import Session, Settings, Stages
 from nnc.compiler.types.tensors import FLOATS
-from nnc.dsl.diagnostics import ArgumentError, InternalError, NncError, error
+from nnc.dsl.errors import ArgumentError, InternalError, NncError, error
 from nnc.dsl.source import Source
 
 from . import plain

@@ -16,7 +16,7 @@ import nnc
 from nnc.compiler.graph.interpret import whole
 from nnc.compiler.pipeline import Native, Session, Settings
 from nnc.compiler.types.sizes import symbols
-from nnc.dsl.diagnostics import InternalError, NncError
+from nnc.dsl.errors import InternalError, NncError
 from nnc.dsl.source import Source
 from nnc.runtime.api import open_program
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 
 from nnc.dsl import ast
-from nnc.dsl.diagnostics import NncError
+from nnc.dsl.errors import NncError
 from nnc.dsl.parser import parse
 from nnc.dsl.source import Source
 

@@ -15,7 +15,7 @@ from nnc.compiler.loops.ir import Apply, Buffer, Call, Entry, For, Kernel, Load,
 from nnc.compiler.native import library as native
 from nnc.compiler.types.sizes import symbol
 from nnc.compiler.types.tensors import TensorType
-from nnc.dsl.diagnostics import UnsupportedError
+from nnc.dsl.errors import UnsupportedError
 
 NUMPY = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}
 

@@ -25,7 +25,7 @@ from nnc.compiler.loops.ir import (
 from nnc.compiler.loops.meaning import evaluate
 from nnc.compiler.loops.text import parse_loops, print_loops
 from nnc.compiler.native import library as native
-from nnc.dsl.diagnostics import InternalError
+from nnc.dsl.errors import InternalError
 
 NUMPY = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}
 

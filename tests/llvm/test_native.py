@@ -10,7 +10,7 @@ import pytest
 from nnc.compiler.llvm import emit, support
 from nnc.compiler.loops.ir import Buffer, For, Kernel, Load, Store, Var, i64
 from nnc.compiler.native import library as native
-from nnc.dsl.diagnostics import InternalError, UnsupportedError
+from nnc.dsl.errors import InternalError, UnsupportedError
 
 COPY = Kernel("copy", ("n",), (Buffer("x", "f32"), Buffer("y", "f32", True)), (
     For("i", i64(0), Var("n"), (Store("y", Var("i"), Load("x", Var("i"), "f32")),)),

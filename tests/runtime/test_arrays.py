@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nnc.compiler.manifest import Port
 from nnc.compiler.types.sizes import symbol
-from nnc.dsl.diagnostics import ArgumentError, ArgumentTypeError, ResourceError
+from nnc.dsl.errors import ArgumentError, ArgumentTypeError, ResourceError
 from nnc.runtime.call.arrays import ALIGNMENT, address_of, aligned, bind, check_bytes, nbytes, wanted
 from nnc.runtime.call.messages import human
 

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import nnc
-from nnc.dsl.diagnostics import DataError
+from nnc.dsl.errors import DataError
 from nnc.runtime.store import checkpoint
 
 X, T = np.float32([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]), np.float32([1, 2])

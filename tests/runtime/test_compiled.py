@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nnc
-from nnc.dsl.diagnostics import ArgumentError, ResourceError
+from nnc.dsl.errors import ArgumentError, ResourceError
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits_mlp.nn"
 NET = """

@@ -15,7 +15,7 @@ import pytest
 import nnc
 from nnc.compiler.manifest import DataSpec, Port
 from nnc.compiler.types.sizes import symbol
-from nnc.dsl.diagnostics import ArgumentError, DataError, ResourceError
+from nnc.dsl.errors import ArgumentError, DataError, ResourceError
 from nnc.runtime.call.arrays import wanted
 from nnc.runtime.data import formats
 from nnc.runtime.data.order import permutation, split

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nnc
-from nnc.dsl.diagnostics import ArgumentError, ResourceError
+from nnc.dsl.errors import ArgumentError, ResourceError
 from nnc.runtime.call import arrays, column
 from nnc.runtime.data.order import permutation
 from nnc.runtime.train import fit as loop

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import nnc
-from nnc.dsl.diagnostics import DataError, ResourceError
+from nnc.dsl.errors import DataError, ResourceError
 from nnc.dsl.parser import MAX_BYTES, read_source
 from nnc.runtime.call.arrays import MAX_AXES
 from nnc.runtime.cli import main
@@ -201,7 +201,7 @@ READ = """
 import resource, sys, time
 from pathlib import Path
 from nnc.runtime import weights
-from nnc.dsl.diagnostics import DataError, ResourceError
+from nnc.dsl.errors import DataError, ResourceError
 def peak():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) << 10
 before, start = peak(), time.process_time()

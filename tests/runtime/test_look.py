@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nnc
-from nnc.dsl.diagnostics import NncError
+from nnc.dsl.errors import NncError
 from nnc.runtime import look
 from nnc.runtime.look.surface import directions
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nnc.compiler.manifest import MetricSpec
-from nnc.dsl.diagnostics import ArgumentError, ArgumentTypeError, NonFiniteError
+from nnc.dsl.errors import ArgumentError, ArgumentTypeError, NonFiniteError
 from nnc.runtime.data import normalize
 from nnc.runtime.train import fit as loop
 from nnc.runtime.train.fit import History, evaluate_condition

@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 
-from nnc.dsl.diagnostics import ArgumentError, ArgumentTypeError, NncError
+from nnc.dsl.errors import ArgumentError, ArgumentTypeError, NncError
 from nnc.runtime.model import Model
 
 X = np.float32([[1, 2, 3], [4, 5, 6]])

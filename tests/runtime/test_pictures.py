@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nnc
-from nnc.dsl.diagnostics import DataError, UnsupportedError
+from nnc.dsl.errors import DataError, UnsupportedError
 from nnc.runtime.call import column
 from nnc.runtime.call.column import Column
 from nnc.runtime.cli import main

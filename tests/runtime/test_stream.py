@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnc
-from nnc.dsl.diagnostics import ArgumentError, DataError
+from nnc.dsl.errors import ArgumentError, DataError
 from nnc.runtime.call import column
 from nnc.runtime.call.column import Column
 from nnc.runtime.data import formats, text

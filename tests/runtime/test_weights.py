@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import nnc
-from nnc.dsl.diagnostics import DataError
+from nnc.dsl.errors import DataError
 from nnc.runtime.cli import main
 
 NET = """

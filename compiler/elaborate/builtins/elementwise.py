@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ....dsl.diagnostics import error
+from ....dsl.errors import error
 from ...types.sizes import Size
 from ...types.tensors import DTYPES, FLOATS, INTS
 from ..context import Context

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ....dsl import ast
-from ....dsl.diagnostics import error
+from ....dsl.errors import error
 from ....dsl.source import Span
 from ...types.sizes import Dim, Size
 from ...types.tensors import FLOATS, INTS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ....dsl.diagnostics import error
+from ....dsl.errors import error
 from ....dsl.source import Span
 from ...types.sizes import Dim, Size, divide, product
 from ...types.tensors import INTS

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import reduce as fold
 from typing import Any
 
-from ....dsl.diagnostics import error
+from ....dsl.errors import error
 from ....dsl.source import Span
 from ...graph.ops.reduction import identity
 from ...types.sizes import Dim, Size, product

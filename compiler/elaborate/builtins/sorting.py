@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ....dsl.diagnostics import error
+from ....dsl.errors import error
 from ...graph.ops import ordering
 from ...graph.ops.op import ShapeError
 from ..context import Context

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from math import copysign
 from typing import Any
 
-from ....dsl.diagnostics import InternalError, error
+from ....dsl.errors import InternalError, error
 from ...graph.nodes import Graph, Node
 from ...graph.ops.op import MAP, REDUCE, VIEW
 from ...loops import ir as L
