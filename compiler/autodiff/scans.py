@@ -16,11 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..graph.cost import own_weight
 from ..graph.nodes import Builder, Graph, Node, ancestors, effects
 from ..graph.ops import OPS
 from ..graph.ops.calculus import constant
 from ..graph.ops.op import CONTRACT, KERNEL, MAP, REDUCE
-from ..lowering.kernels.cost import own_weight
 from ..types.sizes import Dim, substitute, symbol, symbols
 from ..types.tensors import FLOATS, TensorType, Type
 

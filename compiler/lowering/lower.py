@@ -16,6 +16,7 @@ from ..graph.nodes import Builder, Graph, Node
 from ..graph.ops import OPS
 from ..graph.ops.calculus import constant
 from ..graph.ops.op import CONTRACT, REDUCE
+from ..graph.product import Product, product
 from ..loops import ir as L
 from ..passes.argument import ARGUMENTS, expand
 from ..types.sizes import Dim, symbol, symbols
@@ -26,7 +27,6 @@ from .kernels.cost import FORK, nanoseconds
 from .kernels.fold import fold
 from .kernels.matmul import matmul
 from .kernels.pointwise import pointwise
-from .kernels.product import Product, product
 from .kernels.scatter import scatter_add
 from .kernels.tile import Tile, choose, is_far
 from .memory import Plan, constant_name, is_kernel, output_slot, plan, roots, shift, types

@@ -14,6 +14,7 @@ from functools import reduce
 from heapq import heapify, heappop, heappush
 from math import gcd
 
+from ..graph.boxes import flat, side_by_side
 from ..graph.nodes import Graph, Node, may_fail
 from ..graph.ops import OPS
 from ..graph.ops.op import MAP, REDUCE
@@ -21,7 +22,6 @@ from ..loops.index import term, terms, total
 from ..loops.ir import Place
 from ..types.sizes import Dim, substitute
 from ..types.tensors import BYTES, TensorType, TupleType
-from .kernels.body import flat, side_by_side
 
 ALIGNMENT = 64  # of buffers whose size is a number; others, such as 40*B, fill cache lines for some B only, and are
 # aligned as the largest element is

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from math import prod
 
+from ..graph.cost import number
 from ..graph.nodes import Graph, Node
 from ..graph.ops.contraction import index_of, is_plain
-from ..lowering.kernels.cost import number
 from .rewrite import Sweep, rewrite
 
 LONG = 512  # terms of a sum, from which the copy pays

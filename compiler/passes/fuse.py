@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from ..graph.boxes import box_of, side_by_side
+from ..graph.cost import own_weight
 from ..graph.nodes import Builder, Graph, Node, effects
 from ..graph.ops import OPS
 from ..graph.ops.contraction import is_gathered
 from ..graph.ops.op import CONTRACT, KERNEL, LOOP, MAP, REDUCE, VIEW
-from ..lowering.kernels.body import box_of, side_by_side
-from ..lowering.kernels.cost import own_weight
 from ..types.sizes import Dim, Size
 from .argument import ARGUMENTS, expand
 from .cse import cse

@@ -18,12 +18,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from ..graph.cost import number
 from ..graph.nodes import Builder, Graph, Node
 from ..graph.ops import OPS
 from ..graph.ops.contraction import Map, index_of, is_gathered
 from ..graph.ops.layout import inverse, regroup
 from ..graph.ops.op import CONTRACT, MAP, REDUCE
-from ..lowering.kernels.cost import number
 from ..types.sizes import Dim
 from ..types.tensors import TensorType
 

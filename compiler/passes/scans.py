@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..graph.cost import own_weight
 from ..graph.nodes import Builder, Graph, Node, ancestors, effects, may_fail
 from ..graph.ops import OPS
 from ..graph.ops.op import CONTRACT, KERNEL, LOOP, MAP, REDUCE
-from ..lowering.kernels.cost import own_weight
 from ..types.sizes import Size, symbols
 from ..types.tensors import TensorType, TupleType
 from .rewrite import assemble

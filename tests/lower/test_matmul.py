@@ -8,9 +8,9 @@ from nnc.compiler.graph.interpret import evaluate
 from nnc.compiler.graph.nodes import Builder
 from nnc.compiler.graph.ops import OPS
 from nnc.compiler.graph.ops.contraction import affine, einsum, plain
+from nnc.compiler.graph.product import product
 from nnc.compiler.loops.ir import For
 from nnc.compiler.lowering.kernels import matmul
-from nnc.compiler.lowering.kernels.product import product
 from nnc.compiler.lowering.kernels.tile import choose
 from nnc.compiler.native import library as native
 from nnc.compiler.passes.align import align

@@ -15,10 +15,11 @@ from math import copysign
 from typing import Any
 
 from ....dsl.errors import InternalError, error
+from ...graph.boxes import flat, side_by_side
 from ...graph.nodes import Graph, Node
 from ...graph.ops.op import MAP, REDUCE, VIEW
 from ...loops import ir as L
-from ...loops.index import from_expr, to_expr, total
+from ...loops.index import from_expr, to_expr
 from ...types.sizes import Dim, Size, symbol, symbols
 from ...types.tensors import BYTES, TensorType, TupleType
 
@@ -38,30 +39,6 @@ def tensor(node: Node) -> TensorType:
     """The type of a node that has one result."""
     assert isinstance(node.type, TensorType)
     return node.type
-
-
-def strides(shape: Sequence[Dim]) -> tuple[Dim, ...]:
-    """Row-major, in elements."""
-    out: list[Dim] = []
-    step: Dim = 1
-    for n in reversed(shape):
-        out.append(step)
-        step = step * n
-    return tuple(reversed(out))
-
-
-def flat(index: Sequence[Dim], shape: Sequence[Dim]) -> Dim:
-    return total(i * s for i, s in zip(index, strides(shape), strict=True))
-
-
-def side_by_side(graph: Graph, node: Node) -> bool:
-    """Whether a result is several values of one shape, each stored at the same point as the others."""
-    return node.op == "concat" and len({graph[a].shape for a in node.args}) == 1
-
-
-def box_of(graph: Graph, node: Node) -> tuple[Dim, ...]:
-    """The points at which a kernel without sums computes a result."""
-    return graph[node.args[0]].shape if side_by_side(graph, node) else node.shape
 
 
 def results(graph: Graph) -> list[str]:

@@ -14,14 +14,15 @@ from contextlib import ExitStack, contextmanager
 from math import prod
 from typing import TYPE_CHECKING
 
+from ...graph.boxes import flat
+from ...graph.cost import number
 from ...graph.nodes import Node
 from ...graph.ops.contraction import Map, is_gathered, safe
 from ...loops import ir as L
 from ...loops.index import bounds, nonnegative, to_expr
 from ...types.sizes import Dim, symbol
 from ...types.tensors import BYTES, FLOATS
-from .body import Body, Index, Results, flat, lanes, tensor
-from .cost import number
+from .body import Body, Index, Results, lanes, tensor
 from .nest import across, outer, parts
 from .tile import LATENCY
 

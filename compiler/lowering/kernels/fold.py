@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from ...graph.boxes import flat
+from ...graph.cost import number, own_weight
 from ...graph.nodes import Graph, Node
 from ...graph.ops.op import MAP, REDUCE, VIEW
 from ...graph.ops.reduction import identity
 from ...loops import ir as L
 from ...types.sizes import Dim
-from .body import Body, Index, Results, flat, lanes, results
-from .cost import number, own_weight
+from .body import Body, Index, Results, lanes, results
 from .nest import Axes, Part, across, collapse, over, parts, place, walk
 
 TILE = 4  # vectors of neighbouring elements folded at a time

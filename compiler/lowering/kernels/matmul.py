@@ -20,16 +20,17 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from math import prod
 
+from ...graph.boxes import flat
+from ...graph.cost import number
 from ...graph.nodes import Graph
 from ...graph.ops.contraction import is_plain
+from ...graph.product import DEPTH, Product, Walk
 from ...loops import ir as L
 from ...loops.index import quotient, to_expr, total
 from ...types.sizes import Dim, symbol
 from ...types.tensors import BYTES
-from .body import Body, Results, flat, results
-from .cost import number
+from .body import Body, Results, results
 from .nest import ENOUGH, Axes, Part, across, outer, over, parts, place
-from .product import DEPTH, Product, Walk
 from .tile import Tile
 
 FAR = 1 << 20  # bytes that do not stay in the second-level cache

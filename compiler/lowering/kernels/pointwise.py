@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 
+from ...graph.boxes import box_of
 from ...graph.nodes import Node
 from ...graph.ops.layout import constant_expr
 from ...graph.ops.op import MAP
 from ...loops import ir as L
 from ...loops.index import terms
 from ...types.sizes import Dim, Symbol
-from .body import Body, Index, Results, Source, box_of, lanes, results
+from .body import Body, Index, Results, Source, lanes, results
 from .nest import Axes, collapse, indices, over, place, walk
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ...graph.boxes import flat
 from ...loops import ir as L
 from ...types.sizes import symbol
 from ...types.tensors import FLOATS
-from .body import Body, flat, lanes, tensor
+from .body import Body, lanes, tensor
 from .nest import Axes, over
 
 

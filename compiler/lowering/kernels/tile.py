@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from ...graph.cost import number
 from ...types.sizes import Dim
 from ...types.tensors import BYTES
-from .cost import number
 from .nest import Part, parts
 
 if TYPE_CHECKING:

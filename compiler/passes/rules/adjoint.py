@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...graph.cost import number
 from ...graph.nodes import Graph, Node
 from ...graph.ops.contraction import Affine, Map, affine, index_of, is_gathered
-from ...lowering.kernels.cost import number
-from ...lowering.kernels.product import product
+from ...graph.product import product
 from ...types.sizes import Dim
 from ..rewrite import Sweep, Table, rewrite
 

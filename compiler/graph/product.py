@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Protocol
 
-from ...graph.nodes import Node
-from ...graph.ops.contraction import Affine, Map, is_gathered, is_plain, safe
-from ...loops.index import total
-from ...types.sizes import Dim
-from ...types.tensors import FLOATS
-from .body import strides
+from ..loops.index import total
+from ..types.sizes import Dim
+from ..types.tensors import FLOATS
+from .boxes import strides
 from .cost import number
+from .nodes import Node
+from .ops.contraction import Affine, Map, is_gathered, is_plain, safe
 
 DEPTH = 256  # steps of a long reduction at a time
 
