@@ -6,6 +6,7 @@ The builder makes it, the cache stores it beside the object code, the runtime re
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -110,6 +111,10 @@ class TrainSpec:
     stop: Any = None  # ["<=", ["metric", "errors"], ["const", 0]]; operators < <= > >= == != and or not + - * /
     patience: int | None = None
     accumulate: int = 1  # batches in a step of the optimiser
+
+
+# what the free sizes of these inputs are in the data of a train block
+DataSizes = Callable[[TrainSpec, tuple[Port, ...]], Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from ..dsl.errors import DataError
 from ..dsl.source import Source
 from .manifest import (
+    DataSizes,
     GuardSpec,
     Manifest,
     Port,
@@ -36,12 +37,12 @@ from .native import library as native
 from .native.cache import Cache
 from .native.room import is_refused
 from .native.share import share
+from .settings import Settings
 from .types.tensors import TensorType
 
 if TYPE_CHECKING:
     from .elaborate import Program
     from .elaborate.checks import TestPlan
-    from .elaborate.program import DataSizes
     from .graph.nodes import Graph, Guard
     from .lowering.lower import Lowered
 
@@ -123,28 +124,6 @@ class Native:
         return self._epoch(self._library.address(self.signature.name), job)
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How a program is compiled, as the caller says it. `model`: its name, where the file has several; `hyper`: values
-    of its hypers; `sizes`: of sizes that parameters depend on; `dtype`: what `f32` is read as; `target_cpu`; `cache`:
-    whether compiled code is kept on disk; `optimize`: whether the optimising passes run; `beside`: further exports."""
-
-    model: str | None = None
-    hyper: Mapping[str, Any] = field(default_factory=dict)
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    dtype: str = "f32"
-    target_cpu: str = "native"
-    cache: bool = True
-    optimize: bool = True
-    beside: str = ""
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What compiled code depends on."""
-        return (self.model, sorted(self.hyper.items()), sorted(self.sizes.items()), self.dtype, self.target_cpu,
-                self.optimize, self.beside)
-
-
 class Session:
     """One source under one set of settings; entries are compiled when they are first asked for. Making one raises
     `SourceError` where the program is wrong, unless it was compiled before."""
@@ -161,13 +140,11 @@ class Session:
     @property
     def program(self) -> Program:
         """The elaborated program; parses and builds when first needed."""
-        from .elaborate import Options, Program
+        from .elaborate import Program
 
         with native.compiling():
             if self._program is None:
-                s = self.settings
-                options = Options(s.model, s.hyper, s.sizes, s.dtype, s.beside, self._data_sizes)
-                self._program = Program(self.source, options)
+                self._program = Program(self.source, self.settings, self._data_sizes)
             return self._program
 
     @native.compiling()

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..compiler.manifest import Port, TrainSpec
-from ..compiler.pipeline import Session, Settings
+from ..compiler.pipeline import Session
+from ..compiler.settings import Settings
 from ..dsl.errors import SourceError, error
 from ..dsl.render import printable
 from ..dsl.source import Source, Span
@@ -93,7 +94,8 @@ def compile(
     if seed is not None:  # before anything is compiled
         settings.seed(seed)
     settings.threads(threads)
-    options = Settings(model, _given(hyper), _given(sizes), dtype, target_cpu, cache, optimize)
+    options = Settings(model=model, hyper=_given(hyper), sizes=_given(sizes), dtype=dtype, target_cpu=target_cpu,
+                       cache=cache, optimize=optimize)
     session, dataset = open_program(source, options)
     for text in session.manifest.warnings:
         warnings.warn(printable(text), stacklevel=2)

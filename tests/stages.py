@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import fields
 
 from nnc.compiler.autodiff.differentiate import differentiate
-from nnc.compiler.elaborate import Options, Program
+from nnc.compiler.elaborate import Program
 from nnc.compiler.graph.text import parse_graph, print_graph
 from nnc.compiler.llvm import emit
 from nnc.compiler.loops.text import parse_loops, print_loops
@@ -33,6 +33,7 @@ from nnc.compiler.passes import (
     sink,
     trim,
 )
+from nnc.compiler.settings import Settings
 from nnc.dsl import ast
 from nnc.dsl.errors import SourceError
 from nnc.dsl.format import format
@@ -54,7 +55,7 @@ def format_stage(text: str, args: str) -> str:
 
 def errors_stage(text: str, args: str) -> str:
     """What a program that checks says: its entries. A wrong one raises."""
-    program = Program(Source(NAME, text), Options())
+    program = Program(Source(NAME, text), Settings())
     found = program.check()
     if found:
         raise SourceError(found)
@@ -83,7 +84,7 @@ def backward_stage(text: str, args: str) -> str:
 
 def entry_stage(text: str, args: str) -> str:
     """One entry of a program, after the passes that know mathematics and before those that know machines."""
-    graph = Program(Source(NAME, text), Options()).graph(args)
+    graph = Program(Source(NAME, text), Settings()).graph(args)
     return print_graph(run((*ALWAYS, *REWRITE), graph))
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import nnc
-from nnc.compiler.pipeline import Session, Settings
+from nnc.compiler.pipeline import Session
+from nnc.compiler.settings import Settings
 from nnc.dsl.source import Source
 from nnc.runtime.check.testing import run_file
 

@@ -27,13 +27,14 @@ DIAMONDS = (  # each reads the last value twice
 
 CHECK = """
 import json, sys
-from nnc.compiler.elaborate import Options, Program
+from nnc.compiler.elaborate import Program
+from nnc.compiler.settings import Settings
 from nnc.dsl.errors import SourceError
 from nnc.dsl.source import Source
 
 def codes(text):
     try:
-        return sorted({d.code for d in Program(Source("a", text), Options()).check()})
+        return sorted({d.code for d in Program(Source("a", text), Settings()).check()})
     except SourceError as e:
         return [e.code]
 
@@ -41,11 +42,12 @@ print(json.dumps([codes(text) for text in json.load(sys.stdin)]))
 """
 STAGES = """
 import json, sys
-from nnc.compiler.elaborate import Options, Program
-from nnc.compiler.loops_text import print_loops
-from nnc.compiler.native import target
+from nnc.compiler.elaborate import Program
+from nnc.compiler.loops.text import print_loops
+from nnc.compiler.native.library import target
 from nnc.compiler.pipeline import stages
-from nnc.compiler.text import parse_graph, print_graph
+from nnc.compiler.settings import Settings
+from nnc.compiler.graph.text import parse_graph, print_graph
 from nnc.dsl.format import format
 from nnc.dsl.parser import parse
 from nnc.dsl.source import Source
@@ -53,7 +55,7 @@ from nnc.dsl.source import Source
 for text in json.load(sys.stdin):
     source = Source("a", text)
     format(parse(source), source)
-    program = Program(source, Options())
+    program = Program(source, Settings())
     program.check()
     made = stages(program, "g", target())
     parse_graph(print_graph(made.graph))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import nnc
-from nnc.compiler.pipeline import Session, Settings
+from nnc.compiler.pipeline import Session
+from nnc.compiler.settings import Settings
 from nnc.dsl.parser import read_source
 from nnc.runtime.data.formats import cifar10
 

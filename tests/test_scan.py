@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnc
-from nnc.compiler.elaborate import Options, Program
+from nnc.compiler.elaborate import Program
 from nnc.compiler.graph.interpret import evaluate
 from nnc.compiler.graph.ops.elementwise import NUMPY
 from nnc.compiler.graph.text import parse_graph, print_graph
@@ -19,7 +19,8 @@ from nnc.compiler.loops.meaning import run as run_loops
 from nnc.compiler.loops.text import parse_loops, print_loops
 from nnc.compiler.lowering.memory import output_slot
 from nnc.compiler.passes import ALWAYS, REWRITE, run
-from nnc.compiler.pipeline import Session, Settings
+from nnc.compiler.pipeline import Session
+from nnc.compiler.settings import Settings
 from nnc.compiler.types.sizes import substitute
 from nnc.dsl.source import Source
 
@@ -240,7 +241,7 @@ def test_derivatives(tmp_path, name):
 
 def interpreted(text: str, args: list[np.ndarray]) -> float:
     """`f` by the reference interpreter."""
-    graph = Program(Source("p.nn", text), Options(dtype="f64")).graph("f")
+    graph = Program(Source("p.nn", text), Settings(dtype="f64")).graph("f")
     names = [n.attrs["name"] for n in graph if n.op == "input"]
     return float(evaluate(run(ALWAYS, graph), dict(zip(names, args, strict=True)))[0]["result"])
 
@@ -502,7 +503,7 @@ export g(x: f32[4, 3], w: f32[3], v: f32[3], m: f32[3, 3]) -> (
     args = {k: generator.normal(size=s) for k, s in (("x", (4, 3)), ("w", (3,)), ("v", (3,)), ("m", (3, 3)))}
 
     def results(loop: str) -> list[dict[str, np.ndarray]]:
-        graph = run(ALWAYS, Program(Source("p.nn", program(loop)), Options(dtype="f64")).graph("g"))
+        graph = run(ALWAYS, Program(Source("p.nn", program(loop)), Settings(dtype="f64")).graph("g"))
         return [evaluate(g, args)[0] for g in (graph, run(REWRITE, graph))]
 
     plain, rewritten = results("scan")

@@ -1,5 +1,5 @@
-"""Syntax tree -> graph. `Program(source, options)` knows the variables and grows the graph of each entry point."""
+"""Syntax tree -> graph. `Program(source, settings)` knows the variables and grows the graph of each entry point."""
 
-from .program import Options, Program
+from .program import Program
 
-__all__ = ["Options", "Program"]
+__all__ = ["Program"]

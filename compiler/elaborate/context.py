@@ -147,7 +147,7 @@ class Context:
 
     @property
     def real(self) -> str:
-        return self.program.options.dtype
+        return self.program.settings.dtype
 
     def emit(self, op: str, *args: Tensor, span: Span | None, operands: tuple[Span, ...] = (), **attrs: Any) -> Tensor:
         """One operator; its node points at the user's own line, also where std wrote it. A `ShapeError`

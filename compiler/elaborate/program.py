@@ -6,8 +6,7 @@ variables are common to all entries and are known once `predict` and `train` hav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Set
 from typing import Any
 
 from ...dsl import ast
@@ -16,7 +15,8 @@ from ...dsl.errors import SourceError, error
 from ...dsl.source import Source, Span
 from ..graph.nodes import Builder, Graph
 from ..graph.ops import OPS
-from ..manifest import ENTRIES, HyperSpec, Manifest, Port, TrainSpec, Variable
+from ..manifest import ENTRIES, DataSizes, HyperSpec, Manifest, Port, TrainSpec, Variable
+from ..settings import Settings
 from ..types.sizes import Dim, symbol
 from ..types.tensors import DTYPES, TensorType
 from . import calls, checks, symmetry, training
@@ -30,31 +30,17 @@ from .signatures import KINDS, Given, check_kind, is_kind
 from .statements import store
 from .values import Defined, Group, Partial, Results, Tensor, is_size, is_static, kind
 
-DataSizes = Callable[[TrainSpec, tuple[Port, ...]], Mapping[str, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the caller fixes. `beside` is a text of further exports (see `Modules.beside`); `data_sizes(spec, inputs)`
-    says what the free sizes of the inputs are in the data."""
-
-    model: str | None = None
-    hyper: Mapping[str, Any] = field(default_factory=dict)
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    dtype: str = "f32"
-    beside: str = ""
-    data_sizes: DataSizes | None = None
-
 
 class Program:
-    """One source text under one set of options."""
+    """One source text under one set of settings; `data_sizes` says what the free sizes of inputs are in the data."""
 
-    def __init__(self, source: Source, options: Options):
-        self.options = options
+    def __init__(self, source: Source, settings: Settings, data_sizes: DataSizes | None = None):
+        self.settings = settings
+        self._data_sizes = data_sizes
         self.modules = Modules(source)
         self.variables: dict[str, Declared] = {}
         self.unread: Set[str] = frozenset()  # variables that are known, but neither stored nor drawn
-        self.sizes: dict[str, int] = dict(options.sizes)
+        self.sizes: dict[str, int] = dict(settings.sizes)
         self.warnings: dict[str, None] = {}  # each once, in order
         self._hypers: dict[str, HyperSpec] = {}
         self._constants: dict[int, Any] = {}
@@ -66,7 +52,7 @@ class Program:
         module = self.modules.module
         self.models = {d.name: d for d in module.definitions if isinstance(d, ast.Layer) and d.top}
         self.exports = {d.name: d for d in module.definitions if isinstance(d, ast.Export)}
-        beside, self.beside = self.modules.beside(Source("<beside>", options.beside))
+        beside, self.beside = self.modules.beside(Source("<beside>", settings.beside))
         self.exports |= {d.name: d for d in beside.definitions if isinstance(d, ast.Export)}
         for d in self.exports.values():
             if d.name in ENTRIES:
@@ -75,7 +61,7 @@ class Program:
         self.functions = {d.name: d for d in module.definitions if isinstance(d, ast.Function)}
         self.tests = [d for d in module.definitions if isinstance(d, ast.Test)]
         trains = [d for d in module.definitions if isinstance(d, ast.Train)]
-        self.model = self._choose(options.model, trains, source)
+        self.model = self._choose(settings.model, trains, source)
         mine = [t for t in trains if self.model is not None and t.model == self.model.name]
         for t in trains:
             if t.model not in self.models and self.modules.scope.lookup(t.model) is MISSING:
@@ -107,9 +93,9 @@ class Program:
         try:
             self._grow_all()
         except SourceError as e:
-            if e.code != "E0305" or self.options.data_sizes is None or self.spec is None or self.spec.data is None:
+            if e.code != "E0305" or self._data_sizes is None or self.spec is None or self.spec.data is None:
                 raise
-            taken = self.options.data_sizes(self.spec, training.ports(self))
+            taken = self._data_sizes(self.spec, training.ports(self))
             if not taken.keys() - self.sizes.keys():
                 raise
             self.sizes = {**taken, **self.sizes}
@@ -148,7 +134,7 @@ class Program:
     # --- asked by elaboration ----------------------------------------------------------------------------------------
 
     def dtype_name(self, name: str) -> str:
-        return self.options.dtype if name == "f32" else name
+        return self.settings.dtype if name == "f32" else name
 
     def dtype(self, t: ast.Type) -> str:
         if t.base not in DTYPES:
@@ -180,8 +166,8 @@ class Program:
         parameter = ast.Parameter(d.name, d.type, None, span=d.span)
         default = check_kind(parameter, evaluate(cx, d.default, scope), d.default.span, "")
         choices = self._choices(cx, d, scope)
-        value = self.options.hyper.get(d.name, default)
-        if d.name in self.options.hyper:
+        value = self.settings.hyper.get(d.name, default)
+        if d.name in self.settings.hyper:
             value = _parse_hyper(d, value)
         if not _within(value, choices):
             raise error(
@@ -209,7 +195,7 @@ class Program:
         declared: dict[str, tuple[ast.Hyper, Scope]] = {}
         for module, scope in self.modules._files.values():
             declared |= {d.name: (d, scope) for d in module.definitions if isinstance(d, ast.Hyper)}
-        for name in self.options.hyper:
+        for name in self.settings.hyper:
             if name not in declared:
                 span = Span(self.modules.module.span.source, 0, 0)
                 raise unknown(name, span, list(declared), "hyper")
@@ -465,7 +451,7 @@ class Program:
         ordered = sorted(stored, key=lambda d: roles[d.role])
         return Manifest(
             model=self.model.name if self.model is not None else None,
-            dtype=self.options.dtype,
+            dtype=self.settings.dtype,
             variables=tuple(Variable(d.path, d.type.dtype, d.type.shape, d.role) for d in ordered),  # type: ignore[arg-type]
             entries=self.entries,
             train=self.spec,

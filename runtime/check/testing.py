@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...compiler.elaborate.checks import Check
-from ...compiler.pipeline import Settings
+from ...compiler.settings import Settings
 from ...dsl.diagnostics import Diagnostic, Label
 from ...dsl.errors import NncError
 from ...dsl.source import Source

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ...compiler.settings import Settings
 from ...dsl.source import Source
 from ..store.facts import load
 
@@ -21,19 +22,12 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
-    """What to compile, as the options say it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program(Settings):
+    """What to compile, as the options say it: how, and from which file, with `data` in place of the train block's."""
 
     file: str
-    model: str | None = None
-    hyper: Mapping[str, Any] | None = None
-    sizes: Mapping[str, int] | None = None
-    dtype: str = "f32"
-    target_cpu: str = "native"
-    cache: bool = True
     data: str | None = None
-    optimize: bool = True
 
     def read(self) -> Source:
         from ...dsl.parser import read_source
@@ -45,14 +39,10 @@ class Program:
         from ...dsl.tables import begin_tables
 
         begin_tables()
-        from ...compiler.pipeline import Settings
         from ..api import open_program
         from .show import warn
 
-        settings = Settings(self.model, self.hyper or {}, self.sizes or {}, self.dtype, self.target_cpu, self.cache,
-                            self.optimize)
-        session, dataset = open_program(source or self.read(), settings, folder=Path(self.file).parent,
-                                        override=self.data)
+        session, dataset = open_program(source or self.read(), self, folder=Path(self.file).parent, override=self.data)
         warn(session.manifest.warnings)
         return session, dataset
 
@@ -136,7 +126,8 @@ def program_options(f: F | None = None, *, required: bool = True) -> Any:
         settings: dict[str, Any] = {}
         for name, value in hyper:
             settings |= value if name == "@" else {name: value}
-        program = Program(file or "", model, settings, dict(sizes), dtype, target_cpu, not no_cache, data)
+        program = Program(file=file or "", model=model, hyper=settings, sizes=dict(sizes), dtype=dtype,
+                          target_cpu=target_cpu, cache=not no_cache, data=data)
         return f(program, **rest)
 
     return command

@@ -20,7 +20,7 @@ from .show import say
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON on stdout.")
 def test(paths: tuple[str, ...], name: str | None, target_cpu: str, no_cache: bool, as_json: bool) -> int:
     """Run the in-file tests of .nn files, and of all below folders."""
-    from ...compiler.pipeline import Settings
+    from ...compiler.settings import Settings
     from ...dsl.parser import read_source
     from ...dsl.render import to_json
     from ..check.testing import files_under, run_file

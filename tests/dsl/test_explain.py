@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from nnc.compiler.autodiff.differentiate import differentiate
-from nnc.compiler.elaborate import Options, Program
+from nnc.compiler.elaborate import Program
+from nnc.compiler.settings import Settings
 from nnc.dsl.codes import explain, known
 from nnc.dsl.errors import SourceError
 from nnc.dsl.source import Source
@@ -44,7 +45,7 @@ def test_the_examples_are_wrong_and_right(code: str) -> None:
 
 
 def check(text: str) -> None:
-    program = Program(Source("page.nn", text), Options())
+    program = Program(Source("page.nn", text), Settings())
     for entry in program.entries:
         differentiate(program.graph(entry))
 

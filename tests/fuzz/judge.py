@@ -32,7 +32,8 @@ from nnc.compiler.graph.ops.elementwise import NUMPY
 from nnc.compiler.lowering import lower
 from nnc.compiler.native import library as native
 from nnc.compiler.passes.rewrite import assemble
-from nnc.compiler.pipeline import Session, Settings, Stages
+from nnc.compiler.pipeline import Session, Stages
+from nnc.compiler.settings import Settings
 from nnc.compiler.types.tensors import FLOATS
 from nnc.dsl.errors import ArgumentError, InternalError, NncError, error
 from nnc.dsl.source import Source

@@ -8,7 +8,8 @@ import pytest
 
 import nnc
 from nnc.compiler.native import library as native
-from nnc.compiler.pipeline import Session, Settings
+from nnc.compiler.pipeline import Session
+from nnc.compiler.settings import Settings
 from nnc.dsl.source import Source
 
 pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="sets MXCSR")

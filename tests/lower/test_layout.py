@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from nnc.compiler import passes
-from nnc.compiler.elaborate import Options, Program
+from nnc.compiler.elaborate import Program
 from nnc.compiler.graph.interpret import evaluate
 from nnc.compiler.graph.ops.elementwise import NUMPY
 from nnc.compiler.passes.layout import _batch
+from nnc.compiler.settings import Settings
 from nnc.dsl.source import Source
 
 LAYERS = {
@@ -35,7 +36,7 @@ train Net(x, target: f32[B, 3]) {{
     epochs = 1
 }}
 """
-    program = Program(Source("net.nn", text), Options())
+    program = Program(Source("net.nn", text), Settings())
     graph = passes.run(passes.ALWAYS, program.graph("train"))
     return graph, passes.run(passes.OPTIMIZE, graph)
 

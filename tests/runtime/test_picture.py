@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import nnc
 from nnc.compiler.autodiff.differentiate import differentiate
-from nnc.compiler.elaborate import Options, Program
+from nnc.compiler.elaborate import Program
+from nnc.compiler.settings import Settings
 from nnc.dsl.source import Source
 from nnc.runtime.cli import main
 from nnc.runtime.picture import picture
@@ -28,7 +29,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def program(name: str) -> Program:
     path = MODELS / f"{name}.nn"
-    return Program(Source(str(path), path.read_text("utf-8")), Options())
+    return Program(Source(str(path), path.read_text("utf-8")), Settings())
 
 
 def tree(of: Program, entry: str) -> tuple[Box, nnc.compiler.graph.nodes.Graph]:
@@ -94,7 +95,7 @@ layer Twice(x: f32[B, D]) -> f32[B, D] { return x |> Dense(D) |> LayerNorm }
 model M(x: f32[B, 8]) -> f32[B, 8] { return x |> Twice |> TransformerBlock(2) }
 """
     of = Program(Source("<text>", source.replace("f32[B, 8]", "f32[B, 5, 8]").replace("x: f32[B, D]", "x: f32[B, T, D]")
-                        .replace("-> f32[B, D]", "-> f32[B, T, D]")), Options())
+                        .replace("-> f32[B, D]", "-> f32[B, T, D]")), Settings())
     twice, block = shown(tree(of, "predict")[0], 1)[1:]
     assert [(b.title, b.call) for b in twice.children] == [("dense_1", "Dense(D)"), ("layernorm_1", "LayerNorm")]
     named = [(b.title, b.call) for b in block.children if b.path]

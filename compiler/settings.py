@@ -1,0 +1,30 @@
+"""The settings of a compilation: one record from `nnc.compile` and the command line to elaboration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a program is compiled, as the caller says it. `model`: its name, where the file has several; `hyper`: values
+    of its hypers; `sizes`: of sizes that parameters depend on; `dtype`: what `f32` is read as; `target_cpu`; `cache`:
+    whether compiled code is kept on disk; `optimize`: whether the optimising passes run; `beside`: a text of further
+    exports (see `elaborate.modules.Modules.beside`)."""
+
+    model: str | None = None
+    hyper: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    dtype: str = "f32"
+    target_cpu: str = "native"
+    cache: bool = True
+    optimize: bool = True
+    beside: str = ""
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What compiled code depends on."""
+        return (self.model, sorted(self.hyper.items()), sorted(self.sizes.items()), self.dtype, self.target_cpu,
+                self.optimize, self.beside)
