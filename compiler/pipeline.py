@@ -1,53 +1,23 @@
-"""The whole compiler on one screen: a program's entry, from its graph to native code.
+"""The whole compiler on one screen: a program's entry, from its graph to loops.
 
-    syntax tree -> graph -> derivatives -> optimised graph -> (plan, loops) -> LLVM IR -> object -> callable
-
-`stages` is the pipeline. A `Session` is one source text under one set of options: it compiles each entry when it is
-first asked for and keeps what it made in the cache, so that a program that was compiled before runs without being
-parsed.
+    syntax tree -> graph -> derivatives -> optimised graph -> kernels -> plan and loops -> LLVM IR -> object -> callable
+    `elaborate`    `passes.ALWAYS`  `REWRITE`   `KERNELS`     `lowering`       `llvm`     `native`    `session`
 """
 
 from __future__ import annotations
 
-import gc
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from hashlib import sha256
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from ..dsl.errors import DataError
-from ..dsl.source import Source
-from .manifest import (
-    DataSizes,
-    GuardSpec,
-    Manifest,
-    Port,
-    Signature,
-    manifest_from_json,
-    manifest_to_json,
-    signature_from_json,
-    signature_to_json,
-)
-from .native import library as native
-from .native.cache import Cache
-from .native.room import is_refused
-from .native.share import share
-from .settings import Settings
+from . import passes
+from .elaborate import Program
+from .graph.nodes import Graph, Guard
+from .lowering.lower import Lowered, lower
+from .manifest import GuardSpec, Port, Signature
+from .native.target import Target
 from .types.tensors import TensorType
 
-if TYPE_CHECKING:
-    from .elaborate import Program
-    from .elaborate.checks import TestPlan
-    from .graph.nodes import Graph, Guard
-    from .lowering.lower import Lowered
-
-_AMPLE_BYTES = 384 << 20  # with less to be had LLVM gets no thread of its own
-Observer = Callable[[str, "Graph"], None]
+Observer = Callable[[str, Graph], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +33,9 @@ class Stages:
 
 
 def stages(
-    program: Program, entry: str, target: native.Target, optimize: bool = True, observe: Observer | None = None
+    program: Program, entry: str, target: Target, optimize: bool = True, observe: Observer | None = None
 ) -> Stages:
     """Run the pipeline for one entry, up to loops."""
-    from . import passes
-    from .lowering.lower import lower
-
     graph = program.graph(entry)
     backward = passes.run(passes.ALWAYS, graph, observe)
     optimized = passes.run(passes.REWRITE, backward, observe) if optimize else backward
@@ -108,241 +75,3 @@ def _signature(
 def _placed(guard: Guard) -> str:
     """The message of a guard with the place that asked for it."""
     return f"{guard.message} ({guard.span})" if guard.span is not None else guard.message
-
-
-class Native:
-    """One entry, compiled and loaded. `run(sizes, slots, arena, pool)` calls it once, `epoch(job)` as a loop's step."""
-
-    def __init__(self, signature: Signature, data: bytes, epoch: Callable[[int, Any], int]):
-        self.signature = signature
-        self.code_size = len(data)
-        self._library = native.Library(data)
-        self._epoch = epoch
-        self.run = self._library.function(signature.name)
-
-    def epoch(self, job: Any) -> int:
-        return self._epoch(self._library.address(self.signature.name), job)
-
-
-class Session:
-    """One source under one set of settings; entries are compiled when they are first asked for. Making one raises
-    `SourceError` where the program is wrong, unless it was compiled before."""
-
-    def __init__(self, source: Source, settings: Settings | None = None, data_sizes: DataSizes | None = None):
-        self.source, self.settings = source, settings or Settings()
-        self._program: Program | None = None
-        self.target = native.target(self.settings.target_cpu)
-        self._store = Cache() if self.settings.cache else None
-        self._data_sizes = data_sizes
-        self._entries: dict[str, Native] = {}
-        self.manifest = self._manifest()
-
-    @property
-    def program(self) -> Program:
-        """The elaborated program; parses and builds when first needed."""
-        from .elaborate import Program
-
-        with native.compiling():
-            if self._program is None:
-                self._program = Program(self.source, self.settings, self._data_sizes)
-            return self._program
-
-    @native.compiling()
-    def plan_tests(self) -> list[TestPlan]:
-        """The file's tests. They may use models that the session is not about: the manifest then has the variables that
-        some test reads, and no others, so that the parameters of a large model can be counted without being stored."""
-        from . import passes
-        from .elaborate import checks
-
-        plans = [checks.plan(self.program, k) for k in range(len(self.program.tests))]
-        read = {n.attrs["path"] for plan in plans for n in passes.dce(plan.graph) if n.op == "param"}
-        self.program.unread = self.program.variables.keys() - read
-        self.manifest = self.program.manifest()
-        return plans
-
-    @native.compiling()
-    def _manifest(self) -> Manifest:
-        key = _key("manifest", self.source.name, self.source.text, self.settings.key)
-        stored = self._load(key)
-        if stored is not None:
-            manifest = manifest_from_json(json.loads(stored))
-            if self._current(manifest):
-                return manifest
-        with _without_collection():
-            manifest = self.program.manifest()
-        self._save(key, json.dumps(manifest_to_json(manifest)).encode())
-        return manifest
-
-    def _current(self, manifest: Manifest) -> bool:
-        """Whether what a stored manifest was made from still is so: imported files. Sizes that were
-        taken from the data are never trusted."""
-        from ..dsl.parser import read_source
-
-        for name, text in manifest.sources.items():
-            if name == self.source.name:
-                continue
-            try:
-                if read_source(name).text != text:
-                    return False
-            except DataError:
-                return False
-        return manifest.sizes.keys() <= self.settings.sizes.keys()
-
-    def entry(self, name: str) -> Native:
-        """The compiled entry. Raises `KeyError` where the program has none of that name."""
-        if name not in self._entries:
-            self.prepare((name,))
-        return self._entries[name]
-
-    @native.compiling()
-    def prepare(self, names: Iterable[str], processes: int = 1) -> None:
-        """Compile several entries at once, in up to so many processes. Raises `KeyError` as `entry` does."""
-        keys: dict[str, str] = {}
-        for name in names:
-            if name in self._entries:
-                continue
-            if name not in self.manifest.entries and not self._known(name):
-                raise KeyError(name)
-            key = self._entry_key(name)
-            stored = self._load(key)
-            if stored is None:
-                keys[name] = key
-            else:
-                self._entries[name] = self._loaded(stored)
-        wanted = sorted(keys, key=lambda name: name != "train")  # the largest first, or it would be the last to end
-        for name, data in share(self._compiled, wanted, processes).items():
-            self._save(keys[name], data)
-            self._entries[name] = self._loaded(data)
-
-    def _compiled(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Entries as they are stored: while LLVM works on one, the next is built and lowered."""
-        jobs: dict[str, tuple[bytes, Future[bytes]]] = {}
-        with ThreadPoolExecutor(1) as worker, _without_collection():
-            for name in names:
-                made = self.stages(name)
-                header = json.dumps(signature_to_json(made.signature)).encode()
-                jobs[name] = header, _submit(worker, native.compile_object, self.llvm(made), self.target)
-        return {name: len(h).to_bytes(8, "little") + h + code.result() for name, (h, code) in jobs.items()}
-
-    def _loaded(self, stored: bytes) -> Native:
-        end = 8 + int.from_bytes(stored[:8], "little")
-        return Native(signature_from_json(json.loads(stored[8:end])), stored[end:], self.support.epoch)
-
-    def _entry_key(self, name: str) -> str:
-        m, target = self.manifest, self.target.key
-        return _key("entry", name, m.sources, self.settings.key, m.sizes, m.variables, target, native.version())
-
-    def _known(self, name: str) -> bool:
-        return name.startswith("test:") or name in self.program.functions
-
-    @native.compiling()
-    def stages(self, name: str, observe: Observer | None = None) -> Stages:
-        return stages(self.program, name, self.target, self.settings.optimize, observe)
-
-    @native.compiling()
-    def llvm(self, made: Stages) -> str:
-        from .llvm import emit
-
-        return emit(made.lowered.module, self.target)
-
-    @property
-    def support(self) -> native.Support:
-        """The thread pool and the epoch loop: one for all sessions on a target."""
-        return _support(self.target, self._store)
-
-    def pool(self, threads: int) -> native.Pool | None:
-        """A thread pool for `threads` threads, or None where one is enough."""
-        return self.support.pool(threads)
-
-    def _load(self, key: str) -> bytes | None:
-        return self._store.get(key) if self._store is not None else None
-
-    def _save(self, key: str, data: bytes) -> None:
-        if self._store is not None:
-            self._store.put(key, data)
-
-
-def _submit(worker: ThreadPoolExecutor, work: Callable[..., bytes], *args: Any) -> Future[bytes]:
-    """Work for a thread; done here where memory is scarce, for two at a time need more than each for itself, or where
-    no thread can be had."""
-    if not is_refused(_AMPLE_BYTES):
-        try:
-            return worker.submit(work, *args)
-        except RuntimeError:
-            pass
-    done: Future[bytes] = Future()
-    done.set_result(work(*args))
-    return done
-
-
-_SUPPORT: dict[str, native.Support] = {}
-
-
-@native.compiling()
-def _support(target: native.Target, store: Cache | None) -> native.Support:
-    """Loaded once per process: pools and jobs of any session are then interchangeable."""
-    if target.key not in _SUPPORT:
-        key = _key("support", target.key, native.version())
-        data = store.get(key) if store is not None else None
-        if data is None:
-            from .llvm.support import support
-
-            data = native.compile_object(support(target), target)
-            if store is not None:
-                store.put(key, data)
-        _SUPPORT[target.key] = native.Support(data)
-    return _SUPPORT[target.key]
-
-
-def emit(session: Session, stage: str, entry: str) -> str | bytes:
-    """A stage of an entry: `graph`, `backward`, `optimized`, `loops`, `llvm`, `asm`, `dot` as text, `obj` as bytes."""
-    from .graph.dot import print_dot
-    from .graph.text import print_graph
-    from .loops.text import print_loops
-
-    made = session.stages(entry)
-    match stage:
-        case "graph" | "backward" | "optimized" | "fused":
-            return print_graph(getattr(made, stage))
-        case "dot":
-            return print_dot(made.backward)
-        case "loops":
-            return print_loops(made.lowered.module)
-        case "llvm":
-            return session.llvm(made)
-        case "asm":
-            return native.assembly(session.llvm(made), session.target)
-        case "obj":
-            return native.compile_object(session.llvm(made), session.target)
-    raise ValueError(f"no stage is named {stage!r}")
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Graphs are many small objects that live as long as the compilation: looking for garbage among them costs 15 %."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-@cache
-def _fingerprint() -> str:
-    """What the compiler itself is: its files, by name, size and time."""
-    root = Path(__file__).parents[1]
-    files = [
-        p
-        for room in ("compiler", "dsl")
-        for p in sorted((root / room).rglob("*"))
-        if p.suffix in (".py", ".nn", ".lark")
-    ]
-    return sha256(
-        "\n".join(f"{p.relative_to(root)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files).encode()
-    ).hexdigest()
-
-
-def _key(*parts: Any) -> str:
-    return sha256("\0".join([_fingerprint(), *map(repr, parts)]).encode()).hexdigest()

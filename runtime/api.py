@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..compiler.manifest import Port, TrainSpec
-from ..compiler.pipeline import Session
+from ..compiler.session import Session
 from ..compiler.settings import Settings
 from ..dsl.errors import SourceError, error
 from ..dsl.render import printable

@@ -23,7 +23,7 @@ from .call.calls import Call, Session, Workspace
 from .call.messages import argument_error, unknown
 
 if TYPE_CHECKING:
-    from ..compiler.pipeline import Session as PipelineSession
+    from ..compiler.session import Session as PipelineSession
     from .call.column import Rows
     from .data.sources import Dataset
     from .data.table import Schema

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import nnc
-from nnc.compiler.pipeline import Session
+from nnc.compiler.session import Session
 from nnc.compiler.settings import Settings
 from nnc.dsl.source import Source
 from nnc.runtime.check.testing import run_file

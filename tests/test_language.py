@@ -120,7 +120,7 @@ def test_a_function_means_what_numpy_says(name):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_optimising_changes_nothing(name):
-    from nnc.compiler.pipeline import Session
+    from nnc.compiler.session import Session
     from nnc.compiler.settings import Settings
     from nnc.dsl.source import Source
     from nnc.runtime.model import Model

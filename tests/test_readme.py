@@ -12,7 +12,7 @@ import pytest
 import nnc
 from nnc.compiler.graph.text import print_graph
 from nnc.compiler.loops.text import print_loops
-from nnc.compiler.pipeline import Session
+from nnc.compiler.session import Session
 from nnc.dsl.parser import parse
 from nnc.dsl.source import Source
 

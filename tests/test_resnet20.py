@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nnc
-from nnc.compiler.pipeline import Session
+from nnc.compiler.session import Session
 from nnc.compiler.settings import Settings
 from nnc.dsl.parser import read_source
 from nnc.runtime.data.formats import cifar10

@@ -19,7 +19,7 @@ from nnc.compiler.loops.meaning import run as run_loops
 from nnc.compiler.loops.text import parse_loops, print_loops
 from nnc.compiler.lowering.memory import output_slot
 from nnc.compiler.passes import ALWAYS, REWRITE, run
-from nnc.compiler.pipeline import Session
+from nnc.compiler.session import Session
 from nnc.compiler.settings import Settings
 from nnc.compiler.types.sizes import substitute
 from nnc.dsl.source import Source

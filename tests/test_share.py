@@ -12,7 +12,7 @@ import pytest
 
 from nnc.compiler.native.cache import SUFFIX
 from nnc.compiler.native.share import share
-from nnc.compiler.pipeline import Session
+from nnc.compiler.session import Session
 from nnc.dsl.errors import SourceError
 from nnc.dsl.source import Source
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...compiler.pipeline import Session
+from ...compiler.session import Session
 from ...dsl.source import Source
 from ..model import Model
 

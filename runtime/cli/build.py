@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ...compiler.graph.nodes import Graph
     from ...compiler.lowering.memory import Plan
     from ...compiler.manifest import Variable
-    from ...compiler.pipeline import Session, Stages
+    from ...compiler.pipeline import Stages
+    from ...compiler.session import Session
     from ...compiler.types.sizes import Dim
 
 INSIDE = ("loss", "gradients", "taps")  # compiled when Python first asks for them
@@ -77,7 +78,7 @@ def _entry(session: Session, name: str | None) -> str:
 
 
 def _emit(session: Session, name: str, stage: str | None, print_after: str | None) -> str | bytes:
-    from ...compiler.pipeline import emit
+    from ...compiler.session import emit
 
     seen: set[str] = set()
     printed: list[str] = []

@@ -15,7 +15,7 @@ from ...dsl.source import Source
 from ..store.facts import load
 
 if TYPE_CHECKING:
-    from ...compiler.pipeline import Session
+    from ...compiler.session import Session
     from ..data.sources import Dataset
     from ..model import Model
 

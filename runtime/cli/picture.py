@@ -14,7 +14,7 @@ from .options import Program, program_options
 from .show import say
 
 if TYPE_CHECKING:
-    from ...compiler.pipeline import Session
+    from ...compiler.session import Session
 
 _KINDS = ("svg", "html")
 

@@ -19,7 +19,7 @@ from .options import Program, program_options
 from .show import say
 
 if TYPE_CHECKING:
-    from ...compiler.pipeline import Session
+    from ...compiler.session import Session
     from ...dsl import ast
     from ...dsl.source import Source
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...compiler.manifest import Port
-from ...compiler.pipeline import Session
+from ...compiler.session import Session
 from ...compiler.types.tensors import TensorType
 from ...dsl.errors import ArgumentTypeError
 from ..call.arrays import Array, bind

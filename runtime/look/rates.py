@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...compiler.pipeline import Session
+from ...compiler.session import Session
 from ...dsl import ast
 from ...dsl.parser import parse
 from ..call.arrays import Array, bind

@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from nnc.compiler import passes, pipeline
+from nnc.compiler import passes
 from nnc.compiler.graph import interpret
 from nnc.compiler.graph.interpret import Arrays, evaluate
 from nnc.compiler.graph.nodes import Graph
@@ -32,7 +32,8 @@ from nnc.compiler.graph.ops.elementwise import NUMPY
 from nnc.compiler.lowering import lower
 from nnc.compiler.native import library as native
 from nnc.compiler.passes.rewrite import assemble
-from nnc.compiler.pipeline import Session, Stages
+from nnc.compiler.pipeline import Stages
+from nnc.compiler.session import Native, Session
 from nnc.compiler.settings import Settings
 from nnc.compiler.types.tensors import FLOATS
 from nnc.dsl.errors import ArgumentError, InternalError, NncError, error
@@ -175,16 +176,16 @@ class _Sessions:
                 self._stages[key] = self(dtype, optimize).stages(name)
         return self._stages[key]
 
-    def code(self, name: str, dtype: str = "f64", optimize: bool = True) -> pipeline.Native:
+    def code(self, name: str, dtype: str = "f64", optimize: bool = True) -> Native:
         made = self.stages(name, dtype, optimize)
         with limited(COMPILE_SECONDS):
             return code_of(self(dtype, optimize), made)
 
 
-def code_of(session: Session, made: Stages) -> pipeline.Native:
+def code_of(session: Session, made: Stages) -> Native:
     """Stages as machine code, without the cache."""
     data = native.compile_object(session.llvm(made), session.target)
-    return pipeline.Native(made.signature, data, session.support.epoch)
+    return Native(made.signature, data, session.support.epoch)
 
 
 class _Entry:
@@ -316,7 +317,7 @@ def _single(entry: _Entry, sizes: Sizes, inputs: Arrays, params: Arrays):
     return inputs, params, Reference(entry.stages.backward, inputs, params, sizes)
 
 
-def _called(code: pipeline.Native, inputs: Arrays, params: Arrays, sizes: Sizes, **options) -> dict[str, np.ndarray]:
+def _called(code: Native, inputs: Arrays, params: Arrays, sizes: Sizes, **options) -> dict[str, np.ndarray]:
     interpret.check_guards(code.signature.guards, {**sizes, **interpret.bind_sizes(
         [(p.name, p.type, inputs[p.name].shape) for p in code.signature.inputs], sizes)})
     outputs, variables = call(code, inputs, params, sizes,

@@ -16,7 +16,7 @@ import numpy as np
 
 from nnc.compiler.graph.interpret import bind_sizes, whole
 from nnc.compiler.graph.ops.elementwise import NUMPY
-from nnc.compiler.pipeline import Native
+from nnc.compiler.session import Native
 from nnc.dsl.errors import ArgumentError, error
 
 Arrays = dict[str, np.ndarray]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nnc
 from nnc.compiler.graph.interpret import whole
-from nnc.compiler.pipeline import Native, Session
+from nnc.compiler.session import Native, Session
 from nnc.compiler.settings import Settings
 from nnc.compiler.types.sizes import symbols
 from nnc.dsl.errors import InternalError, NncError

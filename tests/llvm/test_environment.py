@@ -8,7 +8,7 @@ import pytest
 
 import nnc
 from nnc.compiler.native import library as native
-from nnc.compiler.pipeline import Session
+from nnc.compiler.session import Session
 from nnc.compiler.settings import Settings
 from nnc.dsl.source import Source
 
