@@ -111,7 +111,8 @@ def function(
     target_cpu: str = "native",
     cache: bool = True,
 ) -> Callable[..., Any]:
-    """The first `fn` of a text or file, compiled: NumPy arrays in, NumPy arrays out.
+    """The first `fn` of a text or file, compiled: NumPy arrays in, NumPy arrays out. Raises SourceError where it is
+    wrong.
 
     >>> f = nnc.function("fn f(x: f32[N, M]) -> f32[M] = sum(x, axis = 0)")
     """
@@ -129,6 +130,7 @@ def function(
             kind=SourceError,
         )
     name = names[0]
+    net.entry(name)  # compiled here, so that what is wrong with it is said here
 
     def call(*args: Any, **kwargs: Any) -> Any:
         return net.call(name, *args, **kwargs)

@@ -10,7 +10,8 @@ import threading
 import numpy as np
 import pytest
 
-from nnc.dsl.errors import ArgumentError, ArgumentTypeError, NncError
+import nnc
+from nnc.dsl.errors import ArgumentError, ArgumentTypeError, NncError, SourceError
 from nnc.runtime.model import Model
 
 X = np.float32([[1, 2, 3], [4, 5, 6]])
@@ -197,3 +198,8 @@ def test_paths_and_names_of_the_wrong_type(net, examples):
     for call in (lambda: net.load(3), lambda: net.save(None), lambda: net.gradients(*examples, wrt=3)):
         with pytest.raises(ArgumentTypeError, match=r"E0602.*must be a"):
             call()
+
+
+def test_a_function_reports_its_errors_when_it_is_made():
+    with pytest.raises(SourceError, match="unknown name `y`"):
+        nnc.function("fn f(x: f32[N]) -> f32[N] = x + y")
