@@ -84,9 +84,8 @@ class Session:
         """The file's tests. They may use models that the session is not about: the manifest then has the variables that
         some test reads, and no others, so that the parameters of a large model can be counted without being stored."""
         from . import passes
-        from .elaborate import checks
 
-        plans = [checks.plan(self.program, k) for k in range(len(self.program.tests))]
+        plans = [self.program.plan_test(k) for k in range(len(self.program.found.tests))]
         read = {n.attrs["path"] for plan in plans for n in passes.dce(plan.graph) if n.op == "param"}
         self.program.unread = self.program.variables.keys() - read
         self.manifest = self.program.manifest()
@@ -165,7 +164,7 @@ class Session:
         return _key("entry", name, m.sources, self.settings.key, m.sizes, m.variables, target, native.version())
 
     def _known(self, name: str) -> bool:
-        return name.startswith("test:") or name in self.program.functions
+        return name.startswith("test:") or name in self.program.found.functions
 
     @native.compiling()
     def stages(self, name: str, observe: Observer | None = None) -> Stages:

@@ -169,9 +169,10 @@ class Model:
         """Raises `SourceError` E0202 where an export has a name that a model has, or that Python asks objects for."""
         names = [e for e in session.manifest.entries if e not in ENTRIES and (e.startswith("_") or hasattr(cls, e))]
         for name in names:
-            if name in session.program.exports:  # where there is no model, functions are entries, but no methods
+            # where there is no model, functions are entries, but no methods
+            if name in (exports := session.program.found.exports):
                 why = "names of methods do not begin with `_`" if name.startswith("_") else "every model has that name"
-                raise error("E0202", f"an export cannot be called `{name}`: {why}", session.program.exports[name].span)
+                raise error("E0202", f"an export cannot be called `{name}`: {why}", exports[name][0].span)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self.exports})

@@ -9,19 +9,17 @@ from ...dsl import ast
 from ...dsl.diagnostics import Label
 from ...dsl.errors import error
 from ...dsl.source import Span
-from . import statements
 from .context import Context
 from .scope import Instance, Scope
-from .signatures import Arguments, Given, bind, check_kind, check_results, defaults, enter, named_results
-from .values import Bound, Builtin, Defined, Group, Partial, Shared, Tensor, kind
+from .signatures import bind, check_kind, check_results, defaults, enter, named_results
+from .values import NOTHING, Arguments, Bound, Builtin, Defined, Given, Group, Partial, Shared, Tensor, kind
+from .variables import normalize
 
 WHOLE_GROUPS = ("sum", "mean", "max", "min", "prod", "variance", "norm", "any", "all", "count", "grad")
 
 
 def call(cx: Context, e: ast.Call, scope: Scope) -> Any:
-    from .expressions import evaluate
-
-    function = evaluate(cx, e.function, scope)
+    function = cx.evaluate(e.function, scope)
     if isinstance(function, Builtin) and function.name == "grad":
         for k, a in enumerate(e.arguments):
             if a.name == "x" or (a.name is None and k == 1):
@@ -47,27 +45,23 @@ def _differentiable_name(e: ast.Expr) -> None:
 
 def pipe(cx: Context, e: ast.Pipe, scope: Scope) -> Any:
     """`x |> label: f(a)`. Chains are walked in a loop: they may be long."""
-    from .expressions import evaluate
-
     chain: list[ast.Pipe] = []
     head: ast.Expr = e
     while isinstance(head, ast.Pipe):
         chain.append(head)
         head = head.value
-    value = evaluate(cx, head, scope)
+    value = cx.evaluate(head, scope)
     for step in reversed(chain):
         value = pipe_into(cx, value, step.value.span, step.target, step.label, scope)
     return value
 
 
 def pipe_into(cx: Context, value: Any, at: Span, target: ast.Expr, label: str | None, scope: Scope) -> Any:
-    from .expressions import evaluate
-
     if isinstance(target, ast.Call):
-        function = evaluate(cx, target.function, scope)
+        function = cx.evaluate(target.function, scope)
         given = arguments(cx, function, target.arguments, target.span, scope, piped=1)
     else:
-        function, given = evaluate(cx, target, scope), Given((), {}, target.span)
+        function, given = cx.evaluate(target, scope), Given((), {}, target.span)
     return apply(cx, function, given.after((value,), {0: at}), scope, label)
 
 
@@ -75,8 +69,6 @@ def arguments(
     cx: Context, function: Any, listed: Sequence[ast.Argument], span: Span, scope: Scope, piped: int = 0
 ) -> Given:
     """Evaluated arguments. A call given for a parameter of kind `fn` stays a function (a partial application)."""
-    from .expressions import evaluate
-
     positional: list[Any] = []
     named: dict[str, Any] = {}
     spans: dict[int | str, Span] = {}
@@ -88,13 +80,13 @@ def arguments(
             k = len(positional) + piped
             spans[k] = a.value.span
             wants = parameters[k] if k < len(parameters) else None
-            positional.append(as_function(cx, a.value, scope) if _is_fn(wants) else evaluate(cx, a.value, scope))
+            positional.append(as_function(cx, a.value, scope) if _is_fn(wants) else cx.evaluate(a.value, scope))
         else:
             if a.name in named:
                 raise error("E0203", f"argument `{a.name}` is given twice", a.span)
             spans[a.name] = a.value.span
             wants = next((p for p in parameters if p.name == a.name), None)
-            named[a.name] = as_function(cx, a.value, scope) if _is_fn(wants) else evaluate(cx, a.value, scope)
+            named[a.name] = as_function(cx, a.value, scope) if _is_fn(wants) else cx.evaluate(a.value, scope)
     return Given(tuple(positional), named, span, spans)
 
 
@@ -108,15 +100,13 @@ def _is_fn(p: ast.Parameter | None) -> bool:
 
 def as_function(cx: Context, e: ast.Expr, scope: Scope) -> Any:
     """An expression as a function: a call is a partial application."""
-    from .expressions import evaluate
-
     if isinstance(e, ast.Call):
-        function = evaluate(cx, e.function, scope)
+        function = cx.evaluate(e.function, scope)
         given = arguments(cx, function, e.arguments, e.span, scope)
         if isinstance(function, Builtin | Defined | Partial):
             return Partial(function, given.positional, given.named)
         raise error("E0307", f"{kind(function)} is not a function", e.function.span)
-    value = evaluate(cx, e, scope)
+    value = cx.evaluate(e, scope)
     return Partial(value, (), {}) if isinstance(value, Builtin | Defined) else value
 
 
@@ -214,16 +204,14 @@ def call_function(cx: Context, function: Defined, given: Given) -> Any:
     """Inline a `fn`. It is pure: no instance, so it can own nothing."""
     d = function.definition
     assert isinstance(d, ast.Function | ast.Export)
-    from .expressions import evaluate
-
     with cx.calling(d.name, given.span):
         inner = enter(cx, function, given, None)
         if isinstance(d.body, tuple):
-            value = statements.run(cx, d.body, inner)
-            if value is statements.NOTHING:
+            value = cx.run(d.body, inner)
+            if value is NOTHING:
                 value = named_results(d, inner)
         else:
-            value = evaluate(cx, d.body, inner)
+            value = cx.evaluate(d.body, inner)
             cx.returned = d.body.span
         return check_results(cx, d, value, inner)
 
@@ -238,9 +226,9 @@ def call_layer(cx: Context, layer: Defined, given: Given, path: str) -> Any:
         try:
             inner = enter(cx, layer, given, Instance(path))
             if d.top:
-                cx.program.normalize(cx, d, inner)
-            value = statements.run(cx, d.body, inner)
-            if value is statements.NOTHING:
+                normalize(cx, d, inner)
+            value = cx.run(d.body, inner)
+            if value is NOTHING:
                 value = named_results(d, inner)
             result = check_results(cx, d, value, inner)
             if isinstance(result, Tensor):

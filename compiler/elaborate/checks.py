@@ -7,24 +7,18 @@ wants, is decided here; the rest is compared after running.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...dsl import ast
 from ...dsl.diagnostics import Diagnostic, Label
 from ...dsl.errors import NncError, SourceError, error
 from ...dsl.source import Span
-from ..graph.nodes import Builder, Graph
-from ..graph.ops import OPS
-from .context import Context
-from .expressions import evaluate
+from ..autodiff.differentiate import differentiate
+from ..graph.nodes import Graph
+from .context import Context, Home
 from .operations import COMPARISONS, STATIC, tensor
 from .scope import MISSING, Scope, unknown
-from .statements import run
 from .values import Defined, Results, Tensor, is_static, kind
-
-if TYPE_CHECKING:
-    from .program import Program
-
 
 STEP_NAMES = ("t", "epoch", "steps")
 
@@ -53,53 +47,51 @@ class TestPlan:
     checks: tuple[Check, ...]
 
 
-def plan(program: Program, k: int) -> TestPlan:
-    """The k-th test of the file."""
-    test = program.tests[k]
-    cx = Context(program, Builder(f"test:{k}", OPS), site=f"test:{k}")
-    scope = Scope(program.modules.scope)
+def plan(program: Home, test: ast.Test, entry: str) -> TestPlan:
+    """What a test asserts; its graph is that of `entry`."""
+    cx = program.context(entry)
+    scope = Scope(program.scope)
     outputs: dict[str, Tensor] = {}
     checks: list[Check] = []
     for item in test.body:
         try:
-            checks += _check(program, cx, scope, item, outputs)
+            checks += _check(cx, scope, item, outputs)
         except SourceError as e:
             checks.append(Check(item.span, False, e.diagnostics[0].message, diagnostics=e.diagnostics))
     graph = cx.builder.finish(tuple((n, t.node) for n, t in outputs.items()))
     return TestPlan(test.name, test.span, graph, tuple(checks))
 
 
-def _check(program: Program, cx: Context, scope: Scope, item: Any, outputs: dict[str, Tensor]) -> list[Check]:
+def _check(cx: Context, scope: Scope, item: Any, outputs: dict[str, Tensor]) -> list[Check]:
     match item:
         case ast.Assign():
-            run(cx, (item,), scope)
+            cx.run((item,), scope)
             for target in item.targets:
                 if target.name in STEP_NAMES:  # `t = 5` in a test says what schedules called from it see
                     cx.ambient[target.name] = scope.names[target.name]
             return []
         case ast.GradCheck(model=model):
-            defined = program.modules.scope.lookup(model)
+            defined = cx.program.scope.lookup(model)
             if defined is MISSING:
-                raise unknown(model, item.span, list(program.models), "model")
+                raise unknown(model, item.span, list(cx.program.models), "model")
             if not (
                 isinstance(defined, Defined) and isinstance(defined.definition, ast.Layer) and defined.definition.top
             ):
-                raise error(
-                    "E0307", f"`gradcheck` takes a model, not {kind(program.force(cx, defined, item.span))}", item.span
-                )
+                other = cx.program.force(cx, defined, item.span)
+                raise error("E0307", f"`gradcheck` takes a model, not {kind(other)}", item.span)
             return [Check(item.span, None, model=model)]
         case ast.Reject(text=text, value=value):
-            return [_reject(program, text, value, scope, item.span)]
+            return [_reject(cx.program, text, value, scope, item.span)]
         case ast.Case(call=call, expected=expected, within=within):
-            got, want = evaluate(cx, call, scope), evaluate(cx, expected, scope)
+            got, want = cx.evaluate(call, scope), cx.evaluate(expected, scope)
             return _compare(
                 cx, "==", got, want, _tolerance(cx, within, scope), item.span, (call.span, expected.span), outputs
             )
         case ast.Expect(condition=ast.Binary(op=op, left=a, right=b), within=within) if op in COMPARISONS:
-            got, want = evaluate(cx, a, scope), evaluate(cx, b, scope)
+            got, want = cx.evaluate(a, scope), cx.evaluate(b, scope)
             return _compare(cx, op, got, want, _tolerance(cx, within, scope), item.span, (a.span, b.span), outputs)
         case ast.Expect(condition=condition):
-            value = evaluate(cx, condition, scope)
+            value = cx.evaluate(condition, scope)
             if isinstance(value, bool):
                 return [Check(item.span, value, "" if value else "this is false")]
             t = tensor(cx, value, condition.span)
@@ -112,7 +104,7 @@ def _check(program: Program, cx: Context, scope: Scope, item: Any, outputs: dict
 def _tolerance(cx: Context, e: ast.Expr | None, scope: Scope) -> float:
     if e is None:
         return 0.0
-    value = evaluate(cx, e, scope)
+    value = cx.evaluate(e, scope)
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         raise error("E0307", f"`within` takes a number from 0, not {kind(value)}", e.span)
     return float(value)
@@ -169,15 +161,12 @@ def _output(t: Tensor, outputs: dict[str, Tensor]) -> str:
     return name
 
 
-def _reject(program: Program, text: str, value: ast.Expr, scope: Scope, span: Span) -> Check:
+def _reject(program: Home, text: str, value: ast.Expr, scope: Scope, span: Span) -> Check:
     """`value` must not compile, and the reason must contain `text`."""
-    from ..autodiff.differentiate import differentiate
-
-    cx = Context(program, Builder("reject", OPS), site="reject")
+    cx = program.context("reject")
+    known = {name: v for name, v in scope.names.items() if not isinstance(v, Tensor)}
     try:
-        x = evaluate(
-            cx, value, Scope(scope.parent, None, {k: v for k, v in scope.names.items() if not isinstance(v, Tensor)})
-        )
+        x = cx.evaluate(value, Scope(scope.parent, None, known))
         items = x.items if isinstance(x, Results) else (x,)
         roots = [tensor(cx, i, span) for i in items]
         differentiate(cx.builder.finish(tuple((f"v{k}", t.node) for k, t in enumerate(roots))))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from zlib import crc32
 
 from ...dsl import ast
@@ -15,20 +15,18 @@ from ...dsl.errors import NncError, SourceError, error
 from ...dsl.source import Span
 from ..graph.nodes import Builder
 from ..graph.ops.op import ShapeError
+from ..manifest import TrainSpec
+from ..settings import Settings
 from ..types.sizes import Dim, Size, SizeTooLarge, bounded, product, substitute, symbol, symbols
 from ..types.tensors import FLOATS, INTS, MAX_RANK, TensorType
 from .scope import Scope
-from .values import Results, Tensor
-
-if TYPE_CHECKING:
-    from .program import Program
+from .values import Results, Tensor, is_size, kind
 
 AVERAGE = "average/"  # before the path of a parameter: its running average
 MAX_CALLS = 100  # how deep definitions may call one another
 MAX_BODIES = 10_000  # bodies written out in one entry: calls of definitions, and turns of `repeat`
 MAX_EVALUATED = 1_000_000  # expressions, and elements of lists, in one entry
 MAX_BYTES = 2**40  # of one tensor
-TURN = 0x2545F4914F6CDD1D  # odd and large: the keys of one step's turns are far from the next step's
 MAX_F32 = 3.4028235677973366e38  # what rounds to more is infinite
 
 
@@ -119,9 +117,47 @@ class Frame:
     collected: dict[str, tuple[Tensor, int, Span]] = field(default_factory=dict)  # by name, with the axis of the index
 
 
+class Home(Protocol):
+    """What elaboration asks of the program that it is a part of."""
+
+    settings: Settings
+    sizes: dict[str, int]  # of inputs, where they are known
+    variables: dict[str, Declared]  # by path, as they were met
+    averages: dict[str, Declared]  # by the path of a parameter: its average, where training keeps one
+    averaging: Span | None  # the setting that asks for averages
+    complete: bool  # all variables of the entries are declared
+    warnings: dict[str, None]  # each once, in order
+    models: dict[str, ast.Layer]
+    model: ast.Layer | None
+    train: ast.Train | None
+    spec: TrainSpec | None
+
+    @property
+    def scope(self) -> Scope:
+        """The definitions of the file."""
+
+    def context(self, entry: str) -> Context:
+        """A new context, to grow the graph of an entry in."""
+
+    def force(self, cx: Context, value: Any, span: Span) -> Any:
+        """The value behind a `const` or `hyper`; anything else is itself."""
+
+    def discover(self, model: str) -> None:
+        """Make sure the variables of a model are known."""
+
+    def inner_values(self, model: str) -> Iterable[str]:
+        """The paths of the values inside a model that can be read where it was called."""
+
+    def macs(self, model: str) -> int:
+        """Multiply-accumulates of one example's forward pass."""
+
+
 @dataclass(slots=True)
 class Context:
-    program: Program
+    """Where one graph grows. The walks that grow it are filled in by `elaborator`, so that what they call upon in turn
+    need not import them."""
+
+    program: Home
     builder: Builder  # of the graph that grows now: the entry's, or the innermost scan's
     training: bool = False
     averaged: bool = True  # parameters are read as their running averages, where they have one
@@ -141,13 +177,60 @@ class Context:
     frames: list[Frame] = field(default_factory=list)  # the scans around this point, outermost first
     bodies: int = 0  # written out so far
     evaluated: int = 0  # expressions and elements of lists so far
+    grouped: bool = False  # it asked for all parameters of a model, of which others may come to know more
 
     def __post_init__(self) -> None:
         self.root = self.builder
 
+    # --- the walks
+
+    def evaluate(self, e: ast.Expr, scope: Scope) -> Any:
+        """The value of an expression."""
+        raise NotImplementedError
+
+    def index(self, base: Any, items: tuple[Any, ...], span: Span, scope: Scope) -> Any:
+        """`base[items]`."""
+        raise NotImplementedError
+
+    def as_function(self, e: ast.Expr, scope: Scope) -> Any:
+        """An expression as a function: a call is a partial application."""
+        raise NotImplementedError
+
+    def run(self, body: Sequence[ast.Statement], scope: Scope, last: bool = True) -> Any:
+        """Execute statements; the value of `return`, or `NOTHING`."""
+        raise NotImplementedError
+
+    def condition(self, e: ast.Expr, scope: Scope) -> bool:
+        """A compile-time truth."""
+        value = self.evaluate(e, scope)
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, Tensor):
+            raise error(
+                "E0307",
+                f"a condition must be known at compile time, but this is a tensor, {value.type}",
+                e.span,
+                help="over tensors write `where(c, a, b)`",
+            )
+        raise error("E0307", f"a compile-time condition must be a bool, not {kind(value)}", e.span)
+
+    def integer(self, e: ast.Expr, scope: Scope, what: str) -> Dim:
+        """A compile-time whole number or size."""
+        value = self.evaluate(e, scope)
+        if not is_size(value):
+            raise error("E0307", f"{what} must be a compile-time whole number, not {kind(value)}", e.span)
+        return value
+
+    # --- nodes
+
     @property
     def real(self) -> str:
+        """The dtype that `f32` is read as."""
         return self.program.settings.dtype
+
+    def read_dtype(self, name: str) -> str:
+        """The dtype that a dtype of the source is read as."""
+        return self.real if name == "f32" else name
 
     def emit(self, op: str, *args: Tensor, span: Span | None, operands: tuple[Span, ...] = (), **attrs: Any) -> Tensor:
         """One operator; its node points at the user's own line, also where std wrote it. A `ShapeError`
@@ -199,7 +282,7 @@ class Context:
     def variable(self, path: str) -> Tensor:
         """The current value of a declared variable in this entry; in inference a parameter's average if it has one."""
         if path not in self.variables:
-            declared = self.program.variables.get(AVERAGE + path) if self.averaged else None
+            declared = self.program.averages.get(path) if self.averaged else None
             declared = declared or self.program.variables[path]
             self.variables[path] = Tensor(
                 self.root.emit("param", path=declared.path, type=declared.type, name=path, span=declared.span),
@@ -284,16 +367,6 @@ class Context:
             if any(f.index in symbols(n) for n in t.shape):
                 raise error("E0305", f"the size of a value cannot depend on `{f.name}`, but this is {t}", span,
                             help=f"take all and leave out what lies beyond `{f.name}`: `where(iota(n) < {f.name}, ..)`")
-
-    def draw_key(self) -> Tensor:
-        """The key of random draws here: that of the step, and within scans of the turn."""
-        with self.around(0):
-            key = self.program.key(self)
-        for f in self.frames:
-            turn = self.emit("size", span=None, size=symbol(f.index) + 1, dtype="i64")
-            far = self.emit("mul", key, self.constant(TURN, "i64"), span=None)
-            key = self.emit("add", far, turn, span=None)
-        return key
 
     def asked(self) -> Span | None:
         """The innermost call that stands in a user's file."""

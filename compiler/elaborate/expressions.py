@@ -12,7 +12,7 @@ from ..types.sizes import Dim, SizeTooLarge, symbols
 from ..types.tensors import INTS
 from . import calls, notation
 from .context import Context
-from .operations import at_least, binary, reshape, tensor, unary
+from .operations import at_least, binary, gather_axis, reshape, tensor, unary
 from .scope import MISSING, Scope, unknown
 from .values import Bound, Builtin, Defined, Group, Partial, Results, Shared, Tensor, is_size, is_static, kind
 
@@ -21,7 +21,7 @@ def evaluate(cx: Context, e: ast.Expr, scope: Scope) -> Any:
     """The value of an expression."""
     cx.spend(1, e.span)
     while isinstance(e, ast.IfExpr):
-        e = e.then if condition(cx, e.condition, scope) else e.otherwise
+        e = e.then if cx.condition(e.condition, scope) else e.otherwise
     try:
         match e:
             case ast.Int(value=v) | ast.Float(value=v) | ast.Bool(value=v) | ast.Str(value=v):
@@ -68,21 +68,6 @@ def _binary(cx: Context, e: ast.Binary, scope: Scope) -> Any:
     return value
 
 
-def condition(cx: Context, e: ast.Expr, scope: Scope) -> bool:
-    """A compile-time truth."""
-    value = evaluate(cx, e, scope)
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, Tensor):
-        raise error(
-            "E0307",
-            f"a condition must be known at compile time, but this is a tensor, {value.type}",
-            e.span,
-            help="over tensors write `where(c, a, b)`",
-        )
-    raise error("E0307", f"a compile-time condition must be a bool, not {kind(value)}", e.span)
-
-
 def name_value(cx: Context, name: str, span: Span, scope: Scope) -> Any:
     value = scope.lookup(name)
     if value is MISSING:
@@ -122,14 +107,6 @@ def _unknown(cx: Context, name: str, span: Span, scope: Scope) -> NncError:
             name, span, known, "name", f"`{name}` has a value in train blocks, in optimizers, and in what they call"
         )
     return unknown(name, span, known)
-
-
-def integer(cx: Context, e: ast.Expr, scope: Scope, what: str) -> Dim:
-    """A compile-time whole number or size."""
-    value = evaluate(cx, e, scope)
-    if not is_size(value):
-        raise error("E0307", f"{what} must be a compile-time whole number, not {kind(value)}", e.span)
-    return value
 
 
 # --- attributes ------------------------------------------------------------------------------------------------------
@@ -246,19 +223,6 @@ def index(cx: Context, base: Any, items: tuple[Any, ...], span: Span, scope: Sco
     return x
 
 
-def gather_axis(cx: Context, x: Tensor, positions: Tensor, axis: int, span: Span | None) -> Tensor:
-    """`x` at integer `positions` along one axis, which the axes of `positions` replace."""
-    if axis:
-        order = (axis, *(k for k in range(x.rank) if k != axis))
-        x = cx.emit("transpose", x, span=span, perm=order)
-    y = cx.emit("gather", x, positions, span=span)
-    if axis:
-        r = positions.rank
-        order = (*range(r, r + axis), *range(r), *range(r + axis, y.rank))
-        y = cx.emit("transpose", y, span=span, perm=order)
-    return y
-
-
 def _cut(cx: Context, x: Tensor, starts: list[Dim], stops: list[Dim], steps: list[int], span: Span) -> Tensor:
     """`x[starts:stops:steps]`; of a value from around a scan, each axis as far out as its bounds are known."""
     first, here = cx.level(x), len(cx.frames)
@@ -279,13 +243,13 @@ def _cut(cx: Context, x: Tensor, starts: list[Dim], stops: list[Dim], steps: lis
 
 
 def _slice(cx: Context, item: ast.Slice, n: Dim, scope: Scope) -> tuple[Dim, Dim, int]:
-    step = 1 if item.step is None else integer(cx, item.step, scope, "a step")
+    step = 1 if item.step is None else cx.integer(item.step, scope, "a step")
     if not isinstance(step, int) or step < 1:
         raise error(
             "E0307", f"a step must be a number from 1, not {step}", item.span, help="`flip(x, axis)` reverses an axis"
         )
-    start: Dim = 0 if item.start is None else _bound(cx, integer(cx, item.start, scope, "a slice"), n, item.span)
-    stop: Dim = n if item.stop is None else _bound(cx, integer(cx, item.stop, scope, "a slice"), n, item.span)
+    start: Dim = 0 if item.start is None else _bound(cx, cx.integer(item.start, scope, "a slice"), n, item.span)
+    stop: Dim = n if item.stop is None else _bound(cx, cx.integer(item.stop, scope, "a slice"), n, item.span)
     if isinstance(start, int) and isinstance(stop, int):
         stop = max(start, stop)
     elif not at_least(cx, stop, start, f"the slice {item.span.text} must not end before it begins", item.span):

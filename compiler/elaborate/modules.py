@@ -63,7 +63,7 @@ class Modules:
         self.sources: dict[str, str] = {}
         self.std = Scope(Scope(names=dict(BUILTINS)), find=self._find_std, known=lambda: iter(std_index()))
         self._std_files: dict[Path, dict[str, Any]] = {}
-        self._files: dict[str, tuple[ast.Module, Scope]] = {}
+        self.files: dict[str, tuple[ast.Module, Scope]] = {}
         self.module, self.scope = self._load(root, ())
 
     def beside(self, source: Source) -> tuple[ast.Module, Scope]:
@@ -89,8 +89,8 @@ class Modules:
         return self._value(self._std_files[path][name], self.std)
 
     def _load(self, source: Source, importing: tuple[str, ...]) -> tuple[ast.Module, Scope]:
-        if source.name in self._files:
-            return self._files[source.name]
+        if source.name in self.files:
+            return self.files[source.name]
         module = parse(source)
         self.sources[source.name] = source.text
         table: dict[str, tuple[Any, Scope | None]] = {}
@@ -117,7 +117,7 @@ class Modules:
                 self._import(d, source, (*importing, source.name), define)
             elif not isinstance(d, ast.Train | ast.Test):
                 define(d.name, d, None, d.span)
-        self._files[source.name] = (module, scope)
+        self.files[source.name] = (module, scope)
         return module, scope
 
     def _import(self, d: ast.Import, source: Source, importing: tuple[str, ...], define: Any) -> None:

@@ -30,8 +30,7 @@ from .operations import (
     unary,
 )
 from .scope import MISSING, Scope
-from .signatures import Given
-from .values import Results, Tensor, is_size, kind
+from .values import Given, Results, Tensor, is_size, kind
 
 MAX_FACTORS = 16  # of one contraction
 REDUCTIONS = {
@@ -134,8 +133,6 @@ def comprehension(cx: Context, e: ast.Comprehension, scope: Scope) -> Any:
 
 def _prepare(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> None:
     """Find the indices, the axes that `*s` stands for, and how far each index runs."""
-    from .expressions import integer
-
     for c in _comprehensions(e):
         for b in c.binders:
             if b.rest:
@@ -145,8 +142,8 @@ def _prepare(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> None:
                 raise error("E0309", f"the index `{b.name}` is bound twice", b.span)
             ix.names.add(b.name)
             if b.range is not None:
-                start = integer(cx, b.range.start, scope, "a range")
-                stop = integer(cx, b.range.stop, scope, "a range")
+                start = cx.integer(b.range.start, scope, "a range")
+                stop = cx.integer(b.range.stop, scope, "a range")
                 if start != 0:
                     raise error(
                         "E0309",
@@ -276,26 +273,22 @@ def _comprehensions(e: ast.Expr) -> Iterator[ast.Comprehension]:
 
 
 def _references(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> Iterator[tuple[Tensor, tuple[Any, ...], Span]]:
-    from .expressions import evaluate
-
     for x in _walk(e):
         if isinstance(x, ast.Index) and _is_reference(x, ix):
-            base = evaluate(cx, x.base, scope)
+            base = cx.evaluate(x.base, scope)
             base = tensor(cx, base.items[0] if isinstance(base, Results) else base, x.base.span)
             yield *_at_turn(cx, base, x, ix, scope), x.span
 
 
 def _at_turn(cx: Context, base: Tensor, e: ast.Index, ix: Indices, scope: Scope) -> tuple[Tensor, tuple[Any, ...]]:
     """`x[b, t, k]` within `scan t`: a slice of x at t, to be read at [b, k]."""
-    from .expressions import evaluate, index
-
     rest = [k for k, i in enumerate(e.items) if isinstance(i, ast.Rest)]
     fixed: list[int] = []
     for k, item in enumerate(e.items if cx.frames else ()):
         if not isinstance(item, ast.Slice | ast.Rest) and not any(
             isinstance(x, ast.Name) and (x.id in ix.names or scope.lookup(x.id) is MISSING) for x in _walk(item)
         ):
-            value = evaluate(cx, item, scope)
+            value = cx.evaluate(item, scope)
             if isinstance(value, Size) and any(f.index in symbols(value) for f in cx.frames):
                 fixed.append(k)
     if not fixed or base.rank < len(e.items) - len(rest):
@@ -305,7 +298,7 @@ def _at_turn(cx: Context, base: Tensor, e: ast.Index, ix: Indices, scope: Scope)
     for k, item in enumerate(e.items):
         many = base.rank - len(e.items) + 1 if k in rest else 1
         items += [item] if k in fixed else [everything] * many
-    return index(cx, base, tuple(items), e.span, scope), tuple(i for k, i in enumerate(e.items) if k not in fixed)
+    return cx.index(base, tuple(items), e.span, scope), tuple(i for k, i in enumerate(e.items) if k not in fixed)
 
 
 def _is_reference(e: ast.Index, ix: Indices) -> bool:
@@ -341,8 +334,6 @@ def _axes(cx: Context, base: Tensor, items: Sequence[Any], ix: Indices, scope: S
 
 def _affine(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> tuple[Dim, dict[str, int]]:
     """`i*stride + u - 1` as a constant and coefficients."""
-    from .expressions import evaluate
-
     match e:
         case ast.Name(id=name) if name in ix.names:
             return 0, {name: 1}
@@ -381,7 +372,7 @@ def _affine(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> tuple[Dim, d
             e.span,
             help=f"reduce it, `sum[{e.id}](...)`, or add it on the left",
         )
-    value = evaluate(cx, e, scope)
+    value = cx.evaluate(e, scope)
     if not is_size(value):
         raise error(
             "E0309",
@@ -397,10 +388,8 @@ def _affine(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> tuple[Dim, d
 
 def _evaluate(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> Any:
     """A `Labelled`, or an ordinary value where no index is involved."""
-    from .expressions import condition, evaluate
-
     while isinstance(e, ast.IfExpr):
-        e = e.then if condition(cx, e.condition, scope) else e.otherwise
+        e = e.then if cx.condition(e.condition, scope) else e.otherwise
     match e:
         case ast.Index() if _is_reference(e, ix):
             return _materialise(cx, _reference(cx, e, ix, scope), ix)
@@ -422,7 +411,7 @@ def _evaluate(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> Any:
                 value = _combined(cx, step, value, _evaluate(cx, step.right, ix, scope), ix)
             return value
         case ast.Call(function=f, arguments=args) if any(_uses(a.value, ix) for a in args):
-            function = evaluate(cx, f, scope)
+            function = cx.evaluate(f, scope)
             values = [_evaluate(cx, a.value, ix, scope) for a in args]
 
             def invoke(*given: Any) -> Any:
@@ -433,7 +422,7 @@ def _evaluate(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> Any:
             return _lifted(cx, values, ix, e.span, invoke)
         case ast.Name(id=name) if name in ix.names and scope.lookup(name) is MISSING:
             return _position(cx, name, ix, e.span)
-    return evaluate(cx, e, scope)
+    return cx.evaluate(e, scope)
 
 
 def _combined(cx: Context, e: ast.Binary, a: Any, b: Any, ix: Indices) -> Any:
@@ -496,9 +485,7 @@ def _align(cx: Context, v: Labelled, labels: Sequence[str], ix: Indices, span: S
 
 
 def _reference(cx: Context, e: ast.Index, ix: Indices, scope: Scope) -> Reference:
-    from .expressions import evaluate
-
-    base = evaluate(cx, e.base, scope)
+    base = cx.evaluate(e.base, scope)
     x, items = _at_turn(
         cx, tensor(cx, base.items[0] if isinstance(base, Results) else base, e.base.span), e, ix, scope
     )

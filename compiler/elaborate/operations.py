@@ -273,6 +273,19 @@ def _show(shape: Sequence[Dim]) -> str:
     return f"[{', '.join(map(str, shape))}]"
 
 
+def gather_axis(cx: Context, x: Tensor, positions: Tensor, axis: int, span: Span | None) -> Tensor:
+    """`x` at integer `positions` along one axis, which the axes of `positions` replace."""
+    if axis:
+        order = (axis, *(k for k in range(x.rank) if k != axis))
+        x = cx.emit("transpose", x, span=span, perm=order)
+    y = cx.emit("gather", x, positions, span=span)
+    if axis:
+        r = positions.rank
+        order = (*range(r, r + axis), *range(r), *range(r + axis, y.rank))
+        y = cx.emit("transpose", y, span=span, perm=order)
+    return y
+
+
 # --- arithmetic ------------------------------------------------------------------------------------------------------
 
 

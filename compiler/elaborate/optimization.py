@@ -8,7 +8,7 @@ computed and taken over or not, without a branch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...dsl import ast
 from ...dsl.diagnostics import Label
@@ -18,15 +18,12 @@ from ..types.sizes import symbol
 from ..types.tensors import TensorType
 from . import calls
 from .context import AVERAGE, Context, Declared
-from .expressions import evaluate
 from .operations import binary, broadcast_to
 from .scope import Instance, Scope
-from .signatures import Default, Given
-from .statements import run, store
-from .values import Bound, Builtin, Defined, Group, Partial, Tensor, kind
-
-if TYPE_CHECKING:
-    from .program import Program
+from .signatures import Default
+from .statements import store
+from .values import Bound, Builtin, Defined, Given, Group, Partial, Tensor, kind
+from .variables import declare
 
 _COUNT = "train/accumulated"  # examples whose gradients are added up
 
@@ -53,7 +50,6 @@ def gradients(cx: Context, loss: Tensor, xs: Mapping[str, Tensor], train: ast.Tr
 
 
 def optimize(
-    program: Program,
     cx: Context,
     scope: Scope,
     trainable: Group,
@@ -62,30 +58,30 @@ def optimize(
     train: ast.Train,
 ) -> None:
     """Updates of the trainable parameters, as the settings `optimizer`, `clip`, `accumulate` and `average` say."""
-    assert program.spec is not None
+    assert cx.program.spec is not None
     bound = _optimizer(cx, scope, deferred["optimizer"])
     if trainable.members and not _reaches(cx, loss, trainable):
         raise error("E0401", "the loss depends on no parameter, so there is nothing to train", train.span)
     group = Group(gradients(cx, loss, trainable.members, train))
     due = None
-    if program.spec.accumulate > 1 and group.members:
-        group, due = _accumulate(program, cx, group, program.spec.accumulate, deferred["accumulate"].value.span)
+    if cx.program.spec.accumulate > 1 and group.members:
+        group, due = _accumulate(cx, group, cx.program.spec.accumulate, deferred["accumulate"].value.span)
     if "clip" in deferred and group.members:
         group = _applied(cx, scope, "clip", deferred["clip"].value, (group,), "global_norm(1.0)")
     before = cx.updates.keys() | {_COUNT}
     for path, g in group.members.items():
-        _step(program, cx, bound, path, g, deferred["optimizer"])
+        _step(cx, bound, path, g, deferred["optimizer"])
     if "average" in deferred and group.members:
-        _average(program, cx, scope, trainable, deferred["average"].value)
+        _average(cx, scope, trainable, deferred["average"].value)
     if due is not None:
         _only_when(cx, due, [p for p in cx.updates if p not in before])
 
 
 def _optimizer(cx: Context, scope: Scope, item: ast.Assign) -> Bound:
-    named = evaluate(cx, item.value.function, scope) if isinstance(item.value, ast.Call) else None
+    named = cx.evaluate(item.value.function, scope) if isinstance(item.value, ast.Call) else None
     if isinstance(named, Defined | Builtin) and not isinstance(getattr(named, "definition", None), ast.Optimizer):
         raise _no_optimizer(named, item)
-    bound = evaluate(cx, item.value, scope)
+    bound = cx.evaluate(item.value, scope)
     if isinstance(bound, Defined) and isinstance(bound.definition, ast.Optimizer):
         bound = calls.apply(cx, bound, Given((), {}, item.value.span), scope)
     if not isinstance(bound, Bound):
@@ -100,7 +96,7 @@ def _no_optimizer(value: Any, item: ast.Assign) -> NncError:
 
 def _applied(cx: Context, scope: Scope, name: str, e: ast.Expr, groups: tuple[Group, ...], example: str) -> Group:
     """A setting that is a function of groups of the parameters' shapes, and whose result is another one."""
-    function = calls.as_function(cx, e, scope)
+    function = cx.as_function(e, scope)
     if not isinstance(function, Partial | Builtin | Defined):
         what = "the gradients" if len(groups) == 1 else "the average and the parameters"
         raise error("E0307", f"`{name}` must be a function of {what}, not {kind(function)}", e.span,
@@ -112,22 +108,22 @@ def _applied(cx: Context, scope: Scope, name: str, e: ast.Expr, groups: tuple[Gr
     return result
 
 
-def _step(program: Program, cx: Context, bound: Bound, path: str, g: Tensor, item: ast.Assign) -> None:
+def _step(cx: Context, bound: Bound, path: str, g: Tensor, item: ast.Assign) -> None:
     """What the optimiser's body does to one parameter."""
     definition = bound.optimizer.definition
     inner = Scope(bound.optimizer.scope, Instance(path, optimizer=True))
     for p in definition.parameters:
         value = bound.arguments[p.name]
         if isinstance(value, Default):
-            value = evaluate(cx, value.expression, inner)
+            value = cx.evaluate(value.expression, inner)
         inner.bind(p.name, value, p.span)
     assert inner.instance is not None
     inner.instance.variables["p"] = path
     inner.bind("p", cx.variable(path))
     inner.bind("g", g)
-    inner.bind("role", program.variables[path].role)
+    inner.bind("role", cx.program.variables[path].role)
     with cx.calling(definition.name, item.span):
-        run(cx, definition.body, inner)  # type: ignore[arg-type]
+        cx.run(definition.body, inner)  # type: ignore[arg-type]
     if path not in cx.updates:
         raise error(
             "E0203",
@@ -142,14 +138,14 @@ def _step(program: Program, cx: Context, bound: Bound, path: str, g: Tensor, ite
 # --- accumulation ----------------------------------------------------------------------------------------------------
 
 
-def _accumulate(program: Program, cx: Context, group: Group, every: int, span: Span) -> tuple[Group, Tensor]:
+def _accumulate(cx: Context, group: Group, every: int, span: Span) -> tuple[Group, Tensor]:
     """The mean gradient over the examples since the last step, sum_i n_i g_i / sum_i n_i over batches of n_i examples;
     and whether this batch completes a step."""
-    assert program.spec is not None
-    if program.spec.batch_size is None:
+    assert cx.program.spec is not None
+    if cx.program.spec.batch_size is None:
         raise error("E0203", "`accumulate` adds up batches, but no size of the inputs counts examples", span)
-    n = symbol(program.spec.batch_size)
-    program.training_state(_COUNT)
+    n = symbol(cx.program.spec.batch_size)
+    declare(cx, Declared(_COUNT, TensorType("i64"), "train", 0, False, None, None))
     t = cx.emit("add", cx.variable("train/t"), cx.constant(1, "i64"), span=None)
     rest = cx.emit("mod", t, cx.constant(every, "i64"), span=span)
     due = cx.emit("eq", rest, cx.constant(0, "i64"), span=span)
@@ -159,7 +155,7 @@ def _accumulate(program: Program, cx: Context, group: Group, every: int, span: S
     means = {}
     for path, g in group.members.items():
         place = f"accumulated/{path}"
-        program.declare(Declared(place, TensorType(g.dtype, g.shape), "slot", 0, False, None, span))
+        declare(cx, Declared(place, TensorType(g.dtype, g.shape), "slot", 0, False, None, span))
         more = binary(cx, "*", g, n, span, (span, span))
         total = binary(cx, "+", cx.variable(place), more, span, (span, span))
         means[path] = binary(cx, "/", total, examples, span, (span, span))
@@ -182,10 +178,10 @@ def _only_when(cx: Context, due: Tensor, paths: list[str]) -> None:
 # --- averages --------------------------------------------------------------------------------------------------------
 
 
-def _average(program: Program, cx: Context, scope: Scope, trainable: Group, e: ast.Expr) -> None:
+def _average(cx: Context, scope: Scope, trainable: Group, e: ast.Expr) -> None:
     """The running average of each parameter, which begins as the parameter does; inference reads it."""
-    for path, t in trainable.members.items():
-        program.declare(Declared(AVERAGE + path, t.type, "average", 0, False, None, e.span))
+    for path in trainable.members:
+        declare(cx, cx.program.averages[path])
     averages = Group({p: cx.variable(AVERAGE + p) for p in trainable.members})
     updated = Group({p: cx.updates[p] for p in trainable.members})
     result = _applied(cx, scope, "average", e, (averages, updated), "ema(0.999)")

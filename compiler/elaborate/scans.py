@@ -20,9 +20,10 @@ from ..graph.ops import OPS
 from ..types.sizes import Dim, symbol, symbols
 from ..types.tensors import TensorType
 from .context import Context, Frame, add_input, check_type
+from .notation import assign
 from .operations import at_least, broadcast_to, refine, same_size, tensor
 from .scope import Instance, Scope
-from .values import Results, Tensor, is_static, kind
+from .values import NOTHING, Results, Tensor, is_static, kind
 
 ATTEMPTS = 4  # to find the types of the carried values
 
@@ -63,12 +64,10 @@ def scan(cx: Context, s: ast.Scan, scope: Scope) -> None:
 
 def _range(cx: Context, s: ast.Scan, scope: Scope) -> tuple[Dim, Dim]:
     """Where the index begins, and how many turns there are."""
-    from .expressions import integer
-
     if not isinstance(s.range, ast.Range):
         raise error("E0307", f"`scan` needs a range, such as `{s.index} in 0..n`", s.range.span)
-    start = integer(cx, s.range.start, scope, "the start of `scan`")
-    stop = integer(cx, s.range.stop, scope, "the end of `scan`")
+    start = cx.integer(s.range.start, scope, "the start of `scan`")
+    stop = cx.integer(s.range.stop, scope, "the end of `scan`")
     message = f"the scan from {start} to {stop} must not end before it begins"
     if not at_least(cx, stop, start, message, s.range.span):
         raise error("E0301", message, s.range.span)
@@ -123,9 +122,6 @@ def _copied(i: Instance) -> Instance:
 
 
 def _elaborated(cx: Context, s: ast.Scan, scope: Scope, given: dict[str, Any], start: Dim, count: Dim) -> _Body:
-    from . import statements
-    from .expressions import evaluate
-
     frame = Frame(s.index, _symbol(cx, s.index), count, Builder("body", OPS), dict(_assigned(s.body, s.index, True)))
     inner = scope.child()
     inner.bind(s.index, symbol(frame.index) + start, s.span)
@@ -137,7 +133,7 @@ def _elaborated(cx: Context, s: ast.Scan, scope: Scope, given: dict[str, Any], s
     outer, cx.builder = cx.builder, frame.builder
     cx.frames.append(frame)
     try:
-        if statements.run(cx, s.body, inner, last=False) is not statements.NOTHING:
+        if cx.run(s.body, inner, last=False) is not NOTHING:
             raise error("E0307", "`return` cannot stand inside a scan", s.span,
                         help="assign a name before the scan and in it, and return that behind the scan")
         carried = {name: inner.names[name] for name in given}
@@ -152,7 +148,7 @@ def _elaborated(cx: Context, s: ast.Scan, scope: Scope, given: dict[str, Any], s
                 carried[name] = _refined(cx, cx.here(value, inner.spans.get(name)), given[name], name, s.span)
         until = None
         if s.until is not None:
-            until = tensor(cx, evaluate(cx, s.until, inner), s.until.span)
+            until = tensor(cx, cx.evaluate(s.until, inner), s.until.span)
             if until.type != TensorType("bool"):
                 raise error("E0307", f"`until` needs a single bool, not {until.type}", s.until.span,
                             help="`all(..)` and `any(..)` make one of many")
@@ -239,9 +235,6 @@ def _unique(outputs: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
 def collects(cx: Context, s: ast.Assign, scope: Scope) -> bool:
     """`ys[b, t, k] = e` inside `scan t`: keep the turn's value; afterwards `ys` has an axis for the turns. With `t`
     alone on the left, `e` is any value, and its axes stand behind that of the turns. Says whether it was such."""
-    from .expressions import evaluate
-    from .notation import assign
-
     (target,) = s.targets
     indices = target.indices or ()
     turns = {f.name: f for f in cx.frames if isinstance(scope.lookup(f.name), int | type(symbol("t")))}
@@ -262,7 +255,7 @@ def collects(cx: Context, s: ast.Assign, scope: Scope) -> bool:
         value = assign(cx, replace(s, targets=(replace(target, indices=rest),)), scope)
         axis = axis + sum(cx_rank - 1 for cx_rank in _rests(indices[:axis], value.rank, len(rest)))
     else:
-        value = tensor(cx, evaluate(cx, s.value, scope), s.value.span)
+        value = tensor(cx, cx.evaluate(s.value, scope), s.value.span)
     frame.collected[target.name] = (cx.here(value, s.span), axis, s.span)
     return True
 

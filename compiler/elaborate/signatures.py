@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from ...dsl import ast
@@ -14,8 +13,8 @@ from ..types.sizes import Dim, Size
 from ..types.tensors import DTYPES
 from .context import Context
 from .operations import refine, same_size, tensor
-from .scope import MISSING, Instance, Scope, suggest
-from .values import REQUIRED, Builtin, Defined, Group, Partial, Results, Shared, Tensor, is_size, kind
+from .scope import MISSING, Instance, Scope, suggest, unknown
+from .values import REQUIRED, Builtin, Defined, Given, Group, Partial, Results, Shared, Tensor, is_size, kind
 
 KINDS = ("int", "float", "bool", "str", "fn")
 
@@ -25,38 +24,11 @@ def is_kind(t: ast.Type | None) -> bool:
     return t is not None and t.dims is None and t.base in KINDS
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
-    """The arguments of one call: in order, by name; where the call is, and where each argument is."""
-
-    positional: tuple[Any, ...]
-    named: Mapping[str, Any]
-    span: Span
-    spans: Mapping[int | str, Span] = field(default_factory=dict)
-
-    def after(self, first: tuple[Any, ...], spans: Mapping[int | str, Span]) -> Given:
-        """With more in front, whose spans are numbered from 0; the others already count them."""
-        return Given((*first, *self.positional), self.named, self.span, {**spans, **self.spans})
-
-    def before(self, positional: tuple[Any, ...], named: Mapping[str, Any]) -> Given:
-        """Followed by what a partial application holds; what the call names wins."""
-        return Given((*self.positional, *positional), {**named, **self.named}, self.span, self.spans)
-
-
-class Arguments:
-    """What a builtin receives: values as attributes, the call's span, and the span of each argument."""
-
-    def __init__(self, span: Span, values: dict[str, Any], spans: dict[str, Span]):
-        self.span, self.values, self.spans = span, values, spans
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.values[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-    def at(self, name: str) -> Span:
-        return self.spans.get(name, self.span)
+def dtype_of(cx: Context, t: ast.Type) -> str:
+    """The dtype that a type is written with, as this program reads it."""
+    if t.base not in DTYPES:
+        raise unknown(t.base, t.span, [*DTYPES, *KINDS], "type")
+    return cx.read_dtype(t.base)
 
 
 def bind(name: str, default: Mapping[str, Any], given: Given) -> tuple[dict[str, Any], dict[str, Span]]:
@@ -114,8 +86,6 @@ class Default:
 
 def enter(cx: Context, function: Defined, given: Given, instance: Instance | None) -> Scope:
     """The scope of a body: parameters bound, sizes of the signature matched."""
-    from .calls import as_function
-    from .expressions import evaluate, integer
 
     d = function.definition
     values, where = bind(d.name, defaults(d.parameters), given)
@@ -126,14 +96,14 @@ def enter(cx: Context, function: Defined, given: Given, instance: Instance | Non
         at = where.get(p.name, given.span)
         if isinstance(value, Default):
             wants_fn = p.type is not None and p.type.base == "fn"
-            value = as_function(cx, value.expression, inner) if wants_fn else evaluate(cx, value.expression, inner)
+            value = cx.as_function(value.expression, inner) if wants_fn else cx.evaluate(value.expression, inner)
         if p.type is not None and not is_kind(p.type):
             value = match(cx, value, p, inner, at, pending, d.name)
         else:
             value = check_kind(p, value, at, d.name)
         inner.bind(p.name, value, p.span)
     for dim, size, value, p, at in pending:
-        wanted = integer(cx, dim, inner, "a size")
+        wanted = cx.integer(dim, inner, "a size")
         if same_size(cx, size, wanted, f"{_title(p, d.name)}: {size} must equal {wanted}", at) is None:
             raise error(
                 "E0301",
@@ -187,7 +157,7 @@ def check_kind(p: ast.Parameter, value: Any, at: Span, owner: str) -> Any:
 def match(cx: Context, value: Any, p: ast.Parameter, scope: Scope, at: Span, pending: list[Any], owner: str) -> Any:
     """A tensor argument against its declared type: binds free size names in `scope`, defers computed sizes."""
     assert p.type is not None
-    dtype = cx.program.dtype(p.type)
+    dtype = dtype_of(cx, p.type)
     if isinstance(value, Group):
         raise error("E0307", f"{_title(p, owner)} must be {_type_text(p.type)}, not a group of parameters", at)
     x = tensor(cx, value, at, None if isinstance(value, Tensor) else dtype)
@@ -309,7 +279,6 @@ def named_results(d: Any, scope: Scope) -> Any:
 
 def check_results(cx: Context, d: Any, value: Any, scope: Scope) -> Any:
     """The value against the declared results."""
-    from .expressions import integer
 
     if not d.results:
         return value
@@ -326,14 +295,14 @@ def check_results(cx: Context, d: Any, value: Any, scope: Scope) -> Any:
             checked.append(check_kind(ast.Parameter("", r.type, None, span=r.span), item, r.span, d.name))
             continue
         if r.type.dims is None and r.type.base in DTYPES and not isinstance(item, Tensor):
-            checked.append(tensor(cx, item, r.span, cx.program.dtype(r.type)))
+            checked.append(tensor(cx, item, r.span, dtype_of(cx, r.type)))
             continue
         p = ast.Parameter(r.name or "", r.type, None, span=r.span)
         pending: list[Any] = []
         at = scope.where(r.name) if r.name else cx.returned
         x = match(cx, item, p, scope, at or r.span, pending, d.name)
         for dim, size, _, _, _ in pending:
-            wanted = integer(cx, dim, scope, "a size")
+            wanted = cx.integer(dim, scope, "a size")
             if same_size(cx, size, wanted, f"the result of `{d.name}`: {size} must equal {wanted}", dim.span) is None:
                 raise error(
                     "E0301",

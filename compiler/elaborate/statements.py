@@ -10,14 +10,14 @@ from ...dsl.diagnostics import Label
 from ...dsl.errors import error
 from ..types.sizes import Dim, Size, symbols
 from ..types.tensors import TensorType
-from . import scans
+from . import calls, scans
 from .context import Context, Declared
+from .notation import assign
 from .operations import broadcast, broadcast_to, fractional, tensor
 from .scope import MISSING, Scope, unknown
-from .signatures import Given
-from .values import Defined, Results, Shared, Tensor, kind
-
-NOTHING = object()  # a body that did not return
+from .signatures import dtype_of
+from .values import NOTHING, Defined, Given, Results, Shared, Tensor, kind
+from .variables import declare
 
 
 def run(cx: Context, body: Sequence[ast.Statement], scope: Scope, last: bool = True) -> Any:
@@ -34,28 +34,24 @@ def run(cx: Context, body: Sequence[ast.Statement], scope: Scope, last: bool = T
 
 
 def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Any:
-    from .expressions import condition, evaluate, integer
-
     match s:
         case ast.Assign(targets=(ast.Target(name=name, indices=indices),)) if indices is not None:
-            from .notation import assign
-
             if not scans.collects(cx, s, scope):
                 scope.bind(name, assign(cx, s, scope), s.span)
         case ast.Assign(targets=targets):
-            _assign(cx, s, targets, evaluate(cx, s.value, scope), scope)
+            _assign(cx, s, targets, cx.evaluate(s.value, scope), scope)
         case ast.Update():
-            update(cx, s, scope)
+            _update(cx, s, scope)
         case ast.Variable():
-            declare(cx, s, scope)
+            _declare(cx, s, scope)
         case ast.Share():
             _share(cx, s, scope)
         case ast.Return(value=value):
-            result = evaluate(cx, value, scope)
+            result = cx.evaluate(value, scope)
             cx.returned = value.span
             return result
         case ast.If():
-            while not condition(cx, s.condition, scope):
+            while not cx.condition(s.condition, scope):
                 if len(s.otherwise) != 1 or not isinstance(s.otherwise[0], ast.If):  # `else if` may come many times
                     return run(cx, s.otherwise, scope, last)
                 s = s.otherwise[0]
@@ -64,10 +60,10 @@ def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Any:
             return run(cx, s.training if cx.training else s.otherwise, scope, last)
         case ast.Repeat(index=name, count=count, body=inner):
             if isinstance(count, ast.Range):
-                first: Dim = integer(cx, count.start, scope, "the start of `repeat`")
-                end: Dim = integer(cx, count.stop, scope, "the end of `repeat`")
+                first: Dim = cx.integer(count.start, scope, "the start of `repeat`")
+                end: Dim = cx.integer(count.stop, scope, "the end of `repeat`")
             else:
-                first, end = 0, integer(cx, count, scope, "the count of `repeat`")
+                first, end = 0, cx.integer(count, scope, "the count of `repeat`")
             if not isinstance(first, int) or not isinstance(end, int):
                 raise error("E0305", f"`repeat` needs a number known when the model is made, not {end}", count.span)
             cx.unroll(max(end - first, 0), count.span)
@@ -80,7 +76,7 @@ def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Any:
         case ast.Scan():
             scans.scan(cx, s, scope)
         case ast.Evaluate(value=value):
-            result = evaluate(cx, value, scope)
+            result = cx.evaluate(value, scope)
             return result if last else NOTHING
     return NOTHING
 
@@ -104,10 +100,8 @@ def _assign(cx: Context, s: ast.Assign, targets: tuple[ast.Target, ...], value: 
 # --- variables -------------------------------------------------------------------------------------------------------
 
 
-def declare(cx: Context, s: ast.Variable, scope: Scope) -> None:
+def _declare(cx: Context, s: ast.Variable, scope: Scope) -> None:
     """`weight W: f32[out, D] ~ init(...)`: a variable of the instance this scope belongs to."""
-    from .expressions import evaluate
-
     instance = scope.instance
     if instance is None:
         raise error("E0307", f"a {s.role} can only be declared inside a layer, a model or an optimizer", s.span)
@@ -140,12 +134,12 @@ def declare(cx: Context, s: ast.Variable, scope: Scope) -> None:
                     "size",
                     "a size that the caller may choose stands in the signature, such as `x: f32[B, D]`",
                 )
-            size = scope.names.get(d.name, MISSING) if isinstance(d, ast.Rest) else evaluate(cx, d, scope)
+            size = scope.names.get(d.name, MISSING) if isinstance(d, ast.Rest) else cx.evaluate(d, scope)
             for n in size if isinstance(size, tuple) else (size,):
                 shape.append(_known(cx, n, d, s))
-        type_ = TensorType(cx.program.dtype(s.type), tuple(shape))
+        type_ = TensorType(dtype_of(cx, s.type), tuple(shape))
     role = "slot" if instance.optimizer else s.role
-    cx.program.declare(Declared(path, type_, role, s.init, s.drawn, _snapshot(scope), s.span, cx.asked()))
+    declare(cx, Declared(path, type_, role, s.init, s.drawn, _snapshot(scope), s.span, cx.asked()))
     instance.variables[s.name] = path
     instance.declared[s.name] = s.span
     scope.bind(s.name, cx.variable(path), s.span)
@@ -174,10 +168,8 @@ def _snapshot(scope: Scope) -> Scope:
     return Scope(scope.parent, None, dict(scope.names), dict(scope.spans))
 
 
-def update(cx: Context, s: ast.Update, scope: Scope) -> None:
+def _update(cx: Context, s: ast.Update, scope: Scope) -> None:
     """`name := e`. From here on the name means the new value; the variable changes when the step ends."""
-    from .expressions import evaluate
-
     path = scope.instance.variables.get(s.name) if scope.instance is not None else None
     if path is None:
         known = list(scope.instance.variables) if scope.instance is not None else []
@@ -189,7 +181,7 @@ def update(cx: Context, s: ast.Update, scope: Scope) -> None:
                 help=f"write `{s.name} = ...` to name a value",
             )
         raise unknown(s.name, s.span, known, "variable")
-    store(cx, path, evaluate(cx, s.value, scope), s.value.span)
+    store(cx, path, cx.evaluate(s.value, scope), s.value.span)
     scope.bind(s.name, cx.variables[path], s.span)
 
 
@@ -224,17 +216,14 @@ def store(cx: Context, path: str, value: Any, span: Any, what: str = "the new va
 
 
 def _share(cx: Context, s: ast.Share, scope: Scope) -> None:
-    from . import calls
-    from .expressions import evaluate
-
     if scope.instance is None:
         raise error("E0307", "`share` can only stand inside a model or a layer", s.span)
     target = s.value
     if isinstance(target, ast.Call):
-        function = evaluate(cx, target.function, scope)
+        function = cx.evaluate(target.function, scope)
         given = calls.arguments(cx, function, target.arguments, target.span, scope, piped=1)
     else:
-        function, given = evaluate(cx, target, scope), Given((), {}, target.span)
+        function, given = cx.evaluate(target, scope), Given((), {}, target.span)
     if not (isinstance(function, Defined) and isinstance(function.definition, ast.Layer)):
         raise error("E0307", f"`share` takes a layer, not {kind(function)}", target.span)
     scope.bind(s.name, Shared(function, given.positional, given.named, scope.instance.child(s.name)), s.span)

@@ -7,13 +7,8 @@ symmetry). A linear layer at the end is harmless: its units have different targe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..graph.nodes import Graph
-from .expressions import evaluate
-
-if TYPE_CHECKING:
-    from .context import Context, Declared
+from .context import AVERAGE, Context, Declared
 
 NONLINEAR = ("tanh", "logistic", "maximum", "erf", "sin", "cos")
 LINEAR = ("transpose", "reshape", "contract", "broadcast", "add", "sub", "mul", "slice", "concat", "assume")
@@ -25,7 +20,7 @@ def warnings(cx: Context, graph: Graph) -> list[str]:
     for node in graph:
         if node.op != "param":
             continue
-        d = cx.program.variables[node.attrs["path"]]
+        d = cx.program.variables[node.attrs["path"].removeprefix(AVERAGE)]
         if d.role == "weight" and d.type.rank >= 2 and (d.type.shape[0] != 1) and _is_constant(cx, d):
             behind = _nonlinearity(graph, node.name)
             if behind is not None:
@@ -41,7 +36,7 @@ def _is_constant(cx: Context, d: Declared) -> bool:
         return True
     cx.site, cx.shape = d.path, d.type.shape
     with cx.calling(d.path, d.asked):
-        value = evaluate(cx, d.init, d.scope)
+        value = cx.evaluate(d.init, d.scope)
     return isinstance(value, int | float)
 
 

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...dsl import ast
 from ...dsl.diagnostics import Label
 from ...dsl.errors import error
-from ..graph.nodes import Builder
-from ..graph.ops import OPS
+from ...dsl.source import Span
 from ..manifest import DataSpec, MetricSpec, Port, TrainSpec
 from ..types.sizes import Size
 from ..types.tensors import FLOATS
-from .context import Context
-from .expressions import evaluate
+from .context import Context, Home
+from .inputs import call_model, input_leaf
 from .operations import tensor
 from .optimization import gradients, optimize
 from .scope import MISSING, Instance, Scope, suggest, unknown
 from .signatures import is_kind
-from .statements import run
 from .values import Group, Results, Tensor, is_static, kind
-
-if TYPE_CHECKING:
-    from .program import Program
+from .variables import group, step_names
 
 SETTINGS = (
     "loss",
@@ -40,6 +36,7 @@ SETTINGS = (
     "validation",
     "patience",
 )
+TRAINABLE = ("weight", "bias")  # roles of variables
 RESERVED = ("epoch", "seconds")  # columns of the history
 SOURCES = ("digits", "idx", "cifar10", "csv", "npz", "text", "images")
 NORMALIZE = ("standard", "standard_all", "minmax")
@@ -49,11 +46,11 @@ DEFAULT_EPOCHS = 10
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
-def settings(program: Program) -> TrainSpec:
+def settings(program: Home) -> TrainSpec:
     """What the runtime needs to know of the train block."""
     train, model = program.train, program.model
     assert train is not None and model is not None
-    cx = Context(program, Builder("settings", OPS))
+    cx = program.context("settings")
     given: dict[str, ast.Assign] = {}
     metrics: list[MetricSpec] = []
     hidden: list[ast.Expr] = []
@@ -99,12 +96,12 @@ def settings(program: Program) -> TrainSpec:
                 raise error("E0202", "`stop when` stands twice", item.span, help="join the conditions with `or`")
             if not _is_condition(item.condition):
                 raise error("E0307", "`stop when` needs a condition", item.condition.span, help="compare: `loss < 0.1`")
-            stop = _stop(cx, program, item.condition, [m.name for m in metrics], hidden)
+            stop = _stop(cx, item.condition, [m.name for m in metrics], hidden)
 
     def number(name: str, default: Any, low: Any, whole: bool) -> Any:
         if name not in given:
             return default
-        value = evaluate(cx, given[name].value, program.modules.scope)
+        value = cx.evaluate(given[name].value, program.scope)
         fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
         if not fits or value < low:
             wanted = f"{'a whole number' if whole else 'a number'} from {low}"
@@ -112,7 +109,7 @@ def settings(program: Program) -> TrainSpec:
             raise error("E0203", f"`{name}` must be {wanted}, not {found}", given[name].value.span)
         return value
 
-    shuffle = evaluate(cx, given["shuffle"].value, program.modules.scope) if "shuffle" in given else True
+    shuffle = cx.evaluate(given["shuffle"].value, program.scope) if "shuffle" in given else True
     if not isinstance(shuffle, bool):
         raise error("E0203", f"`shuffle` must be true or false, not {kind(shuffle)}", given["shuffle"].value.span)
     validation = number("validation", 0.0, 0, False)
@@ -126,7 +123,7 @@ def settings(program: Program) -> TrainSpec:
         seed=number("seed", 0, 0, True),
         shuffle=shuffle,
         validation=float(validation),
-        data=_data(cx, program, given.get("data")),
+        data=_data(cx, given.get("data")),
         normalize=_normalize(given.get("normalize")),
         metrics=(*metrics, *(MetricSpec(f"stop_{k + 1}", "mean", True) for k in range(len(hidden)))),
         stop=stop,
@@ -135,10 +132,19 @@ def settings(program: Program) -> TrainSpec:
     )
 
 
-def ports(program: Program) -> tuple[Port, ...]:
+def averaging(train: ast.Train | None) -> Span | None:
+    """The setting that asks for averages of the parameters."""
+    for item in train.body if train is not None else ():
+        match item:
+            case ast.Assign(targets=(ast.Target(name="average", indices=None),), value=value):
+                return value.span
+    return None
+
+
+def ports(program: Home) -> tuple[Port, ...]:
     """The inputs of the train block, in its order."""
-    cx = Context(program, Builder("ports", OPS))
-    return tuple(Port(n, t.dtype, t.shape) for n, t in _inputs(program, cx, Scope(program.modules.scope)).items())
+    cx = program.context("ports")
+    return tuple(Port(n, t.dtype, t.shape) for n, t in _inputs(cx, Scope(program.scope)).items())
 
 
 def _is_sum(e: ast.Expr) -> bool:
@@ -180,7 +186,7 @@ def _mentions(tree: Any) -> set[str]:
     return names
 
 
-def _data(cx: Context, program: Program, item: ast.Assign | None) -> DataSpec | None:
+def _data(cx: Context, item: ast.Assign | None) -> DataSpec | None:
     if item is None:
         return None
     e = item.value
@@ -196,7 +202,7 @@ def _data(cx: Context, program: Program, item: ast.Assign | None) -> DataSpec | 
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     for a in e.arguments:
-        value = evaluate(cx, a.value, program.modules.scope)
+        value = cx.evaluate(a.value, cx.program.scope)
         if not is_static(value) or isinstance(value, Size):
             raise error("E0307", f"an argument of a data source is known at compile time, not {kind(value)}", a.span)
         if a.name is None:
@@ -220,7 +226,7 @@ def _normalize(item: ast.Assign | None) -> str | None:
     return item.value.id
 
 
-def _parameter_names(program: Program) -> list[str]:
+def _parameter_names(program: Home) -> list[str]:
     train, model = program.train, program.model
     assert train is not None and model is not None
     mine = {p.name for p in model.parameters}
@@ -240,13 +246,13 @@ def _parameter_names(program: Program) -> list[str]:
     return names
 
 
-def _batch_symbol(program: Program) -> str | None:
+def _batch_symbol(program: Home) -> str | None:
     """The size that counts examples: the first axis of the first input that has one."""
     assert program.model is not None and program.train is not None
     for p in (*program.model.parameters, *program.train.parameters):
         if p.type is not None and p.type.dims and isinstance(p.type.dims[0], ast.Name):
             name = p.type.dims[0].id
-            known = name in program.sizes or program.modules.scope.lookup(name) is not MISSING
+            known = name in program.sizes or program.scope.lookup(name) is not MISSING
             return None if known else name
     return None
 
@@ -263,13 +269,13 @@ def _is_condition(e: ast.Expr) -> bool:
 OPERATORS = ("<", "<=", ">", ">=", "==", "!=", "and", "or", "+", "-", "*", "/")
 
 
-def _stop(cx: Context, program: Program, e: ast.Expr, metrics: Collection[str], hidden: list[ast.Expr]) -> Any:
+def _stop(cx: Context, e: ast.Expr, metrics: Collection[str], hidden: list[ast.Expr]) -> Any:
     """The condition as data: comparisons of metrics. Any other scalar goes to `hidden` and is the metric `stop_K`."""
     match e:
         case ast.Binary(op=op, left=a, right=b) if op in OPERATORS:
-            return [op, _stop(cx, program, a, metrics, hidden), _stop(cx, program, b, metrics, hidden)]
+            return [op, _stop(cx, a, metrics, hidden), _stop(cx, b, metrics, hidden)]
         case ast.Unary(op=op, operand=x):
-            return ["not" if op == "not" else "neg", _stop(cx, program, x, metrics, hidden)]
+            return ["not" if op == "not" else "neg", _stop(cx, x, metrics, hidden)]
         case ast.Int(value=v) | ast.Float(value=v) | ast.Bool(value=v):
             return ["const", v]
         case ast.Name(id=name) if name in metrics:
@@ -277,9 +283,9 @@ def _stop(cx: Context, program: Program, e: ast.Expr, metrics: Collection[str], 
         case ast.Name(id="epoch"):
             return ["epoch"]
         case ast.Name(id=name):
-            value = program.modules.scope.lookup(name)
+            value = cx.program.scope.lookup(name)
             if value is not MISSING:
-                value = program.force(cx, value, e.span)
+                value = cx.program.force(cx, value, e.span)
                 if isinstance(value, int | float):
                     return ["const", value]
     hidden.append(e)
@@ -289,19 +295,19 @@ def _stop(cx: Context, program: Program, e: ast.Expr, metrics: Collection[str], 
 # --- the step --------------------------------------------------------------------------------------------------------
 
 
-def grow(program: Program, cx: Context, entry: str) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+def grow(cx: Context, entry: str) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
     """The graph of `train`, `evaluate`, `loss` or `gradients`: outputs by name, updates by path."""
-    train, model = program.train, program.model
+    train, model = cx.program.train, cx.program.model
     assert train is not None and model is not None
     cx.training = entry != "evaluate"
-    cx.ambient = dict(program.step_names(cx))
-    scope = Scope(program.modules.scope, Instance(model.name))
-    inputs = _inputs(program, cx, scope)
-    value = program.call_model(cx, model, {p.name: inputs[p.name] for p in model.parameters if p.name in inputs})
+    cx.ambient = dict(step_names(cx))
+    scope = Scope(cx.program.scope, Instance(model.name))
+    inputs = _inputs(cx, scope)
+    value = call_model(cx, model, {p.name: inputs[p.name] for p in model.parameters if p.name in inputs})
     results = value.items if isinstance(value, Results) else (value,)
     for r, item in zip(model.results, results, strict=False):
         scope.bind(r.name or "output", item, r.span)
-    mine = _variables(program, cx, scope)
+    mine = _variables(cx, scope)
     if entry != "train":
         cx.updates.clear()
 
@@ -314,7 +320,7 @@ def grow(program: Program, cx: Context, entry: str) -> tuple[Mapping[str, Tensor
     for item in train.body:
         match item:
             case ast.Assign(targets=(ast.Target(name="loss", indices=None),), value=e):
-                loss = tensor(cx, evaluate(cx, e, scope), e.span, cx.real)
+                loss = tensor(cx, cx.evaluate(e, scope), e.span, cx.real)
                 if loss.rank or loss.dtype not in FLOATS:
                     raise error(
                         "E0402",
@@ -327,9 +333,9 @@ def grow(program: Program, cx: Context, entry: str) -> tuple[Mapping[str, Tensor
             case ast.Assign(targets=(ast.Target(name=name, indices=None),)) if name in SETTINGS:
                 deferred[name] = item
             case ast.Assign():
-                run(cx, (item,), scope)
+                cx.run((item,), scope)
             case ast.Metric(name=name, value=e) if wanted:
-                m = tensor(cx, evaluate(cx, e, scope), e.span, cx.real)
+                m = tensor(cx, cx.evaluate(e, scope), e.span, cx.real)
                 if m.rank:
                     raise error(
                         "E0303",
@@ -356,48 +362,49 @@ def grow(program: Program, cx: Context, entry: str) -> tuple[Mapping[str, Tensor
         return outputs, {}
     hidden: list[ast.Expr] = []
     for s in stops:
-        _stop(cx, program, s, set(outputs), hidden)
+        _stop(cx, s, set(outputs), hidden)
     for k, e in enumerate(hidden):
-        h = tensor(cx, evaluate(cx, e, scope), e.span, cx.real)
+        h = tensor(cx, cx.evaluate(e, scope), e.span, cx.real)
         if h.rank:
             raise error("E0303", f"`stop when` compares scalars, but this is {h.type}", e.span)
         outputs[f"stop_{k + 1}"] = h if h.dtype == cx.real else cx.emit("cast", h, span=e.span, dtype=cx.real)
     if update_rule is not None:
-        run(cx, update_rule.body, scope)
+        cx.run(update_rule.body, scope)
     else:
-        optimize(program, cx, scope, mine, outputs["loss"], deferred, train)
+        parameters = group(cx, model.name, TRAINABLE)  # also those that only the loss called for
+        optimize(cx, scope, parameters, outputs["loss"], deferred, train)
     t = cx.variable("train/t")
     cx.updates["train/t"] = cx.emit("add", t, cx.constant(1, "i64"), span=None)
     return outputs, cx.updates
 
 
-def _inputs(program: Program, cx: Context, scope: Scope) -> dict[str, Tensor]:
+def _inputs(cx: Context, scope: Scope) -> dict[str, Tensor]:
     """Leaves for the train block's parameters: the model's inputs with the model's types, then the targets."""
-    assert program.train is not None and program.model is not None
-    own = {p.name: p for p in program.model.parameters}
-    local = Scope(program.modules.scope)
+    assert cx.program.train is not None and cx.program.model is not None
+    own = {p.name: p for p in cx.program.model.parameters}
+    local = Scope(cx.program.scope)
     out: dict[str, Tensor] = {}
-    for p in sorted(program.train.parameters, key=lambda p: p.name not in own):
+    for p in sorted(cx.program.train.parameters, key=lambda p: p.name not in own):
         declared = own[p.name] if p.type is None or p.name in own else p
-        out[p.name] = program.input(cx, declared, local)
-    for p in program.train.parameters:
+        out[p.name] = input_leaf(cx, declared, local)
+    for p in cx.program.train.parameters:
         scope.bind(p.name, out[p.name], p.span)
     for name, value in local.names.items():
         if name not in scope.names:
             scope.bind(name, value)
-    return {p.name: out[p.name] for p in program.train.parameters}
+    return {p.name: out[p.name] for p in cx.program.train.parameters}
 
 
-def _variables(program: Program, cx: Context, scope: Scope) -> Group:
+def _variables(cx: Context, scope: Scope) -> Group:
     """Bind `weights`, `biases`, `params` and the model's own variables by name; returns the trainable ones."""
-    assert program.model is not None and scope.instance is not None
-    model = program.model.name
-    trainable = program.group(cx, model, ("weight", "bias"))
+    assert cx.program.model is not None and scope.instance is not None
+    model = cx.program.model.name
+    trainable = group(cx, model, TRAINABLE)
     scope.bind("params", trainable)
-    scope.bind("weights", program.group(cx, model, ("weight",)))
-    scope.bind("biases", program.group(cx, model, ("bias",)))
+    scope.bind("weights", group(cx, model, ("weight",)))
+    scope.bind("biases", group(cx, model, ("bias",)))
     prefix = f"{model}."
-    for path in program.variables:
+    for path in cx.program.variables:
         name = path[len(prefix) :]
         if path.startswith(prefix) and name.isidentifier() and "." not in name:
             scope.instance.variables[name] = path

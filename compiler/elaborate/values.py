@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard, Union
 
 from ...dsl import ast
+from ...dsl.source import Span
 from ..graph.nodes import Builder
 from ..types.sizes import Dim, Size
 from ..types.tensors import TensorType
@@ -116,6 +117,42 @@ class _Required:
 
 
 REQUIRED = _Required()
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The arguments of one call: in order, by name; where the call is, and where each argument is."""
+
+    positional: tuple[Any, ...]
+    named: Mapping[str, Any]
+    span: Span
+    spans: Mapping[int | str, Span] = field(default_factory=dict)
+
+    def after(self, first: tuple[Any, ...], spans: Mapping[int | str, Span]) -> Given:
+        """With more in front, whose spans are numbered from 0; the others already count them."""
+        return Given((*first, *self.positional), self.named, self.span, {**spans, **self.spans})
+
+    def before(self, positional: tuple[Any, ...], named: Mapping[str, Any]) -> Given:
+        """Followed by what a partial application holds; what the call names wins."""
+        return Given((*self.positional, *positional), {**named, **self.named}, self.span, self.spans)
+
+
+class Arguments:
+    """What a builtin receives: values as attributes, the call's span, and the span of each argument."""
+
+    def __init__(self, span: Span, values: dict[str, Any], spans: dict[str, Span]):
+        self.span, self.values, self.spans = span, values, spans
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.values[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def at(self, name: str) -> Span:
+        return self.spans.get(name, self.span)
+
+
+NOTHING = object()  # of a body that did not return
 
 Number = Union[int, Size, float]
 Function = Union[Builtin, Defined, Partial, Shared]

@@ -17,8 +17,7 @@ from ..operations import (
     operands,
     tensor,
 )
-from ..signatures import Arguments
-from ..values import REQUIRED, Builtin, Results, Tensor, is_static, kind
+from ..values import REQUIRED, Arguments, Builtin, Results, Tensor, is_static, kind
 
 MATHS: dict[str, Callable[[float], float]] = {
     "exp": math.exp, "log": math.log, "log1p": math.log1p, "expm1": math.expm1, "sqrt": math.sqrt, "sin": math.sin,
@@ -114,7 +113,7 @@ def call_cast(cx: Context, a: Arguments) -> Any:
         raise error(
             "E0307", f"`cast` takes a dtype, not {kind(a.dtype)}", a.at("dtype"), help=f"one of {', '.join(DTYPES)}"
         )
-    dtype = cx.program.dtype_name(a.dtype)
+    dtype = cx.read_dtype(a.dtype)
     if isinstance(a.x, Size):
         return cx.emit("size", span=a.span, size=a.x, dtype=dtype)
     x = tensor(cx, a.x, a.at("x"))

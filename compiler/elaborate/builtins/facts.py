@@ -19,8 +19,8 @@ from ..operations import (
     sizes,
     tensor,
 )
-from ..signatures import Arguments
-from ..values import REQUIRED, Builtin, Defined, Group, SizeCondition, Tensor, is_static, kind
+from ..values import REQUIRED, Arguments, Builtin, Defined, Group, SizeCondition, Tensor, is_static, kind
+from ..variables import draw_key, group
 from .elementwise import plain
 from .reductions import axis_number
 
@@ -83,7 +83,7 @@ def make_group(name: str, roles: tuple[str, ...]) -> Builtin:
     def call(cx: Context, a: Arguments) -> Group:
         if not (isinstance(a.model, Defined) and isinstance(a.model.definition, ast.Layer) and a.model.definition.top):
             raise error("E0307", f"`{name}` takes a model, not {kind(a.model)}", a.at("model"))
-        return cx.program.group(cx, a.model.definition.name, roles)
+        return group(cx, a.model.definition.name, roles)
 
     return Builtin(name, (("model", REQUIRED),), call)
 
@@ -142,7 +142,7 @@ def _draw(cx: Context, a: Arguments) -> Tensor:
     if shape is None:
         raise error("E0203", "a random draw needs a shape here", a.span, help="write `shape = shape(x)`")
     shape = sizes(shape, a.at("shape"))
-    key = cx.draw_key()
+    key = draw_key(cx)
     if a.key is not None:
         key = cx.emit("add", key, _further(cx, a.key, a.at("key")), span=a.span)
     return cx.emit("random", key, span=a.span, shape=shape, dtype=cx.real, site=cx.draw_site())

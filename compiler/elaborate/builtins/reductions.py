@@ -21,8 +21,7 @@ from ..operations import (
     reshape,
     tensor,
 )
-from ..signatures import Arguments
-from ..values import REQUIRED, Builtin, Group, Tensor, kind
+from ..values import REQUIRED, Arguments, Builtin, Group, Tensor, kind
 from .elementwise import plain
 
 EXTREMES = {"max": "maximum", "min": "minimum"}  # what of nothing has no value

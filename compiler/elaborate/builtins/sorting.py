@@ -10,8 +10,7 @@ from ...graph.ops import ordering
 from ...graph.ops.op import ShapeError
 from ..context import Context
 from ..operations import check_index, tensor
-from ..signatures import Arguments
-from ..values import Results, Tensor, kind
+from ..values import Arguments, Results, Tensor, kind
 from .elementwise import plain
 from .reductions import axis_number
 

@@ -1,0 +1,89 @@
+"""The inputs of an entry: a leaf of its graph for each tensor parameter, the size names of the signature as symbols."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...dsl import ast
+from ...dsl.errors import error
+from ..types.sizes import Dim, symbol
+from ..types.tensors import TensorType
+from . import calls
+from .context import Context, check_type
+from .scope import MISSING, Scope
+from .signatures import dtype_of, is_kind
+from .values import Defined, Given, Tensor, is_size, is_static, kind
+
+
+def inputs(cx: Context, parameters: tuple[ast.Parameter, ...], home: Scope | None = None) -> dict[str, Any]:
+    """An `input` leaf for each tensor parameter; compile-time parameters take their defaults."""
+    scope = Scope(home or cx.program.scope)
+    values: dict[str, Any] = {}
+    for p in parameters:
+        if p.type is None:
+            raise error(
+                "E0203", f"the input `{p.name}` needs a type", p.span, help=f"for example `{p.name}: f32[B, 10]`"
+            )
+        if is_kind(p.type):
+            if p.default is None:
+                raise error("E0203", f"`{p.name}` is compile-time configuration and needs a default here", p.span)
+            values[p.name] = cx.evaluate(p.default, scope)
+        else:
+            default = None if p.default is None else cx.evaluate(p.default, scope)
+            values[p.name] = input_leaf(cx, p, scope, default)
+        scope.bind(p.name, values[p.name], p.span)
+    return values
+
+
+def input_leaf(cx: Context, p: ast.Parameter, scope: Scope, default: Any = None) -> Tensor:
+    """One input; the names of sizes that are new in its type are bound in `scope`."""
+    assert p.type is not None
+    shape = tuple(_size(cx, p, d, scope) for d in p.type.dims or ())
+    type_ = TensorType(dtype_of(cx, p.type), shape)
+    check_type(type_, p.span)
+    if default is not None and (shape or not is_static(default)):
+        raise error("E0307", f"only a scalar input can have a default, but `{p.name}` is {type_}", p.span)
+    attrs = {"default": default} if default is not None else {}
+    return Tensor(cx.builder.emit("input", name=p.name, span=p.span, type=type_, **attrs), cx.builder)
+
+
+def _size(cx: Context, p: ast.Parameter, d: ast.Expr | ast.Rest, scope: Scope) -> Dim:
+    if isinstance(d, ast.Rest):
+        raise error(
+            "E0305",
+            f"the number of axes of the input `{p.name}` must be known",
+            d.span,
+            help="write each axis: `f32[B, D]`",
+        )
+    for name in _names(d):
+        if scope.lookup(name) is MISSING:
+            scope.bind(name, cx.program.sizes.get(name, symbol(name)), d.span)
+    size = cx.evaluate(d, scope)
+    if not is_size(size):
+        shared = isinstance(d, ast.Name) and not is_static(size)
+        raise error("E0307", f"a size must be a whole number, not {kind(size)}", d.span,
+                    help="give one of the two another name" if shared else None)
+    if isinstance(size, int) and size < 0:
+        raise error("E0301", f"a size cannot be negative, but this is {size}", d.span)
+    return size
+
+
+def _names(d: ast.Expr) -> list[str]:
+    found: list[str] = []
+    stack: list[ast.Expr] = [d]
+    while stack:
+        match stack.pop():
+            case ast.Name(id=name):
+                found.append(name)
+            case ast.Binary(left=a, right=b):
+                stack += [b, a]
+            case ast.Unary(operand=x):
+                stack.append(x)
+    return found
+
+
+def call_model(cx: Context, model: ast.Layer, values: Mapping[str, Any]) -> Any:
+    """What a model makes of its inputs."""
+    given = Given(tuple(values.values()), {}, model.span)
+    return calls.call_layer(cx, Defined(model, cx.program.scope), given, model.name)

@@ -1,0 +1,115 @@
+"""The variables of a program: declared as elaboration meets them, read one by one or in groups, and training's own."""
+
+from __future__ import annotations
+
+from ...dsl import ast
+from ...dsl.errors import error
+from ..types.sizes import symbol
+from ..types.tensors import TensorType
+from .context import AVERAGE, Context, Declared, check_type
+from .operations import binary, broadcast_to
+from .scope import Scope
+from .values import Group, Tensor
+
+TURN = 0x2545F4914F6CDD1D  # odd and large: the keys of one step's turns are far from the next step's
+
+
+def declare(cx: Context, d: Declared) -> None:
+    """Make a variable known. One that is known must be of the same type; a parameter that training averages gets its
+    average, which inference reads from now on, and which the step declares when it keeps it."""
+    check_type(d.type, d.asked or d.span)
+    program = cx.program
+    known = program.variables.get(d.path)
+    if known is None:
+        program.variables[d.path] = d
+        train = program.train
+        if program.averaging is not None and train is not None and d.role in ("weight", "bias") and d.path.startswith(
+            f"{train.model}."
+        ):
+            path = AVERAGE + d.path
+            program.averages[d.path] = Declared(path, d.type, "average", 0, False, None, program.averaging)
+    elif known.type != d.type:
+        raise error(
+            "E0301",
+            f"`{d.path}` is {d.type} here, but {known.type} elsewhere",
+            d.span,
+            help="a shared layer has one set of parameters, so its inputs must have one size",
+        )
+
+
+def group(cx: Context, model: str, roles: tuple[str, ...]) -> Group:
+    """The variables of a model that have one of these roles."""
+    cx.program.discover(model)
+    cx.grouped = True
+    paths = [p for p, d in cx.program.variables.items() if p.startswith(f"{model}.") and d.role in roles]
+    return Group({p: cx.variable(p) for p in paths})
+
+
+# --- what training keeps of its own ----------------------------------------------------------------------------------
+
+
+def training_state(cx: Context, path: str) -> Tensor:
+    """A whole number that training counts in."""
+    if path not in cx.program.variables:
+        declare(cx, Declared(path, TensorType("i64"), "train", 0, False, None, None))
+    return cx.variable(path)
+
+
+def step_names(cx: Context) -> dict[str, Tensor]:
+    """`t` (from 1), `epoch` (from 0) and `steps` as floats. `t` and `steps` are the optimiser's: several batches
+    are one step where gradients accumulate."""
+    every = cx.program.spec.accumulate if cx.program.spec is not None else 1
+    names = {}
+    for name in ("t", "epoch", "steps"):
+        value = training_state(cx, f"train/{name}")
+        if every > 1 and name != "epoch":
+            value = cx.emit("floordiv", value, cx.constant(every, "i64"), span=None)
+        if name == "t":
+            value = cx.emit("add", value, cx.constant(1, "i64"), span=None)
+        names[name] = cx.emit("cast", value, span=None, dtype=cx.real)
+    return names
+
+
+def step_key(cx: Context) -> Tensor:
+    """The key of this step's random draws: seed * 2^32 + step."""
+    if cx.key is None and cx.program.complete and "train/seed" not in cx.program.variables:
+        cx.key = cx.constant(0, "i64")  # a function or a test: there is no step to draw for
+    if cx.key is None:
+        seed, t = training_state(cx, "train/seed"), training_state(cx, "train/t")
+        high = cx.emit("mul", seed, cx.constant(2**32, "i64"), span=None)
+        cx.key = cx.emit("add", high, t, span=None)
+    return cx.key
+
+
+def draw_key(cx: Context) -> Tensor:
+    """The key of random draws here: that of the step, and within scans of the turn."""
+    with cx.around(0):
+        key = step_key(cx)
+    for frame in cx.frames:
+        turn = cx.emit("size", span=None, size=symbol(frame.index) + 1, dtype="i64")
+        far = cx.emit("mul", key, cx.constant(TURN, "i64"), span=None)
+        key = cx.emit("add", far, turn, span=None)
+    return key
+
+
+def normalize(cx: Context, d: ast.Layer, scope: Scope) -> None:
+    """(x - mean) / scale for the float inputs of the trained model, where its train block asks for it."""
+    spec, train = cx.program.spec, cx.program.train
+    if spec is None or spec.normalize is None or train is None or d.name != train.model:
+        return
+    for p in d.parameters:
+        x = scope.names[p.name]
+        if not (isinstance(x, Tensor) and x.dtype == cx.real and x.rank >= 2):
+            continue
+        axes = x.shape[1:] if x.rank == 2 else (x.shape[1], *[1] * (x.rank - 2))
+        shape = () if spec.normalize == "standard_all" else axes
+        if not all(isinstance(n, int) for n in shape):
+            raise error("E0305", f"`normalize` needs the sizes of `{p.name}`, but it is {x.type}", p.span)
+        for name, start in (("mean", 0), ("scale", 1)):
+            path = f"normalize/{p.name}/{name}"
+            declare(cx, Declared(path, TensorType(cx.real, shape), "normalize", start, False, None, p.span))
+            operand = cx.variable(path)
+            if len(shape) == x.rank - 1:
+                operand = broadcast_to(cx, operand, x.shape, p.span)
+            x = binary(cx, "-" if name == "mean" else "/", x, operand, p.span, (p.span, p.span))
+        scope.bind(p.name, x, p.span)
