@@ -1,85 +1,38 @@
-"""A compiled model: its parameters and the functions that were compiled from it.
+"""A compiled model: the face of a network, and the functions that were compiled from it.
 
-In: a `Session` (manifest and entry points, compiled when first used). Out: NumPy arrays. The model owns one array per
-variable, 64-byte aligned and never moved, so that entry points keep pointers to them; what it hands out are copies.
+In: what a `Network` is made of. Out: NumPy arrays. What it hands out are copies.
 """
 
 from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from functools import partial
+from functools import lru_cache
 from math import prod
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..compiler.manifest import ENTRIES, Signature, TrainSpec, Variable
+from ..compiler.manifest import ENTRIES, Variable
 from ..compiler.types.tensors import TensorType
-from ..dsl.errors import ArgumentTypeError, NncError, error
+from ..dsl.errors import ArgumentTypeError, error
 from . import settings
-from .call.arrays import NUMPY, Array, Wanted, aligned, bind, check_bytes, nbytes
-from .call.calls import Call, Session, Workspace
+from .call.arrays import NUMPY, Array, Wanted, bind
 from .call.messages import argument_error, unknown
+from .data.text import Vocabulary
+from .network import Network
+from .progress import History
+from .store import checkpoint, weights
+from .train.evaluate import evaluate
+from .train.fit import fit
 
 if TYPE_CHECKING:
     from ..compiler.session import Session as PipelineSession
-    from .call.column import Rows
-    from .data.sources import Dataset
-    from .data.table import Schema
-    from .data.text import Vocabulary
-    from .train.fit import History, Progress
 
 
-class Model:
+class Model(Network):
     """What `nnc.compile` returns. Safe to call from several threads (calls take turns) and after a fork."""
 
-    __slots__ = ("__weakref__", "_calls", "_tuples", "data_path", "dataset", "epochs_done", "folder", "manifest",
-                 "progress", "schema", "seed", "session", "threads", "variables", "workspace")
-
-    def __init__(self, session: Session, *, seed: int | None = None, threads: int | None = None,
-                 folder: str | PathLike[str] = ".", dataset: Dataset | None = None, data_path: str | None = None):
-        """`folder` is what paths of the train block are relative to; `dataset` is its data where that is loaded
-        already, `data_path` takes the place of the path it names. The seed defaults to the one of the train block, the
-        threads to the processors this process may use."""
-        manifest = session.manifest
-        spec = manifest.train
-        self.session, self.manifest, self.folder = session, manifest, Path(folder)
-        self.seed = settings.seed(seed) if seed is not None else spec.seed if spec else 0
-        self.threads = settings.threads(threads)
-        self.progress: Progress | None = None  # where an interrupted `fit` stands
-        self.epochs_done = 0
-        self.schema: Schema | None = None  # of the table it was trained with: columns and classes
-        self.data_path = data_path
-        self.dataset = dataset if spec is not None and self.seed == spec.seed else None  # the split is of that seed
-        self.workspace = Workspace(partial(session.pool, self.threads))
-        self._calls: dict[str, Call] = {}
-        self._tuples: dict[str, type[tuple[Any, ...]]] = {}
-        check_bytes(sum(nbytes(v.shape, NUMPY[v.dtype]) for v in manifest.variables), "the variables")
-        self.variables: dict[str, Array] = {
-            v.path: aligned(v.shape, NUMPY[v.dtype], f"`{v.path}`") for v in manifest.variables
-        }
-        self.reset()
-
-    def reset(self, seed: int | None = None) -> None:
-        """Back to the start: parameters drawn anew from the seed, nothing learned, nothing fitted."""
-        if seed is not None:
-            self.reseed(settings.seed(seed))
-        for array in self.variables.values():
-            array[...] = 0
-        if "init" in self.manifest.entries:
-            self.entry("init")(self.seed)
-        for v in self.manifest.variables:
-            if v.role == "normalize":
-                self.variables[v.path][...] = 1 if v.path.endswith("/scale") else 0
-        spec = self.manifest.train
-        self.set_training(seed=self.seed, t=0, epoch=0, steps=max(1, spec.epochs) if spec else 0)
-        self.progress, self.epochs_done, self.schema = None, 0, None
-
-    def reseed(self, seed: int) -> None:
-        """Shuffle, split and drop out by another seed from now on; the parameters stay."""
-        if seed != self.seed:
-            self.seed, self.dataset = seed, None
+    __slots__ = ()
 
     # --- calling ------------------------------------------------------------------------------------------------------
 
@@ -128,36 +81,8 @@ class Model:
         arrays = call(*args, **kwargs)
         if len(arrays) == 1:
             return arrays[0] if arrays[0].ndim else arrays[0][()]
-        return self._named(call.signature)(*(a if a.ndim else a[()] for a in arrays))
-
-    def _named(self, signature: Signature) -> type[tuple[Any, ...]]:
-        """The named tuple of an entry with several results."""
-        if signature.name not in self._tuples:
-            names = [p.name for p in signature.outputs]
-            self._tuples[signature.name] = namedtuple(signature.name, names, rename=True)  # type: ignore[misc]
-        return self._tuples[signature.name]
-
-    def entry(self, name: str) -> Call:
-        """The entry point, compiled now if it was not yet."""
-        call = self._calls.get(name)
-        if call is None:
-            if name not in self.manifest.entries:
-                raise self._no_entry(name)
-            call = self._calls[name] = Call(self.session.entry(name), self.variables, self.workspace)
-        return call
-
-    def _no_entry(self, name: str) -> NncError:
-        if name in ("loss", "gradients", "train", "evaluate") and self.manifest.train is None:
-            what = f"{self.manifest.model or 'the program'} has no train block, so it has no `{name}`"
-            return argument_error("E0609", what)
-        if name in ENTRIES:
-            return argument_error("E0609", f"{self.manifest.model or 'the program'} has no `{name}`")
-        return unknown("export", name, self.exports)
-
-    @property
-    def exports(self) -> list[str]:
-        """The names of the exports; each is also a method."""
-        return [e for e in self.manifest.entries if e not in ENTRIES]
+        named = _results(call.signature.name, tuple([p.name for p in call.signature.outputs]))
+        return named(*(a if a.ndim else a[()] for a in arrays))
 
     def __getattr__(self, name: str) -> Any:
         if hasattr(type(self), name) or name not in self.exports:
@@ -179,21 +104,12 @@ class Model:
 
     # --- training -----------------------------------------------------------------------------------------------------
 
-    @property
-    def train_spec(self) -> TrainSpec:
-        """The settings of the train block (E0609 where there is none)."""
-        if self.manifest.train is None:
-            raise self._no_entry("train")
-        return self.manifest.train
-
     def fit(self, /, *args: Any, validation: Any = None, epochs: int | None = None, batch: int | None = None,
             shuffle: bool | None = None, callbacks: Any = (), resume: bool = False,
             **kwargs: Any) -> History:
         """Train on whole arrays, or without arrays on the data named in the train block. See `train.fit`.
 
         `patience` of the train block watches the validation loss, and where nothing is held out the training loss."""
-        from .train.fit import fit
-
         with self.workspace.training():
             return fit(self, args, kwargs, validation=validation, epochs=epochs, batch=batch, shuffle=shuffle,
                        callbacks=settings.callbacks(callbacks), resume=resume)
@@ -201,40 +117,7 @@ class Model:
     def evaluate(self, /, *args: Any, batch: int | None = None, **kwargs: Any) -> dict[str, float | int]:
         """{metric: value} over whole arrays, in inference mode; without arrays over the test set of the train block's
         data (its validation set where there is no test set). Without `batch` all is one batch where memory allows."""
-        from .train.fit import evaluate
-
         return evaluate(self, args, kwargs, batch=batch)
-
-    def load_dataset(self) -> Dataset:
-        """The data named in the train block, read when first used (E0612 where none is named)."""
-        if self.dataset is None:
-            from .data.sources import load
-
-            spec = self.train_spec
-            if spec.data is None:
-                if self.data_path is not None:
-                    what = f"the train block of {self.name} does not say what kind of data {self.data_path} is"
-                    raise argument_error("E0612", what, help='for example `data = csv("...", target = "...")`')
-                raise argument_error("E0612", f"the train block of {self.name} names no data and none was passed",
-                                     help="pass arrays, or write `data = ...` in the train block")
-            self.dataset = load(spec.data, self.folder, validation=spec.validation, seed=self.seed,
-                                override=self.data_path, schema=self.schema)
-        return self.dataset
-
-    def fit_normalization(self, columns: Mapping[str, Rows], rows: Array | None = None) -> None:
-        """Fit mean and scale of the inputs to the training columns, unless that was done before. `rows` is where their
-        examples stood in what the user passed."""
-        from .data.normalize import fit
-
-        fit(self.manifest, self.variables, columns, rows)
-
-    def set_training(self, **values: int) -> None:
-        """Set those of the counters `train/t`, `train/epoch`, `train/steps`, `train/seed` that the program reads. One
-        that is too large to be counted is the largest."""
-        for name, value in values.items():
-            array = self.variables.get(f"train/{name}")
-            if array is not None:
-                array[...] = min(value, 2 ** (8 * array.itemsize - 1) - 1)
 
     # --- variables ----------------------------------------------------------------------------------------------------
 
@@ -255,55 +138,33 @@ class Model:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Everything that was learned, in one safetensors file; written completely or not at all."""
-        from .store.checkpoint import save
-
-        save(self, settings.path(path))
+        checkpoint.save(self, settings.path(path))
 
     def load(self, path: str | PathLike[str]) -> None:
         """Take over a checkpoint, or the best one of a run's folder: all of it or, with a `DataError`, nothing."""
-        from .store.checkpoint import load
-
-        load(self, settings.path(path))
+        checkpoint.load(self, settings.path(path))
 
     def begin_with(self, path: str | PathLike[str]) -> None:
         """Parameters (their averages, where it has any), state and normalisation of a checkpoint, or of a run's best
         one, to be trained anew, perhaps by another optimiser: nothing else changes."""
-        from .store.checkpoint import load_learned
-
-        load_learned(self, settings.path(path))
+        checkpoint.load_learned(self, settings.path(path))
 
     def load_weights(self, path: str | PathLike[str], rules: str | PathLike[str] | None = None, *,
                      by_position: bool = False, transpose: bool = False) -> int:
         """Parameters and state from an .npz or .safetensors file that is not ours: by name, by the rules of a file, or
         by position. All of them or, with a `DataError` that lists every mismatch, nothing. See `weights`."""
-        from .store.weights import load
-
-        return load(self, settings.path(path), rules if rules is None else settings.path(rules),
-                    by_position=by_position, transpose=transpose)
+        return weights.load(self, settings.path(path), rules if rules is None else settings.path(rules),
+                            by_position=by_position, transpose=transpose)
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The characters of the text it was trained on: `encode` and `decode` (E0613 where it was on no text)."""
-        from .data.text import Vocabulary
-
         if self.schema is None or self.schema.characters is None:
             raise argument_error("E0613", f"{self.name} has no vocabulary: it was trained on no text",
                                  help="train it on `text(..)`, or load a checkpoint of such a training")
         return Vocabulary(self.schema.characters)
 
-    def assign(self, values: Mapping[str, Array]) -> None:
-        """Set variables by path; the running average of a parameter begins anew with it."""
-        with self.workspace.lock:
-            for path, array in values.items():
-                self.variables[path][...] = array
-                if (average := self.variables.get(f"average/{path}")) is not None:
-                    average[...] = array
-
     # --- about it -----------------------------------------------------------------------------------------------------
-
-    @property
-    def name(self) -> str:
-        return self.manifest.model or "program"
 
     def __repr__(self) -> str:
         with_inputs = ""
@@ -319,6 +180,12 @@ class Model:
         raise argument_error("E0610", "a compiled model cannot be pickled or copied",
                              help="use `save` and `load` with a model compiled from the same source",
                              kind=ArgumentTypeError)
+
+
+@lru_cache(256)
+def _results(entry: str, names: tuple[str, ...]) -> Any:
+    """The named tuple of an entry with several results."""
+    return namedtuple(entry, names, rename=True)
 
 
 class Variables(MutableMapping[str, Array]):

@@ -10,7 +10,7 @@ from .show import console, metrics_text, number, say
 
 if TYPE_CHECKING:
     from ..model import Model
-    from ..train.fit import History, Report
+    from ..progress import History, Report
 
 _LINES = 50  # of a long training that are printed
 

@@ -33,7 +33,7 @@ from .show import say, strict
 if TYPE_CHECKING:
     from ..call.arrays import Array
     from ..model import Model
-    from ..train.fit import History
+    from ..progress import History
 
 _SAVE_SECONDS = 5.0
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ...dsl.source import Source
     from ..call.column import Rows
     from ..model import Model
-    from ..train.fit import History
+    from ..progress import History
 
 
 def run_options(f: Any) -> Any:
@@ -72,7 +72,7 @@ def train(program: Program, epochs: int | None, batch: int | None, seed: int | N
 
 def _overfit(net: Model, count: int, steps: int | None, quiet: bool) -> None:
     """Say whether some examples can be fitted (E0631 where not)."""
-    from ..train.overfit import FITTED, STEPS, overfit
+    from ..check.overfit import FITTED, STEPS, overfit
     from .show import number
 
     def told(step: int, loss: float) -> None:

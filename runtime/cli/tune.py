@@ -57,14 +57,15 @@ def tune(program: Program, trials: int, epochs: int | None, metric: str | None, 
     if before := len(found.get_trials(deepcopy=False)):
         say(f"{before} trials are in {storage}")
 
-    def make(values: Mapping[str, Any]) -> Model:
-        return _open(replace(program, hyper={**fixed, **values}), source, seed, threads, net, data)
+    def train(values: Mapping[str, Any], on_epoch: Any) -> None:
+        made = _open(replace(program, hyper={**fixed, **values}), source, seed, threads, net, data)
+        made.fit(epochs=epochs, callbacks=[on_epoch])
 
     def told(_: Any, trial: Any) -> None:
         say(f"trial {trial.number + 1}  {_settings(trial.params)}  {_outcome(trial, metric)}")
 
     try:
-        tune.run(found, hypers, make, metric, epochs, trials, told)
+        tune.run(found, hypers, train, metric, trials, told)
     finally:
         _report(program, found, fixed, metric, output, optuna)
 

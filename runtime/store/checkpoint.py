@@ -16,25 +16,23 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 
+from ...compiler.manifest import Variable
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import DataError, NncError, ResourceError, error
 from ...dsl.files import open_regular
 from ..call.arrays import NUMPY, Array, check_bytes, nbytes
 from ..call.messages import human
 from ..data.table import Schema
+from ..network import Network
+from ..progress import Progress
 from ..settings import MAX_SEED
-from ..train.fit import Progress
 from .facts import Wrong, check, parse, read, short
 from .files import part, write
 from .safetensors import MAX_HEADER, MAX_TENSORS, corrupt, read_header
-
-if TYPE_CHECKING:
-    from ...compiler.manifest import Variable
-    from ..model import Model
 
 VERSION = 1
 _SHOWN = 20  # variables that do not fit, one by one
@@ -55,17 +53,17 @@ class Facts:
     schema: Schema | None = None
 
 
-def save(model: Model, path: str | PathLike[str], variables: Mapping[str, Array] | None = None) -> None:
+def save(network: Network, path: str | PathLike[str], variables: Mapping[str, Array] | None = None) -> None:
     """Write all variables and where training stands; or a copy of the variables from the end of an earlier epoch."""
-    with model.workspace.lock:
-        facts_now = _facts(model)
+    with network.workspace.lock:
+        facts_now = _facts(network)
         if variables is not None:
-            facts_now |= {"progress": None, "epochs_done": int(variables.get("train/epoch", model.epochs_done))}
-        variables = model.variables if variables is None else variables
+            facts_now |= {"progress": None, "epochs_done": int(variables.get("train/epoch", network.epochs_done))}
+        variables = network.variables if variables is None else variables
         table: dict[str, Any] = {}
         digests: dict[str, str] = {}
         offset = 0
-        for v in model.manifest.variables:
+        for v in network.manifest.variables:
             array = variables[v.path]
             table[v.path] = {"dtype": _DTYPES[v.dtype], "shape": list(v.shape),
                              "data_offsets": [offset, offset + array.nbytes]}
@@ -79,7 +77,7 @@ def save(model: Model, path: str | PathLike[str], variables: Mapping[str, Array]
             raise error("E0605", f"{path}: a checkpoint of {len(table):,} variables and {human(len(header))} of facts "
                         f"could not be read again; at most {MAX_TENSORS:,} and {human(MAX_HEADER)} can be",
                         kind=ResourceError)
-        tensors = [_bytes(variables[v.path]) for v in model.manifest.variables]
+        tensors = [_bytes(variables[v.path]) for v in network.manifest.variables]
         write(Path(path), len(header).to_bytes(8, "little"), header, *tensors)
 
 
@@ -89,13 +87,13 @@ def _bytes(array: Array) -> memoryview:
     return plain.reshape(-1).view(np.uint8).data
 
 
-def _facts(model: Model) -> dict[str, Any]:
-    m = model.manifest
+def _facts(network: Network) -> dict[str, Any]:
+    m = network.manifest
     return {
         "version": VERSION, "model": m.model, "dtype": m.dtype, "hypers": {h.name: h.value for h in m.hypers},
-        "sizes": m.sizes, "seed": model.seed, "epochs_done": model.epochs_done,
-        "progress": asdict(model.progress) if model.progress is not None else None,
-        "schema": asdict(model.schema) if model.schema is not None else None,
+        "sizes": m.sizes, "seed": network.seed, "epochs_done": network.epochs_done,
+        "progress": asdict(network.progress) if network.progress is not None else None,
+        "schema": asdict(network.schema) if network.schema is not None else None,
         "sources": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in m.sources.items()},
     }
 
@@ -104,44 +102,44 @@ def _digest(facts: str, table: Mapping[str, Any]) -> str:
     return hashlib.sha256((facts + json.dumps(table, sort_keys=True)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def load(model: Model, path: str | PathLike[str]) -> None:
+def load(network: Network, path: str | PathLike[str]) -> None:
     """Read a checkpoint, or the best of a run's folder, into the model: all of it or, with a DataError, nothing. A
     model that is not trained takes what `load_learned` takes, and the seed."""
     path = of_run(Path(path))
     with reading(path) as f:
-        facts, table, start = _header(f, path, model)
-        trains = model.manifest.train is not None
-        wanted, used = ({v.path: v for v in model.manifest.variables}, table) if trains else _learned(model, table)
+        facts, table, start = _header(f, path, network)
+        trains = network.manifest.train is not None
+        wanted, used = ({v.path: v for v in network.manifest.variables}, table) if trains else _learned(network, table)
         _fits(path, wanted, used, facts)
         check_bytes(sum(nbytes(v.shape, NUMPY[v.dtype]) for v in wanted.values()), str(path))
         loaded = _tensors(f, path, table, start, wanted, facts.tensors)
-    with model.workspace.lock:
+    with network.workspace.lock:
         for name, array in loaded.items():
-            model.variables[wanted[name].path][...] = array
-        model.reseed(facts.seed)
-        model.epochs_done, model.progress = facts.epochs_done, facts.progress if trains else None
-        if model.schema != facts.schema:
-            model.schema, model.dataset = facts.schema, None  # to be read as it says
+            network.variables[wanted[name].path][...] = array
+        network.reseed(facts.seed)
+        network.epochs_done, network.progress = facts.epochs_done, facts.progress if trains else None
+        if network.schema != facts.schema:
+            network.schema, network.dataset = facts.schema, None  # to be read as it says
 
 
-def load_learned(model: Model, path: str | PathLike[str]) -> None:
+def load_learned(network: Network, path: str | PathLike[str]) -> None:
     """Take parameters, state and normalisation of a checkpoint, and no more: it may be of another optimiser. Where it
     has averages of parameters, those are the parameters."""
     path = of_run(Path(path))
     with reading(path) as f:
-        facts, table, start = _header(f, path, model)
-        wanted, learned = _learned(model, table)
+        facts, table, start = _header(f, path, network)
+        wanted, learned = _learned(network, table)
         _fits(path, wanted, learned, facts)
         loaded = _tensors(f, path, table, start, wanted, facts.tensors)
-    model.assign({wanted[n].path: a for n, a in loaded.items()})
-    if model.schema != facts.schema:
-        model.schema, model.dataset = facts.schema, None
+    network.assign({wanted[n].path: a for n, a in loaded.items()})
+    if network.schema != facts.schema:
+        network.schema, network.dataset = facts.schema, None
 
 
-def _learned(model: Model, table: Mapping[str, Any]) -> tuple[dict[str, Variable], dict[str, Any]]:
+def _learned(network: Network, table: Mapping[str, Any]) -> tuple[dict[str, Variable], dict[str, Any]]:
     """What a file has for the model beside training: the variable by the name of its tensor, and that part of the table
     with what else it must have a place for."""
-    ours = {v.path: v for v in model.manifest.variables if v.role in ("weight", "bias", "state", "normalize")}
+    ours = {v.path: v for v in network.manifest.variables if v.role in ("weight", "bias", "state", "normalize")}
     wanted = {f"average/{n}" if f"average/{n}" in table else n: v for n, v in ours.items()}
     kept = {n for n in table if n.startswith("normalize/") or ("/" not in n and f"average/{n}" not in table)}
     return wanted, {n: e for n, e in table.items() if n in wanted or n in kept}
@@ -182,7 +180,7 @@ def reading(path: Path) -> Iterator[IO[bytes]]:
         raise error("E0622", f"{path}: {reason}", kind=DataError) from e
 
 
-def _header(f: IO[bytes], path: Path, model: Model) -> tuple[Facts, dict[str, Any], int]:
+def _header(f: IO[bytes], path: Path, network: Network) -> tuple[Facts, dict[str, Any], int]:
     """Facts, tensor table and where the tensors begin; everything that does not need the tensors is checked."""
     metadata, table, start = read_header(f, path)
     facts_text, digest = metadata.get("nnc"), metadata.get("sha256")
@@ -194,16 +192,16 @@ def _header(f: IO[bytes], path: Path, model: Model) -> tuple[Facts, dict[str, An
         facts = parse(facts_text)
         if (version := facts["version"]) != VERSION:
             raise corrupt(path, f"checkpoint version {VERSION}", short(version))
-        return _checked(read(Facts, facts, least=0), model), table, start
+        return _checked(read(Facts, facts, least=0), network), table, start
     except Wrong as e:
         raise error("E0623", f"{path}: {e}", kind=DataError) from e
     except (ValueError, TypeError, KeyError) as e:
         raise corrupt(path, "facts in JSON", str(e)[:80]) from e
 
 
-def _checked(facts: Facts, model: Model) -> Facts:
+def _checked(facts: Facts, network: Network) -> Facts:
     """What is more than the type of a field (Wrong)."""
-    p, spec = facts.progress, model.manifest.train
+    p, spec = facts.progress, network.manifest.train
     seeds = {"seed": facts.seed, **({"progress.seed": p.seed} if p is not None else {})}
     for name, seed in seeds.items():
         if seed > MAX_SEED:

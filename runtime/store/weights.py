@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from math import prod
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...compiler.manifest import Variable
 from ...compiler.types.tensors import TensorType
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import DataError, NncError, error
@@ -34,25 +34,22 @@ from ...dsl.files import open_regular
 from ..call.arrays import NUMPY, Array, Wanted, check_bytes, convert, describe
 from ..call.column import Column
 from ..data.formats import malformed, npz, unreadable
+from ..network import Network
 from .checkpoint import reading
 from .safetensors import read_header
-
-if TYPE_CHECKING:
-    from ...compiler.manifest import Variable
-    from ..model import Model
 
 _FLOATS: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 _OTHERS: Mapping[str, str] = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4",
                               "U16": "<u2", "U8": "u1", "BOOL": "?"}
 
 
-def load(model: Model, path: str | PathLike[str], rules: str | PathLike[str] | None = None, *,
+def load(network: Network, path: str | PathLike[str], rules: str | PathLike[str] | None = None, *,
          by_position: bool = False, transpose: bool = False) -> int:
     """Set every parameter and state from a file; the number of arrays taken. With `transpose` a matrix whose shape is
     ours the other way round is transposed. Nothing changes unless everything fits."""
     path = Path(path)
     arrays = read(path)
-    ours = [v for v in model.manifest.variables if v.role in ("weight", "bias", "state", "normalize")]
+    ours = [v for v in network.manifest.variables if v.role in ("weight", "bias", "state", "normalize")]
     found = _Found({v.path: v for v in ours}, arrays, transpose)
     if by_position:
         found.by_position()
@@ -60,7 +57,7 @@ def load(model: Model, path: str | PathLike[str], rules: str | PathLike[str] | N
         found.by_rules(parse(Path(rules)) if rules is not None else [])
     if found.problems:
         raise DataError([Diagnostic("E0627", f"{path}: {p}") for p in found.problems])
-    model.assign(found.taken)
+    network.assign(found.taken)
     return len(found.taken)
 
 

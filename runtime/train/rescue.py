@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -17,58 +17,61 @@ from ...dsl.errors import NncError, NonFiniteError, error
 from ..call.arrays import BAD_DATA, Array, bind, check_bytes, not_finite
 from ..call.interrupt import Watch
 from ..data.order import permutation
+from ..network import Network
+from ..progress import Progress
 from .sweep import Sweep, rows_per_example
-
-if TYPE_CHECKING:
-    from ..model import Model
-    from .fit import Progress
 
 _INTERVAL = 0.5  # seconds between copies, more where copying is slow: it may take a fiftieth of the time
 _LOOK_BACK = 16  # steps between a variable going bad and a metric showing it
 
 
+def order_of(progress: Progress, sweep: Sweep, epoch: int) -> Array | None:
+    """Who comes when in an epoch; None: as they stand."""
+    return permutation(sweep.examples, progress.seed, epoch) if progress.shuffle and sweep.symbol else None
+
+
 class Rescue:
     """Keeps a recent good copy of the variables during one fit."""
 
-    def __init__(self, model: Model, sweep: Sweep, watch: Watch):
-        self.model, self.sweep, self.watch = model, sweep, watch
-        watched = [v for v in model.manifest.variables if v.dtype in ("f32", "f64")]
-        self._watched = [v.path for v in watched if np.isfinite(model.variables[v.path]).all()]
-        check_bytes(2 * sum(a.nbytes for a in model.variables.values()),
+    def __init__(self, network: Network, sweep: Sweep, progress: Progress, watch: Watch):
+        self.network, self.sweep, self.progress, self.watch = network, sweep, progress, watch
+        floats = [v.path for v in network.manifest.variables if v.dtype in ("f32", "f64")]
+        self._watched = [path for path in floats if np.isfinite(network.variables[path]).all()]
+        check_bytes(2 * sum(a.nbytes for a in network.variables.values()),
                     "the variables and the copy of them that training keeps")
-        self._copy = {path: np.empty_like(a) for path, a in model.variables.items()}
+        self._copy = {path: np.empty_like(a) for path, a in network.variables.items()}
         self._due = 0.0
         self._epoch, self._position = 0, 0
         self._totals: list[float] = []
 
-    def remember(self, progress: Progress) -> None:
+    def remember(self) -> None:
         """Take a copy if the last one is old; explain instead if a variable is not finite."""
-        start = perf_counter()
+        progress, start = self.progress, perf_counter()
         if start < self._due:
             return
         if self._due and self._bad_variable() is not None:
-            self.explain(progress, progress.position // self.sweep.batch)
-        for path, array in self.model.variables.items():
+            self.explain(progress.position // self.sweep.batch)
+        for path, array in self.network.variables.items():
             np.copyto(self._copy[path], array)
         self._epoch, self._position, self._totals = progress.epoch, progress.position, list(progress.totals)
         now = perf_counter()
         self._due = now + max(_INTERVAL, 50 * (now - start))
 
-    def is_lost(self, sweep: Sweep) -> bool:
+    def is_lost(self) -> bool:
         """Whether a step with a metric that is not finite is the end: if that is the loss, or a variable is bad too.
         Another metric may well be undefined for a batch, and then training goes on."""
-        loss = sweep.output("loss")
+        loss = self.sweep.output("loss")
         return self._bad_variable() is not None if loss is None else not np.isfinite(loss).all()
 
-    def finish(self, progress: Progress) -> None:
+    def finish(self) -> None:
         """Explain if training ended with a variable that is not finite."""
         if self._bad_variable() is not None:
-            self.explain(progress, 0)
+            self.explain(0)
 
-    def explain(self, progress: Progress, step: int) -> NoReturn:
+    def explain(self, step: int) -> NoReturn:
         """Go back to the state before the first bad step and raise NonFiniteError; `step` of the current epoch is where
         it was seen."""
-        steps = self.sweep.steps
+        progress, steps = self.progress, self.sweep.steps
         seen = progress.epoch * steps + step
         first = self._epoch * steps + self._position // self.sweep.batch
         at = seen
@@ -79,69 +82,67 @@ class Rescue:
         else:
             at = first
             self._replay(at)
-        self._stand(progress, at)
+        self._stand(at)
         step = at % steps
-        order = self._order(progress, progress.epoch)
+        order = self._order(progress.epoch)
         found = self._first_bad(order, progress.position) or "a metric is not finite"
         remedy = BAD_DATA if found.startswith("input ") else \
             "a smaller learning rate, `clip` or other input scaling are the usual remedies"
         raise error("E0630", f"training met a value that is not finite in epoch {progress.epoch + 1}, step {step + 1}: "
                     f"{found}", help=f"the model is as it was before this step; {remedy}", kind=NonFiniteError)
 
-    def undo(self, progress: Progress, step: int) -> None:
+    def undo(self, step: int) -> None:
         """Go back to the state before a step of the current epoch that failed; or, where the data are no longer as they
         were so that steps before it fail too, to the state of the copy."""
-        at = progress.epoch * self.sweep.steps + step
+        at = self.progress.epoch * self.sweep.steps + step
         try:
             self._replay(at)
         except NncError:
             at = self._epoch * self.sweep.steps + self._position // self.sweep.batch
             self._replay(at)
-        self._stand(progress, at)
+        self._stand(at)
 
-    def _stand(self, progress: Progress, at: int) -> None:
+    def _stand(self, at: int) -> None:
         """Progress is where the variables are: before global step `at`."""
+        progress = self.progress
         before = progress.epoch
         progress.epoch, step = divmod(at, self.sweep.steps)
         progress.position = step * self.sweep.batch
         progress.totals = self.sweep.totals.tolist() if step else [0.0] * len(self.sweep.totals)
         progress.history = progress.history[: len(progress.history) - max(0, before - progress.epoch)]
-        self.model.epochs_done = progress.epoch
+        self.network.epochs_done = progress.epoch
 
     def _replay(self, target: int) -> None:
         """The variables as they were before global step `target`."""
-        sweep, model = self.sweep, self.model
-        assert model.progress is not None
+        sweep, network = self.sweep, self.network
         self.watch.again(deaf=True)
         for path, array in self._copy.items():
-            np.copyto(model.variables[path], array)
+            np.copyto(network.variables[path], array)
         sweep.totals[:] = self._totals
         epoch, position = self._epoch, self._position
         while epoch * sweep.steps + position // sweep.batch < target:
             if position == 0:
                 sweep.totals[:] = 0
             last = min((target - epoch * sweep.steps) * sweep.batch, sweep.examples)
-            model.set_training(epoch=epoch)
-            sweep.run(position, last, self._order(model.progress, epoch))
+            network.set_training(epoch=epoch)
+            sweep.run(position, last, self._order(epoch))
             position = last
             if position >= sweep.examples:
                 epoch, position = epoch + 1, 0
-        model.set_training(epoch=epoch)
+        network.set_training(epoch=epoch)
 
-    def _order(self, progress: Progress, epoch: int) -> Array | None:
-        if not (progress.shuffle and self.sweep.symbol):
-            return None
-        return permutation(self.sweep.examples, progress.seed, epoch)
+    def _order(self, epoch: int) -> Array | None:
+        return order_of(self.progress, self.sweep, epoch)
 
     def _bad_variable(self) -> str | None:
         for path in self._watched:
-            if not np.isfinite(self.model.variables[path]).all():
+            if not np.isfinite(self.network.variables[path]).all():
                 return path
         return None
 
     def _first_bad(self, order: Array | None, position: int) -> str | None:
         """The first tensor of the step at `position` that is not finite, in words."""
-        spec, variables = self.model.train_spec, self.model.variables
+        spec, variables = self.network.train_spec, self.network.variables
         rows = dict(zip(spec.inputs, self.sweep.rows(order, position), strict=True))
         index = self.sweep.index(order, position)
         origin = self.sweep.origin.indices(index)
@@ -165,10 +166,10 @@ class Rescue:
 
     def _values(self, entry: str, rows: Mapping[str, Any]) -> Iterator[tuple[str, Array]]:
         """The outputs of an entry for these rows; nothing where there is no such entry or it fails."""
-        if entry not in self.model.manifest.entries:
+        if entry not in self.network.manifest.entries:
             return
         try:
-            call = self.model.entry(entry)
+            call = self.network.entry(entry)
             arrays, sizes = bind(entry, call.wants, [rows[p.name] for p in call.signature.inputs])
             outputs = call.run(arrays, sizes)
         except (NncError, KeyError):  # this is already the explanation of an error

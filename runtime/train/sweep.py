@@ -26,6 +26,8 @@ from ..call.messages import argument_error
 
 DTYPE_CODES: Mapping[str, int] = {"f32": 0, "f64": 1, "i32": 2, "i64": 3, "bool": 4}
 _BLOCK_BYTES = 32 << 20  # of what is read at a time
+_FIRST_CHUNK = 1  # batch, before it is known how long one takes
+_CHUNK_SECONDS = 0.15  # how long native code runs before Python is asked again
 KIND_CODES: Mapping[str, int] = {"mean": 0, "sum": 1}
 
 
@@ -58,7 +60,7 @@ class Sweep:
         self.batch = max(1, min(batch or self.examples, self.examples))
         self.steps = -(-self.examples // self.batch)
         self.done = 0  # steps of the run that is under way, or was last; also of one that failed
-        self.chunk = 0  # examples that the training loop asks for at a time, once it knows how long they take
+        self._chunk = self.batch * _FIRST_CHUNK  # examples to run before Python is asked again
         self.sizes = {**sizes, **({self.symbol: self.batch} if self.symbol else {})}
         self.totals = np.zeros(len(self.metrics))
         self._sized = call.sized(self.sizes)
@@ -174,6 +176,15 @@ class Sweep:
         if status and status != INTERRUPTED:
             self.call.failed(status, arrays, rows, self.origin.classes)
         return job.steps, job.nonfinite if job.nonfinite >= 0 else None
+
+    def chunk_end(self, position: int) -> int:
+        """Where to stop for Python to be asked again."""
+        return min(position + self._chunk, self.examples)
+
+    def adapt(self, steps: int, seconds: float) -> None:
+        """Aim the next chunk at `_CHUNK_SECONDS`, growing fourfold at most."""
+        wanted = steps * _CHUNK_SECONDS / max(seconds, 1e-9)
+        self._chunk = self.batch * int(max(1, min(wanted, 4 * self._chunk / self.batch)))
 
     def results(self, examples: int | None = None) -> dict[str, float | int]:
         """The metrics of the `examples` (default: all) run since `totals` was zero; a sum of ints is an int."""

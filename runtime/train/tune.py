@@ -1,6 +1,6 @@
 """Searching the ranges of a program's hypers: `hyper lr: float = 1e-3 in log(1e-5, 1e-1)`. Optuna chooses.
 
-In: a way to make the model for given hypers, and what a trial is judged by. Out: a study, whose trials are complete,
+In: a way to train a model for given hypers, and what a trial is judged by. Out: a study, whose trials are complete,
 pruned (worse than the median of the others at the same epoch) or failed for a reason that is kept with them: training
 that met a value that is not finite, a combination that the program refuses. A trial is worth the best epoch it had.
 """
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from ...compiler.manifest import HyperSpec
 from ...dsl.errors import ArgumentError, NncError, NonFiniteError, SourceError, error
 from ..extras import optional
+from ..progress import History
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
-    from ..model import Model
-    from .fit import History
 
-Make = Callable[[Mapping[str, Any]], "Model"]
+OnEpoch = Callable[[History, object], None]
+Train = Callable[[Mapping[str, Any], OnEpoch], object]  # a model for given hypers, which tells of its epochs
 REASON = "reason"  # the attribute of a trial that says why it was not completed
 _WAITS = (0.1, 0.3, 0.6)  # seconds, where another process may just be making the same storage
 _STARTUP = 5  # trials that are not pruned, as there is nothing to compare them with
@@ -84,7 +84,7 @@ def study(name: str, storage: str | None, maximize: bool, epochs: int, seed: int
     return found
 
 
-def run(found: Study, hypers: Sequence[HyperSpec], make: Make, metric: str, epochs: int | None, trials: int,
+def run(found: Study, hypers: Sequence[HyperSpec], train: Train, metric: str, trials: int,
         told: Callable[[Study, Any], None]) -> None:
     """Run so many trials; `told(study, trial)` after each. Raises what the program said where no trial of the study
     could be judged."""
@@ -100,7 +100,7 @@ def run(found: Study, hypers: Sequence[HyperSpec], make: Make, metric: str, epoc
                         kind=ArgumentError, help="choose another --storage") from e
         seen: list[float] = []
 
-        def on_epoch(history: History, model: Model) -> None:
+        def on_epoch(history: History, model: object) -> None:
             value = float(history[-1][metric])
             seen.append(value)
             trial.report(value, len(seen) - 1)
@@ -108,7 +108,7 @@ def run(found: Study, hypers: Sequence[HyperSpec], make: Make, metric: str, epoc
                 raise pruned
 
         try:
-            make(values).fit(epochs=epochs, callbacks=[on_epoch])
+            train(values, on_epoch)
         except (NonFiniteError, SourceError) as e:
             refused.append(e)
             trial.set_user_attr(REASON, e.diagnostics[0].message)

@@ -99,14 +99,15 @@ def test_a_target_without_fma_gives_the_same_values(examples):
 
 
 def test_resuming_in_the_middle_of_an_epoch(examples, tmp_path, monkeypatch):
-    from nnc.runtime.train import fit as loop
+    from nnc.runtime.progress import Report
+    from nnc.runtime.train import sweep
 
     whole = nnc.compile(NET, threads=1)
     expected = whole.fit(*examples)
-    monkeypatch.setattr(loop, "_CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(sweep, "_CHUNK_SECONDS", 0.0)
 
     class Stop:
-        def on_progress(self, report: loop.Report) -> None:
+        def on_progress(self, report: Report) -> None:
             if (report.epoch, report.position) >= (2, 48):
                 os.kill(os.getpid(), signal.SIGINT)
 

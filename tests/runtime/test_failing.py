@@ -11,7 +11,6 @@ import nnc
 from nnc.dsl.errors import ArgumentError, ResourceError
 from nnc.runtime.call import arrays, column
 from nnc.runtime.data.order import permutation
-from nnc.runtime.train import fit as loop
 from nnc.runtime.train import sweep
 
 NET = """
@@ -61,7 +60,7 @@ def test_data_that_change_under_way_leave_the_state_of_a_moment_ago() -> None:
     """Steps that were fine cannot be done again, so training stands where the last copy was made."""
     net, label = nnc.compile(NET), LABEL.copy()
 
-    def spoil(history: loop.History, model: nnc.Model) -> None:
+    def spoil(history: nnc.History, model: nnc.Model) -> None:
         label[permutation(43, 5, 0)[0]] = 3  # the very first example
 
     start = {n: a.tobytes() for n, a in net.variables.items() if n != "train/steps"}

@@ -13,8 +13,9 @@ import pytest
 from nnc.compiler.manifest import MetricSpec
 from nnc.dsl.errors import ArgumentError, ArgumentTypeError, NonFiniteError
 from nnc.runtime.data import normalize
-from nnc.runtime.train import fit as loop
-from nnc.runtime.train.fit import History, evaluate_condition
+from nnc.runtime.progress import History, Report
+from nnc.runtime.train import sweep
+from nnc.runtime.train.stop import evaluate_condition
 
 
 def state(model) -> dict[str, bytes]:
@@ -143,11 +144,11 @@ def test_patience(make, examples):
 
 
 def test_callbacks(net, examples, monkeypatch):
-    monkeypatch.setattr(loop, "_FIRST_CHUNK", 16)
+    monkeypatch.setattr(sweep, "_FIRST_CHUNK", 16)
     seen: list[Any] = []
 
     class Watcher:
-        def on_progress(self, report: loop.Report) -> None:
+        def on_progress(self, report: Report) -> None:
             seen.append((report.epoch, report.position, report.examples))
 
         def on_epoch(self, history: History, model: Any) -> bool:
@@ -181,7 +182,7 @@ class After:
     def __init__(self, epoch: int, position: int):
         self.at = (epoch, position)
 
-    def on_progress(self, report: loop.Report) -> None:
+    def on_progress(self, report: Report) -> None:
         if (report.epoch, report.position) >= self.at:
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -189,7 +190,7 @@ class After:
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Return to Python after every step."""
-    monkeypatch.setattr(loop, "_CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(sweep, "_CHUNK_SECONDS", 0.0)
 
 
 @pytest.mark.parametrize(("epoch", "position"), [(1, 0), (1, 16), (2, 40), (2, 43), (4, 24), (4, 43)])
@@ -197,7 +198,7 @@ def test_interrupt_save_load_resume_is_bit_for_bit(make, examples, tmp_path, mon
     x, t = examples
     whole = make()
     expected = rows(whole.fit(x, t, epochs=4, validation=(x, t)))
-    monkeypatch.setattr(loop, "_CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(sweep, "_CHUNK_SECONDS", 0.0)
     stopped = make()
     with pytest.raises(KeyboardInterrupt):
         stopped.fit(x, t, epochs=4, validation=(x, t), callbacks=[After(epoch, position)])

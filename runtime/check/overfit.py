@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,10 +15,8 @@ from ..call.arrays import Array, bind
 from ..call.messages import argument_error, listed
 from ..data.order import split
 from ..data.sources import classes_of
-from .sweep import rows_per_example, take_rows
-
-if TYPE_CHECKING:
-    from ..model import Model
+from ..model import Model
+from ..train.sweep import rows_per_example, take_rows
 
 FITTED = 0.05  # of the first loss: a penalty on the weights keeps it from 0
 STEPS = 1000

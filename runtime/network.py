@@ -1,0 +1,144 @@
+"""A network's state: its variables, where training stands, and its entry points, compiled when first used.
+
+In: a `Session` (manifest and entry points). It owns one array per variable, 64-byte aligned and never moved, so
+that entry points keep pointers to them. What trains, saves, loads and evaluates is told of this and of no more; what
+the user holds is a `Model`, the face of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from os import PathLike
+from pathlib import Path
+
+from ..compiler.manifest import ENTRIES, TrainSpec
+from ..dsl.errors import NncError
+from . import settings
+from .call.arrays import NUMPY, Array, aligned, check_bytes, nbytes
+from .call.calls import Call, Session, Workspace
+from .call.column import Rows
+from .call.messages import argument_error, unknown
+from .data import normalize
+from .data.sources import Dataset, load
+from .data.table import Schema
+from .progress import Progress
+
+
+class Network:
+    """Safe to use from several threads (calls take turns) and after a fork."""
+
+    __slots__ = ("__weakref__", "_calls", "data_path", "dataset", "epochs_done", "folder", "manifest",
+                 "progress", "schema", "seed", "session", "threads", "variables", "workspace")
+
+    def __init__(self, session: Session, *, seed: int | None = None, threads: int | None = None,
+                 folder: str | PathLike[str] = ".", dataset: Dataset | None = None, data_path: str | None = None):
+        """`folder` is what paths of the train block are relative to; `dataset` is its data where that is loaded
+        already, `data_path` takes the place of the path it names. The seed defaults to the one of the train block, the
+        threads to the processors this process may use."""
+        manifest = session.manifest
+        spec = manifest.train
+        self.session, self.manifest, self.folder = session, manifest, Path(folder)
+        self.seed = settings.seed(seed) if seed is not None else spec.seed if spec else 0
+        self.threads = settings.threads(threads)
+        self.progress: Progress | None = None  # where an interrupted `fit` stands
+        self.epochs_done = 0
+        self.schema: Schema | None = None  # of the table it was trained with: columns and classes
+        self.data_path = data_path
+        self.dataset = dataset if spec is not None and self.seed == spec.seed else None  # the split is of that seed
+        self.workspace = Workspace(partial(session.pool, self.threads))
+        self._calls: dict[str, Call] = {}
+        check_bytes(sum(nbytes(v.shape, NUMPY[v.dtype]) for v in manifest.variables), "the variables")
+        self.variables: dict[str, Array] = {
+            v.path: aligned(v.shape, NUMPY[v.dtype], f"`{v.path}`") for v in manifest.variables
+        }
+        self.reset()
+
+    def reset(self, seed: int | None = None) -> None:
+        """Back to the start: parameters drawn anew from the seed, nothing learned, nothing fitted."""
+        if seed is not None:
+            self.reseed(settings.seed(seed))
+        for array in self.variables.values():
+            array[...] = 0
+        if "init" in self.manifest.entries:
+            self.entry("init")(self.seed)
+        for v in self.manifest.variables:
+            if v.role == "normalize":
+                self.variables[v.path][...] = 1 if v.path.endswith("/scale") else 0
+        spec = self.manifest.train
+        self.set_training(seed=self.seed, t=0, epoch=0, steps=max(1, spec.epochs) if spec else 0)
+        self.progress, self.epochs_done, self.schema = None, 0, None
+
+    def reseed(self, seed: int) -> None:
+        """Shuffle, split and drop out by another seed from now on; the parameters stay."""
+        if seed != self.seed:
+            self.seed, self.dataset = seed, None
+
+    def entry(self, name: str) -> Call:
+        """The entry point, compiled now if it was not yet."""
+        call = self._calls.get(name)
+        if call is None:
+            if name not in self.manifest.entries:
+                raise self._no_entry(name)
+            call = self._calls[name] = Call(self.session.entry(name), self.variables, self.workspace)
+        return call
+
+    def _no_entry(self, name: str) -> NncError:
+        if name in ("loss", "gradients", "train", "evaluate") and self.manifest.train is None:
+            what = f"{self.manifest.model or 'the program'} has no train block, so it has no `{name}`"
+            return argument_error("E0609", what)
+        if name in ENTRIES:
+            return argument_error("E0609", f"{self.manifest.model or 'the program'} has no `{name}`")
+        return unknown("export", name, self.exports)
+
+    @property
+    def exports(self) -> list[str]:
+        """The names of the exports; each is also a method."""
+        return [e for e in self.manifest.entries if e not in ENTRIES]
+
+    @property
+    def train_spec(self) -> TrainSpec:
+        """The settings of the train block (E0609 where there is none)."""
+        if self.manifest.train is None:
+            raise self._no_entry("train")
+        return self.manifest.train
+
+    def load_dataset(self) -> Dataset:
+        """The data named in the train block, read when first used (E0612 where none is named)."""
+        if self.dataset is None:
+            spec = self.train_spec
+            if spec.data is None:
+                if self.data_path is not None:
+                    what = f"the train block of {self.name} does not say what kind of data {self.data_path} is"
+                    raise argument_error("E0612", what, help='for example `data = csv("...", target = "...")`')
+                raise argument_error("E0612", f"the train block of {self.name} names no data and none was passed",
+                                     help="pass arrays, or write `data = ...` in the train block")
+            self.dataset = load(spec.data, self.folder, validation=spec.validation, seed=self.seed,
+                                override=self.data_path, schema=self.schema)
+        return self.dataset
+
+    def fit_normalization(self, columns: Mapping[str, Rows], rows: Array | None = None) -> None:
+        """Fit mean and scale of the inputs to the training columns, unless that was done before. `rows` is where their
+        examples stood in what the user passed."""
+        normalize.fit(self.manifest, self.variables, columns, rows)
+
+    def set_training(self, **values: int) -> None:
+        """Set those of the counters `train/t`, `train/epoch`, `train/steps`, `train/seed` that the program reads. One
+        that is too large to be counted is the largest."""
+        for name, value in values.items():
+            array = self.variables.get(f"train/{name}")
+            if array is not None:
+                array[...] = min(value, 2 ** (8 * array.itemsize - 1) - 1)
+
+    def assign(self, values: Mapping[str, Array]) -> None:
+        """Set variables by path; the running average of a parameter begins anew with it."""
+        with self.workspace.lock:
+            for path, array in values.items():
+                self.variables[path][...] = array
+                if (average := self.variables.get(f"average/{path}")) is not None:
+                    average[...] = array
+
+    @property
+    def name(self) -> str:
+        return self.manifest.model or "program"
+

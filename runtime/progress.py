@@ -1,0 +1,66 @@
+"""Where a training stands, and what it tells: rows of a history, progress, reports.
+
+Nothing here trains. What is between two native calls is a `Progress` and the variables, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class History(list[dict[str, Any]]):
+    """One row per epoch: `epoch` (from 1), metrics, `val_` metrics, `seconds`. `stopped` says why it ended early."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]] = (), stopped: str = ""):
+        super().__init__(map(dict, rows))
+        self.stopped = stopped
+
+    def column(self, name: str) -> list[Any]:
+        """One metric over the epochs."""
+        return [row[name] for row in self]
+
+    def table(self) -> str:
+        """The rows as aligned text."""
+        if not self:
+            return ""
+        names = list(self[0])
+        cells = [names, *([_cell(row.get(n)) for n in names] for row in self)]
+        widths = [max(len(row[k]) for row in cells) for k in range(len(names))]
+        return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a fit stands: enough, with the variables, to go on bit for bit."""
+
+    epoch: int  # completed since the model was made
+    last: int  # the epoch after which the fit ends
+    batch: int | None
+    shuffle: bool
+    seed: int
+    position: int = 0  # examples of the current epoch that are done
+    examples: int = 0  # in an epoch
+    totals: list[float] = field(default_factory=list)  # of the current epoch so far
+    seconds: float = 0.0  # of the current epoch so far
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: float | None = None  # of what patience watches
+    stale: int = 0  # epochs since it was reached
+    stopped: str = ""  # why the program ended training before `last`
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a progress display is told a few times a second."""
+
+    epoch: int  # from 1
+    last: int
+    position: int
+    examples: int
+    metrics: Mapping[str, float | int]  # of the current epoch so far
+    rate: float  # examples per second
