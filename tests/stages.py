@@ -13,7 +13,8 @@ from nnc.compiler.autodiff.differentiate import differentiate
 from nnc.compiler.elaborate import Program
 from nnc.compiler.graph.text import parse_graph, print_graph
 from nnc.compiler.llvm import emit
-from nnc.compiler.loops.text import parse_loops, print_loops
+from nnc.compiler.loops.parse import parse_loops
+from nnc.compiler.loops.text import print_loops
 from nnc.compiler.lowering.lower import lower
 from nnc.compiler.lowering.memory import plan
 from nnc.compiler.native.target import LEVELS, Target

@@ -15,7 +15,7 @@ from nnc.compiler.types.sizes import symbol
 from nnc.compiler.types.tensors import FLOATS, TensorType
 
 OPERATORS = [op for op in OPS.values() if op.samples and op.name != "item"]
-ULPS = {"f32": 6, "f64": 12}  # functions, sums of a few elements; see `llvm/maths` for each function
+ULPS = {"f32": 6, "f64": 12}  # functions, sums of a few elements; see `scalar` for each function
 
 
 def in_dtype(sample: Sample, dtype: str) -> Sample:

@@ -3,12 +3,15 @@ derivatives against finite differences in float64, text and back."""
 
 from __future__ import annotations
 
+import re
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nnc.compiler.autodiff.differentiate import differentiate
+from nnc.compiler.elaborate.builtins import BUILTINS
 from nnc.compiler.graph.interpret import evaluate
 from nnc.compiler.graph.nodes import Builder, Graph, Node
 from nnc.compiler.graph.ops import OPS
@@ -16,9 +19,11 @@ from nnc.compiler.graph.ops.elementwise import NUMPY, convert
 from nnc.compiler.graph.ops.op import ABSTRACT, LEAF, MAP, REDUCE, VIEW, Op, Sample, ShapeError
 from nnc.compiler.graph.text import parse_graph, print_graph
 from nnc.compiler.loops import ir as loops
+from nnc.compiler.scalar import FUNCTIONS, Scalar
 from nnc.compiler.types.sizes import symbol
 from nnc.compiler.types.tensors import FLOATS, TensorType, TupleType
 
+BUILT_IN = (Path(__file__).parents[1] / "dsl/README.md").read_text("utf-8").split("## Built in")[1].split("## ")[0]
 CASES = [pytest.param(op, s, id=f"{op.name}-{k}") for op in OPS.values() for k, s in enumerate(op.samples)]
 
 
@@ -56,10 +61,26 @@ def test_every_cell_is_there(op: Op) -> None:
     assert len(op.samples) > 1 or op.name in ("input", "param", "grad", "fused", "item", "scan")
 
 
-def test_scalar_functions_are_those_of_the_loops() -> None:
-    names = {"select" if name == "where" else name for name, op in OPS.items() if op.kind == MAP and op.samples
-             and op.samples[0].types and name not in ("stop_grad", "straight_through", "checkpoint", "in_range")}
-    assert names == set(loops.FUNCTIONS) - {"fma"}
+NO_OPERATOR = {"fma", "select", "cast", "random"}  # of a name and meaning of their own: `where`, `cast`, `random`
+
+
+@pytest.mark.parametrize("f", FUNCTIONS.values(), ids=lambda f: f.name)
+def test_every_cell_of_a_scalar_function_is_there(f: Scalar) -> None:
+    assert f.doc and f.operands and callable(f.llvm), "what it is, and how it is written"
+    assert f.meaning or f.number, "the meaning in plain Python"
+    assert (f.numpy is None) == (f.name in NO_OPERATOR), "the operator's reference"
+    assert (f.grad is None) == (f.numpy is None), "the derivative, or why there is none"
+    assert f.ulp is not None or not f.shared or f.name == "random", "the bound of what is approximated"
+    assert f.weight > 1 or not (f.ulp or f.shared), "what an approximation costs"
+    assert f.number or f.sign or f.name in NO_OPERATOR or f.name in ("and", "or", "not", "isfinite"), "how it is called"
+    assert (f.identity is not None) == (f.name in loops.FOLDS.values()), "what a fold begins with"
+    assert bool(f.number) <= bool(re.search(rf"\b{f.name}\b", BUILT_IN)), "its name in the reference, dsl/README.md"
+    if f.name in OPS and f.numpy:
+        assert f.doc == OPS[f.name].doc and f.weight == OPS[f.name].weight
+
+
+def test_an_operator_of_each_scalar_function_stands_among_the_builtins() -> None:
+    assert {f.name for f in FUNCTIONS.values() if f.number} <= set(BUILTINS)
 
 
 # --- reference -------------------------------------------------------------------------------------------------------
@@ -88,7 +109,7 @@ def value(e: loops.Expr, buffers: list[np.ndarray]) -> np.generic:
         case loops.Apply("cast", (x,), dtype):
             return convert(np.asarray(value(x, buffers)), dtype)[()]
         case loops.Apply("random", (key, counter), dtype):
-            from nnc.compiler.loops.philox import philox_reference
+            from nnc.compiler.scalar.philox import philox_reference
 
             counters = np.array([value(counter, buffers)], np.int64)
             return philox_reference(int(value(key, buffers)), counters, dtype)[0]

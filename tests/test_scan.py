@@ -16,7 +16,8 @@ from nnc.compiler.graph.interpret import evaluate
 from nnc.compiler.graph.ops.elementwise import NUMPY
 from nnc.compiler.graph.text import parse_graph, print_graph
 from nnc.compiler.loops.meaning import run as run_loops
-from nnc.compiler.loops.text import parse_loops, print_loops
+from nnc.compiler.loops.parse import parse_loops
+from nnc.compiler.loops.text import print_loops
 from nnc.compiler.lowering.memory import output_slot
 from nnc.compiler.passes import ALWAYS, REWRITE, run
 from nnc.compiler.session import Session

@@ -31,11 +31,6 @@ from .ops.op import ShapeError
 
 CODE = "E0120"
 DEPTH = 50  # of values within values
-_IMPLIED: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("input", "param", "constant"), ("type",)), **dict.fromkeys(("iota", "random"), ("shape", "dtype")),
-    **dict.fromkeys(("broadcast", "reshape", "assume", "contract"), ("shape",)), "cast": ("dtype",), "size": ("dtype",),
-}
-_NAMED = {"input": "name", "param": "path"}
 _WORD = re.compile(r"[\w./:]+")
 
 
@@ -55,9 +50,8 @@ def print_graph(graph: Graph, indent: str = "") -> str:
 
 def print_node(n: Node, indent: str = "") -> str:
     """One line of it."""
-    attrs = {k: v for k, v in n.attrs.items() if k not in _IMPLIED.get(n.op, ())}
-    if n.op in _NAMED and attrs[_NAMED[n.op]] == n.name:
-        del attrs[_NAMED[n.op]]
+    op = OPS[n.op]
+    attrs = {k: v for k, v in n.attrs.items() if k not in op.implied and (k != op.named or v != n.name)}
     if n.op == "contract":
         written = " {" + _print_contraction(attrs) + "}"
     else:
@@ -342,9 +336,9 @@ class _Reader:
             attrs = self.contraction() if op == "contract" else dict(self.several("}", self._attribute))
         self.need(":")
         written = self.type()
-        if op in _NAMED:
-            attrs.setdefault(_NAMED[op], name)
-        for key in _IMPLIED.get(op, ()):
+        if (named := OPS[op].named) is not None:
+            attrs.setdefault(named, name)
+        for key in OPS[op].implied:
             if not isinstance(written, TensorType):
                 raise error(CODE, f"{op} gives a tensor, not {written}", self._span(start))
             attrs[key] = {"type": written, "shape": written.shape, "dtype": written.dtype}[key]

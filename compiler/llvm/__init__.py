@@ -3,9 +3,9 @@
     text            types, literals, and a function under construction: scopes, value numbering
     values          what an expression evaluates to while a kernel is written
     instructions    instructions by dtype
-    functions       the scalar functions of the loop IR, exactly
-    maths           exp, log, tanh ...; with polynomials, trigonometry, power, uniform
-    expressions     expressions, loads and stores
+    maths           the long scalar functions, as functions of the module
+    memory          operands in lanes, loads and stores
+    expressions     expressions
     vectors         vector loops, masked tails, reductions in lanes; with transpose
     kernel          statements and scalar loops; with parallel
     emit            a module: constants, kernels, entries

@@ -6,11 +6,14 @@ the level of its operands. Floats carry no fast-math flags: the result is the IE
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .text import Function, literal, suffix, type_text
 
 _SPLIT_INT = {"f32": "i32", "f64": "i64"}
+_NUMBER = re.compile(r"0x(?![7F]FF(?!0000000000000))[0-9A-F]{16}\)?$")  # a float literal that is not NaN
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,11 @@ class Instructions:
     def bits(self) -> Instructions:
         """The integers of the float's width."""
         return self.of(_SPLIT_INT[self.dtype])
+
+    @property
+    def lane(self) -> Instructions:
+        """One of the lanes."""
+        return replace(self, lanes=1)
 
     @property
     def type(self) -> str:
@@ -117,3 +125,35 @@ class Instructions:
     def flip(self, a: str) -> str:
         """not a."""
         return self.op("xor", a, self.const(True if self.dtype == "bool" else -1))
+
+    def is_a_number(self, a: str) -> bool:
+        """Whether it is a float literal that is not NaN."""
+        return _NUMBER.search(a) is not None
+
+    def some(self, a: str) -> str:
+        """Whether a bool is true in any lane."""
+        if self.lanes == 1:
+            return a
+        bools = type_text("bool", self.lanes)
+        full = f"@llvm.vector.reduce.or.v{self.lanes}i1"
+        self.fn.externals.declares.add(f"declare i1 {full}({bools})")
+        return self.pure(f"call i1 {full}({bools} {a})")
+
+    def define(self, key: tuple[str, str, int], text: str) -> None:
+        """A function that the module needs beside this one, once under each key."""
+        self.fn.externals.helpers[key] = text
+
+    def call_where(self, condition: str, name: str, args: Sequence[tuple[str, str]],
+                   values: Sequence[tuple[str, str, str]]) -> list[str]:
+        """`values`, each (stem, type, operand), or where the condition, a scalar, holds, what the function of that name
+        makes of `args`, each (type, operand): a struct of as many."""
+        fn = self.fn
+        fast, slow = fn.block, fn.start("large")
+        struct = f"{{ {', '.join(t for _, t, _ in values)} }}"
+        made = fn.value(f"call {struct} {name}({', '.join(f'{t} {a}' for t, a in args)})", "pair")
+        parts = [fn.value(f"extractvalue {struct} {made}, {k}", "slow") for k in range(len(values))]
+        both = fn.start("both")
+        fast.end = f"br i1 {condition}, label %{slow.label}, label %{both.label}"
+        slow.end = f"br label %{both.label}"
+        return [fn.value(f"phi {t} [ {v}, %{fast.label} ], [ {part}, %{slow.label} ]", stem)
+                for (stem, t, v), part in zip(values, parts, strict=True)]

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from ..loops.ir import Apply, Check, Const, Expr, For, If, Kernel, Let, Prefetch, Reduce, Register, Stmt, Store, walk
 from . import parallel, transpose
-from .expressions import ALIGNMENT, Memory
+from .memory import ALIGNMENT, Memory
 from .text import Externals, Function, fault, symbol, type_text
 from .values import Index, Operand, Term, Value, plus, sum_of
 from .vectors import VectorLoops

@@ -88,11 +88,12 @@ def vector_literal(values: list[int | float | bool], dtype: str) -> str:
 
 @dataclass(slots=True)
 class Externals:
-    """What the functions of a module use and do not define: intrinsics, as declarations, and vector mathematics, as
-    (function, dtype, lanes)."""
+    """What the functions of a module use and do not define: intrinsics, as declarations; vector mathematics, as
+    (function, dtype, lanes); and what that calls in turn, as text."""
 
     declares: set[str] = field(default_factory=set)
     maths: set[tuple[str, str, int]] = field(default_factory=set)
+    helpers: dict[tuple[str, str, int], str] = field(default_factory=dict)  # by (name, dtype, lanes)
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..loops.ir import Apply, Const, Expr, For, Load, Store, Var
-from .expressions import ALIGNMENT
+from .memory import ALIGNMENT
 from .text import Function, type_text, vector_literal
 
 LANE = 16  # bytes: x86 shuffles within these, then moves them whole

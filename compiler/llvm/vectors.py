@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..loops.ir import MAX_UNROLL, Expr, For, Reduce, Stmt
-from . import functions
-from .expressions import Evaluator, Lanes, Partial
+from ..loops.ir import FOLDS, MAX_UNROLL, Expr, For, Reduce, Stmt, identity
+from ..scalar import FUNCTIONS
+from .expressions import Evaluator
 from .instructions import Instructions
+from .memory import Lanes, Partial
 from .text import fault, literal, symbol, type_text, vector_literal
 from .transpose import Copy, transpose
 from .values import Index, Operand, Term, Value, plus, sum_of
+
+Rule = Callable[..., str]  # (instructions, old, new) -> the folded value
 
 
 class VectorLoops(Evaluator):
@@ -193,7 +196,7 @@ class VectorLoops(Evaluator):
         partial results that `finish` combines after the loop."""
         index, value = self.index_of(s.index), self.evaluate(s.value)
         if self.lanes is None or self.varies(index):
-            self.update(s.buffer, index, value, functions.FOLD_RULES[s.fold])
+            self.update(s.buffer, index, value, FUNCTIONS[FOLDS[s.fold]].llvm)
             return
         lanes, index = self.lanes, self.index(index)
         dtype, stem = self.buffer(s.buffer).dtype, f"{s.buffer}.{s.fold}"
@@ -203,11 +206,11 @@ class VectorLoops(Evaluator):
         partial = lanes.partial.get((id(s), index))
         if partial is None:
             partial = lanes.partial[id(s), index] = Partial(s.buffer, index, s.fold, self.fn.alloca(type_, stem))
-            start = literal(functions.identity(s.fold, dtype), dtype, lanes.count)
+            start = literal(identity(s.fold, dtype), dtype, lanes.count)
             self.fn.line(f"store {type_} {start}, ptr {partial.ref}, align 64", lanes.before)
         old = self.fn.value(f"load {type_}, ptr {partial.ref}, align 64", stem)
         i = Instructions(self.fn, dtype, lanes.count, self.fn.level, self.fused, stem)
-        new = functions.FOLD_RULES[s.fold](i, old, self.in_lanes(value).ref)
+        new = FUNCTIONS[FOLDS[s.fold]].llvm(i, old, self.in_lanes(value).ref)
         if lanes.mask:
             new = i.select(lanes.mask, new, old)
         self.fn.line(f"store {type_} {new}, ptr {partial.ref}, align 64")
@@ -216,7 +219,7 @@ class VectorLoops(Evaluator):
         """Combine the partial results by halving and fold them into memory."""
         for p in lanes.partial.values():
             dtype, n = self.buffer(p.buffer).dtype, lanes.count
-            rule, stem = functions.FOLD_RULES[p.fold], f"{p.buffer}.{p.fold}"
+            rule, stem = FUNCTIONS[FOLDS[p.fold]].llvm, f"{p.buffer}.{p.fold}"
             total = self.fn.value(f"load {type_text(dtype, n)}, ptr {p.ref}, align 64", stem)
             while n > 2:
                 type_, n = type_text(dtype, n), n // 2
@@ -231,7 +234,7 @@ class VectorLoops(Evaluator):
             total = rule(Instructions(self.fn, dtype, 1, self.fn.level, self.fused, stem), low, high)
             self.update(p.buffer, p.index, self.result(Value(total, dtype, 1, self.fn.level)), rule)
 
-    def update(self, buffer: str, index: Operand, value: Operand, rule: functions.Rule) -> None:
+    def update(self, buffer: str, index: Operand, value: Operand, rule: Rule) -> None:
         """Load, fold, store. Lanes that hit one element (a scatter) take turns, first lane first."""
         memory = self.memory[buffer]
         if (isinstance(index, Value) and index.lanes > 1) or (isinstance(index, Index) and index.stride not in (0, 1)):
@@ -245,7 +248,7 @@ class VectorLoops(Evaluator):
         i = Instructions(self.fn, memory.dtype, lanes, level, self.fused, buffer)
         self.store(buffer, index, self.result(Value(rule(i, old.ref, new), memory.dtype, lanes, level)))
 
-    def update_lanes(self, buffer: str, index: Operand, value: Operand, rule: functions.Rule) -> None:
+    def update_lanes(self, buffer: str, index: Operand, value: Operand, rule: Rule) -> None:
         assert self.lanes
         memory, n, mask = self.memory[buffer], self.lanes.count, self.lanes.mask
         at, values = self.in_lanes(index).ref, self.in_lanes(value).ref

@@ -18,6 +18,8 @@
                | for NAME in 0..SIZE [reverse] [until place] { step* }
     place    ::= slot NAME [+ SIZE] | arena + SIZE | constant NAME [+ SIZE]
 
+The functions are those of `scalar`; a result has the dtype of the operands unless their paragraph says otherwise.
+
 Every index and size is an `i64`; buffers are flat and indexed in elements. A kernel knows only its arguments, so equal
 kernels are one kernel and a kernel can be tested alone.
 
@@ -49,31 +51,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Union
 
+from ..scalar import FUNCTIONS
 from ..types.sizes import Dim, Quotient, Size, Symbol
 from ..types.tensors import TensorType
 
 MAX_UNROLL = 64
 
-# Scalar functions. Result dtype is that of the operands unless said otherwise. Operands have one dtype, except `select`
-# (bool, T, T) and `cast`. Floats follow IEEE 754: NaN, infinities and -0 as NumPy has them.
-FUNCTIONS: Mapping[str, int] = {
-    "add": 2, "sub": 2, "mul": 2, "neg": 1, "abs": 1, "sign": 1,  # sign(0) = 0, sign(NaN) = NaN
-    "div": 2,  # floats
-    "floordiv": 2, "mod": 2,  # rounds to minus infinity, as Python; ints: by zero gives 0, MIN // -1 wraps
-    "fma": 3,  # a*b + c, fused where the target has it, else two roundings
-    "minimum": 2, "maximum": 2,  # NaN if either is
-    "eq": 2, "ne": 2, "lt": 2, "le": 2, "gt": 2, "ge": 2,  # bool
-    "and": 2, "or": 2, "not": 1,  # bool
-    "select": 3,
-    "cast": 1,  # to the node's dtype; float to int saturates, NaN gives 0; to bool is != 0
-    "floor": 1, "ceil": 1, "round": 1,  # round half to even
-    "exp": 1, "log": 1, "log1p": 1, "expm1": 1, "sqrt": 1, "rsqrt": 1, "sin": 1, "cos": 1, "tanh": 1, "erf": 1,
-    "logistic": 1,  # 1 / (1 + exp(-x))
-    "pow": 2,
-    "isfinite": 1,  # bool
-    "random": 2,  # (key i64, counter i64) -> float in [0, 1): Philox 2x32-10, see `philox` in llvm's vector maths
-}
 FOLDS: Mapping[str, str] = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum"}
+
+
+def identity(fold: str, dtype: str) -> int | float | bool:
+    """The value a fold begins with, and that changes nothing: x + (-0) is x for every x, x + 0 is not for -0."""
+    unit = FUNCTIONS[FOLDS[fold]].identity
+    assert unit is not None
+    return unit(dtype)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)

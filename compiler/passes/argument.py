@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from ..graph.nodes import Node
-from ..graph.ops.reduction import identity
+from ..loops.ir import identity
 from ..types.tensors import FLOATS, TensorType
 
 _FOLD = {"argmax": "reduce_max", "argmin": "reduce_min"}

@@ -23,7 +23,8 @@ from nnc.compiler.loops.ir import (
     mul,
 )
 from nnc.compiler.loops.meaning import evaluate
-from nnc.compiler.loops.text import parse_loops, print_loops
+from nnc.compiler.loops.parse import parse_loops
+from nnc.compiler.loops.text import print_loops
 from nnc.compiler.native import library as native
 from nnc.dsl.errors import InternalError
 

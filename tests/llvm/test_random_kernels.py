@@ -26,7 +26,8 @@ from nnc.compiler.loops.ir import (
     mul,
 )
 from nnc.compiler.loops.meaning import evaluate
-from nnc.compiler.loops.text import parse_loops, print_loops
+from nnc.compiler.loops.parse import parse_loops
+from nnc.compiler.loops.text import print_loops
 
 LENGTH = 256
 NUMPY = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ...scalar import FUNCTIONS
 from ...types.tensors import DTYPES
 from ..operations import tensor
 from ..values import REQUIRED, Builtin
@@ -20,8 +21,7 @@ def _builtin(name: str, call: Callable[..., Any], *parameters: Any) -> Builtin:
 def _table() -> Mapping[str, Any]:
     table: dict[str, Any] = {**{d: d for d in DTYPES}, "inf": math.inf}
     entries = [
-        *(elementwise.make_unary(n) for n in elementwise.MATHS),
-        *(elementwise.make_pairwise(n) for n in ("minimum", "maximum")),
+        *(elementwise.make_function(f) for f in FUNCTIONS.values() if f.number is not None),
         *(reductions.make_reduction(n) for n in reductions.REDUCE),
         *(reductions.make_arg(n) for n in ("argmax", "argmin")),
         _builtin("stop_grad", facts.call_stop_grad, "x"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 from ....dsl.errors import error
+from ....dsl.source import Span
+from ...scalar import Scalar
 from ...types.sizes import Size
 from ...types.tensors import DTYPES, FLOATS, INTS
 from ..context import Context
@@ -19,36 +20,41 @@ from ..operations import (
 )
 from ..values import REQUIRED, Arguments, Builtin, Results, Tensor, is_static, kind
 
-MATHS: dict[str, Callable[[float], float]] = {
-    "exp": math.exp, "log": math.log, "log1p": math.log1p, "expm1": math.expm1, "sqrt": math.sqrt, "sin": math.sin,
-    "cos": math.cos, "tanh": math.tanh, "erf": math.erf, "floor": math.floor, "ceil": math.ceil, "round": round,
-    "rsqrt": lambda x: 1 / math.sqrt(x), "logistic": lambda x: 1 / (1 + math.exp(-x)), "abs": abs,
-    "sign": lambda x: (x > 0) - (x < 0),
-}  # fmt: skip
-KEEP_INT = ("abs", "sign", "floor", "ceil", "round")
-
 
 def plain(value: Any) -> Any:
     return value.items[0] if isinstance(value, Results) and len(value.items) == 1 else value
 
 
-def make_unary(name: str) -> Builtin:
+def make_function(f: Scalar) -> Builtin:
+    """The builtin of a scalar function that has a compile-time value."""
+    parameters = tuple((name, REQUIRED) for name in f.operands)
+    return Builtin(f.name, parameters, _unary(f) if len(f.operands) == 1 else _pairwise(f))
+
+
+def _computed(f: Scalar, span: Span, *values: Any) -> Any:
+    """The function of compile-time numbers."""
+    call = f"{f.name}({', '.join(map(str, values))})"
+    assert f.number is not None
+    try:
+        return f.number(*values)
+    except (ValueError, ZeroDivisionError):
+        raise error("E0307", f"{call} is not a number", span) from None
+    except OverflowError:
+        raise error("E0307", f"{call} is too large for a number", span) from None
+
+
+def _unary(f: Scalar) -> Callable[[Context, Arguments], Any]:
+    name = f.name
+    whole = f.rounds or "i32" in f.accepts
+
     def call(cx: Context, a: Arguments) -> Any:
         def one(x: Any) -> Any:
             if isinstance(x, int | float) and not isinstance(x, bool):
-                try:
-                    y = MATHS[name](x)
-                    return y if name in KEEP_INT else float(y)
-                except (ValueError, ZeroDivisionError):
-                    raise error("E0307", f"{name}({x}) is not a number", a.span) from None
-                except OverflowError:
-                    if name == "logistic":
-                        return 0.0
-                    raise error("E0307", f"{name}({x}) is too large for a number", a.span) from None
+                return _computed(f, a.span, x)
             t = tensor(cx, x, a.at("x"), None if isinstance(x, Tensor) else cx.real)
-            if t.dtype in INTS and name in ("floor", "ceil", "round"):
+            if t.dtype in INTS and f.rounds:
                 return t
-            if t.dtype not in FLOATS and name not in KEEP_INT:
+            if t.dtype not in FLOATS and not whole:
                 raise error(
                     "E0302",
                     f"`{name}` needs a float tensor, not {t.type}",
@@ -61,21 +67,22 @@ def make_unary(name: str) -> Builtin:
 
         return one(plain(a.x))
 
-    return Builtin(name, (("x", REQUIRED),), call)
+    return call
 
 
 def call_isfinite(cx: Context, a: Arguments) -> Any:
     return cx.emit("isfinite", tensor(cx, plain(a.x), a.at("x"), cx.real), span=a.span)
 
 
-def make_pairwise(name: str) -> Builtin:
+def _pairwise(f: Scalar) -> Callable[[Context, Arguments], Any]:
     def call(cx: Context, a: Arguments) -> Any:
-        x, y = plain(a.x), plain(a.y)
+        first, second = f.operands
+        x, y = plain(getattr(a, first)), plain(getattr(a, second))
         if isinstance(x, int | float) and isinstance(y, int | float):
-            return min(x, y) if name == "minimum" else max(x, y)
-        return elementwise(cx, name, x, y, a.span, (a.at("x"), a.at("y")))
+            return _computed(f, a.span, x, y)
+        return elementwise(cx, f.name, x, y, a.span, (a.at(first), a.at(second)))
 
-    return Builtin(name, (("x", REQUIRED), ("y", REQUIRED)), call)
+    return call
 
 
 def call_clip(cx: Context, a: Arguments) -> Any:

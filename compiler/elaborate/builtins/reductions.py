@@ -9,7 +9,7 @@ from typing import Any
 
 from ....dsl.errors import error
 from ....dsl.source import Span
-from ...graph.ops.reduction import identity
+from ...loops.ir import identity
 from ...types.sizes import Dim, Size, product
 from ...types.tensors import FLOATS
 from ..context import Context

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ...loops.index import within
+from ...scalar.function import EACH
 from ...types.sizes import Dim, symbol
 from ...types.tensors import TensorType, Type
 from ..nodes import Builder, Node
@@ -235,6 +236,7 @@ _I, _U = ("i", 1), ("u", 1)
 
 CONTRACTION = Op(
     name="contract", kind=CONTRACT, infer=_infer, reference=_reference, grad=_grad, flops=_flops,
+    implied=("shape",), unsigned=EACH,
     doc="out[f(p)] += prod_k in_k[g_k(p)] over all points p of `domain`, with affine f (`out`) and g_k (`maps`); reads "
     "outside an operand are 0, writes outside the result are dropped",
     samples=(

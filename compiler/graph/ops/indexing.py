@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...loops.ir import Apply, Expr, i64, size_expr, sub
+from ...scalar.function import FIRST
 from ...types.sizes import Dim
 from ...types.tensors import INTS, TensorType, Type
 from . import require
@@ -103,7 +104,7 @@ def _gather_grad(attrs: Any, dy: Value, y: Value, table: Value, index: Value) ->
 
 
 GATHER = Op(
-    name="gather", kind=VIEW, infer=_gather_infer, at=_gather_at, reference=_gather_reference,
+    name="gather", kind=VIEW, unsigned=FIRST, infer=_gather_infer, at=_gather_at, reference=_gather_reference,
     grad=rule_with_attrs(_gather_grad),
     doc="Slices of the first operand along `axis` (0) at the indices of the second, whose axes take that axis' place",
     samples=(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...loops.ir import Apply, Const, Expr, add, floordiv, i64, mod, mul, size_expr, sub
+from ...scalar.function import EACH, FIRST
 from ...types.sizes import Dim
 from ...types.tensors import TensorType, Type
 from . import require
@@ -63,7 +64,8 @@ def _broadcast_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
 
 
 BROADCAST = Op(
-    name="broadcast", kind=VIEW, infer=_broadcast_infer, at=_broadcast_at, reference=_broadcast_reference,
+    name="broadcast", kind=VIEW, implied=("shape",), unsigned=FIRST, infer=_broadcast_infer,
+    at=_broadcast_at, reference=_broadcast_reference,
     grad=rule_with_attrs(_broadcast_grad),
     doc="Axis k becomes axis `axes[k]` of `shape`; other axes are new and repeat it; an axis of size 1 is stretched",
     samples=(
@@ -147,7 +149,8 @@ def _reshape_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
 
 
 RESHAPE = Op(
-    name="reshape", kind=VIEW, infer=_reshape_infer, at=_reshape_at, grad=rule_with_attrs(_reshape_grad),
+    name="reshape", kind=VIEW, implied=("shape",), unsigned=FIRST, infer=_reshape_infer, at=_reshape_at,
+    grad=rule_with_attrs(_reshape_grad),
     reference=lambda args, attrs, type: np.reshape(args[0], type.shape),
     doc="The same elements in row-major order under another shape; `expand` and `squeeze` are this too",
     samples=(
@@ -178,7 +181,8 @@ def _assume_reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) 
 
 
 ASSUME = Op(
-    name="assume", kind=VIEW, infer=_assume_infer, reference=_assume_reference, grad=rule_with_attrs(_assume_grad),
+    name="assume", kind=VIEW, implied=("shape",), unsigned=FIRST, infer=_assume_infer, reference=_assume_reference,
+    grad=rule_with_attrs(_assume_grad),
     at=lambda node, types, index, read: read(0, index),
     doc="The operand itself, its sizes written as `shape`: equal at run time, as a guard of the graph makes sure. "
     "One that is marked `again` is read by what `checkpoint` has computed a second time",
@@ -207,7 +211,7 @@ def _transpose_at(node: Any, types: Sequence[TensorType], index: Index, read: Re
 
 
 TRANSPOSE = Op(
-    name="transpose", kind=VIEW, infer=_transpose_infer, at=_transpose_at,
+    name="transpose", kind=VIEW, unsigned=FIRST, infer=_transpose_infer, at=_transpose_at,
     reference=lambda args, attrs, type: np.transpose(args[0], attrs["perm"]),
     grad=rule_with_attrs(lambda attrs, dy, y, x: (dy.apply("transpose", perm=inverse(attrs["perm"])),)),
     doc="Axis k of the result is axis `perm[k]` of the operand",
@@ -264,7 +268,7 @@ def _slice_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
 
 
 SLICE = Op(
-    name="slice", kind=VIEW, infer=_slice_infer, at=_slice_at, reference=_slice_reference,
+    name="slice", kind=VIEW, unsigned=FIRST, infer=_slice_infer, at=_slice_at, reference=_slice_reference,
     grad=rule_with_attrs(_slice_grad), doc="From `starts` up to `stops` in `steps`, per axis; within the operand",
     samples=(
         Sample((_t(5, 4),), {"starts": (1, 0), "stops": (4, 4), "steps": (1, 1)}),
@@ -289,7 +293,7 @@ def _flip_at(node: Any, types: Sequence[TensorType], index: Index, read: Read) -
 
 
 FLIP = Op(
-    name="flip", kind=VIEW, infer=_flip_infer, at=_flip_at,
+    name="flip", kind=VIEW, unsigned=FIRST, infer=_flip_infer, at=_flip_at,
     reference=lambda args, attrs, type: np.flip(args[0], attrs["axes"]),
     grad=rule_with_attrs(lambda attrs, dy, y, x: (dy.apply("flip", axes=attrs["axes"]),)),
     doc="`axes` in reverse order",
@@ -412,7 +416,7 @@ def _concat_grad(attrs: Any, dy: Value, y: Value, *xs: Value) -> tuple[Value, ..
 
 
 CONCAT = Op(
-    name="concat", kind=VIEW, infer=_concat_infer, at=_concat_at, grad=rule_with_attrs(_concat_grad),
+    name="concat", kind=VIEW, unsigned=EACH, infer=_concat_infer, at=_concat_at, grad=rule_with_attrs(_concat_grad),
     reference=lambda args, attrs, type: np.concatenate(args, attrs["axis"]), doc="One after the other along `axis`",
     samples=(
         Sample((_t(2), _t(3)), {"axis": 0}), Sample((_t(2, 1), _t(2, 3), _t(2, 2)), {"axis": 1}),

@@ -73,3 +73,7 @@ class Op:
     flops: Callable[[Sequence[Type], dict[str, Any], Type], Dim] | None = None  # None: one per result element
     samples: tuple[Sample, ...] = ()
     commutative: bool = False
+    weight: int = 1  # for MAP: vector instructions per element, roughly
+    unsigned: slice | None = None  # the operands of which none may be negative or -0, so that the result is neither
+    implied: tuple[str, ...] = ()  # attributes that the text form does not write: `type`, or its `shape`, its `dtype`
+    named: str | None = None  # for leaves: the attribute that is the node's name, where the text form does not write it

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...loops.ir import Apply, Expr, size_expr
+from ...scalar.function import ALWAYS, FIRST
 from ...types.tensors import FLOATS, TensorType, TupleType, Type
 from . import require
 from .elementwise import NUMPY
@@ -27,12 +28,12 @@ def _leaf_infer(types: Sequence[Type], attrs: Any) -> TensorType:
 
 
 INPUT = Op(
-    name="input", kind=LEAF, infer=_leaf_infer, reference=None, grad=None,
+    name="input", kind=LEAF, infer=_leaf_infer, reference=None, grad=None, implied=("type",), named="name",
     doc="A value passed from outside; `name` is what the outside calls it",
 )
 
 PARAM = Op(
-    name="param", kind=LEAF, infer=_leaf_infer, reference=None, grad=None,
+    name="param", kind=LEAF, infer=_leaf_infer, reference=None, grad=None, implied=("type",), named="path",
     doc="A parameter or a piece of state, by its `path`; its value is that of before the step",
 )
 
@@ -50,7 +51,7 @@ def _constant_at(node: Any, types: Sequence[Type], index: tuple[Expr, ...], read
 
 
 CONSTANT = Op(
-    name="constant", kind=LEAF, infer=_constant_infer, at=_constant_at, grad=None,
+    name="constant", kind=LEAF, infer=_constant_infer, at=_constant_at, grad=None, implied=("type",),
     reference=lambda args, attrs, type: np.array(attrs["values"], NUMPY[type.dtype]).reshape(type.shape),
     doc="`values` in row-major order",
     samples=(
@@ -75,7 +76,8 @@ def _to(e: Expr, dtype: str) -> Expr:
 
 
 SIZE = Op(
-    name="size", kind=MAP, infer=_size_infer, grad=None, doc="The size `size` as a number",
+    name="size", kind=MAP, infer=_size_infer, grad=None, doc="The size `size` as a number", weight=0, unsigned=ALWAYS,
+    implied=("dtype",),
     at=lambda node, types, index, read: _to(size_expr(node.attrs["size"]), node.dtype),
     reference=lambda args, attrs, type: np.array(attrs["size"], NUMPY[type.dtype]),
     samples=(Sample((), {"size": 7, "dtype": "f32"}), Sample((), {"size": 0, "dtype": "i64"})),
@@ -98,7 +100,8 @@ def _iota_reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) ->
 
 
 IOTA = Op(
-    name="iota", kind=MAP, infer=_iota_infer, reference=_iota_reference, grad=None,
+    name="iota", kind=MAP, infer=_iota_infer, reference=_iota_reference, grad=None, weight=0, unsigned=ALWAYS,
+    implied=("shape", "dtype"),
     at=lambda node, types, index, read: _to(index[node.attrs["axis"]], node.dtype),
     doc="0, 1, 2, ... along `axis` of `shape`",
     samples=(
@@ -185,13 +188,14 @@ def _straight_infer(types: Sequence[Type], attrs: Any) -> TensorType:
 _IDENTITY_SAMPLES = tuple(Sample((TensorType(d, s),), {}) for d, s in (("f32", (2, 3)), ("f64", ()), ("i32", (0,))))
 
 STOP_GRAD = Op(
-    name="stop_grad", kind=MAP, infer=_same("stop_grad"), doc="The operand, as a constant to differentiation",
+    name="stop_grad", kind=MAP, infer=_same("stop_grad"), doc="The operand, as a constant to differentiation", weight=0,
+    unsigned=FIRST,
     at=lambda node, types, index, read: read(0, index), reference=lambda args, attrs, type: args[0],
     grad=lambda b, node, dy: (None,), flops=lambda types, attrs, result: 0, samples=_IDENTITY_SAMPLES,
 )
 
 STRAIGHT_THROUGH = Op(
-    name="straight_through", kind=MAP, infer=_straight_infer,
+    name="straight_through", kind=MAP, infer=_straight_infer, weight=0,
     doc="The value of the first operand with the gradient of the second. Bengio, Léonard, Courville (2013)",
     at=lambda node, types, index, read: read(0, index), reference=lambda args, attrs, type: args[0],
     grad=lambda b, node, dy: (None, dy), flops=lambda types, attrs, result: 0,

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ...loops.ir import identity
+from ...scalar.function import FIRST
 from ...types.sizes import Dim
 from ...types.tensors import DTYPES, TensorType, Type
 from . import require
@@ -87,22 +89,6 @@ def _extreme_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
     return (p.apply("eq", _back(first, x, axes)).where(_back(dy, x, axes), 0),)
 
 
-def identity(fold: str, dtype: str) -> int | float | bool:
-    """The value a fold begins with, and that changes nothing: x + (-0) is x for every x, x + 0 is not for -0."""
-    match fold:
-        case "sum":
-            return -0.0 if dtype in ("f32", "f64") else 0
-        case "prod":
-            return 1.0 if dtype in ("f32", "f64") else 1
-        case _ if dtype == "bool":
-            return fold == "min"
-        case _ if dtype in ("f32", "f64"):
-            return float("-inf" if fold == "max" else "inf")
-        case _:
-            limits = np.iinfo(NUMPY[dtype])
-            return int(limits.min if fold == "max" else limits.max)
-
-
 def _reference(f: Any, fold: str) -> Callable[..., np.ndarray]:
     def reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
         (x,) = args
@@ -121,9 +107,10 @@ def _samples(dtype: str) -> tuple[Sample, ...]:
             Sample((TensorType(dtype, (4, 5)),), {"axes": (1,)}, -9, 9))
 
 
-def _reduction(name: str, fold: str, f: Any, grad: Callable[..., Any], accepts: tuple[str, ...], doc: str) -> Op:
+def _reduction(name: str, fold: str, f: Any, grad: Callable[..., Any], accepts: tuple[str, ...], doc: str,
+               unsigned: slice | None = None) -> Op:
     return Op(name=name, kind=REDUCE, doc=doc, infer=_infer(name, accepts), reference=_reference(f, fold),
-              grad=rule_with_attrs(grad), reduce=fold, flops=_flops,
+              grad=rule_with_attrs(grad), reduce=fold, flops=_flops, unsigned=unsigned,
               samples=_samples("bool" if "bool" in accepts else "i32"))
 
 
@@ -153,8 +140,8 @@ def _arg(name: str, f: Callable[..., Any], what: str) -> Op:
 
 
 ALL = (
-    _reduction("reduce_sum", "sum", np.add, _sum_grad, NUMBERS, "The sum over `axes`"),
-    _reduction("reduce_prod", "prod", np.multiply, _prod_grad, NUMBERS, "The product over `axes`"),
+    _reduction("reduce_sum", "sum", np.add, _sum_grad, NUMBERS, "The sum over `axes`", FIRST),
+    _reduction("reduce_prod", "prod", np.multiply, _prod_grad, NUMBERS, "The product over `axes`", FIRST),
     _reduction("reduce_max", "max", np.maximum, _extreme_grad, DTYPES,
                "The largest over `axes`, NaN if there is one; the gradient goes to the first of equals"),
     _reduction("reduce_min", "min", np.minimum, _extreme_grad, DTYPES,

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...scalar import FUNCTIONS
+from ...scalar.function import BOOL, NUMBERS
 from ...types.sizes import Dim
 from ...types.tensors import DTYPES, FLOATS, INTS, TensorType, Type
 from .op import ShapeError
 
-NUMBERS = FLOATS + INTS
-BOOL = ("bool",)
 _KINDS = {FLOATS: "floats", INTS: "whole numbers", NUMBERS: "numbers", BOOL: "bool", DTYPES: "any type"}
-SPELLING = {
-    "add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%", "neg": "-", "pow": "^",
-    "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
-}
 
 
 def spelled(op: str) -> str:
     """The operator as the user writes it."""
-    return SPELLING.get(op, f"`{op}`")
+    return FUNCTIONS[op].spelled if op in FUNCTIONS else f"`{op}`"
 
 
 def tensors(op: str, types: Sequence[Type], count: int | None) -> list[TensorType]:

@@ -19,7 +19,6 @@ from ...graph.boxes import flat
 from ...graph.cost import number, own_weight
 from ...graph.nodes import Graph, Node
 from ...graph.ops.op import MAP, REDUCE, VIEW
-from ...graph.ops.reduction import identity
 from ...loops import ir as L
 from ...types.sizes import Dim
 from .body import Body, Index, Results, lanes, results
@@ -212,7 +211,7 @@ def _how(body: Body, r: Node) -> str:
 
 
 def _start(body: Body, r: Node) -> L.Const:
-    return L.Const(identity(_how(body, r), r.dtype), r.dtype)
+    return L.Const(L.identity(_how(body, r), r.dtype), r.dtype)
 
 
 def _whole(n: Dim, width: int) -> int:

@@ -12,14 +12,12 @@ from __future__ import annotations
 from math import copysign, frexp, isfinite
 
 from ...graph.nodes import Node
-from ...graph.ops.elementwise import ARITHMETIC, LOGIC, ROUNDING, TRANSCENDENTAL
+from ...graph.ops import OPS, elementwise
 from ...types.tensors import FLOATS, TensorType
 from ..rewrite import Rule, Sweep, Table
 
 Number = int | float | bool
-ELEMENTWISE = (
-    *(op.name for op in (*ARITHMETIC, *LOGIC, *ROUNDING, *TRANSCENDENTAL)), "where", "cast",
-)
+ELEMENTWISE = tuple(op.name for op in elementwise.ALL)
 
 
 def number(s: Sweep, name: str) -> Number | None:
@@ -48,16 +46,11 @@ def power_of_two(x: Number) -> bool:
     return abs(mantissa) == 0.5 and -120 < exponent < 120
 
 
-_UNSIGNED = ("exp", "logistic", "abs", "random", "size", "iota")
-_OF_ONE = ("broadcast", "reshape", "transpose", "slice", "flip", "sqrt", "reduce_sum", "reduce_prod",
-           "stop_grad", "assume", "gather")
-_OF_ALL = ("add", "mul", "div", "concat", "contract", "minimum", "maximum")
-
-
 def unsigned(s: Sweep, name: str, depth: int = 6) -> bool:
     """Certainly no element is negative or -0 (NaN is allowed)."""
     n = s[name]
-    if n.op in _UNSIGNED:
+    of = OPS[n.op].unsigned
+    if of is not None and not n.args[of]:
         return True
     if n.op == "constant":
         return all(copysign(1, v) > 0 for v in n.attrs["values"])
@@ -65,12 +58,8 @@ def unsigned(s: Sweep, name: str, depth: int = 6) -> bool:
         return False
     if n.op == "mul" and n.args[0] == n.args[1]:
         return True
-    if n.op in _OF_ONE:
-        return unsigned(s, n.args[0], depth - 1)
-    if n.op in _OF_ALL:
-        return all(unsigned(s, a, depth - 1) for a in n.args)
-    if n.op == "where":
-        return all(unsigned(s, a, depth - 1) for a in n.args[1:])
+    if of is not None:
+        return all(unsigned(s, a, depth - 1) for a in n.args[of])
     return n.op == "cast" and s.type(n.args[0]).dtype == "bool"
 
 

@@ -8,9 +8,13 @@ for every double.
 
 from __future__ import annotations
 
-from .instructions import Instructions
+import math
+
+import numpy as np
+
+from .code import Code
+from .function import Scalar
 from .polynomials import horner
-from .text import literal, type_text
 
 # sin r = r + r³ s(r²), cos r = 1 - r²/2 + r⁴ c(r²), |r| <= π/4. Relative errors: 9e-9, 1.3e-10, 8e-18, 1.6e-18.
 SIN_F32 = (-0.16666655242443085, 0.008332155644893646, -0.0001951463200384751)
@@ -38,14 +42,14 @@ DIGITS = (
 )  # fmt: skip
 
 
-def difference(i: Instructions, a: str, b: str) -> tuple[str, str]:
+def difference(i: Code, a: str, b: str) -> tuple[str, str]:
     """(a - b rounded, its error), exactly (Knuth)."""
     d = i.sub(a, b)
     back = i.sub(a, d)
     return d, i.add(i.sub(a, i.add(d, back)), i.sub(back, b))
 
 
-def reduce(i: Instructions, x: str) -> tuple[str, str, str]:
+def reduce(i: Code, x: str) -> tuple[str, str, str]:
     """(quadrant in bits, r, correction to r) for |x| <= LARGE; NaN and infinities give a NaN r."""
     if i.dtype == "f32" and i.fused:
         shifted = i.fma(x, i.const(TWO_OVER_PI), i.const(MAGIC_F32))
@@ -72,32 +76,21 @@ def reduce(i: Instructions, x: str) -> tuple[str, str, str]:
     return bits, r, i.add(i.sub(third, r), low)
 
 
-def reduce_all(i: Instructions, x: str) -> tuple[str, str, str]:
+def reduce_all(i: Code, x: str) -> tuple[str, str, str]:
     """The same for every x: where some lane is beyond LARGE, the lanes that are go through `nnc.reduce`."""
-    fn = i.fn
     n, r, low = reduce(i, x)
     a = i.intrinsic("fabs", x)
     large = i.of("bool").both(i.compare("ogt", a, i.const(LARGE[i.dtype])), i.compare("olt", a, i.const(float("inf"))))
-    some = large
-    if i.lanes > 1:
-        full = f"@llvm.vector.reduce.or.v{i.lanes}i1"
-        fn.externals.declares.add(f"declare i1 {full}({type_text('bool', i.lanes)})")
-        some = i.pure(f"call i1 {full}({type_text('bool', i.lanes)} {large})")
-    fast = fn.block
-    slow = fn.start("large")
-    result = f"{{ {i.bits.type}, {i.type} }}"
-    args = f"{i.type} {x}, {type_text('bool', i.lanes)} {large}, {i.bits.type} {n}, {i.type} {r}"
-    pair = fn.value(f"call {result} {lanes_name(i.dtype, i.lanes)}({args})", "pair")
-    slow_n, slow_r = (fn.value(f"extractvalue {result} {pair}, {k}", "slow") for k in (0, 1))
-    both = fn.start("both")
-    fast.end = f"br i1 {some}, label %{slow.label}, label %{both.label}"
-    slow.end = f"br label %{both.label}"
-    n = fn.value(f"phi {i.bits.type} [ {n}, %{fast.label} ], [ {slow_n}, %{slow.label} ]", "n")
-    r = fn.value(f"phi {i.type} [ {r}, %{fast.label} ], [ {slow_r}, %{slow.label} ]", "r")
+    name = f"@nnc.reduce.{i.dtype}x{i.lanes}"
+    i.define(("nnc.reduce", i.dtype, i.lanes), _reduce_lanes(i, name))
+    i.define(("nnc.reduce.one", "", 0), _reduce_one(i.lane))
+    b = i.bits
+    args = (i.type, x), (i.of("bool").type, large), (b.type, n), (i.type, r)
+    n, r = i.call_where(i.some(large), name, args, (("n", b.type, n), ("r", i.type, r)))
     return n, r, low and i.select(large, i.const(0), low)
 
 
-def sine(i: Instructions, x: str, quarter: int) -> str:
+def sine(i: Code, x: str, quarter: int) -> str:
     """sin(x + quarter π/2)."""
     n, r, low = reduce_all(i, x)
     b = i.bits
@@ -120,28 +113,35 @@ def sine(i: Instructions, x: str, quarter: int) -> str:
     return i.from_bits(b.op("xor", i.to_bits(value), sign))
 
 
-def sin(i: Instructions, x: str) -> str:
+def _sin(i: Code, x: str) -> str:
     return i.select(i.compare("oeq", x, i.const(0)), x, sine(i, x, 0))  # keeps -0
 
 
-def cos(i: Instructions, x: str) -> str:
+def _cos(i: Code, x: str) -> str:
     return sine(i, x, 1)
 
 
-def lanes_name(dtype: str, lanes: int) -> str:
-    return f"@nnc.reduce.{dtype}x{lanes}"
+# Cody & Waite up to 2^20, Payne & Hanek beyond
+SIN = Scalar(
+    name="sin", operands=("x",), doc="sin x", weight=18, ulp=(2, 2.5), shared=True, numpy=np.sin,
+    grad=lambda dy, y, x: (dy * x.apply("cos"),), number=math.sin, llvm=_sin,
+)
+COS = Scalar(
+    name="cos", operands=("x",), doc="cos x", weight=18, ulp=(2, 2.5), shared=True, numpy=np.cos,
+    grad=lambda dy, y, x: (-(dy * x.apply("sin")),), number=math.cos, llvm=_cos,
+)
+
+ALL = (SIN, COS)
 
 
-def definitions(used: set[tuple[str, int]]) -> list[str]:
-    """The functions that `sin` and `cos` of these (dtype, lanes) call."""
-    return [*(_reduce_lanes(*key) for key in sorted(used)), _REDUCE] if used else []
+# --- large angles ----------------------------------------------------------------------------------------------------
 
 
-def _reduce_lanes(dtype: str, lanes: int) -> str:
+def _reduce_lanes(i: Code, name: str) -> str:
     """One lane after the other."""
-    int_type = {"f32": "i32", "f64": "i64"}[dtype]
-    t, ti, tb = type_text(dtype, lanes), type_text(int_type, lanes), type_text("bool", lanes)
-    s = type_text(dtype)
+    dtype, lanes, int_type = i.dtype, i.lanes, i.bits.dtype
+    t, ti, tb = i.type, i.bits.type, i.of("bool").type
+    s = i.lane.type
     widen = "fpext float %given to double" if dtype == "f32" else "fadd double %given, 0x8000000000000000"
     narrow_r = "fptrunc double %r.f64 to float" if dtype == "f32" else "fadd double %r.f64, 0x8000000000000000"
     narrow_n = "trunc i64 %n.i64 to i32" if dtype == "f32" else "add i64 %n.i64, 0"
@@ -154,7 +154,7 @@ def _reduce_lanes(dtype: str, lanes: int) -> str:
                 else f"freeze {element} {value}")
 
     parameters = f"{t} %x, {tb} %large, {ti} %n0, {t} %r0"
-    return f"""define internal {{ {ti}, {t} }} {lanes_name(dtype, lanes)}({parameters}) noinline #0 {{
+    return f"""define internal {{ {ti}, {t} }} {name}({parameters}) noinline #0 {{
 entry:
   br label %loop
 loop:
@@ -191,8 +191,10 @@ done:
 # |x| = m 2^e with m of 53 bits. Of the digits of 2/π, those before position e - 2 contribute multiples of 4 and are
 # dropped; the 192 that follow, w0 w1 w2, give (|x| 2/π mod 4) = (m w mod 2^192) 2^-190. Two bits are the quadrant; the
 # rest, as a signed fraction, times π/2 is r. The fraction of a double is never below 2^-62, so 53 good bits remain.
-_REDUCE = f"""@nnc.two.over.pi = internal unnamed_addr constant [{len(DIGITS)} x i64] [{
-    ", ".join(f"i64 {literal(d, 'i64')}" for d in DIGITS)}], align 64
+def _reduce_one(i: Code) -> str:
+    f64 = i.of("f64")
+    digits = ", ".join(f"i64 {i.of('i64').const(d)}" for d in DIGITS)
+    return f"""@nnc.two.over.pi = internal unnamed_addr constant [{len(DIGITS)} x i64] [{digits}], align 64
 
 define internal {{ i64, double }} @nnc.reduce(double %x) noinline #0 {{
   %bits = bitcast double %x to i64
@@ -261,14 +263,14 @@ define internal {{ i64, double }} @nnc.reduce(double %x) noinline #0 {{
   %low.i64 = trunc i128 %low.wide to i64
   %high = sitofp i64 %high.i64 to double
   %low.int = sitofp i64 %low.i64 to double
-  %low = fmul double %low.int, {literal(2.0**-53, "f64")}
+  %low = fmul double %low.int, {f64.const(2.0**-53)}
   %left.i64 = trunc i128 %left to i64
   %scale.exponent = sub i64 {1023 - 53}, %left.i64
   %scale.bits = shl i64 %scale.exponent, 52
   %scale = bitcast i64 %scale.bits to double
-  %high.pi = fmul double %high, {literal(1.5707963267948966, "f64")}
-  %high.rest = fmul double %high, {literal(6.123233995736766e-17, "f64")}
-  %low.pi = fmul double %low, {literal(1.5707963267948966, "f64")}
+  %high.pi = fmul double %high, {f64.const(1.5707963267948966)}
+  %high.rest = fmul double %high, {f64.const(6.123233995736766e-17)}
+  %low.pi = fmul double %low, {f64.const(1.5707963267948966)}
   %rest = fadd double %high.rest, %low.pi
   %sum = fadd double %high.pi, %rest
   %r.abs = fmul double %sum, %scale

@@ -1,4 +1,4 @@
-"""pow: x^y = exp(y log x), with log x known to more digits than the result needs.
+"""Powers and roots. x^y = exp(y log x), with log x known to more digits than the result needs.
 
 An error of log x is multiplied by y log x, up to 745, so f32 is computed in f64, and f64 keeps log x and y log x as
 unevaluated sums of two doubles (Dekker 1971).
@@ -6,17 +6,22 @@ unevaluated sums of two doubles (Dekker 1971).
 
 from __future__ import annotations
 
-from .instructions import Instructions
+import math
+from typing import Any
+
+import numpy as np
+
+from .code import Code
+from .exponential import EXP_F64
+from .function import FIRST, Scalar
+from .numbers import quotient
 from .polynomials import MANTISSA, clamp, horner, reduce_exp, scale, split_log
 
 # For f32: e^r = 1 + r + r² q(r), 5.2e-11; log(1 + f) = 2s + s z R(z), 3e-14.
 EXP_SHORT = (0.5000000010471841, 0.16666666718987666, 0.04166659686744068, 0.00833329846956842, 0.0013900490814340045,
              0.00019899295035763788, 1.932349981758197e-05)  # fmt: skip
 LOG_SHORT = (0.6666666667576875, 0.3999999563281197, 0.28572107999007773, 0.2217623685757518, 0.19583462903920698)
-# For f64: e^r, 1.2e-17; atanh(s) = s (1 + z/3 + z² T(z)), z = s², 1.1e-20.
-EXP_LONG = (0.5, 0.1666666666666667, 0.041666666666652245, 0.00833333333332613, 0.0013888888895613337,
-            0.0001984126987484561, 2.4801574517473e-05, 2.755725535969336e-06, 2.7567935820819667e-07,
-            2.5105236719514428e-08, 1.768769844969116e-09)  # fmt: skip
+# For f64: e^r is that of exp; atanh(s) = s (1 + z/3 + z² T(z)), z = s², 1.1e-20.
 ATANH = (0.1999999999999999, 0.1428571428572255, 0.1111111110876968, 0.09090909434979855, 0.07692278447598677,
          0.06668158244149208, 0.058374187003389214, 0.05994427882760568)  # fmt: skip
 LN2 = 0.6931471805599453
@@ -26,7 +31,7 @@ THIRD = (0.3333333333333333, 1.850371707708594e-17)
 Pair = tuple[str, str]  # high + low
 
 
-def product(i: Instructions, a: str, b: str) -> Pair:
+def product(i: Code, a: str, b: str) -> Pair:
     """(a b rounded, its error), exactly; without FMA by splitting the factors (Veltkamp, Dekker)."""
     p = i.mul(a, b)
     if i.fused:
@@ -37,20 +42,20 @@ def product(i: Instructions, a: str, b: str) -> Pair:
     return p, i.add(e, i.mul(al, bl))
 
 
-def _split(i: Instructions, a: str) -> Pair:
+def _split(i: Code, a: str) -> Pair:
     t = i.mul(a, i.const(134217729.0))  # 2^27 + 1
     high = i.sub(t, i.sub(t, a))
     return high, i.sub(a, high)
 
 
-def total(i: Instructions, a: str, b: str) -> Pair:
+def total(i: Code, a: str, b: str) -> Pair:
     """(a + b rounded, its error), exactly (Knuth)."""
     s = i.add(a, b)
     back = i.sub(s, a)
     return s, i.add(i.sub(a, i.sub(s, back)), i.sub(b, back))
 
 
-def log_pair(i: Instructions, k: str, m: str) -> Pair:
+def log_pair(i: Code, k: str, m: str) -> Pair:
     """k ln 2 + log m as two doubles, about 2^-64 apart from the truth; √½ <= m < √2."""
     one = i.const(1)
     f = i.sub(m, one)
@@ -75,7 +80,7 @@ def log_pair(i: Instructions, k: str, m: str) -> Pair:
     return high, i.add(i.add(carry, low), i.mul(k, i.const(LN2_PARTS[1])))
 
 
-def magnitude_f64(i: Instructions, a: str, y: str) -> str:
+def magnitude_f64(i: Code, a: str, y: str) -> str:
     """a^y for a >= 0."""
     tiny = i.compare("olt", a, i.const(2.0**-1022))
     k, m = split_log(i, i.select(tiny, i.mul(a, i.const(2.0 ** MANTISSA["f64"])), a))
@@ -89,13 +94,13 @@ def magnitude_f64(i: Instructions, a: str, y: str) -> str:
     moderate = i.compare("olt", i.intrinsic("fabs", t), i.const(750))
     n, r = reduce_exp(i, clamp(i, t, -750, 710))
     r = i.add(r, i.select(moderate, e, i.const(0)))
-    value = i.add(i.fma(i.mul(r, r), horner(i, r, EXP_LONG), r), i.const(1))
+    value = i.add(i.fma(i.mul(r, r), horner(i, r, EXP_F64), r), i.const(1))
     b = i.bits
     half = b.op("ashr", n, b.const(1))
     return i.mul(i.mul(value, scale(i, half)), scale(i, b.sub(n, half)))
 
 
-def magnitude_f32(i: Instructions, a: str, y: str) -> str:
+def magnitude_f32(i: Code, a: str, y: str) -> str:
     """a^y for a >= 0, in f64, where f32 has neither subnormals nor overflow."""
     w = i.of("f64")
     a, y = i.convert("fpext", a, "f64"), i.convert("fpext", y, "f64")
@@ -112,7 +117,7 @@ def magnitude_f32(i: Instructions, a: str, y: str) -> str:
     return w.convert("fptrunc", w.mul(value, scale(w, n)), "f32")
 
 
-def pow(i: Instructions, x: str, y: str) -> str:
+def _pow(i: Code, x: str, y: str) -> str:
     """C99 F.10.4.4: x^0 = 1 and 1^y = 1 even for NaN, (-1)^±inf = 1, a negative x has a power only for integers y."""
     b, zero, one = i.of("bool"), i.const(0), i.const(1)
     a = i.intrinsic("fabs", x)
@@ -126,3 +131,34 @@ def pow(i: Instructions, x: str, y: str) -> str:
     bad = b.both(b.both(i.compare("olt", x, zero), i.compare("ogt", x, i.const(float("-inf")))), b.flip(integer))
     value = i.select(b.both(bad, i.compare("ord", y, y)), i.const(float("nan")), value)
     return i.select(b.either(i.compare("oeq", x, one), i.compare("oeq", y, zero)), one, value)
+
+
+def _pow_numpy(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    # of exponents that are one number repeated NumPy makes a root, and pow(-inf, 1/2) is inf, not NaN: so none are
+    return np.power(np.atleast_1d(x), np.array(np.atleast_1d(y), order="C")).reshape(x.shape)
+
+
+def _pow_grad(dy: Any, z: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    """d(x^y) = y x^(y-1) dx + x^y log(x) dy, both continued to their limit where they read 0 * inf."""
+    dx = y.apply("eq", 0).where(0, y * x.apply("pow", y - 1))
+    log_x = x.apply("eq", 0).where(0, x.apply("log"))
+    return dy * dx, dy * z * log_x
+
+
+POW = Scalar(
+    name="pow", sign="^", operands=("x", "y"), doc="x^y, IEEE 754 (pow(x, 0) = 1)", weight=45, ulp=(0.6, 1.5),
+    shared=True, numpy=_pow_numpy, grad=_pow_grad, low=0.3, meaning=math.pow, llvm=_pow,
+)
+SQRT = Scalar(
+    name="sqrt", operands=("x",), doc="The square root; d sqrt(x) = dx / (2 sqrt(x))", weight=6, ulp=(0.5, 0.5),
+    numpy=np.sqrt, grad=lambda dy, y, x: (dy * (0.5 / y),), low=0.1, unsigned=FIRST, number=math.sqrt,
+    llvm=lambda i, a: i.intrinsic("sqrt", a),
+)
+RSQRT = Scalar(
+    name="rsqrt", operands=("x",), doc="1 / sqrt(x); its derivative is -(1/2) y^3", weight=10, ulp=(2, 2),
+    numpy=lambda x: 1 / np.sqrt(x), grad=lambda dy, y, x: (dy * (-0.5 * (y * y * y)),), low=0.1,
+    number=lambda x: 1 / math.sqrt(x), meaning=lambda x: quotient(1.0, math.sqrt(x)),
+    llvm=lambda i, a: i.div(i.const(1), i.intrinsic("sqrt", a)),
+)
+
+ALL = (POW, SQRT, RSQRT)

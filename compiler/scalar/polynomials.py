@@ -1,11 +1,11 @@
 """What the vector functions share: Horner's scheme, and splitting a float into power of two and rest.
 
-In and out: operands as text, through `Instructions`. NaN passes through everything here.
+In and out: operands as text, through `Code`. NaN passes through everything here.
 """
 
 from __future__ import annotations
 
-from .instructions import Instructions
+from .code import Code
 
 INV_LN2 = 1.4426950408889634
 # ln 2 = high + low; n * high is exact for |n| <= 2100 even without FMA.
@@ -15,7 +15,7 @@ MANTISSA = {"f32": 23, "f64": 52}
 BIAS = {"f32": 127, "f64": 1023}
 
 
-def horner(i: Instructions, x: str, coefficients: tuple[float, ...]) -> str:
+def horner(i: Code, x: str, coefficients: tuple[float, ...]) -> str:
     """c0 + c1 x + c2 x² + ..."""
     *rest, last = coefficients
     total = i.const(last)
@@ -24,19 +24,19 @@ def horner(i: Instructions, x: str, coefficients: tuple[float, ...]) -> str:
     return total
 
 
-def clamp(i: Instructions, x: str, low: float, high: float) -> str:
+def clamp(i: Code, x: str, low: float, high: float) -> str:
     """x within [low, high]; NaN passes."""
     x = i.select(i.compare("olt", x, i.const(low)), i.const(low), x)
     return i.select(i.compare("ogt", x, i.const(high)), i.const(high), x)
 
 
-def scale(i: Instructions, n: str) -> str:
+def scale(i: Code, n: str) -> str:
     """2^n for an integer n (in bits) of a normal result."""
     b = i.bits
     return i.from_bits(b.op("shl", b.add(n, b.const(BIAS[i.dtype])), b.const(MANTISSA[i.dtype])))
 
 
-def reduce_exp(i: Instructions, x: str) -> tuple[str, str]:
+def reduce_exp(i: Code, x: str) -> tuple[str, str]:
     """(n, r) with x = n ln 2 + r, |r| <= ln 2 / 2, n an integer in bits. A NaN gives a NaN r and some n."""
     shifted = i.fma(x, i.const(INV_LN2), i.const(MAGIC[i.dtype]))
     whole = i.sub(shifted, i.const(MAGIC[i.dtype]))
@@ -47,7 +47,7 @@ def reduce_exp(i: Instructions, x: str) -> tuple[str, str]:
     return n, i.fma(i.neg(whole), i.const(low), r)
 
 
-def split_log(i: Instructions, x: str) -> tuple[str, str]:
+def split_log(i: Code, x: str) -> tuple[str, str]:
     """(k, m) with x = 2^k m, √½ <= m < √2, k an integer in bits, for positive normal x."""
     b = i.bits
     root_half = 0x3F3504F3 if i.dtype == "f32" else 0x3FE6A09E667F3BCD

@@ -1,15 +1,16 @@
-"""Philox 2x32-10 in instructions; `..philox` is the definition.
+"""Random numbers: Philox 2x32-10 in instructions; `philox` is the definition.
 
 The 32-bit words stand in 64-bit lanes, where x86 multiplies 32 x 32 to 64 bits in one instruction.
 """
 
 from __future__ import annotations
 
-from ..loops import philox
-from .instructions import Instructions
+from . import philox
+from .code import Code
+from .function import Scalar
 
 
-def fold_key(i: Instructions, key: str) -> str:
+def fold_key(i: Code, key: str) -> str:
     """The 32-bit key, in the low half of 64 bits."""
     z = i.add(key, i.const(philox.GOLDEN))
     for shift, factor in philox.MIX:
@@ -18,7 +19,7 @@ def fold_key(i: Instructions, key: str) -> str:
     return i.both(z, i.const(0xFFFFFFFF))
 
 
-def uniform(i: Instructions, key: str, counter: str) -> str:
+def uniform(i: Code, key: str, counter: str) -> str:
     """A number in [0, 1) of `i`'s dtype from a folded key for each lane and a counter, both i64. What stands above the
     words in their lanes is left there: multiplication looks at the words alone."""
     w = i.of("i64")
@@ -35,6 +36,15 @@ def uniform(i: Instructions, key: str, counter: str) -> str:
     return i.mul(w.convert("sitofp", bits, "f64"), i.const(2.0**-53))
 
 
-def uniform_of_key(i: Instructions, key: str, counter: str) -> str:
+def _uniform_of_key(i: Code, key: str, counter: str) -> str:
     """The same with one key for all lanes."""
     return uniform(i, i.of("i64").splat(key), counter)
+
+
+RANDOM = Scalar(
+    name="random", operands=("key", "counter"), doc="Uniform in [0, 1), from a key and a counter, both i64", weight=40,
+    shared=True, meaning=lambda dtype, key, counter: float(philox.philox_reference(key, counter, dtype)), typed=True,
+    llvm=_uniform_of_key,
+)
+
+ALL = (RANDOM,)
