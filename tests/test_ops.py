@@ -56,6 +56,7 @@ def test_every_cell_is_there(op: Op) -> None:
     assert OPS[op.name] is op and op.doc and callable(op.infer)
     assert (op.at is not None) == (op.kind in (MAP, VIEW) or op.name == "constant"), "the value at a point"
     assert (op.reduce is not None) == (op.kind == REDUCE)
+    assert (op.axes is not None) == (op.kind in (VIEW, REDUCE) and op.name not in ("gather", "take_along"))
     assert (op.reference is None) == (op.kind == ABSTRACT or op.name in ("input", "param"))
     assert op.kind == LEAF or op.kind == ABSTRACT or op.grad is not None or op.name in ("size", "iota")
     assert len(op.samples) > 1 or op.name in ("input", "param", "grad", "fused", "item", "scan")
@@ -141,6 +142,24 @@ def test_the_value_at_a_point_is_the_reference_there(op: Op, sample: Sample) -> 
             e = op.at(node, sample.types, tuple(map(loops.i64, index)), read)
             assert e.dtype == inferred.dtype
             np.testing.assert_array_equal(value(e, operands), expected[index])
+
+
+@pytest.mark.parametrize(("op", "sample"), [c for c in CASES if c.values[0].axes and c.values[0].kind == VIEW])
+def test_axes_are_seen_where_the_reference_has_them(op: Op, sample: Sample) -> None:
+    """The operand at start + step * index of the result, wherever that is inside; and every axis is one of the result,
+    but for those of size 1."""
+    x, *_ = operands = draw(sample)
+    inferred = op.infer(sample.types, sample.attrs)
+    seen = op.axes(sample.attrs, x.shape, inferred.shape)
+    if seen is None:
+        assert op.name == "reshape"
+        return
+    result = op.reference(operands, sample.attrs, inferred)
+    assert len(seen) == x.ndim and all(s.axis is not None or n == 1 for s, n in zip(seen, x.shape, strict=True))
+    for index in product(*map(range, inferred.shape)):
+        at = tuple(0 if s.axis is None else s.start + s.step * index[s.axis] for s in seen)
+        inside = all(0 <= i < n for i, n in zip(at, x.shape, strict=True))
+        assert result[index] == x[at] if inside else any(s.part for s in seen)
 
 
 @pytest.mark.parametrize(("op", "sample"), CASES)

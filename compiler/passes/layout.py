@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 from ..graph.cost import number
 from ..graph.nodes import Builder, Graph, Node
 from ..graph.ops import OPS
 from ..graph.ops.contraction import Map, index_of, is_gathered
 from ..graph.ops.layout import inverse, regroup
-from ..graph.ops.op import CONTRACT, MAP, REDUCE
+from ..graph.ops.op import CONTRACT, MAP
 from ..types.sizes import Dim
 from ..types.tensors import TensorType
 
@@ -164,32 +165,23 @@ class _Orders:
             if any(self.graph[a].op == "param" for a in n.args):
                 return None
             return self.add(n, [self.within(a, moved[0]) for a in n.args], moved[0])
-        order = orders[0]
-        if kind == REDUCE:
-            axes = tuple(sorted(order.index(k) for k in n.attrs["axes"]))
-            left = [k for k in order if k not in n.attrs["axes"]]
-            rank = {k: j for j, k in enumerate(sorted(left))}
-            return self.add(n, [self.within(n.args[0], order)], tuple(rank[k] for k in left), axes=axes)
         if kind == CONTRACT:
             return self.contracted(n)
-        match n.op:
-            case "pad":
-                low, high = (tuple(n.attrs[side][k] for k in order) for side in ("low", "high"))
-                return self.add(n, [self.within(n.args[0], order)], order, low=low, high=high)
-            case "slice":
-                cut = {what: tuple(n.attrs[what][k] for k in order) for what in ("starts", "stops", "steps")}
-                return self.add(n, [self.within(n.args[0], order)], order, **cut)
-            case "flip":
-                axes = tuple(sorted(order.index(k) for k in n.attrs["axes"]))
-                return self.add(n, [self.within(n.args[0], order)], order, axes=axes)
-            case "concat":
-                args = [self.within(a, moved[0]) for a in n.args]
-                return self.add(n, args, moved[0], axis=moved[0].index(n.attrs["axis"]))
-            case "reshape":
-                return self.reshaped(n)
-            case "broadcast":
-                return self.spread(n)
-        return None
+        if n.op == "reshape":
+            return self.reshaped(n)
+        if n.op == "broadcast":
+            return self.spread(n)
+        return self.followed(n, moved[0])
+
+    def followed(self, n: Node, order: Order) -> Order | None:
+        """What goes axis by axis follows the order of its operands."""
+        axes = OPS[n.op].axes
+        seen = axes(n.attrs, self.graph[n.args[0]].shape, n.shape) if axes else None
+        if seen is None:
+            return None
+        went = tuple(a for a in (seen[k].axis for k in order) if a is not None)
+        attrs = {name: _reordered(name, value, order) for name, value in n.attrs.items()}
+        return self.add(n, [self.within(a, order) for a in n.args], went, **attrs)
 
     def reshaped(self, n: Node) -> Order | None:
         """A reshape that splits or joins axes which lie side by side."""
@@ -307,6 +299,15 @@ class _Orders:
         extent, out = dict(n.attrs["domain"]), {index_of(e) for e in n.attrs["out"]}
         windows = [e[1] for m in n.attrs["maps"] for e in m if len(e[1]) > 1]
         return any(max(w, key=lambda t: number(extent[t[0]]))[0] not in out for w in windows)
+
+
+def _reordered(name: str, value: Any, order: Order) -> Any:
+    """An attribute of an operator that goes axis by axis, with its axes in an order; see `ops.op.Axes`."""
+    if name == "axis":
+        return order.index(value)
+    if name == "axes":
+        return tuple(sorted(order.index(k) for k in value))
+    return tuple(value[k] for k in order) if isinstance(value, tuple) else value
 
 
 def _last(m: Map, lane: str) -> Order:

@@ -18,7 +18,7 @@ from ...types.sizes import Dim
 from ...types.tensors import TensorType, Type
 from . import require
 from .calculus import Value, rule_with_attrs
-from .op import VIEW, Op, Sample, ShapeError
+from .op import VIEW, Op, Sample, Seen, ShapeError
 
 Index = tuple[Expr, ...]
 Read = Callable[[int, Index], Expr]
@@ -63,10 +63,14 @@ def _broadcast_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
     return (dx if dx.shape == x.shape else dx.apply("reshape", shape=x.shape),)
 
 
+def _broadcast_axes(attrs: Any, old: Sequence[Dim], new: Sequence[Dim]) -> tuple[Seen, ...]:
+    return tuple(Seen(a, int(n == new[a])) for n, a in zip(old, attrs["axes"], strict=True))
+
+
 BROADCAST = Op(
-    name="broadcast", kind=VIEW, implied=("shape",), unsigned=FIRST, infer=_broadcast_infer,
-    at=_broadcast_at, reference=_broadcast_reference,
-    grad=rule_with_attrs(_broadcast_grad),
+    name="broadcast", kind=VIEW, implied=("shape",), unsigned=FIRST,
+    infer=_broadcast_infer, at=_broadcast_at, reference=_broadcast_reference,
+    grad=rule_with_attrs(_broadcast_grad), axes=_broadcast_axes,
     doc="Axis k becomes axis `axes[k]` of `shape`; other axes are new and repeat it; an axis of size 1 is stretched",
     samples=(
         Sample((_t(3),), {"shape": (2, 3), "axes": (1,)}), Sample((_t(2),), {"shape": (2, 3), "axes": (0,)}),
@@ -148,10 +152,18 @@ def _reshape_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
     return (dy.apply("reshape", shape=x.shape),)
 
 
+def _reshape_axes(attrs: Any, old: Sequence[Dim], new: Sequence[Dim]) -> tuple[Seen, ...] | None:
+    """Of a reshape that only adds or drops axes of size 1."""
+    if [n for n in old if n != 1] != [n for n in new if n != 1]:
+        return None
+    there = iter([k for k, n in enumerate(new) if n != 1])
+    return tuple(Seen(None if n == 1 else next(there)) for n in old)
+
+
 RESHAPE = Op(
-    name="reshape", kind=VIEW, implied=("shape",), unsigned=FIRST, infer=_reshape_infer, at=_reshape_at,
-    grad=rule_with_attrs(_reshape_grad),
-    reference=lambda args, attrs, type: np.reshape(args[0], type.shape),
+    name="reshape", kind=VIEW, implied=("shape",), unsigned=FIRST,
+    infer=_reshape_infer, at=_reshape_at, grad=rule_with_attrs(_reshape_grad),
+    reference=lambda args, attrs, type: np.reshape(args[0], type.shape), axes=_reshape_axes,
     doc="The same elements in row-major order under another shape; `expand` and `squeeze` are this too",
     samples=(
         Sample((_t(6),), {"shape": (2, 3)}), Sample((_t(2, 3),), {"shape": (3, 2)}), Sample((_t(),), {"shape": (1, 1)}),
@@ -181,9 +193,9 @@ def _assume_reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) 
 
 
 ASSUME = Op(
-    name="assume", kind=VIEW, implied=("shape",), unsigned=FIRST, infer=_assume_infer, reference=_assume_reference,
-    grad=rule_with_attrs(_assume_grad),
-    at=lambda node, types, index, read: read(0, index),
+    name="assume", kind=VIEW, implied=("shape",), unsigned=FIRST,
+    infer=_assume_infer, reference=_assume_reference, grad=rule_with_attrs(_assume_grad),
+    at=lambda node, types, index, read: read(0, index), axes=lambda attrs, old, new: tuple(map(Seen, range(len(old)))),
     doc="The operand itself, its sizes written as `shape`: equal at run time, as a guard of the graph makes sure. "
     "One that is marked `again` is read by what `checkpoint` has computed a second time",
     samples=(Sample((_t(2, 3),), {"shape": (2, 3)}), Sample((_t(),), {"shape": ()}), Sample((_t(0),), {"shape": (0,)})),
@@ -211,7 +223,9 @@ def _transpose_at(node: Any, types: Sequence[TensorType], index: Index, read: Re
 
 
 TRANSPOSE = Op(
-    name="transpose", kind=VIEW, unsigned=FIRST, infer=_transpose_infer, at=_transpose_at,
+    name="transpose", kind=VIEW, unsigned=FIRST,
+    infer=_transpose_infer, at=_transpose_at,
+    axes=lambda attrs, old, new: tuple(map(Seen, inverse(attrs["perm"]))),
     reference=lambda args, attrs, type: np.transpose(args[0], attrs["perm"]),
     grad=rule_with_attrs(lambda attrs, dy, y, x: (dy.apply("transpose", perm=inverse(attrs["perm"])),)),
     doc="Axis k of the result is axis `perm[k]` of the operand",
@@ -244,6 +258,11 @@ def _more(a: Dim, b: Dim) -> bool:
     return isinstance(difference, int) and difference > 0
 
 
+def _slice_axes(attrs: Any, old: Sequence[Dim], new: Sequence[Dim]) -> tuple[Seen, ...]:
+    cut = zip(attrs["starts"], attrs["stops"], attrs["steps"], old, strict=True)
+    return tuple(Seen(k, c, a, (a, b, c) != (0, n, 1)) for k, (a, b, c, n) in enumerate(cut))
+
+
 def _slice_at(node: Any, types: Sequence[TensorType], index: Index, read: Read) -> Expr:
     starts, steps = node.attrs["starts"], node.attrs["steps"]
     return read(0, tuple(add(size_expr(a), mul(i, i64(s))) for i, a, s in zip(index, starts, steps, strict=True)))
@@ -268,8 +287,10 @@ def _slice_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
 
 
 SLICE = Op(
-    name="slice", kind=VIEW, unsigned=FIRST, infer=_slice_infer, at=_slice_at, reference=_slice_reference,
-    grad=rule_with_attrs(_slice_grad), doc="From `starts` up to `stops` in `steps`, per axis; within the operand",
+    name="slice", kind=VIEW, unsigned=FIRST,
+    infer=_slice_infer, at=_slice_at, reference=_slice_reference,
+    grad=rule_with_attrs(_slice_grad), axes=_slice_axes,
+    doc="From `starts` up to `stops` in `steps`, per axis; within the operand",
     samples=(
         Sample((_t(5, 4),), {"starts": (1, 0), "stops": (4, 4), "steps": (1, 1)}),
         Sample((_t(7, 4),), {"starts": (1, 1), "stops": (7, 4), "steps": (2, 2)}),
@@ -292,8 +313,13 @@ def _flip_at(node: Any, types: Sequence[TensorType], index: Index, read: Read) -
     return read(0, tuple(sub(last[k], i) if k in node.attrs["axes"] else i for k, i in enumerate(index)))
 
 
+def _flip_axes(attrs: Any, old: Sequence[Dim], new: Sequence[Dim]) -> tuple[Seen, ...]:
+    return tuple(Seen(k, -1, n - 1) if k in attrs["axes"] else Seen(k) for k, n in enumerate(old))
+
+
 FLIP = Op(
-    name="flip", kind=VIEW, unsigned=FIRST, infer=_flip_infer, at=_flip_at,
+    name="flip", kind=VIEW, unsigned=FIRST,
+    infer=_flip_infer, at=_flip_at, axes=_flip_axes,
     reference=lambda args, attrs, type: np.flip(args[0], attrs["axes"]),
     grad=rule_with_attrs(lambda attrs, dy, y, x: (dy.apply("flip", axes=attrs["axes"]),)),
     doc="`axes` in reverse order",
@@ -358,9 +384,13 @@ def _pad_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
     return (dy.apply("slice", starts=tuple(attrs["low"]), stops=stops, steps=(1,) * x.type.rank),)
 
 
+def _pad_axes(attrs: Any, old: Sequence[Dim], new: Sequence[Dim]) -> tuple[Seen, ...]:
+    return tuple(Seen(k, 1, -low, n != new[k]) for k, (n, low) in enumerate(zip(old, attrs["low"], strict=True)))
+
+
 PAD = Op(
     name="pad", kind=VIEW, infer=_pad_infer, at=_pad_at, reference=_pad_reference, grad=rule_with_attrs(_pad_grad),
-    doc="`low` elements of `value` before and `high` after, per axis",
+    axes=_pad_axes, doc="`low` elements of `value` before and `high` after, per axis",
     samples=(
         Sample((_t(3),), {"low": (1,), "high": (2,), "value": 0.0}),
         Sample((_t(2, 3),), {"low": (0, 1), "high": (2, 0), "value": 1.5}),
@@ -415,9 +445,15 @@ def _concat_grad(attrs: Any, dy: Value, y: Value, *xs: Value) -> tuple[Value, ..
     return tuple(parts)
 
 
+def _concat_axes(attrs: Any, old: Sequence[Dim], new: Sequence[Dim]) -> tuple[Seen, ...]:
+    return tuple(Seen(k, part=k == attrs["axis"]) for k in range(len(old)))
+
+
 CONCAT = Op(
-    name="concat", kind=VIEW, unsigned=EACH, infer=_concat_infer, at=_concat_at, grad=rule_with_attrs(_concat_grad),
-    reference=lambda args, attrs, type: np.concatenate(args, attrs["axis"]), doc="One after the other along `axis`",
+    name="concat", kind=VIEW, unsigned=EACH,
+    infer=_concat_infer, at=_concat_at, grad=rule_with_attrs(_concat_grad),
+    reference=lambda args, attrs, type: np.concatenate(args, attrs["axis"]), axes=_concat_axes,
+    doc="One after the other along `axis`",
     samples=(
         Sample((_t(2), _t(3)), {"axis": 0}), Sample((_t(2, 1), _t(2, 3), _t(2, 2)), {"axis": 1}),
         Sample((_t(2),), {"axis": 0}), Sample((_t(0, 2), _t(1, 2)), {"axis": 0}),

@@ -51,6 +51,24 @@ class NoGradient(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """How one axis of an operand is seen in the result: it is read at start + step * index[axis]. It is no axis of the
+    result, and read at 0 or folded, where `axis` is None; stretched where `step` is 0. `part`: the result has other
+    indices along it than the operand, fewer or more."""
+
+    axis: int | None
+    step: int = 1
+    start: Dim = 0
+    part: bool = False
+
+
+# Attributes, the shapes of the first operand and of the result -> how each axis of the operand is seen; None where some
+# are split or joined. What has such a cell goes axis by axis: its attribute `axes` names axes, `axis` one, and a tuple
+# has one item for each. Elementwise operators need none.
+Axes = Callable[[Mapping[str, Any], Sequence[Dim], Sequence[Dim]], "tuple[Seen, ...] | None"]
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One test of an operator: operand types (ints in shapes), attributes, and the range inputs are drawn from."""
 
@@ -77,3 +95,4 @@ class Op:
     unsigned: slice | None = None  # the operands of which none may be negative or -0, so that the result is neither
     implied: tuple[str, ...] = ()  # attributes that the text form does not write: `type`, or its `shape`, its `dtype`
     named: str | None = None  # for leaves: the attribute that is the node's name, where the text form does not write it
+    axes: Axes | None = None

@@ -19,7 +19,7 @@ from ...types.tensors import DTYPES, TensorType, Type
 from . import require
 from .calculus import Value, rule_with_attrs
 from .elementwise import NUMPY
-from .op import KERNEL, REDUCE, Op, Sample, ShapeError
+from .op import KERNEL, REDUCE, Op, Sample, Seen, ShapeError
 from .require import NUMBERS
 
 
@@ -107,10 +107,15 @@ def _samples(dtype: str) -> tuple[Sample, ...]:
             Sample((TensorType(dtype, (4, 5)),), {"axes": (1,)}, -9, 9))
 
 
+def _axes(attrs: Any, old: Sequence[Dim], new: Sequence[Dim]) -> tuple[Seen, ...]:
+    kept = [k for k in range(len(old)) if k not in attrs["axes"]]
+    return tuple(Seen(kept.index(k)) if k in kept else Seen(None) for k in range(len(old)))
+
+
 def _reduction(name: str, fold: str, f: Any, grad: Callable[..., Any], accepts: tuple[str, ...], doc: str,
                unsigned: slice | None = None) -> Op:
     return Op(name=name, kind=REDUCE, doc=doc, infer=_infer(name, accepts), reference=_reference(f, fold),
-              grad=rule_with_attrs(grad), reduce=fold, flops=_flops, unsigned=unsigned,
+              grad=rule_with_attrs(grad), reduce=fold, flops=_flops, unsigned=unsigned, axes=_axes,
               samples=_samples("bool" if "bool" in accepts else "i32"))
 
 

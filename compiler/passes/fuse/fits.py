@@ -73,28 +73,15 @@ def _along(graph: Graph, n: Node, box: Box, walk: Mapping[str, Walk], whole: Wal
     w = known[0]
     if kind in (MAP, REDUCE):
         return w if all(v == w for v in known) else False
-    match n.op:
-        case "broadcast":
-            along: list[int | None] = [None] * len(n.shape)
-            for k, a in enumerate(n.attrs["axes"]):
-                along[a] = w[k]
-            if n.shape == box.shape:  # new axes are those of the box
-                return whole if all(v == k for k, v in enumerate(along) if k in n.attrs["axes"]) else False
-            return tuple(along) if all(v is not None or m == 1 for v, m in zip(along, n.shape, strict=True)) else False
-        case "transpose":
-            return tuple(w[k] for k in n.attrs["perm"])
-        case "assume":
-            return w
-        case "reshape":
-            return _squeezed(graph[n.args[0]].shape, n.shape, w)
-        case "take_along" if operands[0] in (None, whole) and operands[1] in (None, kept):
-            return kept if box.axes == (len(box.shape) - 1,) else False
-    return False
-
-
-def _squeezed(old: tuple[Dim, ...], new: tuple[Dim, ...], w: Walk) -> Walk | bool:
-    """The walk of a reshape that only adds or drops axes of size 1."""
-    if [n for n in old if n != 1] != [n for n in new if n != 1]:
+    if n.op == "take_along":
+        read = operands[0] in (None, whole) and operands[1] in (None, kept)
+        return kept if read and box.axes == (len(box.shape) - 1,) else False
+    axes = OPS[n.op].axes
+    seen = axes(n.attrs, graph[n.args[0]].shape, n.shape) if axes else None
+    if seen is None or any(s.part or s.step < 0 for s in seen):
         return False
-    left = iter([v for n, v in zip(old, w, strict=True) if n != 1])
-    return tuple(None if n == 1 else next(left) for n in new)
+    goes = {s.axis: v for s, v in zip(seen, w, strict=True) if s.axis is not None}
+    if len(goes) < len(n.shape) and n.shape == box.shape:  # new axes are those of the box
+        return whole if all(v == k for k, v in goes.items()) else False
+    along = tuple(goes.get(k) for k in range(len(n.shape)))
+    return along if all(v is not None or m == 1 for v, m in zip(along, n.shape, strict=True)) else False

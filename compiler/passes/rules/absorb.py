@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from math import prod
 
 from ...graph.nodes import Node
+from ...graph.ops import OPS
 from ...graph.ops.contraction import Affine, Map, index_of, is_plain
-from ...graph.ops.layout import inverse
+from ...graph.ops.op import Seen
 from ...types.sizes import Dim
 from ..rewrite import Sweep, Table
-from .views import squeezes
 
 ZERO: Affine = (0, ())
 
@@ -26,7 +26,7 @@ def _inside(e: Affine, n: Dim, extent: Mapping[str, Dim]) -> bool:
     if i is not None and extent[i] == n:
         return True
     if not isinstance(n, int):
-        return e == ZERO and n == 1
+        return False
     low = high = e[0]
     for j, c in e[1]:
         size = extent[j]
@@ -39,32 +39,41 @@ def _inside(e: Affine, n: Dim, extent: Mapping[str, Dim]) -> bool:
 def _seen_through(s: Sweep, name: str, m: Map, extent: Mapping[str, Dim]) -> tuple[str, Map] | None:
     """The operand behind a view, and the map that reads it."""
     v = s[name]
-    if v.op not in ("transpose", "broadcast", "reshape", "pad", "slice", "flip"):
+    axes = OPS[v.op].axes if v.args else None
+    seen = axes(v.attrs, s.shape(v.args[0]), v.shape) if axes else None
+    if seen is None or not _keeps_zero(s, v, m, extent):
         return None
     x = v.args[0]
+    if v.op == "reshape":  # without axes of size 1
+        small = s.emit("reshape", x, shape=tuple(n for n in s.shape(x) if n != 1))
+        return small, tuple(e for n, e in zip(v.shape, m, strict=True) if n != 1)
+    read = [_at(k, m) for k in seen]
+    return (x, tuple(e for e in read if e is not None)) if None not in read else None
+
+
+def _at(seen: Seen, m: Map) -> Affine | None:
+    """Where an axis is read, v[i] = x[start + step i]; None where that is no number."""
+    if seen.axis is None or not isinstance(seen.start, int):
+        return None
+    constant, terms = m[seen.axis]
+    return seen.start + seen.step * constant, tuple((i, seen.step * c) for i, c in terms)
+
+
+def _keeps_zero(s: Sweep, v: Node, m: Map, extent: Mapping[str, Dim]) -> bool:
+    """Whether what the map reads outside of a view, which is 0, is 0 in its operand as well."""
     inside = [_inside(e, n, extent) for e, n in zip(m, v.shape, strict=True)]
     match v.op:
-        case "transpose":  # v[i] = x[i permuted]
-            return x, tuple(m[k] for k in inverse(v.attrs["perm"]))
-        case "broadcast" if 1 not in s.shape(x):  # v[.., i, ..] = x[i]
-            if all(ok for k, ok in enumerate(inside) if k not in v.attrs["axes"]):
-                return x, tuple(m[a] for a in v.attrs["axes"])
-        case "reshape" if squeezes(s, v) and 1 in v.shape:  # axes of size 1 are read at 0, or not at all
-            if all(ok for n, ok in zip(v.shape, inside, strict=True) if n == 1):
-                small = s.emit("reshape", x, shape=tuple(n for n in s.shape(x) if n != 1))
-                return small, tuple(e for n, e in zip(v.shape, m, strict=True) if n != 1)
-        case "pad" if v.attrs["value"] == 0 and _read_once(v, m):  # 0 outside x too
-            return x, tuple((e[0] - k, e[1]) for e, k in zip(m, v.attrs["low"], strict=True))
-        case "slice" if all(inside) and all(isinstance(k, int) for k in v.attrs["starts"]):  # v[i] = x[start + step i]
-            start, step = v.attrs["starts"], v.attrs["steps"]
-            return x, tuple((a + k * e[0], tuple((i, k * c) for i, c in e[1]))
-                            for e, a, k in zip(m, start, step, strict=True))
-        case "flip":  # v[i] = x[n - 1 - i]
-            known = {k: n for k, n in enumerate(v.shape) if isinstance(n, int)}
-            if known.keys() >= set(v.attrs["axes"]):
-                return x, tuple((known[k] - 1 - e[0], tuple((i, -c) for i, c in e[1])) if k in v.attrs["axes"] else e
-                                for k, e in enumerate(m))
-    return None
+        case "transpose" | "flip":
+            return True
+        case "broadcast":
+            return 1 not in s.shape(v.args[0]) and all(ok or k in v.attrs["axes"] for k, ok in enumerate(inside))
+        case "reshape":  # axes of size 1 are read at 0, or not at all
+            return 1 in v.shape and all(ok for n, ok in zip(v.shape, inside, strict=True) if n == 1)
+        case "pad":  # 0 outside x too
+            return v.attrs["value"] == 0 and _read_once(v, m)
+        case "slice":
+            return all(inside)
+    return False
 
 
 def _read_once(pad: Node, m: Map) -> bool:
