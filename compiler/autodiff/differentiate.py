@@ -16,7 +16,7 @@ from itertools import islice
 from ...dsl.diagnostics import Label
 from ...dsl.errors import error
 from ...dsl.source import Span
-from ..graph.nodes import Builder, Graph, Node, ancestors
+from ..graph.nodes import Builder, Graph, Node, ancestors, descendants
 from ..graph.ops import OPS
 from ..graph.ops.calculus import constant
 from ..graph.ops.op import NoGradient
@@ -115,21 +115,10 @@ def _anonymous(name: str) -> bool:
 
 def _between(b: Builder, ys: Iterable[str], xs: set[str]) -> list[str]:
     """The nodes on paths from the xs to the ys, in topological order. `stop_grad` ends a path."""
-    below = set(ys)
-    todo = list(below)
-    while todo:
-        node = b[todo.pop()]
-        for a in node.args if node.op != "stop_grad" else ():
-            if a not in below:
-                below.add(a)
-                todo.append(a)
-    active: set[str] = set()
-    order: list[str] = []
-    for name in b.nodes:
-        if name in below and (name in xs or (b[name].op != "stop_grad" and any(a in active for a in b[name].args))):
-            active.add(name)
-            order.append(name)
-    return order
+    ends = {name for name, n in b.nodes.items() if n.op == "stop_grad"}
+    below = {name: b[name] for name in ancestors(b.nodes, ys, ends)}
+    active = descendants(below, xs & below.keys(), "stop_grad")
+    return [name for name in below if name in active]
 
 
 def _sum(b: Builder, terms: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..graph.cost import own_weight
-from ..graph.nodes import Builder, Graph, Node, ancestors, effects
+from ..graph.nodes import Builder, Graph, Node, ancestors, descendants, effects
 from ..graph.ops import OPS
 from ..graph.ops.calculus import constant
 from ..graph.ops.op import CONTRACT, KERNEL, MAP, REDUCE
@@ -29,15 +29,15 @@ CHEAP = 6  # weight of a value that is computed again rather than collected
 Backward = Callable[..., dict[str, str]]  # `differentiate.backward`
 
 
-def reverse(b: Builder, node: Node, dys: Mapping[int, str], active: Sequence[bool],
+def reverse(around: Builder, node: Node, dys: Mapping[int, str], active: Sequence[bool],
             backward: Backward) -> Sequence[str | None]:
-    """The adjoint of each operand of a scan that is active, as nodes of `b`; `dys` are those of its results, by
+    """The adjoint of each operand of a scan that is active, as nodes of `around`; `dys` are those of its results, by
     position. The scan itself is replaced by one that collects more."""
-    turn = _differentiated(b, node, dys, active, backward)
+    turn = _differentiated(around, node, dys, active, backward)
     plan = _planned(turn)
-    stacks = _collect(b, node, turn, plan)
-    results = _emit(b, node, dys, turn, plan, stacks)
-    return _operands(b, node, turn, plan, stacks, results)
+    stacks = _collect(around, node, turn, plan)
+    results = _emit(around, node, dys, turn, plan, stacks)
+    return _operands(around, node, turn, plan, stacks, results)
 
 
 # --- one turn --------------------------------------------------------------------------------------------------------
@@ -47,7 +47,7 @@ def reverse(b: Builder, node: Node, dys: Mapping[int, str], active: Sequence[boo
 class _Turn:
     """The body of a scan with its derivative, in one graph."""
 
-    b: Builder
+    inside: Builder
     inputs: list[str]  # of the body
     carries: int
     index: str
@@ -61,11 +61,12 @@ class _Turn:
     again: set[str]  # nodes that a `checkpoint` in the body says are not to be kept
 
 
-def _differentiated(b: Builder, node: Node, dys: Mapping[int, str], active: Sequence[bool],
+def _differentiated(around: Builder, node: Node, dys: Mapping[int, str], active: Sequence[bool],
                     backward: Backward) -> _Turn:
     body, carries, index = node.attrs["body"], node.attrs["carries"], node.attrs["index"]
-    j = Builder("body", OPS)
-    j.nodes.update((n.name, n) for n in body)
+    inside = Builder("body", OPS)
+    inside.nodes.update((n.name, n) for n in body)
+    original = set(inside.nodes)
     inputs = [n.name for n in body if n.op == "input"]
     outputs = [v for _, v in body.outputs]
     wanted = _active(body, inputs, active, outputs[:carries])
@@ -74,27 +75,22 @@ def _differentiated(b: Builder, node: Node, dys: Mapping[int, str], active: Sequ
     seeds: dict[str, list[str]] = {}
     for k, v in enumerate(outputs):
         if k < carries and inputs[k] in wanted:
-            d_carries[k] = _input(j, f"d_{inputs[k]}", j.type(v))
+            d_carries[k] = _input(inside, f"d_{inputs[k]}", inside.type(v))
             seeds.setdefault(v, []).append(d_carries[k])
         elif k >= carries and k in dys:
-            d_results[k] = _input(j, f"d_{body.outputs[k][0]}", b.type(dys[k]))
-            seeds.setdefault(v, []).append(_row(j, d_results[k], index))
+            d_results[k] = _input(inside, f"d_{body.outputs[k][0]}", around.type(dys[k]))
+            seeds.setdefault(v, []).append(_row(inside, d_results[k], index))
     slices = {n.name: n.args[0] for n in body
               if n.op == "slice" and n.args[0] in inputs[carries:] and _moves(n, index) is not None}
     xs = [n.name for n in body if n.name in wanted or slices.get(n.name) in wanted]
-    adjoints = backward(j, seeds, xs, node.span, {}, lambda n: n, slices.keys())
-    given = {*d_carries.values(), *d_results.values()}
-    late: set[str] = set()
-    for n in j.nodes.values():
-        if n.name in given or any(a in late for a in n.args):
-            late.add(n.name)
-    original = {n.name for n in body}
-    again = {a for n in body if n.op == "checkpoint" for a in ancestors(j.nodes, n.args[:1], n.args[1:])
-             if j[a].op != "input"}
-    for n in j.nodes.values():
+    adjoints = backward(inside, seeds, xs, node.span, {}, lambda n: n, slices.keys())
+    late = descendants(inside.nodes, [*d_carries.values(), *d_results.values()])
+    again = {a for n in body if n.op == "checkpoint" for a in ancestors(inside.nodes, n.args[:1], n.args[1:])
+             if inside[a].op != "input" and a not in n.args[1:]}
+    for n in inside.nodes.values():
         if n.name not in original and n.name not in late and any(a in again for a in n.args):
             again.add(n.name)
-    return _Turn(j, inputs, carries, index, node.attrs["count"], original, d_carries, d_results, adjoints, slices,
+    return _Turn(inside, inputs, carries, index, node.attrs["count"], original, d_carries, d_results, adjoints, slices,
                  late, again)
 
 
@@ -115,11 +111,9 @@ def _active(body: Graph, inputs: Sequence[str], given: Sequence[bool], carried: 
     """The float inputs of a body that depend on operands that count, in the first turn or in a later one."""
     floats = [t.dtype in FLOATS for t in map(_tensor, (body[i].type for i in inputs))]
     wanted = {i for i, counts, real in zip(inputs, given, floats, strict=True) if counts and real}
+    nodes = {n.name: n for n in body}
     while True:
-        reached = set(wanted)
-        for n in body:
-            if n.op != "stop_grad" and any(a in reached for a in n.args):
-                reached.add(n.name)
+        reached = descendants(nodes, wanted, "stop_grad")
         more = {i for i, v, real in zip(inputs, carried, floats, strict=False) if v in reached and real} - wanted
         if not more:
             return wanted
@@ -176,37 +170,28 @@ def _planned(turn: _Turn) -> _Plan:
                 stacked |= dict.fromkeys(needs)
     plan.added = [i for i in whole if i not in plan.summed]
     plan.collected = list(dict.fromkeys([*plan.collected, *(v for v in stacked if v in turn.backward)]))
-    saved = dict.fromkeys(v for v in stacked if v not in turn.backward)
+    saved = {v for v in stacked if v not in turn.backward}
     roots = [*(turn.adjoints[i] for k, i in enumerate(turn.inputs[: turn.carries]) if i in turn.adjoints),
              *(turn.adjoints[i] for i in plan.added), *plan.collected]
-    seen: set[str] = set()
-    todo = list(roots)
-    while todo:
-        name = todo.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        if name not in turn.backward and (name in saved or _worth(turn, name)):
-            saved[name] = None
-        else:
-            todo += turn.b[name].args
-    order = {name: k for k, name in enumerate(turn.b.nodes)}
-    plan.saved = sorted(saved, key=order.__getitem__)
+    forward = [name for name in turn.inside.nodes if name not in turn.backward]
+    kept = {name for name in forward if name in saved or _worth(turn, name)}
+    reached = ancestors(turn.inside.nodes, roots, kept)
+    plan.saved = [name for name in forward if name in saved or (name in kept and name in reached)]
     return plan
 
 
 def _of_slice(turn: _Turn, name: str) -> str:
     """What is collected for the adjoint of a slice: the value itself, whatever axes of size 1 it is given then."""
     found = turn.adjoints[name]
-    while turn.b[found].op == "reshape" and turn.b[found].args[0] in turn.backward:
-        found = turn.b[found].args[0]
+    while turn.inside[found].op == "reshape" and turn.inside[found].args[0] in turn.backward:
+        found = turn.inside[found].args[0]
     return found
 
 
 def _worth(turn: _Turn, name: str) -> bool:
     """Whether the backward pass reads a value of the forward pass from memory: what is carried, and what costs more to
     compute than to load."""
-    n = turn.b[name]
+    n = turn.inside[name]
     if n.op == "input":
         return name in turn.inputs[: turn.carries]
     if name in turn.again:
@@ -223,15 +208,15 @@ def _varies(turn: _Turn, name: str) -> bool:
 
 def _again(turn: _Turn, name: str) -> bool:
     """Whether a value, and not only a part of an operand, is one that a `checkpoint` says is not to be kept."""
-    while turn.b[name].op == "reshape":
-        name = turn.b[name].args[0]
+    while turn.inside[name].op == "reshape":
+        name = turn.inside[name].args[0]
     return name in turn.again and name not in turn.slices
 
 
 def _linear(turn: _Turn, name: str, needs: list[str], have: set[str] | None) -> bool:
     """Whether the sum over turns of a value is an operator on collected values, which `needs` gets. With `have`, sums
     over axes of those count too."""
-    n = turn.b[name]
+    n = turn.inside[name]
     if name not in turn.backward:
         return False
     match n.op:
@@ -253,8 +238,8 @@ def _linear(turn: _Turn, name: str, needs: list[str], have: set[str] | None) -> 
 # --- the two scans ---------------------------------------------------------------------------------------------------
 
 
-def _collect(b: Builder, node: Node, turn: _Turn, plan: _Plan) -> dict[str, str]:
-    """Let the forward scan collect what is saved: the node in `b` is replaced. Gives the stacks."""
+def _collect(around: Builder, node: Node, turn: _Turn, plan: _Plan) -> dict[str, str]:
+    """Let the forward scan collect what is saved: the node in `around` is replaced. Gives the stacks."""
     old: Graph = node.attrs["body"]
     names = {k for k, _ in old.outputs}
     outputs = list(old.outputs)
@@ -265,71 +250,65 @@ def _collect(b: Builder, node: Node, turn: _Turn, plan: _Plan) -> dict[str, str]
         names.add(key)
         outputs.append((key, v))
     forward = Builder("body", OPS)
-    needed = ancestors(turn.b.nodes, [*(v for _, v in outputs), *effects(old)]).keys() | set(turn.inputs)
-    forward.nodes.update((name, n) for name, n in turn.b.nodes.items() if name in needed)
+    needed = ancestors(turn.inside.nodes, [*(v for _, v in outputs), *effects(old)]).keys() | set(turn.inputs)
+    forward.nodes.update((name, n) for name, n in turn.inside.nodes.items() if name in needed)
     attrs = {**node.attrs, "body": forward.finish(tuple(outputs))}
-    type_ = OPS["scan"].infer([b[a].type for a in node.args], attrs)
-    b.nodes[node.name] = Node(node.name, "scan", node.args, attrs, type_, node.span)
-    return {v: b.emit("item", node.name, index=len(old.outputs) + k) for k, v in enumerate(plan.saved)}
+    type_ = OPS["scan"].infer([around[a].type for a in node.args], attrs)
+    around.nodes[node.name] = Node(node.name, "scan", node.args, attrs, type_, node.span)
+    return {v: around.emit("item", node.name, index=len(old.outputs) + k) for k, v in enumerate(plan.saved)}
 
 
-def _emit(b: Builder, node: Node, dys: Mapping[int, str], turn: _Turn, plan: _Plan,
+def _emit(around: Builder, node: Node, dys: Mapping[int, str], turn: _Turn, plan: _Plan,
           stacks: Mapping[str, str]) -> dict[str, str]:
     """The backward scan. Gives what its results are: adjoints of carried inputs, of added ones, collected values."""
-    r, j = Builder("body", OPS), turn.b
-    new: dict[str, str] = {}
+    inside, body = turn.inside, Builder("body", OPS)
     args: list[str] = []
-    for k, d in turn.d_carries.items():
-        new[d] = _input(r, d, j.type(d))
-        args.append(dys[k] if k in dys else constant(b, 0.0, j.type(d)))
-    sums = {i: _input(r, f"sum_{i}", j.type(i)) for i in plan.added}
-    args += [constant(b, 0.0, j.type(i)) for i in plan.added]
 
-    def operand(name: str, outer: str, type_: TensorType) -> str:
-        args.append(outer)
-        return _input(r, name, type_)
+    def operand(name: str, given: str, type_: TensorType) -> str:
+        """An input of the body, and what the scan is given for it."""
+        args.append(given)
+        return _input(body, name, type_)
+
+    new: dict[str, str] = {}  # node of the turn -> of the backward body
+    for k, d in turn.d_carries.items():
+        given = dys[k] if k in dys else constant(around, 0.0, inside.type(d))
+        new[d] = operand(d, given, inside.type(d))
+    sums = {i: operand(f"sum_{i}", constant(around, 0.0, inside.type(i)), inside.type(i)) for i in plan.added}
+    rows = {v: operand(v, stacks[v], around.type(stacks[v])) for v in plan.saved}
 
     adjoint = {i: turn.adjoints[i] for i in turn.inputs if i in turn.adjoints}
-    rows = {v: operand(v, stacks[v], b.type(stacks[v])) for v in plan.saved}
-    roots = {*(adjoint[turn.inputs[k]] for k in turn.d_carries if turn.inputs[k] in adjoint),
-             *(adjoint[i] for i in plan.added), *plan.collected}
-    needed, todo = set(roots), list(roots)
-    while todo:
-        name = todo.pop()
-        for a in j[name].args if name not in rows else ():
-            if a not in needed:
-                needed.add(a)
-                todo.append(a)
+    roots = [*(adjoint[turn.inputs[k]] for k in turn.d_carries if turn.inputs[k] in adjoint),
+             *(adjoint[i] for i in plan.added), *plan.collected]
+    needed = [inside[name] for name in ancestors(inside.nodes, roots, rows) if name not in new]
     outer = dict(zip(turn.inputs, node.args, strict=True))
     outer |= {d: dys[k] for k, d in turn.d_results.items()}
-    for name, n in j.nodes.items():
-        if name in needed and n.op == "input" and name not in new and name not in rows:
-            new[name] = operand(name, outer[name], j.type(name))
-    for name, n in j.nodes.items():
-        if name in needed and name not in new:
-            if name in rows:
-                new[name] = _row(r, rows[name], turn.index)
-            elif n.op == "in_range":  # the way forward has seen to that
-                new[name] = new[n.args[0]]
-            else:
-                new[name] = r.copy(n, tuple(new[a] for a in n.args))
+    for n in needed:
+        if n.op == "input" and n.name not in rows:
+            new[n.name] = operand(n.name, outer[n.name], inside.type(n.name))
+    for n in needed:
+        if n.name in rows:
+            new[n.name] = _row(body, rows[n.name], turn.index)
+        elif n.op == "in_range":  # the way forward has seen to that
+            new[n.name] = new[n.args[0]]
+        elif n.name not in new:
+            new[n.name] = body.copy(n, tuple(new[a] for a in n.args))
     outputs: list[tuple[str, str]] = []
     for k, d in turn.d_carries.items():
         i = turn.inputs[k]
-        outputs.append((i, new[adjoint[i]] if i in adjoint else constant(r, 0.0, j.type(d))))
-    outputs += [(i, r.emit("add", sums[i], new[adjoint[i]])) for i in plan.added]
+        outputs.append((i, new[adjoint[i]] if i in adjoint else constant(body, 0.0, inside.type(d))))
+    outputs += [(i, body.emit("add", sums[i], new[adjoint[i]])) for i in plan.added]
     carries = len(outputs)
     outputs += [(f"collected {k}", new[v]) for k, v in enumerate(plan.collected)]
-    made = b.emit("scan", *args, body=r.finish(tuple(outputs)), index=turn.index, count=turn.count, carries=carries,
-                  reverse=not node.attrs["reverse"], until=False)
+    made = around.emit("scan", *args, body=body.finish(tuple(outputs)), index=turn.index, count=turn.count,
+                       carries=carries, reverse=not node.attrs["reverse"], until=False)
     keys = [*(turn.inputs[k] for k in turn.d_carries), *plan.added, *plan.collected]
-    return {key: b.emit("item", made, index=k) for k, key in enumerate(keys)}
+    return {key: around.emit("item", made, index=k) for k, key in enumerate(keys)}
 
 
 # --- behind the scan -------------------------------------------------------------------------------------------------
 
 
-def _operands(b: Builder, node: Node, turn: _Turn, plan: _Plan, stacks: Mapping[str, str],
+def _operands(around: Builder, node: Node, turn: _Turn, plan: _Plan, stacks: Mapping[str, str],
               results: Mapping[str, str]) -> list[str | None]:
     """The adjoint of each operand."""
     outer = dict(zip(turn.inputs, node.args, strict=True))
@@ -340,36 +319,36 @@ def _operands(b: Builder, node: Node, turn: _Turn, plan: _Plan, stacks: Mapping[
         if i in results and i not in plan.collected:
             terms.append(results[i])
         if i in plan.summed:
-            terms.append(_sum_of_turns(b, turn, turn.adjoints[i], everything, outer))
-        terms += [_beside(b, turn.b[s], turn, results[_of_slice(turn, s)], b.type(outer[i])) for s, of in
+            terms.append(_sum_of_turns(around, turn, turn.adjoints[i], everything, outer))
+        terms += [_beside(around, turn.inside[s], turn, results[_of_slice(turn, s)], around.type(outer[i])) for s, of in
                   turn.slices.items() if of == i and s in turn.adjoints]
-        dx = terms[0] if terms else None
-        for term in terms[1:]:
-            dx = b.emit("add", dx, term)  # type: ignore[arg-type]
+        dx: str | None = None
+        for term in terms:
+            dx = term if dx is None else around.emit("add", dx, term)
         total.append(dx)
     return total
 
 
-def _sum_of_turns(b: Builder, turn: _Turn, name: str, stacks: Mapping[str, str], outer: Mapping[str, str]) -> str:
+def _sum_of_turns(around: Builder, turn: _Turn, name: str, stacks: Mapping[str, str], outer: Mapping[str, str]) -> str:
     """The sum over turns of a value that `_linear` accepted: sum_t A_t B_t is one contraction, with t as one more
     index of its sum."""
-    n = turn.b[name]
+    n = turn.inside[name]
 
     def again(a: str) -> str:
-        return _sum_of_turns(b, turn, a, stacks, outer)
+        return _sum_of_turns(around, turn, a, stacks, outer)
 
     match n.op:
         case "add":
-            return b.emit("add", again(n.args[0]), again(n.args[1]))
+            return around.emit("add", again(n.args[0]), again(n.args[1]))
         case "transpose" | "reshape":
-            return b.add(n.op, (again(n.args[0]),), n.attrs)
+            return around.add(n.op, (again(n.args[0]),), n.attrs)
         case "scatter_add":
-            index, updates = (stacks[a] if a in stacks else _repeated(b, outer[a], turn.count) for a in n.args)
-            return b.emit("scatter_add", index, updates, size=n.attrs["size"])
+            index, updates = (stacks[a] if a in stacks else _repeated(around, outer[a], turn.count) for a in n.args)
+            return around.emit("scatter_add", index, updates, size=n.attrs["size"])
         case "reduce_sum" if n.args[0] in stacks:
-            return b.emit("reduce_sum", stacks[n.args[0]], axes=(0, *(k + 1 for k in n.attrs["axes"])))
+            return around.emit("reduce_sum", stacks[n.args[0]], axes=(0, *(k + 1 for k in n.attrs["axes"])))
         case "reduce_sum":
-            return b.emit("reduce_sum", again(n.args[0]), axes=n.attrs["axes"])
+            return around.emit("reduce_sum", again(n.args[0]), axes=n.attrs["axes"])
     assert n.op == "contract", n.op
     letters = {i for i, _ in n.attrs["domain"]}
     letter = turn.index
@@ -378,28 +357,29 @@ def _sum_of_turns(b: Builder, turn: _Turn, name: str, stacks: Mapping[str, str],
     turns = (0, ((letter, 1),))
     maps = tuple((turns, *m) if a in stacks else m for a, m in zip(n.args, n.attrs["maps"], strict=True))
     args = [stacks.get(a) or outer[a] for a in n.args]
-    return b.emit("contract", *args, **{**n.attrs, "maps": maps, "domain": ((letter, turn.count), *n.attrs["domain"])})
+    domain = ((letter, turn.count), *n.attrs["domain"])
+    return around.emit("contract", *args, **{**n.attrs, "maps": maps, "domain": domain})
 
 
-def _repeated(b: Builder, x: str, count: Dim) -> str:
-    shape = b.shape(x)
-    return b.emit("broadcast", x, shape=(count, *shape), axes=tuple(range(1, len(shape) + 1)))
+def _repeated(around: Builder, x: str, count: Dim) -> str:
+    shape = around.shape(x)
+    return around.emit("broadcast", x, shape=(count, *shape), axes=tuple(range(1, len(shape) + 1)))
 
 
-def _beside(b: Builder, n: Node, turn: _Turn, stack: str, whole: TensorType) -> str:
+def _beside(around: Builder, n: Node, turn: _Turn, stack: str, whole: TensorType) -> str:
     """The adjoint of what a slice at the index is of: the turns' adjoints side by side, and 0 around them."""
     moved = _moves(n, turn.index)
     assert moved is not None
     axis, sign, c = moved
     shape = n.shape
-    x = b.emit("reshape", stack, shape=(turn.count, *shape[:axis], *shape[axis + 1 :]))
-    x = b.emit("transpose", x, perm=(*range(1, axis + 1), 0, *range(axis + 1, len(shape))))
+    x = around.emit("reshape", stack, shape=(turn.count, *shape[:axis], *shape[axis + 1 :]))
+    x = around.emit("transpose", x, perm=(*range(1, axis + 1), 0, *range(axis + 1, len(shape))))
     low: list[Dim] = list(n.attrs["starts"])
     high: list[Dim] = [size - stop for size, stop in zip(whole.shape, n.attrs["stops"], strict=True)]
     if sign < 0:
-        x = b.emit("flip", x, axes=(axis,))
+        x = around.emit("flip", x, axes=(axis,))
     low[axis] = c if sign > 0 else c - (turn.count - 1)
     high[axis] = whole.shape[axis] - low[axis] - turn.count
-    return b.emit("pad", x, low=tuple(low), high=tuple(high), value=0.0)
+    return around.emit("pad", x, low=tuple(low), high=tuple(high), value=0.0)
 
 

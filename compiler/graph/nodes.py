@@ -68,7 +68,8 @@ class Graph:
     guards: tuple[Guard, ...] = ()
 
     def __getitem__(self, name: str) -> Node:
-        return self.dag.nodes[name]["node"]
+        node: Node = self.dag.nodes[name]["node"]
+        return node
 
     def __iter__(self) -> Iterator[Node]:
         """Nodes in topological order."""
@@ -152,7 +153,7 @@ class Builder:
         self.nodes[node.name] = node
         return node.name
 
-    def finish(self, outputs: Iterator | tuple, updates: Iterator | tuple = ()) -> Graph:
+    def finish(self, outputs: Iterable[tuple[str, str]], updates: Iterable[tuple[str, str]] = ()) -> Graph:
         dag = nx.MultiDiGraph()
         for node in self.nodes.values():
             dag.add_node(node.name, node=node)
@@ -172,16 +173,28 @@ def may_fail(node: Node) -> bool:
     return node.op == "in_range" or any(map(may_fail, node.attrs.get("body", ())))
 
 
-def ancestors(nodes: Mapping[str, Node], names: Iterable[str], given: Collection[str] = ()) -> dict[str, None]:
-    """`names` and all that they are computed from, as far as what is `given`, in topological order."""
+def ancestors(nodes: Mapping[str, Node], names: Iterable[str], ends: Collection[str] = ()) -> dict[str, None]:
+    """`names` and all that they are computed from, in topological order; the way ends at what is in `ends`."""
     seen = set(names)
-    todo = [x for x in seen if x not in given]
+    todo = list(seen)
     while todo:
-        for a in nodes[todo.pop()].args:
-            if a not in seen and a not in given:
-                seen.add(a)
-                todo.append(a)
+        name = todo.pop()
+        new = [a for a in nodes[name].args if a not in seen] if name not in ends else []
+        seen.update(new)
+        todo += new
     return {x: None for x in nodes if x in seen}
 
 
-__all__ = ["Attrs", "Builder", "Graph", "Guard", "Node", "TensorType", "TupleType", "ancestors", "effects", "may_fail"]
+def descendants(nodes: Mapping[str, Node], names: Iterable[str], but: str = "") -> set[str]:
+    """`names` and all that is computed from them, where nothing passes through the operator `but`."""
+    seen = set(names)
+    for name, n in nodes.items():
+        if n.op != but and any(a in seen for a in n.args):
+            seen.add(name)
+    return seen
+
+
+__all__ = [
+    "Attrs", "Builder", "Graph", "Guard", "Node", "TensorType", "TupleType", "ancestors", "descendants", "effects",
+    "may_fail",
+]  # fmt: skip

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..graph.nodes import Builder, Graph, Node, effects
+from ..graph.nodes import Builder, Graph, Node, ancestors, effects
 from ..graph.ops import OPS
 from ..types.sizes import Dim
 from ..types.tensors import TensorType
@@ -128,14 +128,8 @@ def rewrite(graph: Graph, rules: Table) -> Graph:
 
 def live(nodes: Mapping[str, Node], roots: Sequence[str]) -> dict[str, Node]:
     """The nodes that the roots and what has an effect depend on, and all inputs: they are part of the interface."""
-    todo = [*roots, *effects(nodes.values())]
-    needed = {name for name, n in nodes.items() if n.op == "input"} | set(todo)
-    while todo:
-        for a in nodes[todo.pop()].args:
-            if a not in needed:
-                needed.add(a)
-                todo.append(a)
-    return {name: n for name, n in nodes.items() if name in needed}
+    inputs = [name for name, n in nodes.items() if n.op == "input"]
+    return {name: nodes[name] for name in ancestors(nodes, [*inputs, *roots, *effects(nodes.values())])}
 
 
 def assemble(graph: Graph, nodes: Mapping[str, Node], outputs: Sequence[tuple[str, str]],
