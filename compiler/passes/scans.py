@@ -32,12 +32,14 @@ class _Scan:
     nodes: dict[str, Node]  # of the body, in order, with its inputs
     outputs: list[tuple[str, str]]
     carries: int
+    until: bool  # the last output says when it ends
 
 
 def _apart(n: Node) -> _Scan:
     body = n.attrs["body"]
     inputs = [x.name for x in body if x.op == "input"]
-    return _Scan(inputs, list(n.args), {x.name: x for x in body}, list(body.outputs), n.attrs["carries"])
+    return _Scan(inputs, list(n.args), {x.name: x for x in body}, list(body.outputs), n.attrs["carries"],
+                 n.attrs["until"])
 
 
 def _together(n: Node, s: _Scan, types: Mapping[str, Any]) -> Node:
@@ -193,51 +195,63 @@ def trim(graph: Graph) -> Graph:
             continue
         if args != n.args:
             n = Node(n.name, n.op, args, n.attrs, n.type, n.span)
-        if n.op == "scan":
-            made, place[n.name] = _trimmed(n, wanted.get(n.name, set()), nodes)
-            n = n if made is None else made
-            if made is None:
-                del place[n.name]
+        if n.op == "scan" and (trimmed := _trimmed(n, wanted.get(n.name, set()), nodes)):
+            n, place[n.name] = trimmed
         nodes[n.name] = n
     outputs, updates = ([(k, new.get(v, v)) for k, v in names] for names in (graph.outputs, graph.updates))
     return assemble(graph, nodes, outputs, updates)
 
 
-def _trimmed(n: Node, wanted: set[int], nodes: Mapping[str, Node]) -> tuple[Node | None, dict[int, int | str]]:
-    """A smaller scan, or None, and where its results went."""
+def _trimmed(n: Node, wanted: set[int], nodes: Mapping[str, Node]) -> tuple[Node, dict[int, int | str]] | None:
+    """A smaller scan, and where its results went; None where it is small."""
     s = _apart(n)
-    until = [len(s.outputs) - 1] * n.attrs["until"]
+    dropped, went = drop(s, wanted)
+    small = merge_inputs(dropped)
+    if (len(small.outputs), small.inputs, len(small.nodes)) == (len(s.outputs), s.inputs, len(s.nodes)):
+        return None
+    return _together(n, small, {name: x.type for name, x in nodes.items()}), went
+
+
+def drop(s: _Scan, results: set[int]) -> tuple[_Scan, dict[int, int | str]]:
+    """The scan with the results named and what they need, and where each result went: its position, or the value that
+    it is. A value that is carried as it is is an operand; what is collected twice is collected once."""
+    end = [len(s.outputs) - 1] if s.until else []
     same = {k: s.inputs[k] for k in range(s.carries) if s.outputs[k][1] == s.inputs[k]}  # carried as they are
-    live = {k for k in wanted if k not in same} | set(until)
+    live, reached = _needed(s, {*results, *end} - same.keys(), same)
+    first: dict[str, int] = {}  # value -> the result that collects it
+    stands = {k: k if k < s.carries or k in end else first.setdefault(s.outputs[k][1], k) for k in sorted(live)}
+    kept = [k for k in stands if stands[k] == k]
+    went: dict[int, int | str] = {k: kept.index(stands[k]) for k in stands if k not in end}
+    went |= {k: s.args[k] for k in same}
+    carried = [k for k in kept if k < s.carries]
+    given = [k for k, i in enumerate(s.inputs) if i in reached and (k >= s.carries or k in same)]
+    inputs = [s.inputs[k] for k in (*carried, *given)]
+    nodes = {name: x for name, x in s.nodes.items() if name in inputs or (name in reached and x.op != "input")}
+    args = [s.args[k] for k in (*carried, *given)]
+    return _Scan(inputs, args, nodes, [s.outputs[k] for k in kept], len(carried), s.until), went
+
+
+def _needed(s: _Scan, results: set[int], same: Mapping[int, str]) -> tuple[set[int], Mapping[str, None]]:
+    """The results that are needed for some, from turn to turn, and the nodes that they are computed from."""
+    live = set(results)
     while True:
         reached = ancestors(s.nodes, [*(s.outputs[k][1] for k in live), *effects(s.nodes.values())])
         more = {k for k in range(s.carries) if s.inputs[k] in reached and k not in same} - live
         if not more:
-            break
+            return live, reached
         live |= more
-    first: dict[str, int] = {}  # value -> the result that collects it
-    merged = {k: first.setdefault(s.outputs[k][1], k) for k in sorted(live) if k >= s.carries and k not in until}
-    kept = [k for k in sorted(live) if merged.get(k, k) == k]
-    position = {k: p for p, k in enumerate(kept)}
-    moved: dict[int, int | str] = {k: position[merged.get(k, k)] for k in live if k not in until}
-    moved |= {k: s.args[k] for k in same}
+
+
+def merge_inputs(s: _Scan) -> _Scan:
+    """The scan with one input for an operand that is given twice."""
     one: dict[str, str] = {}  # operand -> the input that has it
-    renamed: dict[str, str] = {}
-    inputs = [s.inputs[k] for k in kept if k < s.carries]
-    args = [s.args[k] for k in kept if k < s.carries]
-    for k, (i, a) in enumerate(zip(s.inputs, s.args, strict=True)):
-        if i in reached and (k >= s.carries or k in same):
-            renamed[i] = one.setdefault(a, i)
-            if renamed[i] == i:
-                inputs.append(i)
-                args.append(a)
-    needed = {*inputs, *(x for x in reached if s.nodes[x].op != "input")}
-    body = {x: node for x, node in s.nodes.items() if x in needed}
-    if len(kept) == len(s.outputs) and inputs == s.inputs and len(body) == len(s.nodes):
-        return None, {}
-    body = {x: node if all(a == renamed.get(a, a) for a in node.args) else
-            Node(x, node.op, tuple(renamed.get(a, a) for a in node.args), node.attrs, node.type, node.span)
-            for x, node in body.items()}
-    outputs = [(s.outputs[k][0], renamed.get(s.outputs[k][1], s.outputs[k][1])) for k in kept]
-    small = _Scan(inputs, args, body, outputs, sum(k < s.carries for k in kept))
-    return _together(n, small, {name: x.type for name, x in nodes.items()}), moved
+    other = {i: one.setdefault(a, i) for i, a in list(zip(s.inputs, s.args, strict=True))[s.carries :]}
+    kept = [k for k, i in enumerate(s.inputs) if other.get(i, i) == i]
+
+    def merged(x: Node) -> Node:
+        args = tuple(other.get(a, a) for a in x.args)
+        return x if args == x.args else Node(x.name, x.op, args, x.attrs, x.type, x.span)
+
+    nodes = {name: merged(x) for name, x in s.nodes.items() if other.get(name, name) == name}
+    outputs = [(key, other.get(v, v)) for key, v in s.outputs]
+    return _Scan([s.inputs[k] for k in kept], [s.args[k] for k in kept], nodes, outputs, s.carries, s.until)
