@@ -46,4 +46,5 @@ def _key(x: Any) -> Hashable:
             nodes = ((n.op, tuple(number[a] for a in n.args), n.type, n.op == "input" or _key(n.attrs)) for n in x)
             return tuple(nodes), tuple(number[v] for _, v in x.outputs)
         case _:
-            return x
+            plain: Hashable = x
+            return plain

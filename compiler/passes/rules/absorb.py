@@ -155,7 +155,7 @@ def is_slice(s: Sweep, n: Node) -> str | None:
     letters = [i for e in m for i, _ in sorted(e[1], key=lambda t: -t[1])]
     if len(n.args) != 1 or len(set(letters)) != len(letters) or set(out) != set(extent) or len(set(out)) != len(out):
         return None
-    if not all(extent[i] == size for i, size in zip(out, n.shape, strict=True)):  # type: ignore[index]
+    if not all(extent[i] == size for i, size in zip(out, n.shape, strict=True)):
         return None
     if not all(_inside(e, size, extent) and _in_steps(e, extent) for e, size in zip(m, shape, strict=True)):
         return None
@@ -186,7 +186,7 @@ def _fits(s: Sweep, n: Node) -> bool:
     """Every index of a plain contraction runs over exactly the axes it stands for."""
     extent = dict(n.attrs["domain"])
     shapes = [*(s.shape(a) for a in n.args), n.shape]
-    return all(extent[index_of(e)] == size  # type: ignore[index]
+    return all(extent[index_of(e)] == size
                for m, shape in zip((*n.attrs["maps"], n.attrs["out"]), shapes, strict=True)
                for e, size in zip(m, shape, strict=True))
 
