@@ -1,6 +1,7 @@
 """A compiled model: the face of a network, and the functions that were compiled from it.
 
-In: what a `Network` is made of. Out: NumPy arrays. What it hands out are copies.
+In: what a `Network` is made of. Out: NumPy arrays. What it hands out are copies. The rooms that train and store are
+loaded when first used, so that a program that only predicts starts sooner.
 """
 
 from __future__ import annotations
@@ -18,15 +19,12 @@ from ..dsl.errors import ArgumentTypeError, error
 from . import settings
 from .call.arrays import NUMPY, Array, Wanted, bind
 from .call.messages import argument_error, unknown
-from .data.text import Vocabulary
 from .network import Network
 from .progress import History
-from .store import checkpoint, weights
-from .train.evaluate import evaluate
-from .train.fit import fit
 
 if TYPE_CHECKING:
     from ..compiler.session import Session as PipelineSession
+    from .data.text import Vocabulary
 
 
 class Model(Network):
@@ -110,6 +108,8 @@ class Model(Network):
         """Train on whole arrays, or without arrays on the data named in the train block. See `train.fit`.
 
         `patience` of the train block watches the validation loss, and where nothing is held out the training loss."""
+        from .train.fit import fit
+
         with self.workspace.training():
             return fit(self, args, kwargs, validation=validation, epochs=epochs, batch=batch, shuffle=shuffle,
                        callbacks=settings.callbacks(callbacks), resume=resume)
@@ -117,6 +117,8 @@ class Model(Network):
     def evaluate(self, /, *args: Any, batch: int | None = None, **kwargs: Any) -> dict[str, float | int]:
         """{metric: value} over whole arrays, in inference mode; without arrays over the test set of the train block's
         data (its validation set where there is no test set). Without `batch` all is one batch where memory allows."""
+        from .train.evaluate import evaluate
+
         return evaluate(self, args, kwargs, batch=batch)
 
     # --- variables ----------------------------------------------------------------------------------------------------
@@ -138,27 +140,37 @@ class Model(Network):
 
     def save(self, path: str | PathLike[str]) -> None:
         """Everything that was learned, in one safetensors file; written completely or not at all."""
-        checkpoint.save(self, settings.path(path))
+        from .store.checkpoint import save
+
+        save(self, settings.path(path))
 
     def load(self, path: str | PathLike[str]) -> None:
         """Take over a checkpoint, or the best one of a run's folder: all of it or, with a `DataError`, nothing."""
-        checkpoint.load(self, settings.path(path))
+        from .store.checkpoint import load
+
+        load(self, settings.path(path))
 
     def begin_with(self, path: str | PathLike[str]) -> None:
         """Parameters (their averages, where it has any), state and normalisation of a checkpoint, or of a run's best
         one, to be trained anew, perhaps by another optimiser: nothing else changes."""
-        checkpoint.load_learned(self, settings.path(path))
+        from .store.checkpoint import load_learned
+
+        load_learned(self, settings.path(path))
 
     def load_weights(self, path: str | PathLike[str], rules: str | PathLike[str] | None = None, *,
                      by_position: bool = False, transpose: bool = False) -> int:
         """Parameters and state from an .npz or .safetensors file that is not ours: by name, by the rules of a file, or
         by position. All of them or, with a `DataError` that lists every mismatch, nothing. See `weights`."""
-        return weights.load(self, settings.path(path), rules if rules is None else settings.path(rules),
-                            by_position=by_position, transpose=transpose)
+        from .store.weights import load
+
+        return load(self, settings.path(path), rules if rules is None else settings.path(rules),
+                    by_position=by_position, transpose=transpose)
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The characters of the text it was trained on: `encode` and `decode` (E0613 where it was on no text)."""
+        from .data.text import Vocabulary
+
         if self.schema is None or self.schema.characters is None:
             raise argument_error("E0613", f"{self.name} has no vocabulary: it was trained on no text",
                                  help="train it on `text(..)`, or load a checkpoint of such a training")

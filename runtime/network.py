@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..compiler.manifest import ENTRIES, TrainSpec
 from ..dsl.errors import NncError
@@ -19,10 +20,11 @@ from .call.arrays import NUMPY, Array, aligned, check_bytes, nbytes
 from .call.calls import Call, Session, Workspace
 from .call.column import Rows
 from .call.messages import argument_error, unknown
-from .data import normalize
-from .data.sources import Dataset, load
-from .data.table import Schema
 from .progress import Progress
+
+if TYPE_CHECKING:
+    from .data.sources import Dataset
+    from .data.table import Schema
 
 
 class Network:
@@ -106,6 +108,8 @@ class Network:
     def load_dataset(self) -> Dataset:
         """The data named in the train block, read when first used (E0612 where none is named)."""
         if self.dataset is None:
+            from .data.sources import load  # a program that only predicts starts sooner
+
             spec = self.train_spec
             if spec.data is None:
                 if self.data_path is not None:
@@ -120,7 +124,9 @@ class Network:
     def fit_normalization(self, columns: Mapping[str, Rows], rows: Array | None = None) -> None:
         """Fit mean and scale of the inputs to the training columns, unless that was done before. `rows` is where their
         examples stood in what the user passed."""
-        normalize.fit(self.manifest, self.variables, columns, rows)
+        from .data.normalize import fit
+
+        fit(self.manifest, self.variables, columns, rows)
 
     def set_training(self, **values: int) -> None:
         """Set those of the counters `train/t`, `train/epoch`, `train/steps`, `train/seed` that the program reads. One
