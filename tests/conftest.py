@@ -26,7 +26,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+FAST = {"test_autodiff", "test_explain", "test_golden", "test_house", "test_ops", "test_ordering", "test_std"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in FAST:
+            item.add_marker("fast")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "fast: under a minute together, for every save of a file")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts what is in the background so
         signal.signal(signal.SIGINT, signal.default_int_handler)  # and tests send it
 
