@@ -56,7 +56,7 @@ def test_the_map_of_the_house_has_every_file() -> None:
         if not line.startswith(" "):
             room = line
         else:
-            found.add((room + line.split()[0]).removesuffix("/.").removesuffix("/"))
+            found.add(f"{room}/{line.split()[0]}".removesuffix("/."))
     files = [p.relative_to(ROOT) for r in ("dsl", "compiler", "runtime") for p in (ROOT / r).rglob("*.py")]
     said = {p.with_suffix("").as_posix().removesuffix("/__init__") for p in files}
     assert found == said

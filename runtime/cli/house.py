@@ -8,17 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-ROOMS = (  # a file imports from its own room and from those above it here, never from those below
-    "dsl", "compiler/types", "compiler/loops", "compiler/graph", "compiler/autodiff", "compiler/elaborate",
-    "compiler/passes", "compiler/native", "compiler/lowering", "compiler/llvm", "compiler",
-    "runtime/call", "runtime/data", "runtime/store", "runtime/train", "runtime/check", "runtime", "runtime/look",
-    "runtime/picture", "runtime/cli",
+ROOMS = (  # folders and loose files: a file imports from its own room and from those above it here, never from below
+    "dsl",
+    "compiler/types", "compiler/scalar", "compiler/loops", "compiler/graph", "compiler/autodiff", "compiler/manifest",
+    "compiler/settings", "compiler/elaborate", "compiler/passes", "compiler/native", "compiler/lowering",
+    "compiler/llvm", "compiler/pipeline", "compiler/session", "compiler",
+    "runtime/extras", "runtime/call", "runtime/settings", "runtime/progress", "runtime/data", "runtime/network",
+    "runtime/store", "runtime/train", "runtime/model", "runtime/api", "runtime/check", "runtime/look",
+    "runtime/picture", "runtime/cli", "runtime",
 )  # fmt: skip
 
 
 def room_of(path: Path) -> str:
-    """The room of a file: the nearest folder around it that is one."""
-    return next(f for f in (p.as_posix() for p in path.relative_to(ROOT).parents) if f in ROOMS)
+    """The room of a file."""
+    inside = path.relative_to(ROOT).with_suffix("")
+    return next(name for name in (p.as_posix() for p in (inside, *inside.parents)) if name in ROOMS)
 
 
 def plan() -> Iterator[str]:
@@ -28,11 +32,11 @@ def plan() -> Iterator[str]:
         for path in sorted((ROOT / top).rglob("*.py")):
             files[room_of(path)].append(path)
     for room in ROOMS:
-        yield f"{room}/"
+        yield room
         for path in files[room]:
-            name = path.relative_to(ROOT / room).with_suffix("").as_posix().removesuffix("__init__")
+            name = path.with_suffix("").relative_to(ROOT / room).as_posix().removesuffix("__init__")
             if says := first_sentence(path):
-                yield f"    {name or '.':24} {says}"
+                yield f"    {name.strip('/') or '.':24} {says}"
 
 
 def first_sentence(path: Path) -> str:
