@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,8 @@ class Settings:
     """How a program is compiled, as the caller says it. `model`: its name, where the file has several; `hyper`: values
     of its hypers; `sizes`: of sizes that parameters depend on; `dtype`: what `f32` is read as; `target_cpu`; `cache`:
     whether compiled code is kept on disk; `optimize`: whether the optimising passes run; `beside`: a text of further
-    exports (see `elaborate.modules.Modules.beside`)."""
+    exports (see `elaborate.modules.Modules.beside`); `sources`: the names of the data sources there are, asked where a
+    train block names one (None: any name is taken, and judged by who reads the data)."""
 
     model: str | None = None
     hyper: Mapping[str, Any] = field(default_factory=dict)
@@ -22,6 +23,7 @@ class Settings:
     cache: bool = True
     optimize: bool = True
     beside: str = ""
+    sources: Callable[[], Sequence[str]] | None = None
 
     @property
     def key(self) -> tuple[Any, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,10 +53,17 @@ def open_program(source: Source, options: Settings, *, folder: Path | None = Non
         loaded.append(data.load(spec.data, where, validation=spec.validation, seed=spec.seed, override=override))
         return loaded[0].sizes(spec.inputs, ports)
 
-    session = Session(source, options, data_sizes)
+    session = Session(source, replace(options, sources=_sources), data_sizes)
     Model.check_exports(session)
     settings.sizes(options.sizes, session.manifest.sources)
     return session, loaded[0] if loaded else None
+
+
+def _sources() -> Sequence[str]:
+    """The data sources that a train block may name; their readers are loaded only where it names one."""
+    from .data.formats import names
+
+    return names()
 
 
 def folder_of(source: Source) -> Path:

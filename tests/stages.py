@@ -40,6 +40,7 @@ from nnc.dsl.errors import SourceError
 from nnc.dsl.format import format
 from nnc.dsl.parser import parse
 from nnc.dsl.source import Source
+from nnc.runtime.data.formats import names
 
 NAME = "input.nn"  # what the input of a case is called in messages
 
@@ -56,7 +57,7 @@ def format_stage(text: str, args: str) -> str:
 
 def errors_stage(text: str, args: str) -> str:
     """What a program that checks says: its entries. A wrong one raises."""
-    program = Program(Source(NAME, text), Settings())
+    program = Program(Source(NAME, text), Settings(sources=names))
     found = program.check()
     if found:
         raise SourceError(found)

@@ -11,7 +11,7 @@ import nnc
 from nnc.compiler.session import Session
 from nnc.compiler.settings import Settings
 from nnc.dsl.parser import read_source
-from nnc.runtime.data.formats import cifar10
+from nnc.runtime.data import cifar10
 
 ROOT = Path(nnc.__file__).parent
 DATA = ROOT.parent / "shared" / "data"
@@ -44,7 +44,7 @@ def test_by_position_the_same_arrays_go_to_the_same_places(net: nnc.Model) -> No
 
 @pytest.fixture(scope="module")
 def images() -> dict[str, np.ndarray]:
-    return cifar10(DATA / "cifar10")[1]
+    return cifar10.read(DATA / "cifar10", None).held_out
 
 
 def stored() -> np.ndarray:

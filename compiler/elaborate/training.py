@@ -38,7 +38,6 @@ SETTINGS = (
 )
 TRAINABLE = ("weight", "bias")  # roles of variables
 RESERVED = ("epoch", "seconds")  # columns of the history
-SOURCES = ("digits", "idx", "cifar10", "csv", "npz", "text", "images")
 NORMALIZE = ("standard", "standard_all", "minmax")
 DEFAULT_EPOCHS = 10
 
@@ -190,15 +189,17 @@ def _data(cx: Context, item: ast.Assign | None) -> DataSpec | None:
     if item is None:
         return None
     e = item.value
+    ask = cx.program.settings.sources
+    sources = ask() if ask is not None else None
     if not (isinstance(e, ast.Call) and isinstance(e.function, ast.Name)):
         raise error(
             "E0203",
             "`data` names a source with its arguments, such as `digits()`",
             e.span,
-            help=f"the sources are {', '.join(SOURCES)}",
+            help=f"the sources are {', '.join(sources)}" if sources else None,
         )
-    if e.function.id not in SOURCES:
-        raise unknown(e.function.id, e.function.span, list(SOURCES), "data source")
+    if sources is not None and e.function.id not in sources:
+        raise unknown(e.function.id, e.function.span, list(sources), "data source")
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     for a in e.arguments:

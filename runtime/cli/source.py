@@ -118,12 +118,13 @@ def fmt(files: tuple[str, ...], only_check: bool) -> int:
 @click.command()
 @click.argument("code")
 def explain(code: str) -> None:
-    """What an error CODE such as E0301 means, with an example."""
-    code = code.upper()
-    known = sorted(p.stem for p in (DSL / "explain").glob("E*.md"))
-    if code not in known:
-        raise unknown("error code", code, known)
-    text = (DSL / "explain" / f"{code}.md").read_text("utf-8")
+    """What an error CODE such as E0301 means, with an example; or what a data source such as csv reads, and how."""
+    from ...dsl.codes import explain, known
+    from ..data.formats import FORMATS
+
+    text = FORMATS[code].page() if code in FORMATS else explain(code)
+    if text is None:
+        raise unknown("error code", code.upper(), known())
     if sys.stdout.isatty():
         from rich.markdown import Markdown
 

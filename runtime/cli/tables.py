@@ -1,11 +1,12 @@
-"""Arrays to predict from, and predictions, as files: csv, npz, npy."""
+"""Arrays to predict from, and predictions, as files."""
 
 from __future__ import annotations
 
 import csv
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...dsl.errors import ArgumentError, DataError, error
-from ..call.arrays import Array
+from ..call.arrays import Array, Wanted
 from ..call.messages import listed
-from ..data import formats, table
-from ..data.sources import Dataset
-from ..data.table import Schema, Table
+from ..data.format import Format
+from ..data.formats import FORMATS, by_suffix
+from ..data.sources import check
+from ..data.table import Schema
 from ..store.files import write
 
 if TYPE_CHECKING:
@@ -25,52 +27,48 @@ if TYPE_CHECKING:
     from ..model import Model
 
 
-def read_inputs(path: Path, call: Call, net: Model) -> dict[str, Any]:
-    """The inputs of an entry by name. A csv has a column per feature, by the names the model was trained with; the
-    training target may be there and is left out. Scalar inputs with a default need no column."""
-    ports = call.signature.inputs
-    schema: Schema | None = None
-    match path.name.removesuffix(".gz").rpartition(".")[2]:
-        case "csv":
-            found = _read_csv(path, call, net)
-            columns, schema = found.columns, found.schema
-            positions: tuple[str, ...] = ("",)
-        case "npz":
-            columns = {n: c[:] if c.ndim else c for n, c in formats.npz(path).items()}
-            positions = tuple(columns)
-        case "npy":
-            return {ports[0].name: formats.npy(path)} if ports else {}
-        case other:
-            raise error("E0612", f"{path}: expected a .csv, .npz or .npy file, found .{other}", kind=DataError)
-    taken = [k for k, p in enumerate(ports) if p.default is None or p.name in columns]
-    names = [ports[k].name for k in taken]
+def read_inputs(path: Path, call: Call, net: Model, given: Collection[str] = ()) -> dict[str, Any]:
+    """The inputs of an entry by name, but those that are `given`. A table has a column per feature, by the names the
+    model was trained with; the training target may be there and is left out. Scalar inputs with a default need no
+    column."""
+    format = by_suffix(path.name)
+    if format is None or format.inputs is None:
+        *some, last = [s for f in FORMATS.values() if f.inputs is not None for s in f.suffixes]
+        found = path.name.removesuffix(".gz").rpartition(".")[2]
+        raise error("E0612", f"{path}: expected a {', '.join(some)} or {last} file, found .{found}", kind=DataError)
+    ports = [p for p in call.signature.inputs if p.name not in given]
+    wants = [w for w in call.wants if w.name not in given]
+    needed = [w for w, p in zip(wants, ports, strict=True) if p.default is None]
+    read = format.inputs(path, _options(format, net), _schema(net, needed))
+    target = read.schema.target if read.schema is not None else None
+    columns = {n: c for n, c in read.train.items() if n != target or n in [w.name for w in needed]}
+    positions = tuple(n for n in read.by_position if n != target)
+    taken = [w for w, p in zip(wants, ports, strict=True) if p.default is None or p.name in columns]
+    names = [w.name for w in taken]
     if len(names) > len(positions) and (missing := [n for n in names if n not in columns]):
         raise error("E0613", f"{path} has the columns {listed(list(columns))}, but {call.signature.name} also wants "
                     f"{listed(missing)}", kind=DataError, help="an .npz file holds any arrays by their names")
-    dataset = Dataset(str(path), columns, None, positions, schema)
-    return dict(zip(names, dataset.for_training(names, [call.wants[k] for k in taken]), strict=True))
+    dataset = replace(read, name=str(path), train=columns, by_position=positions)
+    return dict(zip(names, dataset.for_training(names, taken), strict=True))
 
 
-def _read_csv(path: Path, call: Call, net: Model) -> Table:
-    """A file like the one of training is read as that was; one for other inputs by itself."""
+def _options(format: Format, net: Model) -> dict[str, Any]:
+    """How the train block reads files of this format, but for the path."""
     spec = net.manifest.train.data if net.manifest.train is not None else None
-    options: dict[str, Any] = {}
-    if spec is not None and spec.source == "csv":
-        names = ("path", "target", "header", "skip", "delimiter")
-        options = {**dict(zip(names, spec.args, strict=False)), **spec.kwargs}
-        options.pop("path", None)
+    options = check(spec) if spec is not None and spec.source == format.name else {}
+    return {name: value for name, value in options.items() if name != "path"}
+
+
+def _schema(net: Model, needed: Sequence[Wanted]) -> Schema | None:
+    """That of training, by which a table is read; one for other inputs is read by itself."""
     schema = net.schema
-    wants = [w for w, p in zip(call.wants, call.signature.inputs, strict=True) if p.default is None]
-    if schema is not None and schema.characters is not None:  # of a text
-        schema = None
-    if schema is not None and not any(w.name in schema.features for w in wants):
-        width = wants[0].axes[1] if wants and len(wants[0].axes) == 2 else None
+    if schema is None or schema.characters is not None:  # of a text
+        return None
+    if not any(w.name in schema.features for w in needed):
+        width = needed[0].axes[1] if needed and len(needed[0].axes) == 2 else None
         if isinstance(width, int) and width != len(schema.features):
-            schema = None
-    found = table.read(path, **options, schema=schema, target_needed=False)
-    if found.schema.target is None or found.schema.target in [w.name for w in wants]:
-        return found
-    return Table({n: c for n, c in found.columns.items() if n != found.schema.target}, found.schema)
+            return None
+    return schema
 
 
 def write_outputs(outputs: Mapping[str, Array], path: str | None) -> None:

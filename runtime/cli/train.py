@@ -234,7 +234,8 @@ def predict(program: Program, weights: str | None, data_file: str, output: str |
 
     net = trained(program, weights, threads)
     call = net.entry(entry)
-    values = call(**{**read_inputs(Path(data_file), call, net), **dict(arguments)})
+    given = dict(arguments)
+    values = call(**read_inputs(Path(data_file), call, net, given), **given)
     write_outputs(dict(zip([p.name for p in call.signature.outputs], values, strict=True)), output)
 
 

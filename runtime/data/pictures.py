@@ -20,19 +20,25 @@ from ...dsl.errors import NncError
 from ...dsl.files import open_regular
 from ..call.column import Array, Column, Rows, fits
 from ..extras import optional
-from .formats import Columns, malformed, unreadable
+from .dataset import Dataset
+from .files import Columns, is_folder, malformed, unreadable
+from .format import Format, Option
+from .table import Schema
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # whatever a file is called: others run programs
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")  # eight bits a channel
 
 
+def read(path: Path, _: Schema | None, /, grey: bool) -> Dataset:
+    return Dataset("", *images(path, grey), ("x", "label"))
+
+
 def images(folder: Path, grey: bool) -> tuple[Columns, Columns | None]:
     """Training set, and test set where the folder has one. Raises UnsupportedError (E0503) without Pillow, DataError
     for a folder without images (E0620, E0621), a file that is no image or of another size than the first (E0621)."""
     pillow()
-    if not folder.is_dir():
-        raise unreadable(folder, NotADirectoryError(0, "no such folder"))
+    is_folder(folder)
     parts = [folder / "train", folder / "test"]
     if not all(p.is_dir() for p in parts):
         return _part(folder, grey, _classes(folder), None)[0], None
@@ -125,3 +131,17 @@ def _opened(path: Path) -> Any:
         raise malformed(path, "a complete image", str(e).lower()) from e
     except Exception as e:
         raise malformed(path, "a complete image", str(e).lower() or type(e).__name__) from e
+
+
+IMAGES = Format(
+    name="images",
+    about="A class per subfolder, or `train` and `test` with one each, all images of one size (needs `nnc[images]`): "
+          "`x` f32[B, 3, H, W] in [0, 1], `label` i32[B].",
+    example='images("folder", grey = false)',
+    read=read,
+    options=(
+        Option("path", str, "the folder", is_path=True),
+        Option("grey", bool, "one channel instead of three", False),
+    ),
+    takes="folder",
+)

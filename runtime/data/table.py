@@ -1,28 +1,25 @@
-"""A csv file into columns, and what its columns mean.
+"""A table, whatever file it comes from, and what its columns mean.
 
-In: a path. Out: a `Table`: float columns by name, the target last, and the `Schema`: the names of the features in order
-and the classes that text in the target stands for. A model remembers the schema it was trained with; another file is
-then read by it: columns are found by name, classes keep their numbers, and what does not fit is named.
+A `Table` is columns by name, the target last; its `Schema` has the names of the features in order and the classes that
+text in the target stands for. A model remembers the schema it was trained with; another file is then read by it:
+columns are found by name, classes keep their numbers, and what does not fit is named.
 """
 
 from __future__ import annotations
 
-import csv
-from array import array as typed_array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...dsl.errors import DataError, NncError, error
-from ..call.arrays import Array, check_bytes
+from ..call.arrays import Array
 from ..call.column import Rows
 from ..call.messages import listed
-from .formats import malformed, opened, text_lines
+from .files import malformed
 
-_TEXT_BYTES = 100  # of a short text, as Python keeps it
+TEXT_BYTES = 100  # of a short text, as Python keeps it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,83 +38,7 @@ class Table:
     schema: Schema
 
 
-def read(path: Path, target: str | int | None = None, *, header: bool = True, skip: int = 0, delimiter: str = ",",
-         schema: Schema | None = None, target_needed: bool = True) -> Table:
-    """A table of numbers with a header, plain or gz. `target` is a column's name (or number, from 0, -1 the last); text
-    there becomes classes, numbered from 0 in sorted order. With a `schema` the file is read as that says."""
-    if not isinstance(delimiter, str) or len(delimiter) != 1:
-        raise error("E0612", f"the delimiter of csv must be one character, got {delimiter!r}", kind=DataError)
-    if skip < 0:
-        raise error("E0612", f"the lines of csv to skip must be at least 0, got {skip}", kind=DataError)
-    with opened(path) as f:
-        lines = csv.reader(text_lines(f, path, "utf-8-sig"), delimiter=delimiter, strict=True)
-        try:
-            for k in range(skip):
-                if next(lines, None) is None:
-                    raise malformed(path, f"more than the {skip} lines to skip", k)
-            first = next(lines, None)
-            if not first:
-                raise malformed(path, "a header line" if header else "a line of numbers", "an empty file")
-            wanted = target if schema is None else schema.target
-            names = _names(path, first, delimiter, wanted) if header else [f"c{k}" for k in range(len(first))]
-            at = _target_index(path, names, wanted, target_needed)
-            if schema is not None:
-                _check_features(path, [n for k, n in enumerate(names) if k != at], schema)
-            matrix, texts = _cells(path, names, at, lines, [] if header else [first])
-        except UnicodeDecodeError as e:
-            raise malformed(path, "UTF-8 text", f"byte {e.object[e.start]:#04x}") from e
-        except csv.Error as e:
-            raise malformed(path, "a csv table", f"{e} in line {lines.line_num}") from e
-    features = [n for k, n in enumerate(names) if k != at]
-    columns = {name: matrix[:, k] for k, name in enumerate(features)}
-    if schema is not None:
-        columns = {name: columns[name] for name in schema.features}
-    if at is None:
-        return Table(columns, schema or Schema(tuple(features)))
-    column, classes = _classes(texts) if schema is None else (_known_classes(path, texts, schema), schema.classes)
-    columns[names[at]] = column
-    return Table(columns, schema or Schema(tuple(features), names[at], classes))
-
-
-def _names(path: Path, first: Sequence[str], delimiter: str, target: str | int | None) -> list[str]:
-    """The names of a header; a line of numbers is none, nor is one of numbers and a class."""
-    names = [n.strip() for n in first]
-    texts = [n for n in names if not _is_number(n)]
-    if not texts or (len(texts) == 1 < len(names) and target is not None and target not in names):
-        raise malformed(path, "a line of column names", "a line of values",
-                        "add a line of names to the file, or say `header = false` in `csv(...)`")
-    if len(names) == 1:
-        for other, written in ((";", ";"), ("\t", "\\t"), (",", ",")):
-            if other in names[0]:
-                raise malformed(path, f"columns separated by {delimiter!r}", f"a header with {other!r} in it",
-                                f'say `delimiter = "{written}"` in `csv(...)`')
-    if len(set(names)) < len(names):
-        twice = next(n for n in names if names.count(n) > 1)
-        raise malformed(path, "different column names", f"`{twice}` twice")
-    return names
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _target_index(path: Path, names: Sequence[str], target: str | int | None, needed: bool) -> int | None:
-    if target is None:
-        return None
-    if isinstance(target, int) and -len(names) <= target < len(names):
-        return target % len(names)
-    if target in names:
-        return names.index(str(target))
-    if not needed:
-        return None
-    raise malformed(path, f"a column `{target}`", listed(names))
-
-
-def _check_features(path: Path, names: Sequence[str], schema: Schema) -> None:
+def check_features(path: Path, names: Sequence[str], schema: Schema) -> None:
     """The file has the features the model learned from, in any order, and no others."""
     missing = [n for n in schema.features if n not in names]
     more = [n for n in names if n not in schema.features]
@@ -129,41 +50,17 @@ def _check_features(path: Path, names: Sequence[str], schema: Schema) -> None:
                 help=f"the model was trained on the columns {listed(schema.features)}")
 
 
-def _cells(path: Path, names: Sequence[str], at: int | None, lines: Any, pending: list[list[str]]
-           ) -> tuple[Array, list[str]]:
-    """The features as a matrix, and the text of the target."""
-    values, texts = typed_array("d"), list[str]()
-    rows = 0
-    for row in _rows(lines, pending):
-        if len(row) != len(names):
-            raise malformed(path, f"{len(names)} columns ({listed(names)}) in line {lines.line_num}", len(row))
-        for k, cell in enumerate(row):
-            if k == at:
-                if not cell.strip():
-                    raise malformed(path, f"a value for `{names[k]}` in line {lines.line_num}", "an empty cell")
-                texts.append(cell.strip())
-                continue
-            try:
-                values.append(float(cell))
-            except ValueError:
-                found = f"{cell.strip()[:40]!r}" if cell.strip() else "an empty cell"
-                raise malformed(path, f"a number for `{names[k]}` in line {lines.line_num}", found) from None
-        rows += 1
-        if rows % 65536 == 0:
-            check_bytes(values.itemsize * len(values) * 3 + _TEXT_BYTES * len(texts), str(path))
-    if not rows:
-        raise malformed(path, "rows below the header", "none")
-    features = len(names) - (at is not None)
-    matrix = np.frombuffer(values, np.float64).reshape(rows, features) if features else np.empty((rows, 0))
-    return matrix, texts
+def target_column(path: Path, texts: Sequence[str], schema: Schema | None) -> tuple[Array, tuple[str, ...] | None]:
+    """The target and its classes: as a schema says, or those that are found."""
+    return _classes(texts) if schema is None else (_known_classes(path, texts, schema), schema.classes)
 
 
-def _rows(lines: Any, pending: list[list[str]]) -> Iterator[list[str]]:
-    """Every line that is not empty."""
-    for source in (pending, lines):
-        for row in source:
-            if row and row != [""]:
-                yield row
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _classes(texts: Sequence[str]) -> tuple[Array, tuple[str, ...] | None]:
@@ -187,7 +84,7 @@ def _known_classes(path: Path, texts: Sequence[str], schema: Schema) -> Array:
         try:
             return _numbers(texts)
         except ValueError:
-            row = next(k for k, t in enumerate(texts) if not _is_number(t))
+            row = next(k for k, t in enumerate(texts) if not is_number(t))
             raise malformed(path, f"a number for `{schema.target}` in row {row + 1}", repr(texts[row][:40])) from None
     known = {name: k for k, name in enumerate(schema.classes)}
     for row, t in enumerate(texts):

@@ -18,9 +18,13 @@ from ...dsl.errors import DataError, error
 from ..call.arrays import Array, check_bytes
 from ..call.column import fits, mapped, memory_limit
 from ..call.messages import argument_error
-from .formats import Columns, malformed, mapping, opened
+from .dataset import Dataset
+from .files import Columns, malformed, mapping, opened
+from .format import Format, Option
+from .table import Schema
 
 _PIECE = 1 << 24  # characters counted at a time
+
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
@@ -48,7 +52,13 @@ class Vocabulary:
         return "".join(self.characters[k] for k in flat)
 
 
-def read(path: Path, context: int, known: Vocabulary | None = None) -> tuple[Columns, Vocabulary]:
+def read(path: Path, schema: Schema | None, /, context: int) -> Dataset:
+    known = Vocabulary(schema.characters) if schema is not None and schema.characters is not None else None
+    columns, vocabulary = windows(path, context, known)
+    return Dataset("", columns, None, ("x", "y"), Schema((), characters=vocabulary.characters))
+
+
+def windows(path: Path, context: int, known: Vocabulary | None = None) -> tuple[Columns, Vocabulary]:
     """A UTF-8 text, plain or gz, in windows that follow one another; what does not fill one at the end is left out. The
     characters are numbered from 0 in the order of their code points, or as `known` says, which then has all of them."""
     if isinstance(context, bool) or not isinstance(context, int) or context < 1:
@@ -63,8 +73,8 @@ def read(path: Path, context: int, known: Vocabulary | None = None) -> tuple[Col
     number[found] = _numbers(path, found, known)
     columns: Columns = {}
     for name, start in (("x", 0), ("y", 1)):
-        windows = points[start : start + count * context].reshape(count, context)
-        column = mapped([windows], (context,), windows.dtype).then(number.dtype, number.__getitem__)
+        lines = points[start : start + count * context].reshape(count, context)
+        column = mapped([lines], (context,), lines.dtype).then(number.dtype, number.__getitem__)
         columns[name] = column[:] if fits(2 * 4 * count * context) else column
     return columns, known
 
@@ -104,3 +114,15 @@ def _numbers(path: Path, found: Array, known: Vocabulary) -> list[int]:
     if strange is not None:
         raise malformed(path, f"the {len(known.characters)} characters the model was trained on", repr(chr(strange)))
     return [numbers[p] for p in found]
+
+
+TEXT = Format(
+    name="text",
+    about="A UTF-8 text, plain or gz, cut into windows of `context` characters: `x` i32[B, T], and those that follow "
+          "each, `y`. Characters are numbered in the order of their code points; what is held out is the end.",
+    example='text("file.txt", context = 64)',
+    read=read,
+    options=(Option("path", str, "the file", is_path=True), Option("context", int, "characters in a window", 64)),
+    takes="file",
+    in_order=True,
+)

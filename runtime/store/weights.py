@@ -33,7 +33,8 @@ from ...dsl.errors import DataError, NncError, error
 from ...dsl.files import open_regular
 from ..call.arrays import NUMPY, Array, Wanted, check_bytes, convert, describe
 from ..call.column import Column
-from ..data.formats import malformed, npz, unreadable
+from ..data.files import malformed, unreadable
+from ..data.npz import npz
 from ..network import Network
 from .checkpoint import reading
 from .safetensors import read_header

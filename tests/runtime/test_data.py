@@ -17,11 +17,12 @@ from nnc.compiler.manifest import DataSpec, Port
 from nnc.compiler.types.sizes import symbol
 from nnc.dsl.errors import ArgumentError, DataError, ResourceError
 from nnc.runtime.call.arrays import wanted
-from nnc.runtime.data import formats
+from nnc.runtime.data.csv import read_table
+from nnc.runtime.data.idx import read_idx
+from nnc.runtime.data.npz import npz
 from nnc.runtime.data.order import permutation, split
 from nnc.runtime.data.sources import load
 from nnc.runtime.data.table import Schema
-from nnc.runtime.data.table import read as read_table
 from nnc.runtime.data.text import Vocabulary
 
 B, D, H, W = map(symbol, "BDHW")
@@ -151,7 +152,7 @@ def test_idx_plain_and_packed(tmp_path, packed):
 def test_idx_of_other_types(tmp_path, code, dtype):
     path = tmp_path / "a"
     path.write_bytes(idx_bytes(np.array([[1, -2], [3, 4]], dtype), code))
-    array = formats.read_idx(path)
+    array = read_idx(path)
     assert array.tolist() == [[1, -2], [3, 4]] and array.dtype.isnative
 
 
@@ -213,10 +214,10 @@ def test_a_gzip_bomb_and_a_torn_gzip(tmp_path):
     path = tmp_path / "bomb.gz"
     path.write_bytes(bomb)
     with pytest.raises(DataError, match="expected 17,179,869,184 bytes"):
-        formats.read_idx(path)
+        read_idx(path)
     path.write_bytes(gzip.compress(idx_bytes(np.zeros((9, 9), np.uint8)))[:-12])
     with pytest.raises(DataError, match=r"complete gzip stream|bytes of data"):
-        formats.read_idx(path)
+        read_idx(path)
 
 
 # --- csv --------------------------------------------------------------------------------------------------------------
@@ -520,9 +521,9 @@ def test_damaged_files_are_read_or_refused(tmp_path, kind):
         try:
             match kind.removesuffix(".gz"):
                 case "idx":
-                    assert formats.read_idx(path, 3).ndim == 3
+                    assert read_idx(path, 3).ndim == 3
                 case "npz":
-                    formats.npz(path)
+                    npz(path)
                 case _:
                     assert len({len(c) for c in read_table(path, "kind").columns.values()}) == 1
         except DataError:

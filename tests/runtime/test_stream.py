@@ -15,7 +15,9 @@ import nnc
 from nnc.dsl.errors import ArgumentError, DataError
 from nnc.runtime.call import column
 from nnc.runtime.call.column import Column
-from nnc.runtime.data import formats, text
+from nnc.runtime.data.idx import read_idx
+from nnc.runtime.data.npy import read_array
+from nnc.runtime.data.text import windows
 from nnc.runtime.train import sweep
 
 NET = """
@@ -94,9 +96,9 @@ def test_training_from_disk_gives_the_bits_of_training_from_memory(shape: str, t
 def test_text_from_disk_has_the_same_windows(tmp_path: Path, request) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(bytes(range(127, 0, -1)))
-    memory, known = text.read(path, 7)
+    memory, known = windows(path, 7)
     request.getfixturevalue("on_disk")
-    disk, again = text.read(path, 7)
+    disk, again = windows(path, 7)
     assert known == again and len(known.characters) == 127 and memory["x"][0, 0] == 126
     for name in "xy":
         assert isinstance(disk[name], Column)
@@ -183,9 +185,9 @@ def test_files_that_are_mapped_must_be_as_long_as_they_say(on_disk: None, tmp_pa
     data = image.read_bytes()
     image.write_bytes(data[:extra] if extra < 0 else data + b"x")
     with pytest.raises(DataError, match=r"expected 5?[0-9]* bytes"):
-        formats.read_idx(image, 3, in_part=True)
+        read_idx(image, 3, in_part=True)
     np.save(tmp_path / "x.npy", np.zeros((4, 3)))
     data = (tmp_path / "x.npy").read_bytes()
     (tmp_path / "x.npy").write_bytes(data[:extra] if extra < 0 else data + b"x")
     with pytest.raises(DataError, match=r"expected 96 B of data for the shape \[4, 3\], found (more|95 B|223 B)"):
-        formats.npy(tmp_path / "x.npy", in_part=True)
+        read_array(tmp_path / "x.npy", in_part=True)

@@ -1,0 +1,107 @@
+"""A data set: named columns for training and for holding the model to account.
+
+Columns are matched with the inputs of the train block: by name where the source has columns of those names, otherwise
+in order, features before target. An image is flat or `[C, H, W]`, as the input wants it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...compiler.manifest import Port
+from ...dsl.errors import DataError, error
+from ..call.arrays import Array, Wanted, describe, wanted
+from ..call.column import Rows
+from ..call.messages import listed
+from .table import Schema, Table
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """`train` and `held_out` (None: nothing is held out) have the same columns."""
+
+    name: str
+    train: Mapping[str, Rows]
+    held_out: Mapping[str, Rows] | None
+    by_position: tuple[str, ...]  # the columns for inputs whose names are not columns; "" is all features as a matrix
+    schema: Schema | None = None  # of a table or a text
+    train_rows: Array | None = None  # where the training examples stand in the source (None: as they are)
+
+    def for_training(self, inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Rows]:
+        """The training columns in the order and shape of the inputs."""
+        return self._columns(self.train, inputs, wants)
+
+    def for_validation(self, inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Rows] | None:
+        return None if self.held_out is None else self._columns(self.held_out, inputs, wants)
+
+    def for_evaluation(self, inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Rows]:
+        """What is held out, or the training columns where nothing is."""
+        return self._columns(self.train if self.held_out is None else self.held_out, inputs, wants)
+
+    def _columns(self, columns: Mapping[str, Rows], inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Rows]:
+        by_name = all(name in columns for name in inputs)
+        if not by_name and len(inputs) > len(self.by_position):
+            raise error("E0613", f"{self.name} has the columns {listed(list(columns))}, the train block wants "
+                        f"{listed(inputs)}", kind=DataError)
+        found = []
+        for k, want in enumerate(wants):
+            column = columns[inputs[k]] if by_name else self._at(columns, k)
+            self._check_width(column, want, inputs[k] if by_name else self.by_position[k])
+            found.append(_reshape(column, want, self.name))
+        return found
+
+    def _check_width(self, column: Rows, want: Wanted, name: str) -> None:
+        """A table's features are as many as the input wants."""
+        if self.schema is None or name or len(want.axes) != 2 or want.axes[1] == column.shape[-1]:
+            return
+        if isinstance(want.axes[1], int):
+            raise error("E0613", f"`{want.name}` wants {want.type}, but {self.name} has {column.shape[1]} feature "
+                        f"columns: {listed(self.schema.features)}", kind=DataError)
+
+    def _at(self, columns: Mapping[str, Rows], k: int) -> Rows:
+        name = self.by_position[k]
+        if name:
+            return columns[name]
+        targets = set(self.by_position)
+        return np.stack([c[:] for n, c in columns.items() if n not in targets], axis=1)
+
+    def sizes(self, inputs: Sequence[str], ports: Sequence[Port]) -> dict[str, int]:
+        """What the symbols of the inputs are in this data, the number of examples left out."""
+        wants = tuple(map(wanted, ports))
+        found: dict[str, int] = {}
+        for want, column in zip(wants, self.for_training(inputs, wants), strict=True):
+            if column.ndim == len(want.axes):
+                found |= {axis: n for axis, n in zip(want.axes[1:], column.shape[1:], strict=True)
+                          if isinstance(axis, str)}
+        return found
+
+
+def _reshape(column: Rows, want: Wanted, source: str) -> Rows:
+    """A row as the input wants it: flattened, `[H, W]` for one channel, or with axes of size 1 added."""
+    axes = want.axes
+    if not axes or column.ndim == len(axes):
+        return column
+    if column.ndim == 0:
+        raise error("E0613", f"`{want.name}` wants {want.type}, but {source} gives one number", kind=DataError)
+    rows, row = len(column), column.shape[1:]
+    if len(axes) == 1 and row == (1,):
+        return column.reshape(rows)
+    if len(axes) == 2:
+        return column.reshape(rows, math.prod(row))
+    if len(axes) == 3 and len(row) == 3 and row[0] == 1:
+        return column.reshape(rows, *row[1:])
+    fixed = [a for a in axes[1:] if isinstance(a, int)]
+    if len(fixed) == len(axes) - 1 and math.prod(fixed) == math.prod(row):
+        return column.reshape(rows, *fixed)
+    raise error("E0613", f"`{want.name}` wants {want.type}, but {source} gives {describe(column)}", kind=DataError)
+
+
+def of_table(found: Table) -> Dataset:
+    """A table's features, as a matrix where each is a number, then its target."""
+    target = found.schema.target
+    by_position = ("", target) if target in found.columns and target else ("",)
+    return Dataset("", found.columns, None, by_position, found.schema)
