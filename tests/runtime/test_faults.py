@@ -20,7 +20,9 @@ from nnc.dsl.errors import DataError, ResourceError
 from nnc.dsl.parser import MAX_BYTES, read_source
 from nnc.runtime.call.arrays import MAX_AXES
 from nnc.runtime.cli import main
-from nnc.runtime.data import formats
+from nnc.runtime.data.files import MAX_LINE
+from nnc.runtime.data.npy import read_array
+from nnc.runtime.data.npz import npz
 from nnc.runtime.store import checkpoint, facts, files, safetensors, weights
 
 NET = """
@@ -200,7 +202,7 @@ def test_a_file_larger_than_the_memory_is_refused(tmp_path, monkeypatch):
 READ = """
 import resource, sys, time
 from pathlib import Path
-from nnc.runtime import weights
+from nnc.runtime.store import weights
 from nnc.dsl.errors import DataError, ResourceError
 def peak():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) << 10
@@ -303,7 +305,7 @@ def test_a_folder_with_links_is_no_place_for_a_run(folder, capfd):
 def test_what_is_no_file_is_refused_at_once(folder, pipe):
     net = nnc.compile(NET, threads=1)
     for where in (pipe, Path("/dev/zero")):
-        for read in (read_source, facts.load, formats.npz, formats.npy, net.load, weights.parse):
+        for read in (read_source, facts.load, npz, read_array, net.load, weights.parse):
             with pytest.raises(OSError, match="not a regular file"):
                 read(where)
         with pytest.raises(DataError, match=r"E0625.*not a regular file"):
@@ -331,7 +333,7 @@ def test_what_is_piped_in_is_source_as_well(folder, capfd, monkeypatch, given, c
 def test_a_name_that_no_file_can_have(folder):
     for name in ("a\0b", "a\ud800b"):
         with pytest.raises(DataError, match="no file can have this name"):
-            formats.npy(Path(name))
+            read_array(Path(name))
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -485,5 +487,5 @@ def test_security_says_what_the_limits_are():
     text = (Path(__file__).parents[2] / "SECURITY.md").read_text("utf-8")
     for limit in (f"a `.nn` file | {MAX_BYTES >> 20} MB", f"a file for `--set @` | {facts.MAX_FILE >> 20} MB",
                   f"{safetensors.MAX_HEADER >> 20} MB, {safetensors.MAX_TENSORS:,} tensors of at most {MAX_AXES} axes",
-                  f"{facts.MAX_VALUES >> 20} million values", f"{formats._MAX_LINE >> 20} million characters"):
+                  f"{facts.MAX_VALUES >> 20} million values", f"{MAX_LINE >> 20} million characters"):
         assert limit in text, limit
