@@ -19,8 +19,8 @@ from ...graph.cost import number
 from ...graph.nodes import Node
 from ...graph.ops.contraction import Map, is_gathered, safe
 from ...loops import ir as L
-from ...loops.index import bounds, nonnegative, to_expr
-from ...types.sizes import Dim, symbol
+from ...loops.index import bounds, to_expr
+from ...types.sizes import Dim, nonnegative, symbol
 from ...types.tensors import BYTES, FLOATS
 from .body import Body, Index, Results, lanes, tensor
 from .nest import across, outer, parts

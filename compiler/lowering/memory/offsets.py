@@ -1,0 +1,139 @@
+"""Offsets in the arena: which values share a buffer, how long each lives, and where it lies.
+
+A size is a polynomial in the size symbols, so buffers are placed by the kind of their size (`1`, `B`, `B*T`): within a
+kind lifetimes and offsets are numbers, and the kinds follow one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from math import gcd
+
+from ...graph.nodes import Graph
+from ...loops.index import term, terms, total
+from ...types.sizes import Dim
+from ...types.tensors import BYTES
+from .inplace import overwrites
+from .order import Order
+from .plans import Line
+from .values import Value, types
+
+ALIGNMENT = 64  # of buffers whose size is a number; others, such as 40*B, fill cache lines for some B only, and are
+# aligned as the largest element is
+
+
+@dataclass(slots=True)
+class Buffer:
+    """Bytes that values share, one after the other, from the kernel that writes the first to the last that reads."""
+
+    values: list[Value]
+    size: Dim
+    born: int
+    dies: int
+
+
+def buffers(graph: Graph, root: Mapping[str, Value], order: Order,
+            scratch: Mapping[str, Sequence[Dim]]) -> list[Buffer]:
+    """The buffers of the arena, in the order in which they are needed. What a kernel is the last to read it may write
+    over."""
+    last = {root[a]: k for k, name in enumerate(order.kernels) for a in graph[name].args}
+    end = len(order.kernels)
+    where: dict[Value, Buffer] = {}
+    for source, target, early in order.moves:
+        if not early:
+            last[source] = end
+        elif target not in order.places and target not in where:
+            where[target] = Buffer([target], types(graph[source[0]])[source[1]].nbytes, 0, end)
+    for k, name in enumerate(order.kernels):
+        operands = [root[a] for a in graph[name].args]
+        free = [v for v in operands if v in where and where[v].dies == k]  # what this kernel is the last to read
+        for r, type_ in enumerate(types(graph[name])):
+            value = (name, r)
+            if value in order.places:
+                continue
+            shared = next((where[v] for v in free if overwrites(graph, root, name, r, v)), None)
+            if shared is not None:
+                free = [v for v in free if where[v] is not shared]
+                shared.values.append(value)
+                shared.dies = max(k, last.get(value, k))
+                where[value] = shared
+            else:
+                where[value] = Buffer([value], type_.nbytes, k, last.get(value, k))
+        for n, size in enumerate(scratch.get(name, ())):
+            where[name, -1 - n] = Buffer([(name, -1 - n)], size, k, k)
+    return list({id(b): b for b in where.values()}.values())
+
+
+def arranged(graph: Graph, buffers: Sequence[Buffer]) -> tuple[list[tuple[Buffer, Dim]], Dim]:
+    """Where each buffer begins, kind after kind, and the size of the arena."""
+    kinds: dict[Dim, list[tuple[Buffer, int]]] = {}
+    for b in buffers:
+        c, kind = _content(b.size)
+        kinds.setdefault(kind, []).append((b, c))
+    element = max((_element(graph, v) for b in buffers for v in b.values), default=1)
+    base: Dim = 0
+    found: list[tuple[Buffer, Dim]] = []
+    for kind in sorted(kinds, key=lambda d: (d != 1, str(d))):
+        offset, used = _fit(kinds[kind], ALIGNMENT if kind == 1 else element)
+        found += [(b, base + kind * at) for (b, _), at in zip(kinds[kind], offset, strict=True)]
+        base = base + kind * used
+    return found, base
+
+
+def shown(graph: Graph, b: Buffer, offset: Dim) -> Line:
+    """A buffer as people know it."""
+    return Line(tuple(_shown(graph, v) for v in b.values), b.size, offset, b.born, b.dies)
+
+
+def _shown(graph: Graph, value: Value) -> Value:
+    """The node by which people know a value."""
+    node, k = graph[value[0]], value[1]
+    if node.op == "scan" and k >= 0:
+        items = (n.name for n in graph.users(node.name) if n.op == "item" and n.attrs["index"] == k)
+        found = next(items, None)
+        return (node.name, -1) if found is None else (found, 0)
+    return (node.attrs["body"].outputs[max(0, k)][0], min(0, k)) if node.op == "fused" else value
+
+
+def _element(graph: Graph, value: Value) -> int:
+    """Bytes of the largest element of a value, or of what a node keeps for itself."""
+    node, k = graph[value[0]], value[1]
+    own = max((BYTES[t.dtype] for t in (types(node) if k < 0 else types(node)[k : k + 1])), default=1)
+    if node.op != "scan" or k >= 0:
+        return own
+    body = node.attrs["body"]
+    return max([own, *(_element(body, (n.name, -1)) for n in body)])
+
+
+def _content(size: Dim) -> tuple[int, Dim]:
+    """A size as number times kind: 12*B + 8 is 4 times (3*B + 2)."""
+    if isinstance(size, int):
+        return size, 1
+    c = reduce(gcd, (abs(c) for _, c in terms(size)))
+    return c, total(term(m, k // c) for m, k in terms(size))
+
+
+def _fit(buffers: Sequence[tuple[Buffer, int]], alignment: int) -> tuple[list[int], int]:
+    """Offsets for buffers of one kind, the largest first, each into the smallest gap that is free while it lives."""
+    offset = [0] * len(buffers)
+
+    def aligned(n: int) -> int:
+        return -(-n // alignment) * alignment
+
+    placed: list[int] = []
+    used = 0
+    for k in sorted(range(len(buffers)), key=lambda k: (-buffers[k][1], buffers[k][0].born, k)):
+        b, n = buffers[k]
+        busy = sorted((offset[j], offset[j] + aligned(buffers[j][1])) for j in placed
+                      if buffers[j][0].born <= b.dies and b.born <= buffers[j][0].dies)
+        best, at = None, 0
+        for start, stop in busy:
+            if start - at >= aligned(n) and (best is None or start - at < best[0]):
+                best = (start - at, at)
+            at = max(at, stop)
+        offset[k] = best[1] if best else at
+        used = max(used, offset[k] + aligned(n))
+        placed.append(k)
+    return offset, used
