@@ -31,6 +31,9 @@ def pool(x):
 
 
 FUNCTIONS = {
+    "angles": ("fn f(x: f32[N, M], y: f32[N, M]) -> f32[N, M] = atan2(y, x) + atan(x) * asin(tanh(y)) - acos(0.1 * log2(abs(x)))",
+               (X, X[::-1].copy()), np.arctan2(X[::-1], X) + np.arctan(X) * np.arcsin(np.tanh(X[::-1])) - np.arccos(0.1 * np.log2(np.abs(X)))),
+    "angles known at compile time": ("fn f(x: f32[N]) -> f32[N] = x * (atan2(0, -1) - 2 * acos(0) + log2(8))", (V,), 3 * V),
     "precedence": ("fn f(x: f32[N]) -> f32[N] = -x^2 + 2 * x^3 - 1 / 2 * x", (V,), -(V**2) + 2 * V**3 - 0.5 * V),
     "power is right associative": ("fn f(x: f32[N]) -> f32[N] = x * 2^3^2", (V,), V * 512),
     "pipe": ("fn f(x: f32[N]) -> f32 = x |> abs |> sum", (V,), np.abs(V).sum()),

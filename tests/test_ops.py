@@ -245,6 +245,30 @@ def test_first_and_second_derivatives_are_finite_differences(op: Op, sample: Sam
         np.testing.assert_allclose(results[f"h {x}"], slopes(graph, inputs, x, "t"), rtol=1e-5, atol=1e-7)
 
 
+def gradient(name: str, *at: float) -> list[float]:
+    """The derivatives of a scalar function at a point, in f64."""
+    b = Builder("g", OPS)
+    xs = [b.emit("input", name=f"x{k}", type=TensorType("f64")) for k in range(len(at))]
+    g = b.emit("grad", b.emit(name, *xs), *xs)
+    outputs = tuple((f"g{k}", b.emit("item", g, index=k)) for k in range(len(at)))
+    with np.errstate(all="ignore"):
+        results = evaluate(differentiate(b.finish(outputs)), {f"x{k}": np.float64(v) for k, v in enumerate(at)})[0]
+    return [float(v) for v in results.values()]
+
+
+def test_derivatives_of_angles_at_their_edges() -> None:
+    assert gradient("asin", 1.0) == gradient("asin", -1.0) == [np.inf]
+    assert gradient("acos", 1.0) == gradient("acos", -1.0) == [-np.inf]
+    assert np.isnan(gradient("asin", 1.5)[0])
+    assert gradient("asin", 1 - 2.0**-53)[0] == pytest.approx(2.0**26, rel=1e-15), "no cancellation"
+    assert gradient("atan", np.inf) == [0] and gradient("atan", -0.0) == [1]
+    assert gradient("log2", 0.0) == [np.inf]
+    assert np.isnan(gradient("atan2", 0.0, 0.0)).all(), "a point without a derivative"
+    assert gradient("atan2", 0.0, -2.0) == [-0.5, 0] and gradient("atan2", 3.0, 0.0) == pytest.approx([0, -1 / 3])
+    np.testing.assert_allclose(gradient("atan2", 3e200, 4e200), [4e-200 / 25, -3e-200 / 25], rtol=1e-14)
+    np.testing.assert_allclose(gradient("atan2", 3e-200, 4e-200), [4e200 / 25, -3e200 / 25], rtol=1e-14)
+
+
 # --- what the references must agree on with IEEE 754 and the documentation -------------------------------------------
 
 

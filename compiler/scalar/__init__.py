@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from . import arithmetic, conversion, error, exponential, logic, power, random, rounding, trigonometry
+from . import arithmetic, conversion, error, exponential, inverse, logic, power, random, rounding, trigonometry
 from .function import Scalar
 
-FAMILIES = (arithmetic, logic, rounding, exponential, power, trigonometry, error, conversion, random)
+FAMILIES = (arithmetic, logic, rounding, exponential, power, trigonometry, inverse, error, conversion, random)
 FUNCTIONS: Mapping[str, Scalar] = MappingProxyType({f.name: f for family in FAMILIES for f in family.ALL})
 
 __all__ = ["FUNCTIONS", "Scalar"]

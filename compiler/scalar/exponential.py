@@ -12,7 +12,7 @@ import numpy as np
 
 from .code import Code
 from .function import ALWAYS, Scalar
-from .polynomials import BIAS, LN2_PARTS, MANTISSA, clamp, horner, reduce_exp, scale, split_log
+from .polynomials import BIAS, INV_LN2, LN2_PARTS, MANTISSA, clamp, horner, reduce_exp, scale, split_log
 
 # e^r = 1 + r + r² q(r), |r| <= ln 2 / 2. Relative errors: 3.6e-9 of e^r; 5.4e-10 and 1.2e-17 of e^r - 1.
 EXP_F32 = (0.4999999403953552, 0.1666652113199234, 0.04166838899254799, 0.00836874544620514, 0.0013814540579915047)
@@ -87,15 +87,25 @@ def log_edges(i: Code, x: str, value: str) -> str:
     return i.select(i.compare("olt", x, i.const(float("inf"))), value, x)
 
 
-def _log(i: Code, x: str) -> str:
-    """Subnormals are scaled up first."""
+def _split(i: Code, x: str) -> tuple[str, str]:
+    """(k, f) with x = 2^k (1 + f). Subnormals are scaled up first."""
     bits = MANTISSA[i.dtype]
     smallest = 2.0 ** (1 - BIAS[i.dtype])
     tiny = i.compare("olt", x, i.const(smallest))
     k, m = split_log(i, i.select(tiny, i.mul(x, i.const(2.0**bits)), x))
     whole = i.bits.convert("sitofp", k, i.dtype)
     whole = i.select(tiny, i.sub(whole, i.const(bits)), whole)
-    return log_edges(i, x, log_of(i, whole, i.sub(m, i.const(1))))
+    return whole, i.sub(m, i.const(1))
+
+
+def _log(i: Code, x: str) -> str:
+    return log_edges(i, x, log_of(i, *_split(i, x)))
+
+
+def _log2(i: Code, x: str) -> str:
+    """k + log(1 + f) / ln 2: exact for powers of two."""
+    whole, f = _split(i, x)
+    return log_edges(i, x, i.add(whole, i.mul(log_of(i, i.const(0), f), i.const(INV_LN2))))
 
 
 def _log1p(i: Code, x: str) -> str:
@@ -158,6 +168,11 @@ LOG = Scalar(
     numpy=np.log, grad=lambda dy, y, x: (dy / x,), low=0.1,
     number=math.log, meaning=lambda x: -math.inf if x == 0 else math.log(x), llvm=_log,
 )
+LOG2 = Scalar(
+    name="log2", operands=("x",), doc="The logarithm to base 2; -inf at 0, NaN below", weight=20, ulp=(2, 2),
+    shared=True, numpy=np.log2, grad=lambda dy, y, x: (dy / (x * math.log(2)),), low=0.1,
+    number=math.log2, meaning=lambda x: -math.inf if x == 0 else math.log2(x), llvm=_log2,
+)
 # log of u = 1 + x with the rounding error of u carried along
 LOG1P = Scalar(
     name="log1p", operands=("x",), doc="log(1 + x), accurate near 0", weight=24, ulp=(1.5, 1.6), shared=True,
@@ -182,4 +197,4 @@ LOGISTIC = Scalar(
     meaning=lambda x: 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x)), llvm=_logistic,
 )
 
-ALL = (EXP, LOG, LOG1P, EXPM1, TANH, LOGISTIC)
+ALL = (EXP, LOG, LOG2, LOG1P, EXPM1, TANH, LOGISTIC)

