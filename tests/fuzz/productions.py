@@ -10,11 +10,13 @@ from collections.abc import Callable
 
 from .generator import Dim, Generator, Shape, Value, computed, text_of
 
-SMOOTH = ("tanh", "sin", "cos", "sigmoid", "silu", "gelu", "softplus", "erf", "logistic", "mish", "softsign")
+SMOOTH = ("tanh", "sin", "cos", "sigmoid", "silu", "gelu", "softplus", "erf", "logistic", "mish", "softsign",
+          "atan")  # fmt: skip
 BROKEN = ("relu", "leaky_relu", "elu", "selu", "hard_tanh", "hard_sigmoid", "abs")
 STEPS = ("floor", "ceil", "round", "sign")
 CAREFUL = ("exp(minimum({}, 2))", "exp(-abs({}))", "log(abs({}) + 0.1)", "sqrt({}^2 + 0.1)", "rsqrt({}^2 + 1)",
            "1 / ({}^2 + 0.5)", "log1p({}^2)", "expm1(clip({}, -2, 1))", "({})^3", "({})^2", "clip({}, -0.5, 0.8)",
+           "asin(clip({}, -0.9, 0.9))", "acos(tanh({}) * 0.9)", "log2({}^2 + 0.1)",
            "maximum({}, 0.1)", "minimum(0.2, {})", "(-{})", "gelu_tanh({})", "{} / 3", "log_sigmoid({})")  # fmt: skip
 CHAINS = (  # what is shared doubles where it is walked as if it were a tree
     "{y} = where({y} > 0.5, {y} * 0.5, {y} + 0.3)", "{y} = leaky_relu({y} - 0.1)", "{y} = elu({y} - 0.2)",
@@ -80,8 +82,8 @@ def binary(g: Generator) -> None:
 def function_of_two(g: Generator) -> None:
     x = g.pick()
     y = g.like(x.shape)
-    form = g.one_of("maximum({}, {})", "minimum({}, {})", "{} / ({}^2 + 0.5)", "where({0} > {1}, {0}, {1} * 0.5)",
-                    "tanh({} * {})", "(0.5 * {} + 0.25 * {}) * 0.7")  # fmt: skip
+    form = g.one_of("maximum({}, {})", "minimum({}, {})", "{} / ({}^2 + 0.5)", "atan2({}, {}^2 + 0.5)",
+                    "where({0} > {1}, {0}, {1} * 0.5)", "tanh({} * {})", "(0.5 * {} + 0.25 * {}) * 0.7")  # fmt: skip
     g.let(form.format(x.name, y.name), x.shape, [x, y])
 
 
