@@ -116,11 +116,13 @@ def parameter(c: Children) -> ast.Parameter:
 
 
 def annotation(c: Children) -> ast.Type:
-    return c[1]
+    type_: ast.Type = c[1]
+    return type_
 
 
 def default(c: Children) -> ast.Expr:
-    return c[1]
+    value: ast.Expr = c[1]
+    return value
 
 
 def one_result(c: Children) -> Results:
@@ -367,7 +369,8 @@ def string(c: Children) -> ast.Str:
 
 
 def group(c: Children) -> ast.Expr:
-    return replace(c[1], span=_span(c))  # so that what follows begins at the bracket
+    inner: ast.Expr = replace(c[1], span=_span(c))  # so that what follows begins at the bracket
+    return inner
 
 
 def tuple_of(c: Children) -> ast.Tuple:

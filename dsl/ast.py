@@ -1,7 +1,6 @@
 """The syntax tree of a `.nn` file: what was written, nothing that was concluded.
 
-Every node carries the span it was read from; spans do not take part in equality, so two trees are equal when they say
-the same thing. Names are plain strings; nothing is resolved here.
+Every node carries the span it was read from, which takes no part in equality. Names are strings: nothing is resolved.
 """
 
 from __future__ import annotations
@@ -170,7 +169,7 @@ class Comprehension(Tree):
 Expr = (
     Name | Int | Float | Bool | Str | List | Tuple | Unary | Binary | Range | IfExpr | Call | Pipe | Attribute | Index
     | Comprehension
-)
+)  # fmt: skip
 
 
 # --- types -----------------------------------------------------------------------------------------------------------
@@ -438,9 +437,9 @@ Definition = Import | Const | Hyper | Function | Layer | Optimizer | Train | Exp
 
 @dataclass(frozen=True, slots=True)
 class Comment(Tree):
-    """A `#` comment, kept beside the tree for the formatter; `text` has the `#`."""
+    """A `#` comment, kept beside the tree for the formatter."""
 
-    text: str
+    text: str  # with the `#`
 
 
 @dataclass(frozen=True, slots=True)

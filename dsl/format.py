@@ -11,24 +11,13 @@ pipeline, or behind one of these. One that stands elsewhere inside a statement m
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 from . import ast
-from .layout import HARD, LINE, SOFT, Broken, Doc, Trailing, fill, group, is_hard, lay_out, nest
+from .expressions import Expressions, bracketed, commas, quoted
+from .layout import HARD, LINE, Doc, fill, group, is_hard, lay_out, nest
 from .original import Original
 from .source import Source
-
-# How tightly an expression binds, loosest first; the grammar's levels.
-PIPE, IF, OR, AND, NOT, COMPARE, RANGE, SUM, PRODUCT, NEGATE, POWER, POSTFIX = range(12)
-
-# operator: its own level, the least its left and its right operand may have
-_BINARY = {
-    "or": (OR, OR, AND), "and": (AND, AND, NOT), "^": (POWER, POSTFIX, NEGATE),
-    **dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), (COMPARE, RANGE, RANGE)),
-    **dict.fromkeys(("+", "-"), (SUM, SUM, PRODUCT)),
-    **dict.fromkeys(("*", "/", "//", "%", "@"), (PRODUCT, PRODUCT, NEGATE)),
-}  # fmt: skip
 
 # Words that begin a statement when an expression follows: as names they need brackets there.
 _LEADING_WORDS = ("repeat", "case", "expect")
@@ -43,11 +32,8 @@ def format(module: ast.Module, source: Source) -> str:
     return text + "\n" if text else ""
 
 
-class _Layout:
+class _Layout(Expressions):
     """Makes documents in the order of the source, so that each comment is met where it belongs."""
-
-    def __init__(self, original: Original):
-        self.original = original
 
     # --- sequences of statements or definitions, with the comments between them
 
@@ -98,10 +84,6 @@ class _Layout:
         end = self.original.end
         return tuple(self.sequence(module.definitions, self.definition, 0, end, lambda doc: "\n" in lay_out(doc)))
 
-    def behind(self, offset: int, limit: int) -> list[Doc]:
-        """The comment behind `offset` on its line, if one stands there before `limit`."""
-        return [Trailing(c.text) for c in self.original.take(offset, min(self.original.line_end(offset), limit))]
-
     def block(self, statements: Sequence[Any], after: int, make: Callable[[Any], Doc] | None = None) -> Doc:
         """`{ ... }`; its `{` is the first one at or after `after`."""
         make = make or self.statement
@@ -121,8 +103,8 @@ class _Layout:
         match d:
             case ast.Import(path, names):
                 if names is None:
-                    return f"import {_quoted(path)}"
-                return group(f"from {_quoted(path)} import ", nest(fill(_commas([*names]))))
+                    return f"import {quoted(path)}"
+                return group(f"from {quoted(path)} import ", nest(fill(commas([*names]))))
             case ast.Const(name, type, value):
                 return ("const ", name, self.annotation(type), " = ", self.expr(value))
             case ast.Hyper(name, type, default, choices):
@@ -143,7 +125,7 @@ class _Layout:
                 block = self.block(body, d.span.start, lambda item: self.train_item(item, width))
                 return ("train ", model, self.parameters(d), " ", block)
             case ast.Test(name, body):
-                return (f"test {_quoted(name)} ", self.block(body, d.span.start, self.test_item))
+                return (f"test {quoted(name)} ", self.block(body, d.span.start, self.test_item))
         raise AssertionError(d)
 
     def computed(self, word: str, d: ast.Function | ast.Export, body: Any) -> Doc:
@@ -158,7 +140,7 @@ class _Layout:
     def type(self, t: ast.Type) -> Doc:
         if t.dims is None or (not t.dims and t.base != "bool"):
             return t.base
-        return (t.base, _bracketed("[", [self.item(d) for d in t.dims], "]"))
+        return (t.base, bracketed("[", [self.item(d) for d in t.dims], "]"))
 
     def parameters(self, d: ast.Function | ast.Layer | ast.Optimizer | ast.Train | ast.Export) -> Doc:
         start, end = d.span.start, d.span.start
@@ -175,7 +157,7 @@ class _Layout:
         if results[0].name is None:
             return (" -> ", self.type(results[0].type))
         named = [(r.name or "", self.annotation(r.type)) for r in results]
-        return (" -> ", _bracketed("(", named, ")"))
+        return (" -> ", bracketed("(", named, ")"))
 
     # --- statements
 
@@ -200,7 +182,7 @@ class _Layout:
             case ast.GradCheck(model):
                 return f"gradcheck {model}"
             case ast.Reject(text, value):
-                return (f"reject {_quoted(text)} ", self.expr(value))
+                return (f"reject {quoted(text)} ", self.expr(value))
         return self.statement(item)
 
     def within(self, tolerance: ast.Expr | None) -> Doc:
@@ -210,7 +192,7 @@ class _Layout:
         match s:
             case ast.Assign(targets, value):
                 shown = [self.target(t) for t in targets]
-                left = shown[0] if len(shown) == 1 else _bracketed("(", shown, ")")
+                left = shown[0] if len(shown) == 1 else bracketed("(", shown, ")")
                 return (left, " = ", self.expr(value))
             case ast.Update(name, value):
                 return (name, " := ", self.expr(value))
@@ -263,220 +245,11 @@ class _Layout:
     def target(self, t: ast.Target) -> Doc:
         if t.indices is None:
             return t.name
-        doc = (t.name, "[", fill(_commas([self.item(i) for i in t.indices])), "]")
+        doc = (t.name, "[", fill(commas([self.item(i) for i in t.indices])), "]")
         return ("(", doc, ")") if t.name in _LEADING_WORDS else doc
-
-    # --- expressions
-
-    def expr(self, e: ast.Expr, least: int = PIPE) -> Doc:
-        """The expression, in brackets if it binds less tightly than `least`."""
-        doc = self.bare(e)
-        return ("(", doc, ")") if _level(e) < least else doc
-
-    def bare(self, e: ast.Expr) -> Doc:
-        match e:
-            case ast.Name(id=name):
-                return name
-            case ast.Int(value):
-                return str(value)
-            case ast.Float(value):
-                return self.number(e)
-            case ast.Bool(value):
-                return "true" if value else "false"
-            case ast.Str(value):
-                return _quoted(value)
-            case ast.List(items):
-                return self.listed("[", items, self.bare, "]", e.span.start, e.span.end)
-            case ast.Tuple(items):
-                closing = ",)" if len(items) == 1 else ")"
-                return self.listed("(", items, self.bare, closing, e.span.start, e.span.end)
-            case ast.Unary("not", operand):
-                return ("not ", self.expr(operand, NOT))
-            case ast.Unary(_, operand):
-                return ("-", self.expr(operand, NEGATE))
-            case ast.Binary():
-                return self.binary(e)
-            case ast.Range(start, stop):
-                return (self.expr(start, SUM), "..", self.expr(stop, SUM))
-            case ast.IfExpr():
-                return self.if_expr(e)
-            case ast.Call(function, arguments):
-                listed = self.listed("(", arguments, self.argument, ")", function.span.end, e.span.end)
-                return (self.callee(function), listed)
-            case ast.Pipe():
-                return self.pipeline(e)
-            case ast.Attribute(base, name):
-                number = isinstance(base, ast.Int | ast.Float)
-                return (("(", self.bare(base), ")") if number else self.expr(base, POSTFIX), ".", name)
-            case ast.Index(base, items):
-                return (self.expr(base, POSTFIX), _bracketed("[", [self.item(i) for i in items], "]"))
-            case ast.Comprehension(reduction, binders, body):
-                bound = _bracketed("[", [self.binder(b) for b in binders], "]")
-                return (reduction, bound, group("(", nest(SOFT, self.expr(body)), SOFT, ")"))
-        raise AssertionError(e)
-
-    def number(self, e: ast.Float) -> str:
-        """As it was written, where that is known: 1e-3 and 0.001 are the author's choice."""
-        text = e.span.text
-        try:
-            return text if float(text) == e.value and not text.startswith("(") and "_" not in text else repr(e.value)
-        except ValueError:
-            return repr(e.value)
-
-    def callee(self, function: ast.Expr) -> Doc:
-        match function:
-            case ast.Index(base=ast.Name(id="sum" | "mean" | "prod" | "max" | "min")):
-                return ("(", self.bare(function), ")")  # sum[i](x) would be a reduction over i
-        return self.expr(function, POSTFIX)
-
-    def argument(self, a: ast.Argument) -> Doc:
-        return (a.name, " = ", self.bare(a.value)) if a.name else self.bare(a.value)
-
-    def item(self, item: ast.Expr | ast.Slice | ast.Rest) -> Doc:
-        """Between the brackets of an index or a type, where a product inside a sum is written tight: `2*i + u`."""
-        match item:
-            case ast.Rest(name):
-                return f"*{name}"
-            case ast.Slice(start, stop, step):
-                first = (self.expr(start, IF) if start else "", ":", self.expr(stop, IF) if stop else "")
-                return (*first, ":", self.expr(step, IF)) if step else first
-            case ast.Binary("+" | "-") if tight := self.tight(item):
-                return tight
-        return self.expr(item)
-
-    def tight(self, e: ast.Expr) -> str | None:
-        """A sum of products of names and integers, or None for anything else."""
-        match e:
-            case ast.Name(id=name):
-                return name
-            case ast.Int(value):
-                return str(value)
-            case ast.Binary("+" | "-" as op, left, right) if not (isinstance(right, ast.Binary) and right.op in "+-"):
-                separator = f" {op} "
-            case ast.Binary("*" as op, left, right) if not any(isinstance(x, ast.Binary) for x in (left, right)):
-                separator = op
-            case _:
-                return None
-        first, second = self.tight(left), self.tight(right)
-        return f"{first}{separator}{second}" if first and second else None
-
-    def binder(self, b: ast.Binder) -> Doc:
-        if b.rest:
-            return f"*{b.name}"
-        return (b.name, " in ", self.bare(b.range)) if b.range else b.name
-
-    def binary(self, e: ast.Binary) -> Doc:
-        """Chains of one level, `a + b - c`, filled; along the left operands in a loop, for they may be long."""
-        links = [e]
-        while isinstance(left := links[-1].left, ast.Binary):
-            links.append(left)
-        items: list[Doc] = [self.expr(left, _BINARY[links[-1].op][1])]
-        below: ast.Binary | None = None
-        for link in reversed(links):
-            level, left_least, right_least = _BINARY[link.op]
-            if below is not None and (_level(below) != level or level == COMPARE or link.op == "^"):
-                doc = _chain(items)
-                items = [("(", doc, ")") if _level(below) < left_least else doc]
-            right = self.expr(link.right, right_least)
-            if link.op == "^":
-                items = [(items[0], "^", right)]
-            else:
-                items[-1] = (items[-1], " ", link.op)
-                items.append(right)
-            below = link
-        return _chain(items)
-
-    def if_expr(self, e: ast.IfExpr) -> Doc:
-        parts: list[Doc] = []
-        current: ast.Expr = e
-        while isinstance(current, ast.IfExpr):
-            parts += ["if ", self.expr(current.condition), " then ", self.expr(current.then), " else "]
-            current = current.otherwise
-        return (*parts, self.expr(current, IF))
-
-    def pipeline(self, e: ast.Pipe) -> Doc:
-        """`x |> f |> g` on one line, or one stage a line where the author broke it or it is too long."""
-        stages = [e]
-        while isinstance(inner := stages[-1].value, ast.Pipe):
-            stages.append(inner)
-        stages.reverse()
-        parts: list[Doc] = []
-        head = self.expr(stages[0].value, OR)  # brackets around an `if` tell the reader what is piped
-        broken = False
-        for stage in stages:
-            gap = stage.value.span.end, stage.target.span.start
-            broken = broken or self.original.broken(*gap)
-            parts += self.behind(*gap)
-            for c in self.original.take(*gap):
-                parts += [HARD, c.text]
-            label = f"{stage.label}: " if stage.label else ""
-            parts += [LINE, "|> ", label, self.expr(stage.target, POSTFIX)]
-        line: Doc = HARD if broken else LINE
-        return group(head, nest(*(line if p is LINE else p for p in parts)))
-
-    def listed(
-        self, opening: str, items: Sequence[Any], make: Callable[[Any], Doc], closing: str, start: int, end: int
-    ) -> Doc:
-        """Items between brackets at `start` and `end`: filled; rows of a matrix and commented items one a line."""
-        if not items:
-            return opening + closing
-        gaps = [(a.span.end, b.span.start) for a, b in pairwise(items)]
-        first, last = (start, items[0].span.start), (items[-1].span.end, end)
-        rows = all(isinstance(i, ast.List) for i in items)
-        commented = any(self.original.has_comment(*gap) for gap in (first, *gaps, last))
-        if not rows and not commented:
-            docs = [make(i) for i in items]
-            if len(docs) == 1 and _hugs(items[0]):
-                return (opening, docs[0], closing)  # f([...]): one pair of brackets breaks, not two
-            return _bracketed(opening, docs, closing)
-        broken = commented or any(self.original.broken(*gap) for gap in gaps)
-        line, edge = (HARD, HARD) if broken else (LINE, SOFT)
-        lines: list[Doc] = [edge]
-        for c in self.original.take(*first):
-            lines += [c.text, HARD]
-        for item, gap in zip(items, gaps, strict=False):
-            lines += [make(item), ",", *self.behind(*gap), line]
-            for c in self.original.take(*gap):
-                lines += [c.text, HARD]
-        lines += [make(items[-1]), "" if closing == ",)" else Broken(","), *self.behind(*last)]
-        for c in self.original.take(*last):
-            lines += [HARD, c.text]
-        return group(opening, nest(*lines), edge, closing)
-
-
-def _chain(items: list[Doc]) -> Doc:
-    return group(nest(fill(items))) if len(items) > 1 else items[0]
-
-
-def _bracketed(opening: str, docs: Sequence[Doc], closing: str) -> Doc:
-    return group(opening, nest(SOFT, fill(_commas(docs))), SOFT, closing)
-
-
-def _commas(docs: Sequence[Doc]) -> list[Doc]:
-    return [*((d, ",") for d in docs[:-1]), docs[-1]] if docs else []
-
-
-def _hugs(item: ast.Tree) -> bool:
-    return isinstance(item, ast.Argument) and item.name is None and isinstance(item.value, ast.List)
-
 
 def _is_plain(s: ast.Assign) -> bool:
     return len(s.targets) == 1 and s.targets[0].indices is None
-
-
-def _level(e: ast.Expr) -> int:
-    match e:
-        case ast.Pipe():
-            return PIPE
-        case ast.IfExpr():
-            return IF
-        case ast.Unary(op):
-            return NOT if op == "not" else NEGATE
-        case ast.Binary(op):
-            return _BINARY[op][0]
-        case ast.Range():
-            return RANGE
-    return POSTFIX
 
 
 def _first_leaf(e: ast.Expr) -> ast.Expr:
@@ -489,8 +262,3 @@ def _first_leaf(e: ast.Expr) -> ast.Expr:
                 e = inner
             case _:
                 return e
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-    return f'"{escaped}"'

@@ -27,7 +27,7 @@ _DECLARING = "|".join(w for w in (*DEFINITIONS, *STATEMENTS) if w not in ("impor
 _START = r"(?:(?<=\n)|(?<=\{)|(?<![\s\S]))([ \t]*)"  # of a statement: of a line, of a block, of the text
 
 
-class NnLexer(RegexLexer):
+class NnLexer(RegexLexer):  # type: ignore[misc]
     """The language of nnc: networks, how they are trained, and the tests that hold them to account."""
 
     name = "nnc"

@@ -123,10 +123,11 @@ def deepest(tree: ast.Tree) -> ast.Tree | None:
     """The first node that stands more than MAX_DEPTH levels below `tree`, or None: a walk without recursion. A chain
     (`a + b - c`, `x |> f |> g`, `else if`) is one level, which walks go along in a loop; so are a call and its
     arguments."""
-    level: list[Any] = [tree]
+    level = [tree]
     for _ in range(MAX_DEPTH):
-        below: list[Any] = []
+        below: list[ast.Tree] = []
         for node in level:  # grows while it is walked
+            field: str
             for field in node.__match_args__:
                 child = getattr(node, field)
                 inner = child if isinstance(child, tuple) else (child,)

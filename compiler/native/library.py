@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import llvmlite.binding as llvm  # type: ignore[import-untyped]
+import llvmlite.binding as llvm
 
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import InternalError, UnsupportedError
@@ -98,7 +98,7 @@ def compiling() -> Iterator[None]:
 
 def version() -> str:
     """What made the machine code: part of every cache key."""
-    import llvmlite  # type: ignore[import-untyped]
+    import llvmlite
 
     return f"llvmlite {llvmlite.__version__} LLVM {'.'.join(map(str, llvm.llvm_version_info))}"
 
@@ -132,7 +132,7 @@ def _module(ir: str, t: Target, machine: llvm.TargetMachine) -> llvm.ModuleRef:
 def compile_object(ir: str, t: Target) -> bytes:
     """An object file. Raises `InternalError` (E0901) where the IR is wrong or needs a symbol that is not allowed."""
     machine = _machine(t)
-    data = machine.emit_object(_module(ir, t, machine))
+    data: bytes = machine.emit_object(_module(ir, t, machine))
     _check_symbols(data)
     return data
 
@@ -140,7 +140,8 @@ def compile_object(ir: str, t: Target) -> bytes:
 def assembly(ir: str, t: Target) -> str:
     """The assembly of what `compile_object` makes."""
     machine = _machine(t)
-    return machine.emit_assembly(_module(ir, t, machine))
+    text: str = machine.emit_assembly(_module(ir, t, machine))
+    return text
 
 
 def optimized(ir: str, t: Target) -> str:
@@ -251,7 +252,8 @@ class Library:
         """Where a function is; raises `KeyError` when there is none of that name."""
         if name not in self.symbols:
             raise KeyError(name)
-        return self._tracker[name]
+        address: int = self._tracker[name]
+        return address
 
     def function(self, name: str) -> Callable[..., int]:
         """An entry: `run(sizes, slots, arena, pool) -> code`, pointers as integers or None."""

@@ -244,7 +244,8 @@ class Body:
             return read(0, given)  # over no axes
         at = self.ops[node.op].at
         assert at is not None, f"{node.op} has no value at a point"
-        return at(node, [self.graph[a].type for a in node.args], given, read)
+        value: L.Expr = at(node, [self.graph[a].type for a in node.args], given, read)
+        return value
 
     def row(self, name: str, index: str, at: Index, size: Dim) -> L.Var:
         """The row an element of `index` names, as an i64 that is within the axis."""

@@ -207,7 +207,8 @@ def _tile(body: Body, stages: Stages, outputs: Results, outer: Index, j0: Dim, l
 
 
 def _how(body: Body, r: Node) -> str:
-    return body.ops[r.op].reduce
+    how: str = body.ops[r.op].reduce
+    return how
 
 
 def _start(body: Body, r: Node) -> L.Const:
