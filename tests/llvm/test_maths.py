@@ -107,7 +107,7 @@ def test_large_angles_at_their_hardest(elementwise):
     with np.errstate(all="ignore"):
         for fn in ("sin", "cos"):
             error, where = worst(elementwise(fn, "f64", lanes=8)(x), exact(fn, x), x)
-    assert error <= bound(fn, "f64"), where
+            assert error <= bound(fn, "f64"), where
 
 
 @pytest.mark.parametrize("target", ["x86-64-v2", "x86-64-v3", "native"])
