@@ -1,0 +1,158 @@
+"""First walk: the indices of an expression, the axes that each `*s` stands for, and how far each index runs.
+
+An index runs as far as its range says, or as the axes on which it stands alone; of `i*stride + u`, once all but one are
+known, the last is as far as stays inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ....dsl import ast
+from ....dsl.diagnostics import Label
+from ....dsl.errors import error
+from ....dsl.source import Span
+from ...types.sizes import Dim, divide
+from ..context import Context
+from ..operations import at_least, same_size
+from ..scope import Scope
+from ..values import Tensor
+from .labels import Axis, Indices, axes_of, comprehensions, is_plain, references
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One axis of a reference: what it is read at."""
+
+    base: Tensor
+    axis: int
+    at: Axis
+    span: Span
+
+    @property
+    def size(self) -> Dim:
+        return self.base.shape[self.axis]
+
+
+def find_ranges(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> None:
+    """Fill in what `ix` says about the indices of an expression."""
+    for c in comprehensions(e):
+        for b in c.binders:
+            if b.rest:
+                ix.rests.setdefault(b.name, None)
+                continue
+            if [x.name for x in c.binders].count(b.name) > 1:
+                raise error("E0309", f"the index `{b.name}` is bound twice", b.span)
+            ix.names.add(b.name)
+            if b.range is not None:
+                ix.extent[b.name] = _stop(cx, b, b.range, scope)
+                ix.ranged.add(b.name)
+    found = list(references(cx, e, ix, scope))
+    for base, items, _ in found:
+        _count_rest(base, items, ix)
+    waiting: list[_Read] = []
+    for base, items, span in found:
+        for axis, at in enumerate(axes_of(cx, base, items, ix, scope, span)):
+            read = _Read(base, axis, at, span)
+            if is_plain(at) and at[1][0][0] not in ix.ranged:
+                _spans_axis(cx, read, ix)
+            else:
+                waiting.append(read)
+    _solve(cx, waiting, e, ix)
+
+
+def _stop(cx: Context, b: ast.Binder, r: ast.Range, scope: Scope) -> Dim:
+    """How far a given range goes."""
+    start = cx.integer(r.start, scope, "a range")
+    stop = cx.integer(r.stop, scope, "a range")
+    if start != 0:
+        raise error(
+            "E0309", f"the range of `{b.name}` must begin at 0", r.span, help=f"shift it: `{b.name} + {start}`"
+        )
+    if isinstance(stop, int) and stop < 0:
+        raise error("E0309", f"the range of `{b.name}` is empty", r.span)
+    return stop
+
+
+def _count_rest(base: Tensor, items: Sequence[Any], ix: Indices) -> None:
+    """How many axes the `*s` of a reference stands for."""
+    for r in [i for i in items if isinstance(i, ast.Rest)][:1]:
+        count = base.rank - (len(items) - 1)
+        known = ix.rests.get(r.name)
+        if count < 0 or (known is not None and known != count):
+            raise error(
+                "E0309", f"`*{r.name}` stands for {known} axes elsewhere, but here for {max(count, 0)}", r.span
+            )
+        ix.rests[r.name] = count
+
+
+def _spans_axis(cx: Context, read: _Read, ix: Indices) -> None:
+    """An index that stands alone runs over the whole axis, and everywhere equally far."""
+    name, size = read.at[1][0][0], read.size
+    if name in ix.extent:
+        known = ix.extent[name]
+        agreed = same_size(cx, known, size, f"the index `{name}` runs to {known} and to {size}", read.span)
+        if agreed is None:
+            raise error(
+                "E0301",
+                f"the index `{name}` runs to {known} in one place and to {size} in another",
+                read.span,
+                f"axis {read.axis} of {read.base.type}",
+                *([Label(ix.told[name], f"{name} runs to {known} here")] if name in ix.told else []),
+            )
+        size = agreed
+    ix.extent[name] = size
+    ix.told.setdefault(name, read.span)
+
+
+def _solve(cx: Context, waiting: list[_Read], e: ast.Expr, ix: Indices) -> None:
+    """The ranges that follow from sums of indices, each as soon as one index in it is not known."""
+    progress = True
+    while waiting and progress:
+        progress = False
+        for read in list(waiting):
+            unknown = [(name, k) for name, k in read.at[1] if name not in ix.extent]
+            if len(unknown) > 1:
+                continue
+            waiting.remove(read)
+            progress = True
+            if unknown:
+                ix.extent[unknown[0][0]] = _room(read, *unknown[0], ix)
+            else:
+                _check_inside(cx, read, ix)
+    if waiting:
+        name = next(n for n, _ in waiting[0].at[1] if n not in ix.extent)
+        bound = {b.name for c in comprehensions(e) for b in c.binders}
+        advice = f"give its range: `{name} in 0..3`" if name in bound else "let it stand alone on some axis"
+        raise error("E0309", f"nothing says how far `{name}` runs", waiting[0].span, help=advice)
+
+
+def _room(read: _Read, name: str, coefficient: int, ix: Indices) -> Dim:
+    """As far as an index may run while the others do as they do: the largest that stays inside the axis, and one."""
+    constant, terms = read.at
+    highest = [(ix.extent[n] - 1) * k for n, k in terms if n != name and k > 0]
+    room = read.size - 1 - constant - sum(highest)
+    least = constant + sum((ix.extent[n] - 1) * k for n, k in terms if n != name and k < 0)
+    if coefficient <= 0 or (isinstance(room, int) and room < 0) or (isinstance(least, int) and least < 0):
+        raise error(
+            "E0309", f"the index `{name}` has no value that stays inside an axis of {read.size}", read.span
+        )
+    return divide(room, coefficient)[0] + 1
+
+
+def _check_inside(cx: Context, read: _Read, ix: Indices) -> None:
+    """An index expression whose indices have their ranges from elsewhere must not leave its axis."""
+    (constant, terms), n = read.at, read.size
+    low: Dim = constant + sum((ix.extent[name] - 1) * k for name, k in terms if k < 0)
+    high: Dim = constant + sum((ix.extent[name] - 1) * k for name, k in terms if k > 0)
+    where = f"the index of axis {read.axis}"
+    message = f"{where} of {read.base.type} runs from {low} to {high}, which must be within 0 to {n - 1}"
+    if not (at_least(cx, low, 0, message, read.span) and at_least(cx, n - 1, high, message, read.span)):
+        raise error(
+            "E0309",
+            f"{where} runs from {low} to {high}, outside {read.base.type}",
+            read.span,
+            help="an index that stands alone elsewhere spans that whole axis: slice that operand, or `pad` this one",
+        )
