@@ -147,13 +147,17 @@ def _plain(x: Any) -> Any:
     return x if x is None or isinstance(x, int | float | str | bool) else str(x)
 
 
+def _plain_object(x: dict[str, Any]) -> dict[str, Any]:
+    return {k: _plain(v) for k, v in x.items()}
+
+
 def _dim(x: int | str) -> Dim:
     return x if isinstance(x, int) else parse_size(x)
 
 
 def signature_to_json(s: Signature) -> dict[str, Any]:
     """Plain JSON; symbolic sizes become text."""
-    return _plain({
+    return _plain_object({
         "name": s.name, "sizes": s.sizes, "variables": s.variables, "updates": s.updates, "arena": s.arena,
         "checks": s.checks,
         "inputs": [(p.name, p.dtype, p.shape, p.default) for p in s.inputs],
@@ -177,7 +181,7 @@ def signature_from_json(e: dict[str, Any]) -> Signature:
 
 def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
     """Plain JSON."""
-    return _plain(asdict(manifest))
+    return _plain_object(asdict(manifest))
 
 
 def manifest_from_json(data: dict[str, Any]) -> Manifest:

@@ -83,10 +83,10 @@ class Session:
     def plan_tests(self) -> list[TestPlan]:
         """The file's tests. They may use models that the session is not about: the manifest then has the variables that
         some test reads, and no others, so that the parameters of a large model can be counted without being stored."""
-        from . import passes
+        from .passes.dce import dce
 
         plans = [self.program.plan_test(k) for k in range(len(self.program.found.tests))]
-        read = {n.attrs["path"] for plan in plans for n in passes.dce(plan.graph) if n.op == "param"}
+        read = {n.attrs["path"] for plan in plans for n in dce(plan.graph) if n.op == "param"}
         self.program.unread = self.program.variables.keys() - read
         self.manifest = self.program.manifest()
         return plans

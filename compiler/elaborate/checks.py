@@ -16,8 +16,9 @@ from ...dsl.source import Span
 from ..autodiff.differentiate import differentiate
 from ..graph.nodes import Graph
 from .context import Context, Home
-from .operations import COMPARISONS, STATIC, tensor
 from .scope import MISSING, Scope, unknown
+from .shapes import tensor
+from .static import COMPARISONS, STATIC
 from .values import Defined, Results, Tensor, is_static, kind
 
 STEP_NAMES = ("t", "epoch", "steps")

@@ -20,8 +20,8 @@ from . import calls
 from .context import AVERAGE, Context, Declared
 from .inputs import call_model, inputs
 from .modules import Modules
-from .operations import tensor
 from .scope import MISSING, Scope, unknown
+from .shapes import tensor
 from .statements import store
 from .values import Defined, Given, Partial, Results, Tensor
 

@@ -12,8 +12,9 @@ from ..types.sizes import Dim, SizeTooLarge, symbols
 from ..types.tensors import INTS
 from . import calls, notation
 from .context import Context
-from .operations import at_least, binary, gather_axis, reshape, tensor, unary
+from .operations import binary, unary
 from .scope import MISSING, Scope, unknown
+from .shapes import at_least, gather_axis, reshape, tensor
 from .values import Bound, Builtin, Defined, Group, Partial, Results, Shared, Tensor, is_size, is_static, kind
 
 

@@ -18,8 +18,9 @@ from ..types.sizes import symbol
 from ..types.tensors import TensorType
 from . import calls
 from .context import AVERAGE, Context, Declared
-from .operations import binary, broadcast_to
+from .operations import binary
 from .scope import Instance, Scope
+from .shapes import broadcast_to
 from .signatures import Default
 from .statements import store
 from .values import Bound, Builtin, Defined, Given, Group, Partial, Tensor, kind

@@ -21,8 +21,8 @@ from ..types.sizes import Dim, symbol, symbols
 from ..types.tensors import TensorType
 from .context import Context, Frame, add_input, check_type
 from .notation import assign
-from .operations import at_least, broadcast_to, refine, same_size, tensor
 from .scope import Instance, Scope
+from .shapes import at_least, broadcast_to, refine, same_size, tensor
 from .values import NOTHING, Results, Tensor, is_static, kind
 
 ATTEMPTS = 4  # to find the types of the carried values

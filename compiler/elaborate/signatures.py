@@ -12,8 +12,8 @@ from ...dsl.source import Span
 from ..types.sizes import Dim, Size
 from ..types.tensors import DTYPES
 from .context import Context
-from .operations import refine, same_size, tensor
 from .scope import MISSING, Instance, Scope, suggest, unknown
+from .shapes import refine, same_size, tensor
 from .values import REQUIRED, Builtin, Defined, Given, Group, Partial, Results, Shared, Tensor, is_size, kind
 
 KINDS = ("int", "float", "bool", "str", "fn")

@@ -13,9 +13,10 @@ from ..types.tensors import TensorType
 from . import calls, scans
 from .context import Context, Declared
 from .notation import assign
-from .operations import broadcast, broadcast_to, fractional, tensor
 from .scope import MISSING, Scope, unknown
+from .shapes import broadcast, broadcast_to, tensor
 from .signatures import dtype_of
+from .static import fractional
 from .values import NOTHING, Defined, Given, Results, Shared, Tensor, kind
 from .variables import declare
 

@@ -14,9 +14,9 @@ from ..types.sizes import Size
 from ..types.tensors import FLOATS
 from .context import Context, Home
 from .inputs import call_model, input_leaf
-from .operations import tensor
 from .optimization import gradients, optimize
 from .scope import MISSING, Instance, Scope, suggest, unknown
+from .shapes import tensor
 from .signatures import is_kind
 from .values import Group, Results, Tensor, is_static, kind
 from .variables import group, step_names

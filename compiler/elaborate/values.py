@@ -154,6 +154,12 @@ class Arguments:
 
 NOTHING = object()  # of a body that did not return
 
+Axis = tuple[int, tuple[tuple[str, int], ...]]  # of a contraction's operand: constant + sum of index * coefficient
+OPERATORS = {
+    "+": "add", "-": "sub", "*": "mul", "/": "div", "//": "floordiv", "%": "mod", "^": "pow",
+    "==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge", "and": "and", "or": "or",
+}  # fmt: skip
+
 Number = Union[int, Size, float]
 Function = Union[Builtin, Defined, Partial, Shared]
 

@@ -7,8 +7,9 @@ from ...dsl.errors import error
 from ..types.sizes import symbol
 from ..types.tensors import TensorType
 from .context import AVERAGE, Context, Declared, check_type
-from .operations import binary, broadcast_to
+from .operations import binary
 from .scope import Scope
+from .shapes import broadcast_to
 from .values import Group, Tensor
 
 TURN = 0x2545F4914F6CDD1D  # odd and large: the keys of one step's turns are far from the next step's

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...scalar import FUNCTIONS
 from ...types.tensors import DTYPES
-from ..operations import tensor
+from ..shapes import tensor
 from ..values import REQUIRED, Builtin
 from . import elementwise, facts, layout, reductions, sorting
 

@@ -11,13 +11,9 @@ from ...scalar import Scalar
 from ...types.sizes import Size
 from ...types.tensors import DTYPES, FLOATS, INTS
 from ..context import Context
-from ..operations import (
-    broadcast,
-    elementwise,
-    fractional,
-    operands,
-    tensor,
-)
+from ..operations import elementwise, operands
+from ..shapes import broadcast, tensor
+from ..static import fractional
 from ..values import REQUIRED, Arguments, Builtin, Results, Tensor, is_static, kind
 
 

@@ -12,13 +12,8 @@ from ...types.sizes import Dim, Size
 from ...types.tensors import FLOATS, INTS
 from .. import scans
 from ..context import Context
-from ..operations import (
-    binary,
-    elementwise,
-    operands,
-    sizes,
-    tensor,
-)
+from ..operations import binary, elementwise, operands
+from ..shapes import sizes, tensor
 from ..values import REQUIRED, Arguments, Builtin, Defined, Group, SizeCondition, Tensor, is_static, kind
 from ..variables import draw_key, group
 from .elementwise import plain

@@ -9,17 +9,7 @@ from ....dsl.source import Span
 from ...types.sizes import Dim, Size, divide, product
 from ...types.tensors import INTS
 from ..context import Context
-from ..operations import (
-    broadcast_to,
-    check_index,
-    divided,
-    gather_axis,
-    refine,
-    reshape,
-    same_size,
-    sizes,
-    tensor,
-)
+from ..shapes import broadcast_to, check_index, divided, gather_axis, refine, reshape, same_size, sizes, tensor
 from ..values import Arguments, Results, Tensor, is_size, kind
 from .elementwise import plain
 from .reductions import axes_of, axis_number

@@ -13,14 +13,8 @@ from ...loops.ir import identity
 from ...types.sizes import Dim, Size, product
 from ...types.tensors import FLOATS
 from ..context import Context
-from ..operations import (
-    binary,
-    check_filled,
-    check_index,
-    elementwise,
-    reshape,
-    tensor,
-)
+from ..operations import binary, elementwise
+from ..shapes import check_filled, check_index, reshape, tensor
 from ..values import REQUIRED, Arguments, Builtin, Group, Tensor, kind
 from .elementwise import plain
 
@@ -97,7 +91,7 @@ def _mean(cx: Context, x: Tensor, axes: tuple[int, ...], keep: bool, span: Span)
     if x.dtype not in FLOATS:
         x = cx.emit("cast", x, span=span, dtype=cx.real)
     count: Dim = product(x.shape[k] for k in axes)
-    return binary(cx, "/", _sum(cx, x, axes, keep, span), _count(cx, count, x.dtype, span), span, (span, span))
+    return elementwise(cx, "/", _sum(cx, x, axes, keep, span), _count(cx, count, x.dtype, span), span, (span, span))
 
 
 def _count(cx: Context, n: Dim, dtype: str, span: Span) -> Any:

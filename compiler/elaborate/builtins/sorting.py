@@ -9,7 +9,7 @@ from ....dsl.errors import error
 from ...graph.ops import ordering
 from ...graph.ops.op import ShapeError
 from ..context import Context
-from ..operations import check_index, tensor
+from ..shapes import check_index, tensor
 from ..values import Arguments, Results, Tensor, kind
 from .elementwise import plain
 from .reductions import axis_number

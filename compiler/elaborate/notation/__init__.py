@@ -11,8 +11,8 @@ from typing import Any
 from ....dsl import ast
 from ....dsl.errors import error
 from ..context import Context
-from ..operations import tensor
 from ..scope import Scope
+from ..shapes import tensor
 from ..values import Tensor
 from .labels import Indices, Labelled, comprehensions
 from .ranges import find_ranges

@@ -15,11 +15,9 @@ from ....dsl.errors import error
 from ....dsl.source import Span
 from ...types.sizes import Dim, Size, symbols
 from ..context import Context
-from ..operations import tensor
 from ..scope import MISSING, Scope
-from ..values import Results, Tensor, is_size, kind
-
-Axis = tuple[int, tuple[tuple[str, int], ...]]  # constant + sum of label * coefficient
+from ..shapes import tensor
+from ..values import Axis, Results, Tensor, is_size, kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from ....dsl.errors import error
 from ....dsl.source import Span
 from ...types.sizes import Dim, divide
 from ..context import Context
-from ..operations import at_least, same_size
 from ..scope import Scope
-from ..values import Tensor
-from .labels import Axis, Indices, axes_of, comprehensions, is_plain, references
+from ..shapes import at_least, same_size
+from ..values import Axis, Tensor
+from .labels import Indices, axes_of, comprehensions, is_plain, references
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from ....dsl.source import Span
 from ...types.sizes import Dim
 from .. import calls
 from ..context import Context
-from ..operations import binary, broadcast_to, check_filled, check_index, contract, tensor, unary
+from ..operations import binary, contract, unary
 from ..scope import MISSING, Scope
+from ..shapes import broadcast_to, check_filled, check_index, tensor
 from ..values import Given, Tensor
 from .labels import Indices, Labelled, Reference, is_plain, is_reference, labels_of, own_axis, reference, uses
 

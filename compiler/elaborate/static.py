@@ -1,0 +1,91 @@
+"""Arithmetic at compile time: numbers stay numbers, sizes stay sizes, and lists of them can be joined and compared."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from ...dsl.diagnostics import Label
+from ...dsl.errors import error
+from ...dsl.source import Span
+from ..types.sizes import Size, bounded, product
+from .context import Context
+from .shapes import divided
+from .values import SizeCondition, is_static, kind
+
+MAX_BITS = 4096  # of a compile-time whole number
+COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
+STATIC: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "%": operator.mod,
+    "//": operator.floordiv, "^": operator.pow, "==": operator.eq, "!=": operator.ne, "<": operator.lt,
+    "<=": operator.le, ">": operator.gt, ">=": operator.ge, "and": lambda a, b: a and b, "or": lambda a, b: a or b,
+}  # fmt: skip
+
+
+def fractional(value: Any) -> bool:
+    """Whether a compile-time value is or holds a number that is not whole."""
+    return any(map(fractional, value)) if isinstance(value, tuple) else isinstance(value, float)
+
+
+def static(cx: Context, op: str, a: Any, b: Any, span: Span, spans: tuple[Span, Span]) -> Any:
+    """`a op b`; NotImplemented where the result is no compile-time value."""
+    if isinstance(a, tuple) or isinstance(b, tuple):
+        if op in ("==", "!=") and is_static(a) and is_static(b):
+            return STATIC[op](a, b)
+        if op == "+" and isinstance(a, tuple) and isinstance(b, tuple):
+            return cx.listed(a + b, span)
+        return NotImplemented
+    for value, at in ((a, spans[0]), (b, spans[1])):
+        if not isinstance(value, bool | int | float | Size | str):
+            raise error("E0307", f"`{op}` does not apply to {kind(value)}", span, "", Label(at, kind(value)))
+    if op in ("and", "or"):
+        for value, at in ((a, spans[0]), (b, spans[1])):
+            if not isinstance(value, bool):
+                raise error("E0307", f"`{op}` needs a bool, not {kind(value)}", at)
+        return STATIC[op](a, b)
+    if isinstance(a, str) or isinstance(b, str):
+        if isinstance(a, str) and isinstance(b, str) and op in ("==", "!=", "+"):
+            cx.spend(len(a) + len(b), span)
+            return STATIC[op](a, b)
+        raise error("E0307", f"`{op}` does not apply to {kind(a)} and {kind(b)}", span)
+    try:
+        return (_sizes if isinstance(a, Size) or isinstance(b, Size) else _numbers)(cx, op, a, b, span)
+    except ZeroDivisionError:
+        raise error("E0307", "division by zero", span, "", Label(spans[1], "this is 0")) from None
+    except OverflowError:
+        raise error("E0307", "this number is too large", span) from None
+
+
+def _sizes(cx: Context, op: str, a: Any, b: Any, span: Span) -> Any:
+    """Of sizes that only run time knows: polynomials in one normal form, and conditions on them."""
+    if op in COMPARISONS:
+        if op in ("==", "!=") and isinstance(a - b, int):
+            return (a == b) == (op == "==")
+        return SizeCondition(op, a, b)
+    if op == "^" and isinstance(b, int) and 0 <= b <= 8:
+        return product([a] * b)
+    if op in ("/", "^") or isinstance(a, float) or isinstance(b, float):
+        return NotImplemented
+    if op in ("//", "%"):
+        quotient, remainder = divided(cx, a, b, span)
+        return bounded(quotient if op == "//" else remainder)
+    return _small(STATIC[op](a, b))
+
+
+def _numbers(cx: Context, op: str, a: Any, b: Any, span: Span) -> Any:
+    if op == "^" and isinstance(a, int) and isinstance(b, int) and (b < 0 or abs(b) * a.bit_length() > MAX_BITS):
+        return float(a) ** b
+    if op in ("//", "%") and (isinstance(a, float) or isinstance(b, float)):
+        raise error("E0302", f"`{op}` is for whole numbers", span)
+    value = _small(STATIC[op](a, b))
+    if isinstance(value, complex):
+        raise error("E0307", f"{a} ^ {b} is not a real number", span)
+    return value
+
+
+def _small(value: Any) -> Any:
+    """A number or a size, if its digits or its terms are few enough. Raises `OverflowError`, `SizeTooLarge`."""
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        raise OverflowError
+    return bounded(value) if isinstance(value, Size) else value
