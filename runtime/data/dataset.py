@@ -103,5 +103,9 @@ def _reshape(column: Rows, want: Wanted, source: str) -> Rows:
 def of_table(found: Table) -> Dataset:
     """A table's features, as a matrix where each is a number, then its target."""
     target = found.schema.target
-    by_position = ("", target) if target in found.columns and target else ("",)
+    features = [n for n in found.columns if n != target]
+    single = all(found.columns[n].ndim == 1 for n in features)
+    by_position = ("",) if single else tuple(features)
+    if target is not None and target in found.columns:
+        by_position += (target,)
     return Dataset("", found.columns, None, by_position, found.schema)

@@ -9,12 +9,13 @@ from .csv import CSV
 from .digits import DIGITS
 from .format import Format
 from .idx import IDX
+from .jsonl import JSONL
 from .npy import NPY
 from .npz import NPZ
 from .pictures import IMAGES
 from .text import TEXT
 
-FORMATS: Mapping[str, Format] = {f.name: f for f in (DIGITS, IDX, CIFAR10, CSV, NPZ, NPY, TEXT, IMAGES)}
+FORMATS: Mapping[str, Format] = {f.name: f for f in (DIGITS, IDX, CIFAR10, CSV, JSONL, NPZ, NPY, TEXT, IMAGES)}
 
 
 def names() -> tuple[str, ...]:

@@ -86,7 +86,7 @@ def _content(path: Path, header: int) -> int:
     with open(path, "rb") as raw:
         raw.seek(header + 26)
         name, extra = struct.unpack("<HH", raw.read(4).ljust(4, b"\0"))
-    return header + 30 + name + extra
+    return header + 30 + int(name) + int(extra)
 
 
 NPZ = Format(

@@ -51,8 +51,13 @@ def check_features(path: Path, names: Sequence[str], schema: Schema) -> None:
 
 
 def target_column(path: Path, texts: Sequence[str], schema: Schema | None) -> tuple[Array, tuple[str, ...] | None]:
-    """The target and its classes: as a schema says, or those that are found."""
-    return _classes(texts) if schema is None else (_known_classes(path, texts, schema), schema.classes)
+    """A target as it is written: numbers as they are (ints where all are), anything else as classes."""
+    if schema is None:
+        try:
+            return _numbers(texts), None
+        except ValueError:
+            pass
+    return class_column(path, texts, schema)
 
 
 def is_number(text: str) -> bool:
@@ -63,13 +68,12 @@ def is_number(text: str) -> bool:
     return True
 
 
-def _classes(texts: Sequence[str]) -> tuple[Array, tuple[str, ...] | None]:
-    """Numbers as they are (ints where all are), anything else as classes in sorted order."""
-    try:
-        return _numbers(texts), None
-    except ValueError:
-        names, index = np.unique(np.array(texts), return_inverse=True)
-        return index.astype(np.int32), tuple(map(str, names))
+def class_column(path: Path, texts: Sequence[str], schema: Schema | None) -> tuple[Array, tuple[str, ...] | None]:
+    """A target that is text whatever it looks like, and its classes, in sorted order or as a schema says."""
+    if schema is not None:
+        return _known_classes(path, texts, schema), schema.classes
+    names, index = np.unique(np.array(texts), return_inverse=True)
+    return index.astype(np.int32), tuple(map(str, names))
 
 
 def _numbers(texts: Sequence[str]) -> Array:

@@ -17,8 +17,10 @@ from nnc.compiler.manifest import DataSpec, Port
 from nnc.compiler.types.sizes import symbol
 from nnc.dsl.errors import ArgumentError, DataError, ResourceError
 from nnc.runtime.call.arrays import wanted
+from nnc.runtime.data import jsonl
 from nnc.runtime.data.csv import read_table
 from nnc.runtime.data.idx import read_idx
+from nnc.runtime.data.npy import read_array
 from nnc.runtime.data.npz import npz
 from nnc.runtime.data.order import permutation, split
 from nnc.runtime.data.sources import load
@@ -491,7 +493,7 @@ def test_real_files():
     assert read("cifar10", "cifar10", folder=REAL).held_out["x"].shape == (1000, 3, 32, 32)
 
 
-@pytest.mark.parametrize("kind", ["idx", "idx.gz", "npz", "csv", "csv.gz"])
+@pytest.mark.parametrize("kind", ["idx", "idx.gz", "npz", "npy", "csv", "csv.gz", "jsonl", "jsonl.gz"])
 def test_damaged_files_are_read_or_refused(tmp_path, kind):
     """Whatever bytes are changed, cut or put in: data of the right form, or a DataError."""
     rng = np.random.default_rng(3)
@@ -499,7 +501,12 @@ def test_damaged_files_are_read_or_refused(tmp_path, kind):
     buffer = io.BytesIO()
     np.savez_compressed(buffer, x=rng.normal(size=(5, 3)), y=np.arange(5))
     images = np.arange(60, dtype=np.uint8).reshape(5, 4, 3)
-    good = {"idx": idx_bytes(images), "npz": buffer.getvalue(), "csv": table.encode()}
+    array = io.BytesIO()
+    np.save(array, images)
+    lines = "".join(f'{{"a": {a:.3f}, "m": [[1, {b}]], "kind": "{"xyz"[b % 3]}"}}\n'
+                    for b, a in enumerate(rng.normal(size=9)))
+    good = {"npy": array.getvalue(), "jsonl": lines.encode(), "idx": idx_bytes(images), "npz": buffer.getvalue(),
+            "csv": table.encode()}
     data = good[kind.removesuffix(".gz")]
     data = gzip.compress(data) if kind.endswith("gz") else data
     path = tmp_path / f"file.{kind}"
@@ -524,6 +531,10 @@ def test_damaged_files_are_read_or_refused(tmp_path, kind):
                     assert read_idx(path, 3).ndim == 3
                 case "npz":
                     npz(path)
+                case "npy":
+                    read_array(path)
+                case "jsonl":
+                    assert len({len(c) for c in jsonl.read_table(path, "kind").columns.values()}) == 1
                 case _:
                     assert len({len(c) for c in read_table(path, "kind").columns.values()}) == 1
         except DataError:
