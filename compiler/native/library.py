@@ -23,7 +23,7 @@ import llvmlite.binding as llvm
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import InternalError, UnsupportedError
 from .room import require
-from .target import LEVELS, REQUIRED, TARGETS, Target
+from .target import LEVELS, REQUIRED, TARGETS, Target, level
 
 INTERRUPTED, HALF_DONE = -1, -2  # codes of a call that was to stop: nothing was changed; variables may be
 _BASE_BYTES = 16 << 20  # that LLVM may need to begin, or to load an object
@@ -41,11 +41,11 @@ def target(name: str = "native") -> Target:
     features = llvm.get_host_cpu_features()
     on = {f for f, enabled in features.items() if enabled}
     if name in LEVELS and triple.startswith("x86_64"):
-        for level in list(LEVELS)[: list(LEVELS).index(name) + 1]:
-            if missing := sorted(REQUIRED[level] - on):
+        for needed in list(LEVELS)[: list(LEVELS).index(name) + 1]:
+            if missing := sorted(REQUIRED[needed] - on):
                 lacks = f"this machine lacks {', '.join(missing)}, which {name} has"
                 raise UnsupportedError(Diagnostic("E0504", lacks))
-        return Target(name, triple, name, "", *LEVELS[name])
+        return level(name, triple)
     if name != "native":
         known = f"known: {', '.join(TARGETS)}"
         raise UnsupportedError(Diagnostic("E0504", f"'{name}' is not a target on this machine", (), (known,)))

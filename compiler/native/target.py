@@ -29,3 +29,8 @@ class Target:
     def key(self) -> str:
         """What distinguishes objects made for it from others."""
         return f"{self.triple} {self.cpu} {self.features}"
+
+
+def level(name: str, triple: str = "x86_64-unknown-linux-gnu") -> Target:
+    """One of LEVELS, whether this machine has it or not: for code that need not run here."""
+    return Target(name, triple, name, "", *LEVELS[name])

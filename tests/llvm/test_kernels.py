@@ -26,6 +26,7 @@ from nnc.compiler.loops.meaning import evaluate
 from nnc.compiler.loops.parse import parse_loops
 from nnc.compiler.loops.text import print_loops
 from nnc.compiler.native import library as native
+from nnc.compiler.native.target import level
 from nnc.dsl.errors import InternalError
 
 NUMPY = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}
@@ -141,7 +142,7 @@ def test_register_tiles(compiled, rows, vectors, lanes, dtype, target):
 
 @pytest.mark.parametrize(("rows", "vectors", "lanes", "target"), [(8, 3, 16, "x86-64-v4"), (6, 2, 8, "x86-64-v3")])
 def test_register_tiles_do_not_touch_the_stack(module_of, rows, vectors, lanes, target):
-    chosen = native.Target(target, native.target().triple, target, "", *native.LEVELS[target])
+    chosen = level(target)
     ir = emit(module_of(tile(rows, vectors, lanes, 4)), chosen)
     kernel = next(f for f in native.optimized(ir, chosen).split("\n}") if "void @tile(" in f or "i32 @tile(" in f)
     assert "<" in kernel and "alloca" not in kernel

@@ -10,16 +10,12 @@ import pytest
 from nnc.compiler.llvm import emit, support
 from nnc.compiler.loops.ir import Buffer, For, Kernel, Load, Store, Var, i64
 from nnc.compiler.native import library as native
+from nnc.compiler.native.target import level
 from nnc.dsl.errors import InternalError, UnsupportedError
 
 COPY = Kernel("copy", ("n",), (Buffer("x", "f32"), Buffer("y", "f32", True)), (
     For("i", i64(0), Var("n"), (Store("y", Var("i"), Load("x", Var("i"), "f32")),)),
 ))  # fmt: skip
-
-
-def level(name):
-    """A level whether this machine has it or not: for code that is not run."""
-    return native.Target(name, native.target().triple, name, "", *native.LEVELS[name])
 
 
 @pytest.mark.parametrize("name", native.TARGETS)

@@ -12,7 +12,7 @@ from nnc.compiler.graph.product import product
 from nnc.compiler.loops.ir import For
 from nnc.compiler.lowering.kernels import matmul
 from nnc.compiler.lowering.kernels.tile import choose
-from nnc.compiler.native import library as native
+from nnc.compiler.native.target import level
 from nnc.compiler.passes.align import align
 from nnc.compiler.passes.fuse import fuse
 from nnc.compiler.types.sizes import symbol
@@ -160,11 +160,6 @@ def test_which_contractions_are_matrix_products():
     assert seen("ik,kj->ij", k=1) is None, "nothing is summed"
     assert seen("i,i->i") is None and seen("ij,ij->") is None
     assert seen("ii,ij->j", j=5) == (0, "", "", "j", "i"), "a diagonal is read in longer steps"
-
-
-def level(name):
-    """A target, whether or not this machine has its instructions."""
-    return native.Target(name, "x86_64-unknown-linux-gnu", name, "", *native.LEVELS[name])
 
 
 def test_the_tile_divides_the_shape_and_fits_the_registers():
