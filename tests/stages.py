@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from inspect import getcomments
 
-from nnc.compiler.autodiff.differentiate import differentiate
 from nnc.compiler.elaborate import Program
 from nnc.compiler.graph.text import parse_graph, print_graph
 from nnc.compiler.llvm import emit
@@ -17,23 +17,11 @@ from nnc.compiler.loops.parse import parse_loops
 from nnc.compiler.loops.text import print_loops
 from nnc.compiler.lowering.lower import lower
 from nnc.compiler.lowering.memory import plan
-from nnc.compiler.native.target import LEVELS, Target
-from nnc.compiler.passes import (
-    ALWAYS,
-    REWRITE,
-    align,
-    cse,
-    dce,
-    fold,
-    fuse,
-    hoist,
-    layout,
-    margins,
-    run,
-    simplify,
-    sink,
-    trim,
-)
+from nnc.compiler.native.target import level
+from nnc.compiler.passes import ALWAYS, OPTIMIZE, REWRITE, run
+from nnc.compiler.passes.rewrite import Rule, rewrite
+from nnc.compiler.passes.rules.adjoint import windows_padded
+from nnc.compiler.passes.simplify import RULES as SIMPLIFY
 from nnc.compiler.settings import Settings
 from nnc.dsl import ast
 from nnc.dsl.errors import SourceError
@@ -64,8 +52,7 @@ def errors_stage(text: str, args: str) -> str:
     return "no error in " + ", ".join(program.entries)
 
 
-PASSES = {p.__name__: (p,) for p in (
-    align, cse, dce, differentiate, fold, fuse, hoist, layout, margins, simplify, sink, trim)}
+PASSES = {p.__name__: (p,) for p in (*ALWAYS, *OPTIMIZE)}
 PASSES["optimize"] = (*ALWAYS, *REWRITE)
 
 
@@ -77,6 +64,20 @@ def graph_stage(text: str, args: str) -> str:
 def passes_stage(text: str, args: str) -> str:
     """A graph after the passes named."""
     return print_graph(run([p for name in args.split() for p in PASSES[name]], parse_graph(text, NAME)))
+
+
+RULES: dict[str, dict[str, tuple[Rule, ...]]] = {}  # a rewrite rule by name, for the operators that have it
+for _table in (SIMPLIFY, {"contract": (windows_padded,)}):
+    for _op, _rules in _table.items():
+        for _rule in _rules:
+            RULES.setdefault(_rule.__name__, {})[_op] = (_rule,)
+
+
+def rule_stage(text: str, args: str) -> str:
+    """What one rewrite rule alone makes of a graph, below the mathematics that stand above the rule."""
+    table = RULES[args]
+    rule = next(iter(table.values()))[0]
+    return (getcomments(rule) or "") + print_graph(rewrite(parse_graph(text, NAME), table))
 
 
 def backward_stage(text: str, args: str) -> str:
@@ -95,17 +96,12 @@ def loops_stage(text: str, args: str) -> str:
     return print_loops(parse_loops(text))
 
 
-def _target(name: str) -> Target:
-    width, fused, registers = LEVELS[name]
-    return Target(name, "x86_64-unknown-linux-gnu", name, "", width, fused, registers)
-
-
 def lower_stage(text: str, args: str) -> str:
     """The loops of a graph for the target named."""
     graph = parse_graph(text, NAME)
     inputs = {n.attrs["name"]: n.type for n in graph if n.op == "input"}
     variables = {n.attrs["path"]: n.type for n in graph if n.op == "param"}
-    return print_loops(lower(graph, inputs, variables, _target(args)).module)
+    return print_loops(lower(graph, inputs, variables, level(args)).module)
 
 
 def plan_stage(text: str, args: str) -> str:
@@ -129,7 +125,7 @@ def plan_stage(text: str, args: str) -> str:
 
 def llvm_stage(text: str, args: str) -> str:
     """LLVM IR, before any pass, for the target named, on Linux."""
-    return emit(parse_loops(text), _target(args))
+    return emit(parse_loops(text), level(args))
 
 
 def _tree_lines(node: ast.Tree, indent: str = "", role: str = "") -> list[str]:
@@ -156,6 +152,7 @@ STAGES: dict[str, Callable[[str, str], str]] = {
     "errors": errors_stage,
     "graph": graph_stage,
     "passes": passes_stage,
+    "rule": rule_stage,
     "backward": backward_stage,
     "lower": lower_stage,
     "plan": plan_stage,

@@ -83,6 +83,15 @@ def test_golden(path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.
     assert output == case.expected
 
 
+@pytest.mark.parametrize("rule", stages.RULES)
+def test_every_rewrite_rule_has_an_equation_and_a_case_that_it_changes(rule: str) -> None:
+    path = HERE / "golden" / "rules" / f"{rule}.case"
+    assert path.exists(), f"write a graph below `## rule: {rule}` into {path}, and `pytest --update-golden`"
+    case = read_case(path.read_text(encoding="utf-8"))
+    assert (case.stage, case.args) == ("rule", rule) and case.expected.startswith("# "), "mathematics above the rule"
+    assert not case.expected.endswith(stages.STAGES["graph"](case.input, "")), "the rule does nothing here"
+
+
 def test_the_runner_notices_what_it_must() -> None:
     """A wrong output, an unannounced error and an error that does not come all fail."""
     assert run_case(read_case("## format\nconst  a=1\n## expect\n")) == "const a = 1\n"
