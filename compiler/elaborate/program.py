@@ -83,7 +83,7 @@ class Program:
 
     def _grow(self, model: ast.Layer) -> None:
         if self.train is not None:
-            self.spec = training.settings(self)
+            self.spec = training.spec(self)
         cx = self.context("predict")
         forward = self.graph("predict", cx)
         if not cx.grouped:  # or training may know of more parameters

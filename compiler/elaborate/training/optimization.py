@@ -10,21 +10,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...dsl import ast
-from ...dsl.diagnostics import Label
-from ...dsl.errors import NncError, error
-from ...dsl.source import Span
-from ..types.sizes import symbol
-from ..types.tensors import TensorType
-from . import calls
-from .context import AVERAGE, Context, Declared
-from .operations import binary
-from .scope import Instance, Scope
-from .shapes import broadcast_to
-from .signatures import Default
-from .statements import store
-from .values import Bound, Builtin, Defined, Given, Group, Partial, Tensor, kind
-from .variables import declare
+from ....dsl import ast
+from ....dsl.diagnostics import Label
+from ....dsl.errors import NncError, error
+from ....dsl.source import Span
+from ...types.sizes import symbol
+from ...types.tensors import TensorType
+from .. import calls
+from ..context import AVERAGE, Context, Declared
+from ..operations import binary
+from ..scope import Instance, Scope
+from ..shapes import broadcast_to
+from ..signatures import Default
+from ..statements import store
+from ..values import Bound, Builtin, Defined, Given, Group, Partial, Tensor, kind
+from ..variables import declare
 
 _COUNT = "train/accumulated"  # examples whose gradients are added up
 

@@ -1,0 +1,6 @@
+"""Train blocks: a table of settings for the runtime, and one graph for a step."""
+
+from .settings import averaging, spec
+from .step import grow, ports
+
+__all__ = ["averaging", "grow", "ports", "spec"]
