@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ...dsl import ast
@@ -86,11 +87,10 @@ class Default:
 
 def enter(cx: Context, function: Defined, given: Given, instance: Instance | None) -> Scope:
     """The scope of a body: parameters bound, sizes of the signature matched."""
-
     d = function.definition
     values, where = bind(d.name, defaults(d.parameters), given)
     inner = Scope(function.scope, instance)
-    pending: list[tuple[ast.Expr, Dim, Tensor, ast.Parameter, Span]] = []
+    computed: list[Computed] = []
     for p in d.parameters:
         value = values[p.name]
         at = where.get(p.name, given.span)
@@ -98,19 +98,20 @@ def enter(cx: Context, function: Defined, given: Given, instance: Instance | Non
             wants_fn = p.type is not None and p.type.base == "fn"
             value = cx.as_function(value.expression, inner) if wants_fn else cx.evaluate(value.expression, inner)
         if p.type is not None and not is_kind(p.type):
-            value = match(cx, value, p, inner, at, pending, d.name)
+            value, more = match(cx, value, p, inner, at, d.name)
+            computed += more
         else:
             value = check_kind(p, value, at, d.name)
         inner.bind(p.name, value, p.span)
-    for dim, size, value, p, at in pending:
-        wanted = cx.integer(dim, inner, "a size")
-        if same_size(cx, size, wanted, f"{_title(p, d.name)}: {size} must equal {wanted}", at) is None:
+    for c in computed:
+        a, wanted = c.argument, cx.integer(c.dim, inner, "a size")
+        if same_size(cx, c.size, wanted, f"{a.title}: {c.size} must equal {wanted}", a.at) is None:
             raise error(
                 "E0301",
-                f"{_title(p, d.name)} must be {_type_text(p.type)}, but {size} is not {wanted}",
-                at,
-                str(value.type),
-                Label(dim.span, f"{wanted} is wanted here"),
+                f"{a.wanted}, but {c.size} is not {wanted}",
+                a.at,
+                str(a.value.type),
+                Label(c.dim.span, f"{wanted} is wanted here"),
             )
     return inner
 
@@ -154,103 +155,142 @@ def check_kind(p: ast.Parameter, value: Any, at: Span, owner: str) -> Any:
     return value
 
 
-def match(cx: Context, value: Any, p: ast.Parameter, scope: Scope, at: Span, pending: list[Any], owner: str) -> Any:
-    """A tensor argument against its declared type: binds free size names in `scope`, defers computed sizes."""
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A tensor in the place of a parameter of `owner`, or of its result, whose parameter has no name."""
+
+    value: Tensor
+    parameter: ast.Parameter
+    at: Span
+    owner: str
+
+    @property
+    def title(self) -> str:
+        return _title(self.parameter, self.owner)
+
+    @property
+    def wanted(self) -> str:
+        """`title` must be the declared type."""
+        return f"{self.title} must be {_type_text(self.parameter.type)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A size of a signature that is an expression: known once all names of sizes are."""
+
+    dim: ast.Expr
+    size: Dim  # of the tensor
+    argument: Argument
+
+
+def match(
+    cx: Context, value: Any, p: ast.Parameter, scope: Scope, at: Span, owner: str
+) -> tuple[Tensor, list[Computed]]:
+    """A tensor argument against its declared type: binds free size names in `scope`. Also the sizes that are computed,
+    which are to be compared when every parameter is bound."""
+    assert p.type is not None
+    a = _of_dtype(cx, value, p, at, owner)
+    dims, rank = p.type.dims or (), a.value.rank
+    rests = sum(isinstance(d, ast.Rest) for d in dims)
+    if rests > 1:
+        raise error("E0303", "a type can have one `*name` at most", p.type.span)
+    if (rank < len(dims) - 1) if rests else (rank != len(dims)):
+        more = " or more" if rests else ""
+        labels = Label(p.type.span, f"{_axes(len(dims) - rests)}{more} wanted here")
+        raise error("E0303", f"{a.wanted}, but it is {a.value.type}", at, "", labels)
+    shape: list[Dim] = []
+    computed: list[Computed] = []
+    for d in dims:
+        size = a.value.shape[len(shape)] if len(shape) < rank else 0
+        match d:
+            case ast.Rest():
+                sizes = a.value.shape[len(shape) : len(shape) + rank - (len(dims) - 1)]
+                _match_rest(cx, a, d, sizes, scope)
+                shape += sizes
+            case ast.Name():
+                shape.append(_match_name(cx, a, d, size, scope))
+            case ast.Int():
+                shape.append(_match_number(cx, a, d, size))
+            case _:
+                computed.append(Computed(d, size, a))
+                shape.append(size)
+    return refine(cx, a.value, shape, at), computed
+
+
+def _of_dtype(cx: Context, value: Any, p: ast.Parameter, at: Span, owner: str) -> Argument:
+    """The argument as a tensor of the declared dtype."""
     assert p.type is not None
     dtype = dtype_of(cx, p.type)
     if isinstance(value, Group):
         raise error("E0307", f"{_title(p, owner)} must be {_type_text(p.type)}, not a group of parameters", at)
-    x = tensor(cx, value, at, None if isinstance(value, Tensor) else dtype)
-    if x.dtype != dtype:
+    a = Argument(tensor(cx, value, at, None if isinstance(value, Tensor) else dtype), p, at, owner)
+    if a.value.dtype != dtype:
         raise error(
             "E0302",
-            f"{_title(p, owner)} must be {_type_text(p.type)}, but it is {x.type}",
+            f"{a.wanted}, but it is {a.value.type}",
             at,
             "",
             Label(p.type.span, f"{dtype} is wanted here"),
             help=f"write `cast(x, {dtype})` where it is meant",
         )
-    dims = p.type.dims or ()
-    rests = [k for k, d in enumerate(dims) if isinstance(d, ast.Rest)]
-    if len(rests) > 1:
-        raise error("E0303", "a type can have one `*name` at most", p.type.span)
-    if (x.rank < len(dims) - 1) if rests else (x.rank != len(dims)):
+    return a
+
+
+def _match_rest(cx: Context, a: Argument, d: ast.Rest, sizes: tuple[Dim, ...], scope: Scope) -> None:
+    """`*s`: any further axes, the same wherever it stands."""
+    known = scope.names.get(d.name)
+    if isinstance(known, tuple):
+        if len(known) != len(sizes) or any(
+            same_size(cx, s, w, f"{a.title}: {s} must equal {w}", a.at) is None
+            for s, w in zip(sizes, known, strict=False)
+        ):
+            raise error(
+                "E0301",
+                f"{a.title}: the axes *{d.name} are {list(map(str, sizes))}, but {list(map(str, known))} elsewhere",
+                a.at,
+            )
+    scope.bind(d.name, tuple(sizes), d.span)
+
+
+def _match_name(cx: Context, a: Argument, d: ast.Name, size: Dim, scope: Scope) -> Dim:
+    """A name that is bound by the first size that it stands for; or that is a size around the definition."""
+    known = scope.names.get(d.id, MISSING)
+    if known is MISSING:
+        outer = scope.lookup(d.id)
+        if outer is not MISSING:
+            outer = cx.program.force(cx, outer, d.span)
+        known = outer if is_size(outer) else MISSING
+    if known is MISSING:
+        scope.bind(d.id, size, d.span)
+        return size
+    told = scope.where(d.id)
+    if not is_size(known):
+        raise error("E0307", f"{a.title}: `{d.id}` is a size here, not {kind(known)}", d.span, "",
+                    *([Label(told, f"`{d.id}` is {kind(known)} from here")] if told is not None else []),
+                    help="give one of the two another name")
+    agreed = same_size(cx, size, known, f"{a.title}: {d.id} is {known}, not {size}", a.at)
+    if agreed is None:
         raise error(
-            "E0303",
-            f"{_title(p, owner)} must be {_type_text(p.type)}, but it is {x.type}",
-            at,
-            "",
-            Label(
-                p.type.span,
-                f"{_axes(len(dims) - len(rests))}{' or more' if rests else ''} wanted here",
-            ),
+            "E0301",
+            f"{a.wanted} with {d.id} = {known}, but it is {a.value.type}",
+            a.at,
+            f"{a.value.type}{cx.origin(a.value)}",
+            *([Label(told, f"{d.id} is {known} from here")] if told is not None and told != d.span else []),
         )
-    axis = 0
-    shape: list[Dim] = list(x.shape)
-    for d in dims:
-        if isinstance(d, ast.Rest):
-            n = x.rank - (len(dims) - 1)
-            sizes = x.shape[axis : axis + n]
-            known = scope.names.get(d.name)
-            if isinstance(known, tuple):
-                if len(known) != n or any(
-                    same_size(cx, s, w, f"{_title(p, owner)}: {s} must equal {w}", at) is None
-                    for s, w in zip(sizes, known, strict=False)
-                ):
-                    raise error(
-                        "E0301",
-                        f"{_title(p, owner)}: the axes *{d.name} are {list(map(str, sizes))}, but "
-                        f"{list(map(str, known))} elsewhere",
-                        at,
-                    )
-            scope.bind(d.name, tuple(sizes), d.span)
-            axis += n
-            continue
-        size = x.shape[axis]
-        if isinstance(d, ast.Name):
-            known = scope.names.get(d.id, MISSING)
-            if known is MISSING:
-                outer = scope.lookup(d.id)
-                if outer is not MISSING:
-                    outer = cx.program.force(cx, outer, d.span)
-                known = outer if is_size(outer) else MISSING
-            if known is MISSING:
-                scope.bind(d.id, size, d.span)
-            elif not is_size(known):
-                told = scope.where(d.id)
-                raise error("E0307", f"{_title(p, owner)}: `{d.id}` is a size here, not {kind(known)}", d.span, "",
-                            *([Label(told, f"`{d.id}` is {kind(known)} from here")] if told is not None else []),
-                            help="give one of the two another name")
-            else:
-                agreed = same_size(cx, size, known, f"{_title(p, owner)}: {d.id} is {known}, not {size}", at)
-                if agreed is None:
-                    told = scope.where(d.id)
-                    labels = (
-                        [Label(told, f"{d.id} is {known} from here")] if told is not None and told != d.span else []
-                    )
-                    raise error(
-                        "E0301",
-                        f"{_title(p, owner)} must be {_type_text(p.type)} with {d.id} = {known}, but it is {x.type}",
-                        at,
-                        f"{x.type}{cx.origin(x)}",
-                        *labels,
-                    )
-                shape[axis] = agreed
-        elif isinstance(d, ast.Int):
-            agreed = same_size(cx, size, d.value, f"{_title(p, owner)}: {size} must be {d.value}", at)
-            if agreed is None:
-                raise error(
-                    "E0301",
-                    f"{_title(p, owner)} must be {_type_text(p.type)}, but {size} is not {d.value}",
-                    at,
-                    f"{x.type}{cx.origin(x)}",
-                    Label(d.span, f"{d.value} is wanted here"),
-                )
-            shape[axis] = agreed
-        else:
-            pending.append((d, size, x, p, at))
-        axis += 1
-    return refine(cx, x, shape, at)
+    return agreed
+
+
+def _match_number(cx: Context, a: Argument, d: ast.Int, size: Dim) -> Dim:
+    agreed = same_size(cx, size, d.value, f"{a.title}: {size} must be {d.value}", a.at)
+    if agreed is None:
+        raise error(
+            "E0301",
+            f"{a.wanted}, but {size} is not {d.value}",
+            a.at,
+            f"{a.value.type}{cx.origin(a.value)}",
+            Label(d.span, f"{d.value} is wanted here"),
+        )
+    return agreed
 
 
 # --- results ---------------------------------------------------------------------------------------------------------
@@ -279,7 +319,6 @@ def named_results(d: Any, scope: Scope) -> Any:
 
 def check_results(cx: Context, d: Any, value: Any, scope: Scope) -> Any:
     """The value against the declared results."""
-
     if not d.results:
         return value
     items = list(value.items) if isinstance(value, Results) else [value]
@@ -297,17 +336,17 @@ def check_results(cx: Context, d: Any, value: Any, scope: Scope) -> Any:
         if r.type.dims is None and r.type.base in DTYPES and not isinstance(item, Tensor):
             checked.append(tensor(cx, item, r.span, dtype_of(cx, r.type)))
             continue
-        p = ast.Parameter(r.name or "", r.type, None, span=r.span)
-        pending: list[Any] = []
         at = scope.where(r.name) if r.name else cx.returned
-        x = match(cx, item, p, scope, at or r.span, pending, d.name)
-        for dim, size, _, _, _ in pending:
-            wanted = cx.integer(dim, scope, "a size")
-            if same_size(cx, size, wanted, f"the result of `{d.name}`: {size} must equal {wanted}", dim.span) is None:
+        p = ast.Parameter(r.name or "", r.type, None, span=r.span)
+        x, computed = match(cx, item, p, scope, at or r.span, d.name)
+        for c in computed:
+            wanted = cx.integer(c.dim, scope, "a size")
+            message = f"the result of `{d.name}`: {c.size} must equal {wanted}"
+            if same_size(cx, c.size, wanted, message, c.dim.span) is None:
                 raise error(
                     "E0301",
                     f"the result of `{d.name}` must be {_type_text(r.type)}, but it is {x.type}",
-                    dim.span,
+                    c.dim.span,
                     f"{wanted} is wanted here",
                 )
         checked.append(x)

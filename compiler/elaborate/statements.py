@@ -7,13 +7,13 @@ from typing import Any
 
 from ...dsl import ast
 from ...dsl.diagnostics import Label
-from ...dsl.errors import error
-from ..types.sizes import Dim, Size, symbols
+from ...dsl.errors import NncError, error
+from ..types.sizes import Size, symbols
 from ..types.tensors import TensorType
 from . import calls, scans
 from .context import Context, Declared
 from .notation import assign
-from .scope import MISSING, Scope, unknown
+from .scope import MISSING, Instance, Scope, unknown
 from .shapes import broadcast, broadcast_to, tensor
 from .signatures import dtype_of
 from .static import fractional
@@ -60,25 +60,33 @@ def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Any:
         case ast.When():
             return run(cx, s.training if cx.training else s.otherwise, scope, last)
         case ast.Repeat(index=name, count=count, body=inner):
-            if isinstance(count, ast.Range):
-                first: Dim = cx.integer(count.start, scope, "the start of `repeat`")
-                end: Dim = cx.integer(count.stop, scope, "the end of `repeat`")
-            else:
-                first, end = 0, cx.integer(count, scope, "the count of `repeat`")
-            if not isinstance(first, int) or not isinstance(end, int):
-                raise error("E0305", f"`repeat` needs a number known when the model is made, not {end}", count.span)
-            cx.unroll(max(end - first, 0), count.span)
-            for k in range(first, end):
-                if name is not None:
-                    scope.bind(name, k, s.span)
-                value = run(cx, inner, scope, last=False)
-                if value is not NOTHING:
-                    return value
+            return _repeat(cx, s, name, count, inner, scope)
         case ast.Scan():
             scans.scan(cx, s, scope)
         case ast.Evaluate(value=value):
             result = cx.evaluate(value, scope)
             return result if last else NOTHING
+    return NOTHING
+
+
+def _repeat(
+    cx: Context, s: ast.Repeat, name: str | None, count: ast.Expr, body: Sequence[ast.Statement], scope: Scope
+) -> Any:
+    """The body, written out so many times."""
+    if isinstance(count, ast.Range):
+        first = cx.integer(count.start, scope, "the start of `repeat`")
+        end = cx.integer(count.stop, scope, "the end of `repeat`")
+    else:
+        first, end = 0, cx.integer(count, scope, "the count of `repeat`")
+    if not isinstance(first, int) or not isinstance(end, int):
+        raise error("E0305", f"`repeat` needs a number known when the model is made, not {end}", count.span)
+    cx.unroll(max(end - first, 0), count.span)
+    for k in range(first, end):
+        if name is not None:
+            scope.bind(name, k, s.span)
+        value = run(cx, body, scope, last=False)
+        if value is not NOTHING:
+            return value
     return NOTHING
 
 
@@ -115,6 +123,16 @@ def _declare(cx: Context, s: ast.Variable, scope: Scope) -> None:
             "E0202", f"`{s.name}` is declared twice in here", s.span, "", Label(instance.declared[s.name], "first here")
         )
     path = instance.child(s.name)
+    type_ = _variable_type(cx, s, instance, scope)
+    role = "slot" if instance.optimizer else s.role
+    declare(cx, Declared(path, type_, role, s.init, s.drawn, _snapshot(scope), s.span, cx.asked()))
+    instance.variables[s.name] = path
+    instance.declared[s.name] = s.span
+    scope.bind(s.name, cx.variable(path), s.span)
+
+
+def _variable_type(cx: Context, s: ast.Variable, instance: Instance, scope: Scope) -> TensorType:
+    """The declared type; what an optimizer keeps is of its parameter's type where it says none."""
     if s.type is None:
         if not instance.optimizer:
             raise error(
@@ -123,30 +141,23 @@ def _declare(cx: Context, s: ast.Variable, scope: Scope) -> None:
                 s.span,
                 help=f"for example `{s.role} {s.name}: f32[10] = 0`",
             )
-        type_ = cx.program.variables[instance.path].type
-    else:
-        shape: list[int] = []
-        for d in s.type.dims or ():
-            if isinstance(d, ast.Name) and scope.lookup(d.id) is MISSING:
-                raise unknown(
-                    d.id,
-                    d.span,
-                    list(scope.visible()),
-                    "size",
-                    "a size that the caller may choose stands in the signature, such as `x: f32[B, D]`",
-                )
-            size = scope.names.get(d.name, MISSING) if isinstance(d, ast.Rest) else cx.evaluate(d, scope)
-            for n in size if isinstance(size, tuple) else (size,):
-                shape.append(_known(cx, n, d, s))
-        type_ = TensorType(dtype_of(cx, s.type), tuple(shape))
-    role = "slot" if instance.optimizer else s.role
-    declare(cx, Declared(path, type_, role, s.init, s.drawn, _snapshot(scope), s.span, cx.asked()))
-    instance.variables[s.name] = path
-    instance.declared[s.name] = s.span
-    scope.bind(s.name, cx.variable(path), s.span)
+        return cx.program.variables[instance.path].type
+    shape: list[int] = []
+    for d in s.type.dims or ():
+        if isinstance(d, ast.Name) and scope.lookup(d.id) is MISSING:
+            raise unknown(
+                d.id,
+                d.span,
+                list(scope.visible()),
+                "size",
+                "a size that the caller may choose stands in the signature, such as `x: f32[B, D]`",
+            )
+        size = scope.names.get(d.name, MISSING) if isinstance(d, ast.Rest) else cx.evaluate(d, scope)
+        shape += [_known(n, d, s) for n in (size if isinstance(size, tuple) else (size,))]
+    return TensorType(dtype_of(cx, s.type), tuple(shape))
 
 
-def _known(cx: Context, n: Any, d: ast.Expr | ast.Rest, s: ast.Variable) -> int:
+def _known(n: Any, d: ast.Expr | ast.Rest, s: ast.Variable) -> int:
     if isinstance(n, Size):
         names = sorted(symbols(n))
         raise error(
@@ -205,9 +216,7 @@ def store(cx: Context, path: str, value: Any, span: Any, what: str = "the new va
         old = cx.variable(path)
         try:
             fitted, _ = broadcast(cx, x, old, span, (span, None))
-        except Exception as e:
-            if not hasattr(e, "diagnostics"):
-                raise
+        except NncError:
             fitted = x
         if fitted.shape != wanted.shape:
             raise error("E0301", f"`{path}` is {wanted}, but {what} is {x.type}", span)
