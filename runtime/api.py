@@ -18,7 +18,7 @@ from ..dsl.source import Source, Span
 from . import settings
 
 if TYPE_CHECKING:
-    from .data.sources import Dataset
+    from .data.dataset import Dataset
     from .model import Model
 
 

@@ -17,7 +17,8 @@ from ..compiler.manifest import ENTRIES, Variable
 from ..compiler.types.tensors import TensorType
 from ..dsl.errors import ArgumentTypeError, error
 from . import settings
-from .call.arrays import NUMPY, Array, Wanted, bind
+from .call.arrays import NUMPY, Wanted, bind
+from .call.column import Array
 from .call.messages import argument_error, unknown
 from .network import Network
 from .progress import History

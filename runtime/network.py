@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 from ..compiler.manifest import ENTRIES, TrainSpec
 from ..dsl.errors import NncError
 from . import settings
-from .call.arrays import NUMPY, Array, aligned, check_bytes, nbytes
+from .call.arrays import NUMPY, aligned, check_bytes, nbytes
 from .call.calls import Call, Session, Workspace
-from .call.column import Rows
+from .call.column import Array, Rows
 from .call.messages import argument_error, unknown
 from .progress import Progress
 
 if TYPE_CHECKING:
-    from .data.sources import Dataset
+    from .data.dataset import Dataset
     from .data.table import Schema
 
 

@@ -225,7 +225,8 @@ def passed_rows(at: Array, length: int, rows: Array | None) -> Array:
     if rows is None or not len(rows) or length % len(rows):
         return at
     each = length // len(rows)
-    return rows[at // each] * each + at % each
+    passed: Array = rows[at // each] * each + at % each
+    return passed
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
@@ -240,7 +241,7 @@ def is_shape(shape: Sequence[Any], itemsize: int) -> bool:
     """Whether an array can have this shape: whole numbers from 0, at most 32 of them, and bytes that can be counted."""
     if len(shape) > MAX_AXES or not all(type(n) is int and n >= 0 for n in shape):
         return False
-    return prod(n or 1 for n in shape) * itemsize < 2**63
+    return bool(prod(n or 1 for n in shape) * itemsize < 2**63)
 
 
 def check_bytes(needed: int, what: str) -> None:

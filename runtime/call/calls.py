@@ -27,7 +27,8 @@ from ...compiler.manifest import Manifest, Signature
 from ...compiler.native.library import INTERRUPTED
 from ...compiler.types.sizes import Dim, substitute
 from ...dsl.errors import ArgumentError, ArgumentTypeError, error
-from .arrays import NUMPY, Array, Wanted, address_of, aligned_bytes, bind, check_nbytes, nbytes, passed_rows, wanted
+from .arrays import NUMPY, Wanted, address_of, aligned_bytes, bind, check_nbytes, nbytes, passed_rows, wanted
+from .column import Array
 from .interrupt import Watch
 from .messages import argument_error, listed, unknown
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..call.arrays import Array, bind
+from ..call.arrays import bind
+from ..call.column import Array
 from ..call.messages import argument_error, listed
 from ..data.order import split
 from ..data.sources import classes_of

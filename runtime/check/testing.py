@@ -5,7 +5,7 @@ In: a file. Out: a `Result` per test, with a message and the source span for eac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def _failure(
     return _compare(got, values[check.want], check, failed)
 
 
-def _compare(got: Any, want: Any, check: Check, failed: Any) -> Diagnostic | None:
+def _compare(got: Any, want: Any, check: Check, failed: Callable[[str], Diagnostic]) -> Diagnostic | None:
     if check.op != "==":
         return (
             None

@@ -17,7 +17,7 @@ from .show import say
 from .train import run_options, trained
 
 if TYPE_CHECKING:
-    from ..call.arrays import Array
+    from ..call.column import Array
     from ..model import Model
 
 

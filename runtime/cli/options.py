@@ -16,7 +16,7 @@ from ..store.facts import load
 
 if TYPE_CHECKING:
     from ...compiler.session import Session
-    from ..data.sources import Dataset
+    from ..data.dataset import Dataset
     from ..model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -105,7 +105,7 @@ def _value(text: str) -> Any:
     return text
 
 
-def program_options(f: F | None = None, *, required: bool = True) -> Any:
+def program_options(f: F | None = None, *, required: bool = True) -> Callable[..., Any]:
     """FILE and how to compile it; the command gets one `Program`, whose file is empty where FILE may be missing."""
     if f is None:
         return partial(program_options, required=required)

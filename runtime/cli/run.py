@@ -31,7 +31,7 @@ from .options import Program
 from .show import say, strict
 
 if TYPE_CHECKING:
-    from ..call.arrays import Array
+    from ..call.column import Array
     from ..model import Model
     from ..progress import History
 
@@ -106,7 +106,8 @@ class Recorder:
 
 def score_of(row: Mapping[str, Any]) -> float | None:
     """What `best` means: the smaller the better."""
-    return row.get("val_loss", row.get("loss"))
+    score: float | None = row.get("val_loss", row.get("loss"))
+    return score
 
 
 def write_start(folder: Path, program: Program, model: Model, settings: Mapping[str, Any], source: Source) -> None:

@@ -31,7 +31,8 @@ DSL = Path(__file__).parents[2] / "dsl"
 @click.option("--json", "as_json", is_flag=True, help="Diagnostics as JSON on stdout.")
 def check(program: Program, as_json: bool) -> int:
     """Say what is wrong with FILE, without compiling or running it."""
-    from .show import print_json, show_diagnostics, to_json
+    from ...dsl.render import to_json
+    from .show import print_json, show_diagnostics
 
     diagnostics, code = _problems(program)
     if as_json:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...dsl.errors import ArgumentError, DataError, error
-from ..call.arrays import Array, Wanted
+from ..call.arrays import Wanted
+from ..call.column import Array
 from ..call.messages import listed
 from ..data.format import Format
 from ..data.formats import FORMATS, by_suffix

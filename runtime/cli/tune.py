@@ -17,7 +17,7 @@ from .options import Program, program_options
 from .show import say
 
 if TYPE_CHECKING:
-    from ..data.sources import Dataset
+    from ..data.dataset import Dataset
     from ..model import Model
 
 _SHOWN = 10  # of the best trials

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ...dsl.errors import DataError, error
-from ..call.arrays import Array, check_bytes
+from ..call.arrays import check_bytes
+from ..call.column import Array
 from ..call.messages import listed
 from .dataset import Dataset, of_table
 from .files import malformed, opened, text_lines

@@ -14,8 +14,8 @@ import numpy as np
 
 from ...compiler.manifest import Port
 from ...dsl.errors import DataError, error
-from ..call.arrays import Array, Wanted, describe, wanted
-from ..call.column import Rows
+from ..call.arrays import Wanted, describe, wanted
+from ..call.column import Array, Rows
 from ..call.messages import listed
 from .table import Schema, Table
 

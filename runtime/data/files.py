@@ -19,8 +19,8 @@ import numpy as np
 
 from ...dsl.errors import DataError, NncError, error
 from ...dsl.files import open_regular
-from ..call.arrays import Array, is_shape
-from ..call.column import Rows
+from ..call.arrays import is_shape
+from ..call.column import Array, Rows
 
 Columns = dict[str, Rows]
 GZIP_RATIO = 1040  # deflate cannot expand further than 1032:1

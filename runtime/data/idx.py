@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..call.arrays import Array, check_nbytes
-from ..call.column import fits, mapped
+from ..call.arrays import check_nbytes
+from ..call.column import Array, fits, mapped
 from .dataset import Dataset
 from .files import GZIP_RATIO, Columns, check_shape, is_folder, malformed, mapping, opened
 from .format import Format, Option

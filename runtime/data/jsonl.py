@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..call.arrays import Array, check_bytes, is_shape
-from ..call.column import Rows
+from ..call.arrays import check_bytes, is_shape
+from ..call.column import Array, Rows
 from ..call.messages import listed
 from .dataset import Dataset, of_table
 from .files import malformed, opened, text_lines

@@ -15,8 +15,8 @@ import numpy as np
 
 from ...compiler.manifest import Manifest
 from ...dsl.errors import NonFiniteError, error
-from ..call.arrays import BAD_DATA, Array, not_finite
-from ..call.column import Column, Rows
+from ..call.arrays import BAD_DATA, not_finite
+from ..call.column import Array, Column, Rows
 
 _BLOCK_BYTES = 2 << 20  # of rows at a time, so that the float64 copies stay small
 

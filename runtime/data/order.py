@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..call.arrays import Array
+from ..call.column import Array
 
 _SHUFFLE, _SPLIT = 0, 1  # separate streams of one seed
 _MASK = (1 << 64) - 1

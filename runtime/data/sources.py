@@ -6,6 +6,7 @@ out depends on the seed alone: the source's own test set where it has one, other
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,7 @@ import numpy as np
 
 from ...compiler.manifest import DataSpec
 from ...dsl.errors import ArgumentError, error
-from ..call.arrays import Array
-from ..call.column import select
+from ..call.column import Array, Rows, select
 from .dataset import Dataset
 from .files import malformed
 from .format import Format, type_name
@@ -104,10 +104,10 @@ def _split(dataset: Dataset, share: float, seed: int, in_order: bool) -> Dataset
                    held_out={k: select(c, hold) if c.ndim else c for k, c in columns.items()}, train_rows=keep)
 
 
-def classes_of(columns: Any) -> Array | None:
+def classes_of(columns: Iterable[Rows]) -> Array | None:
     """The column that looks like class labels: ints, one per example, few different ones."""
     for c in reversed(list(columns)):
-        labels = isinstance(c, np.ndarray) and c.ndim == 1 and c.dtype.kind in "iu"
-        if labels and len(np.unique(c)) <= max(2, len(c) // 10):
-            return c
+        if isinstance(c, np.ndarray) and c.ndim == 1 and c.dtype.kind in "iu":
+            if len(np.unique(c)) <= max(2, len(c) // 10):
+                return c
     return None

@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ...dsl.errors import DataError, NncError, error
-from ..call.arrays import Array
-from ..call.column import Rows
+from ..call.column import Array, Rows
 from ..call.messages import listed
 from .files import malformed
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ...dsl.errors import DataError, error
-from ..call.arrays import Array, check_bytes
-from ..call.column import fits, mapped, memory_limit
+from ..call.arrays import check_bytes
+from ..call.column import Array, fits, mapped, memory_limit
 from ..call.messages import argument_error
 from .dataset import Dataset
 from .files import Columns, malformed, mapping, opened

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import settings
-from ..call.arrays import Array
+from ..call.column import Array
 from ..call.messages import argument_error
 from ..model import Model
 from .inside import Subject, check_unit, classifier, examples, labelled, labels, layer, probe, subject

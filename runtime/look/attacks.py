@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import settings
-from ..call.arrays import Array
+from ..call.column import Array
 from ..extras import optional
 from ..model import Model
 from .inside import Subject, classifier, examples, labelled, labels, scores

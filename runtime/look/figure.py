@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..call.arrays import Array
+from ..call.column import Array
 from ..call.messages import argument_error
 from ..extras import optional
 from ..store.files import write as write_file

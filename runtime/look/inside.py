@@ -16,7 +16,8 @@ from ...compiler.manifest import Port
 from ...compiler.session import Session
 from ...compiler.types.tensors import TensorType
 from ...dsl.errors import ArgumentTypeError
-from ..call.arrays import Array, bind
+from ..call.arrays import bind
+from ..call.column import Array
 from ..call.messages import argument_error, unknown
 from ..check.twin import twin
 from ..model import Model
@@ -70,7 +71,8 @@ def _check_model(net: Model) -> None:
 
 def examples(s: Subject, x: Any) -> Array:
     """A batch of inputs, its shape and dtype checked (E0601, E0602)."""
-    (array,), _ = bind("predict", s.net.entry("predict").wants, (x,))
+    arrays, _ = bind("predict", s.net.entry("predict").wants, (x,))
+    array: Array = arrays[0]
     return array
 
 

@@ -16,7 +16,8 @@ import numpy as np
 from ...compiler.session import Session
 from ...dsl import ast
 from ...dsl.parser import parse
-from ..call.arrays import Array, bind
+from ..call.arrays import bind
+from ..call.column import Array
 from ..call.messages import argument_error
 from ..check.twin import twin
 from ..data.order import permutation

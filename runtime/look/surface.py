@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import settings
-from ..call.arrays import Array
+from ..call.column import Array
 from ..call.messages import argument_error
 from ..model import Model
 
@@ -43,7 +43,8 @@ def _as_long_as(d: Array, w: Array) -> Array:
     """Each filter of `d` as long as that of `w`."""
     axes = tuple(range(1, w.ndim))
     length = np.sqrt(np.sum(d**2, axes, keepdims=True))
-    return d * (np.sqrt(np.sum(w.astype(float)**2, axes, keepdims=True)) / np.maximum(length, 1e-300))
+    scaled: Array = d * (np.sqrt(np.sum(w.astype(float)**2, axes, keepdims=True)) / np.maximum(length, 1e-300))
+    return scaled
 
 
 def surface(net: Model, *args: Any, span: float = 1.0, points: int = 21, seed: int = 0, batch: int | None = None,

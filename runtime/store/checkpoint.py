@@ -24,7 +24,8 @@ from ...compiler.manifest import Variable
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import DataError, NncError, ResourceError, error
 from ...dsl.files import open_regular
-from ..call.arrays import NUMPY, Array, check_bytes, nbytes
+from ..call.arrays import NUMPY, check_bytes, nbytes
+from ..call.column import Array
 from ..call.messages import human
 from ..data.table import Schema
 from ..network import Network

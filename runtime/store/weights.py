@@ -31,8 +31,8 @@ from ...compiler.types.tensors import TensorType
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import DataError, NncError, error
 from ...dsl.files import open_regular
-from ..call.arrays import NUMPY, Array, Wanted, check_bytes, convert, describe
-from ..call.column import Column
+from ..call.arrays import NUMPY, Wanted, check_bytes, convert, describe
+from ..call.column import Array, Column
 from ..data.files import malformed, unreadable
 from ..data.npz import npz
 from ..network import Network

@@ -13,9 +13,9 @@ from time import perf_counter
 from typing import Any
 
 from ...dsl.errors import ArgumentTypeError, NncError
-from ..call.arrays import Array, bind
+from ..call.arrays import bind
 from ..call.calls import Call
-from ..call.column import Rows
+from ..call.column import Array, Rows
 from ..call.interrupt import Interrupt
 from ..call.messages import argument_error
 from ..data.order import split

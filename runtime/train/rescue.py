@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ...dsl.errors import NncError, NonFiniteError, error
-from ..call.arrays import BAD_DATA, Array, bind, check_bytes, not_finite
+from ..call.arrays import BAD_DATA, bind, check_bytes, not_finite
+from ..call.column import Array
 from ..call.interrupt import Watch
 from ..data.order import permutation
 from ..network import Network

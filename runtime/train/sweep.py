@@ -19,9 +19,9 @@ from ...compiler.manifest import MetricSpec, Port
 from ...compiler.native.library import HALF_DONE, INTERRUPTED, EpochInput, EpochJob, EpochSum
 from ...compiler.types.sizes import Dim, substitute, symbols
 from ...dsl.errors import ArgumentError
-from ..call.arrays import Array, address_of, aligned
+from ..call.arrays import address_of, aligned
 from ..call.calls import Call
-from ..call.column import Column, Rows
+from ..call.column import Array, Column, Rows
 from ..call.messages import argument_error
 
 DTYPE_CODES: Mapping[str, int] = {"f32": 0, "f64": 1, "i32": 2, "i64": 3, "bool": 4}

@@ -69,8 +69,8 @@ def study(name: str, storage: str | None, maximize: bool, epochs: int, seed: int
     direction = "maximize" if maximize else "minimize"
     for wait in (*_WAITS, None):
         try:
-            found = optuna.create_study(storage=storage, sampler=sampler, pruner=pruner, study_name=name,
-                                        direction=direction, load_if_exists=True)
+            found: Study = optuna.create_study(storage=storage, sampler=sampler, pruner=pruner, study_name=name,
+                                               direction=direction, load_if_exists=True)
             break
         except Exception as e:  # of SQLAlchemy, of the database's driver, or of Optuna
             if wait is not None:
