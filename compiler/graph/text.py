@@ -179,7 +179,7 @@ class _Reader:
         if self.kind != "text":
             raise self.fail("a text in quotes")
         try:
-            return json.loads(self.text)
+            return str(json.loads(self.text))
         except ValueError:
             raise self.fail("a text in quotes") from None
         finally:

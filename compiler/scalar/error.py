@@ -6,6 +6,7 @@ Coefficients: minimax (Remez exchange on the relative error of the result, 70 di
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def _erf(i: Code, x: str) -> str:
     return i.select(i.compare("oeq", x, i.const(0)), x, value)  # keeps -0
 
 
-def _erf_numpy(x: np.ndarray) -> np.ndarray:
+def _erf_numpy(x: np.ndarray) -> Any:
     return np.vectorize(math.erf, otypes=["f8"])(x).astype(x.dtype)
 
 

@@ -7,6 +7,7 @@ NaN, infinities and -0 are as in C99 annex F. Coefficients: minimax (Remez excha
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -152,7 +153,7 @@ def _logistic_number(x: float) -> float:
         return 0.0
 
 
-def _logistic_numpy(x: np.ndarray) -> np.ndarray:
+def _logistic_numpy(x: np.ndarray) -> Any:
     e = np.exp(-np.abs(x))  # at most 1, so nothing overflows
     return np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype)
 

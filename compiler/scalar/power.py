@@ -133,7 +133,7 @@ def _pow(i: Code, x: str, y: str) -> str:
     return i.select(b.either(i.compare("oeq", x, one), i.compare("oeq", y, zero)), one, value)
 
 
-def _pow_numpy(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _pow_numpy(x: np.ndarray, y: np.ndarray) -> Any:
     # of exponents that are one number repeated NumPy makes a root, and pow(-inf, 1/2) is inf, not NaN: so none are
     return np.power(np.atleast_1d(x), np.array(np.atleast_1d(y), order="C")).reshape(x.shape)
 

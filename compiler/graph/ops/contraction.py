@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 
 from ...loops.index import within
-from ...scalar.function import EACH
+from ...scalar.function import EACH, NUMBERS
 from ...types.sizes import Dim, symbol
 from ...types.tensors import TensorType, Type
 from ..nodes import Builder, Node
 from . import require
 from .op import CONTRACT, Op, Sample, ShapeError
-from .require import NUMBERS
 
 Affine = tuple[int, tuple[tuple[str, int], ...]]
 Map = tuple[Affine, ...]
@@ -103,7 +102,8 @@ def _grad(b: Builder, node: Node, dy: str) -> tuple[str | None, ...]:
 
 
 def _flops(types: Sequence[Any], attrs: Any, result: Any) -> Dim:
-    return max(2, len(types)) * prod(n for _, n in attrs["domain"])
+    points: Dim = prod(n for _, n in attrs["domain"])
+    return max(2, len(types)) * points
 
 
 def _evaluate(e: Affine, grid: Mapping[str, np.ndarray]) -> Any:
@@ -141,7 +141,8 @@ def _sum_of_products(xs: Sequence[np.ndarray], axes: Sequence[Sequence[int]], ou
         order = sorted(range(len(ks)), key=lambda j: ks[j])
         product *= x.transpose(order).reshape([n if k in ks else 1 for k, n in enumerate(extent)])
     summed = product.sum(axis=tuple(k for k in range(len(extent)) if k not in out), dtype=product.dtype)
-    return summed.transpose([sorted(out).index(k) for k in out])
+    result: np.ndarray = summed.transpose([sorted(out).index(k) for k in out])
+    return result
 
 
 def _reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:

@@ -13,11 +13,11 @@ import numpy as np
 
 from ...loops.ir import Apply, Expr
 from ...scalar import FUNCTIONS, Scalar
+from ...scalar.function import BOOL
 from ...types.tensors import FLOATS, TensorType, Type
 from . import require
 from .calculus import Value, rule
 from .op import MAP, Op, Sample
-from .require import BOOL
 
 
 def _infer(f: Scalar) -> Callable[..., TensorType]:

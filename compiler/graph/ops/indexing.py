@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 
 from ...loops.ir import Apply, Expr, i64, size_expr, sub
-from ...scalar.function import FIRST
+from ...scalar.function import FIRST, NUMBERS
 from ...types.sizes import Dim
 from ...types.tensors import INTS, TensorType, Type
 from . import require
 from .calculus import Value, rule_with_attrs
 from .op import KERNEL, MAP, VIEW, Op, Sample, ShapeError
-from .require import NUMBERS
 
 Index = tuple[Expr, ...]
 Read = Callable[[int, Index], Expr]
@@ -133,14 +132,10 @@ def _scatter_reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType)
     return result
 
 
-def _flops(types: Sequence[Any], attrs: Any, result: Any) -> Dim:
-    return types[1].size
-
-
 SCATTER_ADD = Op(
     name="scatter_add", kind=KERNEL, infer=_scatter_infer, reference=_scatter_reference,
     grad=rule_with_attrs(lambda attrs, dy, y, index, updates: (None, dy.apply("gather", index, axis=0))),
-    flops=_flops,
+    flops=lambda types, attrs, result: types[1].size,
     doc="`size` rows of 0, to which each update is added at the row its index names, in order",
     samples=(
         Sample((_i(4), _f(4, 3)), {"size": 5}, 0, 5), Sample((_i(2, 3), _f(2, 3)), {"size": 5}, 0, 5),

@@ -88,7 +88,7 @@ class Op:
     grad: Callable[..., tuple[str | None, ...]] | str | None  # a str says why there is none; None for leaves
     at: Callable[..., Any] | None = None
     reduce: str | None = None  # for REDUCE: the loop IR's fold, "sum" "prod" "max" "min"
-    flops: Callable[[Sequence[Type], dict[str, Any], Type], Dim] | None = None  # None: one per result element
+    flops: Callable[..., Dim] | None = None  # (types, attrs, type); None: one per result element
     samples: tuple[Sample, ...] = ()
     commutative: bool = False
     weight: int = 1  # for MAP: vector instructions per element, roughly

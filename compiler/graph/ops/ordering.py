@@ -6,6 +6,7 @@ the price of having no operators for them; for the axes of networks (classes, wo
 
 from __future__ import annotations
 
+from ...scalar.function import NUMBERS
 from ...types.sizes import Dim
 from ...types.tensors import FLOATS
 from ..nodes import Builder
@@ -19,7 +20,7 @@ def cumsum(b: Builder, x: str, axis: int) -> str:
     """y[.., i, ..] = sum_(j <= i) x[.., j, ..]: the contraction y[.., j + k, ..] += x[.., j, ..] over all k from 0,
     where what falls behind the end is dropped."""
     t = b.type(x)
-    require.accepted("cumsum", [t], require.NUMBERS)
+    require.accepted("cumsum", [t], NUMBERS)
     require.axis("cumsum", t, axis)
     letters = [f"i{k}" for k in range(t.rank)]
     here = letters[axis]
@@ -34,7 +35,7 @@ def order(b: Builder, x: str, descending: bool = False) -> str:
 
     The rank of element i is the number of elements j that come before it; element i is where its rank says."""
     v = Value(b, x)
-    require.accepted("sort", [v.type], require.NUMBERS)
+    require.accepted("sort", [v.type], NUMBERS)
     if v.type.rank == 0:
         raise ShapeError("E0303", f"sort needs an axis, but this is {v.type}", (0,))
     *lead, n = v.shape

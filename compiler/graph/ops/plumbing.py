@@ -11,20 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from ...loops.ir import Apply, Expr, size_expr
-from ...scalar.function import ALWAYS, FIRST
+from ...loops.ir import Apply, Const, Expr, size_expr
+from ...scalar.function import ALWAYS, FIRST, NUMBERS
 from ...types.tensors import FLOATS, TensorType, TupleType, Type
 from . import require
 from .elementwise import NUMPY
-from .layout import constant_expr
 from .op import ABSTRACT, LEAF, MAP, TUPLE, Op, Sample, ShapeError
-from .require import NUMBERS
 
 
 def _leaf_infer(types: Sequence[Type], attrs: Any) -> TensorType:
     require.tensors("a leaf", types, 0)
-    require.sizes("a leaf", attrs["type"].shape)
-    return attrs["type"]
+    t: TensorType = attrs["type"]
+    require.sizes("a leaf", t.shape)
+    return t
 
 
 INPUT = Op(
@@ -36,6 +35,11 @@ PARAM = Op(
     name="param", kind=LEAF, infer=_leaf_infer, reference=None, grad=None, implied=("type",), named="path",
     doc="A parameter or a piece of state, by its `path`; its value is that of before the step",
 )
+
+
+def constant_expr(value: float, dtype: str) -> Const:
+    """A number as a constant of a dtype."""
+    return Const(float(value) if dtype in ("f32", "f64") else bool(value) if dtype == "bool" else int(value), dtype)
 
 
 def _constant_infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -115,9 +119,10 @@ def _item_infer(types: Sequence[Type], attrs: Any) -> TensorType:
     if len(types) != 1 or not isinstance(types[0], TupleType):
         raise ShapeError("E0307", "item takes one operand, a tuple")
     items = types[0].items
-    if not 0 <= attrs["index"] < len(items):
-        raise ShapeError("E0307", f"item {attrs['index']} of a tuple of {len(items)}", (0,))
-    return items[attrs["index"]]
+    index: int = attrs["index"]
+    if not 0 <= index < len(items):
+        raise ShapeError("E0307", f"item {index} of a tuple of {len(items)}", (0,))
+    return items[index]
 
 
 ITEM = Op(

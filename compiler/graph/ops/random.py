@@ -16,7 +16,6 @@ from ...loops.ir import Apply, Expr, i64
 from ...scalar import FUNCTIONS
 from ...scalar.function import ALWAYS
 from ...scalar.philox import philox_reference
-from ...types.sizes import Dim
 from ...types.tensors import FLOATS, TensorType, Type
 from . import require
 from .elementwise import NUMPY
@@ -51,13 +50,10 @@ def _reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.n
     return np.asarray(philox_reference(key, counters, type.dtype), NUMPY[type.dtype]).reshape(shape)
 
 
-def _flops(types: Sequence[Any], attrs: Any, result: Any) -> Dim:
-    return FUNCTIONS["random"].weight * result.size
-
-
 RANDOM = Op(
     name="random", kind=MAP, infer=_infer, at=_at, reference=_reference, grad=lambda b, node, dy: (None,),
-    flops=_flops, weight=FUNCTIONS["random"].weight, unsigned=ALWAYS, implied=("shape", "dtype"),
+    flops=lambda types, attrs, result: FUNCTIONS["random"].weight * result.size,
+    weight=FUNCTIONS["random"].weight, unsigned=ALWAYS, implied=("shape", "dtype"),
     doc="Uniform in [0, 1): element i is Philox 2x32-10 at counter i under the key + `site` * SITE (see `philox`)",
     samples=tuple(Sample((TensorType("i64"),), {"shape": s, "dtype": d, "site": k}, 0, 1000)
                   for s, d, k in (((3, 4), "f32", 0), ((), "f64", 1), ((0, 2), "f32", 2), ((17,), "f64", 3))),

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from ...loops.ir import identity
-from ...scalar.function import FIRST
+from ...scalar.function import FIRST, NUMBERS
 from ...types.sizes import Dim
 from ...types.tensors import DTYPES, TensorType, Type
 from . import require
 from .calculus import Value, rule_with_attrs
 from .elementwise import NUMPY
 from .op import KERNEL, REDUCE, Op, Sample, Seen, ShapeError
-from .require import NUMBERS
 
 
 def _infer(op: str, accepts: tuple[str, ...]) -> Callable[..., TensorType]:
@@ -31,10 +30,6 @@ def _infer(op: str, accepts: tuple[str, ...]) -> Callable[..., TensorType]:
         return t.with_shape(n for k, n in enumerate(t.shape) if k not in axes)
 
     return infer
-
-
-def _flops(types: Sequence[Any], attrs: Any, result: Any) -> Dim:
-    return types[0].size
 
 
 def _kept(x: Value, axes: tuple[int, ...]) -> tuple[int, ...]:
@@ -115,7 +110,8 @@ def _axes(attrs: Any, old: Sequence[Dim], new: Sequence[Dim]) -> tuple[Seen, ...
 def _reduction(name: str, fold: str, f: Any, grad: Callable[..., Any], accepts: tuple[str, ...], doc: str,
                unsigned: slice | None = None) -> Op:
     return Op(name=name, kind=REDUCE, doc=doc, infer=_infer(name, accepts), reference=_reference(f, fold),
-              grad=rule_with_attrs(grad), reduce=fold, flops=_flops, unsigned=unsigned, axes=_axes,
+              grad=rule_with_attrs(grad), reduce=fold, unsigned=unsigned, axes=_axes,
+              flops=lambda types, attrs, type: types[0].size,
               samples=_samples("bool" if "bool" in accepts else "i32"))
 
 
@@ -136,7 +132,7 @@ def _arg(name: str, f: Callable[..., Any], what: str) -> Op:
     return Op(
         name=name, kind=KERNEL, doc=f"The index (i32) of the {what} along `axis`: the first of equals, of a NaN if "
         "there is one",
-        infer=_arg_infer(name), flops=_flops,
+        infer=_arg_infer(name), flops=lambda types, attrs, type: types[0].size,
         reference=lambda args, attrs, type: np.asarray(f(args[0], axis=attrs["axis"]), np.int32),
         grad=f"the result of {name} is a whole number, and its derivative is zero or undefined everywhere",
         samples=(*(Sample((TensorType("f32", s),), {"axis": a}) for s, a in shapes),

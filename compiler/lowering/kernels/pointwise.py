@@ -14,8 +14,8 @@ from contextlib import ExitStack
 
 from ...graph.boxes import box_of
 from ...graph.nodes import Node
-from ...graph.ops.layout import constant_expr
 from ...graph.ops.op import MAP
+from ...graph.ops.plumbing import constant_expr
 from ...loops import ir as L
 from ...loops.index import terms
 from ...types.sizes import Dim, Symbol
