@@ -1,10 +1,26 @@
 """Contractions seen as matrix products: which indices are rows, which columns, and which are summed over.
 
-    out[b.., i.., j..] = sum over k.. of A[b.., i.., k..] * B[b.., k.., j..]
+    out[b.., i.., j..] = sum over k.. of left[b.., i.., k..] * right[b.., k.., j..]
 
-In: a contract node of two operands. Out: its indices by kind, as walks: how far a step of each goes in A, in B and in
-the result. A convolution is such a product, too: only its indices, not its axes, are in A, in B or in both. Where a
-window leaves its operand, and outer indices decide where that is, the sum is clipped: it runs over fewer points there.
+                k ->                 j ->                 j ->
+        i  [ left       ]    k  [ right      ]    i  [ out        ]       for each b
+
+In: a contract node of two operands. Out: a `Product`.
+
+    Product = batch rows columns inner clips     walks by kind, in the order in which they are walked
+    Walk    = indices left right out             one loop, and how far a step of it goes in each tensor's memory
+    Clip    = index, where it runs               a sum that is shorter at some points of the loops around it
+
+An index is of the kind that the tensors say which have it:
+
+              left  right  out        y[n, o, i] += w[o, c, u] * x[n, c, i + u], with w as left:
+    batch      x     x     x
+    rows       x           x          o        steps in w: C*U, in y: I
+    columns          x     x          n, i     steps in x: C*L and 1, in y: O*I and 1: the lanes go along i
+    inner      x     x                c, u     steps in w: U and 1, in x: L and 1
+
+So a convolution is a product, too: only its indices, not its axes, are in left, in right or in both. Where a window
+leaves its operand, and outer indices decide where that is, the sum is clipped: it runs over fewer points there.
 """
 
 from __future__ import annotations
@@ -27,12 +43,12 @@ DEPTH = 256  # steps of a long reduction at a time
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """One or more indices that are one loop, and how far a step goes in A, in B and in the result."""
+    """One or more indices that are one loop, and how far a step goes in the operands and in the result."""
 
     indices: tuple[str, ...]
     extents: tuple[Dim, ...]
-    a: Dim
-    b: Dim
+    left: Dim
+    right: Dim
     out: Dim
 
     @property
@@ -52,35 +68,36 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A contraction seen as a matrix product. `left` is the position of the operand A. The last of `columns` has the
+    """A contraction seen as a matrix product. `side` is the position of the left operand. The last of `columns` has the
     lanes: the result is contiguous along it. The last of `rows` is tiled, the last of `inner` innermost."""
 
     node: Node
-    left: int
+    side: int
     batch: tuple[Walk, ...]
     rows: tuple[Walk, ...]
     columns: tuple[Walk, ...]
     inner: tuple[Walk, ...]
-    a: Dim  # where A begins
-    b: Dim  # where B begins
+    left: Dim  # where the left operand begins
+    right: Dim
     clips: tuple[Clip, ...] = ()
 
     @property
     def packed(self) -> bool:
-        """B is not contiguous along the lanes."""
-        return self.columns[-1].b != 1
+        """The right operand is not contiguous along the lanes."""
+        return self.columns[-1].right != 1
 
     @property
     def blocked(self) -> bool:
-        """A long sum in which A is read across its rows, as the gradient of a weight is over many examples: lines of
-        memory would be gone before their other elements are wanted."""
+        """A long sum in which the left operand is read across its rows, as the gradient of a weight is over many
+        examples: lines of memory would be gone before their other elements are wanted."""
         sizes = [w.size for w in (*self.rows, *self.columns)]
-        return (not self.packed and len(self.rows) == len(self.columns) == 1 and not self.batch and self.rows[0].a == 1
-                and all(isinstance(n, int) for n in sizes) and prod(number(w.size) for w in self.inner) > 2 * DEPTH)
+        one_matrix = len(self.rows) == len(self.columns) == 1 and not self.batch
+        return (not self.packed and one_matrix and self.rows[0].left == 1 and all(isinstance(n, int) for n in sizes)
+                and prod(number(w.size) for w in self.inner) > 2 * DEPTH)
 
     @property
     def sheets(self) -> tuple[Walk, ...]:
-        """The loops for each point of which B is one matrix."""
+        """The loops for each point of which the right operand is one matrix."""
         return self.batch + self.columns[:-1]
 
     def sheet(self, lanes: int) -> Dim:
@@ -90,12 +107,12 @@ class Product:
         return prod(w.size for w in self.inner) * whole
 
     def panels(self, lanes: int) -> Dim:
-        """The number of elements of B in panels."""
+        """The number of elements of the right operand in panels."""
         return prod(w.size for w in self.sheets) * self.sheet(lanes)
 
 
 class Nodes(Protocol):
-    """What has nodes by name: a graph, or one that is being rewritten."""
+    """What has nodes by name: a graph, or one that is being built."""
 
     def __getitem__(self, name: str) -> Node: ...
 
@@ -106,26 +123,35 @@ def product(node: Node, graph: Nodes) -> Product | None:
         return None
     leaving = [(e, n) for x, m in zip(node.args, node.attrs["maps"], strict=True)
                for e, n in zip(m, graph[x].shape, strict=True) if not safe(e, n, node)]
-    apart = {i for e, _ in leaving for i, _ in e[1]}
-    extent = dict(node.attrs["domain"])
-    steps = [_steps(m, graph[x].shape) for m, x in zip(node.attrs["maps"], node.args, strict=True)]
-    out = _steps(node.attrs["out"], node.shape)
-    for left in (0, 1):
-        a, b = steps[left], steps[1 - left]
-        kinds: dict[tuple[bool, bool, bool], list[Walk]] = {}
-        for i, n in extent.items():
-            if n != 1:
-                walk = Walk((i,), (n,), a.get(i, 0), b.get(i, 0), out.get(i, 0))
-                kinds.setdefault((i in a, i in b, i in out), []).append(walk)
-        batch, rows, columns, inner = (_joined(kinds.pop(k, []), apart) for k in _KINDS)
-        if not kinds and inner and columns and columns[-1].out == 1 and (columns[-1].b == 1 or is_plain(node)):
-            rows = tuple(sorted(rows, key=lambda w: number(w.size) if is_plain(node) else -number(w.a)))
-            starts = [_start(m, graph[x].shape) for m, x in zip(node.attrs["maps"], node.args, strict=True)]
-            p = Product(node, left, batch, rows, columns, inner, starts[left], starts[1 - left])
+    for side in (0, 1):
+        p = _from_side(node, graph, side, {i for e, _ in leaving for i, _ in e[1]})
+        if p is not None:
             clips = [_clip(e, n, p) for e, n in leaving]
             if None not in clips and not (clips and p.packed):
                 return replace(p, clips=tuple(c for c in clips if c is not None))
     return None
+
+
+_KINDS = ((True, True, True), (True, False, True), (False, True, True), (True, True, False))  # in left, right, out
+
+
+def _from_side(node: Node, graph: Nodes, side: int, apart: Collection[str]) -> Product | None:
+    """The product with one of the operands as the left one, where every index is of a kind and the lanes can go along
+    the last column; indices of `apart` stay loops of their own."""
+    operands = [(m, graph[x].shape) for x, m in zip(node.args, node.attrs["maps"], strict=True)]
+    left, right = (_steps(*operands[k]) for k in (side, 1 - side))
+    out = _steps(node.attrs["out"], node.shape)
+    kinds: dict[tuple[bool, bool, bool], list[Walk]] = {}
+    for i, n in node.attrs["domain"]:
+        if n != 1:
+            walk = Walk((i,), (n,), left.get(i, 0), right.get(i, 0), out.get(i, 0))
+            kinds.setdefault((i in left, i in right, i in out), []).append(walk)
+    batch, rows, columns, inner = (_joined(kinds.pop(k, []), apart) for k in _KINDS)
+    if kinds or not inner or not columns or columns[-1].out != 1 or (columns[-1].right != 1 and not is_plain(node)):
+        return None
+    rows = tuple(sorted(rows, key=lambda w: number(w.size) if is_plain(node) else -number(w.left)))
+    begins = [_start(m, shape) for m, shape in operands]
+    return Product(node, side, batch, rows, columns, inner, begins[side], begins[1 - side])
 
 
 def _clip(e: Affine, n: Dim, p: Product) -> Clip | None:
@@ -136,9 +162,6 @@ def _clip(e: Affine, n: Dim, p: Product) -> Clip | None:
     if len(taps) != 1 or abs(taps[0][1]) != 1 or not {i for i, _ in e[1]} <= outside | {taps[0][0]}:
         return None
     return Clip(*taps[0], (e[0], tuple(t for t in e[1] if t not in taps)), n)
-
-
-_KINDS = ((True, True, True), (True, False, True), (False, True, True), (True, True, False))  # is in A, in B, in out
 
 
 def _steps(m: Map, shape: Sequence[Dim]) -> dict[str, Dim]:
@@ -161,9 +184,9 @@ def _joined(walks: Iterable[Walk], apart: Collection[str] = ()) -> tuple[Walk, .
     out: list[Walk] = []
     for w in walks:
         v = out[-1] if out else None
-        here = (w.a * w.size, w.b * w.size, w.out * w.size)
-        if v is not None and (v.a, v.b, v.out) == here and not {*v.indices, *w.indices} & {*apart}:
-            out[-1] = Walk((*v.indices, *w.indices), (*v.extents, *w.extents), w.a, w.b, w.out)
+        here = (w.left * w.size, w.right * w.size, w.out * w.size)
+        if v is not None and (v.left, v.right, v.out) == here and not {*v.indices, *w.indices} & {*apart}:
+            out[-1] = Walk((*v.indices, *w.indices), (*v.extents, *w.extents), w.left, w.right, w.out)
         else:
             out.append(w)
     return tuple(sorted(out, key=lambda w: w.out == 1))

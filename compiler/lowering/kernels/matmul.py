@@ -2,7 +2,7 @@
 
     out[b.., i.., j..] = sum over k.. of A[b.., i.., k..] * B[b.., k.., j..]
 
-`product` says which contractions these are: convolutions are among them.
+`graph.product` says which contractions these are, and which operand is A: convolutions are among them.
 
 The one idea: a tile of results lives in registers, some rows by some vectors; for each k the vectors of B and one
 broadcast element of A per row feed it by fused multiply-add. So there is one chain per element, in the order of k, and
@@ -44,7 +44,7 @@ SHARES = 4  # blocks of rows that threads share, at least
 def matmul(make: Callable[[], Body], p: Product, tile: Tile, parallel: bool = False) -> Body:
     """The kernel of a matrix product and what is elementwise in it. With panels, one more buffer comes last."""
     body = make()
-    a, b = (body.held[p.node.args[k]] for k in (p.left, 1 - p.left))
+    a, b = (body.held[p.node.args[k]] for k in (p.side, 1 - p.side))
     outputs = body.results()
     panels = body.result(p.node.dtype, "panel") if p.packed else ""
     if p.blocked:
@@ -82,7 +82,7 @@ def _in_blocks(body: Body, p: Product, tile: Tile, a: str, b: str, outputs: Resu
     dtype, rows, columns = p.node.dtype, p.rows[-1].size, p.columns[-1].size
     assert isinstance(rows, int) and isinstance(columns, int)
     sums = body.result(dtype, "sum")
-    first, *rest = sorted(p.inner, key=lambda w: -number(w.a))
+    first, *rest = sorted(p.inner, key=lambda w: -number(w.left))
     deep = max(1, DEPTH // prod(number(w.size) for w in rest))
     whole = quotient(first.size, deep, {}) * deep
 
@@ -161,7 +161,7 @@ def _pack(body: Body, p: Product, tile: Tile, at: Mapping[Walk, Dim], b: str, pa
                 here[w] = inside.enter_context(body.loop(w.size, stem="k"))
             bound = p.columns[-1].size - j0 - v if columns.bounded or columns.width % tile.lanes else None
             j = v + inside.enter_context(body.loop(tile.lanes, lanes=tile.lanes, unroll=0, bound=bound, stem="j"))
-            source = p.b + total(x * w.b for w, x in here.items()) + (j0 + j) * p.columns[-1].b
+            source = p.right + total(x * w.right for w, x in here.items()) + (j0 + j) * p.columns[-1].right
             body.store(panels, _panel(p, tile.lanes, here, j0, columns) + j, body.load(b, source, p.node.dtype))
 
 
@@ -275,13 +275,13 @@ class _Tile:
         return across(self.body, self.columns, self.j0, self.p.columns[-1].size, self.lanes)
 
     def a_at(self, at: Mapping[Walk, Dim], i: Dim) -> Dim:
-        row = (self.i0 + i) * self.p.rows[-1].a if self.p.rows else 0
-        return self.p.a + total(x * w.a for w, x in at.items()) + row
+        row = (self.i0 + i) * self.p.rows[-1].left if self.p.rows else 0
+        return self.p.left + total(x * w.left for w, x in at.items()) + row
 
     def b_at(self, at: Mapping[Walk, Dim]) -> Dim:
         if self.p.packed:
             return _panel(self.p, self.lanes, at, self.j0, self.columns)
-        return self.p.b + total(x * w.b for w, x in at.items()) + self.j0
+        return self.p.right + total(x * w.right for w, x in at.items()) + self.j0
 
     def result_index(self, i: Dim, j: Dim) -> tuple[Dim, ...]:
         """The index in the result of row i and column j of the tile."""

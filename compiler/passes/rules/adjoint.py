@@ -1,9 +1,22 @@
-"""Rewrite rules for contractions that scatter: the adjoint of a window becomes a window, read instead of written.
+r"""Rewrite rules for contractions that scatter: the adjoint of a window becomes a window, read instead of written.
 
-A contraction whose result has one index per axis is a sum for each element, which kernels compute in registers; one
-that adds to `out[s*i + d*u]` would add in memory, term by term. Where an operand has the axis i, which reads 0 outside,
-the position p = s*i + d*u is a new index and i = (p - d*u) / s is substituted. For s > 1 the position is p = s*p' + r
-and the taps are u = s*u' + r: each of the s phases is a window of its own.
+    forward     y[i] += x[s*i + d*u] * w[u]               reads x under a window
+    adjoint     dx[s*i + d*u] += dy[i] * w[u]             writes dx under a window, term by term, in memory
+    gathered    dx[p] += dy[(p - d*u) / s] * w[u]         one index per axis: a sum in registers for each element
+
+The position p = s*i + d*u is a new index, and i = (p - d*u) / s is substituted. That is right where an operand has the
+axis i, which reads 0 outside. For s = 1 the same window is read backwards:
+
+    dy     p-2  p-1   p
+             \   |   /      u = 2, 1, 0
+    dx            p
+
+For s > 1 only every s-th position is reached from an i by the same tap, so p = s*p' + r and u = s*u' + r: each of the s
+phases r is a window of its own, of stride 1, and a reshape interleaves them again. With s = 2, d = 1 and three taps:
+
+    p       0    1    2    3    4    5         r = 0:  dx[2p'    ] += dy[p' - u'] * w[2u'    ]   u' = 0, 1
+    r       0    1    0    1    0    1         r = 1:  dx[2p' + 1] += dy[p' - u'] * w[2u' + 1]   u' = 0
+    taps   0,2   1   0,2   1   0,2   1
 
 Reads outside an operand under a window become a copy with margins of 0, so that the loops ask nothing, where a kernel
 does not make its loops shorter instead.
@@ -75,19 +88,19 @@ def gathered(s: Sweep, n: Node) -> str | None:
     return None
 
 
-def _window(s: Sweep, n: Node, k: int, i: str, domain: Domain) -> str:
+def _window(s: Sweep, n: Node, axis: int, i: str, domain: Domain) -> str:
     """i = p - (the rest)."""
-    constant, terms = n.attrs["out"][k]
+    constant, terms = n.attrs["out"][axis]
     p = _fresh(domain, "p")
     by = affine((p, 1), *((j, -c) for j, c in terms if j != i), constant=-constant)
-    out = (*n.attrs["out"][:k], affine((p, 1)), *n.attrs["out"][k + 1 :])
+    out = (*n.attrs["out"][:axis], affine((p, 1)), *n.attrs["out"][axis + 1 :])
     maps = tuple(_substituted(m, i, by) for m in n.attrs["maps"])
-    return _contract(s, n, _replaced(domain, i, {p: n.shape[k]}), maps, out, n.shape)
+    return _contract(s, n, _replaced(domain, i, {p: n.shape[axis]}), maps, out, n.shape)
 
 
-def _phases(s: Sweep, n: Node, k: int, i: str, step: int, domain: Domain) -> str | None:
+def _phases(s: Sweep, n: Node, axis: int, i: str, step: int, domain: Domain) -> str | None:
     """Counted from the constant, p = step*(p' + first) + r; so u = step*u' + r and i = p' + first - u' - (the rest)."""
-    (constant, terms), size = n.attrs["out"][k], n.shape[k]
+    (constant, terms), size = n.attrs["out"][axis], n.shape[axis]
     odd = [(j, c) for j, c in terms if j != i and c % step]
     if len(odd) != 1 or odd[0][1] != 1 or not isinstance(size, int):
         return None
@@ -101,29 +114,29 @@ def _phases(s: Sweep, n: Node, k: int, i: str, step: int, domain: Domain) -> str
     w = _fresh({**domain, p: 0, r: 0}, u)
     by = affine((p, 1), (w, -1), *((j, -c // step) for j, c in terms if j not in (i, u)), constant=first)
     maps = tuple(_substituted(_substituted(m, i, by), u, affine((w, step), (r, 1))) for m in n.attrs["maps"])
-    out = (*n.attrs["out"][:k], affine((p, 1)), affine((r, 1)), *n.attrs["out"][k + 1 :])
+    out = (*n.attrs["out"][:axis], affine((p, 1)), affine((r, 1)), *n.attrs["out"][axis + 1 :])
     new = _replaced(_replaced(domain, i, {p: count, r: step}), u, {w: -(-taps // step)})
-    apart = _contract(s, n, new, maps, out, (*n.shape[:k], count, step, *n.shape[k + 1 :]))
-    whole = s.emit("reshape", apart, shape=(*n.shape[:k], count * step, *n.shape[k + 1 :]))
-    return _cut(s, whole, k, -constant - step * first, size)
+    apart = _contract(s, n, new, maps, out, (*n.shape[:axis], count, step, *n.shape[axis + 1 :]))
+    whole = s.emit("reshape", apart, shape=(*n.shape[:axis], count * step, *n.shape[axis + 1 :]))
+    return _cut(s, whole, axis, -constant - step * first, size)
 
 
-def _spread(s: Sweep, n: Node, k: int, domain: Domain) -> str | None:
+def _spread(s: Sweep, n: Node, axis: int, domain: Domain) -> str | None:
     """One index: out[.., step*i + constant, ..] is t[.., i, ..] with zeros around each element."""
-    ((constant, ((i, step),)), size) = n.attrs["out"][k], n.shape[k]
+    ((constant, ((i, step),)), size) = n.attrs["out"][axis], n.shape[axis]
     count = domain[i]
     room = size - constant - count * step
     if not isinstance(room, int):
         return None
-    before, after = n.shape[:k], n.shape[k + 1 :]
-    out = (*n.attrs["out"][:k], affine((i, 1)), *n.attrs["out"][k + 1 :])
+    before, after = n.shape[:axis], n.shape[axis + 1 :]
+    out = (*n.attrs["out"][:axis], affine((i, 1)), *n.attrs["out"][axis + 1 :])
     t = _contract(s, n, domain, n.attrs["maps"], out, (*before, count, *after))
     if step > 1:
         t = s.emit("reshape", t, shape=(*before, count, 1, *after))
-        t = _padded(s, t, {k + 1: (0, step - 1)})
+        t = _padded(s, t, {axis + 1: (0, step - 1)})
         t = s.emit("reshape", t, shape=(*before, count * step, *after))
-    t = _padded(s, t, {k: (max(0, constant), max(0, room))})
-    return _cut(s, t, k, max(0, -constant), size)
+    t = _padded(s, t, {axis: (max(0, constant), max(0, room))})
+    return _cut(s, t, axis, max(0, -constant), size)
 
 
 def _padded(s: Sweep, x: str, by: Mapping[int, tuple[int, int]]) -> str:
