@@ -53,13 +53,16 @@ def graph_of(op: Op, sample: Sample) -> Graph:
 
 @pytest.mark.parametrize("op", OPS.values(), ids=lambda op: op.name)
 def test_every_cell_is_there(op: Op) -> None:
-    assert OPS[op.name] is op and op.doc and callable(op.infer)
+    assert OPS[op.name] is op and callable(op.infer)
+    assert op.doc, "what it is"
     assert (op.at is not None) == (op.kind in (MAP, VIEW) or op.name == "constant"), "the value at a point"
-    assert (op.reduce is not None) == (op.kind == REDUCE)
-    assert (op.axes is not None) == (op.kind in (VIEW, REDUCE) and op.name not in ("gather", "take_along"))
-    assert (op.reference is None) == (op.kind == ABSTRACT or op.name in ("input", "param"))
-    assert op.kind == LEAF or op.kind == ABSTRACT or op.grad is not None or op.name in ("size", "iota")
-    assert len(op.samples) > 1 or op.name in ("input", "param", "grad", "fused", "item", "scan")
+    assert (op.reduce is not None) == (op.kind == REDUCE), "the fold"
+    by_axes = op.kind in (VIEW, REDUCE) and op.name not in ("gather", "take_along")
+    assert (op.axes is not None) == by_axes, "how axes of the result come from those of operands"
+    assert (op.reference is None) == (op.kind == ABSTRACT or op.name in ("input", "param")), "the meaning in NumPy"
+    assert op.kind == LEAF or op.kind == ABSTRACT or op.grad or op.name in ("size", "iota"), "the gradient"
+    assert len(op.samples) > 1 or op.name in ("input", "param", "grad", "fused", "item", "scan"), "samples"
+    assert (op.written is None) == (op.read is None), "a notation that is written is read"
 
 
 NO_OPERATOR = {"fma", "select", "cast", "random"}  # of a name and meaning of their own: `where`, `cast`, `random`

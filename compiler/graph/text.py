@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ...dsl.errors import error
@@ -26,7 +26,6 @@ from ..types.tensors import DTYPES, TensorType, TupleType, Type
 from .interpret import RELATIONS
 from .nodes import Builder, Graph, Node
 from .ops import OPS
-from .ops.contraction import Affine, Map
 from .ops.op import ShapeError
 
 CODE = "E0120"
@@ -52,31 +51,13 @@ def print_node(n: Node, indent: str = "") -> str:
     """One line of it."""
     op = OPS[n.op]
     attrs = {k: v for k, v in n.attrs.items() if k not in op.implied and (k != op.named or v != n.name)}
-    if n.op == "contract":
-        written = " {" + _print_contraction(attrs) + "}"
+    if op.written is not None:
+        written = f" {{{op.written(attrs)}}}"
     else:
         pairs = ", ".join(f"{k} = {_print_value(v, indent)}" for k, v in attrs.items())
         written = f" {{{pairs}}}" if pairs else ""
     args = " " + ", ".join("%" + _word(a) for a in n.args) if n.args else ""
     return f"%{_word(n.name)} = {n.op}{args}{written} : {n.type}"
-
-
-def _print_contraction(attrs: Mapping[str, Any]) -> str:
-    product = " * ".join(map(_print_map, attrs["maps"]))
-    domain = ", ".join(f"{i} < {n}" for i, n in attrs["domain"])
-    return f"{_print_map(attrs['out'])} += {product}{' for ' if domain else ''}{domain}"
-
-
-def _print_map(m: Map) -> str:
-    return f"[{', '.join(map(_print_affine, m))}]"
-
-
-def _print_affine(e: Affine) -> str:
-    text = ""
-    for i, c in (*e[1], *([("", e[0])] if e[0] or not e[1] else [])):
-        term = str(abs(c)) if not i else i if abs(c) == 1 else f"{abs(c)}*{i}"
-        text += (f" {'-' if c < 0 else '+'} " if text else "-" if c < 0 else "") + term
-    return text
 
 
 def _print_value(v: Any, indent: str) -> str:
@@ -248,39 +229,6 @@ class _Reader:
     def _ahead(self, k: int) -> tuple[str, str]:
         return self.tokens[self.at + k][:2] if self.at + k < len(self.tokens) else ("end", "")
 
-    def affine(self) -> Affine:
-        constant, terms = 0, []
-        while True:
-            sign = -1 if self.take("-") else 1
-            if self.kind == "number" and self.text.isdigit():
-                c = sign * int(self.next())
-                if self.take("*"):
-                    terms.append((self.name("an index"), c))
-                else:
-                    constant += c
-            else:
-                terms.append((self.name("an index"), sign))
-            if self.text != "-" and not self.take("+"):
-                return constant, tuple(terms)
-
-    def contraction(self) -> dict[str, Any]:
-        def read_map() -> Map:
-            self.need("[")
-            return self.several("]", self.affine)
-
-        out = read_map()
-        self.need("+=")
-        maps = [read_map()]
-        while self.take("*"):
-            maps.append(read_map())
-        domain: list[tuple[str, Dim]] = []
-        while self.take("for" if not domain else ","):
-            index = self.name("an index")
-            self.need("<")
-            domain.append((index, self.size()))
-        self.need("}")
-        return {"domain": tuple(domain), "maps": tuple(maps), "out": out}
-
     def graph(self) -> Graph:
         self.need("graph")
         self.need("@")
@@ -333,7 +281,8 @@ class _Reader:
                 break
         attrs: dict[str, Any] = {}
         if self.take("{"):
-            attrs = self.contraction() if op == "contract" else dict(self.several("}", self._attribute))
+            own = OPS[op].read
+            attrs = own(self) if own is not None else dict(self.several("}", self._attribute))
         self.need(":")
         written = self.type()
         if (named := OPS[op].named) is not None:

@@ -10,7 +10,7 @@ from ...dsl.errors import InternalError, error
 from ..types.tensors import Type
 from .nodes import Graph, Node
 from .ops import OPS
-from .ops.op import ShapeError
+from .ops.op import LOOP, ShapeError
 
 
 def verify(graph: Graph, after: str) -> Graph:
@@ -36,7 +36,7 @@ def verify(graph: Graph, after: str) -> Graph:
         if inferred != node.type:
             raise _fault(after, name, f"has the type {node.type}, but its operator says {inferred}")
         types[name] = node.type
-        if node.op == "scan":
+        if op.kind == LOOP:
             verify(node.attrs["body"], f"{after}, in the body of {name}")
         if node.op in ("input", "param"):
             leaf = (node.op, node.attrs["name" if node.op == "input" else "path"])

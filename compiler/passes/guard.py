@@ -11,27 +11,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..graph.nodes import Graph, Guard, Node
+from ..graph.ops import OPS
+from ..graph.ops.op import LOOP
 from ..types.sizes import Dim, nonnegative, symbols
 from ..types.tensors import TupleType
 from .rewrite import Sweep, Table, rewrite
 
 SAME = ("broadcast", "reshape", "assume", "transpose", "slice", "flip")  # elements that the operand has
-INDEX = {"gather": 1, "take_along": 1, "scatter_add": 0}  # which operand is an index that data decide
 
 
 def check(graph: Graph) -> Graph:
     """The graph with every index that data decide read through `in_range`."""
-    return rewrite(graph, {op: (in_range_first,) for op in INDEX})
+    return rewrite(graph, {op.name: (in_range_first,) for op in OPS.values() if op.rows is not None})
 
 
 # table[i] = table[in_range i]
 def in_range_first(s: Sweep, n: Node) -> str | None:
-    k = INDEX[n.op]
+    rows = OPS[n.op].rows
+    assert rows is not None
+    k, size = rows
     if s[n.args[k]].op == "in_range":
         return None
-    axis = n.attrs.get("axis", 0) if n.op == "gather" else -1
-    size = n.shape[0] if n.op == "scatter_add" else s.shape(n.args[0])[axis]
-    index = s.emit("in_range", n.args[k], size=size, of=n.op)
+    index = s.emit("in_range", n.args[k], size=size(n.attrs, [s.type(a) for a in n.args]), of=n.op)
     return s.emit(n.op, *n.args[:k], index, *n.args[k + 1 :], **n.attrs)
 
 
@@ -74,7 +75,7 @@ def _sizes(graph: Graph) -> Iterator[tuple[Node, Dim]]:
     """What must be 0 or more, with the node that needs it. What depends on the turn of a loop was looked at when the
     loop was built, for its first turn and its last."""
     for node in graph:
-        if node.op == "scan":
+        if OPS[node.op].kind == LOOP:
             index = node.attrs["index"]
             yield from ((inner, n) for inner, n in _sizes(node.attrs["body"]) if index not in symbols(n))
         for n in _needed(graph, node):
@@ -84,15 +85,5 @@ def _sizes(graph: Graph) -> Iterator[tuple[Node, Dim]]:
 def _needed(graph: Graph, node: Node) -> Iterable[Dim]:
     for t in node.type.items if isinstance(node.type, TupleType) else (node.type,):
         yield from t.shape
-    attrs = node.attrs
-    match node.op:
-        case "contract":
-            yield from (n for _, n in attrs["domain"])
-        case "slice":
-            yield from attrs["starts"]
-            yield from (b - a for a, b in zip(attrs["starts"], attrs["stops"], strict=True))
-            yield from (n - b for n, b in zip(graph[node.args[0]].shape, attrs["stops"], strict=True))
-        case "pad":
-            yield from (*attrs["low"], *attrs["high"])
-        case "scan":
-            yield attrs["count"]
+    if (further := OPS[node.op].sizes) is not None:
+        yield from further(node.attrs, [graph[a].type for a in node.args])

@@ -235,9 +235,67 @@ def _letters(spec: str, *shapes: tuple[int, ...], dtype: str = "f32") -> Sample:
 
 _I, _U = ("i", 1), ("u", 1)
 
+# --- as text: { map += map * map ... for i < SIZE, ... } -------------------------------------------------------------
+
+
+def _written(attrs: Mapping[str, Any]) -> str:
+    product = " * ".join(map(_written_map, attrs["maps"]))
+    domain = ", ".join(f"{i} < {n}" for i, n in attrs["domain"])
+    return f"{_written_map(attrs['out'])} += {product}{' for ' if domain else ''}{domain}"
+
+
+def _written_map(m: Map) -> str:
+    return f"[{', '.join(map(_written_affine, m))}]"
+
+
+def _written_affine(e: Affine) -> str:
+    text = ""
+    for i, c in (*e[1], *([("", e[0])] if e[0] or not e[1] else [])):
+        term = str(abs(c)) if not i else i if abs(c) == 1 else f"{abs(c)}*{i}"
+        text += (f" {'-' if c < 0 else '+'} " if text else "-" if c < 0 else "") + term
+    return text
+
+
+def _read(reader: Any) -> dict[str, Any]:
+    """The attributes, from a reader of `graph.text` that stands behind the brace."""
+
+    def affine() -> Affine:
+        constant, terms = 0, []
+        while True:
+            sign = -1 if reader.take("-") else 1
+            if reader.kind == "number" and reader.text.isdigit():
+                c = sign * int(reader.next())
+                if reader.take("*"):
+                    terms.append((reader.name("an index"), c))
+                else:
+                    constant += c
+            else:
+                terms.append((reader.name("an index"), sign))
+            if reader.text != "-" and not reader.take("+"):
+                return constant, tuple(terms)
+
+    def one_map() -> Map:
+        reader.need("[")
+        return tuple(reader.several("]", affine))
+
+    out = one_map()
+    reader.need("+=")
+    maps = [one_map()]
+    while reader.take("*"):
+        maps.append(one_map())
+    domain: list[tuple[str, Dim]] = []
+    while reader.take("for" if not domain else ","):
+        index = reader.name("an index")
+        reader.need("<")
+        domain.append((index, reader.size()))
+    reader.need("}")
+    return {"domain": tuple(domain), "maps": tuple(maps), "out": out}
+
+
 CONTRACTION = Op(
     name="contract", kind=CONTRACT, infer=_infer, reference=_reference, grad=_grad, flops=_flops,
-    implied=("shape",), unsigned=EACH,
+    implied=("shape",), written=_written, read=_read, sizes=lambda attrs, types: (n for _, n in attrs["domain"]),
+    unsigned=EACH,
     doc="out[f(p)] += prod_k in_k[g_k(p)] over all points p of `domain`, with affine f (`out`) and g_k (`maps`); reads "
     "outside an operand are 0, writes outside the result are dropped",
     samples=(

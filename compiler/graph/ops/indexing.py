@@ -103,7 +103,8 @@ def _gather_grad(attrs: Any, dy: Value, y: Value, table: Value, index: Value) ->
 
 
 GATHER = Op(
-    name="gather", kind=VIEW, unsigned=FIRST, infer=_gather_infer, at=_gather_at, reference=_gather_reference,
+    name="gather", kind=VIEW, unsigned=FIRST, rows=(1, lambda attrs, types: types[0].shape[attrs.get("axis", 0)]),
+    infer=_gather_infer, at=_gather_at, reference=_gather_reference,
     grad=rule_with_attrs(_gather_grad),
     doc="Slices of the first operand along `axis` (0) at the indices of the second, whose axes take that axis' place",
     samples=(
@@ -133,7 +134,8 @@ def _scatter_reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType)
 
 
 SCATTER_ADD = Op(
-    name="scatter_add", kind=KERNEL, infer=_scatter_infer, reference=_scatter_reference,
+    name="scatter_add", kind=KERNEL, rows=(0, lambda attrs, types: attrs["size"]), infer=_scatter_infer,
+    reference=_scatter_reference,
     grad=rule_with_attrs(lambda attrs, dy, y, index, updates: (None, dy.apply("gather", index, axis=0))),
     flops=lambda types, attrs, result: types[1].size,
     doc="`size` rows of 0, to which each update is added at the row its index names, in order",
@@ -171,7 +173,8 @@ def _take_grad(attrs: Any, dy: Value, y: Value, x: Value, index: Value) -> tuple
 
 
 TAKE_ALONG = Op(
-    name="take_along", kind=VIEW, infer=_take_infer, at=_take_at, reference=_take_reference,
+    name="take_along", kind=VIEW, rows=(1, lambda attrs, types: types[0].shape[-1]),
+    infer=_take_infer, at=_take_at, reference=_take_reference,
     grad=rule_with_attrs(_take_grad), doc="x[..., index]: one element of each last axis",
     samples=(
         Sample((_f(3, 5), _i(3)), {}, 0, 5), Sample((_f(5), _i()), {}, 0, 5), Sample((_f(0, 5), _i(0)), {}, 0, 5),

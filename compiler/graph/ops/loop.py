@@ -60,7 +60,7 @@ def _reference(args: Sequence[np.ndarray], attrs: Any, type: TupleType) -> tuple
 
 
 SCAN = Op(
-    name="scan", kind=LOOP, infer=_infer, reference=_reference,
+    name="scan", kind=LOOP, sizes=lambda attrs, types: (attrs["count"],), infer=_infer, reference=_reference,
     grad="a scan that stops early (`until`) runs as often as its values say",
     doc="`body` for each value of the size `index` below `count`, in falling order if `reverse`. The first `carries` "
     "operands are what the body's first inputs begin as; each turn the body's first outputs take their place. Its "

@@ -19,7 +19,7 @@ the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,11 @@ class Op:
     commutative: bool = False
     weight: int = 1  # for MAP: vector instructions per element, roughly
     unsigned: slice | None = None  # the operands of which none may be negative or -0, so that the result is neither
+    # The operand whose elements, which data decide, are indices of an axis; (attrs, types) -> the size of that axis.
+    rows: tuple[int, Callable[..., Dim]] | None = None
+    sizes: Callable[..., Iterable[Dim]] | None = None  # (attrs, types) -> what else must not be negative
     implied: tuple[str, ...] = ()  # attributes that the text form does not write: `type`, or its `shape`, its `dtype`
+    written: Callable[[Mapping[str, Any]], str] | None = None  # attributes as text, where they have their own notation
+    read: Callable[[Any], dict[str, Any]] | None = None  # and back, from a reader of `graph.text`
     named: str | None = None  # for leaves: the attribute that is the node's name, where the text form does not write it
     axes: Axes | None = None

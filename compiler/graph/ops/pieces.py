@@ -6,7 +6,7 @@ choice of what to read. Where another choice is taken they read at a clamped ind
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,8 +75,14 @@ def _slice_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
     return (dy.apply("pad", low=tuple(starts), high=high, value=0.0),)
 
 
+def _slice_sizes(attrs: Any, types: Sequence[TensorType]) -> Iterator[Dim]:
+    yield from attrs["starts"]
+    yield from (b - a for a, b in zip(attrs["starts"], attrs["stops"], strict=True))
+    yield from (n - b for n, b in zip(types[0].shape, attrs["stops"], strict=True))
+
+
 SLICE = Op(
-    name="slice", kind=VIEW, unsigned=FIRST,
+    name="slice", kind=VIEW, sizes=_slice_sizes, unsigned=FIRST,
     infer=_slice_infer, at=_slice_at, reference=_slice_reference,
     grad=rule_with_attrs(_slice_grad), axes=_slice_axes,
     doc="From `starts` up to `stops` in `steps`, per axis; within the operand",
@@ -173,7 +179,8 @@ def _pad_axes(attrs: Any, old: Sequence[Dim], new: Sequence[Dim]) -> tuple[Seen,
 
 
 PAD = Op(
-    name="pad", kind=VIEW, infer=_pad_infer, at=_pad_at, reference=_pad_reference, grad=rule_with_attrs(_pad_grad),
+    name="pad", kind=VIEW, sizes=lambda attrs, types: (*attrs["low"], *attrs["high"]),
+    infer=_pad_infer, at=_pad_at, reference=_pad_reference, grad=rule_with_attrs(_pad_grad),
     axes=_pad_axes, doc="`low` elements of `value` before and `high` after, per axis",
     samples=(
         Sample((_t(3),), {"low": (1,), "high": (2,), "value": 0.0}),
