@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nnc.compiler import scalar
 from nnc.compiler.autodiff.differentiate import differentiate
 from nnc.compiler.elaborate.builtins import BUILTINS
 from nnc.compiler.graph.interpret import evaluate
@@ -20,6 +21,7 @@ from nnc.compiler.graph.ops.op import ABSTRACT, LEAF, MAP, REDUCE, VIEW, Op, Sam
 from nnc.compiler.graph.text import parse_graph, print_graph
 from nnc.compiler.loops import ir as loops
 from nnc.compiler.scalar import FUNCTIONS, Scalar
+from nnc.compiler.scalar.numbers import rounded
 from nnc.compiler.types.sizes import symbol
 from nnc.compiler.types.tensors import FLOATS, TensorType, TupleType
 
@@ -81,6 +83,27 @@ def test_every_cell_of_a_scalar_function_is_there(f: Scalar) -> None:
     assert bool(f.number) <= bool(re.search(rf"\b{f.name}\b", BUILT_IN)), "its name in the reference, dsl/README.md"
     if f.name in OPS and f.numpy:
         assert f.doc == OPS[f.name].doc and f.weight == OPS[f.name].weight
+
+
+def test_every_family_of_scalar_functions_is_listed() -> None:
+    files = Path(scalar.__file__).parent.glob("*.py")
+    families = {p.stem for p in files if re.search(r"^ALL = ", p.read_text("utf-8"), re.MULTILINE)}
+    assert families == {family.__name__.rpartition(".")[2] for family in scalar.FAMILIES}
+
+
+@pytest.mark.parametrize("f", [f for f in FUNCTIONS.values() if f.numpy], ids=lambda f: f.name)
+def test_the_meaning_in_python_is_that_in_numpy(f: Scalar) -> None:
+    """At edges and between them; to the last places, where the C library and NumPy may differ."""
+    dtype = "f64" if "f64" in f.accepts else f.accepts[0]
+    points = {"f64": [0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 3.0, -2.5, 1e-300, 800.0, -800.0, np.inf, -np.inf, np.nan],
+              "i32": [0, 1, -1, 7, -7, 3, -(2**31), 2**31 - 1], "bool": [False, True]}[dtype]
+    for operands in product(points, repeat=len(f.operands)):
+        with np.errstate(all="ignore"):
+            want = f.numpy(*(np.asarray([x], NUMPY[dtype]) for x in operands))[0]
+        got = rounded(f.value(dtype, *operands), f.result or dtype)
+        np.testing.assert_allclose(got, want, rtol=1e-14, err_msg=f"{f.name}{operands}")
+        either = f.name in ("minimum", "maximum") and got == 0  # of equal zeros ours is the first
+        assert f.result or dtype != "f64" or np.isnan(got) or either or np.signbit(got) == np.signbit(want), operands
 
 
 def test_an_operator_of_each_scalar_function_stands_among_the_builtins() -> None:

@@ -145,9 +145,18 @@ def _pow_grad(dy: Any, z: Any, x: Any, y: Any) -> tuple[Any, Any]:
     return dy * dx, dy * z * log_x
 
 
+def _pow_meaning(x: float, y: float) -> float:
+    try:
+        return math.pow(x, y)
+    except (OverflowError, ValueError):
+        if x < 0 and y != math.floor(y):
+            return math.nan
+        return math.copysign(math.inf, x) if y % 2 == 1 else math.inf  # too large, or 0 to a negative power
+
+
 POW = Scalar(
     name="pow", sign="^", operands=("x", "y"), doc="x^y, IEEE 754 (pow(x, 0) = 1)", weight=45, ulp=(0.6, 1.5),
-    shared=True, numpy=_pow_numpy, grad=_pow_grad, low=0.3, meaning=math.pow, llvm=_pow,
+    shared=True, numpy=_pow_numpy, grad=_pow_grad, low=0.3, meaning=_pow_meaning, llvm=_pow,
 )
 SQRT = Scalar(
     name="sqrt", operands=("x",), doc="The square root; d sqrt(x) = dx / (2 sqrt(x))", weight=6, ulp=(0.5, 0.5),
