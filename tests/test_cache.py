@@ -227,7 +227,7 @@ def test_eight_processes_at_once(tmp_path):
 
 def test_a_process_killed_while_writing_leaves_no_half_entry(tmp_path):
     script = f"""
-from nnc.compiler.cache import Cache
+from nnc.compiler.native.cache import Cache
 cache = Cache({str(tmp_path / "c")!r})
 print("ready", flush=True)
 while True:
@@ -235,7 +235,7 @@ while True:
 """
     for _ in range(3):
         writer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
-        writer.stdout.readline()
+        assert writer.stdout.readline(), "it writes"
         time.sleep(0.05)
         writer.kill()
         writer.wait()

@@ -108,10 +108,10 @@ def test_two_callers_share_a_pool(count, services):
 SCRIPT = """
 import os, sys
 import numpy as np
-from nnc.compiler import native
+from nnc.compiler.native import library as native
 from nnc.compiler.llvm import emit, support
-from nnc.compiler.loops import *
-from nnc.compiler.types import TensorType
+from nnc.compiler.loops.ir import *
+from nnc.compiler.types.tensors import TensorType
 import ctypes
 
 target = native.target()
