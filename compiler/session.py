@@ -271,7 +271,7 @@ def _fingerprint() -> str:
         p
         for room in ("compiler", "dsl")
         for p in sorted((root / room).rglob("*"))
-        if p.suffix in (".py", ".nn", ".lark")
+        if p.suffix in (".py", ".ll", ".nn", ".lark")
     ]
     return sha256(
         "\n".join(f"{p.relative_to(root)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files).encode()

@@ -1,0 +1,141 @@
+define internal i64 @nnc.pool.bytes(i64 %threads) #0 {
+  %lines = mul i64 %threads, $LINE
+  %bytes = add i64 %lines, $WORKERS
+  ret i64 %bytes
+}
+
+define internal ptr @nnc.worker(ptr %self) #0 {
+entry:
+  %control = call i64 @nnc.enter()
+  %pool = load ptr, ptr %self, align 8
+  %index.at = getelementptr i8, ptr %self, i64 $W_INDEX
+  %index = load i64, ptr %index.at, align 8
+  %code.at = getelementptr i8, ptr %self, i64 $W_CODE
+  %pending.at = getelementptr i8, ptr %pool, i64 $PENDING
+  %sleepers.at = getelementptr i8, ptr %pool, i64 $SLEEPERS
+  %waiting.at = getelementptr i8, ptr %pool, i64 $WAITING
+  %threads.at = getelementptr i8, ptr %pool, i64 $THREADS
+  %stop.at = getelementptr i8, ptr %pool, i64 $STOP
+  %body.at = getelementptr i8, ptr %pool, i64 $BODY
+  %context.at = getelementptr i8, ptr %pool, i64 $CONTEXT
+  %turns.at = getelementptr i8, ptr %pool, i64 $TURNS
+  %word.at = getelementptr i8, ptr %pool, i64 $WORD
+  br label %next
+next:
+  %seen = phi i32 [ 0, %entry ], [ %seen.next, %work ], [ %seen.next, %last ]
+  call void @nnc.await(ptr %pool, i32 %seen, ptr %sleepers.at)
+  %seen.next = add i32 %seen, 1
+  %stop = load atomic i32, ptr %stop.at acquire, align 4
+  %stopped = icmp ne i32 %stop, 0
+  br i1 %stopped, label %end, label %work
+work:
+  %threads = load i64, ptr %threads.at, align 8
+  %body = load ptr, ptr %body.at, align 8
+  %context = load ptr, ptr %context.at, align 8
+  %turns = load i64, ptr %turns.at, align 8
+  %word = load ptr, ptr %word.at, align 8
+  %code = call i32 @nnc.part(ptr %word, ptr %body, ptr %context, i64 %turns, i64 %index, i64 %threads)
+  store i32 %code, ptr %code.at, align 4
+  %before = atomicrmw sub ptr %pending.at, i32 1 seq_cst
+  %waiting = load atomic i32, ptr %waiting.at seq_cst, align 4
+  %is.waited.for = icmp ne i32 %waiting, 0
+  br i1 %is.waited.for, label %last, label %next
+last:
+  call void @nnc.wake(ptr %pending.at)
+  br label %next
+end:
+  ret ptr null
+}
+
+define ptr @nnc_pool_create(i32 %wanted) #0 {
+entry:
+  %wanted.i64 = sext i32 %wanted to i64
+  %low = icmp slt i64 %wanted.i64, 1
+  %at.least = select i1 %low, i64 1, i64 %wanted.i64
+  %high = icmp sgt i64 %at.least, $MAX_THREADS
+  %threads = select i1 %high, i64 $MAX_THREADS, i64 %at.least
+  %bytes = call i64 @nnc.pool.bytes(i64 %threads)
+  %address = call i64 (i64, ...) @syscall(i64 $MMAP, ptr null, i64 %bytes, i32 3, i32 34, i32 -1, i64 0)
+  %failed = icmp eq i64 %address, -1
+  br i1 %failed, label %none, label %mapped
+none:
+  ret ptr null
+mapped:
+  %pool = inttoptr i64 %address to ptr
+  %threads.at = getelementptr i8, ptr %pool, i64 $THREADS
+  store i64 %threads, ptr %threads.at, align 8
+  br label %more
+more:
+  %t = phi i64 [ 1, %mapped ], [ %t.next, %made ]
+  %another = icmp slt i64 %t, %threads
+  br i1 %another, label %make, label %ready
+make:
+  %t.line = mul i64 %t, $LINE
+  %t.offset = add i64 %t.line, $WORKERS
+  %self = getelementptr i8, ptr %pool, i64 %t.offset
+  %index.at = getelementptr i8, ptr %self, i64 $W_INDEX
+  %thread.at = getelementptr i8, ptr %self, i64 $W_THREAD
+  store ptr %pool, ptr %self, align 8
+  store i64 %t, ptr %index.at, align 8
+  %error = call i32 @pthread_create(ptr %thread.at, ptr null, ptr @nnc.worker, ptr %self)
+  %ok = icmp eq i32 %error, 0
+  br i1 %ok, label %made, label %fewer
+made:
+  %t.next = add i64 %t, 1
+  br label %more
+fewer:
+  store i64 %t, ptr %threads.at, align 8
+  br label %ready
+ready:
+  ret ptr %pool
+}
+
+define void @nnc_pool_destroy(ptr %pool) #0 {
+entry:
+  %none = icmp eq ptr %pool, null
+  br i1 %none, label %end, label %stop
+stop:
+  %stop.at = getelementptr i8, ptr %pool, i64 $STOP
+  %threads.at = getelementptr i8, ptr %pool, i64 $THREADS
+  store atomic i32 1, ptr %stop.at release, align 4
+  %generation = atomicrmw add ptr %pool, i32 1 seq_cst
+  call void @nnc.wake(ptr %pool)
+  %threads = load i64, ptr %threads.at, align 8
+  br label %more
+more:
+  %t = phi i64 [ 1, %stop ], [ %t.next, %join ]
+  %another = icmp slt i64 %t, %threads
+  br i1 %another, label %join, label %free
+join:
+  %t.line = mul i64 %t, $LINE
+  %t.offset = add i64 %t.line, $WORKER_THREAD
+  %thread.at = getelementptr i8, ptr %pool, i64 %t.offset
+  %thread = load i64, ptr %thread.at, align 8
+  %joined = call i32 @pthread_join(i64 %thread, ptr null)
+  %t.next = add i64 %t, 1
+  br label %more
+free:
+  call void @nnc_pool_forget(ptr %pool)
+  br label %end
+end:
+  ret void
+}
+
+define ptr @nnc_pool_words(ptr %pool) #0 {
+  %words = getelementptr i8, ptr %pool, i64 $WORDS
+  ret ptr %words
+}
+
+define void @nnc_pool_forget(ptr %pool) #0 {
+entry:
+  %none = icmp eq ptr %pool, null
+  br i1 %none, label %end, label %free
+free:
+  %threads.at = getelementptr i8, ptr %pool, i64 $THREADS
+  %threads = load i64, ptr %threads.at, align 8
+  %bytes = call i64 @nnc.pool.bytes(i64 %threads)
+  %freed = call i64 (i64, ...) @syscall(i64 $MUNMAP, ptr %pool, i64 %bytes)
+  br label %end
+end:
+  ret void
+}
