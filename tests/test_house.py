@@ -66,6 +66,29 @@ def test_loose_files_of_the_compiler_are_the_pipeline():
     assert len((ROOT / "compiler" / "pipeline.py").read_text("utf-8").splitlines()) <= 120
 
 
+# Imports inside functions: each saves time where what is imported is not needed; none has any other reason.
+LATE = {
+    "compiler/session.py": "what was compiled before runs without the compiler being loaded",
+    "dsl/parser.py": "Lark and its tables: 60 ms, for who parses",
+    "dsl/tables.py": "fcntl: not every system has it",
+    "runtime/api.py": "`nnc.compile` of what is in the cache loads no parser",
+    "runtime/model.py": "training, files and evaluation: for who trains, saves or evaluates",
+    "runtime/network.py": "data sets: for who reads one",
+    "runtime/cli": "a command loads what it runs; `nnc --help` and wrong usage answer at once",
+}
+
+
+def test_imports_inside_functions_are_for_start_up_time():
+    late = set()
+    for path in FILES:
+        tree = ast.parse(path.read_text("utf-8"))
+        for function in (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)):
+            if any(isinstance(n, ast.Import | ast.ImportFrom) for n in ast.walk(function)):
+                name = path.relative_to(ROOT).as_posix()
+                late.add("runtime/cli" if name.startswith("runtime/cli/") else name)
+    assert late == set(LATE)
+
+
 def test_only_native_binds_llvm():
     binds = re.compile(r"^\s*(import|from) llvmlite", re.MULTILINE)
     users = [p.relative_to(ROOT).as_posix() for p in FILES if binds.search(p.read_text("utf-8"))]

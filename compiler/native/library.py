@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import llvmlite
 import llvmlite.binding as llvm
 
 from ...dsl.diagnostics import Diagnostic
@@ -98,8 +99,6 @@ def compiling() -> Iterator[None]:
 
 def version() -> str:
     """What made the machine code: part of every cache key."""
-    import llvmlite
-
     return f"llvmlite {llvmlite.__version__} LLVM {'.'.join(map(str, llvm.llvm_version_info))}"
 
 

@@ -7,6 +7,7 @@ two sizes are equal exactly when their normal forms are. An atom is a symbol (`B
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf, prod
@@ -264,8 +265,6 @@ def substitute(x: Dim, values: Mapping[str, Dim]) -> Dim:
 
 def parse_size(text: str) -> Dim:
     """Read back what `str(size)` prints."""
-    import ast
-
     def walk(e: ast.expr) -> Dim:
         match e:
             case ast.Constant(value=int(v)):

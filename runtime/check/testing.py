@@ -18,6 +18,7 @@ from ...dsl.diagnostics import Diagnostic, Label
 from ...dsl.errors import NncError
 from ...dsl.source import Source
 from ..api import folder_of, open_program
+from ..call.calls import Call
 from ..model import Model
 from .gradcheck import check_model
 
@@ -51,8 +52,6 @@ def run_file(source: Source, settings: Settings | None = None) -> Iterator[Resul
 def _values(net: Model, k: int) -> dict[str, Any] | NncError:
     try:
         native = net.session.entry(f"test:{k}")
-        from ..call.calls import Call
-
         call = Call(native, net.variables, net.workspace)
         return dict(zip([p.name for p in native.signature.outputs], call(), strict=True))
     except NncError as e:
