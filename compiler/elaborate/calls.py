@@ -12,13 +12,13 @@ from ...dsl.source import Span
 from .context import Context
 from .scope import Instance, Scope
 from .signatures import bind, check_kind, check_results, defaults, enter, named_results
-from .values import NOTHING, Arguments, Bound, Builtin, Defined, Given, Group, Partial, Shared, Tensor, kind
+from .values import Arguments, Bound, Builtin, Defined, Given, Group, Partial, Shared, Tensor, Value, kind
 from .variables import normalize
 
 WHOLE_GROUPS = ("sum", "mean", "max", "min", "prod", "variance", "norm", "any", "all", "count", "grad")
 
 
-def call(cx: Context, e: ast.Call, scope: Scope) -> Any:
+def call(cx: Context, e: ast.Call, scope: Scope) -> Value:
     function = cx.evaluate(e.function, scope)
     if isinstance(function, Builtin) and function.name == "grad":
         for k, a in enumerate(e.arguments):
@@ -43,7 +43,7 @@ def _differentiable_name(e: ast.Expr) -> None:
                 _differentiable_name(item)
 
 
-def pipe(cx: Context, e: ast.Pipe, scope: Scope) -> Any:
+def pipe(cx: Context, e: ast.Pipe, scope: Scope) -> Value:
     """`x |> label: f(a)`. Chains are walked in a loop: they may be long."""
     chain: list[ast.Pipe] = []
     head: ast.Expr = e
@@ -56,7 +56,7 @@ def pipe(cx: Context, e: ast.Pipe, scope: Scope) -> Any:
     return value
 
 
-def pipe_into(cx: Context, value: Any, at: Span, target: ast.Expr, label: str | None, scope: Scope) -> Any:
+def pipe_into(cx: Context, value: Value, at: Span, target: ast.Expr, label: str | None, scope: Scope) -> Value:
     if isinstance(target, ast.Call):
         function = cx.evaluate(target.function, scope)
         given = arguments(cx, function, target.arguments, target.span, scope, piped=1)
@@ -66,7 +66,7 @@ def pipe_into(cx: Context, value: Any, at: Span, target: ast.Expr, label: str | 
 
 
 def arguments(
-    cx: Context, function: Any, listed: Sequence[ast.Argument], span: Span, scope: Scope, piped: int = 0
+    cx: Context, function: Value, listed: Sequence[ast.Argument], span: Span, scope: Scope, piped: int = 0
 ) -> Given:
     """Evaluated arguments. A call given for a parameter of kind `fn` stays a function (a partial application)."""
     positional: list[Any] = []
@@ -90,7 +90,7 @@ def arguments(
     return Given(tuple(positional), named, span, spans)
 
 
-def _parameters_of(function: Any) -> Sequence[ast.Parameter]:
+def _parameters_of(function: Value) -> Sequence[ast.Parameter]:
     return function.definition.parameters if isinstance(function, Defined) else ()
 
 
@@ -98,7 +98,7 @@ def _is_fn(p: ast.Parameter | None) -> bool:
     return p is not None and p.type is not None and p.type.base == "fn" and p.type.dims is None
 
 
-def as_function(cx: Context, e: ast.Expr, scope: Scope) -> Any:
+def as_function(cx: Context, e: ast.Expr, scope: Scope) -> Value:
     """An expression as a function: a call is a partial application."""
     if isinstance(e, ast.Call):
         function = cx.evaluate(e.function, scope)
@@ -113,9 +113,9 @@ def as_function(cx: Context, e: ast.Expr, scope: Scope) -> Any:
 # --- calling ---------------------------------------------------------------------------------------------------------
 
 
-def apply(cx: Context, function: Any, given: Given, scope: Scope, label: str | None = None) -> Any:
+def apply(cx: Context, function: Value, given: Given, scope: Scope, label: str | None = None) -> Value:
     """Call any value that can be called."""
-    result: Any
+    result: Value
     instance = scope.instance
     path = instance.child(label) if instance is not None and label is not None else None
     first = len(cx.builder.nodes)
@@ -154,11 +154,12 @@ def apply(cx: Context, function: Any, given: Given, scope: Scope, label: str | N
     return result
 
 
-def _over_members(cx: Context, function: Builtin, values: dict[str, Any], where: dict[str, Span], span: Span) -> Any:
+def _over_members(cx: Context, function: Builtin, values: dict[str, Any], where: dict[str, Span], span: Span) -> Value:
     """A builtin's result; for each member by itself where a group is given to one that does not take groups."""
     groups = [v for v in values.values() if isinstance(v, Group)]
     if not groups or function.name in WHOLE_GROUPS:
-        return function.call(cx, Arguments(span, values, where))
+        result: Value = function.call(cx, Arguments(span, values, where))
+        return result
     paths = groups[0].members.keys()
     if any(g.members.keys() != paths for g in groups):
         raise error("E0307", "the groups have different members", span)
@@ -187,7 +188,7 @@ def _place(instance: Instance | None, layer: str, label: str | None, span: Span)
     return instance.child(label)
 
 
-def _without_fans(function: Any, given: Given) -> Given:
+def _without_fans(function: Value, given: Given) -> Given:
     """`init(fan_in = D, fan_out = out)` works for functions that need no fans."""
     match function:
         case Builtin(parameters=parameters):
@@ -200,7 +201,7 @@ def _without_fans(function: Any, given: Given) -> Given:
     return Given(given.positional, named, given.span, given.spans)
 
 
-def call_function(cx: Context, function: Defined, given: Given) -> Any:
+def call_function(cx: Context, function: Defined, given: Given) -> Value:
     """Inline a `fn`. It is pure: no instance, so it can own nothing."""
     d = function.definition
     assert isinstance(d, ast.Function | ast.Export)
@@ -208,7 +209,7 @@ def call_function(cx: Context, function: Defined, given: Given) -> Any:
         inner = enter(cx, function, given, None)
         if isinstance(d.body, tuple):
             value = cx.run(d.body, inner)
-            if value is NOTHING:
+            if value is None:
                 value = named_results(d, inner)
         else:
             value = cx.evaluate(d.body, inner)
@@ -216,7 +217,7 @@ def call_function(cx: Context, function: Defined, given: Given) -> Any:
         return check_results(cx, d, value, inner)
 
 
-def call_layer(cx: Context, layer: Defined, given: Given, path: str) -> Any:
+def call_layer(cx: Context, layer: Defined, given: Given, path: str) -> Value:
     """Inline a layer or model as the instance at `path`."""
     d = layer.definition
     assert isinstance(d, ast.Layer)
@@ -228,7 +229,7 @@ def call_layer(cx: Context, layer: Defined, given: Given, path: str) -> Any:
             if d.top:
                 normalize(cx, d, inner)
             value = cx.run(d.body, inner)
-            if value is NOTHING:
+            if value is None:
                 value = named_results(d, inner)
             result = check_results(cx, d, value, inner)
             if isinstance(result, Tensor):

@@ -19,7 +19,7 @@ from .context import Context, Home
 from .scope import MISSING, Scope, unknown
 from .shapes import tensor
 from .static import COMPARISONS, STATIC
-from .values import Defined, Results, Tensor, is_static, kind
+from .values import Defined, Results, Tensor, Value, is_static, kind
 
 STEP_NAMES = ("t", "epoch", "steps")
 
@@ -92,10 +92,10 @@ def _check(cx: Context, scope: Scope, item: Any, outputs: dict[str, Tensor]) -> 
             got, want = cx.evaluate(a, scope), cx.evaluate(b, scope)
             return _compare(cx, op, got, want, _tolerance(cx, within, scope), item.span, (a.span, b.span), outputs)
         case ast.Expect(condition=condition):
-            value = cx.evaluate(condition, scope)
-            if isinstance(value, bool):
-                return [Check(item.span, value, "" if value else "this is false")]
-            t = tensor(cx, value, condition.span)
+            holds = cx.evaluate(condition, scope)
+            if isinstance(holds, bool):
+                return [Check(item.span, holds, "" if holds else "this is false")]
+            t = tensor(cx, holds, condition.span)
             if t.dtype != "bool":
                 raise error("E0302", f"`expect` needs a bool, not {t.type}", condition.span)
             return [Check(item.span, None, got=_output(t, outputs))]
@@ -114,8 +114,8 @@ def _tolerance(cx: Context, e: ast.Expr | None, scope: Scope) -> float:
 def _compare(
     cx: Context,
     op: str,
-    got: Any,
-    want: Any,
+    got: Value,
+    want: Value,
     within: float,
     span: Span,
     spans: tuple[Span, Span],

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from zlib import crc32
 
 from ...dsl import ast
@@ -20,8 +20,9 @@ from ..settings import Settings
 from ..types.sizes import Dim, Size, SizeTooLarge, bounded, product, substitute, symbol, symbols
 from ..types.tensors import FLOATS, INTS, MAX_RANK, TensorType
 from .scope import Scope
-from .values import Results, Tensor, is_size, kind
+from .values import Results, Tensor, Value, is_size, kind
 
+Listed = TypeVar("Listed", bound="tuple[Value, ...] | Results")
 AVERAGE = "average/"  # before the path of a parameter: its running average
 MAX_CALLS = 100  # how deep definitions may call one another
 MAX_BODIES = 10_000  # bodies written out in one entry: calls of definitions, and turns of `repeat`
@@ -139,7 +140,7 @@ class Home(Protocol):
     def context(self, entry: str) -> Context:
         """A new context, to grow the graph of an entry in."""
 
-    def force(self, cx: Context, value: Any, span: Span) -> Any:
+    def force(self, cx: Context, value: Value, span: Span) -> Value:
         """The value behind a `const` or `hyper`; anything else is itself."""
 
     def discover(self, model: str) -> None:
@@ -184,20 +185,20 @@ class Context:
 
     # --- the walks
 
-    def evaluate(self, e: ast.Expr, scope: Scope) -> Any:
+    def evaluate(self, e: ast.Expr, scope: Scope) -> Value:
         """The value of an expression."""
         raise NotImplementedError
 
-    def index(self, base: Any, items: tuple[Any, ...], span: Span, scope: Scope) -> Any:
+    def index(self, base: Value, items: tuple[Any, ...], span: Span, scope: Scope) -> Value:
         """`base[items]`."""
         raise NotImplementedError
 
-    def as_function(self, e: ast.Expr, scope: Scope) -> Any:
+    def as_function(self, e: ast.Expr, scope: Scope) -> Value:
         """An expression as a function: a call is a partial application."""
         raise NotImplementedError
 
-    def run(self, body: Sequence[ast.Statement], scope: Scope, last: bool = True) -> Any:
-        """Execute statements; the value of `return`, or `NOTHING`."""
+    def run(self, body: Sequence[ast.Statement], scope: Scope, last: bool = True) -> Value | None:
+        """Execute statements; the value of `return`, or None."""
         raise NotImplementedError
 
     def condition(self, e: ast.Expr, scope: Scope) -> bool:
@@ -290,7 +291,7 @@ class Context:
             )
         return self.variables[path]
 
-    def note(self, path: str, parent: str, kind: str, first: int, value: Any) -> None:
+    def note(self, path: str, parent: str, kind: str, first: int, value: Value) -> None:
         """A call that ended with `value`; its nodes begin at `first`."""
         items = value.items if isinstance(value, Results) else (value,)
         results = tuple(t.node for t in items if isinstance(t, Tensor) and t.builder is self.builder)
@@ -392,16 +393,17 @@ class Context:
             raise error("E0502", f"more than {MAX_EVALUATED:,} expressions and elements of lists are evaluated at "
                         "compile time", span)
 
-    def listed(self, value: Any, span: Span) -> Any:
+    def listed(self, value: Listed, span: Span) -> Listed:
         """A list or tuple that was made: its elements count as evaluated, so that no list is too long or nested too
         deep for a walk over it."""
-        level, depth = [value], 0
-        while level := [x for v in level for x in (v.items if isinstance(v, Results) else v)]:
+        lists: list[tuple[Value, ...] | Results] = [value]
+        depth = 0
+        while level := [x for v in lists for x in (v.items if isinstance(v, Results) else v)]:
             depth += 1
             if depth > MAX_RANK:
                 raise error("E0303", f"a list is nested at most {MAX_RANK} deep", span)
             self.spend(len(level), span)
-            level = [x for x in level if isinstance(x, tuple | Results)]
+            lists = [x for x in level if isinstance(x, tuple | Results)]
         return value
 
     @contextmanager

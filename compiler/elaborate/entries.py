@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ...dsl import ast
 from ...dsl.diagnostics import Label
@@ -23,7 +22,7 @@ from .modules import Modules
 from .scope import MISSING, Scope, unknown
 from .shapes import tensor
 from .statements import store
-from .values import Defined, Given, Partial, Results, Tensor
+from .values import Defined, Given, Partial, Results, Tensor, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +120,7 @@ def export(cx: Context, d: ast.Export | ast.Function, scope: Scope) -> Graph:
     return finish(cx, _outputs(cx, d, value), cx.updates)
 
 
-def _outputs(cx: Context, d: ast.Layer | ast.Export | ast.Function, value: Any) -> dict[str, Tensor]:
+def _outputs(cx: Context, d: ast.Layer | ast.Export | ast.Function, value: Value) -> dict[str, Tensor]:
     items = value.items if isinstance(value, Results) else (value,)
     names = [r.name for r in d.results] if len(d.results) == len(items) else [None] * len(items)
     out: dict[str, Tensor] = {}
@@ -142,7 +141,7 @@ def init(cx: Context, variables: Mapping[str, Declared]) -> Graph:
     return finish(cx, {}, cx.updates)
 
 
-def _first_value(cx: Context, d: Declared) -> Any:
+def _first_value(cx: Context, d: Declared) -> Value:
     if d.role == "average":
         return cx.variable(d.path.removeprefix(AVERAGE))
     if isinstance(d.init, int | float):

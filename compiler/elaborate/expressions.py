@@ -15,10 +15,10 @@ from .context import Context
 from .operations import binary, unary
 from .scope import MISSING, Scope, unknown
 from .shapes import at_least, gather_axis, reshape, tensor
-from .values import Bound, Builtin, Defined, Group, Partial, Results, Shared, Tensor, is_size, is_static, kind
+from .values import Bound, Builtin, Defined, Group, Partial, Results, Shared, Tensor, Value, is_size, is_static, kind
 
 
-def evaluate(cx: Context, e: ast.Expr, scope: Scope) -> Any:
+def evaluate(cx: Context, e: ast.Expr, scope: Scope) -> Value:
     """The value of an expression."""
     cx.spend(1, e.span)
     while isinstance(e, ast.IfExpr):
@@ -54,7 +54,7 @@ def evaluate(cx: Context, e: ast.Expr, scope: Scope) -> Any:
     raise AssertionError(e)
 
 
-def _binary(cx: Context, e: ast.Binary, scope: Scope) -> Any:
+def _binary(cx: Context, e: ast.Binary, scope: Scope) -> Value:
     # left-deep chains (a + b + c + ...) are walked in a loop: they may be long
     chain: list[ast.Binary] = []
     left: ast.Expr = e
@@ -69,7 +69,7 @@ def _binary(cx: Context, e: ast.Binary, scope: Scope) -> Any:
     return value
 
 
-def name_value(cx: Context, name: str, span: Span, scope: Scope) -> Any:
+def name_value(cx: Context, name: str, span: Span, scope: Scope) -> Value:
     value = scope.lookup(name)
     if value is MISSING:
         value = cx.ambient.get(name, MISSING)
@@ -113,7 +113,7 @@ def _unknown(cx: Context, name: str, span: Span, scope: Scope) -> NncError:
 # --- attributes ------------------------------------------------------------------------------------------------------
 
 
-def _attribute(cx: Context, e: ast.Attribute, base: ast.Expr, name: str, scope: Scope) -> Any:
+def _attribute(cx: Context, e: ast.Attribute, base: ast.Expr, name: str, scope: Scope) -> Value:
     dotted = _dotted(e)
     if dotted is not None and name != "T":
         root, rest = dotted
@@ -168,7 +168,7 @@ def _path(cx: Context, path: str, span: Span) -> Tensor:
 # --- indexing --------------------------------------------------------------------------------------------------------
 
 
-def index(cx: Context, base: Any, items: tuple[Any, ...], span: Span, scope: Scope) -> Any:
+def index(cx: Context, base: Value, items: tuple[Any, ...], span: Span, scope: Scope) -> Value:
     """`x[1:3, -1, ::2, i]`: slices with steps, numbers (drop the axis), integer tensors (gather)."""
     if isinstance(base, Results):
         base = base.items[0] if len(base.items) == 1 else base

@@ -13,13 +13,13 @@ from . import calls
 from .context import Context, check_type
 from .scope import MISSING, Scope
 from .signatures import dtype_of, is_kind
-from .values import Defined, Given, Tensor, is_size, is_static, kind
+from .values import Defined, Given, Tensor, Value, is_size, is_static, kind
 
 
-def inputs(cx: Context, parameters: tuple[ast.Parameter, ...], home: Scope | None = None) -> dict[str, Any]:
+def inputs(cx: Context, parameters: tuple[ast.Parameter, ...], home: Scope | None = None) -> dict[str, Value]:
     """An `input` leaf for each tensor parameter; compile-time parameters take their defaults."""
     scope = Scope(home or cx.program.scope)
-    values: dict[str, Any] = {}
+    values: dict[str, Value] = {}
     for p in parameters:
         if p.type is None:
             raise error(
@@ -83,7 +83,7 @@ def _names(d: ast.Expr) -> list[str]:
     return found
 
 
-def call_model(cx: Context, model: ast.Layer, values: Mapping[str, Any]) -> Any:
+def call_model(cx: Context, model: ast.Layer, values: Mapping[str, Value]) -> Value:
     """What a model makes of its inputs."""
     given = Given(tuple(values.values()), {}, model.span)
     return calls.call_layer(cx, Defined(model, cx.program.scope), given, model.name)

@@ -13,10 +13,10 @@ from ..types.tensors import FLOATS, INTS
 from .context import Context
 from .shapes import broadcast, label_operands, refine, same_size, tensor
 from .static import static
-from .values import OPERATORS, Axis, Group, Results, Tensor
+from .values import OPERATORS, Axis, Group, Results, Tensor, Value
 
 
-def binary(cx: Context, op: str, a: Any, b: Any, span: Span, spans: tuple[Span, Span]) -> Any:
+def binary(cx: Context, op: str, a: Value, b: Value, span: Span, spans: tuple[Span, Span]) -> Value:
     """`a op b` for any two values; `span` is the operator, `spans` the operands."""
     match a, b:
         case Results(items=(x,)), _:
@@ -26,21 +26,23 @@ def binary(cx: Context, op: str, a: Any, b: Any, span: Span, spans: tuple[Span, 
         case Group(), Group():
             if a.members.keys() != b.members.keys():
                 raise error("E0307", "the two groups have different members", span)
-            return Group({p: binary(cx, op, t, b.members[p], span, spans) for p, t in a.members.items()})
+            return Group({p: _tensors(cx, op, t, b.members[p], span, spans) for p, t in a.members.items()})
         case Group(), _:
-            return Group({p: binary(cx, op, t, b, span, spans) for p, t in a.members.items()})
+            return Group({p: _tensors(cx, op, t, b, span, spans) for p, t in a.members.items()})
         case _, Group():
-            return Group({p: binary(cx, op, a, t, span, spans) for p, t in b.members.items()})
-    if op == "@":
-        return matmul(cx, a, b, span, spans)
-    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+            return Group({p: _tensors(cx, op, a, t, span, spans) for p, t in b.members.items()})
+    if op != "@" and not isinstance(a, Tensor) and not isinstance(b, Tensor):
         value = static(cx, op, a, b, span, spans)
-        if value is not NotImplemented:
+        if value is not None:
             return value
-    return elementwise(cx, op, a, b, span, spans)
+    return _tensors(cx, op, a, b, span, spans)
 
 
-def elementwise(cx: Context, op: str, a: Any, b: Any, span: Span, spans: tuple[Span, Span]) -> Tensor:
+def _tensors(cx: Context, op: str, a: Value, b: Value, span: Span, spans: tuple[Span, Span]) -> Tensor:
+    return matmul(cx, a, b, span, spans) if op == "@" else elementwise(cx, op, a, b, span, spans)
+
+
+def elementwise(cx: Context, op: str, a: Value, b: Value, span: Span, spans: tuple[Span, Span]) -> Tensor:
     """One of the two-operand elementwise operators on tensors and literals."""
     x, y = operands(cx, a, b, span, spans)
     name = OPERATORS.get(op, op)
@@ -67,7 +69,7 @@ def elementwise(cx: Context, op: str, a: Any, b: Any, span: Span, spans: tuple[S
     return cx.emit(name, x, y, span=span, operands=spans)
 
 
-def operands(cx: Context, a: Any, b: Any, span: Span, spans: tuple[Span, Span]) -> tuple[Tensor, Tensor]:
+def operands(cx: Context, a: Value, b: Value, span: Span, spans: tuple[Span, Span]) -> tuple[Tensor, Tensor]:
     """Both as tensors of one dtype and shape; literals take the other operand's dtype."""
     if isinstance(a, Tensor):
         x = a
@@ -91,7 +93,7 @@ def operands(cx: Context, a: Any, b: Any, span: Span, spans: tuple[Span, Span]) 
     return broadcast(cx, x, y, span, spans)
 
 
-def _literal_dtype(other: Tensor, value: Any) -> str | None:
+def _literal_dtype(other: Tensor, value: Value) -> str | None:
     """The dtype a literal takes beside `other`: none when that would lose something, so that the mix is refused."""
     if isinstance(value, Tensor):
         return None
@@ -100,7 +102,7 @@ def _literal_dtype(other: Tensor, value: Any) -> str | None:
     return other.dtype if not isinstance(value, bool) else "bool"
 
 
-def matmul(cx: Context, a: Any, b: Any, span: Span, spans: tuple[Span, Span]) -> Tensor:
+def matmul(cx: Context, a: Value, b: Value, span: Span, spans: tuple[Span, Span]) -> Tensor:
     """`a @ b` over the last two axes, NumPy's rules for vectors, leading axes broadcast."""
     x = tensor(cx, a, spans[0], b.dtype if isinstance(b, Tensor) else cx.real)
     y = tensor(cx, b, spans[1], x.dtype)
@@ -201,20 +203,24 @@ def contract(
     )
 
 
-def unary(cx: Context, op: str, x: Any, span: Span) -> Any:
+def unary(cx: Context, op: str, x: Value, span: Span) -> Value:
     """`-x` and `not x`."""
     match x:
         case Results(items=(single,)):
             return unary(cx, op, single, span)
         case Group():
-            return Group({p: unary(cx, op, t, span) for p, t in x.members.items()})
+            return Group({p: negate(cx, op, t, span) for p, t in x.members.items()})
         case bool() if op == "not":
             return not x
         case bool():
             raise error("E0302", "`-` does not apply to bool", span)
         case int() | float() | Size() if op == "-":
             return -x
-    t = tensor(cx, x, span)
+    return negate(cx, op, tensor(cx, x, span), span)
+
+
+def negate(cx: Context, op: str, t: Tensor, span: Span) -> Tensor:
+    """`-t` or `not t`, element by element."""
     if op == "not" and t.dtype != "bool":
         raise error("E0302", f"`not` needs a bool, not {t.type}", span)
     if op == "-" and t.dtype == "bool":

@@ -7,7 +7,6 @@ The variables are common to all entries. They are declared by growing the entrie
 from __future__ import annotations
 
 from collections.abc import Set
-from typing import Any
 
 from ...dsl import ast
 from ...dsl.diagnostics import Diagnostic
@@ -28,7 +27,7 @@ from .inputs import call_model, inputs
 from .modules import Lazy, Modules
 from .outline import Row, outline
 from .scope import Scope
-from .values import Defined, Tensor
+from .values import Defined, Tensor, Value
 
 ORDER = {"weight": 0, "bias": 0, "state": 1, "normalize": 2, "average": 3, "slot": 4, "train": 5}  # in the manifest
 
@@ -112,7 +111,7 @@ class Program:
         learning = entry in ("init", "train", "loss", "gradients")
         return Elaborator(self, Builder(entry, OPS), site=entry, averaged=not learning)
 
-    def force(self, cx: Context, value: Any, span: Span) -> Any:
+    def force(self, cx: Context, value: Value, span: Span) -> Value:
         """The value behind a `const` or `hyper`; anything else is itself."""
         return self._hypers.force(cx, value) if isinstance(value, Lazy) else value
 

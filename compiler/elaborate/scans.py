@@ -23,7 +23,7 @@ from .context import Context, Frame, add_input, check_type
 from .notation import assign
 from .scope import Instance, Scope
 from .shapes import at_least, broadcast_to, refine, same_size, tensor
-from .values import NOTHING, Results, Tensor, is_static, kind
+from .values import Results, Tensor, Value, is_static, kind
 
 ATTEMPTS = 4  # to find the types of the carried values
 
@@ -77,7 +77,7 @@ def _range(cx: Context, s: ast.Scan, scope: Scope) -> tuple[Dim, Dim]:
     return start, stop - start
 
 
-def _carries(value: Any) -> bool:
+def _carries(value: Value) -> bool:
     return isinstance(value, Tensor) or (is_static(value) and not isinstance(value, str)) or (
         isinstance(value, Results) and len(value.items) == 1
     )
@@ -133,7 +133,7 @@ def _elaborated(cx: Context, s: ast.Scan, scope: Scope, given: dict[str, Any], s
     outer, cx.builder = cx.builder, frame.builder
     cx.frames.append(frame)
     try:
-        if cx.run(s.body, inner, last=False) is not NOTHING:
+        if cx.run(s.body, inner, last=False) is not None:
             raise error("E0307", "`return` cannot stand inside a scan", s.span,
                         help="assign a name before the scan and in it, and return that behind the scan")
         carried = {name: inner.names[name] for name in given}
@@ -180,7 +180,7 @@ def _symbol(cx: Context, name: str) -> str:
     return unique
 
 
-def _fitted(cx: Context, s: ast.Scan, scope: Scope, name: str, old: Any, new: Tensor) -> Any:
+def _fitted(cx: Context, s: ast.Scan, scope: Scope, name: str, old: Any, new: Tensor) -> Value:
     """What a carried value must begin as, to be what the turn before it leaves: itself, or broadcast to that."""
     if isinstance(old, Tensor) and old.type == new.type:
         return old

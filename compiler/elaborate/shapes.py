@@ -15,7 +15,7 @@ from ...dsl.source import Span
 from ..types.sizes import Dim, Size, divide, symbols
 from ..types.tensors import FLOATS, INTS, TensorType
 from .context import Context, check_fits
-from .values import OPERATORS, Results, SizeCondition, Tensor, is_size, kind
+from .values import OPERATORS, Results, SizeCondition, Tensor, Value, is_size, kind
 
 # --- sizes -----------------------------------------------------------------------------------------------------------
 
@@ -73,13 +73,14 @@ def check_filled(cx: Context, what: str, x: Tensor, axes: Sequence[int], span: S
             raise error("E0301", f"`{what}` has nothing to choose from: axis {k} of {x.type} is empty", span)
 
 
-def sizes(value: Any, span: Span) -> tuple[Dim, ...]:
+def sizes(value: Value, span: Span) -> tuple[Dim, ...]:
     """A list of sizes, or one: what is known when the model is made, or told by the shapes of inputs."""
-    listed = value if isinstance(value, tuple) else (value,)
-    for s in listed:
+    listed: list[Dim] = []
+    for s in value if isinstance(value, tuple) else (value,):
         if not is_size(s):
             raise error("E0307", f"a shape is a list of sizes, but this has {kind(s)} in it", span)
-    return listed
+        listed.append(s)
+    return tuple(listed)
 
 
 # --- shapes ----------------------------------------------------------------------------------------------------------
@@ -184,7 +185,7 @@ def gather_axis(cx: Context, x: Tensor, positions: Tensor, axis: int, span: Span
 # --- from compile time to run time -----------------------------------------------------------------------------------
 
 
-def tensor(cx: Context, value: Any, span: Span | None, dtype: str | None = None) -> Tensor:
+def tensor(cx: Context, value: Value, span: Span | None, dtype: str | None = None) -> Tensor:
     """A value as a tensor. Literals take `dtype`; without one, numbers with a point are the program's float, others
     i32; lists become constants or stacks."""
     match value:
@@ -251,7 +252,7 @@ def _from_list(cx: Context, value: tuple[Any, ...], span: Span | None, dtype: st
     return reshape(cx, stacked, (*shape, *stacked.shape[1:]), span)
 
 
-def _literal_shape(value: Any, flat: list[Any], span: Span | None) -> tuple[int, ...]:
+def _literal_shape(value: Value, flat: list[Any], span: Span | None) -> tuple[int, ...]:
     if not isinstance(value, tuple):
         flat.append(value)
         return ()

@@ -15,7 +15,7 @@ from ..types.tensors import DTYPES
 from .context import Context
 from .scope import MISSING, Instance, Scope, suggest, unknown
 from .shapes import refine, same_size, tensor
-from .values import REQUIRED, Builtin, Defined, Given, Group, Partial, Results, Shared, Tensor, is_size, kind
+from .values import REQUIRED, Builtin, Defined, Given, Group, Partial, Results, Shared, Tensor, Value, is_size, kind
 
 KINDS = ("int", "float", "bool", "str", "fn")
 
@@ -44,7 +44,7 @@ def bind(name: str, default: Mapping[str, Any], given: Given) -> tuple[dict[str,
             at,
             help=f"it takes {_listing(parameters)}",
         )
-    values = dict(zip(parameters, given.positional, strict=False))
+    values: dict[str, Any] = dict(zip(parameters, given.positional, strict=False))
     where = {p: given.spans[k] for k, p in enumerate(values) if k in given.spans}
     for key, value in given.named.items():
         at = given.spans.get(key, span)
@@ -184,7 +184,7 @@ class Computed:
 
 
 def match(
-    cx: Context, value: Any, p: ast.Parameter, scope: Scope, at: Span, owner: str
+    cx: Context, value: Value, p: ast.Parameter, scope: Scope, at: Span, owner: str
 ) -> tuple[Tensor, list[Computed]]:
     """A tensor argument against its declared type: binds free size names in `scope`. Also the sizes that are computed,
     which are to be compared when every parameter is bound."""
@@ -217,7 +217,7 @@ def match(
     return refine(cx, a.value, shape, at), computed
 
 
-def _of_dtype(cx: Context, value: Any, p: ast.Parameter, at: Span, owner: str) -> Argument:
+def _of_dtype(cx: Context, value: Value, p: ast.Parameter, at: Span, owner: str) -> Argument:
     """The argument as a tensor of the declared dtype."""
     assert p.type is not None
     dtype = dtype_of(cx, p.type)
@@ -296,7 +296,7 @@ def _match_number(cx: Context, a: Argument, d: ast.Int, size: Dim) -> Dim:
 # --- results ---------------------------------------------------------------------------------------------------------
 
 
-def named_results(d: Any, scope: Scope) -> Any:
+def named_results(d: Any, scope: Scope) -> Value:
     """Results that the body assigned by name."""
     names = [r.name for r in d.results if r.name is not None]
     if not names:
@@ -317,7 +317,7 @@ def named_results(d: Any, scope: Scope) -> Any:
     return items[0] if len(items) == 1 else Results(tuple(names), tuple(items))
 
 
-def check_results(cx: Context, d: Any, value: Any, scope: Scope) -> Any:
+def check_results(cx: Context, d: Any, value: Value, scope: Scope) -> Value:
     """The value against the declared results."""
     if not d.results:
         return value
@@ -328,7 +328,7 @@ def check_results(cx: Context, d: Any, value: Any, scope: Scope) -> Any:
             f"`{d.name}` declares {len(d.results)} result{'s' if len(d.results) > 1 else ''}, but has {len(items)}",
             d.span,
         )
-    checked: list[Any] = []
+    checked: list[Value] = []
     for r, item in zip(d.results, items, strict=True):
         if is_kind(r.type) and not (r.type.base == "bool" and isinstance(item, Tensor)):  # that is a scalar tensor
             checked.append(check_kind(ast.Parameter("", r.type, None, span=r.span), item, r.span, d.name))

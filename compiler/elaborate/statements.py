@@ -17,24 +17,24 @@ from .scope import MISSING, Instance, Scope, unknown
 from .shapes import broadcast, broadcast_to, tensor
 from .signatures import dtype_of
 from .static import fractional
-from .values import NOTHING, Defined, Given, Results, Shared, Tensor, kind
+from .values import Defined, Given, Results, Shared, Tensor, Value, kind
 from .variables import declare
 
 
-def run(cx: Context, body: Sequence[ast.Statement], scope: Scope, last: bool = True) -> Any:
-    """Execute statements in order. Returns the value of `return`, or NOTHING; at the end of a definition (`last`) also
+def run(cx: Context, body: Sequence[ast.Statement], scope: Scope, last: bool = True) -> Value | None:
+    """Execute statements in order. Returns the value of `return`, or None; at the end of a definition (`last`) also
     that of a bare expression behind them."""
     for s in body:
         if isinstance(s, ast.Assign):
             scope.later |= {t.name: t.span for t in s.targets}
     for k, s in enumerate(body):
         value = _statement(cx, s, scope, last=last and k == len(body) - 1)
-        if value is not NOTHING:
+        if value is not None:
             return value
-    return NOTHING
+    return None
 
 
-def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Any:
+def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Value | None:
     match s:
         case ast.Assign(targets=(ast.Target(name=name, indices=indices),)) if indices is not None:
             if not scans.collects(cx, s, scope):
@@ -65,13 +65,13 @@ def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Any:
             scans.scan(cx, s, scope)
         case ast.Evaluate(value=value):
             result = cx.evaluate(value, scope)
-            return result if last else NOTHING
-    return NOTHING
+            return result if last else None
+    return None
 
 
 def _repeat(
     cx: Context, s: ast.Repeat, name: str | None, count: ast.Expr, body: Sequence[ast.Statement], scope: Scope
-) -> Any:
+) -> Value | None:
     """The body, written out so many times."""
     if isinstance(count, ast.Range):
         first = cx.integer(count.start, scope, "the start of `repeat`")
@@ -85,12 +85,12 @@ def _repeat(
         if name is not None:
             scope.bind(name, k, s.span)
         value = run(cx, body, scope, last=False)
-        if value is not NOTHING:
+        if value is not None:
             return value
-    return NOTHING
+    return None
 
 
-def _assign(cx: Context, s: ast.Assign, targets: tuple[ast.Target, ...], value: Any, scope: Scope) -> None:
+def _assign(cx: Context, s: ast.Assign, targets: tuple[ast.Target, ...], value: Value, scope: Scope) -> None:
     if len(targets) == 1:
         if isinstance(value, tuple) and fractional(value):
             value = tensor(
@@ -197,7 +197,7 @@ def _update(cx: Context, s: ast.Update, scope: Scope) -> None:
     scope.bind(s.name, cx.variables[path], s.span)
 
 
-def store(cx: Context, path: str, value: Any, span: Any, what: str = "the new value") -> None:
+def store(cx: Context, path: str, value: Value, span: Any, what: str = "the new value") -> None:
     """Give the variable at `path` a new value when the step ends."""
     if cx.frames:
         raise error(

@@ -12,7 +12,7 @@ from ...dsl.source import Span
 from ..types.sizes import Size, bounded, product
 from .context import Context
 from .shapes import divided
-from .values import SizeCondition, is_static, kind
+from .values import SizeCondition, Value, is_static, kind
 
 MAX_BITS = 4096  # of a compile-time whole number
 COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
@@ -23,19 +23,19 @@ STATIC: dict[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 
-def fractional(value: Any) -> bool:
+def fractional(value: Value) -> bool:
     """Whether a compile-time value is or holds a number that is not whole."""
     return any(map(fractional, value)) if isinstance(value, tuple) else isinstance(value, float)
 
 
-def static(cx: Context, op: str, a: Any, b: Any, span: Span, spans: tuple[Span, Span]) -> Any:
-    """`a op b`; NotImplemented where the result is no compile-time value."""
+def static(cx: Context, op: str, a: Value, b: Value, span: Span, spans: tuple[Span, Span]) -> Value | None:
+    """`a op b`; None where the result is no compile-time value."""
     if isinstance(a, tuple) or isinstance(b, tuple):
         if op in ("==", "!=") and is_static(a) and is_static(b):
-            return STATIC[op](a, b)
+            return bool(STATIC[op](a, b))
         if op == "+" and isinstance(a, tuple) and isinstance(b, tuple):
             return cx.listed(a + b, span)
-        return NotImplemented
+        return None
     for value, at in ((a, spans[0]), (b, spans[1])):
         if not isinstance(value, bool | int | float | Size | str):
             raise error("E0307", f"`{op}` does not apply to {kind(value)}", span, "", Label(at, kind(value)))
@@ -43,11 +43,12 @@ def static(cx: Context, op: str, a: Any, b: Any, span: Span, spans: tuple[Span, 
         for value, at in ((a, spans[0]), (b, spans[1])):
             if not isinstance(value, bool):
                 raise error("E0307", f"`{op}` needs a bool, not {kind(value)}", at)
-        return STATIC[op](a, b)
+        return bool(STATIC[op](a, b))
     if isinstance(a, str) or isinstance(b, str):
         if isinstance(a, str) and isinstance(b, str) and op in ("==", "!=", "+"):
             cx.spend(len(a) + len(b), span)
-            return STATIC[op](a, b)
+            joined: bool | str = STATIC[op](a, b)
+            return joined
         raise error("E0307", f"`{op}` does not apply to {kind(a)} and {kind(b)}", span)
     try:
         return (_sizes if isinstance(a, Size) or isinstance(b, Size) else _numbers)(cx, op, a, b, span)
@@ -57,23 +58,24 @@ def static(cx: Context, op: str, a: Any, b: Any, span: Span, spans: tuple[Span, 
         raise error("E0307", "this number is too large", span) from None
 
 
-def _sizes(cx: Context, op: str, a: Any, b: Any, span: Span) -> Any:
+def _sizes(cx: Context, op: str, a: Any, b: Any, span: Span) -> Size | int | bool | SizeCondition | None:
     """Of sizes that only run time knows: polynomials in one normal form, and conditions on them."""
     if op in COMPARISONS:
         if op in ("==", "!=") and isinstance(a - b, int):
-            return (a == b) == (op == "==")
+            return bool(a == b) == (op == "==")
         return SizeCondition(op, a, b)
     if op == "^" and isinstance(b, int) and 0 <= b <= 8:
         return product([a] * b)
     if op in ("/", "^") or isinstance(a, float) or isinstance(b, float):
-        return NotImplemented
+        return None
     if op in ("//", "%"):
         quotient, remainder = divided(cx, a, b, span)
         return bounded(quotient if op == "//" else remainder)
-    return _small(STATIC[op](a, b))
+    value: Size | int = _small(STATIC[op](a, b))
+    return value
 
 
-def _numbers(cx: Context, op: str, a: Any, b: Any, span: Span) -> Any:
+def _numbers(cx: Context, op: str, a: Any, b: Any, span: Span) -> bool | int | float:
     if op == "^" and isinstance(a, int) and isinstance(b, int) and (b < 0 or abs(b) * a.bit_length() > MAX_BITS):
         return float(a) ** b
     if op in ("//", "%") and (isinstance(a, float) or isinstance(b, float)):
@@ -81,7 +83,8 @@ def _numbers(cx: Context, op: str, a: Any, b: Any, span: Span) -> Any:
     value = _small(STATIC[op](a, b))
     if isinstance(value, complex):
         raise error("E0307", f"{a} ^ {b} is not a real number", span)
-    return value
+    number: bool | int | float = value
+    return number
 
 
 def _small(value: Any) -> Any:

@@ -57,7 +57,7 @@ class Results:
     """Several results of one call; `names` are the signature's, or None for a plain tuple."""
 
     names: tuple[str, ...] | None
-    items: tuple[Any, ...]
+    items: tuple[Value, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,8 @@ class Partial:
     """A call handed over as a function: `init = normal(0, 0.05)`, `clip = global_norm(1.0)`."""
 
     function: Builtin | Defined | Partial
-    positional: tuple[Any, ...]
-    named: Mapping[str, Any]
+    positional: tuple[Value, ...]
+    named: Mapping[str, Value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,8 @@ class Shared:
     """`share tok = Embedding(256, d)`: one instance, called by name."""
 
     layer: Defined
-    positional: tuple[Any, ...]
-    named: Mapping[str, Any]
+    positional: tuple[Value, ...]
+    named: Mapping[str, Value]
     path: str
 
 
@@ -122,16 +122,16 @@ REQUIRED = _Required()
 class Given:
     """The arguments of one call: in order, by name; where the call is, and where each argument is."""
 
-    positional: tuple[Any, ...]
-    named: Mapping[str, Any]
+    positional: tuple[Value, ...]
+    named: Mapping[str, Value]
     span: Span
     spans: Mapping[int | str, Span] = field(default_factory=dict)
 
-    def after(self, first: tuple[Any, ...], spans: Mapping[int | str, Span]) -> Given:
+    def after(self, first: tuple[Value, ...], spans: Mapping[int | str, Span]) -> Given:
         """With more in front, whose spans are numbered from 0; the others already count them."""
         return Given((*first, *self.positional), self.named, self.span, {**spans, **self.spans})
 
-    def before(self, positional: tuple[Any, ...], named: Mapping[str, Any]) -> Given:
+    def before(self, positional: tuple[Value, ...], named: Mapping[str, Value]) -> Given:
         """Followed by what a partial application holds; what the call names wins."""
         return Given((*self.positional, *positional), {**named, **self.named}, self.span, self.spans)
 
@@ -152,8 +152,6 @@ class Arguments:
         return self.spans.get(name, self.span)
 
 
-NOTHING = object()  # of a body that did not return
-
 Axis = tuple[int, tuple[tuple[str, int], ...]]  # of a contraction's operand: constant + sum of index * coefficient
 OPERATORS = {
     "+": "add", "-": "sub", "*": "mul", "/": "div", "//": "floordiv", "%": "mod", "^": "pow",
@@ -162,6 +160,8 @@ OPERATORS = {
 
 Number = Union[int, Size, float]
 Function = Union[Builtin, Defined, Partial, Shared]
+Static = Union[bool, int, float, str, Size, tuple["Value", ...]]
+Value = Union[Static, Tensor, SizeCondition, Results, Group, Function, Bound]
 
 
 def is_static(value: Any) -> bool:

@@ -14,7 +14,7 @@ from .. import scans
 from ..context import Context
 from ..operations import binary, elementwise, operands
 from ..shapes import sizes, tensor
-from ..values import REQUIRED, Arguments, Builtin, Defined, Group, SizeCondition, Tensor, is_static, kind
+from ..values import REQUIRED, Arguments, Builtin, Defined, Group, SizeCondition, Tensor, Value, is_static, kind
 from ..variables import draw_key, group
 from .elementwise import plain
 from .reductions import axis_number
@@ -22,7 +22,7 @@ from .reductions import axis_number
 KEY_STEP = 16_777_619  # odd, so that a `key` seldom meets a seed, which counts in 2^32, or a step, which counts in 1
 
 
-def call_require(cx: Context, a: Arguments) -> Any:
+def call_require(cx: Context, a: Arguments) -> Value:
     """A condition on sizes: an error where it is known to be false, a guard where only run time can say."""
     match a.condition:
         case bool():
@@ -37,7 +37,7 @@ def call_require(cx: Context, a: Arguments) -> Any:
     return a.condition
 
 
-def call_warn(cx: Context, a: Arguments) -> Any:
+def call_warn(cx: Context, a: Arguments) -> Value:
     """A warning at the user's call where the condition is known to hold."""
     if not isinstance(a.condition, bool | SizeCondition):
         raise error("E0307", f"`warn` takes a condition on sizes, not {kind(a.condition)}", a.at("condition"))
@@ -57,7 +57,7 @@ def _told(a: Arguments) -> str:
     return text + "".join(_shown(v) + more for v, more in zip(values, rest, strict=True))
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Value) -> str:
     return f"[{', '.join(map(_shown, value))}]" if isinstance(value, tuple) else str(value)
 
 
@@ -89,7 +89,7 @@ def call_macs(cx: Context, a: Arguments) -> int:
     return cx.program.macs(a.model.definition.name)
 
 
-def call_grad(cx: Context, a: Arguments) -> Any:
+def call_grad(cx: Context, a: Arguments) -> Value:
     y = tensor(cx, plain(a.y), a.at("y"), cx.real)
     if y.rank != 0:
         raise error(
@@ -100,11 +100,13 @@ def call_grad(cx: Context, a: Arguments) -> Any:
         )
     if y.dtype not in FLOATS:
         raise error("E0402", f"`grad` needs a float, but this is {y.type}", a.at("y"))
-    x = plain(a.x)
-    xs = list(x.members.values()) if isinstance(x, Group) else list(x) if isinstance(x, tuple) else [x]
-    for t in xs:
+    x: Value = plain(a.x)
+    given = list(x.members.values()) if isinstance(x, Group) else list(x) if isinstance(x, tuple) else [x]
+    xs: list[Tensor] = []
+    for t in given:
         if not isinstance(t, Tensor) or t.dtype not in FLOATS:
             raise error("E0401", f"`grad` is with respect to float tensors, not {kind(t)}", a.at("x"))
+        xs.append(t)
     if not xs:
         return x
     scans.check_grad(cx, y, xs, a.span)
@@ -115,11 +117,11 @@ def call_grad(cx: Context, a: Arguments) -> Any:
     return tuple(parts) if isinstance(x, tuple) else parts[0]
 
 
-def call_stop_grad(cx: Context, a: Arguments) -> Any:
+def call_stop_grad(cx: Context, a: Arguments) -> Value:
     return cx.emit("stop_grad", tensor(cx, plain(a.x), a.at("x"), cx.real), span=a.span)
 
 
-def call_checkpoint(cx: Context, a: Arguments) -> Any:
+def call_checkpoint(cx: Context, a: Arguments) -> Value:
     """The value, computed again in the backward pass from `given` (a tensor or a list of them)."""
     given = a.given if isinstance(a.given, tuple) else (a.given,)
     x, *others = (tensor(cx, plain(v), a.at(k), cx.real) for v, k in ((a.x, "x"), *((g, "given") for g in given)))
@@ -152,7 +154,7 @@ def _further(cx: Context, key: Any, at: Span) -> Tensor:
     return cx.emit("mul", wide, cx.constant(KEY_STEP, "i64"), span=at)
 
 
-def call_uniform(cx: Context, a: Arguments) -> Any:
+def call_uniform(cx: Context, a: Arguments) -> Value:
     u = _draw(cx, a)
     s = (a.span, a.span)
     if is_static(a.lo) and a.lo == 0 and is_static(a.hi) and a.hi == 1:
@@ -161,17 +163,17 @@ def call_uniform(cx: Context, a: Arguments) -> Any:
     return binary(cx, "+", binary(cx, "*", u, width, a.span, s), a.lo, a.span, s)
 
 
-def call_normal(cx: Context, a: Arguments) -> Any:
+def call_normal(cx: Context, a: Arguments) -> Value:
     """Box and Muller 1958: sqrt(-2 ln u1) cos(2 pi u2); 1 - u keeps the logarithm finite."""
     u1, u2 = _draw(cx, a), _draw(cx, a)
     s = (a.span, a.span)
 
-    def op(o: str, x: Any, y: Any) -> Any:
-        return binary(cx, o, x, y, a.span, s)
+    def op(o: str, x: Tensor | int, y: Tensor | float) -> Tensor:
+        return elementwise(cx, o, x, y, a.span, s)
 
     radius = cx.emit("sqrt", op("*", cx.emit("log", op("-", 1, u1), span=a.span), -2.0), span=a.span)
     z = op("*", radius, cx.emit("cos", op("*", u2, 2 * math.pi), span=a.span))
-    return op("+", op("*", z, a.std), a.mean)
+    return binary(cx, "+", binary(cx, "*", z, a.std, a.span, s), a.mean, a.span, s)
 
 
 def call_bernoulli(cx: Context, a: Arguments) -> Tensor:

@@ -10,7 +10,7 @@ from ...types.sizes import Dim, Size, divide, product
 from ...types.tensors import INTS
 from ..context import Context
 from ..shapes import broadcast_to, check_index, divided, gather_axis, refine, reshape, same_size, sizes, tensor
-from ..values import Arguments, Results, Tensor, is_size, kind
+from ..values import Arguments, Results, Tensor, Value, is_size, kind
 from .elementwise import plain
 from .reductions import axes_of, axis_number
 
@@ -71,7 +71,7 @@ def call_transpose(cx: Context, a: Arguments) -> Tensor:
     return cx.emit("transpose", x, span=a.span, perm=order)
 
 
-def _sequence(cx: Context, value: Any, span: Span) -> list[Tensor]:
+def _sequence(cx: Context, value: Value, span: Span) -> list[Tensor]:
     items = value if isinstance(value, tuple) else value.items if isinstance(value, Results) else None
     if not items:
         raise error("E0307", f"a list of tensors is needed, not {kind(value)}", span)
@@ -206,7 +206,7 @@ def call_flip(cx: Context, a: Arguments) -> Tensor:
     return cx.emit("flip", x, span=a.span, axes=axes_of(a.axis, x.rank, a.at("axis")))
 
 
-def _integers(cx: Context, value: Any, span: Span) -> Tensor:
+def _integers(cx: Context, value: Value, span: Span) -> Tensor:
     t = tensor(cx, plain(value), span, None if isinstance(value, Tensor) else "i32")
     if t.dtype not in INTS:
         raise error("E0302", f"positions must be i32 or i64, not {t.type}", span, help="write `cast(x, i32)`")

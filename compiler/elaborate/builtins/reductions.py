@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import reduce as fold
-from typing import Any
 
 from ....dsl.errors import error
 from ....dsl.source import Span
@@ -13,15 +12,15 @@ from ...loops.ir import identity
 from ...types.sizes import Dim, Size, product
 from ...types.tensors import FLOATS
 from ..context import Context
-from ..operations import binary, elementwise
+from ..operations import elementwise
 from ..shapes import check_filled, check_index, reshape, tensor
-from ..values import REQUIRED, Arguments, Builtin, Group, Tensor, kind
+from ..values import REQUIRED, Arguments, Builtin, Group, Tensor, Value, kind
 from .elementwise import plain
 
 EXTREMES = {"max": "maximum", "min": "minimum"}  # what of nothing has no value
 
 
-def axis_number(value: Any, rank: int, span: Span, extra: int = 0) -> int:
+def axis_number(value: Value, rank: int, span: Span, extra: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise error("E0307", f"an axis must be a compile-time whole number, not {kind(value)}", span)
     n = rank + extra
@@ -30,7 +29,7 @@ def axis_number(value: Any, rank: int, span: Span, extra: int = 0) -> int:
     return value % n
 
 
-def axes_of(value: Any, rank: int, span: Span) -> tuple[int, ...]:
+def axes_of(value: Value, rank: int, span: Span) -> tuple[int, ...]:
     if value is None:
         return tuple(range(rank))
     listed = value if isinstance(value, tuple) else (value,)
@@ -51,7 +50,7 @@ def reduce(cx: Context, op: str, x: Tensor, axes: tuple[int, ...], keep: bool, s
 
 
 def make_reduction(name: str) -> Builtin:
-    def call(cx: Context, a: Arguments) -> Any:
+    def call(cx: Context, a: Arguments) -> Value:
         value = plain(a.x)
         if isinstance(value, Group):
             if a.axis is not None:
@@ -94,19 +93,19 @@ def _mean(cx: Context, x: Tensor, axes: tuple[int, ...], keep: bool, span: Span)
     return elementwise(cx, "/", _sum(cx, x, axes, keep, span), _count(cx, count, x.dtype, span), span, (span, span))
 
 
-def _count(cx: Context, n: Dim, dtype: str, span: Span) -> Any:
+def _count(cx: Context, n: Dim, dtype: str, span: Span) -> Value:
     return cx.emit("size", span=span, size=n, dtype=dtype) if isinstance(n, Size) else float(n) if n else math.nan
 
 
 def _variance(cx: Context, x: Tensor, axes: tuple[int, ...], keep: bool, span: Span) -> Tensor:
     mean = _mean(cx, x, axes, True, span)
     x = x if x.dtype in FLOATS else cx.emit("cast", x, span=span, dtype=cx.real)
-    d = binary(cx, "-", x, mean, span, (span, span))
-    return _mean(cx, binary(cx, "*", d, d, span, (span, span)), axes, keep, span)
+    d = elementwise(cx, "-", x, mean, span, (span, span))
+    return _mean(cx, elementwise(cx, "*", d, d, span, (span, span)), axes, keep, span)
 
 
 def _norm(cx: Context, x: Tensor, axes: tuple[int, ...], keep: bool, span: Span) -> Tensor:
-    squares = binary(cx, "*", x, x, span, (span, span))
+    squares = elementwise(cx, "*", x, x, span, (span, span))
     return cx.emit("sqrt", _sum(cx, squares, axes, keep, span), span=span)
 
 
@@ -127,7 +126,7 @@ REDUCE: dict[str, Callable[..., Tensor]] = {
 }  # fmt: skip
 
 
-def _over_group(cx: Context, name: str, g: Group, span: Span) -> Any:
+def _over_group(cx: Context, name: str, g: Group, span: Span) -> Value:
     """A reduction over every element of every member."""
     if not g.members:
         if name in ("sum", "norm"):
@@ -136,15 +135,15 @@ def _over_group(cx: Context, name: str, g: Group, span: Span) -> Any:
     ts = list(g.members.values())
     spans = (span, span)
     if name in ("sum", "norm", "mean"):
-        parts = [binary(cx, "*", t, t, span, spans) if name == "norm" else t for t in ts]
-        total = fold(
-            lambda p, q: binary(cx, "+", p, q, span, spans),
+        parts = [elementwise(cx, "*", t, t, span, spans) if name == "norm" else t for t in ts]
+        total: Tensor = fold(
+            lambda p, q: elementwise(cx, "+", p, q, span, spans),
             (_sum(cx, t, tuple(range(t.rank)), False, span) for t in parts),
         )
         if name == "norm":
             return cx.emit("sqrt", total, span=span)
         if name == "mean":
-            return binary(cx, "/", total, _count(cx, sum(t.type.size for t in ts), ts[0].dtype, span), span, spans)
+            return elementwise(cx, "/", total, _count(cx, sum(t.type.size for t in ts), ts[0].dtype, span), span, spans)
         return total
     if name in ("max", "min", "any", "all"):
         op = EXTREMES.get(name) or ("or" if name == "any" else "and")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 from ....dsl.errors import error
 from ...graph.ops import ordering
@@ -13,6 +13,8 @@ from ..shapes import check_index, tensor
 from ..values import Arguments, Results, Tensor, kind
 from .elementwise import plain
 from .reductions import axis_number
+
+T = TypeVar("T")
 
 
 def call_cumsum(cx: Context, a: Arguments) -> Tensor:
@@ -46,7 +48,7 @@ def _along(cx: Context, a: Arguments, construct: Callable[..., str]) -> Tensor:
     return Tensor(_built(cx, a, x, lambda b, n: construct(b, n, axis)), cx.builder)
 
 
-def _built(cx: Context, a: Arguments, x: Tensor, construct: Callable[..., Any]) -> Any:
+def _built(cx: Context, a: Arguments, x: Tensor, construct: Callable[..., T]) -> T:
     """What a construction makes of a node, its nodes and its errors at the call's place."""
     cx.builder.span = a.span
     try:

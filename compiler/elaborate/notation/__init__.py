@@ -6,14 +6,12 @@ An expression under indices is a *labelled* tensor: a tensor whose axes are name
 
 from __future__ import annotations
 
-from typing import Any
-
 from ....dsl import ast
 from ....dsl.errors import error
 from ..context import Context
 from ..scope import Scope
 from ..shapes import tensor
-from ..values import Tensor
+from ..values import Tensor, Value
 from .labels import Indices, Labelled, comprehensions
 from .ranges import find_ranges
 from .values import align, evaluate
@@ -59,7 +57,7 @@ def assign(cx: Context, s: ast.Assign, scope: Scope) -> Tensor:
     return align(cx, labelled, wanted, ix, s.span)
 
 
-def comprehension(cx: Context, e: ast.Comprehension, scope: Scope) -> Any:
+def comprehension(cx: Context, e: ast.Comprehension, scope: Scope) -> Value:
     """`sum[i](x[i] * w[i])` outside of an indexed assignment: every index is bound, the result is a scalar."""
     ix = Indices()
     find_ranges(cx, e, ix, scope)

@@ -168,7 +168,8 @@ def _at_turn(cx: Context, base: Tensor, e: ast.Index, ix: Indices, scope: Scope)
     for k, item in enumerate(e.items):
         many = base.rank - len(e.items) + 1 if k in rest else 1
         items += [item] if k in fixed else [everything] * many
-    return cx.index(base, tuple(items), e.span, scope), tuple(i for k, i in enumerate(e.items) if k not in fixed)
+    cut = tensor(cx, cx.index(base, tuple(items), e.span, scope), e.span)
+    return cut, tuple(i for k, i in enumerate(e.items) if k not in fixed)
 
 
 def axes_of(cx: Context, base: Tensor, items: Sequence[Any], ix: Indices, scope: Scope, span: Span) -> tuple[Axis, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ....dsl import ast
@@ -11,10 +11,10 @@ from ....dsl.source import Span
 from ...types.sizes import Dim
 from .. import calls
 from ..context import Context
-from ..operations import binary, contract, unary
+from ..operations import binary, contract, elementwise, negate, unary
 from ..scope import MISSING, Scope
 from ..shapes import broadcast_to, check_filled, check_index, tensor
-from ..values import Given, Tensor
+from ..values import Given, Tensor, Value
 from .labels import Indices, Labelled, Reference, is_plain, is_reference, labels_of, own_axis, reference, uses
 
 MAX_FACTORS = 16  # of one contraction
@@ -27,7 +27,7 @@ REDUCTIONS = {
 }
 
 
-def evaluate(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> Any:
+def evaluate(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> Labelled | Value:
     """A `Labelled`, or an ordinary value where no index is involved."""
     while isinstance(e, ast.IfExpr):
         e = e.then if cx.condition(e.condition, scope) else e.otherwise
@@ -39,7 +39,7 @@ def evaluate(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> Any:
         case ast.Unary(op=op, operand=x):
             value = evaluate(cx, x, ix, scope)
             if isinstance(value, Labelled):
-                return Labelled(unary(cx, op, value.tensor, e.span), value.labels)
+                return Labelled(negate(cx, op, value.tensor, e.span), value.labels)
             return unary(cx, op, value, e.span)
         case ast.Binary(op=op) if op != "@":
             chain: list[ast.Binary] = []
@@ -55,7 +55,7 @@ def evaluate(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> Any:
             function = cx.evaluate(f, scope)
             values = [evaluate(cx, a.value, ix, scope) for a in args]
 
-            def invoke(*given: Any) -> Any:
+            def invoke(*given: Any) -> Value:
                 positional = [v for v, a in zip(given, args, strict=True) if a.name is None]
                 named = {a.name: v for v, a in zip(given, args, strict=True) if a.name is not None}
                 return calls.apply(cx, function, Given(tuple(positional), named, e.span), scope)
@@ -66,7 +66,7 @@ def evaluate(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> Any:
     return cx.evaluate(e, scope)
 
 
-def _combined(cx: Context, e: ast.Binary, a: Any, b: Any, ix: Indices) -> Any:
+def _combined(cx: Context, e: ast.Binary, a: Labelled | Value, b: Labelled | Value, ix: Indices) -> Labelled | Value:
     spans = (e.left.span, e.right.span)
     return _lifted(cx, [a, b], ix, e.span, lambda x, y: binary(cx, e.op, x, y, e.op_span, spans))
 
@@ -78,7 +78,9 @@ def _position(cx: Context, name: str, ix: Indices, span: Span) -> Labelled:
     return Labelled(cx.emit("iota", span=span, shape=(n,), axis=0, dtype="i32"), (name,))
 
 
-def _lifted(cx: Context, values: list[Any], ix: Indices, span: Span, fn: Any) -> Any:
+def _lifted(
+    cx: Context, values: Sequence[Labelled | Value], ix: Indices, span: Span, fn: Callable[..., Value]
+) -> Labelled | Value:
     """Apply an elementwise function to labelled and ordinary values: labels are lined up first."""
     labels: list[str] = []
     for v in values:
@@ -119,7 +121,7 @@ def _materialise(cx: Context, r: Reference, ix: Indices) -> Labelled:
     return Labelled(contract(cx, [r.tensor], domain, [r.map], out, [s for _, s in domain], r.span), tuple(labels))
 
 
-def _reduce(cx: Context, e: ast.Comprehension, ix: Indices, scope: Scope) -> Any:
+def _reduce(cx: Context, e: ast.Comprehension, ix: Indices, scope: Scope) -> Labelled:
     bound = [label for b in e.binders for label in (ix.expand(b.name, b.span) if b.rest else [b.name])]
     for label, b in zip(bound, e.binders, strict=False):
         ix.size(label, b.span)
@@ -148,7 +150,7 @@ def _scale(cx: Context, v: Labelled, e: ast.Comprehension, bound: list[str], ix:
     count: Dim = 1
     for label in bound:
         count = count * ix.extent[label]
-    return Labelled(binary(cx, "/", v.tensor, count, e.span, (e.span, e.span)), v.labels)
+    return Labelled(elementwise(cx, "/", v.tensor, count, e.span, (e.span, e.span)), v.labels)
 
 
 def _product(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> list[Reference] | None:

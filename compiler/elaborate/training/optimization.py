@@ -8,7 +8,6 @@ computed and taken over or not, without a branch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from ....dsl import ast
 from ....dsl.diagnostics import Label
@@ -18,12 +17,12 @@ from ...types.sizes import symbol
 from ...types.tensors import TensorType
 from .. import calls
 from ..context import AVERAGE, Context, Declared
-from ..operations import binary
+from ..operations import elementwise
 from ..scope import Instance, Scope
 from ..shapes import broadcast_to
 from ..signatures import Default
 from ..statements import store
-from ..values import Bound, Builtin, Defined, Given, Group, Partial, Tensor, kind
+from ..values import Bound, Builtin, Defined, Given, Group, Partial, Tensor, Value, kind
 from ..variables import declare
 
 _COUNT = "train/accumulated"  # examples whose gradients are added up
@@ -90,7 +89,7 @@ def _optimizer(cx: Context, scope: Scope, item: ast.Assign) -> Bound:
     return bound
 
 
-def _no_optimizer(value: Any, item: ast.Assign) -> NncError:
+def _no_optimizer(value: Value, item: ast.Assign) -> NncError:
     what = f"`optimizer` must be an optimizer, not {kind(value)}"
     return error("E0307", what, item.value.span, help="for example `SGD(lr = 0.1)`")
 
@@ -150,16 +149,16 @@ def _accumulate(cx: Context, group: Group, every: int, span: Span) -> tuple[Grou
     t = cx.emit("add", cx.variable("train/t"), cx.constant(1, "i64"), span=None)
     rest = cx.emit("mod", t, cx.constant(every, "i64"), span=span)
     due = cx.emit("eq", rest, cx.constant(0, "i64"), span=span)
-    count = binary(cx, "+", cx.variable(_COUNT), n, span, (span, span))
+    count = elementwise(cx, "+", cx.variable(_COUNT), n, span, (span, span))
     store(cx, _COUNT, _where(cx, due, cx.constant(0, "i64"), count), span)
     examples = cx.emit("cast", count, span=span, dtype=cx.real)
     means = {}
     for path, g in group.members.items():
         place = f"accumulated/{path}"
         declare(cx, Declared(place, TensorType(g.dtype, g.shape), "slot", 0, False, None, span))
-        more = binary(cx, "*", g, n, span, (span, span))
-        total = binary(cx, "+", cx.variable(place), more, span, (span, span))
-        means[path] = binary(cx, "/", total, examples, span, (span, span))
+        more = elementwise(cx, "*", g, n, span, (span, span))
+        total = elementwise(cx, "+", cx.variable(place), more, span, (span, span))
+        means[path] = elementwise(cx, "/", total, examples, span, (span, span))
         store(cx, place, _where(cx, due, cx.constant(0, g.dtype), total), span)
     return Group(means), due
 

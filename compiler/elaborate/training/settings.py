@@ -193,7 +193,8 @@ def _value(cx: Context, setting: Setting, item: ast.Assign | None) -> Any:
     """A setting that is known at compile time."""
     if item is None:
         return setting.default
-    value, at = cx.evaluate(item.value, cx.program.scope), item.value.span
+    value: Any = cx.evaluate(item.value, cx.program.scope)
+    at = item.value.span
     if setting.kind == "flag":
         if not isinstance(value, bool):
             raise error("E0203", f"`{setting.name}` must be true or false, not {kind(value)}", at)
