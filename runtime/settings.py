@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from ..dsl.errors import ArgumentTypeError, NncError
 from .call.messages import argument_error, unknown
 
 MAX_SEED = 2**31 - 1
+LEAST: Mapping[str, int] = {"epochs": 0, "batch": 1, "seed": 0}  # of a train block's settings that are passed, too
+D = TypeVar("D")
 _TENSOR_TYPE = re.compile(r"\b(?:f32|f64|i32|i64|bool)\[([^\]]*)\]")
 
 
@@ -59,7 +61,12 @@ def _power(n: int) -> str:
 
 
 def seed(value: Any) -> int:
-    return integer("seed", value, 0, MAX_SEED)
+    return integer("seed", value, LEAST["seed"], MAX_SEED)
+
+
+def training(name: str, value: Any, default: D) -> int | D:
+    """A setting of the train block as it is passed, or as that has it."""
+    return default if value is None else integer(name, value, LEAST[name])
 
 
 def threads(value: Any) -> int:

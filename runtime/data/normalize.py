@@ -8,7 +8,7 @@ float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from functools import reduce
 
 import numpy as np
@@ -34,7 +34,7 @@ def fit(manifest: Manifest, variables: MutableMapping[str, Array], columns: Mapp
         if (bad := _bad(column, rows)) is not None:
             raise error("E0630", f"input `{name}` {bad}, so it cannot be normalized", help=BAD_DATA,
                         kind=NonFiniteError)
-        center, width = (_minmax if kind == "minmax" else _standard)(column, mean.shape)
+        center, width = KINDS[kind](column, mean.shape)
         mean[...] = center
         scale[...] = np.where(width > 0, width, 1.0).astype(scale.dtype)
         scale[scale == 0] = 1  # a width that this dtype rounds to zero
@@ -79,3 +79,8 @@ def _minmax(column: Rows, shape: tuple[int, ...]) -> tuple[Array, Array]:
     low = reduce(np.minimum, (b.min(axes, keepdims=True) for b in _blocks(column))).astype(np.float64)
     high = reduce(np.maximum, (b.max(axes, keepdims=True) for b in _blocks(column))).astype(np.float64)
     return low.reshape(shape), (high - low).reshape(shape)
+
+
+KINDS: Mapping[str, Callable[[Rows, tuple[int, ...]], tuple[Array, Array]]] = {
+    "standard": _standard, "standard_all": _standard, "minmax": _minmax,
+}  # fmt: skip

@@ -22,7 +22,7 @@ from ..call.messages import argument_error
 from ..check.twin import twin
 from ..data.order import permutation
 from ..model import Model
-from ..settings import integer, real
+from ..settings import integer, real, training
 from ..train.sweep import Sweep
 
 DIVERGED = 4.0  # the test ends where the loss is so many times the best
@@ -55,7 +55,7 @@ def range_test(net: Model, *args: Any, low: float = 1e-6, high: float = 1.0, ste
     arrays = call.arguments(args, {}) if args else other.load_dataset().for_training(spec.inputs, call.wants)
     bound, sizes = bind("range_test", call.wants, arrays)
     other.fit_normalization(dict(zip(spec.inputs, bound, strict=True)))
-    batch = spec.batch if batch is None else integer("batch", batch, 1)
+    batch = training("batch", batch, spec.batch)
     sweep = Sweep(call, bound, sizes, spec.batch_size, batch, spec.metrics)
     losses: list[float] = []
     for k in range(steps):

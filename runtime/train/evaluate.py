@@ -11,7 +11,7 @@ from ..call.arrays import bind
 from ..call.interrupt import Watch
 from ..call.messages import argument_error
 from ..network import Network
-from ..settings import integer
+from ..settings import training
 from .sweep import Sweep
 
 _WHOLE_BYTES = 256 << 20  # that an evaluation may take as one batch
@@ -23,8 +23,7 @@ def evaluate(network: Network, args: tuple[Any, ...], kwargs: Mapping[str, Any],
     so that a metric that is no mean over examples, such as r2, is that of the set; otherwise it is the mean over
     batches, weighed by their examples."""
     spec = network.train_spec
-    if batch is not None:
-        batch = integer("batch", batch, 1)
+    batch = training("batch", batch, None)
     if args or kwargs:
         arrays: Sequence[Any] = network.entry("evaluate").arguments(args, kwargs)
     else:

@@ -22,7 +22,7 @@ from ..data.order import split
 from ..data.sources import classes_of
 from ..network import Network
 from ..progress import History, Progress, Report
-from ..settings import integer
+from ..settings import training
 from .evaluate import evaluation, shown, sweep_all
 from .rescue import Rescue, order_of
 from .stop import reason
@@ -42,8 +42,8 @@ def fit(network: Network, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, v
     """
     spec = network.train_spec
     call = network.entry("train")
-    epochs = spec.epochs if epochs is None else integer("epochs", epochs, 0)
-    batch = spec.batch if batch is None else integer("batch", batch, 1)
+    epochs = training("epochs", epochs, spec.epochs)
+    batch = training("batch", batch, spec.batch)
     arrays, held_out, origin = _examples(network, args, kwargs, validation)
     bound, sizes = bind("fit", call.wants, arrays)
     progress = network.progress if resume else None
