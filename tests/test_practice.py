@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 import nnc
+from nnc.compiler.elaborate import Program
+from nnc.compiler.settings import Settings
+from nnc.dsl.source import Source
 
 PROGRAM = """
 model M(x: f32[B, 5]) -> (y: f32[B, 3]) {
@@ -165,3 +168,34 @@ def test_training_begins_with_a_checkpoint_of_another_optimiser(tmp_path: Path) 
     with pytest.raises(nnc.NncError, match="E0624"):
         shallow.begin_with(tmp_path / "a.nnw")
     np.testing.assert_array_equal(params(wider), before)
+
+
+def test_a_parameter_that_only_the_loss_calls_for_is_trained():
+    net = nnc.compile("""
+        model M(x: f32[B, 3], deep: bool = false) -> (y: f32[B, 1]) {
+            h = x |> a: Dense(3)
+            if deep { h = h |> b: Dense(3) }
+            y = h |> c: Dense(1)
+        }
+        train M(x, t: f32[B, 1]) {
+            loss = mean((M(x, deep = true) - t)^2)
+            optimizer = Momentum(lr = 0.1)
+            average = ema(0.9)
+        }
+        """, seed=1)
+    before = net.params["M.b.W"].copy()
+    net.fit(x=np.ones((4, 3), "f4"), t=np.ones((4, 1), "f4"))
+    assert (net.params["M.b.W"] != before).any()
+
+
+def test_the_entries_that_declare_the_variables_are_grown_once():
+    program = Program(Source("p.nn", """
+        model M(x: f32[B, 3]) -> f32[B, 1] { return x |> Dense(1) }
+        train M(x, t: f32[B, 1]) {
+            loss = mean((output - t)^2)
+            optimizer = SGD(lr = 0.1)
+            average = ema(0.9)
+        }
+        """), Settings())
+    assert program.graph("train") is program.graph("train")
+    assert {n.attrs["path"].split("/")[0] for n in program.graph("predict") if n.op == "param"} == {"average"}
