@@ -125,10 +125,10 @@ class Expressions:
         first, second = self.tight(left), self.tight(right)
         return f"{first}{separator}{second}" if first and second else None
 
-    def binder(self, b: ast.Binder) -> Doc:
-        if b.rest:
-            return f"*{b.name}"
-        return (b.name, " in ", self.bare(b.range)) if b.range else b.name
+    def binder(self, binder: ast.Binder) -> Doc:
+        if binder.rest:
+            return f"*{binder.name}"
+        return (binder.name, " in ", self.bare(binder.range)) if binder.range else binder.name
 
     def binary(self, e: ast.Binary) -> Doc:
         """Chains of one level, `a + b - c`, filled; along the left operands in a loop, for they may be long."""

@@ -1,14 +1,14 @@
 """Matrix products: contractions of two operands, in any order and transposition.
 
-    out[b.., i.., j..] = sum over k.. of A[b.., i.., k..] * B[b.., k.., j..]
+    out[b.., i.., j..] = sum over k.. of left[b.., i.., k..] * right[b.., k.., j..]
 
-`graph.product` says which contractions these are, and which operand is A: convolutions are among them.
+`graph.product` says which contractions these are, and which operand is the left one: convolutions are among them.
 
-The one idea: a tile of results lives in registers, some rows by some vectors; for each k the vectors of B and one
-broadcast element of A per row feed it by fused multiply-add. So there is one chain per element, in the order of k, and
-the bits are the same for every tile, target and number of threads. What is elementwise in the result is computed on the
-tile before it is stored. Operands are read where they lie when B is contiguous along the lanes; else B is transposed
-first, into panels as wide as the tile.
+The one idea: a tile of results lives in registers, some rows by some vectors; for each k the vectors of `right` and one
+broadcast element of `left` per row feed it by fused multiply-add. So there is one chain per element, in the order of k,
+and the bits are the same for every tile, target and number of threads. What is elementwise in the result is computed on
+the tile before it is stored. Operands are read where they lie when `right` is contiguous along the lanes; else it is
+transposed first, into panels as wide as the tile.
 
 Goto, van de Geijn, "Anatomy of high-performance matrix multiplication" (2008), with nothing packed that need not be.
 """
@@ -44,18 +44,18 @@ SHARES = 4  # blocks of rows that threads share, at least
 def matmul(make: Callable[[], Body], p: Product, tile: Tile, parallel: bool = False) -> Body:
     """The kernel of a matrix product and what is elementwise in it. With panels, one more buffer comes last."""
     body = make()
-    a, b = (body.held[p.node.args[k]] for k in (p.side, 1 - p.side))
+    left, right = (body.held[p.node.args[k]] for k in (p.side, 1 - p.side))
     outputs = body.results()
     panels = body.result(p.node.dtype, "panel") if p.packed else ""
     if p.blocked:
-        _in_blocks(body, p, tile, a, b, outputs, parallel)
+        _in_blocks(body, p, tile, left, right, outputs, parallel)
         return body
     with ExitStack() as stack:
         points = stack.enter_context(outer(body, [w.size for w in p.sheets], parallel))
         at = dict(zip(p.sheets, points, strict=True))
         if p.packed:  # sheet by sheet: it is used while it is near
-            _pack(body, p, tile, at, b, panels, parallel)
-            b = panels
+            _pack(body, p, tile, at, right, panels, parallel)
+            right = panels
         points = stack.enter_context(outer(body, [w.size for w in p.rows[:-1]], parallel and not p.sheets))
         at |= dict(zip(p.rows[:-1], points, strict=True))
         across, down = tile.columns(p.columns[-1].size), tile.rows_of(p.rows[-1].size if p.rows else 1)
@@ -63,22 +63,22 @@ def matmul(make: Callable[[], Body], p: Product, tile: Tile, parallel: bool = Fa
         if far:
             sums = outputs[p.node.name]
             assert sums is not None, "the sums of a product are a result"
-            _around(body, p, tile, a, b, at, far, sums)
+            _around(body, p, tile, left, right, at, far, sums)
         elif parallel and not at and _many(down) > _many(across) < ENOUGH:
             for rows, i0 in _each(body, down, parallel):
                 for columns, j0 in _each(body, across, False):
-                    _Tile(body, p, tile.lanes, a, b, at, i0, j0, rows.width, columns).write(outputs)
+                    _Tile(body, p, tile.lanes, left, right, at, i0, j0, rows.width, columns).write(outputs)
         else:
             for columns, j0 in _each(body, across, parallel):
                 for rows, i0 in _each(body, down, parallel):
-                    _Tile(body, p, tile.lanes, a, b, at, i0, j0, rows.width, columns).write(outputs)
+                    _Tile(body, p, tile.lanes, left, right, at, i0, j0, rows.width, columns).write(outputs)
     return body
 
 
-def _in_blocks(body: Body, p: Product, tile: Tile, a: str, b: str, outputs: Results,
+def _in_blocks(body: Body, p: Product, tile: Tile, left: str, right: str, outputs: Results,
                parallel: bool) -> None:
-    """A long reduction in blocks: of A and B only what stays in the second-level cache, for all tiles that need it. The
-    sums wait in memory, then what is elementwise is computed of them. The order of k, and so the bits, stay."""
+    """A long reduction in blocks: of the operands only what stays in the second-level cache, for all tiles that need
+    it. The sums wait in memory, then what is elementwise is computed of them. The order of k, and so the bits, stay."""
     dtype, rows, columns = p.node.dtype, p.rows[-1].size, p.columns[-1].size
     assert isinstance(rows, int) and isinstance(columns, int)
     sums = body.result(dtype, "sum")
@@ -89,7 +89,7 @@ def _in_blocks(body: Body, p: Product, tile: Tile, a: str, b: str, outputs: Resu
     def tiles(i0: Dim, part: Part, start: Dim, stop: Dim) -> None:
         for wide, j0 in _each(body, tile.columns(columns), False):
             for down, i in _each(body, tile.rows_of(part.width), False):
-                _Tile(body, p, tile.lanes, a, b, {}, i0 + i, j0, down.width, wide).add_to(
+                _Tile(body, p, tile.lanes, left, right, {}, i0 + i, j0, down.width, wide).add_to(
                     sums, [(first, start, stop), *((w, 0, w.size) for w in rest)])
 
     def over_block(part: Part, i0: Dim) -> AbstractContextManager[tuple[Dim, ...]]:
@@ -98,7 +98,7 @@ def _in_blocks(body: Body, p: Product, tile: Tile, a: str, b: str, outputs: Resu
 
     height = min(BLOCK, -(-rows // SHARES))
     for part, i0 in _each(body, parts(rows, tile.rows * max(1, height // tile.rows)), parallel):
-        block = _Tile(body, p, tile.lanes, a, b, {}, i0, 0, part.width, Part(0, columns, columns, columns))
+        block = _Tile(body, p, tile.lanes, left, right, {}, i0, 0, part.width, Part(0, columns, columns, columns))
         with over_block(part, i0) as (i, j):
             body.store(sums, flat(block.result_index(i, j), p.node.shape), L.Const(0.0, dtype))
         with body.loop(whole, step=deep, stem="k") as k0:
@@ -112,7 +112,7 @@ def _in_blocks(body: Body, p: Product, tile: Tile, a: str, b: str, outputs: Resu
 
 def _far(p: Product, graph: Graph) -> tuple[Walk, ...]:
     """The outer indices of a window's reduction, whose loops go around the tiles: what all tiles read for one of their
-    points stays near, where else each tile would fetch all of A and B from afar."""
+    points stays near, where else each tile would fetch all of both from afar."""
     if p.packed or is_plain(p.node) or results(graph) != [p.node.name] or not p.rows:
         return ()
     each = number(p.rows[-1].size + p.columns[-1].size) * BYTES[p.node.dtype]
@@ -123,19 +123,19 @@ def _far(p: Product, graph: Graph) -> tuple[Walk, ...]:
     return p.inner[:count] if count and left[count - 1] >= SHORT else ()
 
 
-def _around(body: Body, p: Product, tile: Tile, a: str, b: str, at: Mapping[Walk, Dim], far: Sequence[Walk],
+def _around(body: Body, p: Product, tile: Tile, left: str, right: str, at: Mapping[Walk, Dim], far: Sequence[Walk],
             sums: str) -> None:  # fmt: skip
     """The tiles at a point of the outer loops, for each point of `far`; the result holds the sums meanwhile. Measured:
     gradients of the weights of 64 filters on 56 x 56 pixels in 0.6 of the time."""
     across, down = tile.columns(p.columns[-1].size), tile.rows_of(p.rows[-1].size)
     for columns, j0 in _each(body, across, False):
         for rows, i0 in _each(body, down, False):
-            _Tile(body, p, tile.lanes, a, b, at, i0, j0, rows.width, columns).clear(sums)
+            _Tile(body, p, tile.lanes, left, right, at, i0, j0, rows.width, columns).clear(sums)
     with ExitStack() as stack:
         here = {**at, **{w: stack.enter_context(body.loop(w.size, stem="k")) for w in far}}
         for columns, j0 in _each(body, across, False):
             for rows, i0 in _each(body, down, False):
-                _Tile(body, p, tile.lanes, a, b, here, i0, j0, rows.width, columns).add_to(
+                _Tile(body, p, tile.lanes, left, right, here, i0, j0, rows.width, columns).add_to(
                     sums, [(w, 0, w.size) for w in p.inner[len(far) :]])
 
 
@@ -150,8 +150,8 @@ def _many(parts: Sequence[Part]) -> int:
     return sum(-(-number(p.stop - p.start) // p.step) for p in parts)
 
 
-def _pack(body: Body, p: Product, tile: Tile, at: Mapping[Walk, Dim], b: str, panels: str, parallel: bool) -> None:
-    """Panels of one sheet of B: for each tile of columns all k, for each k the tile's columns."""
+def _pack(body: Body, p: Product, tile: Tile, at: Mapping[Walk, Dim], right: str, panels: str, parallel: bool) -> None:
+    """Panels of one sheet of `right`: for each tile of columns all k, for each k the tile's columns."""
     for columns, j0 in _each(body, tile.columns(p.columns[-1].size), parallel):
         here = dict(at)
         with ExitStack() as inside:
@@ -162,7 +162,7 @@ def _pack(body: Body, p: Product, tile: Tile, at: Mapping[Walk, Dim], b: str, pa
             bound = p.columns[-1].size - j0 - v if columns.bounded or columns.width % tile.lanes else None
             j = v + inside.enter_context(body.loop(tile.lanes, lanes=tile.lanes, unroll=0, bound=bound, stem="j"))
             source = p.right + total(x * w.right for w, x in here.items()) + (j0 + j) * p.columns[-1].right
-            body.store(panels, _panel(p, tile.lanes, here, j0, columns) + j, body.load(b, source, p.node.dtype))
+            body.store(panels, _panel(p, tile.lanes, here, j0, columns) + j, body.load(right, source, p.node.dtype))
 
 
 def _panel(p: Product, lanes: int, at: Mapping[Walk, Dim], j0: Dim, columns: Part) -> Dim:
@@ -184,8 +184,8 @@ class _Tile:
     body: Body
     p: Product
     lanes: int
-    a: str
-    b: str
+    left: str
+    right: str
     at: Mapping[Walk, Dim]
     i0: Dim
     j0: Dim
@@ -240,10 +240,10 @@ class _Tile:
                     start, stop, unroll = *self.clipped(w), 1
                 at[w] = stack.enter_context(body.loop(stop, start=start, unroll=unroll, stem="k"))
             j = stack.enter_context(self.each_column())
-            b = body.bind(body.load(self.b, self.b_at(at) + j, dtype))
+            right = body.bind(body.load(self.right, self.right_at(at) + j, dtype))
             i = stack.enter_context(body.loop(self.rows, unroll=0))
-            a = body.load(self.a, self.a_at(at, i), dtype)
-            body.store(acc, i * pitch + j, L.Apply("fma", (a, b, body.load(acc, i * pitch + j, dtype)), dtype))
+            left = body.load(self.left, self.left_at(at, i), dtype)
+            body.store(acc, i * pitch + j, L.Apply("fma", (left, right, body.load(acc, i * pitch + j, dtype)), dtype))
 
     def clipped(self, w: Walk) -> tuple[Dim, Dim]:
         """Where the loop over a window begins and ends, at the point of the outer loops."""
@@ -263,22 +263,23 @@ class _Tile:
         """What lies beside the tile, and is read when its sums are known, comes from far away in the meantime.
         Measured: a seventh of the time of a product with two such operands of 2 MB; for what is written, nothing."""
         body, shape = self.body, self.p.node.shape
-        beside = [b for v, b in body.held.items() if v not in self.p.node.args and body.graph[v].shape == shape]
+        others = [v for v in body.held if v not in self.p.node.args]
+        beside = [body.held[v] for v in others if body.graph[v].shape == shape]
         if not beside:
             return
         with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
             index = self.result_index(i, j)
-            for b in beside:
-                body.emit(L.Prefetch(b, to_expr(flat(index, shape))))
+            for buffer in beside:
+                body.emit(L.Prefetch(buffer, to_expr(flat(index, shape))))
 
     def each_column(self) -> AbstractContextManager[Dim]:
         return across(self.body, self.columns, self.j0, self.p.columns[-1].size, self.lanes)
 
-    def a_at(self, at: Mapping[Walk, Dim], i: Dim) -> Dim:
+    def left_at(self, at: Mapping[Walk, Dim], i: Dim) -> Dim:
         row = (self.i0 + i) * self.p.rows[-1].left if self.p.rows else 0
         return self.p.left + total(x * w.left for w, x in at.items()) + row
 
-    def b_at(self, at: Mapping[Walk, Dim]) -> Dim:
+    def right_at(self, at: Mapping[Walk, Dim]) -> Dim:
         if self.p.packed:
             return _panel(self.p, self.lanes, at, self.j0, self.columns)
         return self.p.right + total(x * w.right for w, x in at.items()) + self.j0

@@ -3,8 +3,8 @@
 The choice counts the cycles of the reduction's loop on a machine with one fused multiply-add per cycle and vector, four
 cycles of latency and two loads per cycle, for the shape at hand with what remains at its edges. Measured: any tile of 8
 to 28 accumulators that divides the shape runs within a few percent of peak, so the smaller one is taken, which is less
-code; but when the columns of B under a tile do not stay in the first-level cache, or B not in the second, tiles
-narrower than four cache lines are slower, by a tenth to a half.
+code; but when the columns of the right operand under a tile do not stay in the first-level cache, or it not in the
+second, tiles narrower than four cache lines are slower, by a tenth to a half.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ...native.target import Target
 
 LATENCY = 8  # accumulators that keep the multiply-add units busy
-LARGE = 1 << 19  # bytes of B that do not stay in the second-level cache beside the rest
+LARGE = 1 << 19  # bytes of the right operand that do not stay in the second-level cache beside the rest
 DEEP = 1 << 15  # and of two vectors for each k, that do not in the first
 
 
@@ -42,7 +42,7 @@ class Tile:
 
 
 def is_far(columns: Dim, depth: Dim, packed: bool, dtype: str, target: Target) -> bool:
-    """Whether the elements of B come from far away when a tile needs them: `depth` rows of `columns`, or in panels."""
+    """Whether the right operand comes from far away when a tile needs it: `depth` rows of `columns`, or in panels."""
     deep = number(depth) * 2 * target.vector_bytes > DEEP
     return deep or (not packed and number(columns * depth) * BYTES[dtype] > LARGE)
 
@@ -66,8 +66,8 @@ def choose(rows: Dim, columns: Dim, far: bool, dtype: str, target: Target) -> Ti
 
 def _cycles(down: list[tuple[int, int]], across: list[tuple[int, int]], lanes: int, far: bool) -> float:
     """Of one step of k for all results; edges at their true size; a little for every variant of code. Bounds are the
-    multiply-adds, their latency, the loads, and B from the second-level cache; narrow tiles are slower where B is
-    far."""
+    multiply-adds, their latency, the loads, and the right operand from the second-level cache; narrow tiles are slower
+    where that is far."""
     cycles = 0.0
     for r, m in down:
         for c, n in across:

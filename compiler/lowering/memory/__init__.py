@@ -23,8 +23,8 @@ def plan(graph: Graph, scratch: Mapping[str, Sequence[Dim]] | None = None) -> Pl
     root = roots(graph)
     order = ordered(graph, root)
     found, arena = arranged(graph, buffers(graph, root, order, scratch or {}))
-    places = {**order.places, **{v: Place("arena", offset=at) for b, at in found for v in b.values}}
-    lines = sorted((shown(graph, b, at) for b, at in found), key=lambda line: (line.born, line.values))
+    places = {**order.places, **{v: Place("arena", offset=at) for buffer, at in found for v in buffer.values}}
+    lines = sorted((shown(graph, buffer, at) for buffer, at in found), key=lambda line: (line.born, line.values))
     copies = tuple(
         Copy(types(graph[source[0]])[max(0, source[1])], places[source], places[target], early)
         for source, target, early in order.moves

@@ -63,28 +63,28 @@ def buffers(graph: Graph, root: Mapping[str, Value], order: Order,
                 where[value] = Buffer([value], type_.nbytes, k, last.get(value, k))
         for n, size in enumerate(scratch.get(name, ())):
             where[name, -1 - n] = Buffer([(name, -1 - n)], size, k, k)
-    return list({id(b): b for b in where.values()}.values())
+    return list({id(buffer): buffer for buffer in where.values()}.values())
 
 
 def arranged(graph: Graph, buffers: Sequence[Buffer]) -> tuple[list[tuple[Buffer, Dim]], Dim]:
     """Where each buffer begins, kind after kind, and the size of the arena."""
     kinds: dict[Dim, list[tuple[Buffer, int]]] = {}
-    for b in buffers:
-        c, kind = _content(b.size)
-        kinds.setdefault(kind, []).append((b, c))
-    element = max((_element(graph, v) for b in buffers for v in b.values), default=1)
+    for buffer in buffers:
+        c, kind = _content(buffer.size)
+        kinds.setdefault(kind, []).append((buffer, c))
+    element = max((_element(graph, v) for buffer in buffers for v in buffer.values), default=1)
     base: Dim = 0
     found: list[tuple[Buffer, Dim]] = []
     for kind in sorted(kinds, key=lambda d: (d != 1, str(d))):
         offset, used = _fit(kinds[kind], ALIGNMENT if kind == 1 else element)
-        found += [(b, base + kind * at) for (b, _), at in zip(kinds[kind], offset, strict=True)]
+        found += [(buffer, base + kind * at) for (buffer, _), at in zip(kinds[kind], offset, strict=True)]
         base = base + kind * used
     return found, base
 
 
-def shown(graph: Graph, b: Buffer, offset: Dim) -> Line:
+def shown(graph: Graph, buffer: Buffer, offset: Dim) -> Line:
     """A buffer as people know it."""
-    return Line(tuple(_shown(graph, v) for v in b.values), b.size, offset, b.born, b.dies)
+    return Line(tuple(_shown(graph, v) for v in buffer.values), buffer.size, offset, buffer.born, buffer.dies)
 
 
 def _shown(graph: Graph, value: Value) -> Value:
@@ -125,9 +125,9 @@ def _fit(buffers: Sequence[tuple[Buffer, int]], alignment: int) -> tuple[list[in
     placed: list[int] = []
     used = 0
     for k in sorted(range(len(buffers)), key=lambda k: (-buffers[k][1], buffers[k][0].born, k)):
-        b, n = buffers[k]
+        buffer, n = buffers[k]
         busy = sorted((offset[j], offset[j] + aligned(buffers[j][1])) for j in placed
-                      if buffers[j][0].born <= b.dies and b.born <= buffers[j][0].dies)
+                      if buffers[j][0].born <= buffer.dies and buffer.born <= buffers[j][0].dies)
         best, at = None, 0
         for start, stop in busy:
             if start - at >= aligned(n) and (best is None or start - at < best[0]):

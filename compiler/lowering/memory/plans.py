@@ -44,10 +44,10 @@ class Plan:
     def lower_bound(self, sizes: Mapping[str, int]) -> tuple[int, int]:
         """The largest sum of live bytes at given sizes, and the kernel where it is reached."""
         live = [0] * len(self.order)
-        for b in self.lines:
-            n = substitute(b.size, sizes)
+        for line in self.lines:
+            n = substitute(line.size, sizes)
             assert isinstance(n, int)
-            for k in range(b.born, min(b.dies + 1, len(live))):
+            for k in range(line.born, min(line.dies + 1, len(live))):
                 live[k] += n
         best = max(range(len(live)), key=lambda k: live[k], default=0)
         return (live[best] if live else 0), best

@@ -40,14 +40,14 @@ def _box(graph: Graph, n: Node) -> Box:
     return Box("map", box_of(graph, n))
 
 
-def _joined(a: Box, b: Box) -> Box | None:
+def _joined(one: Box, other: Box) -> Box | None:
     """The box of two regions together."""
-    if a == b and a.kind in ("map", "fold"):
-        return a
-    if a.kind == "map" and b.kind != "map":
-        a, b = b, a
-    shapes = {"fold": (a.shape, a.kept), "contract": (a.shape,)}.get(a.kind, ())
-    return a if b.kind == "map" and b.shape in shapes else None
+    if one == other and one.kind in ("map", "fold"):
+        return one
+    if one.kind == "map" and other.kind != "map":
+        one, other = other, one
+    shapes = {"fold": (one.shape, one.kept), "contract": (one.shape,)}.get(one.kind, ())
+    return one if other.kind == "map" and other.shape in shapes else None
 
 
 class Regions:
@@ -72,43 +72,47 @@ class Regions:
                 self.of[n.name] = Region(_box(graph, n), [n.name], len(self.order))
                 self.order.append(self.of[n.name])
 
-    def merge(self, a: Region, b: Region) -> bool:
+    def merge(self, one: Region, other: Region) -> bool:
         """Join two regions, if they fit; whether they did."""
-        box = _joined(a.box, b.box)
-        a, b = (a, b) if a.place < b.place else (b, a)
+        box = _joined(one.box, other.box)
+        first, second = (one, other) if one.place < other.place else (other, one)
         if box is None:
             return False
-        between = [r for r in self.order[a.place + 1 : b.place] if r is not None]
-        after = self._readers(a, between)
-        if self._reads_any(b, after):  # by way of a third region: one kernel would need itself
+        between = [r for r in self.order[first.place + 1 : second.place] if r is not None]
+        after = self._readers(first, between)
+        if self._reads_any(second, after):  # by way of a third region: one kernel would need itself
             return False
-        heads = sorted([*a.heads, *b.heads], key=self.position.__getitem__)
-        inside = inside_of(self.graph, self.head, heads)
-        operands = {x for n in inside for x in self.graph[n].args if x not in inside}
-        ordered = [self.graph[n] for n in sorted(inside, key=self.position.__getitem__)]
-        size = sum(len(n.args) if n.op == "concat" and len(n.args) > WIDE else 1 for n in ordered)
-        if size > LARGE or len(operands) + len(heads) > BUFFERS or not fits(self.graph, box, heads, ordered):
+        heads = sorted([*first.heads, *second.heads], key=self.position.__getitem__)
+        if not self._fit(box, heads):
             return False
-        a.box, a.heads = box, heads
-        for h in b.heads:
-            self.of[h] = a
-        last = b.place
-        moved = [*(r for r in between if id(r) not in after), a, *(r for r in between if id(r) in after)]
-        self.order[a.place : last + 1 - len(moved)] = [None] * (last + 1 - len(moved) - a.place)
+        first.box, first.heads = box, heads
+        for h in second.heads:
+            self.of[h] = first
+        last = second.place
+        moved = [*(r for r in between if id(r) not in after), first, *(r for r in between if id(r) in after)]
+        self.order[first.place : last + 1 - len(moved)] = [None] * (last + 1 - len(moved) - first.place)
         for k, r in enumerate(moved, last + 1 - len(moved)):
             self.order[k], r.place = r, k
         return True
 
-    def _readers(self, a: Region, between: Iterable[Region]) -> set[int]:
-        """Those that read `a`, directly or not; given and named by identity, in order."""
+    def _fit(self, box: Box, heads: list[str]) -> bool:
+        """Whether heads make one kernel over a box, of bearable size."""
+        inside = inside_of(self.graph, self.head, heads)
+        operands = {x for n in inside for x in self.graph[n].args if x not in inside}
+        ordered = [self.graph[n] for n in sorted(inside, key=self.position.__getitem__)]
+        size = sum(len(n.args) if n.op == "concat" and len(n.args) > WIDE else 1 for n in ordered)
+        return size <= LARGE and len(operands) + len(heads) <= BUFFERS and fits(self.graph, box, heads, ordered)
+
+    def _readers(self, region: Region, between: Iterable[Region]) -> set[int]:
+        """Those that read it, directly or not; given and named by identity, in order."""
         found: set[int] = set()
         for r in between:
-            if any(self.of[x] is a or id(self.of[x]) in found for h in r.heads for x in self.reads[h]):
+            if any(self.of[x] is region or id(self.of[x]) in found for h in r.heads for x in self.reads[h]):
                 found.add(id(r))
         return found
 
-    def _reads_any(self, b: Region, regions: set[int]) -> bool:
-        return any(id(self.of[x]) in regions for h in b.heads for x in self.reads[h])
+    def _reads_any(self, region: Region, others: set[int]) -> bool:
+        return any(id(self.of[x]) in others for h in region.heads for x in self.reads[h])
 
 
 def merged(graph: Graph, head: Mapping[str, bool]) -> Regions:
