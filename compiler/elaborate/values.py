@@ -2,7 +2,8 @@
 
 Compile-time values are plain Python: `int` and `Size` (kind int), `float`, `bool`, `str`, and `tuple` for lists.
 Everything that exists only at run time is a `Tensor`: a node of the graph under construction. The rest are things one
-can call, and groups of parameters.
+can call, and groups of parameters. `Value` is any of them; what a scope holds besides (definitions that wait, or that a
+name is missing) and what a builtin or an optimiser is given for a parameter that it may go without are no values.
 """
 
 from __future__ import annotations
