@@ -157,13 +157,19 @@ def _dim(x: int | str) -> Dim:
 
 def signature_to_json(s: Signature) -> dict[str, Any]:
     """Plain JSON; symbolic sizes become text."""
-    return _plain_object({
-        "name": s.name, "sizes": s.sizes, "variables": s.variables, "updates": s.updates, "arena": s.arena,
-        "checks": s.checks,
-        "inputs": [(p.name, p.dtype, p.shape, p.default) for p in s.inputs],
-        "outputs": [(p.name, p.dtype, p.shape) for p in s.outputs],
-        "guards": [(g.left, g.right, g.message, g.relation) for g in s.guards],
-    })
+    return _plain_object(
+        {
+            "name": s.name,
+            "sizes": s.sizes,
+            "variables": s.variables,
+            "updates": s.updates,
+            "arena": s.arena,
+            "checks": s.checks,
+            "inputs": [(p.name, p.dtype, p.shape, p.default) for p in s.inputs],
+            "outputs": [(p.name, p.dtype, p.shape) for p in s.outputs],
+            "guards": [(g.left, g.right, g.message, g.relation) for g in s.guards],
+        }
+    )
 
 
 def signature_from_json(e: dict[str, Any]) -> Signature:
@@ -173,9 +179,15 @@ def signature_from_json(e: dict[str, Any]) -> Signature:
         return Port(p[0], p[1], tuple(map(_dim, p[2])), *p[3:])
 
     return Signature(
-        e["name"], tuple(e["sizes"]), tuple(map(port, e["inputs"])), tuple(e["variables"]), tuple(e["updates"]),
-        tuple(map(port, e["outputs"])), tuple(GuardSpec(_dim(a), _dim(b), m, r) for a, b, m, r in e["guards"]),
-        _dim(e["arena"]), tuple(e["checks"]),
+        e["name"],
+        tuple(e["sizes"]),
+        tuple(map(port, e["inputs"])),
+        tuple(e["variables"]),
+        tuple(e["updates"]),
+        tuple(map(port, e["outputs"])),
+        tuple(GuardSpec(_dim(a), _dim(b), m, r) for a, b, m, r in e["guards"]),
+        _dim(e["arena"]),
+        tuple(e["checks"]),
     )
 
 
@@ -189,13 +201,21 @@ def manifest_from_json(data: dict[str, Any]) -> Manifest:
     train = data["train"]
     if train is not None:
         spec = train["data"]
-        train = TrainSpec(**{
-            **train, "inputs": tuple(train["inputs"]),
-            "data": DataSpec(spec["source"], tuple(spec["args"]), spec["kwargs"]) if spec else None,
-            "metrics": tuple(MetricSpec(**m) for m in train["metrics"]),
-        })
-    return Manifest(**{
-        **data, "train": train, "entries": tuple(data["entries"]), "warnings": tuple(data["warnings"]),
-        "variables": tuple(Variable(**{**v, "shape": tuple(v["shape"])}) for v in data["variables"]),
-        "hypers": tuple(HyperSpec(**h) for h in data["hypers"]),
-    })
+        train = TrainSpec(
+            **{
+                **train,
+                "inputs": tuple(train["inputs"]),
+                "data": DataSpec(spec["source"], tuple(spec["args"]), spec["kwargs"]) if spec else None,
+                "metrics": tuple(MetricSpec(**m) for m in train["metrics"]),
+            }
+        )
+    return Manifest(
+        **{
+            **data,
+            "train": train,
+            "entries": tuple(data["entries"]),
+            "warnings": tuple(data["warnings"]),
+            "variables": tuple(Variable(**{**v, "shape": tuple(v["shape"])}) for v in data["variables"]),
+            "hypers": tuple(HyperSpec(**h) for h in data["hypers"]),
+        }
+    )

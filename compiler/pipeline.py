@@ -1,7 +1,7 @@
 """The whole compiler on one screen: a program's entry, from its graph to loops.
 
-    syntax tree -> graph -> derivatives -> optimised graph -> kernels -> plan and loops -> LLVM IR -> object -> callable
-    `elaborate`    `passes.ALWAYS`  `REWRITE`   `KERNELS`     `lowering`       `llvm`     `native`    `session`
+syntax tree -> graph -> derivatives -> optimised graph -> kernels -> plan and loops -> LLVM IR -> object -> callable
+`elaborate`    `passes.ALWAYS`  `REWRITE`   `KERNELS`     `lowering`       `llvm`     `native`    `session`
 """
 
 from __future__ import annotations

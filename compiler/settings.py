@@ -28,5 +28,12 @@ class Settings:
     @property
     def key(self) -> tuple[Any, ...]:
         """What compiled code depends on."""
-        return (self.model, sorted(self.hyper.items()), sorted(self.sizes.items()), self.dtype, self.target_cpu,
-                self.optimize, self.beside)
+        return (
+            self.model,
+            sorted(self.hyper.items()),
+            sorted(self.sizes.items()),
+            self.dtype,
+            self.target_cpu,
+            self.optimize,
+            self.beside,
+        )

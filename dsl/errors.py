@@ -75,8 +75,15 @@ class InternalError(NncError, AssertionError):
     exit_code = 70
 
 
-def error(code: str, message: str, span: Span | None = None, label: str = "", *more: Label, help: str | None = None,
-          kind: type[NncError] = SourceError) -> NncError:
+def error(
+    code: str,
+    message: str,
+    span: Span | None = None,
+    label: str = "",
+    *more: Label,
+    help: str | None = None,
+    kind: type[NncError] = SourceError,
+) -> NncError:
     """The exception for one diagnostic, ready to raise."""
     labels = ((Label(span, label),) if span is not None else ()) + more
     return kind(Diagnostic(code, message, labels, (help,) if help else ()))

@@ -248,6 +248,7 @@ class _Layout(Expressions):
         doc = (t.name, "[", fill(commas([self.item(i) for i in t.indices])), "]")
         return ("(", doc, ")") if t.name in _LEADING_WORDS else doc
 
+
 def _is_plain(s: ast.Assign) -> bool:
     return len(s.targets) == 1 and s.targets[0].indices is None
 

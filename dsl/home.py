@@ -21,8 +21,11 @@ def default_directory() -> Path | None:
         return Path(base, "nnc")
     directory = Path(chosen if chosen is not None else os.path.expanduser("~/.cache/nnc"))
     if not directory.is_absolute():
-        raise OSError(f"NNC_CACHE={chosen} is not an absolute path" if chosen is not None
-                      else "there is no home directory, and NNC_CACHE names no other place")
+        raise OSError(
+            f"NNC_CACHE={chosen} is not an absolute path"
+            if chosen is not None
+            else "there is no home directory, and NNC_CACHE names no other place"
+        )
     return directory
 
 

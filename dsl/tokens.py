@@ -384,4 +384,3 @@ class _Arrangement:
             if not any(start <= at < end for at in self.bad):
                 self.definitions.append(self.chunk)
         self.chunk, self.open, self.sound, self.suspect, self.closed_at = [], [], True, None, -1
-

@@ -33,8 +33,9 @@ def source_of(program: str | os.PathLike[str]) -> Source:
     return read_source(program)
 
 
-def open_program(source: Source, options: Settings, *, folder: Path | None = None, override: str | None = None
-                 ) -> tuple[Session, Dataset | None]:
+def open_program(
+    source: Source, options: Settings, *, folder: Path | None = None, override: str | None = None
+) -> tuple[Session, Dataset | None]:
     """A session, and the data set where it had to be read to know a size; `override` takes the place of its path."""
     from .model import Model
 
@@ -102,8 +103,15 @@ def compile(
     if seed is not None:  # before anything is compiled
         settings.seed(seed)
     settings.threads(threads)
-    options = Settings(model=model, hyper=_given(hyper), sizes=_given(sizes), dtype=dtype, target_cpu=target_cpu,
-                       cache=cache, optimize=optimize)
+    options = Settings(
+        model=model,
+        hyper=_given(hyper),
+        sizes=_given(sizes),
+        dtype=dtype,
+        target_cpu=target_cpu,
+        cache=cache,
+        optimize=optimize,
+    )
     session, dataset = open_program(source, options)
     for text in session.manifest.warnings:
         warnings.warn(printable(text), stacklevel=2)

@@ -14,5 +14,6 @@ def optional(module: str, extra: str, what: str) -> Any:
     try:
         return import_module(module)
     except ImportError:
-        raise error("E0503", f"{what}, which is not installed", kind=UnsupportedError,
-                    help=f"pip install 'nnc[{extra}]'") from None
+        raise error(
+            "E0503", f"{what}, which is not installed", kind=UnsupportedError, help=f"pip install 'nnc[{extra}]'"
+        ) from None

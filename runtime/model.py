@@ -103,17 +103,35 @@ class Model(Network):
 
     # --- training -----------------------------------------------------------------------------------------------------
 
-    def fit(self, /, *args: Any, validation: Any = None, epochs: int | None = None, batch: int | None = None,
-            shuffle: bool | None = None, callbacks: Any = (), resume: bool = False,
-            **kwargs: Any) -> History:
+    def fit(
+        self,
+        /,
+        *args: Any,
+        validation: Any = None,
+        epochs: int | None = None,
+        batch: int | None = None,
+        shuffle: bool | None = None,
+        callbacks: Any = (),
+        resume: bool = False,
+        **kwargs: Any,
+    ) -> History:
         """Train on whole arrays, or without arrays on the data named in the train block. See `train.fit`.
 
         `patience` of the train block watches the validation loss, and where nothing is held out the training loss."""
         from .train.fit import fit
 
         with self.workspace.training():
-            return fit(self, args, kwargs, validation=validation, epochs=epochs, batch=batch, shuffle=shuffle,
-                       callbacks=settings.callbacks(callbacks), resume=resume)
+            return fit(
+                self,
+                args,
+                kwargs,
+                validation=validation,
+                epochs=epochs,
+                batch=batch,
+                shuffle=shuffle,
+                callbacks=settings.callbacks(callbacks),
+                resume=resume,
+            )
 
     def evaluate(self, /, *args: Any, batch: int | None = None, **kwargs: Any) -> dict[str, float | int]:
         """{metric: value} over whole arrays, in inference mode; without arrays over the test set of the train block's
@@ -158,14 +176,25 @@ class Model(Network):
 
         load_learned(self, settings.path(path))
 
-    def load_weights(self, path: str | PathLike[str], rules: str | PathLike[str] | None = None, *,
-                     by_position: bool = False, transpose: bool = False) -> int:
+    def load_weights(
+        self,
+        path: str | PathLike[str],
+        rules: str | PathLike[str] | None = None,
+        *,
+        by_position: bool = False,
+        transpose: bool = False,
+    ) -> int:
         """Parameters and state from an .npz or .safetensors file that is not ours: by name, by the rules of a file, or
         by position. All of them or, with a `DataError` that lists every mismatch, nothing. See `weights`."""
         from .store.weights import load
 
-        return load(self, settings.path(path), rules if rules is None else settings.path(rules),
-                    by_position=by_position, transpose=transpose)
+        return load(
+            self,
+            settings.path(path),
+            rules if rules is None else settings.path(rules),
+            by_position=by_position,
+            transpose=transpose,
+        )
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -173,8 +202,11 @@ class Model(Network):
         from .data.text import Vocabulary
 
         if self.schema is None or self.schema.characters is None:
-            raise argument_error("E0613", f"{self.name} has no vocabulary: it was trained on no text",
-                                 help="train it on `text(..)`, or load a checkpoint of such a training")
+            raise argument_error(
+                "E0613",
+                f"{self.name} has no vocabulary: it was trained on no text",
+                help="train it on `text(..)`, or load a checkpoint of such a training",
+            )
         return Vocabulary(self.schema.characters)
 
     # --- about it -----------------------------------------------------------------------------------------------------
@@ -183,16 +215,21 @@ class Model(Network):
         with_inputs = ""
         if "predict" in self.manifest.entries:
             ports = self.entry("predict").signature
-            with_inputs = (f"({', '.join(f'{p.name}: {p.type}' for p in ports.inputs)})"
-                           f" -> ({', '.join(f'{p.name}: {p.type}' for p in ports.outputs)})")
+            with_inputs = (
+                f"({', '.join(f'{p.name}: {p.type}' for p in ports.inputs)})"
+                f" -> ({', '.join(f'{p.name}: {p.type}' for p in ports.outputs)})"
+            )
         count = sum(prod(v.shape) for v in self.manifest.variables if v.role in ("weight", "bias"))
         plural = "" if self.threads == 1 else "s"
         return f"<{self.name}{with_inputs}, {count:,} parameters, {self.manifest.dtype}, {self.threads} thread{plural}>"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise argument_error("E0610", "a compiled model cannot be pickled or copied",
-                             help="use `save` and `load` with a model compiled from the same source",
-                             kind=ArgumentTypeError)
+        raise argument_error(
+            "E0610",
+            "a compiled model cannot be pickled or copied",
+            help="use `save` and `load` with a model compiled from the same source",
+            kind=ArgumentTypeError,
+        )
 
 
 @lru_cache(256)

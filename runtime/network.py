@@ -30,11 +30,33 @@ if TYPE_CHECKING:
 class Network:
     """Safe to use from several threads (calls take turns) and after a fork."""
 
-    __slots__ = ("__weakref__", "_calls", "data_path", "dataset", "epochs_done", "folder", "manifest",
-                 "progress", "schema", "seed", "session", "threads", "variables", "workspace")
+    __slots__ = (
+        "__weakref__",
+        "_calls",
+        "data_path",
+        "dataset",
+        "epochs_done",
+        "folder",
+        "manifest",
+        "progress",
+        "schema",
+        "seed",
+        "session",
+        "threads",
+        "variables",
+        "workspace",
+    )
 
-    def __init__(self, session: Session, *, seed: int | None = None, threads: int | None = None,
-                 folder: str | PathLike[str] = ".", dataset: Dataset | None = None, data_path: str | None = None):
+    def __init__(
+        self,
+        session: Session,
+        *,
+        seed: int | None = None,
+        threads: int | None = None,
+        folder: str | PathLike[str] = ".",
+        dataset: Dataset | None = None,
+        data_path: str | None = None,
+    ):
         """`folder` is what paths of the train block are relative to; `dataset` is its data where that is loaded
         already, `data_path` takes the place of the path it names. The seed defaults to the one of the train block, the
         threads to the processors this process may use."""
@@ -115,10 +137,19 @@ class Network:
                 if self.data_path is not None:
                     what = f"the train block of {self.name} does not say what kind of data {self.data_path} is"
                     raise argument_error("E0612", what, help='for example `data = csv("...", target = "...")`')
-                raise argument_error("E0612", f"the train block of {self.name} names no data and none was passed",
-                                     help="pass arrays, or write `data = ...` in the train block")
-            self.dataset = load(spec.data, self.folder, validation=spec.validation, seed=self.seed,
-                                override=self.data_path, schema=self.schema)
+                raise argument_error(
+                    "E0612",
+                    f"the train block of {self.name} names no data and none was passed",
+                    help="pass arrays, or write `data = ...` in the train block",
+                )
+            self.dataset = load(
+                spec.data,
+                self.folder,
+                validation=spec.validation,
+                seed=self.seed,
+                override=self.data_path,
+                schema=self.schema,
+            )
         return self.dataset
 
     def fit_normalization(self, columns: Mapping[str, Rows], rows: Array | None = None) -> None:
@@ -147,4 +178,3 @@ class Network:
     @property
     def name(self) -> str:
         return self.manifest.model or "program"
-

@@ -35,8 +35,10 @@ def attended(q: np.ndarray, k: np.ndarray, v: np.ndarray, bias: np.ndarray) -> n
 
 @pytest.mark.parametrize(("T", "S", "heads", "d"), [(5, 7, 2, 4), (1, 1, 1, 1), (33, 33, 3, 5), (0, 3, 2, 4)])
 def test_attend_is_a_weighted_mean(T: int, S: int, heads: int, d: int) -> None:
-    f = nnc.function("fn f(q: f32[B, T, H, D], k: f32[B, S, H, D], v: f32[B, S, H, D], bias: f32[H, T, S])"
-                     " -> f32[B, T, H, D] = attend(q, k, v, bias)")
+    f = nnc.function(
+        "fn f(q: f32[B, T, H, D], k: f32[B, S, H, D], v: f32[B, S, H, D], bias: f32[H, T, S])"
+        " -> f32[B, T, H, D] = attend(q, k, v, bias)"
+    )
     r = rng(T)
     q, k, v = (r.normal(size=(2, n, heads, d)) for n in (T, S, S))
     bias = np.where(r.random((heads, T, S)) < 0.3, -np.inf, r.normal(size=(heads, T, S)))
@@ -76,10 +78,13 @@ train Net(x, target: f32[B, T, 12]) {{
 """
 
 
-@pytest.mark.parametrize("options", [
-    'causal = true, positions = "rotary"',
-    "ratio = 2, bias = false, activation = mish",
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        'causal = true, positions = "rotary"',
+        "ratio = 2, bias = false, activation = mish",
+    ],
+)
 def test_gradients_against_finite_differences(options: str) -> None:
     net = nnc.compile(BLOCK.format(options=options), dtype="f64")
     x, target = rng().normal(size=(2, 2, 5, 12))
@@ -196,7 +201,8 @@ def test_in_blocks_it_is_the_same_in_less_memory() -> None:
 def test_step_by_step_is_all_at_once() -> None:
     """Within the memory; then the oldest is forgotten."""
     whole = nnc.compile(STACK.format(layers=2, step="false", start=0))
-    step = nnc.compile("""
+    step = nnc.compile(
+        """
 model Net(x: f32[B, T, 16]) -> (y: f32[B, T, 16]) {
     state position: i32 = 0
     y = x
@@ -204,7 +210,9 @@ model Net(x: f32[B, T, 16]) -> (y: f32[B, T, 16]) {
     position := position + 1
 }
 export next(x: f32[1, 1, 16]) -> f32[1, 1, 16] = Net(x)
-""", sizes={"B": 1, "T": 1})
+""",
+        sizes={"B": 1, "T": 1},
+    )
     for name in whole.params:
         step.params[name] = whole.params[name]
     x = rng().normal(size=(1, 20, 16)).astype(np.float32)
@@ -216,14 +224,17 @@ export next(x: f32[1, 1, 16]) -> f32[1, 1, 16] = Net(x)
     last = [step.next(x[:, t : t + 1]) for t in range(8, 20)][-1]
     assert step.state["Net.position"] == 20 and np.isfinite(last).all()
     one = nnc.compile(STACK.format(layers=1, step="false", start=0))
-    single = nnc.compile("""
+    single = nnc.compile(
+        """
 model Net(x: f32[B, T, 16]) -> (y: f32[B, T, 16]) {
     state position: i32 = 0
     y = x |> Attention(2, causal = true, memory = 8, step = true, start = position)
     position := position + 1
 }
 export next(x: f32[1, 1, 16]) -> f32[1, 1, 16] = Net(x)
-""", sizes={"B": 1, "T": 1})
+""",
+        sizes={"B": 1, "T": 1},
+    )
     for name in one.params:
         single.params[name] = one.params[name]
     last = [single.next(x[:, t : t + 1]) for t in range(20)][-1]

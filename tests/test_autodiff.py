@@ -119,11 +119,18 @@ def test_the_backward_graph_of_two_layers_is_the_textbooks() -> None:
     graph = optimized(s.finish(dW1=dW1, db1=db1, dW2=dW2, db2=db2))
     forward = ["contract", "add", "tanh", "contract", "add", "sub"]
     assert kinds(graph)[: len(forward)] == forward
-    assert sorted(kinds(graph)[len(forward) :]) == sorted([
-        "reduce_sum", "contract",  # grad b2, grad W2
-        "contract", "mul", "sub", "mul",  # grad h, 1 - h^2, grad z
-        "reduce_sum", "contract",  # grad b1, grad W1
-    ])
+    assert sorted(kinds(graph)[len(forward) :]) == sorted(
+        [
+            "reduce_sum",
+            "contract",  # grad b2, grad W2
+            "contract",
+            "mul",
+            "sub",
+            "mul",  # grad h, 1 - h^2, grad z
+            "reduce_sum",
+            "contract",  # grad b1, grad W1
+        ]
+    )
     of = {k: graph[v] for k, v in graph.outputs}
     assert of["db2"].args == of["dW2"].args[1:], "grad z2 is z + b - t itself"
 
@@ -270,7 +277,7 @@ def test_a_checkpoint_is_computed_again_from_what_is_given() -> None:
     assert all(_behind(g, n.name) for n in g if n.op in ("exp", "cos")), "the forward values are not even computed"
     xs, ws = np.random.default_rng(0).normal(size=(3, 4)), np.random.default_rng(1).normal(size=(4, 4))
     t = np.tanh(xs @ ws)
-    expected = ((ws.sum(1) * np.exp(np.sin(t)) * np.cos(t) * (1 - t**2)) @ ws.T)
+    expected = (ws.sum(1) * np.exp(np.sin(t)) * np.cos(t) * (1 - t**2)) @ ws.T
     np.testing.assert_allclose(evaluate(g, {"x": xs}, {"w": ws})[0]["dx"], expected, rtol=1e-6)
 
 
@@ -327,8 +334,11 @@ PATHS = """graph @g {{
         ("argmax", "%a = argmax %x {axis = 1} : i32[B]\n%e = eq %a, %label : bool[B]\n%f = cast %e : f32[B]"),
         ("sign", "%a = sign %x : f32[B, 3]\n%f = reduce_sum %a {axes = [1]} : f32[B]"),
         ("floor", "%a = reduce_sum %x {axes = [1]} : f32[B]\n%f = floor %a : f32[B]"),
-        (">", "%a = reduce_sum %x {axes = [1]} : f32[B]\n%z = reduce_max %x {axes = [1]} : f32[B]\n"
-              "%c = gt %a, %z : bool[B]\n%f = cast %c : f32[B]"),
+        (
+            ">",
+            "%a = reduce_sum %x {axes = [1]} : f32[B]\n%z = reduce_max %x {axes = [1]} : f32[B]\n"
+            "%c = gt %a, %z : bool[B]\n%f = cast %c : f32[B]",
+        ),
         ("cast", "%a = reduce_sum %x {axes = [1]} : f32[B]\n%c = cast %a : i32[B]\n%f = cast %c : f32[B]"),
     ],
 )
@@ -343,8 +353,10 @@ def test_what_has_no_derivative_says_so_at_its_line(culprit: str, body: str) -> 
 
 def test_conditions_and_indices_carry_no_gradient() -> None:
     """Choosing and indexing by what depends on x is no error: only the values chosen count."""
-    body = ("%a = argmax %x {axis = 1} : i32[B]\n%t = take_along %x, %a : f32[B]\n%c = eq %a, %label : bool[B]\n"
-            "%m = neg %t : f32[B]\n%f = where %c, %t, %m : f32[B]")
+    body = (
+        "%a = argmax %x {axis = 1} : i32[B]\n%t = take_along %x, %a : f32[B]\n%c = eq %a, %label : bool[B]\n"
+        "%m = neg %t : f32[B]\n%f = where %c, %t, %m : f32[B]"
+    )
     graph = differentiate(parse_graph(PATHS.format(body=body)))
     got = evaluate(graph, {"x": [[1.0, 2.0, 0.0], [3.0, 1.0, 1.0]], "label": [1, 1]})[0]["d"]
     np.testing.assert_array_equal(got, [[0, 1, 0], [-1, 0, 0]])
@@ -394,14 +406,27 @@ def test_the_verifier_names_the_pass_and_the_node() -> None:
         verify(bad, after="x")
 
 
-@pytest.mark.parametrize("bad", [
-    "", "graph", "graph @g {", "graph @g { %x = input : (((((f32", "graph @g { output y = %x }", "graph @g { ? }",
-    "graph @g { %x = input {a = " + "[" * 2000, "graph @g { %x = input : f32[" + "(" * 5000,
-    "graph @g { %x = input : f32[B // 0] }", "graph @g { %x = input : f32[" + "9" * 9999,
-    "graph @g { %x = constant : f32 }",
-    "graph @g { %x = input : f32 } tail", 'graph @g { %x = input {name = "\\q"} : f32 }', "graph @g { guard B ~ C }",
-    "graph @g { %x = input : f32 %x = input : f32 }", "graph @g { %x = iota {axis = none} : f32[3] }",
-])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "",
+        "graph",
+        "graph @g {",
+        "graph @g { %x = input : (((((f32",
+        "graph @g { output y = %x }",
+        "graph @g { ? }",
+        "graph @g { %x = input {a = " + "[" * 2000,
+        "graph @g { %x = input : f32[" + "(" * 5000,
+        "graph @g { %x = input : f32[B // 0] }",
+        "graph @g { %x = input : f32[" + "9" * 9999,
+        "graph @g { %x = constant : f32 }",
+        "graph @g { %x = input : f32 } tail",
+        'graph @g { %x = input {name = "\\q"} : f32 }',
+        "graph @g { guard B ~ C }",
+        "graph @g { %x = input : f32 %x = input : f32 }",
+        "graph @g { %x = iota {axis = none} : f32[3] }",
+    ],
+)
 def test_what_is_no_graph_is_an_error_with_a_place(bad: str) -> None:
     with pytest.raises(SourceError) as e:
         parse_graph(bad)

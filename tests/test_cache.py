@@ -167,10 +167,13 @@ def test_where_it_is(monkeypatch, tmp_path):
     assert default_directory() == tmp_path / ".cache" / "nnc"
 
 
-@pytest.mark.parametrize(("name", "place"), [("NNC_CACHE", "here"), ("NNC_CACHE", "~/here"), ("HOME", "here"),
-                                             ("HOME", None), ("XDG_CACHE_HOME", "here")])
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [("NNC_CACHE", "here"), ("NNC_CACHE", "~/here"), ("HOME", "here"), ("HOME", None), ("XDG_CACHE_HOME", "here")],
+)
 def test_no_folder_where_a_command_happens_to_run(tmp_path, monkeypatch, name, place):
     """Without a place there is no cache, and one warning, which is a line and shows none of ours."""
+
     def nobody(number):
         raise KeyError(number)
 

@@ -34,8 +34,14 @@ def copied(to: Path) -> Path:
 def passes(command: str, tree: Path) -> bool:
     words = [w.strip('"') for w in re.findall(r'"[^"]*"|\S+', command)]
     env = {**os.environ, "PYTHONPATH": str(tree.parent), "PYTHONDONTWRITEBYTECODE": "1"}
-    run = subprocess.run([sys.executable, "-m", *words, "-p", "no:cacheprovider"], cwd=tree, env=env, text=True,
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    run = subprocess.run(
+        [sys.executable, "-m", *words, "-p", "no:cacheprovider"],
+        cwd=tree,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     print(run.stdout)
     return run.returncode == 0
 

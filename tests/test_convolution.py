@@ -51,8 +51,10 @@ class Conv:
 
     def __str__(self) -> str:
         pad = f'"{self.pad}"' if isinstance(self.pad, str) else self.pad
-        return (f"Conv({self.filters}, kernel = {self.kernel}, stride = {self.stride}, pad = {pad}, "
-                f"dilation = {self.dilation}, groups = {self.groups})")
+        return (
+            f"Conv({self.filters}, kernel = {self.kernel}, stride = {self.stride}, pad = {pad}, "
+            f"dilation = {self.dilation}, groups = {self.groups})"
+        )
 
     def reference(self, x: Array, W: Array, b: Array) -> Array:
         n = x.ndim - 2
@@ -86,8 +88,10 @@ def network(calls: list[tuple[str, str]]) -> str:
     inputs = ", ".join(f"{name}: f32[B, {', '.join(map(str, shape))}]" for name, shape in SHAPES.items())
     body = "\n".join(f"    y{k} = {name} |> call{k}: {call}" for k, (name, call) in enumerate(calls))
     loss = " + ".join(f"sum(sin(y{k}))" for k in range(len(calls)))
-    return (f"model Net({inputs}) -> ({results}) {{\n{body}\n}}\n"
-            f"train Net(a, b, c) {{\n    loss = {loss}\n    optimizer = SGD(0.1)\n}}\n")
+    return (
+        f"model Net({inputs}) -> ({results}) {{\n{body}\n}}\n"
+        f"train Net(a, b, c) {{\n    loss = {loss}\n    optimizer = SGD(0.1)\n}}\n"
+    )
 
 
 def examples(batch: int, dtype: str = "f32") -> list[Array]:
@@ -145,7 +149,7 @@ POOLS: list[tuple[str, Any, Any, Any, bool]] = [
 def pools() -> str:
     calls = []
     for name, kernel, stride, pad, ceil in POOLS:
-        said = f'{kernel}, stride = {stride}, pad = {pad!r}, ceil = {str(ceil).lower()}'.replace("'", '"')
+        said = f"{kernel}, stride = {stride}, pad = {pad!r}, ceil = {str(ceil).lower()}".replace("'", '"')
         calls += [(name, f"max_pool({said})"), (name, f"avg_pool({said})")]
     return network(calls)
 

@@ -44,16 +44,19 @@ def path_on_bowl(optimizer: str, steps: int = 3) -> list[float]:
     return seen
 
 
-@pytest.mark.parametrize(("optimizer", "expected"), [
-    ("SGD(0.1)", [0.9, 0.81, 0.729]),
-    ("Momentum(0.1, gamma = 0.9)", [0.9, 0.72, 0.486]),
-    ("Momentum(0.1 * 0.5^(t - 1))", [0.9, 0.765, 0.624375]),
-    ("Velocity(0.1 * 0.5^(t - 1))", [0.9, 0.81, 0.74925]),
-    ("AdaGrad(0.1)", [0.9000000005, 0.8331035275, 0.7804561821]),
-    ("RMSProp(0.1, gamma = 0.9)", [0.6837722498, 0.4988706267, 0.3691805739]),
-    ("Adam(0.1, eps_inside = true)", [0.9000000005, 0.8004122287, 0.7015862730]),
-    ("Adam(0.1)", [0.9000000010, 0.8004122297, 0.7015862745]),
-])
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        ("SGD(0.1)", [0.9, 0.81, 0.729]),
+        ("Momentum(0.1, gamma = 0.9)", [0.9, 0.72, 0.486]),
+        ("Momentum(0.1 * 0.5^(t - 1))", [0.9, 0.765, 0.624375]),
+        ("Velocity(0.1 * 0.5^(t - 1))", [0.9, 0.81, 0.74925]),
+        ("AdaGrad(0.1)", [0.9000000005, 0.8331035275, 0.7804561821]),
+        ("RMSProp(0.1, gamma = 0.9)", [0.6837722498, 0.4988706267, 0.3691805739]),
+        ("Adam(0.1, eps_inside = true)", [0.9000000005, 0.8004122287, 0.7015862730]),
+        ("Adam(0.1)", [0.9000000010, 0.8004122297, 0.7015862745]),
+    ],
+)
 def test_optimizer_on_a_bowl(optimizer: str, expected: list[float]) -> None:
     np.testing.assert_allclose(path_on_bowl(optimizer), expected, rtol=0, atol=6e-11)
 
@@ -82,12 +85,15 @@ def lion(p: float, t: int, s: dict[str, float]) -> float:
     return float(p - 0.1 * direction)
 
 
-@pytest.mark.parametrize(("optimizer", "rule"), [
-    ("Velocity(0.1, nesterov = true)", nesterov),
-    ("AdamW(0.1)", adamw),
-    ("AdaDelta()", adadelta),
-    ("Lion(0.1)", lion),
-])
+@pytest.mark.parametrize(
+    ("optimizer", "rule"),
+    [
+        ("Velocity(0.1, nesterov = true)", nesterov),
+        ("AdamW(0.1)", adamw),
+        ("AdaDelta()", adadelta),
+        ("Lion(0.1)", lion),
+    ],
+)
 def test_optimizer_restated(optimizer: str, rule: Callable[[float, int, dict[str, float]], float]) -> None:
     state = {"m": 0.0, "v": 0.0, "s": 0.0, "u": 0.0}
     p, expected = 1.0, []
@@ -122,18 +128,21 @@ t = np.arange(1, 9)
 cosine = 0.1 * (1 + np.cos(math.pi * (t - 1) / 8))
 
 
-@pytest.mark.parametrize(("schedule", "expected"), [
-    ("constant(0.2)", np.full(8, 0.2)),
-    ("step(0.2, every = 3, factor = 0.5)", 0.2 * 0.5 ** np.floor((t - 1) / 3)),
-    ("exponential(0.2, factor = 0.9)", 0.2 * 0.9 ** (t - 1)),
-    ("inverse(0.2)", 0.2 / t),
-    ("inverse(0.2, k = 0.5)", 0.2 / (1 + 0.5 * (t - 1))),
-    ("cosine(0.2)", cosine),
-    ("cosine(0.2, warmup = 4)", [0.05, 0.1, 0.15, 0.2, 0.2, 0.17071067811865477, 0.1, 0.02928932188134524]),
-    ("linear(0.2)", 0.2 * (1 - (t - 1) / 8)),
-    ("linear(0.2, warmup = 2, final = 0.08)", [0.1, 0.2, 0.2, 0.18, 0.16, 0.14, 0.12, 0.1]),
-    ("linear_warmup(0.2, 4)", 0.2 * np.minimum(t / 4, 1)),
-])
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant(0.2)", np.full(8, 0.2)),
+        ("step(0.2, every = 3, factor = 0.5)", 0.2 * 0.5 ** np.floor((t - 1) / 3)),
+        ("exponential(0.2, factor = 0.9)", 0.2 * 0.9 ** (t - 1)),
+        ("inverse(0.2)", 0.2 / t),
+        ("inverse(0.2, k = 0.5)", 0.2 / (1 + 0.5 * (t - 1))),
+        ("cosine(0.2)", cosine),
+        ("cosine(0.2, warmup = 4)", [0.05, 0.1, 0.15, 0.2, 0.2, 0.17071067811865477, 0.1, 0.02928932188134524]),
+        ("linear(0.2)", 0.2 * (1 - (t - 1) / 8)),
+        ("linear(0.2, warmup = 2, final = 0.08)", [0.1, 0.2, 0.2, 0.18, 0.16, 0.14, 0.12, 0.1]),
+        ("linear_warmup(0.2, 4)", 0.2 * np.minimum(t / 4, 1)),
+    ],
+)
 def test_schedule(schedule: str, expected: np.ndarray) -> None:
     np.testing.assert_allclose(rates(schedule, 8), expected, rtol=0, atol=1e-14)
 
@@ -249,8 +258,9 @@ def test_cross_entropy_and_its_gradient() -> None:
 
 
 def test_label_smoothing_is_cross_entropy_with_the_smoothed_target() -> None:
-    f = nnc.function("fn f(z: f32[B, C], label: i32[B]) -> f32[B] = cross_entropy(z, label, smoothing = 0.1)",
-                     dtype="f64")
+    f = nnc.function(
+        "fn f(z: f32[B, C], label: i32[B]) -> f32[B] = cross_entropy(z, label, smoothing = 0.1)", dtype="f64"
+    )
     rng = np.random.default_rng(3)
     z, label = rng.normal(0, 4, (5, 4)), np.array([0, 3, 1, 2, 2])
     log_p = z - z.max(1, keepdims=True)
@@ -262,8 +272,11 @@ def test_label_smoothing_is_cross_entropy_with_the_smoothed_target() -> None:
 
 
 def test_class_weights_make_the_mean_that_of_the_weighted_examples() -> None:
-    f = nnc.function("""fn f(z: f32[B, 3], label: i32[B]) -> f32 =
-        weighted_mean(cross_entropy(z, label), gather([1.0, 2.5, 0.25], label))""", dtype="f64")
+    f = nnc.function(
+        """fn f(z: f32[B, 3], label: i32[B]) -> f32 =
+        weighted_mean(cross_entropy(z, label), gather([1.0, 2.5, 0.25], label))""",
+        dtype="f64",
+    )
     rng = np.random.default_rng(4)
     z, label = rng.normal(size=(6, 3)), np.array([0, 1, 2, 2, 1, 1])
     each = np.log(np.exp(z).sum(1)) - z[np.arange(6), label]
@@ -376,7 +389,9 @@ def test_dropout_uses_the_same_mask_forwards_and_backwards() -> None:
 def test_spatial_dropout_drops_whole_channels() -> None:
     net = nnc.compile(
         "model Drop(x: f32[B, C, N]) -> (y: f32[B, C, N]) {\n    y = spatial_dropout(x, p = 0.5)\n}\n"
-        "train Drop(x) {\n    loss = sum(y)\n    optimizer = SGD(0)\n}", sizes={"C": 40})
+        "train Drop(x) {\n    loss = sum(y)\n    optimizer = SGD(0)\n}",
+        sizes={"C": 40},
+    )
     mask = net.gradients(np.ones((30, 40, 5), np.float32), wrt=["x"])["x"]
     assert np.all(mask == mask[:, :, :1]) and set(np.unique(mask)) == {0, 2}
 
@@ -511,7 +526,8 @@ train Words(i) {
 
 @pytest.mark.parametrize(("clip", "factor"), [("global_norm(1.0)", 0.2), ("global_norm(10.0)", 1.0)])
 def test_global_norm_scales_all_gradients_together(clip: str, factor: float) -> None:
-    net = nnc.compile(f"""
+    net = nnc.compile(
+        f"""
 model M(x: f32[B]) -> (y: f32) {{
     weight a: f32 = 0
     weight b: f32 = 0
@@ -522,7 +538,9 @@ train M(x) {{
     optimizer = SGD(1)
     clip = {clip}
 }}
-""", dtype="f64")
+""",
+        dtype="f64",
+    )
     net.train_step(np.zeros(1))
     found = [float(net.params["M.a"]), float(net.params["M.b"])]
     np.testing.assert_allclose(found, [-3 * factor, -4 * factor], rtol=1e-12)
@@ -540,7 +558,8 @@ def test_metrics() -> None:
         assert top(np.nan * logits, label) == 0
     np.testing.assert_array_equal(
         nnc.function(f"fn f({two}) -> f32[C, C] = confusion(logits, label)")(logits, label),
-        [[0, 0, 0], [1, 1, 0], [1, 0, 1]])
+        [[0, 0, 0], [1, 1, 0], [1, 0, 1]],
+    )
     y, t = f32([1, 2, 4]), f32([1, 3, 5])
     pair = "y: f32[B], t: f32[B]"
     assert nnc.function(f"fn f({pair}) -> f32 = mean_squared_error(y, t)")(y, t) == pytest.approx(2 / 3)

@@ -20,8 +20,13 @@ TODAY = datetime.date.today().toordinal()
 
 def find_nothing(*arguments: object) -> None:
     """`python -m tests.fuzz` with these arguments finds nothing."""
-    run = subprocess.run([sys.executable, "-m", "tests.fuzz", *map(str, arguments)], cwd=ROOT, text=True,
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz", *map(str, arguments)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     assert run.returncode == 0, run.stdout
 
 
@@ -33,7 +38,8 @@ def test_random_programs_of_one_seed(first: int) -> None:
 
 def test_a_window_with_a_factor_that_is_not_finite() -> None:
     """A random program that was found once, as it was then."""
-    program = Program("""fn f(x1: f32[1, 4, 17, 7], x2: f32[1, 4, 5, 2], x7: f32[1, 1, 5, 3], x10: f32[4, 17, 7, 0], \
+    program = Program(
+        """fn f(x1: f32[1, 4, 17, 7], x2: f32[1, 4, 5, 2], x7: f32[1, 1, 5, 3], x10: f32[4, 17, 7, 0], \
 x14: f32[7, 17, 0, 4], x17: f32[1, 3, 1, 5]) {
     v3 = slide(x1, x2, 3, 1, 1, 1, false)
     v4 = softplus(v3)
@@ -49,7 +55,10 @@ x14: f32[7, 17, 0, 4], x17: f32[1, 3, 1, 5]) {
     v18 = transpose(v13, [0, 3, 1, 2]) + x17
     return (v5, v18)
 }
-""", values="wild", seed=47000304)
+""",
+        values="wild",
+        seed=47000304,
+    )
     ((_, verdict),) = verdicts(lambda _: judge(program), [0])
     assert verdict.kind == "ok", verdict.message
 

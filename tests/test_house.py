@@ -55,8 +55,11 @@ def test_no_file_imports_in_a_circle():
 
 
 def test_no_arrow_runs_up():
-    up = [f"{a.relative_to(ROOT)} imports {b.relative_to(ROOT)}" for a, b in imports().edges
-          if ROOMS.index(room_of(a)) < ROOMS.index(room_of(b))]
+    up = [
+        f"{a.relative_to(ROOT)} imports {b.relative_to(ROOT)}"
+        for a, b in imports().edges
+        if ROOMS.index(room_of(a)) < ROOMS.index(room_of(b))
+    ]
     assert up == []
 
 
@@ -105,7 +108,7 @@ def test_a_file_is_read_in_one_sitting(path):
         assert ast.get_docstring(tree), "a module says what comes in, what goes out, the one idea"
 
 
-@pytest.mark.parametrize("command", ["ruff check .", "mypy compiler dsl runtime"])
+@pytest.mark.parametrize("command", ["ruff check .", "ruff format --check .", "mypy compiler dsl runtime"])
 def test_the_linters_have_nothing_to_say(command):
     words = command.split()
     pytest.importorskip(words[0])

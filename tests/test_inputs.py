@@ -84,7 +84,7 @@ def test_an_ascent_moves_by_its_rate_and_raises_its_objective(net: nnc.Model) ->
 def test_the_gradient_of_an_expectation_is_the_mean_of_gradients(net: nnc.Model) -> None:
     motions = [RNG.uniform(-0.5, 0.5, 7), RNG.uniform(0.8, 1.2, 7), RNG.uniform(-1, 1, 7), RNG.uniform(-1, 1, 7)]
     whole = net.held(X, LABEL, *motions)
-    parts = [net.held(X, LABEL, *(m[k:k + 1] for m in motions)) for k in range(7)]
+    parts = [net.held(X, LABEL, *(m[k : k + 1] for m in motions)) for k in range(7)]
     np.testing.assert_allclose(whole.d_x, np.mean([p.d_x for p in parts], axis=0), atol=1e-14)
     np.testing.assert_allclose(whole.loss, np.mean([p.loss for p in parts]), rtol=1e-12)
     for k, part in enumerate(parts):  # each of which is the loss of what its motion shows

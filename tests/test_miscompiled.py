@@ -97,8 +97,9 @@ def test_a_checkpoint_behind_a_recurrent_layer_lets_its_weights_learn():
         optimizer = SGD(lr = 0.1)
     }"""
     x = rng.normal(size=(4, 5, 3)).astype(np.float32)
-    with_it, without = (nnc.compile(text.replace("CHECKPOINT", name), cache=False).gradients(x)
-                        for name in ("checkpoint", "same"))
+    with_it, without = (
+        nnc.compile(text.replace("CHECKPOINT", name), cache=False).gradients(x) for name in ("checkpoint", "same")
+    )
     for name, gradient in without.items():
         np.testing.assert_allclose(with_it[name], gradient, rtol=1e-5, atol=1e-7)
         assert np.abs(gradient).max() > 0
@@ -169,14 +170,17 @@ def test_a_scan_that_only_checks_is_kept():
 
 
 def test_a_step_that_fails_leaves_all_of_a_variable():
-    net = nnc.compile("""
+    net = nnc.compile(
+        """
 layer Count(x: f32[4, 10], at: i32[4]) -> (y: f32[4]) {
     state total: f32[4] = 0
     total := total + sum(x, axis = 1) * take(x, at)
     y = total
 }
 model M(x: f32[4, 10], at: i32[4]) -> (y: f32[4]) { y = Count(x, at) }
-""", cache=False)
+""",
+        cache=False,
+    )
     x = np.ones((4, 10), np.float32)
     net.predict(x, np.int32([0, 9, 3, 4]))
     with pytest.raises(nnc.ArgumentError, match="`at` is 10 in row 3"):
@@ -186,10 +190,17 @@ model M(x: f32[4, 10], at: i32[4]) -> (y: f32[4]) { y = Count(x, at) }
 
 # --- every size that is allocated or looped over is 0 or more --------------------------------------------------------
 
-FEWER = ("mean(broadcast(x[0] + 1.0, [size(x) - 5, 8]))", "sum(concat([x, broadcast(1.0, [size(x) - 5])]))",
-         "sum(cast(iota(size(x) - 5), f32))", "sum(one_hot(iota(2), size(x) - 5))", "sum(eye(size(x) - 5))",
-         "sum(scatter(x, iota(size(x)) * 0, size(x) - 4))", "sum(uniform(shape = [size(x) - 5]))", "sum(x[5:])",
-         "sum(reshape(broadcast(x, [2, size(x)]), [2 * size(x)])[10:])")
+FEWER = (
+    "mean(broadcast(x[0] + 1.0, [size(x) - 5, 8]))",
+    "sum(concat([x, broadcast(1.0, [size(x) - 5])]))",
+    "sum(cast(iota(size(x) - 5), f32))",
+    "sum(one_hot(iota(2), size(x) - 5))",
+    "sum(eye(size(x) - 5))",
+    "sum(scatter(x, iota(size(x)) * 0, size(x) - 4))",
+    "sum(uniform(shape = [size(x) - 5]))",
+    "sum(x[5:])",
+    "sum(reshape(broadcast(x, [2, size(x)]), [2 * size(x)])[10:])",
+)
 
 
 @pytest.mark.parametrize("expression", FEWER)
@@ -253,7 +264,7 @@ def test_division_by_a_literal_zero_ends(dtype, operator):
     script = f"""
 import nnc, numpy as np
 f = nnc.function("fn f(x: {dtype}[N]) -> {dtype}[N] = x {operator} 0", cache=False)
-print(f(np.array([5, -5, 0], "{dtype.replace('i', 'int')}")).tolist())"""
+print(f(np.array([5, -5, 0], "{dtype.replace("i", "int")}")).tolist())"""
     assert bounded(script) == "[0, 0, 0]"
 
 

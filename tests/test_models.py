@@ -209,8 +209,10 @@ def test_boltzmann_machine_samples_its_distribution() -> None:
 # --- real data --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not (MNIST.is_dir() and MNIST.with_name("fashion-mnist").is_dir()),
-                    reason="MNIST and Fashion-MNIST are not in ../shared/data")
+@pytest.mark.skipif(
+    not (MNIST.is_dir() and MNIST.with_name("fashion-mnist").is_dir()),
+    reason="MNIST and Fashion-MNIST are not in ../shared/data",
+)
 @pytest.mark.parametrize(("model", "data", "least"), [
     ("mnist_mlp", "mnist", 0.98), ("lenet5", "mnist", 0.989), ("lenet5", "fashion-mnist", 0.895),
 ])  # fmt: skip

@@ -95,8 +95,11 @@ def test_every_family_of_scalar_functions_is_listed() -> None:
 def test_the_meaning_in_python_is_that_in_numpy(f: Scalar) -> None:
     """At edges and between them; to the last places, where the C library and NumPy may differ."""
     dtype = "f64" if "f64" in f.accepts else f.accepts[0]
-    points = {"f64": [0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 3.0, -2.5, 1e-300, 800.0, -800.0, np.inf, -np.inf, np.nan],
-              "i32": [0, 1, -1, 7, -7, 3, -(2**31), 2**31 - 1], "bool": [False, True]}[dtype]
+    points = {
+        "f64": [0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 3.0, -2.5, 1e-300, 800.0, -800.0, np.inf, -np.inf, np.nan],
+        "i32": [0, 1, -1, 7, -7, 3, -(2**31), 2**31 - 1],
+        "bool": [False, True],
+    }[dtype]
     for operands in product(points, repeat=len(f.operands)):
         with np.errstate(all="ignore"):
             want = f.numpy(*(np.asarray([x], NUMPY[dtype]) for x in operands))[0]
@@ -119,8 +122,6 @@ def test_the_reference_has_the_inferred_type(op: Op, sample: Sample) -> None:
     with np.errstate(all="ignore"):
         result = np.asarray(op.reference(draw(sample), sample.attrs, inferred))
     assert result.shape == inferred.shape and result.dtype == NUMPY[inferred.dtype]
-
-
 
 
 def value(e: loops.Expr, buffers: list[np.ndarray]) -> np.generic:
@@ -236,8 +237,12 @@ def derivatives(op: Op, sample: Sample) -> tuple[Graph, list[str]]:
         t = b.emit("add", t, weighted_sum(b, g[k], f"v{k}"))
     second = b.emit("grad", t, *smooth)
     h = [b.emit("item", second, index=k) for k in range(len(smooth))]
-    outputs = [("s", s), ("t", t), *((f"g {x}", v) for x, v in zip(smooth, g, strict=True)),
-               *((f"h {x}", v) for x, v in zip(smooth, h, strict=True))]
+    outputs = [
+        ("s", s),
+        ("t", t),
+        *((f"g {x}", v) for x, v in zip(smooth, g, strict=True)),
+        *((f"h {x}", v) for x, v in zip(smooth, h, strict=True)),
+    ]
     return differentiate(b.finish(tuple(outputs))), smooth
 
 
@@ -360,9 +365,15 @@ def test_every_convolution_is_a_contraction() -> None:
     x, w = rng.normal(size=(2, 3, 7, 6)), rng.normal(size=(4, 3, 3, 2))
     at = lambda i, u: (-1, ((i, 2), (u, 1)))  # noqa: E731
     one = lambda i: (0, ((i, 1),))  # noqa: E731
-    y = run("contract", x, w, domain=(("b", 2), ("k", 4), ("i", 4), ("j", 3), ("c", 3), ("u", 3), ("v", 2)),
-            maps=((one("b"), one("c"), at("i", "u"), at("j", "v")), tuple(map(one, "kcuv"))),
-            out=tuple(map(one, "bkij")), shape=(2, 4, 4, 3))
+    y = run(
+        "contract",
+        x,
+        w,
+        domain=(("b", 2), ("k", 4), ("i", 4), ("j", 3), ("c", 3), ("u", 3), ("v", 2)),
+        maps=((one("b"), one("c"), at("i", "u"), at("j", "v")), tuple(map(one, "kcuv"))),
+        out=tuple(map(one, "bkij")),
+        shape=(2, 4, 4, 3),
+    )
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     for i, j in product(range(4), range(3)):
         window = padded[:, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 2]
@@ -414,8 +425,17 @@ def test_what_does_not_fit_is_said(op: str, types: tuple, attrs: dict, code: str
 def test_matmul_follows_numpy_and_names_the_sizes() -> None:
     from nnc.compiler.graph.ops.contraction import einsum, matmul
 
-    shapes = [((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 4)), ((2, 3), (3, 4)), ((5, 2, 3), (5, 3, 4)),
-              ((5, 2, 3), (3, 4)), ((2, 3), (5, 3, 4)), ((5, 2, 3), (3,)), ((3,), (5, 3, 4))]
+    shapes = [
+        ((3,), (3,)),
+        ((2, 3), (3,)),
+        ((3,), (3, 4)),
+        ((2, 3), (3, 4)),
+        ((5, 2, 3), (5, 3, 4)),
+        ((5, 2, 3), (3, 4)),
+        ((2, 3), (5, 3, 4)),
+        ((5, 2, 3), (3,)),
+        ((3,), (5, 3, 4)),
+    ]
     rng = np.random.default_rng(0)
     for s, t in shapes:
         b = Builder("g", OPS)
@@ -446,8 +466,15 @@ def test_a_contraction_keeps_what_is_not_finite_where_it_belongs() -> None:
     with np.errstate(all="ignore"):
         expected = (x[:, :, None] * w[None]).sum(axis=1)
     one = lambda i: (0, ((i, 1),))  # noqa: E731
-    got = run("contract", x, w, domain=(("i", 2), ("j", 3), ("k", 2)), shape=(3, 2), out=(one("j"), one("i")),
-              maps=((one("i"), one("k")), (one("k"), one("j"))))
+    got = run(
+        "contract",
+        x,
+        w,
+        domain=(("i", 2), ("j", 3), ("k", 2)),
+        shape=(3, 2),
+        out=(one("j"), one("i")),
+        maps=((one("i"), one("k")), (one("k"), one("j"))),
+    )
     np.testing.assert_array_equal(got, expected.T)
     inf, zero = np.array(np.inf), np.array([0.0, 1.0])
     total = run("contract", inf, zero, domain=(("k", 2),), shape=(), out=(), maps=((), (one("k"),)))

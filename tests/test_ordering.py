@@ -34,8 +34,11 @@ def value(f, x, *shape):
 
 
 DATA = [
-    np.array([[3.0, 1.0, 2.0, 1.0], [0.0, -0.0, -5.0, np.inf]]), np.array([[np.nan, 1.0, np.nan, -np.inf]]),
-    np.zeros((0, 3)), np.zeros((2, 1)), np.array([[5, -3, 5, 2**62]]),
+    np.array([[3.0, 1.0, 2.0, 1.0], [0.0, -0.0, -5.0, np.inf]]),
+    np.array([[np.nan, 1.0, np.nan, -np.inf]]),
+    np.zeros((0, 3)),
+    np.zeros((2, 1)),
+    np.array([[5, -3, 5, 2**62]]),
 ]
 
 

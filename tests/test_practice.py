@@ -135,8 +135,10 @@ def test_an_average_begins_as_its_parameter_and_follows_what_is_assigned(tmp_pat
 
 
 def test_an_average_is_taken_once_a_step_where_gradients_accumulate() -> None:
-    big, small = compiled("batch = 16\n    average = ema(0.8)"), \
-        compiled("batch = 4\n    accumulate = 4\n    average = ema(0.8)")
+    big, small = (
+        compiled("batch = 16\n    average = ema(0.8)"),
+        compiled("batch = 4\n    accumulate = 4\n    average = ema(0.8)"),
+    )
     for net in (big, small):
         net.fit(X, LABEL)
     np.testing.assert_allclose(small.predict(X), big.predict(X), rtol=1e-11)
@@ -171,7 +173,8 @@ def test_training_begins_with_a_checkpoint_of_another_optimiser(tmp_path: Path) 
 
 
 def test_a_parameter_that_only_the_loss_calls_for_is_trained():
-    net = nnc.compile("""
+    net = nnc.compile(
+        """
         model M(x: f32[B, 3], deep: bool = false) -> (y: f32[B, 1]) {
             h = x |> a: Dense(3)
             if deep { h = h |> b: Dense(3) }
@@ -182,20 +185,28 @@ def test_a_parameter_that_only_the_loss_calls_for_is_trained():
             optimizer = Momentum(lr = 0.1)
             average = ema(0.9)
         }
-        """, seed=1)
+        """,
+        seed=1,
+    )
     before = net.params["M.b.W"].copy()
     net.fit(x=np.ones((4, 3), "f4"), t=np.ones((4, 1), "f4"))
     assert (net.params["M.b.W"] != before).any()
 
 
 def test_the_entries_that_declare_the_variables_are_grown_once():
-    program = Program(Source("p.nn", """
+    program = Program(
+        Source(
+            "p.nn",
+            """
         model M(x: f32[B, 3]) -> f32[B, 1] { return x |> Dense(1) }
         train M(x, t: f32[B, 1]) {
             loss = mean((output - t)^2)
             optimizer = SGD(lr = 0.1)
             average = ema(0.9)
         }
-        """), Settings())
+        """,
+        ),
+        Settings(),
+    )
     assert program.graph("train") is program.graph("train")
     assert {n.attrs["path"].split("/")[0] for n in program.graph("predict") if n.op == "param"} == {"average"}

@@ -44,8 +44,9 @@ KINDS = ("unary", "binary", "number", "broadcast", "reduce", "layout", "where", 
 
 
 @st.composite
-def programs(draw: st.DrawFn, kinds: tuple[str, ...] = KINDS,
-             divide: bool = True) -> tuple[Graph, dict[str, np.ndarray]]:
+def programs(
+    draw: st.DrawFn, kinds: tuple[str, ...] = KINDS, divide: bool = True
+) -> tuple[Graph, dict[str, np.ndarray]]:
     """A random graph over small tensors, some of its sizes 1 or symbolic, and inputs with zeros, infinities and NaN.
     Only division tells 0 from -0, and which of the two is the larger is not defined."""
     binary = [op for op in BINARY if divide or op != "div"]

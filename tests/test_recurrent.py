@@ -138,8 +138,10 @@ def test_a_model_of_characters_learns_to_write() -> None:
     assert net.fit(epochs=1)[-1]["val_loss"] < 2.0
     known = net.vocabulary
     text = known.decode(net.write(known.encode("ROMEO:\n"), seed=1))
-    assert text == known.decode(net.write(known.encode("ROMEO:\n"), seed=1)) != known.decode(
-        net.write(known.encode("ROMEO:\n"), seed=2)
+    assert (
+        text
+        == known.decode(net.write(known.encode("ROMEO:\n"), seed=1))
+        != known.decode(net.write(known.encode("ROMEO:\n"), seed=2))
     )
     assert sum(c.isalpha() or c == " " for c in text) > 150 and text.count(" ") > 15
     c = known.encode("\n")

@@ -250,8 +250,10 @@ def interpreted(text: str, args: list[np.ndarray]) -> float:
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
 def test_what_is_not_finite_goes_on_to_later_turns_only(tmp_path, dtype):
     path = tmp_path / "sums.nn"
-    path.write_text("export sums(x: f32[B, T]) -> f32[B, T] {\n    s = 0.0\n    scan t in 0..T {\n"
-                    "        s = s + x[:, t]\n        y[b, t] = s[b]\n    }\n    return y\n}\n")
+    path.write_text(
+        "export sums(x: f32[B, T]) -> f32[B, T] {\n    s = 0.0\n    scan t in 0..T {\n"
+        "        s = s + x[:, t]\n        y[b, t] = s[b]\n    }\n    return y\n}\n"
+    )
     x = np.ones((4, 6), np.float32 if dtype == "f32" else np.float64)
     x[0, 2], x[1, 3], x[2, 1], x[2, 4], x[3] = np.nan, np.inf, np.inf, -np.inf, -0.0
     with np.errstate(invalid="ignore"):
@@ -265,7 +267,9 @@ def test_a_gradient_of_no_turns(tmp_path):
 
 
 def test_the_dream_of_the_language_reference(tmp_path):
-    net = compiled(tmp_path, """
+    net = compiled(
+        tmp_path,
+        """
 model Mlp(x: f32[B, 784]) -> (logits: f32[B, 10]) {
     logits = x |> Dense(16) |> relu |> dropout(p = 0.3) |> Dense(10)
 }
@@ -273,7 +277,8 @@ export dream(x: f32[1, 784], unit: i32, rate: f32 = 0.1) -> f32[1, 784] {
     scan step in 0..50 { x = x + rate * grad(Mlp(x)[0, unit], x) }
     return x
 }
-""")
+""",
+    )
     x = normal(1, 784)
     y = net.dream(x, 3)
     assert net.predict(y)[0, 3] > net.predict(x)[0, 3] + 1
@@ -317,8 +322,9 @@ def test_a_layer_in_a_scan_is_one_instance(tmp_path):
 
 
 def test_draws_differ_from_turn_to_turn_and_are_the_same_again(tmp_path):
-    net = compiled(tmp_path, "fn f(n: f32[T]) -> f32[T, 50] {\n"
-                   " scan t in 0..T { y[t] = uniform(shape = [50]) }\n return y\n}")
+    net = compiled(
+        tmp_path, "fn f(n: f32[T]) -> f32[T, 50] {\n scan t in 0..T { y[t] = uniform(shape = [50]) }\n return y\n}"
+    )
     y = net.f(np.zeros(20))
     assert len({tuple(row) for row in y}) == 20 and abs(y.mean() - 0.5) < 0.03
     assert (net.f(np.zeros(20)) == y).all()
@@ -362,21 +368,24 @@ def test_the_same_bits_with_two_threads(tmp_path):
 
 
 def test_an_index_that_run_time_finds_outside(tmp_path):
-    net = compiled(tmp_path, "fn f(x: f32[T], n: f32[N]) -> f32 {\n s = 0.0\n"
-                   " scan t in 0..N { s = s + x[t] }\n return s\n}")
+    net = compiled(
+        tmp_path, "fn f(x: f32[T], n: f32[N]) -> f32 {\n s = 0.0\n scan t in 0..N { s = s + x[t] }\n return s\n}"
+    )
     assert net.f(np.ones(3), np.zeros(2)) == 2 and net.f(np.ones(3), np.zeros(0)) == 0
     with pytest.raises(nnc.NncError, match=r"index t is outside an axis of T .*: T is 3, N is 4"):
         net.f(np.ones(3), np.zeros(4))
-    net = compiled(tmp_path, "fn f(x: f32[T], n: f32[N]) -> f32 {\n s = 0.0\n"
-                   " scan t in N..T { s = s + x[t] }\n return s\n}")
+    net = compiled(
+        tmp_path, "fn f(x: f32[T], n: f32[N]) -> f32 {\n s = 0.0\n scan t in N..T { s = s + x[t] }\n return s\n}"
+    )
     assert net.f(np.ones(3), np.zeros(3)) == 0
     with pytest.raises(nnc.NncError, match="must not end before it begins"):
         net.f(np.ones(3), np.zeros(4))
 
 
 def test_rows_that_data_decide_are_checked_in_each_turn(tmp_path):
-    net = compiled(tmp_path, "fn f(x: f32[K], i: i32[T]) -> f32 {\n s = 0.0\n"
-                   " scan t in 0..T { s = s + x[i[t]] }\n return s\n}")
+    net = compiled(
+        tmp_path, "fn f(x: f32[K], i: i32[T]) -> f32 {\n s = 0.0\n scan t in 0..T { s = s + x[i[t]] }\n return s\n}"
+    )
     assert net.f(np.arange(4.0), np.array([3, 3, 1], np.int32)) == 7
     with pytest.raises(nnc.NncError, match="outside an axis of size"):
         net.f(np.arange(4.0), np.array([3, 4], np.int32))
@@ -384,6 +393,7 @@ def test_rows_that_data_decide_are_checked_in_each_turn(tmp_path):
 
 def test_checkpoint_bounds_the_memory(tmp_path):
     """Without it the backward pass keeps values of every turn, with it what is carried, with segments far less."""
+
     def bytes_kept(body: str, turns: int) -> int:
         text = f"""
 fn f(x: f32[T, K], W: f32[K, K]) -> f32 {{
@@ -482,6 +492,7 @@ EXPRESSIONS = st.recursive(
 @given(EXPRESSIONS, EXPRESSIONS, EXPRESSIONS)
 def test_a_scan_is_the_loop_written_out(first, second, third):
     """Values and gradients equal those of `repeat`, before and after the passes."""
+
     def program(loop: str) -> str:
         return f"""
 fn f(x: f32[4, 3], w: f32[3], v: f32[3], m: f32[3, 3]) -> f32 {{
@@ -500,6 +511,7 @@ export g(x: f32[4, 3], w: f32[3], v: f32[3], m: f32[3, 3]) -> (
     (dx, dw, dv, dm) = grad(y, [x, w, v, m])
 }}
 """
+
     generator = np.random.default_rng(3)
     args = {k: generator.normal(size=s) for k, s in (("x", (4, 3)), ("w", (3,)), ("v", (3,)), ("m", (3, 3)))}
 

@@ -183,6 +183,7 @@ print(codes)
 
 
 def test_a_child_of_a_process_that_compiles_can_compile():
-    out = subprocess.run([sys.executable, "-W", "ignore", "-c", WHILE_OTHERS_COMPILE], capture_output=True, text=True,
-                         timeout=1200)
+    out = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", WHILE_OTHERS_COMPILE], capture_output=True, text=True, timeout=1200
+    )
     assert out.stdout == f"{[7] * 3}\n", out.stderr

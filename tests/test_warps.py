@@ -19,8 +19,9 @@ STILL = {"angle": np.zeros(2), "factor": np.ones(2), "down": np.zeros(2), "right
 
 @pytest.fixture(scope="module")
 def warp() -> Any:
-    return nnc.function(f"fn f(x: f32[B, C, H, W], {NUMBERS}) -> f32[B, C, H, W] = warp(x, angle, factor, down, right)",
-                        dtype="f64")
+    return nnc.function(
+        f"fn f(x: f32[B, C, H, W], {NUMBERS}) -> f32[B, C, H, W] = warp(x, angle, factor, down, right)", dtype="f64"
+    )
 
 
 def pixel(image: Array, u: float, v: float) -> Array:
@@ -58,13 +59,17 @@ def test_whole_pixels_and_quarter_turns_are_exact(warp: Any) -> None:
     np.testing.assert_array_equal(y[:, :, 1:, :-2], X[:, :, :-1, 2:])
     assert not y[:, :, 0].any() and not y[:, :, :, -2:].any()
     square = X[..., :5]
-    np.testing.assert_allclose(warp(square, **{**STILL, "angle": np.full(2, np.pi / 2)}),
-                               np.rot90(square, axes=(2, 3)), atol=1e-12)
+    np.testing.assert_allclose(
+        warp(square, **{**STILL, "angle": np.full(2, np.pi / 2)}), np.rot90(square, axes=(2, 3)), atol=1e-12
+    )
 
 
 def test_the_parts_are_the_whole(warp: Any) -> None:
-    for call, part in (("shift(x, 1.5, -0.5)", {"down": [1.5, 1.5], "right": [-0.5, -0.5]}),
-                       ("rotate(x, 0.3)", {"angle": [0.3, 0.3]}), ("scale(x, 1.5)", {"factor": [1.5, 1.5]})):
+    for call, part in (
+        ("shift(x, 1.5, -0.5)", {"down": [1.5, 1.5], "right": [-0.5, -0.5]}),
+        ("rotate(x, 0.3)", {"angle": [0.3, 0.3]}),
+        ("scale(x, 1.5)", {"factor": [1.5, 1.5]}),
+    ):
         f = nnc.function(f"fn f(x: f32[B, C, H, W]) -> f32[B, C, H, W] = {call}", dtype="f64")
         np.testing.assert_allclose(f(X), warp(X, **{**STILL, **{k: np.array(v) for k, v in part.items()}}), atol=1e-12)
 
@@ -81,14 +86,21 @@ def test_nothing_one_pixel_and_what_is_not_a_number(warp: Any) -> None:
 def test_derivatives_are_those_of_finite_differences() -> None:
     outputs = ", ".join(f"d_{p}: f32[B]" for p in PARTS)
     lines = "\n".join(f"d_{p} = grad(y, {p})" for p in PARTS)
-    net = nnc.compile(f"""export f(x: f32[B, C, H, W], {NUMBERS}, w: f32[B, C, H, W]) -> (
+    net = nnc.compile(
+        f"""export f(x: f32[B, C, H, W], {NUMBERS}, w: f32[B, C, H, W]) -> (
         y: f32, d_x: f32[B, C, H, W], {outputs}) {{
         y = sum(w * warp(x, angle, factor, down, right)^2)
         d_x = grad(y, x)
         {lines}
-    }}""", dtype="f64")
-    moved = {"angle": np.array([0.4, 3]), "factor": np.array([1.3, 0.7]), "down": np.array([0.6, 0.1]),
-             "right": np.array([-0.2, 1.9])}
+    }}""",
+        dtype="f64",
+    )
+    moved = {
+        "angle": np.array([0.4, 3]),
+        "factor": np.array([1.3, 0.7]),
+        "down": np.array([0.6, 0.1]),
+        "right": np.array([-0.2, 1.9]),
+    }
     arguments = {"x": X, **moved, "w": RNG.random(X.shape)}
     found = net.f(**arguments)
     for name in ("x", *PARTS):
@@ -120,7 +132,8 @@ IMAGES = RNG.random((40, 2, 6, 7), dtype=np.float32)
 
 def seen(change: str, seed: int = 0, threads: int = 1, steps: int = 0) -> Array:
     """What training sees of IMAGES after so many steps: the gradient of sum(w * y) with respect to w is y."""
-    net = nnc.compile(f"""
+    net = nnc.compile(
+        f"""
     model Seen(x: f32[B, 2, 6, 7], w: f32[B, 2, 6, 7]) -> (y: f32) {{
         weight a: f32 = 1
         y = a * sum(w * (x |> {change}))
@@ -129,7 +142,10 @@ def seen(change: str, seed: int = 0, threads: int = 1, steps: int = 0) -> Array:
         loss      = y
         optimizer = SGD(lr = 0.0)
     }}
-    """, seed=seed, threads=threads)
+    """,
+        seed=seed,
+        threads=threads,
+    )
     np.testing.assert_allclose(net.predict(IMAGES, IMAGES), np.sum(IMAGES**2), rtol=1e-5)  # inference sees x itself
     for _ in range(steps):
         net.train_step(IMAGES, IMAGES)
@@ -148,7 +164,7 @@ def test_a_crop_is_a_window_of_the_padded_image_and_every_window_occurs() -> Non
     padded = np.pad(IMAGES, [(0, 0), (0, 0), (1, 1), (1, 1)])
     found = []
     for image, around in zip(seen("random_crop(1)"), padded, strict=True):
-        windows = [around[:, i:i + 6, j:j + 7] for i in range(3) for j in range(3)]
+        windows = [around[:, i : i + 6, j : j + 7] for i in range(3) for j in range(3)]
         (k,) = [k for k, w in enumerate(windows) if np.array_equal(image, w)]
         found.append(k)
     assert len(set(found)) == 9

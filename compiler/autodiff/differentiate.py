@@ -52,16 +52,24 @@ def differentiate(graph: Graph, origin: dict[str, str] | None = None) -> Graph:
     return _titled(b.finish(outputs, updates), titles, taken, origin)
 
 
-def _gradients(b: Builder, y: str, xs: Sequence[str], span: Span | None, titles: dict[str, str],
-               origin: dict[str, str]) -> tuple[str, ...]:
+def _gradients(
+    b: Builder, y: str, xs: Sequence[str], span: Span | None, titles: dict[str, str], origin: dict[str, str]
+) -> tuple[str, ...]:
     """d y / d x for each x, as nodes of `b`."""
     total = backward(b, {y: (constant(b, 1.0, b.type(y)),)}, xs, span, titles, _Recomputed(b, y), origin=origin)
     return tuple(total[x] if x in total else constant(b, 0.0, b.type(x)) for x in xs)
 
 
-def backward(b: Builder, seeds: Mapping[str, Sequence[str]], xs: Iterable[str], span: Span | None,
-             titles: dict[str, str], again: Callable[[Node], Node], leaves: Collection[str] = (),
-             origin: dict[str, str] | None = None) -> dict[str, str]:
+def backward(
+    b: Builder,
+    seeds: Mapping[str, Sequence[str]],
+    xs: Iterable[str],
+    span: Span | None,
+    titles: dict[str, str],
+    again: Callable[[Node], Node],
+    leaves: Collection[str] = (),
+    origin: dict[str, str] | None = None,
+) -> dict[str, str]:
     """The adjoints of the xs that have one, where each y of `seeds` has the adjoints given. `again(node)` is the node
     whose values a rule may use; nothing flows on from `leaves`."""
     order = _between(b, seeds, set(xs))
@@ -95,8 +103,9 @@ def backward(b: Builder, seeds: Mapping[str, Sequence[str]], xs: Iterable[str], 
     return {x: total[x] for x in xs if x in total}
 
 
-def _of_scan(b: Builder, node: Node, dys: Mapping[int, str], active: Sequence[bool],
-             span: Span | None) -> Sequence[str | None]:
+def _of_scan(
+    b: Builder, node: Node, dys: Mapping[int, str], active: Sequence[bool], span: Span | None
+) -> Sequence[str | None]:
     """The adjoints of a scan's operands, of those that are active."""
     if node.attrs["until"]:
         raise _undefined(node, span)
@@ -171,8 +180,12 @@ def _runs(b: Builder, terms: Sequence[str], row: Sequence[int], axis: int) -> li
 def _one(b: Builder, run: Sequence[str], axis: int) -> str:
     """Pads that lie end to end as the pad of one concatenation."""
     first, last = b[run[0]], b[run[-1]]
-    parts = [c for t in run for a in b[t].args
-             for c in (b[a].args if b[a].op == "concat" and b[a].attrs["axis"] == axis else (a,))]
+    parts = [
+        c
+        for t in run
+        for a in b[t].args
+        for c in (b[a].args if b[a].op == "concat" and b[a].attrs["axis"] == axis else (a,))
+    ]
     high = (*first.attrs["high"][:axis], last.attrs["high"][axis], *first.attrs["high"][axis + 1 :])
     return b.emit("pad", b.emit("concat", *parts, axis=axis), low=first.attrs["low"], high=high, value=0.0)
 
@@ -248,8 +261,14 @@ def _undefined(node: Node, span: Span | None, why: str | None = None) -> Excepti
     if why is None:
         why = grad if isinstance(grad, str) else "its result is not a float, and only floats have derivatives"
     asked = (Label(span, "differentiated here"),) if span is not None and node.span not in (None, span) else ()
-    return error("E0401", f"cannot differentiate {spelled(node.op)}", node.span or span, why, *asked,
-                 help="`stop_grad(x)` takes x as a constant, `straight_through(hard, soft)` takes the gradient of soft")
+    return error(
+        "E0401",
+        f"cannot differentiate {spelled(node.op)}",
+        node.span or span,
+        why,
+        *asked,
+        help="`stop_grad(x)` takes x as a constant, `straight_through(hard, soft)` takes the gradient of soft",
+    )
 
 
 def _titled(graph: Graph, titles: dict[str, str], taken: set[str], origin: dict[str, str]) -> Graph:
@@ -269,5 +288,6 @@ def _titled(graph: Graph, titles: dict[str, str], taken: set[str], origin: dict[
         args = tuple(names.get(a, a) for a in node.args)
         name = names.get(node.name, node.name)
         b.nodes[name] = Node(name, node.op, args, node.attrs, node.type, node.span)
-    return b.finish(tuple((k, names.get(v, v)) for k, v in graph.outputs),
-                    tuple((k, names.get(v, v)) for k, v in graph.updates))
+    return b.finish(
+        tuple((k, names.get(v, v)) for k, v in graph.outputs), tuple((k, names.get(v, v)) for k, v in graph.updates)
+    )

@@ -29,8 +29,9 @@ CHEAP = 6  # weight of a value that is computed again rather than collected
 Backward = Callable[..., dict[str, str]]  # `differentiate.backward`
 
 
-def reverse(around: Builder, node: Node, dys: Mapping[int, str], active: Sequence[bool],
-            backward: Backward) -> Sequence[str | None]:
+def reverse(
+    around: Builder, node: Node, dys: Mapping[int, str], active: Sequence[bool], backward: Backward
+) -> Sequence[str | None]:
     """The adjoint of each operand of a scan that is active, as nodes of `around`; `dys` are those of its results, by
     position. The scan itself is replaced by one that collects more."""
     turn = _differentiated(around, node, dys, active, backward)
@@ -61,8 +62,9 @@ class _Turn:
     again: set[str]  # nodes that a `checkpoint` in the body says are not to be kept
 
 
-def _differentiated(around: Builder, node: Node, dys: Mapping[int, str], active: Sequence[bool],
-                    backward: Backward) -> _Turn:
+def _differentiated(
+    around: Builder, node: Node, dys: Mapping[int, str], active: Sequence[bool], backward: Backward
+) -> _Turn:
     body, carries, index = node.attrs["body"], node.attrs["carries"], node.attrs["index"]
     inside = Builder("body", OPS)
     inside.nodes.update((n.name, n) for n in body)
@@ -80,18 +82,38 @@ def _differentiated(around: Builder, node: Node, dys: Mapping[int, str], active:
         elif k >= carries and k in dys:
             d_results[k] = _input(inside, f"d_{body.outputs[k][0]}", around.type(dys[k]))
             seeds.setdefault(v, []).append(_row(inside, d_results[k], index))
-    slices = {n.name: n.args[0] for n in body
-              if n.op == "slice" and n.args[0] in inputs[carries:] and _moves(n, index) is not None}
+    slices = {
+        n.name: n.args[0]
+        for n in body
+        if n.op == "slice" and n.args[0] in inputs[carries:] and _moves(n, index) is not None
+    }
     xs = [n.name for n in body if n.name in wanted or slices.get(n.name) in wanted]
     adjoints = backward(inside, seeds, xs, node.span, {}, lambda n: n, slices.keys())
     late = descendants(inside.nodes, [*d_carries.values(), *d_results.values()])
-    again = {a for n in body if n.op == "checkpoint" for a in ancestors(inside.nodes, n.args[:1], n.args[1:])
-             if inside[a].op != "input" and a not in n.args[1:]}
+    again = {
+        a
+        for n in body
+        if n.op == "checkpoint"
+        for a in ancestors(inside.nodes, n.args[:1], n.args[1:])
+        if inside[a].op != "input" and a not in n.args[1:]
+    }
     for n in inside.nodes.values():
         if n.name not in original and n.name not in late and any(a in again for a in n.args):
             again.add(n.name)
-    return _Turn(inside, inputs, carries, index, node.attrs["count"], original, d_carries, d_results, adjoints, slices,
-                 late, again)
+    return _Turn(
+        inside,
+        inputs,
+        carries,
+        index,
+        node.attrs["count"],
+        original,
+        d_carries,
+        d_results,
+        adjoints,
+        slices,
+        late,
+        again,
+    )
 
 
 def _input(b: Builder, stem: str, type_: TensorType) -> str:
@@ -102,8 +124,9 @@ def _input(b: Builder, stem: str, type_: TensorType) -> str:
 def _row(b: Builder, stack: str, index: str) -> str:
     """The part of a collected value that is this turn's."""
     shape, t = b.shape(stack), symbol(index)
-    row = b.emit("slice", stack, starts=(t, *[0] * (len(shape) - 1)), stops=(t + 1, *shape[1:]),
-                 steps=(1,) * len(shape))
+    row = b.emit(
+        "slice", stack, starts=(t, *[0] * (len(shape) - 1)), stops=(t + 1, *shape[1:]), steps=(1,) * len(shape)
+    )
     return b.emit("reshape", row, shape=shape[1:])
 
 
@@ -171,8 +194,11 @@ def _planned(turn: _Turn) -> _Plan:
     plan.added = [i for i in whole if i not in plan.summed]
     plan.collected = list(dict.fromkeys([*plan.collected, *(v for v in stacked if v in turn.backward)]))
     saved = {v for v in stacked if v not in turn.backward}
-    roots = [*(turn.adjoints[i] for k, i in enumerate(turn.inputs[: turn.carries]) if i in turn.adjoints),
-             *(turn.adjoints[i] for i in plan.added), *plan.collected]
+    roots = [
+        *(turn.adjoints[i] for k, i in enumerate(turn.inputs[: turn.carries]) if i in turn.adjoints),
+        *(turn.adjoints[i] for i in plan.added),
+        *plan.collected,
+    ]
     forward = [name for name in turn.inside.nodes if name not in turn.backward]
     kept = {name for name in forward if name in saved or _worth(turn, name)}
     reached = ancestors(turn.inside.nodes, roots, kept)
@@ -197,8 +223,12 @@ def _worth(turn: _Turn, name: str) -> bool:
     if name in turn.again:
         return False
     kind = OPS[n.op].kind
-    return (kind in (CONTRACT, KERNEL) or (kind == REDUCE and bool(n.attrs["axes"])) or n.op in ("item", "checkpoint")
-            or (kind == MAP and own_weight(n) > CHEAP))
+    return (
+        kind in (CONTRACT, KERNEL)
+        or (kind == REDUCE and bool(n.attrs["axes"]))
+        or n.op in ("item", "checkpoint")
+        or (kind == MAP and own_weight(n) > CHEAP)
+    )
 
 
 def _varies(turn: _Turn, name: str) -> bool:
@@ -258,8 +288,9 @@ def _collect(around: Builder, node: Node, turn: _Turn, plan: _Plan) -> dict[str,
     return {v: around.emit("item", node.name, index=len(old.outputs) + k) for k, v in enumerate(plan.saved)}
 
 
-def _emit(around: Builder, node: Node, dys: Mapping[int, str], turn: _Turn, plan: _Plan,
-          stacks: Mapping[str, str]) -> dict[str, str]:
+def _emit(
+    around: Builder, node: Node, dys: Mapping[int, str], turn: _Turn, plan: _Plan, stacks: Mapping[str, str]
+) -> dict[str, str]:
     """The backward scan. Gives what its results are: adjoints of carried inputs, of added ones, collected values."""
     inside, body = turn.inside, Builder("body", OPS)
     args: list[str] = []
@@ -277,8 +308,11 @@ def _emit(around: Builder, node: Node, dys: Mapping[int, str], turn: _Turn, plan
     rows = {v: operand(v, stacks[v], around.type(stacks[v])) for v in plan.saved}
 
     adjoint = {i: turn.adjoints[i] for i in turn.inputs if i in turn.adjoints}
-    roots = [*(adjoint[turn.inputs[k]] for k in turn.d_carries if turn.inputs[k] in adjoint),
-             *(adjoint[i] for i in plan.added), *plan.collected]
+    roots = [
+        *(adjoint[turn.inputs[k]] for k in turn.d_carries if turn.inputs[k] in adjoint),
+        *(adjoint[i] for i in plan.added),
+        *plan.collected,
+    ]
     needed = [inside[name] for name in ancestors(inside.nodes, roots, rows) if name not in new]
     outer = dict(zip(turn.inputs, node.args, strict=True))
     outer |= {d: dys[k] for k, d in turn.d_results.items()}
@@ -299,8 +333,16 @@ def _emit(around: Builder, node: Node, dys: Mapping[int, str], turn: _Turn, plan
     outputs += [(i, body.emit("add", sums[i], new[adjoint[i]])) for i in plan.added]
     carries = len(outputs)
     outputs += [(f"collected {k}", new[v]) for k, v in enumerate(plan.collected)]
-    made = around.emit("scan", *args, body=body.finish(tuple(outputs)), index=turn.index, count=turn.count,
-                       carries=carries, reverse=not node.attrs["reverse"], until=False)
+    made = around.emit(
+        "scan",
+        *args,
+        body=body.finish(tuple(outputs)),
+        index=turn.index,
+        count=turn.count,
+        carries=carries,
+        reverse=not node.attrs["reverse"],
+        until=False,
+    )
     keys = [*(turn.inputs[k] for k in turn.d_carries), *plan.added, *plan.collected]
     return {key: around.emit("item", made, index=k) for k, key in enumerate(keys)}
 
@@ -308,8 +350,9 @@ def _emit(around: Builder, node: Node, dys: Mapping[int, str], turn: _Turn, plan
 # --- behind the scan -------------------------------------------------------------------------------------------------
 
 
-def _operands(around: Builder, node: Node, turn: _Turn, plan: _Plan, stacks: Mapping[str, str],
-              results: Mapping[str, str]) -> list[str | None]:
+def _operands(
+    around: Builder, node: Node, turn: _Turn, plan: _Plan, stacks: Mapping[str, str], results: Mapping[str, str]
+) -> list[str | None]:
     """The adjoint of each operand."""
     outer = dict(zip(turn.inputs, node.args, strict=True))
     everything = {**stacks, **{v: results[v] for v in plan.collected}}
@@ -320,8 +363,11 @@ def _operands(around: Builder, node: Node, turn: _Turn, plan: _Plan, stacks: Map
             terms.append(results[i])
         if i in plan.summed:
             terms.append(_sum_of_turns(around, turn, turn.adjoints[i], everything, outer))
-        terms += [_beside(around, turn.inside[s], turn, results[_of_slice(turn, s)], around.type(outer[i])) for s, of in
-                  turn.slices.items() if of == i and s in turn.adjoints]
+        terms += [
+            _beside(around, turn.inside[s], turn, results[_of_slice(turn, s)], around.type(outer[i]))
+            for s, of in turn.slices.items()
+            if of == i and s in turn.adjoints
+        ]
         dx: str | None = None
         for term in terms:
             dx = term if dx is None else around.emit("add", dx, term)
@@ -381,5 +427,3 @@ def _beside(around: Builder, n: Node, turn: _Turn, stack: str, whole: TensorType
     low[axis] = c if sign > 0 else c - (turn.count - 1)
     high[axis] = whole.shape[axis] - low[axis] - turn.count
     return around.emit("pad", x, low=tuple(low), high=tuple(high), value=0.0)
-
-

@@ -357,8 +357,12 @@ class Context:
         if slope == 0 and difference == substitute(difference, first):
             return [(substitute(a, first), substitute(b, first))]
         if relation in ("==", "!=") or difference - substitute(difference, first) - slope * symbol(f.index) != 0:
-            raise error("E0305", f"this must hold in every turn of the scan over `{f.name}`, which only run time can "
-                        f"decide: {a} {relation} {b}", span)
+            raise error(
+                "E0305",
+                f"this must hold in every turn of the scan over `{f.name}`, which only run time can "
+                f"decide: {a} {relation} {b}",
+                span,
+            )
         signs = {c > 0 for _, c in slope.terms} if isinstance(slope, Size) else {slope > 0}
         ends = [first] * (True in signs) + [last] * (False in signs)
         return [(substitute(a, end), substitute(b, end)) for end in ends]
@@ -366,8 +370,12 @@ class Context:
     def _check_size(self, t: TensorType, span: Span | None) -> None:
         for f in self.frames:
             if any(f.index in symbols(n) for n in t.shape):
-                raise error("E0305", f"the size of a value cannot depend on `{f.name}`, but this is {t}", span,
-                            help=f"take all and leave out what lies beyond `{f.name}`: `where(iota(n) < {f.name}, ..)`")
+                raise error(
+                    "E0305",
+                    f"the size of a value cannot depend on `{f.name}`, but this is {t}",
+                    span,
+                    help=f"take all and leave out what lies beyond `{f.name}`: `where(iota(n) < {f.name}, ..)`",
+                )
 
     def asked(self) -> Span | None:
         """The innermost call that stands in a user's file."""
@@ -383,15 +391,21 @@ class Context:
         """Count bodies that are about to be written out."""
         self.bodies += bodies
         if self.bodies > MAX_BODIES:
-            raise error("E0502", "each call and each turn of `repeat` is written out, and these are more than "
-                        f"{MAX_BODIES:,}", span)
+            raise error(
+                "E0502",
+                f"each call and each turn of `repeat` is written out, and these are more than {MAX_BODIES:,}",
+                span,
+            )
 
     def spend(self, work: int, span: Span) -> None:
         """Count what is evaluated at compile time."""
         self.evaluated += work
         if self.evaluated > MAX_EVALUATED:
-            raise error("E0502", f"more than {MAX_EVALUATED:,} expressions and elements of lists are evaluated at "
-                        "compile time", span)
+            raise error(
+                "E0502",
+                f"more than {MAX_EVALUATED:,} expressions and elements of lists are evaluated at compile time",
+                span,
+            )
 
     def listed(self, value: Listed, span: Span) -> Listed:
         """A list or tuple that was made: its elements count as evaluated, so that no list is too long or nested too

@@ -63,8 +63,9 @@ def find_entries(modules: Modules, wanted: str | None, beside: Source) -> Entrie
     exports |= {d.name: (d, scope) for d in more.definitions if isinstance(d, ast.Export)}
     for d, _ in exports.values():
         if d.name in ENTRIES:
-            raise error("E0202", f"an export cannot be called `{d.name}`: every model has an entry of that name",
-                        d.span)
+            raise error(
+                "E0202", f"an export cannot be called `{d.name}`: every model has an entry of that name", d.span
+            )
     trains = [d for d in definitions if isinstance(d, ast.Train)]
     model = _chosen(modules, models, trains, wanted)
     for t in trains:

@@ -160,8 +160,12 @@ def _path(cx: Context, path: str, span: Span) -> Tensor:
         return cx.variable(path)
     inside = cx.program.inner_values(model)
     if path in inside:
-        raise error("E0201", f"`{path}` has no value yet: `{model}` is not called above", span,
-                    help=f"call the model first, `y = {model}(x)`, then read what is inside")
+        raise error(
+            "E0201",
+            f"`{path}` has no value yet: `{model}` is not called above",
+            span,
+            help=f"call the model first, `y = {model}(x)`, then read what is inside",
+        )
     raise unknown(path, span, [*cx.program.variables, *inside], "parameter or inner value")
 
 
@@ -227,8 +231,10 @@ def index(cx: Context, base: Value, items: tuple[Any, ...], span: Span, scope: S
 def _cut(cx: Context, x: Tensor, starts: list[Dim], stops: list[Dim], steps: list[int], span: Span) -> Tensor:
     """`x[starts:stops:steps]`; of a value from around a scan, each axis as far out as its bounds are known."""
     first, here = cx.level(x), len(cx.frames)
-    depth = [max((k + 1 for k, f in enumerate(cx.frames) if f.index in symbols(a) | symbols(b)), default=0)
-             for a, b in zip(starts, stops, strict=True)]
+    depth = [
+        max((k + 1 for k, f in enumerate(cx.frames) if f.index in symbols(a) | symbols(b)), default=0)
+        for a, b in zip(starts, stops, strict=True)
+    ]
     for level in range(here if first is None else first, here + 1):
         now = [d == level or (d < level and level == first) for d in depth]
         axes = zip(now, starts, stops, steps, x.shape, strict=True)

@@ -62,8 +62,12 @@ def _size(cx: Context, p: ast.Parameter, d: ast.Expr | ast.Rest, scope: Scope) -
     size = cx.evaluate(d, scope)
     if not is_size(size):
         shared = isinstance(d, ast.Name) and not is_static(size)
-        raise error("E0307", f"a size must be a whole number, not {kind(size)}", d.span,
-                    help="give one of the two another name" if shared else None)
+        raise error(
+            "E0307",
+            f"a size must be a whole number, not {kind(size)}",
+            d.span,
+            help="give one of the two another name" if shared else None,
+        )
     if isinstance(size, int) and size < 0:
         raise error("E0301", f"a size cannot be negative, but this is {size}", d.span)
     return size

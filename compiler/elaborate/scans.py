@@ -47,8 +47,14 @@ def scan(cx: Context, s: ast.Scan, scope: Scope) -> None:
             if not _carries(given[name]):
                 where = scope.where(name)
                 first = (Label(where, "its value before the scan"),) if where is not None else ()
-                raise error("E0307", f"`{name}` cannot be carried from turn to turn: it is {kind(given[name])}", at, "",
-                            *first, help="give what is assigned inside a name of its own")
+                raise error(
+                    "E0307",
+                    f"`{name}` cannot be carried from turn to turn: it is {kind(given[name])}",
+                    at,
+                    "",
+                    *first,
+                    help="give what is assigned inside a name of its own",
+                )
     before = _Snapshot(cx, scope.instance)
     for _ in range(ATTEMPTS):
         body = _elaborated(cx, s, scope, given, start, count)
@@ -78,8 +84,10 @@ def _range(cx: Context, s: ast.Scan, scope: Scope) -> tuple[Dim, Dim]:
 
 
 def _carries(value: Value) -> bool:
-    return isinstance(value, Tensor) or (is_static(value) and not isinstance(value, str)) or (
-        isinstance(value, Results) and len(value.items) == 1
+    return (
+        isinstance(value, Tensor)
+        or (is_static(value) and not isinstance(value, str))
+        or (isinstance(value, Results) and len(value.items) == 1)
     )
 
 
@@ -117,8 +125,9 @@ class _Snapshot:
 
 
 def _copied(i: Instance) -> Instance:
-    return replace(i, counts=dict(i.counts), labels=dict(i.labels), declared=dict(i.declared),
-                   variables=dict(i.variables))
+    return replace(
+        i, counts=dict(i.counts), labels=dict(i.labels), declared=dict(i.declared), variables=dict(i.variables)
+    )
 
 
 def _elaborated(cx: Context, s: ast.Scan, scope: Scope, given: dict[str, Any], start: Dim, count: Dim) -> _Body:
@@ -134,13 +143,20 @@ def _elaborated(cx: Context, s: ast.Scan, scope: Scope, given: dict[str, Any], s
     cx.frames.append(frame)
     try:
         if cx.run(s.body, inner, last=False) is not None:
-            raise error("E0307", "`return` cannot stand inside a scan", s.span,
-                        help="assign a name before the scan and in it, and return that behind the scan")
+            raise error(
+                "E0307",
+                "`return` cannot stand inside a scan",
+                s.span,
+                help="assign a name before the scan and in it, and return that behind the scan",
+            )
         carried = {name: inner.names[name] for name in given}
         for name, value in carried.items():
             if not _carries(value):
-                raise error("E0307", f"`{name}` is carried from turn to turn, so it cannot become {kind(value)}",
-                            inner.spans.get(name))
+                raise error(
+                    "E0307",
+                    f"`{name}` is carried from turn to turn, so it cannot become {kind(value)}",
+                    inner.spans.get(name),
+                )
             if not isinstance(given[name], Tensor) or not isinstance(value, Tensor):
                 wanted = given[name].dtype if isinstance(given[name], Tensor) else None
                 carried[name] = tensor(cx, value, inner.spans.get(name), wanted)
@@ -150,8 +166,12 @@ def _elaborated(cx: Context, s: ast.Scan, scope: Scope, given: dict[str, Any], s
         if s.until is not None:
             until = tensor(cx, cx.evaluate(s.until, inner), s.until.span)
             if until.type != TensorType("bool"):
-                raise error("E0307", f"`until` needs a single bool, not {until.type}", s.until.span,
-                            help="`all(..)` and `any(..)` make one of many")
+                raise error(
+                    "E0307",
+                    f"`until` needs a single bool, not {until.type}",
+                    s.until.span,
+                    help="`all(..)` and `any(..)` make one of many",
+                )
     finally:
         cx.builder = outer
         cx.frames.pop()
@@ -186,14 +206,19 @@ def _fitted(cx: Context, s: ast.Scan, scope: Scope, name: str, old: Any, new: Te
         return old
     span = scope.where(name)
     first = tensor(cx, old, span, None if isinstance(old, Tensor | Results) else new.dtype)
-    stretches = first.rank == 0 or (first.rank == new.rank and all(
-        m in (1, n) for m, n in zip(first.shape, new.shape, strict=True)
-    ))
+    stretches = first.rank == 0 or (
+        first.rank == new.rank and all(m in (1, n) for m, n in zip(first.shape, new.shape, strict=True))
+    )
     if first.dtype != new.dtype or not stretches:
         labels = (Label(span, f"{first.type} before the scan"),) if span is not None else ()
         changed = next(at for n, at in _assigned(s.body, s.index) if n == name)
-        raise error("E0301", f"`{name}` is carried from turn to turn, so its type must stay: {first.type} is not "
-                    f"{new.type}", changed, f"{new.type} after a turn", *labels)
+        raise error(
+            "E0301",
+            f"`{name}` is carried from turn to turn, so its type must stay: {first.type} is not {new.type}",
+            changed,
+            f"{new.type} after a turn",
+            *labels,
+        )
     return broadcast_to(cx, first, new.shape, span, () if first.rank == 0 else None)
 
 
@@ -201,8 +226,9 @@ def _emit(cx: Context, s: ast.Scan, scope: Scope, given: dict[str, Tensor], body
     frame = body.frame
     both = next((name for name in frame.collected if name in given), None)
     if both is not None:
-        raise error("E0202", f"`{both}` is carried by the scan, so it cannot be collected as well",
-                    frame.collected[both][2])
+        raise error(
+            "E0202", f"`{both}` is carried by the scan, so it cannot be collected as well", frame.collected[both][2]
+        )
     outputs = [(name, t.node) for name, t in body.carried.items()]
     outputs += [(name, t.node) for name, (t, _, _) in frame.collected.items()]
     if body.until is not None:
@@ -212,14 +238,23 @@ def _emit(cx: Context, s: ast.Scan, scope: Scope, given: dict[str, Tensor], body
     first = [cx.here(t, s.span).node for t in given.values()]
     order = {i: around for around, i in frame.captured.items() if frame.builder[i].op == "input"}
     args = [*first, *(order[n.name] for n in graph if n.op == "input" and n.name in order)]
-    made = b.emit("scan", *args, span=s.span, body=graph, index=frame.index, count=frame.count, carries=len(first),
-                  reverse=False, until=body.until is not None)
+    made = b.emit(
+        "scan",
+        *args,
+        span=s.span,
+        body=graph,
+        index=frame.index,
+        count=frame.count,
+        carries=len(first),
+        reverse=False,
+        until=body.until is not None,
+    )
     results = [Tensor(b.emit("item", made, index=k, span=s.span), b) for k in range(len(given) + len(frame.collected))]
     for value in results:
         check_type(value.type, s.span)
     for name, value in zip(given, results, strict=False):
         scope.bind(name, value, s.span)
-    for (name, (_, axis, span)), value in zip(frame.collected.items(), results[len(given):], strict=True):
+    for (name, (_, axis, span)), value in zip(frame.collected.items(), results[len(given) :], strict=True):
         perm = (*range(1, axis + 1), 0, *range(axis + 1, value.rank))
         scope.bind(name, cx.emit("transpose", value, span=span, perm=perm) if axis else value, span)
 
@@ -243,12 +278,21 @@ def collects(cx: Context, s: ast.Assign, scope: Scope) -> bool:
         return False
     frame = turns[indices[named[0]].id]  # type: ignore[union-attr]
     if len(named) > 1 or frame is not cx.frames[-1]:
-        raise error("E0309", f"a value is collected by the innermost scan, so `{cx.frames[-1].name}` alone of the "
-                    "scans' indices can stand on the left", target.span,
-                    help="collect what the inner scan collected: `row[j] = ..` in it, `all[i] = row` behind it")
+        raise error(
+            "E0309",
+            f"a value is collected by the innermost scan, so `{cx.frames[-1].name}` alone of the "
+            "scans' indices can stand on the left",
+            target.span,
+            help="collect what the inner scan collected: `row[j] = ..` in it, `all[i] = row` behind it",
+        )
     if target.name in frame.collected:
-        raise error("E0202", f"`{target.name}` is collected twice in one turn", target.span, "",
-                    Label(frame.collected[target.name][2], "first here"))
+        raise error(
+            "E0202",
+            f"`{target.name}` is collected twice in one turn",
+            target.span,
+            "",
+            Label(frame.collected[target.name][2], "first here"),
+        )
     axis = named[0]
     rest = (*indices[:axis], *indices[axis + 1 :])
     if rest:
@@ -278,6 +322,10 @@ def check_grad(cx: Context, y: Tensor, xs: Sequence[Tensor], span: Span | None) 
             seen = ancestors(b.nodes, reached)
             reached = {around for around, i in frame.captured.items() if i in seen}
         if any(x.node in ancestors(x.builder.nodes, [n]) for n in reached - {x.node}):
-            raise error("E0401", "inside a scan, the gradient with respect to a value from around it cannot follow "
-                        "what was computed around it", span,
-                        help="compute it inside the scan, or take the gradient behind it")
+            raise error(
+                "E0401",
+                "inside a scan, the gradient with respect to a value from around it cannot follow "
+                "what was computed around it",
+                span,
+                help="compute it inside the scan, or take the gradient behind it",
+            )

@@ -68,8 +68,9 @@ def check_index(cx: Context, n: Dim, span: Span | None, dtype: str = "i32") -> N
 def check_filled(cx: Context, what: str, x: Tensor, axes: Sequence[int], span: Span | None) -> None:
     """What is chosen from elements needs one of them."""
     for k in axes:
-        if not at_least(cx, x.shape[k], 1, f"`{what}` has nothing to choose from where axis {k} of {x.type} is empty",
-                        span):
+        if not at_least(
+            cx, x.shape[k], 1, f"`{what}` has nothing to choose from where axis {k} of {x.type} is empty", span
+        ):
             raise error("E0301", f"`{what}` has nothing to choose from: axis {k} of {x.type} is empty", span)
 
 
@@ -213,8 +214,10 @@ def tensor(cx: Context, value: Value, span: Span | None, dtype: str | None = Non
         case Size():
             counts = any(f.index in symbols(value) for f in cx.frames)  # the index of a scan is a whole number
             dtype = dtype or ("i32" if counts else cx.real)
-            if dtype == "i32" and not (at_least(cx, 2**31 - 1, value, f"{value} must fit i32", span)
-                                       and at_least(cx, value, -(2**31), f"{value} must fit i32", span)):
+            if dtype == "i32" and not (
+                at_least(cx, 2**31 - 1, value, f"{value} must fit i32", span)
+                and at_least(cx, value, -(2**31), f"{value} must fit i32", span)
+            ):
                 raise error("E0302", f"{value} does not fit i32", span)
             return cx.emit("size", span=span, size=value, dtype=dtype)
         case tuple():

@@ -265,9 +265,14 @@ def _match_name(cx: Context, a: Argument, d: ast.Name, size: Dim, scope: Scope) 
         return size
     told = scope.where(d.id)
     if not is_size(known):
-        raise error("E0307", f"{a.title}: `{d.id}` is a size here, not {kind(known)}", d.span, "",
-                    *([Label(told, f"`{d.id}` is {kind(known)} from here")] if told is not None else []),
-                    help="give one of the two another name")
+        raise error(
+            "E0307",
+            f"{a.title}: `{d.id}` is a size here, not {kind(known)}",
+            d.span,
+            "",
+            *([Label(told, f"`{d.id}` is {kind(known)} from here")] if told is not None else []),
+            help="give one of the two another name",
+        )
     agreed = same_size(cx, size, known, f"{a.title}: {d.id} is {known}, not {size}", a.at)
     if agreed is None:
         raise error(

@@ -119,6 +119,7 @@ class _Required:
 
 REQUIRED = _Required()
 
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """The arguments of one call: in order, by name; where the call is, and where each argument is."""

@@ -24,8 +24,11 @@ def declare(cx: Context, d: Declared) -> None:
     if known is None:
         program.variables[d.path] = d
         train = program.train
-        if program.averaging is not None and train is not None and d.role in ("weight", "bias") and d.path.startswith(
-            f"{train.model}."
+        if (
+            program.averaging is not None
+            and train is not None
+            and d.role in ("weight", "bias")
+            and d.path.startswith(f"{train.model}.")
         ):
             path = AVERAGE + d.path
             program.averages[d.path] = Declared(path, d.type, "average", 0, False, None, program.averaging)

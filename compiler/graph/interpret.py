@@ -22,8 +22,9 @@ from .ops.elementwise import NUMPY
 Arrays = Mapping[str, Any]
 
 
-def evaluate(graph: Graph, inputs: Arrays | None = None, params: Arrays | None = None,
-             sizes: Mapping[str, int] | None = None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def evaluate(
+    graph: Graph, inputs: Arrays | None = None, params: Arrays | None = None, sizes: Mapping[str, int] | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Outputs by name and new values of parameters by path. `inputs` are by the inputs' outside names, `params` by
     path; `sizes` gives those sizes that no shape tells. Raises `ArgumentError` where an array is missing or does not
     fit."""
@@ -130,8 +131,14 @@ def _solve(d: Dim, n: int, bound: dict[str, int]) -> None:
         bound[s] = (n - at0) // a
 
 
-RELATIONS = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
-             ">=": operator.ge}
+RELATIONS = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 
 
 def check_guards(guards: Iterable[Guard], sizes: Mapping[str, int]) -> None:

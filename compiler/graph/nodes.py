@@ -119,8 +119,9 @@ class Builder:
             attrs.setdefault("name", name)  # what the outside calls it: the node may have to be called otherwise
         return self.add(op, args, attrs, name, span)
 
-    def add(self, op: str, args: tuple[str, ...], attrs: Attrs, name: str | None = None,
-            span: Span | None = None) -> str:
+    def add(
+        self, op: str, args: tuple[str, ...], attrs: Attrs, name: str | None = None, span: Span | None = None
+    ) -> str:
         """`emit` with the attributes as a mapping."""
         inferred = self.ops[op].infer([self.nodes[a].type for a in args], attrs)
         if name is None or name in self.nodes:

@@ -92,8 +92,13 @@ class Product:
         examples: lines of memory would be gone before their other elements are wanted."""
         sizes = [w.size for w in (*self.rows, *self.columns)]
         one_matrix = len(self.rows) == len(self.columns) == 1 and not self.batch
-        return (not self.packed and one_matrix and self.rows[0].left == 1 and all(isinstance(n, int) for n in sizes)
-                and prod(number(w.size) for w in self.inner) > 2 * DEPTH)
+        return (
+            not self.packed
+            and one_matrix
+            and self.rows[0].left == 1
+            and all(isinstance(n, int) for n in sizes)
+            and prod(number(w.size) for w in self.inner) > 2 * DEPTH
+        )
 
     @property
     def sheets(self) -> tuple[Walk, ...]:
@@ -121,8 +126,12 @@ def product(node: Node, graph: Nodes) -> Product | None:
     """The matrix product a contract node is, or None where it is another kind of contraction."""
     if len(node.args) != 2 or node.dtype not in FLOATS or not is_gathered(node):
         return None
-    leaving = [(e, n) for x, m in zip(node.args, node.attrs["maps"], strict=True)
-               for e, n in zip(m, graph[x].shape, strict=True) if not safe(e, n, node)]
+    leaving = [
+        (e, n)
+        for x, m in zip(node.args, node.attrs["maps"], strict=True)
+        for e, n in zip(m, graph[x].shape, strict=True)
+        if not safe(e, n, node)
+    ]
     for side in (0, 1):
         p = _from_side(node, graph, side, {i for e, _ in leaving for i, _ in e[1]})
         if p is not None:

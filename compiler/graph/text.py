@@ -87,11 +87,14 @@ def _word(text: str) -> str:
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
-_TOKEN = re.compile(r"""(?P<skip>(?:[ \t\n]|\#[^\n]*)+)
+_TOKEN = re.compile(
+    r"""(?P<skip>(?:[ \t\n]|\#[^\n]*)+)
     | (?P<text>"(?:[^"\\\n]|\\.)*")
     | (?P<number>(?:\d+\.\d*|\d+)(?:[eE][+-]?\d+)?(?![\w.]))
     | (?P<word>[\w./:]*[\w.](?![\w.]))
-    | (?P<sign>//|\+=|[=!<>]=|[-+*%@{}()\[\],=:<>])""", re.VERBOSE)
+    | (?P<sign>//|\+=|[=!<>]=|[-+*%@{}()\[\],=:<>])""",
+    re.VERBOSE,
+)
 
 
 class _Reader:
@@ -314,5 +317,3 @@ def parse_graph(text: str, name: str = "<graph>") -> Graph:
     if reader.kind != "end":
         raise reader.fail("the end of the text")
     return graph
-
-

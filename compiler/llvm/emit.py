@@ -111,9 +111,12 @@ def _steps(entry: _Entry, steps: tuple[Step, ...]) -> None:
 
 def _writes(entry: _Entry, step: Step) -> bool:
     """Whether a step writes a variable."""
-    return any(b.mutable and p.base == "slot" and p.name in entry.variables
-               for c in calls((step,)) if c.kernel in entry.kernels
-               for p, b in zip(c.places, entry.kernels[c.kernel].buffers, strict=False))
+    return any(
+        b.mutable and p.base == "slot" and p.name in entry.variables
+        for c in calls((step,))
+        if c.kernel in entry.kernels
+        for p, b in zip(c.places, entry.kernels[c.kernel].buffers, strict=False)
+    )
 
 
 def _word(entry: _Entry) -> str:
@@ -141,8 +144,9 @@ def _loop(entry: _Entry, loop: Loop) -> None:
     _leave(fn, now)
     _steps(entry, loop.steps)
     following = fn.value(f"add i64 {i}, {-1 if loop.reverse else 1}", f"{var}.next")
-    more = fn.value(f"icmp sge i64 {following}, 0" if loop.reverse else f"icmp slt i64 {following}, {bound}",
-                    f"{var}.more")
+    more = fn.value(
+        f"icmp sge i64 {following}, 0" if loop.reverse else f"icmp slt i64 {following}, {bound}", f"{var}.more"
+    )
     if loop.until is not None:
         stop = fn.value(f"load i8, ptr {_place(entry, loop.until)}, align 1", "stop")
         on = fn.value(f"icmp eq i8 {stop}, 0", "on")
@@ -167,8 +171,10 @@ def _leave(fn: Function, code: str) -> None:
 
 def _call(entry: _Entry, call: Call, kernel: Kernel) -> None:
     if len(call.sizes) != len(kernel.sizes) or len(call.places) != len(kernel.buffers):
-        raise fault(f"kernel '{kernel.name}' takes {len(kernel.sizes)} sizes and {len(kernel.buffers)} buffers, "
-                    f"but is given {len(call.sizes)} and {len(call.places)}")
+        raise fault(
+            f"kernel '{kernel.name}' takes {len(kernel.sizes)} sizes and {len(kernel.buffers)} buffers, "
+            f"but is given {len(call.sizes)} and {len(call.places)}"
+        )
     args = [f"i64 {_size(entry.e, s)}" for s in call.sizes]
     args += [f"ptr {_place(entry, p)}" for p in call.places]
     if has_parallel(kernel):

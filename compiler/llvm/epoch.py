@@ -101,8 +101,9 @@ def _field(name: str) -> str:
 def _item(prefix: str, fields: tuple[str, ...], name: str) -> str:
     """Load a field of the input or sum at %prefix."""
     at = f"  %{prefix}.{name}.at = getelementptr i64, ptr %{prefix}, i64 {fields.index(name)}\n"
-    return at + (f"  %{prefix}.{name} = load {'ptr' if name in POINTERS else 'i64'}, "
-                 f"ptr %{prefix}.{name}.at, align 8\n")
+    return at + (
+        f"  %{prefix}.{name} = load {'ptr' if name in POINTERS else 'i64'}, ptr %{prefix}.{name}.at, align 8\n"
+    )
 
 
 _WORDS = threads.words("%pool")

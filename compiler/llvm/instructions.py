@@ -143,8 +143,9 @@ class Instructions:
         """A function that the module needs beside this one, once under each key."""
         self.fn.externals.helpers[key] = text
 
-    def call_where(self, condition: str, name: str, args: Sequence[tuple[str, str]],
-                   values: Sequence[tuple[str, str, str]]) -> list[str]:
+    def call_where(
+        self, condition: str, name: str, args: Sequence[tuple[str, str]], values: Sequence[tuple[str, str, str]]
+    ) -> list[str]:
         """`values`, each (stem, type, operand), or where the condition, a scalar, holds, what the function of that name
         makes of `args`, each (type, operand): a struct of as many."""
         fn = self.fn
@@ -155,5 +156,7 @@ class Instructions:
         both = fn.start("both")
         fast.end = f"br i1 {condition}, label %{slow.label}, label %{both.label}"
         slow.end = f"br label %{both.label}"
-        return [fn.value(f"phi {t} [ {v}, %{fast.label} ], [ {part}, %{slow.label} ]", stem)
-                for (stem, t, v), part in zip(values, parts, strict=True)]
+        return [
+            fn.value(f"phi {t} [ {v}, %{fast.label} ], [ {part}, %{slow.label} ]", stem)
+            for (stem, t, v), part in zip(values, parts, strict=True)
+        ]

@@ -217,11 +217,13 @@ class Writer(VectorLoops):
 
     def scalar_loop(self, s: For, start: Index, stop: Index) -> None:
         """`unroll` copies in one turn as long as all of them fit, then one at a time."""
+
         def copies(n: int) -> Callable[[Index], None]:
             def turn(i: Index) -> None:
                 self.look(s)
                 for k in range(n):
                     self.body(s.body, **{s.var: plus(i, k * s.step)})
+
             return turn
 
         copy = transpose.copy_in(s)
@@ -231,8 +233,9 @@ class Writer(VectorLoops):
             start = self.turns(s.var, start, stop, s.step, s.unroll, copies(s.unroll))
         self.turns(s.var, start, stop, s.step, 1, copies(1), rest=False)
 
-    def turns(self, var: str, start: Index, stop: Index, step: int, n: int, body: Callable[[Index], None],
-              rest: bool = True) -> Index:
+    def turns(
+        self, var: str, start: Index, stop: Index, step: int, n: int, body: Callable[[Index], None], rest: bool = True
+    ) -> Index:
         """`for (i = start; i + (n-1) * step < stop; i += n * step) body(i)`; returns where it stopped if there is a
         `rest` to be done."""
         stride = n * step
@@ -254,8 +257,9 @@ class Writer(VectorLoops):
         following = fn.value(f"add i64 {i}, {stride}", f"{var}.next")
         more = fn.value(f"icmp slt i64 {following}, {bound.ref}", f"{var}.more")
         end = fn.pop()
-        head.lines.insert(0, f"{i} = phi i64 [ {first.ref}, {symbol(before.label)} ], "
-                             f"[ {following}, {symbol(end.label)} ]")
+        head.lines.insert(
+            0, f"{i} = phi i64 [ {first.ref}, {symbol(before.label)} ], [ {following}, {symbol(end.label)} ]"
+        )
         after = fn.start(f"{var}.end")
         end.end = f"br i1 {more}, label {symbol(head.label)}, label {symbol(after.label)}"
         if length.known:
@@ -267,8 +271,9 @@ class Writer(VectorLoops):
         before.end = f"br i1 {guard}, label {symbol(head.label)}, label {symbol(after.label)}"
         if not rest:
             return stop
-        reached = fn.value(f"phi i64 [ {first.ref}, {symbol(before.label)} ], [ {following}, {symbol(end.label)} ]",
-                           f"{var}.rest")
+        reached = fn.value(
+            f"phi i64 [ {first.ref}, {symbol(before.label)} ], [ {following}, {symbol(end.label)} ]", f"{var}.rest"
+        )
         return Index((Term(reached, fn.level, 1),))
 
     # --- parallel loops --------------------------------------------------------------------------------------------
@@ -304,8 +309,10 @@ class Writer(VectorLoops):
         inner.loop_over(replace(s, bound=None), sum_of(first, Index((Term(low, 0, stride),))), last)
         inner.fn.block.end = "ret i32 0"
         name = f"{self.kernel.name}.{fn.fresh(s.var)}"
-        self.outlined += [inner.fn.text(parallel.signature(f"{name}.body", low, high, context)),
-                          parallel.unpack(name, f"{name}.body", context)]
+        self.outlined += [
+            inner.fn.text(parallel.signature(f"{name}.body", low, high, context)),
+            parallel.unpack(name, f"{name}.body", context),
+        ]
         where = fn.alloca(f"[{max(1, len(context.fields))} x i64]", "context")
         for k, (type_, outside, _) in enumerate(context.fields):
             at = fn.pure(f"getelementptr i64, ptr {where}, i64 {k}", 0, "at")

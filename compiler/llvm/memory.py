@@ -47,6 +47,7 @@ class Memory:
     dtype: str
     length: int | None = None
 
+
 class Accesses:
     """The buffers in scope, and the function that grows."""
 
@@ -163,7 +164,8 @@ class Accesses:
         if index.constant == 0:
             return memory.ref, lanes
         return self.fn.pure(
-            f"getelementptr {type_text(memory.dtype)}, ptr {memory.ref}, i64 {index.constant}", 0, "at"), lanes
+            f"getelementptr {type_text(memory.dtype)}, ptr {memory.ref}, i64 {index.constant}", 0, "at"
+        ), lanes
 
     def load(self, buffer: str, index: Operand, stem: str = "t") -> Operand:
         memory = self.buffer(buffer)
@@ -184,15 +186,23 @@ class Accesses:
                 return self.loaded(f"load {vector}, ptr {at}, align {align}", dtype, n, stem)
             full = f"@llvm.masked.load.v{n}{in_memory}.p0"
             self.fn.externals.declares.add(f"declare {vector} {full}(ptr, i32, <{n} x i1>, {vector})")
-            return self.loaded(f"call {vector} {full}(ptr {at}, i32 {align}, <{n} x i1> {mask}, "
-                               f"{vector} zeroinitializer)", dtype, n, stem)
+            return self.loaded(
+                f"call {vector} {full}(ptr {at}, i32 {align}, <{n} x i1> {mask}, {vector} zeroinitializer)",
+                dtype,
+                n,
+                stem,
+            )
         pointers = self.pointers(memory, index)
         vector = type_text(in_memory, n)
         full = f"@llvm.masked.gather.v{n}{in_memory}.v{n}p0"
         self.fn.externals.declares.add(f"declare {vector} {full}(<{n} x ptr>, i32, <{n} x i1>, {vector})")
         on = mask or "splat (i1 true)"
-        return self.loaded(f"call {vector} {full}(<{n} x ptr> {pointers}, i32 {align}, <{n} x i1> {on}, "
-                           f"{vector} zeroinitializer)", dtype, n, stem)
+        return self.loaded(
+            f"call {vector} {full}(<{n} x ptr> {pointers}, i32 {align}, <{n} x i1> {on}, {vector} zeroinitializer)",
+            dtype,
+            n,
+            stem,
+        )
 
     def loaded(self, text: str, dtype: str, lanes: int, stem: str) -> Operand:
         """A load; the same load in the same scope with no store between is the same value."""
@@ -211,7 +221,8 @@ class Accesses:
         assert self.lanes
         v = self.in_lanes(index)
         return self.fn.pure(
-            f"getelementptr {memory_type(memory.dtype)}, ptr {memory.ref}, <{v.lanes} x i64> {v.ref}", v.level, "at")
+            f"getelementptr {memory_type(memory.dtype)}, ptr {memory.ref}, <{v.lanes} x i64> {v.ref}", v.level, "at"
+        )
 
     def store(self, buffer: str, index: Operand, value: Operand) -> None:
         memory = self.buffer(buffer)
@@ -276,8 +287,7 @@ class Accesses:
         """The operand as it stands in memory: a bool is a byte."""
         if v.dtype != "bool":
             return v.ref
-        return self.fn.pure(
-            f"zext {type_text('bool', v.lanes)} {v.ref} to {type_text('i8', v.lanes)}", v.level)
+        return self.fn.pure(f"zext {type_text('bool', v.lanes)} {v.ref} to {type_text('i8', v.lanes)}", v.level)
 
     def store_register(self, memory: Memory, index: Operand, value: Operand) -> None:
         at, lanes = self.register(memory, index)

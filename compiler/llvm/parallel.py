@@ -29,8 +29,10 @@ def unpack(name: str, body: str, context: Context) -> str:
     """The function `nnc.fork` calls: `i32 name(context, low, high)`."""
     lines, args = [], ["i64 %low", "i64 %high"]
     for k, (type_, _, _) in enumerate(context.fields):
-        lines += [f"  %at{k} = getelementptr i64, ptr %context, i64 {k}",
-                  f"  %field{k} = load {type_}, ptr %at{k}, align 8"]
+        lines += [
+            f"  %at{k} = getelementptr i64, ptr %context, i64 {k}",
+            f"  %field{k} = load {type_}, ptr %at{k}, align 8",
+        ]
         args.append(f"{type_} %field{k}")
     lines += [f"  %code = call i32 {symbol(body, '@')}({', '.join(args)})", "  ret i32 %code"]
     head = f"define internal i32 {symbol(name, '@')}(ptr %context, i64 %low, i64 %high) #0 {{"

@@ -99,8 +99,11 @@ NEVER = "@nnc.never = internal constant [3 x i32] zeroinitializer, align 4\n"  #
 def words(pool: str) -> tuple[str, str, str]:
     """What finds the words of a pool that may be null: three instructions, each over the results `%alone` and `%own` of
     those before it."""
-    return (f"icmp eq ptr {pool}, null", f"getelementptr i8, ptr {pool}, i64 {WORDS}",
-            "select i1 %alone, ptr @nnc.never, ptr %own")
+    return (
+        f"icmp eq ptr {pool}, null",
+        f"getelementptr i8, ptr {pool}, i64 {WORDS}",
+        "select i1 %alone, ptr @nnc.never, ptr %own",
+    )
 
 
 def fork(triple: str) -> str:

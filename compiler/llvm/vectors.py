@@ -28,8 +28,9 @@ class VectorLoops(Evaluator):
     def body(self, stmts: tuple[Stmt, ...], **bound: Operand) -> None:
         raise NotImplementedError
 
-    def turns(self, var: str, start: Index, stop: Index, step: int, n: int, body: Callable[[Index], None],
-              rest: bool = True) -> Index:
+    def turns(
+        self, var: str, start: Index, stop: Index, step: int, n: int, body: Callable[[Index], None], rest: bool = True
+    ) -> Index:
         raise NotImplementedError
 
     def look(self, s: For) -> None:
@@ -76,6 +77,7 @@ class VectorLoops(Evaluator):
             self.look(s)
             for k in range(n):
                 self.group(s, plus(i, k * s.step * s.lanes), s.lanes, None)
+
         return turn
 
     def group(self, s: For, first: Index, count: int, bound: Index | None) -> None:
@@ -152,13 +154,21 @@ class VectorLoops(Evaluator):
 
         begin = at(inner.start, start, Index())
         ends = [at(e, start, Index()) for e in (inner.stop, inner.bound) if e is not None]
-        if self.lanes or s.step != 1 or inner.step != 1 or inner.var == s.var or not all(
-                sum_of(e, begin, -1).known for e in ends):
+        if (
+            self.lanes
+            or s.step != 1
+            or inner.step != 1
+            or inner.var == s.var
+            or not all(sum_of(e, begin, -1).known for e in ends)
+        ):
             return start
         along = sum_of(at(copy.load.index, plus(start, 1), begin), at(copy.load.index, start, begin), -1)
         lane = begin._replace(stride=1)
-        if (along.terms, along.constant) != ((), 1) or at(copy.load.index, start, lane).stride == 1 \
-                or at(copy.store.index, start, lane).stride != 1:
+        if (
+            (along.terms, along.constant) != ((), 1)
+            or at(copy.load.index, start, lane).stride == 1
+            or at(copy.store.index, start, lane).stride != 1
+        ):
             return start
         trips = min(sum_of(e, begin, -1).constant for e in ends)
 
@@ -172,8 +182,10 @@ class VectorLoops(Evaluator):
         """`count` rows from j on, each from k on, are read; their columns are written."""
         n, dtype = copy.inner.lanes, copy.load.dtype
         self.lanes = Lanes(n, self.fn.level, self.fn.block)
-        rows = [self.in_lanes(self.load(copy.load.buffer, at(copy.load.index, k, plus(j, r))._replace(stride=1))).ref
-                for r in range(count)]
+        rows = [
+            self.in_lanes(self.load(copy.load.buffer, at(copy.load.index, k, plus(j, r))._replace(stride=1))).ref
+            for r in range(count)
+        ]
         columns = transpose(self.fn, dtype, rows + ["zeroinitializer"] * (n - count))
         if count < n:
             self.lanes.mask = vector_literal([r < count for r in range(n)], "bool")
@@ -224,13 +236,15 @@ class VectorLoops(Evaluator):
             while n > 2:
                 type_, n = type_text(dtype, n), n // 2
                 low, high = (
-                    self.fn.value(f"shufflevector {type_} {total}, {type_} poison, <{n} x i32> "
-                                  + vector_literal(list(range(at, at + n)), "i32"), stem)
+                    self.fn.value(
+                        f"shufflevector {type_} {total}, {type_} poison, <{n} x i32> "
+                        + vector_literal(list(range(at, at + n)), "i32"),
+                        stem,
+                    )
                     for at in (0, n)
                 )
                 total = rule(Instructions(self.fn, dtype, n, self.fn.level, self.fused, stem), low, high)
-            low, high = (
-                self.fn.value(f"extractelement {type_text(dtype, 2)} {total}, i64 {k}", stem) for k in (0, 1))
+            low, high = (self.fn.value(f"extractelement {type_text(dtype, 2)} {total}, i64 {k}", stem) for k in (0, 1))
             total = rule(Instructions(self.fn, dtype, 1, self.fn.level, self.fused, stem), low, high)
             self.update(p.buffer, p.index, self.result(Value(total, dtype, 1, self.fn.level)), rule)
 
@@ -266,8 +280,9 @@ class VectorLoops(Evaluator):
             head_end, skip = (head, on), then
         where = fn.value(f"extractelement <{n} x i64> {at}, i64 {lane}", "at")
         what = fn.value(f"extractelement {type_text(memory.dtype, n)} {values}, i64 {lane}", buffer)
-        self.update(buffer, Index((Term(where, level + 1, 1),)),
-                    self.result(Value(what, memory.dtype, 1, level + 1)), rule)
+        self.update(
+            buffer, Index((Term(where, level + 1, 1),)), self.result(Value(what, memory.dtype, 1, level + 1)), rule
+        )
         body_end = fn.block
         latch = fn.start(f"{buffer}.next")
         body_end.end = f"br label {symbol(latch.label)}"

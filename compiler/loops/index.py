@@ -218,5 +218,3 @@ def _scaled(c: int, m: Monomial) -> L.Expr:
                 factor = (L.floordiv if op == "//" else L.mod)(to_expr(top), to_expr(bottom))
         out = L.mul(out, factor)
     return L.mul(out, L.i64(c))
-
-

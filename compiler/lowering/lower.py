@@ -50,8 +50,9 @@ class Lowered:
         return self.plan.arena
 
 
-def lower(graph: Graph, inputs: Mapping[str, TensorType], variables: Mapping[str, TensorType],
-          target: Target) -> Lowered:
+def lower(
+    graph: Graph, inputs: Mapping[str, TensorType], variables: Mapping[str, TensorType], target: Target
+) -> Lowered:
     """Loops for one entry named `graph.name`. Its slots are `inputs`, then `variables` (by path), whether or not the
     graph uses them, then the graph's outputs. Its size arguments are the symbols of all of these, sorted."""
     slots = (
@@ -95,8 +96,9 @@ def _steps(graph: Graph, checks: Checks, library: _Library) -> _Steps:
         else:
             steps.append(library.call(bodies[name], checks, name, str(node.span or ""), [*operands, *results, *own]))
     steps += [_copy(c.type, c.source, c.target, checks, library) for c in planned.copies if not c.early]
-    constants = [L.Constant(constant_name(graph, n), n.dtype, tuple(n.attrs["values"])) for n in graph
-                 if n.op == "constant"]
+    constants = [
+        L.Constant(constant_name(graph, n), n.dtype, tuple(n.attrs["values"])) for n in graph if n.op == "constant"
+    ]
     return _Steps(planned, tuple(steps), (*constants, *(c for loop in loops.values() for c in loop.constants)))
 
 
@@ -126,8 +128,15 @@ def _entry_of(graph: Graph, node: Node) -> Graph:
     return b.finish(outputs, updates)
 
 
-def _loop(node: Node, lowered: _Steps, operands: Sequence[L.Place], results: Sequence[L.Place],
-          own: Sequence[L.Place], checks: Checks, library: _Library) -> Iterator[L.Step]:
+def _loop(
+    node: Node,
+    lowered: _Steps,
+    operands: Sequence[L.Place],
+    results: Sequence[L.Place],
+    own: Sequence[L.Place],
+    checks: Checks,
+    library: _Library,
+) -> Iterator[L.Step]:
     """What is carried begins where it ends; what is collected moves on with the index."""
     body, carries, index = node.attrs["body"], node.attrs["carries"], symbol(node.attrs["index"])
     given = types(node)
@@ -157,7 +166,8 @@ def _moved(steps: tuple[L.Step, ...], slots: Mapping[str, L.Place], arena: L.Pla
 
     return tuple(
         L.Loop(s.index, s.count, _moved(s.steps, slots, arena), s.reverse, None if s.until is None else moved(s.until))
-        if isinstance(s, L.Loop) else L.Call(s.kernel, s.sizes, tuple(map(moved, s.places)))
+        if isinstance(s, L.Loop)
+        else L.Call(s.kernel, s.sizes, tuple(map(moved, s.places)))
         for s in steps
     )
 

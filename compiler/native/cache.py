@@ -107,8 +107,13 @@ class Cache:
         if not self._warned:
             self._warned = True
             with contextlib.suppress(RuntimeWarning):  # where warnings are errors
-                warnings.warn_explicit(f"the compilation cache: {message}", RuntimeWarning, "nnc", 0,
-                                       registry=globals().setdefault("__warningregistry__", {}))
+                warnings.warn_explicit(
+                    f"the compilation cache: {message}",
+                    RuntimeWarning,
+                    "nnc",
+                    0,
+                    registry=globals().setdefault("__warningregistry__", {}),
+                )
 
 
 def _name(key: str) -> str:

@@ -105,7 +105,8 @@ def version() -> str:
 def _machine(t: Target) -> llvm.TargetMachine:
     """A new machine each time: an engine that is given one destroys it."""
     return llvm.Target.from_triple(t.triple).create_target_machine(
-        cpu=t.cpu, features=t.features, opt=1, reloc="pic", codemodel="small")
+        cpu=t.cpu, features=t.features, opt=1, reloc="pic", codemodel="small"
+    )
 
 
 def _module(ir: str, t: Target, machine: llvm.TargetMachine) -> llvm.ModuleRef:
@@ -150,6 +151,7 @@ def optimized(ir: str, t: Target) -> str:
 
 def symbols(data: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(defined, undefined) global symbols of an ELF64 little-endian object, each sorted."""
+
     def bad() -> InternalError:
         return InternalError(Diagnostic("E0901", "the object is not a 64-bit little-endian ELF file"))
 

@@ -51,8 +51,12 @@ def layout(graph: Graph) -> Graph:
 
 def _is_window(graph: Graph, n: Node) -> bool:
     """A contraction that reads an operand under a window of several axes of space or channels."""
-    return n.op == "contract" and len(n.args) == 2 and is_gathered(n) and any(
-        len(e[1]) > 1 for m in n.attrs["maps"] for e in m)
+    return (
+        n.op == "contract"
+        and len(n.args) == 2
+        and is_gathered(n)
+        and any(len(e[1]) > 1 for m in n.attrs["maps"] for e in m)
+    )
 
 
 def _batch(graph: Graph) -> Dim | None:
@@ -77,15 +81,24 @@ def _alone(n: Node) -> list[tuple[str, int]]:
     used = [[i for e in m for i, _ in e[1]] for m in n.attrs["maps"]]
     for e in n.attrs["out"]:
         i = index_of(e)
-        found += [(i, k) for k, m in enumerate(n.attrs["maps"]) if i is not None and used[k].count(i) == 1
-                  and any(index_of(f) == i for f in m) and all(i not in u for j, u in enumerate(used) if j != k)]
+        found += [
+            (i, k)
+            for k, m in enumerate(n.attrs["maps"])
+            if i is not None
+            and used[k].count(i) == 1
+            and any(index_of(f) == i for f in m)
+            and all(i not in u for j, u in enumerate(used) if j != k)
+        ]
     return found
 
 
 def _common(n: Node) -> list[str]:
     """The indices that are an axis of the result and of every operand: the channels of a depthwise convolution."""
-    return [i for i in map(index_of, n.attrs["out"]) if i is not None
-            and all(any(index_of(e) == i for e in m) for m in n.attrs["maps"])]
+    return [
+        i
+        for i in map(index_of, n.attrs["out"])
+        if i is not None and all(any(index_of(e) == i for e in m) for m in n.attrs["maps"])
+    ]
 
 
 class _Orders:
@@ -221,8 +234,14 @@ class _Orders:
             order = tuple(sorted(order, key=lambda k: seen.index(letters[k]) if letters[k] in seen else -1))
         elif len(args) == 2 and is_gathered(n) and len(n.shape) > 2:
             return self.window(n)
-        return self.add(n, args, order, maps=maps, out=tuple(n.attrs["out"][k] for k in order),
-                        shape=tuple(n.shape[k] for k in order))
+        return self.add(
+            n,
+            args,
+            order,
+            maps=maps,
+            out=tuple(n.attrs["out"][k] for k in order),
+            shape=tuple(n.shape[k] for k in order),
+        )
 
     def window(self, n: Node) -> Order | None:
         """The lanes go along an index of the result that one operand has for itself: it becomes the last axis."""
@@ -249,8 +268,10 @@ class _Orders:
         lane = max((i for i in _common(n) if isinstance(extent[i], int)), key=lambda i: number(extent[i]), default=None)
         if lane is None:
             return None
-        orders = [o if index_of(m[o[-1]]) == lane else _last(m, lane)
-                  for m, o in zip(n.attrs["maps"], (self.held[a][1] for a in n.args), strict=True)]
+        orders = [
+            o if index_of(m[o[-1]]) == lane else _last(m, lane)
+            for m, o in zip(n.attrs["maps"], (self.held[a][1] for a in n.args), strict=True)
+        ]
         order = _last(n.attrs["out"], lane)
         made = self.contract(n, (orders[0], orders[1]), order, list(extent))
         if self.weighs(n):
@@ -262,8 +283,12 @@ class _Orders:
         maps = n.attrs["maps"]
         (lane,) = [i for i, size in n.attrs["domain"] if size == self.batch] or [None]
         places = [[k for k, e in enumerate(m) if lane in dict(e[1])] for m in (*maps, n.attrs["out"])]
-        if lane is None or any(index_of(m[k]) != lane for m, p in zip(maps, places, strict=False) for k in p) \
-                or len(places[0]) + len(places[1]) + len(places[2]) != 2 or max(map(len, places)) > 1:
+        if (
+            lane is None
+            or any(index_of(m[k]) != lane for m, p in zip(maps, places, strict=False) for k in p)
+            or len(places[0]) + len(places[1]) + len(places[2]) != 2
+            or max(map(len, places)) > 1
+        ):
             return None
         orders = []
         for a, m, p in zip(n.args, maps, places, strict=False):
@@ -278,10 +303,13 @@ class _Orders:
         domain, written = dict(n.attrs["domain"]), {i for e in n.attrs["out"] for i, _ in e[1]}
         inner = dict.fromkeys(i for i in walked if i not in written)
         made = self.b.emit(
-            "contract", *(self.within(a, o) for a, o in zip(n.args, orders, strict=True)),
+            "contract",
+            *(self.within(a, o) for a, o in zip(n.args, orders, strict=True)),
             domain=tuple((i, domain[i]) for i in (*(i for i in domain if i not in inner), *inner)),
             maps=tuple(tuple(m[k] for k in o) for m, o in zip(n.attrs["maps"], orders, strict=True)),
-            out=tuple(n.attrs["out"][k] for k in order), shape=tuple(n.shape[k] for k in order))
+            out=tuple(n.attrs["out"][k] for k in order),
+            shape=tuple(n.shape[k] for k in order),
+        )
         self.held[n.name] = made, order
         return made
 
@@ -289,8 +317,10 @@ class _Orders:
         """The index for the lanes and the operand that has it: the longest, of whole vectors where there is one. What
         the other operand is stays as it lies, so it is one that lies as kernels like it, or is read under a window."""
         extent = dict(n.attrs["domain"])
-        moved = [self.held[a][1] != self.plain(a) or any(len(e[1]) > 1 for e in m)
-                 for a, m in zip(n.args, n.attrs["maps"], strict=True)]
+        moved = [
+            self.held[a][1] != self.plain(a) or any(len(e[1]) > 1 for e in m)
+            for a, m in zip(n.args, n.attrs["maps"], strict=True)
+        ]
         found = [(i, k) for i, k in _alone(n) if moved[1 - k] and isinstance(extent[i], int)]
         return max(found, key=lambda f: (number(extent[f[0]]) % LANES == 0, number(extent[f[0]])), default=None)
 
@@ -317,6 +347,7 @@ def _last(m: Map, lane: str) -> Order:
 
 def _after(m: Map, walked: Sequence[str], lane: str) -> Order:
     """The axes of an operand in the order in which the other walks, the lanes last."""
+
     def key(k: int) -> tuple[int, int]:
         first = next((walked.index(i) for i, _ in m[k][1] if i in walked), -1)
         return (len(walked), 0) if index_of(m[k]) == lane else (first, k)

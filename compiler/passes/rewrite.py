@@ -132,8 +132,9 @@ def live(nodes: Mapping[str, Node], roots: Sequence[str]) -> dict[str, Node]:
     return {name: nodes[name] for name in ancestors(nodes, [*inputs, *roots, *effects(nodes.values())])}
 
 
-def assemble(graph: Graph, nodes: Mapping[str, Node], outputs: Sequence[tuple[str, str]],
-             updates: Sequence[tuple[str, str]]) -> Graph:
+def assemble(
+    graph: Graph, nodes: Mapping[str, Node], outputs: Sequence[tuple[str, str]], updates: Sequence[tuple[str, str]]
+) -> Graph:
     """A graph of other nodes with the name and the guards of `graph`; the graph itself where they are its own."""
     same = len(nodes) == len(graph) and all(nodes.get(n.name) is n for n in graph)
     if same and tuple(outputs) == graph.outputs and tuple(updates) == graph.updates:

@@ -38,8 +38,9 @@ class _Scan:
 def _apart(n: Node) -> _Scan:
     body = n.attrs["body"]
     inputs = [x.name for x in body if x.op == "input"]
-    return _Scan(inputs, list(n.args), {x.name: x for x in body}, list(body.outputs), n.attrs["carries"],
-                 n.attrs["until"])
+    return _Scan(
+        inputs, list(n.args), {x.name: x for x in body}, list(body.outputs), n.attrs["carries"], n.attrs["until"]
+    )
 
 
 def _together(n: Node, s: _Scan, types: Mapping[str, Any]) -> Node:
@@ -122,8 +123,10 @@ def _costs(x: Node) -> bool:
     kind = OPS[x.op].kind
     if x.op == "item":
         return True
-    return kind in (CONTRACT, KERNEL, LOOP) or (kind == REDUCE and bool(x.attrs["axes"])) or (
-        kind == MAP and own_weight(x) > CHEAP and bool(x.args)
+    return (
+        kind in (CONTRACT, KERNEL, LOOP)
+        or (kind == REDUCE and bool(x.attrs["axes"]))
+        or (kind == MAP and own_weight(x) > CHEAP and bool(x.args))
     )
 
 
@@ -157,8 +160,10 @@ def sink(graph: Graph) -> Graph:
                 inner.append(_fresh(a, names))
                 s.inputs.append(inner[-1])
                 s.args.append(a)
-            earlier = {i: Node(i, "input", (), {"name": i, "type": before[a].type}, before[a].type)
-                       for i, a in zip(inner, x.args, strict=True)}
+            earlier = {
+                i: Node(i, "input", (), {"name": i, "type": before[a].type}, before[a].type)
+                for i, a in zip(inner, x.args, strict=True)
+            }
             made = Node(name, x.op, tuple(inner), x.attrs, x.type, x.span)
             rest = {y: node for y, node in s.nodes.items() if y != name}
             s.nodes.clear()

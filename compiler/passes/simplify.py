@@ -17,8 +17,7 @@ from .rules.views import RULES as VIEWS
 
 _FAMILIES = (FOLD, ALGEBRA, VIEWS, ABSORB, ADJOINT, GUARD)
 RULES: Table = {
-    op: tuple(rule for family in _FAMILIES for rule in family.get(op, ()))
-    for op in sorted(set().union(*_FAMILIES))
+    op: tuple(rule for family in _FAMILIES for rule in family.get(op, ())) for op in sorted(set().union(*_FAMILIES))
 }
 
 

@@ -23,28 +23,71 @@ def _mul(i: Code, a: str, b: str) -> str:
 
 
 ADD = Scalar(
-    name="add", sign="+", operands=("x", "y"), doc="x + y", weight=1, accepts=NUMBERS, commutative=True,
-    numpy=np.add, grad=lambda dy, z, x, y: (dy, dy), unsigned=EACH,
-    meaning=lambda x, y: x + y, llvm=_add, identity=lambda dtype: -0.0 if dtype in FLOATS else 0,
+    name="add",
+    sign="+",
+    operands=("x", "y"),
+    doc="x + y",
+    weight=1,
+    accepts=NUMBERS,
+    commutative=True,
+    numpy=np.add,
+    grad=lambda dy, z, x, y: (dy, dy),
+    unsigned=EACH,
+    meaning=lambda x, y: x + y,
+    llvm=_add,
+    identity=lambda dtype: -0.0 if dtype in FLOATS else 0,
 )
 SUB = Scalar(
-    name="sub", sign="-", operands=("x", "y"), doc="x - y", weight=1, accepts=NUMBERS,
-    numpy=np.subtract, grad=lambda dy, z, x, y: (dy, -dy), meaning=lambda x, y: x - y,
+    name="sub",
+    sign="-",
+    operands=("x", "y"),
+    doc="x - y",
+    weight=1,
+    accepts=NUMBERS,
+    numpy=np.subtract,
+    grad=lambda dy, z, x, y: (dy, -dy),
+    meaning=lambda x, y: x - y,
     llvm=lambda i, a, b: i.sub(a, b),
 )
 MUL = Scalar(
-    name="mul", sign="*", operands=("x", "y"), doc="x y", weight=1, accepts=NUMBERS, commutative=True,
-    numpy=np.multiply, grad=lambda dy, z, x, y: (dy * y, dy * x), unsigned=EACH,
-    meaning=lambda x, y: x * y, llvm=_mul, identity=lambda dtype: 1.0 if dtype in FLOATS else 1,
+    name="mul",
+    sign="*",
+    operands=("x", "y"),
+    doc="x y",
+    weight=1,
+    accepts=NUMBERS,
+    commutative=True,
+    numpy=np.multiply,
+    grad=lambda dy, z, x, y: (dy * y, dy * x),
+    unsigned=EACH,
+    meaning=lambda x, y: x * y,
+    llvm=_mul,
+    identity=lambda dtype: 1.0 if dtype in FLOATS else 1,
 )
 DIV = Scalar(
-    name="div", sign="/", operands=("x", "y"), doc="x / y, IEEE 754. d(x/y) = dx / y - (x/y) dy / y", weight=5,
-    numpy=np.divide, grad=lambda dy, z, x, y: (dy / y, -(dy * (z / y))), unsigned=EACH, low=0.5,
-    meaning=quotient, llvm=lambda i, a, b: i.div(a, b),
+    name="div",
+    sign="/",
+    operands=("x", "y"),
+    doc="x / y, IEEE 754. d(x/y) = dx / y - (x/y) dy / y",
+    weight=5,
+    numpy=np.divide,
+    grad=lambda dy, z, x, y: (dy / y, -(dy * (z / y))),
+    unsigned=EACH,
+    low=0.5,
+    meaning=quotient,
+    llvm=lambda i, a, b: i.div(a, b),
 )
 NEG = Scalar(
-    name="neg", sign="-", operands=("x",), doc="-x", weight=1, accepts=NUMBERS,
-    numpy=np.negative, grad=lambda dy, y, x: (-dy,), meaning=lambda x: -x, llvm=lambda i, a: i.neg(a),
+    name="neg",
+    sign="-",
+    operands=("x",),
+    doc="-x",
+    weight=1,
+    accepts=NUMBERS,
+    numpy=np.negative,
+    grad=lambda dy, y, x: (-dy,),
+    meaning=lambda x: -x,
+    llvm=lambda i, a: i.neg(a),
 )
 
 
@@ -104,14 +147,34 @@ def _mod_numpy(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 FLOORDIV = Scalar(
-    name="floordiv", sign="//", operands=("x", "y"), doc="The quotient rounded to minus infinity; by zero it is 0",
-    weight=20, accepts=INTS, low=-9, high=9, numpy=_floordiv_numpy, grad=FLAT.format("`//`"),
-    meaning=_floordiv_meaning, typed=True, llvm=_floordiv,
+    name="floordiv",
+    sign="//",
+    operands=("x", "y"),
+    doc="The quotient rounded to minus infinity; by zero it is 0",
+    weight=20,
+    accepts=INTS,
+    low=-9,
+    high=9,
+    numpy=_floordiv_numpy,
+    grad=FLAT.format("`//`"),
+    meaning=_floordiv_meaning,
+    typed=True,
+    llvm=_floordiv,
 )
 MOD = Scalar(
-    name="mod", sign="%", operands=("x", "y"), weight=20, accepts=INTS, low=-9, high=9,
+    name="mod",
+    sign="%",
+    operands=("x", "y"),
+    weight=20,
+    accepts=INTS,
+    low=-9,
+    high=9,
     doc="x - y (x // y): the remainder with the sign of y; by zero it is 0",
-    numpy=_mod_numpy, grad=FLAT.format("`%`"), meaning=_mod_meaning, typed=True, llvm=_mod,
+    numpy=_mod_numpy,
+    grad=FLAT.format("`%`"),
+    meaning=_mod_meaning,
+    typed=True,
+    llvm=_mod,
 )
 
 
@@ -136,14 +199,28 @@ def _sign(i: Code, a: str) -> str:
 
 
 ABS = Scalar(
-    name="abs", operands=("x",), doc="|x|; its derivative is sign(x), 0 at 0", weight=1, accepts=NUMBERS,
-    numpy=np.abs, grad=lambda dy, y, x: (dy * x.apply("sign").apply("stop_grad"),), unsigned=ALWAYS,
-    number=abs, llvm=_abs,
+    name="abs",
+    operands=("x",),
+    doc="|x|; its derivative is sign(x), 0 at 0",
+    weight=1,
+    accepts=NUMBERS,
+    numpy=np.abs,
+    grad=lambda dy, y, x: (dy * x.apply("sign").apply("stop_grad"),),
+    unsigned=ALWAYS,
+    number=abs,
+    llvm=_abs,
 )
 SIGN = Scalar(
-    name="sign", operands=("x",), doc="-1, 0 or 1; NaN of NaN", weight=1, accepts=NUMBERS,
-    numpy=np.sign, grad=FLAT.format("sign"), number=lambda x: (x > 0) - (x < 0),
-    meaning=lambda x: x if x != x else type(x)((x > 0) - (x < 0)), llvm=_sign,
+    name="sign",
+    operands=("x",),
+    doc="-1, 0 or 1; NaN of NaN",
+    weight=1,
+    accepts=NUMBERS,
+    numpy=np.sign,
+    grad=FLAT.format("sign"),
+    number=lambda x: (x > 0) - (x < 0),
+    meaning=lambda x: x if x != x else type(x)((x > 0) - (x < 0)),
+    llvm=_sign,
 )
 
 
@@ -164,19 +241,33 @@ def _extreme(i: Code, floats: str, ints: str, bools: str, a: str, b: str) -> str
 
 
 MINIMUM = Scalar(
-    name="minimum", operands=("x", "y"), weight=1, accepts=NUMBERS,
+    name="minimum",
+    operands=("x", "y"),
+    weight=1,
+    accepts=NUMBERS,
     doc="The smaller; NaN if either is. The gradient goes to x where x < y, else to y",
-    numpy=np.minimum, grad=lambda dy, z, x, y: (x.apply("lt", y).where(dy, 0), x.apply("lt", y).where(0, dy)),
-    unsigned=EACH, number=min, meaning=lambda x, y: y if y < x or y != y else x,
-    llvm=lambda i, a, b: _extreme(i, "olt", "slt", "and", a, b), identity=greatest,
+    numpy=np.minimum,
+    grad=lambda dy, z, x, y: (x.apply("lt", y).where(dy, 0), x.apply("lt", y).where(0, dy)),
+    unsigned=EACH,
+    number=min,
+    meaning=lambda x, y: y if y < x or y != y else x,
+    llvm=lambda i, a, b: _extreme(i, "olt", "slt", "and", a, b),
+    identity=greatest,
 )
 MAXIMUM = Scalar(
-    name="maximum", operands=("x", "y"), weight=1, accepts=NUMBERS,
+    name="maximum",
+    operands=("x", "y"),
+    weight=1,
+    accepts=NUMBERS,
     doc="The larger; NaN if either is. The gradient goes to x where x > y, else to y, so that the derivative of "
     "maximum(x, 0) at 0 is 0",
-    numpy=np.maximum, grad=lambda dy, z, x, y: (x.apply("gt", y).where(dy, 0), x.apply("gt", y).where(0, dy)),
-    unsigned=EACH, number=max, meaning=lambda x, y: y if y > x or y != y else x,
-    llvm=lambda i, a, b: _extreme(i, "ogt", "sgt", "or", a, b), identity=least,
+    numpy=np.maximum,
+    grad=lambda dy, z, x, y: (x.apply("gt", y).where(dy, 0), x.apply("gt", y).where(0, dy)),
+    unsigned=EACH,
+    number=max,
+    meaning=lambda x, y: y if y > x or y != y else x,
+    llvm=lambda i, a, b: _extreme(i, "ogt", "sgt", "or", a, b),
+    identity=least,
 )
 
 
@@ -191,8 +282,13 @@ def _fma_meaning(dtype: str, a: Number, b: Number, c: Number) -> Number:
 
 
 FMA = Scalar(
-    name="fma", operands=("x", "y", "z"), doc="x y + z, rounded once where the target can, else twice", weight=1,
-    meaning=_fma_meaning, typed=True, llvm=lambda i, a, b, c: i.fma(a, b, c),
+    name="fma",
+    operands=("x", "y", "z"),
+    doc="x y + z, rounded once where the target can, else twice",
+    weight=1,
+    meaning=_fma_meaning,
+    typed=True,
+    llvm=lambda i, a, b, c: i.fma(a, b, c),
 )
 
 ALL = (ADD, SUB, MUL, DIV, FLOORDIV, MOD, NEG, ABS, SIGN, MINIMUM, MAXIMUM, FMA)

@@ -73,8 +73,9 @@ class Code(Protocol):
         """A function that the module needs beside this one, once under each key."""
         ...
 
-    def call_where(self, condition: str, name: str, args: Sequence[tuple[str, str]],
-                   values: Sequence[tuple[str, str, str]]) -> list[str]:
+    def call_where(
+        self, condition: str, name: str, args: Sequence[tuple[str, str]], values: Sequence[tuple[str, str, str]]
+    ) -> list[str]:
         """`values`, each (stem, type, operand), or where the condition, a scalar, holds, what the function of that name
         makes of `args`, each (type, operand): a struct of as many."""
         ...

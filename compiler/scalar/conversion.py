@@ -28,7 +28,12 @@ def _cast(i: Code, a: str, to: str) -> str:
 
 
 CAST = Scalar(
-    name="cast", operands=("x",), weight=1, meaning=lambda dtype, x: converted(x, dtype), typed=True, llvm=_cast,
+    name="cast",
+    operands=("x",),
+    weight=1,
+    meaning=lambda dtype, x: converted(x, dtype),
+    typed=True,
+    llvm=_cast,
     doc="The value in the result's dtype: float to int saturates and NaN gives 0; to bool is != 0",
 )
 

@@ -56,8 +56,15 @@ def _erf_numpy(x: np.ndarray) -> Any:
 
 # x + x p(x²) near 0; beyond, f32 1 - exp(-P(x)), f64 1 - exp(-x²) Q((x - 3) / (x + 3))
 ERF = Scalar(
-    name="erf", operands=("x",), doc="2/sqrt(pi) times the integral of exp(-t^2) from 0 to x", weight=25, ulp=(1.5, 2),
-    shared=True, numpy=_erf_numpy, number=math.erf, llvm=_erf,
+    name="erf",
+    operands=("x",),
+    doc="2/sqrt(pi) times the integral of exp(-t^2) from 0 to x",
+    weight=25,
+    ulp=(1.5, 2),
+    shared=True,
+    numpy=_erf_numpy,
+    number=math.erf,
+    llvm=_erf,
     grad=lambda dy, y, x: (dy * (2 / math.sqrt(math.pi) * (-(x * x)).apply("exp")),),
 )
 

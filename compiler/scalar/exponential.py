@@ -17,8 +17,14 @@ from .polynomials import BIAS, INV_LN2, LN2_PARTS, MANTISSA, clamp, horner, redu
 
 # e^r = 1 + r + r² q(r), |r| <= ln 2 / 2. Relative errors: 3.6e-9 of e^r; 5.4e-10 and 1.2e-17 of e^r - 1.
 EXP_F32 = (0.4999999403953552, 0.1666652113199234, 0.04166838899254799, 0.00836874544620514, 0.0013814540579915047)
-EXPM1_F32 = (0.5, 0.1666666716337204, 0.04166645184159279, 0.00833308044821024, 0.0013936515897512436,
-             0.0002007378643611446)
+EXPM1_F32 = (
+    0.5,
+    0.1666666716337204,
+    0.04166645184159279,
+    0.00833308044821024,
+    0.0013936515897512436,
+    0.0002007378643611446,
+)
 EXP_F64 = (0.5, 0.1666666666666667, 0.041666666666652245, 0.00833333333332613, 0.0013888888895613337,
            0.0001984126987484561, 2.4801574517473e-05, 2.755725535969336e-06, 2.7567935820819667e-07,
            2.5105236719514428e-08, 1.768769844969116e-09)  # fmt: skip
@@ -160,42 +166,102 @@ def _logistic_numpy(x: np.ndarray) -> Any:
 
 # x = n ln 2 + r (Cody & Waite 1980), e^r = 1 + r + r² q(r), scaled in two steps
 EXP = Scalar(
-    name="exp", operands=("x",), doc="e^x", weight=14, ulp=(1, 1.1), shared=True, unsigned=ALWAYS,
-    numpy=np.exp, grad=lambda dy, y, x: (dy * y,), number=math.exp, llvm=_exp,
+    name="exp",
+    operands=("x",),
+    doc="e^x",
+    weight=14,
+    ulp=(1, 1.1),
+    shared=True,
+    unsigned=ALWAYS,
+    numpy=np.exp,
+    grad=lambda dy, y, x: (dy * y,),
+    number=math.exp,
+    llvm=_exp,
 )
 # x = 2^k m, √½ <= m < √2; f - f²/2 + f³ p(f), f64 in s = f / (2 + f) (Tang 1990)
 LOG = Scalar(
-    name="log", operands=("x",), doc="The natural logarithm; -inf at 0, NaN below", weight=20, ulp=(1, 1), shared=True,
-    numpy=np.log, grad=lambda dy, y, x: (dy / x,), low=0.1,
-    number=math.log, meaning=lambda x: -math.inf if x == 0 else math.log(x), llvm=_log,
+    name="log",
+    operands=("x",),
+    doc="The natural logarithm; -inf at 0, NaN below",
+    weight=20,
+    ulp=(1, 1),
+    shared=True,
+    numpy=np.log,
+    grad=lambda dy, y, x: (dy / x,),
+    low=0.1,
+    number=math.log,
+    meaning=lambda x: -math.inf if x == 0 else math.log(x),
+    llvm=_log,
 )
 LOG2 = Scalar(
-    name="log2", operands=("x",), doc="The logarithm to base 2; -inf at 0, NaN below", weight=20, ulp=(2, 2),
-    shared=True, numpy=np.log2, grad=lambda dy, y, x: (dy / (x * math.log(2)),), low=0.1,
-    number=math.log2, meaning=lambda x: -math.inf if x == 0 else math.log2(x), llvm=_log2,
+    name="log2",
+    operands=("x",),
+    doc="The logarithm to base 2; -inf at 0, NaN below",
+    weight=20,
+    ulp=(2, 2),
+    shared=True,
+    numpy=np.log2,
+    grad=lambda dy, y, x: (dy / (x * math.log(2)),),
+    low=0.1,
+    number=math.log2,
+    meaning=lambda x: -math.inf if x == 0 else math.log2(x),
+    llvm=_log2,
 )
 # log of u = 1 + x with the rounding error of u carried along
 LOG1P = Scalar(
-    name="log1p", operands=("x",), doc="log(1 + x), accurate near 0", weight=24, ulp=(1.5, 1.6), shared=True,
-    numpy=np.log1p, grad=lambda dy, y, x: (dy / (x + 1),), low=-0.9,
-    number=math.log1p, meaning=lambda x: -math.inf if x == -1 else math.log1p(x), llvm=_log1p,
+    name="log1p",
+    operands=("x",),
+    doc="log(1 + x), accurate near 0",
+    weight=24,
+    ulp=(1.5, 1.6),
+    shared=True,
+    numpy=np.log1p,
+    grad=lambda dy, y, x: (dy / (x + 1),),
+    low=-0.9,
+    number=math.log1p,
+    meaning=lambda x: -math.inf if x == -1 else math.log1p(x),
+    llvm=_log1p,
 )
 # as exp: 2^n (e^r - 1) + (2^n - 1)
 EXPM1 = Scalar(
-    name="expm1", operands=("x",), doc="e^x - 1, accurate near 0", weight=18, ulp=(1.5, 1.6), shared=True,
-    numpy=np.expm1, grad=lambda dy, y, x: (dy * (y + 1),), number=math.expm1, llvm=_expm1,
+    name="expm1",
+    operands=("x",),
+    doc="e^x - 1, accurate near 0",
+    weight=18,
+    ulp=(1.5, 1.6),
+    shared=True,
+    numpy=np.expm1,
+    grad=lambda dy, y, x: (dy * (y + 1),),
+    number=math.expm1,
+    llvm=_expm1,
 )
 # t / (t + 2), t = expm1(2 |x|)
 TANH = Scalar(
-    name="tanh", operands=("x",), doc="The hyperbolic tangent; its derivative is 1 - y^2", weight=18, ulp=(2.5, 2.5),
-    shared=True, numpy=np.tanh, grad=lambda dy, y, x: (dy * (1 - y * y),), number=math.tanh, llvm=_tanh,
+    name="tanh",
+    operands=("x",),
+    doc="The hyperbolic tangent; its derivative is 1 - y^2",
+    weight=18,
+    ulp=(2.5, 2.5),
+    shared=True,
+    numpy=np.tanh,
+    grad=lambda dy, y, x: (dy * (1 - y * y),),
+    number=math.tanh,
+    llvm=_tanh,
 )
 # e / (1 + e) or 1 / (1 + e), e = exp(-|x|): no overflow, no cancellation
 LOGISTIC = Scalar(
-    name="logistic", operands=("x",), doc="1 / (1 + exp(-x)); its derivative is y (1 - y)", weight=18, ulp=(2.5, 2.5),
-    shared=True, unsigned=ALWAYS, numpy=_logistic_numpy, grad=lambda dy, y, x: (dy * (y * (1 - y)),),
+    name="logistic",
+    operands=("x",),
+    doc="1 / (1 + exp(-x)); its derivative is y (1 - y)",
+    weight=18,
+    ulp=(2.5, 2.5),
+    shared=True,
+    unsigned=ALWAYS,
+    numpy=_logistic_numpy,
+    grad=lambda dy, y, x: (dy * (y * (1 - y)),),
     number=_logistic_number,
-    meaning=lambda x: 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x)), llvm=_logistic,
+    meaning=lambda x: 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x)),
+    llvm=_logistic,
 )
 
 ALL = (EXP, LOG, LOG2, LOG1P, EXPM1, TANH, LOGISTIC)

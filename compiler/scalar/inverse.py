@@ -40,8 +40,9 @@ def angle_of(i: Code, low: str, high: str, turns: tuple[str, str]) -> str:
 
     Above the octant's middle atan(low / high) = π/4 + atan((low - high) / (low + high)). Of infinities and zeros: two
     equal numbers are π/4 apart from the axis, and 0 lies on it."""
-    scale = i.select(i.compare("ogt", high, i.const(float(2.0 ** (126 if i.dtype == "f32" else 1022)))), i.const(0.25),
-                     i.const(1))  # the sum must not overflow
+    scale = i.select(
+        i.compare("ogt", high, i.const(float(2.0 ** (126 if i.dtype == "f32" else 1022)))), i.const(0.25), i.const(1)
+    )  # the sum must not overflow
     low, high = i.mul(low, scale), i.mul(high, scale)
     none, whole = i.const(0), i.const(1)
     beyond = i.compare("oge", low, i.mul(high, i.const(MIDDLE)))
@@ -86,15 +87,29 @@ def _atan2_grad(dz: Any, z: Any, y: Any, x: Any) -> tuple[Any, Any]:
 
 
 ATAN = Scalar(
-    name="atan", operands=("x",), doc="The angle in [-π/2, π/2] whose tangent is x; its derivative is 1 / (1 + x^2)",
-    weight=20, ulp=(2.5, 2.5), shared=True, numpy=np.arctan, grad=lambda dy, y, x: (dy / (x * x + 1),),
-    number=math.atan, llvm=_atan,
+    name="atan",
+    operands=("x",),
+    doc="The angle in [-π/2, π/2] whose tangent is x; its derivative is 1 / (1 + x^2)",
+    weight=20,
+    ulp=(2.5, 2.5),
+    shared=True,
+    numpy=np.arctan,
+    grad=lambda dy, y, x: (dy / (x * x + 1),),
+    number=math.atan,
+    llvm=_atan,
 )
 ATAN2 = Scalar(
-    name="atan2", operands=("y", "x"), weight=28, ulp=(3, 3), shared=True, numpy=np.arctan2, grad=_atan2_grad,
+    name="atan2",
+    operands=("y", "x"),
+    weight=28,
+    ulp=(3, 3),
+    shared=True,
+    numpy=np.arctan2,
+    grad=_atan2_grad,
     doc="The angle in [-π, π] of the point (x, y), by the signs of both, zeros included; no derivative at (0, 0): "
     "it is NaN there",
-    number=math.atan2, llvm=_atan2,
+    number=math.atan2,
+    llvm=_atan2,
 )
 
 
@@ -135,14 +150,33 @@ def _slope(dy: Any, x: Any) -> Any:
 
 
 ASIN = Scalar(
-    name="asin", operands=("x",), weight=18, ulp=(2.5, 2.5), shared=True, numpy=np.arcsin, low=-0.9, high=0.9,
+    name="asin",
+    operands=("x",),
+    weight=18,
+    ulp=(2.5, 2.5),
+    shared=True,
+    numpy=np.arcsin,
+    low=-0.9,
+    high=0.9,
     doc="The angle in [-π/2, π/2] whose sine is x, NaN beyond 1; its derivative is 1 / sqrt(1 - x^2), inf at 1 and -1",
-    grad=lambda dy, y, x: (_slope(dy, x),), number=math.asin, llvm=_asin,
+    grad=lambda dy, y, x: (_slope(dy, x),),
+    number=math.asin,
+    llvm=_asin,
 )
 ACOS = Scalar(
-    name="acos", operands=("x",), weight=18, ulp=(1.5, 1.5), shared=True, numpy=np.arccos, low=-0.9, high=0.9,
+    name="acos",
+    operands=("x",),
+    weight=18,
+    ulp=(1.5, 1.5),
+    shared=True,
+    numpy=np.arccos,
+    low=-0.9,
+    high=0.9,
     doc="The angle in [0, π] whose cosine is x, NaN beyond 1; its derivative is -1 / sqrt(1 - x^2), -inf at 1 and -1",
-    grad=lambda dy, y, x: (-_slope(dy, x),), number=math.acos, unsigned=ALWAYS, llvm=_acos,
+    grad=lambda dy, y, x: (-_slope(dy, x),),
+    number=math.acos,
+    unsigned=ALWAYS,
+    llvm=_acos,
 )
 
 ALL = (ATAN, ATAN2, ASIN, ACOS)

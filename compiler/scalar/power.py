@@ -155,18 +155,43 @@ def _pow_meaning(x: float, y: float) -> float:
 
 
 POW = Scalar(
-    name="pow", sign="^", operands=("x", "y"), doc="x^y, IEEE 754 (pow(x, 0) = 1)", weight=45, ulp=(0.6, 1.5),
-    shared=True, numpy=_pow_numpy, grad=_pow_grad, low=0.3, meaning=_pow_meaning, llvm=_pow,
+    name="pow",
+    sign="^",
+    operands=("x", "y"),
+    doc="x^y, IEEE 754 (pow(x, 0) = 1)",
+    weight=45,
+    ulp=(0.6, 1.5),
+    shared=True,
+    numpy=_pow_numpy,
+    grad=_pow_grad,
+    low=0.3,
+    meaning=_pow_meaning,
+    llvm=_pow,
 )
 SQRT = Scalar(
-    name="sqrt", operands=("x",), doc="The square root; d sqrt(x) = dx / (2 sqrt(x))", weight=6, ulp=(0.5, 0.5),
-    numpy=np.sqrt, grad=lambda dy, y, x: (dy * (0.5 / y),), low=0.1, unsigned=FIRST, number=math.sqrt,
+    name="sqrt",
+    operands=("x",),
+    doc="The square root; d sqrt(x) = dx / (2 sqrt(x))",
+    weight=6,
+    ulp=(0.5, 0.5),
+    numpy=np.sqrt,
+    grad=lambda dy, y, x: (dy * (0.5 / y),),
+    low=0.1,
+    unsigned=FIRST,
+    number=math.sqrt,
     llvm=lambda i, a: i.intrinsic("sqrt", a),
 )
 RSQRT = Scalar(
-    name="rsqrt", operands=("x",), doc="1 / sqrt(x); its derivative is -(1/2) y^3", weight=10, ulp=(2, 2),
-    numpy=lambda x: 1 / np.sqrt(x), grad=lambda dy, y, x: (dy * (-0.5 * (y * y * y)),), low=0.1,
-    number=lambda x: 1 / math.sqrt(x), meaning=lambda x: quotient(1.0, math.sqrt(x)),
+    name="rsqrt",
+    operands=("x",),
+    doc="1 / sqrt(x); its derivative is -(1/2) y^3",
+    weight=10,
+    ulp=(2, 2),
+    numpy=lambda x: 1 / np.sqrt(x),
+    grad=lambda dy, y, x: (dy * (-0.5 * (y * y * y)),),
+    low=0.1,
+    number=lambda x: 1 / math.sqrt(x),
+    meaning=lambda x: quotient(1.0, math.sqrt(x)),
     llvm=lambda i, a: i.div(i.const(1), i.intrinsic("sqrt", a)),
 )
 

@@ -42,8 +42,13 @@ def _uniform_of_key(i: Code, key: str, counter: str) -> str:
 
 
 RANDOM = Scalar(
-    name="random", operands=("key", "counter"), doc="Uniform in [0, 1), from a key and a counter, both i64", weight=40,
-    shared=True, meaning=lambda dtype, key, counter: float(philox.philox_reference(key, counter, dtype)), typed=True,
+    name="random",
+    operands=("key", "counter"),
+    doc="Uniform in [0, 1), from a key and a counter, both i64",
+    weight=40,
+    shared=True,
+    meaning=lambda dtype, key, counter: float(philox.philox_reference(key, counter, dtype)),
+    typed=True,
     llvm=_uniform_of_key,
 )
 

@@ -22,16 +22,40 @@ def _rounded(intrinsic: str) -> Callable[[Code, str], str]:
 floored = _of_finite(math.floor)
 
 FLOOR = Scalar(
-    name="floor", operands=("x",), doc="The largest whole number that is not above x", weight=1, rounds=True,
-    numpy=np.floor, grad=FLAT.format("floor"), number=math.floor, meaning=floored, llvm=_rounded("floor"),
+    name="floor",
+    operands=("x",),
+    doc="The largest whole number that is not above x",
+    weight=1,
+    rounds=True,
+    numpy=np.floor,
+    grad=FLAT.format("floor"),
+    number=math.floor,
+    meaning=floored,
+    llvm=_rounded("floor"),
 )
 CEIL = Scalar(
-    name="ceil", operands=("x",), doc="The smallest whole number that is not below x", weight=1, rounds=True,
-    numpy=np.ceil, grad=FLAT.format("ceil"), number=math.ceil, meaning=_of_finite(math.ceil), llvm=_rounded("ceil"),
+    name="ceil",
+    operands=("x",),
+    doc="The smallest whole number that is not below x",
+    weight=1,
+    rounds=True,
+    numpy=np.ceil,
+    grad=FLAT.format("ceil"),
+    number=math.ceil,
+    meaning=_of_finite(math.ceil),
+    llvm=_rounded("ceil"),
 )
 ROUND = Scalar(
-    name="round", operands=("x",), doc="The nearest whole number, half to even", weight=1, rounds=True,
-    numpy=np.rint, grad=FLAT.format("round"), number=round, meaning=_of_finite(round), llvm=_rounded("roundeven"),
+    name="round",
+    operands=("x",),
+    doc="The nearest whole number, half to even",
+    weight=1,
+    rounds=True,
+    numpy=np.rint,
+    grad=FLAT.format("round"),
+    number=round,
+    meaning=_of_finite(round),
+    llvm=_rounded("roundeven"),
 )
 
 ALL = (FLOOR, CEIL, ROUND)

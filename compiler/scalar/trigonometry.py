@@ -123,12 +123,28 @@ def _cos(i: Code, x: str) -> str:
 
 # Cody & Waite up to 2^20, Payne & Hanek beyond
 SIN = Scalar(
-    name="sin", operands=("x",), doc="sin x", weight=18, ulp=(2, 2.5), shared=True, numpy=np.sin,
-    grad=lambda dy, y, x: (dy * x.apply("cos"),), number=math.sin, llvm=_sin,
+    name="sin",
+    operands=("x",),
+    doc="sin x",
+    weight=18,
+    ulp=(2, 2.5),
+    shared=True,
+    numpy=np.sin,
+    grad=lambda dy, y, x: (dy * x.apply("cos"),),
+    number=math.sin,
+    llvm=_sin,
 )
 COS = Scalar(
-    name="cos", operands=("x",), doc="cos x", weight=18, ulp=(2, 2.5), shared=True, numpy=np.cos,
-    grad=lambda dy, y, x: (-(dy * x.apply("sin")),), number=math.cos, llvm=_cos,
+    name="cos",
+    operands=("x",),
+    doc="cos x",
+    weight=18,
+    ulp=(2, 2.5),
+    shared=True,
+    numpy=np.cos,
+    grad=lambda dy, y, x: (-(dy * x.apply("sin")),),
+    number=math.cos,
+    llvm=_cos,
 )
 
 ALL = (SIN, COS)
@@ -150,8 +166,9 @@ def _reduce_lanes(i: Code, name: str) -> str:
         return f"extractelement {type_} {of}, i32 %lane" if lanes > 1 else f"freeze {type_} {of}"
 
     def put(type_: str, into: str, element: str, value: str) -> str:
-        return (f"insertelement {type_} {into}, {element} {value}, i32 %lane" if lanes > 1
-                else f"freeze {element} {value}")
+        return (
+            f"insertelement {type_} {into}, {element} {value}, i32 %lane" if lanes > 1 else f"freeze {element} {value}"
+        )
 
     parameters = f"{t} %x, {tb} %large, {ti} %n0, {t} %r0"
     return f"""define internal {{ {ti}, {t} }} {name}({parameters}) noinline #0 {{

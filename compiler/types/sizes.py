@@ -265,6 +265,7 @@ def substitute(x: Dim, values: Mapping[str, Dim]) -> Dim:
 
 def parse_size(text: str) -> Dim:
     """Read back what `str(size)` prints."""
+
     def walk(e: ast.expr) -> Dim:
         match e:
             case ast.Constant(value=int(v)):

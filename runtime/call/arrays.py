@@ -117,8 +117,12 @@ def _settle(entry: str, want: Wanted, position: int, size: Size, n: int, sizes: 
 def as_array(value: Any, entry: str, want: Wanted) -> Array:
     """The value as NumPy sees it; lists, scalars and anything with `__array__` are welcome."""
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise argument_error("E0602", f"`{want.name}` of {entry} is a masked array with masked values",
-                             help="fill or drop the masked values first", kind=ArgumentTypeError)
+        raise argument_error(
+            "E0602",
+            f"`{want.name}` of {entry} is a masked array with masked values",
+            help="fill or drop the masked values first",
+            kind=ArgumentTypeError,
+        )
     try:
         array = np.asarray(value)
     except MemoryError:
@@ -145,8 +149,9 @@ def _check_kind(array: Array, entry: str, want: Wanted) -> None:
     if kind in "iub" or (kind == "f" and want.dtype.kind == "f"):
         return
     help = f"round it and use .astype({want.dtype.name}) if that is meant" if kind == "f" else None
-    raise argument_error("E0602", f"`{want.name}` of {entry} wants {want.type}, got {describe(array)}", help,
-                         ArgumentTypeError)
+    raise argument_error(
+        "E0602", f"`{want.name}` of {entry} wants {want.type}, got {describe(array)}", help, ArgumentTypeError
+    )
 
 
 def convert(array: Array, entry: str, want: Wanted) -> Array:
@@ -160,16 +165,22 @@ def convert(array: Array, entry: str, want: Wanted) -> Array:
         low, high = (0, 1) if target.kind == "b" else (np.iinfo(target).min, np.iinfo(target).max)
         least, most = int(array.min()), int(array.max())
         if least < low or most > high:
-            raise argument_error("E0603", f"`{want.name}` of {entry} wants {want.type}, got {describe(array)} with the "
-                                 f"value {least if least < low else most}")
+            raise argument_error(
+                "E0603",
+                f"`{want.name}` of {entry} wants {want.type}, got {describe(array)} with the "
+                f"value {least if least < low else most}",
+            )
     with np.errstate(over="ignore", invalid="ignore"):
         result = np.require(array, target, ["C", "ALIGNED"])
     if source.kind == "f" and source.itemsize > target.itemsize:
         lost = np.isinf(result) & np.isfinite(array)
         if lost.any():
             first = float(array[lost].flat[0]) if array.ndim else float(array)
-            raise argument_error("E0603", f"`{want.name}` of {entry} wants {want.type}, got {describe(array)} with "
-                                 f"the value {first:g}, which f32 cannot hold")
+            raise argument_error(
+                "E0603",
+                f"`{want.name}` of {entry} wants {want.type}, got {describe(array)} with "
+                f"the value {first:g}, which f32 cannot hold",
+            )
     return result
 
 

@@ -161,8 +161,9 @@ class Call:
             if port.name not in values and port.default is not None:
                 values[port.name] = np.asarray(port.default, NUMPY[port.dtype])
         if missing := [f"`{n}`" for n in names if n not in values]:
-            raise argument_error("E0604", f"{entry} takes {_count(names)}; {', '.join(missing)} is missing",
-                                 kind=ArgumentTypeError)
+            raise argument_error(
+                "E0604", f"{entry} takes {_count(names)}; {', '.join(missing)} is missing", kind=ArgumentTypeError
+            )
         return [values[n] for n in names]
 
     def sized(self, sizes: Mapping[str, int]) -> _Sized:
@@ -247,8 +248,9 @@ class Call:
         """Slots of one's own with the variables filled in, for a job that runs this entry many times."""
         return type(self._slots).from_buffer_copy(self._slots)
 
-    def failed(self, status: int, arrays: Sequence[Array], rows: Array | None = None,
-               classes: Sequence[str] | None = None) -> NoReturn:
+    def failed(
+        self, status: int, arrays: Sequence[Array], rows: Array | None = None, classes: Sequence[str] | None = None
+    ) -> NoReturn:
         """Raise for a status that is not 0 (E0607). Where an index was out of range and one of the inputs has such
         values, it is named, with its row (`rows`: in what the user passed) and the classes the data have."""
         checks = self.signature.checks
@@ -262,8 +264,10 @@ class Call:
                 bad = np.argwhere((array < 0) | (array >= n))
                 if len(bad):
                     row = passed_rows(bad[:1, 0], len(array), rows)[0]
-                    message = (f"`{port.name}` is {array[tuple(bad[0])]} in row {row}, but must be from 0 to {n - 1} "
-                               f"here: {message}")
+                    message = (
+                        f"`{port.name}` is {array[tuple(bad[0])]} in row {row}, but must be from 0 to {n - 1} "
+                        f"here: {message}"
+                    )
                     help = "labels and indices count from 0"
                     if classes is not None:
                         help = f"the data have {len(classes)} classes: {listed(classes)}"

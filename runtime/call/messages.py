@@ -13,8 +13,9 @@ class UnknownNameError(ArgumentError, KeyError):
     """No parameter, input, entry or metric of that name (E0608)."""
 
 
-def argument_error(code: str, message: str, help: str | None = None,
-                   kind: type[ArgumentError] = ArgumentError) -> NncError:
+def argument_error(
+    code: str, message: str, help: str | None = None, kind: type[ArgumentError] = ArgumentError
+) -> NncError:
     return error(code, message, help=help, kind=kind)
 
 

@@ -58,9 +58,7 @@ def _values(net: Model, k: int) -> dict[str, Any] | NncError:
         return e
 
 
-def _failure(
-    source: Source, check: Check, values: dict[str, Any] | NncError, settings: Settings
-) -> Diagnostic | None:
+def _failure(source: Source, check: Check, values: dict[str, Any] | NncError, settings: Settings) -> Diagnostic | None:
     def failed(message: str) -> Diagnostic:
         return Diagnostic("E0615", message, (Label(check.span),))
 

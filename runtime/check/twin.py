@@ -12,16 +12,23 @@ from ...dsl.source import Source
 from ..model import Model
 
 
-def twin(net: Model, *, text: str | None = None, beside: str = "", dtype: str | None = None,
-         threads: int | None = None) -> Model:
+def twin(
+    net: Model, *, text: str | None = None, beside: str = "", dtype: str | None = None, threads: int | None = None
+) -> Model:
     """`text` takes the place of the program's text (what it imports stays), `dtype` of what `f32` is read as; `beside`
     holds further exports, in which only the models of the program and the standard library have names."""
     assert isinstance(net.session, Session)
     source, s = net.session.source, net.session.settings
     settings = replace(s, model=net.manifest.model, sizes=net.manifest.sizes, dtype=dtype or s.dtype, beside=beside)
     session = Session(source if text is None else Source(source.name, text), settings)
-    other = Model(session, seed=net.seed, threads=threads or net.threads, folder=net.folder, dataset=net.dataset,
-                  data_path=net.data_path)
+    other = Model(
+        session,
+        seed=net.seed,
+        threads=threads or net.threads,
+        folder=net.folder,
+        dataset=net.dataset,
+        data_path=net.data_path,
+    )
     with net.workspace.lock:
         for path, array in net.variables.items():
             if path in other.variables:

@@ -37,8 +37,15 @@ STAGES = ("ast", "graph", "backward", "optimized", "fused", "loops", "llvm", "as
 @click.option("--print-after", metavar="PASS", help="Print the graph after each run of a pass (`all` for every one).")
 @click.option("--no-optimize", is_flag=True, help="Without the optimising passes.")
 @click.option("--all", "everything", is_flag=True, help="Also the entries for looking inside: loss, gradients, taps.")
-def compile(program: Program, emit: str | None, entry: str | None, output: str | None, print_after: str | None,
-            no_optimize: bool, everything: bool) -> None:
+def compile(
+    program: Program,
+    emit: str | None,
+    entry: str | None,
+    output: str | None,
+    print_after: str | None,
+    no_optimize: bool,
+    everything: bool,
+) -> None:
     """Compile FILE and say what was built, or print one stage of it."""
     from dataclasses import replace
 
@@ -124,13 +131,22 @@ def _show_built(session: Session, program: Program, start: float, everything: bo
     for name in names:
         native = session.entry(name)
         total += native.code_size
-        rows.append((name, _ports(native.signature.inputs), _ports(native.signature.outputs),
-                     _bytes(native.signature.arena), human(native.code_size)))
+        rows.append(
+            (
+                name,
+                _ports(native.signature.inputs),
+                _ports(native.signature.outputs),
+                _bytes(native.signature.arena),
+                human(native.code_size),
+            )
+        )
     print_table(("entry", "inputs", "outputs", "arena", "code"), rows, left=3)
     parameters = sum(prod(v.shape) for v in m.variables if v.role in ("weight", "bias"))
-    say(f"{m.model or program.file}: {parameters:,} parameters, {len(names)} entry points, "
-               f"{human(total)} of code for {session.target.name} ({session.target.cpu}), {m.dtype}, "
-               f"{perf_counter() - start:.2f} s")
+    say(
+        f"{m.model or program.file}: {parameters:,} parameters, {len(names)} entry points, "
+        f"{human(total)} of code for {session.target.name} ({session.target.cpu}), {m.dtype}, "
+        f"{perf_counter() - start:.2f} s"
+    )
 
 
 def _ports(ports: Any) -> str:
@@ -170,9 +186,11 @@ def summary(program: Program, depth: int | None, as_json: bool) -> None:
     total = rows[0]
     ports = ", ".join(f"{p.name}: {p.type}" for p in session.program.ports(m.model))
     say(f"{m.model}({ports})")
-    say(f"{total.parameters:,} parameters, {_count(total.macs) or 0} multiply-accumulates, "
-               f"{_bytes(total.activations)} of activations, {total.state:,} numbers of state, "
-               f"{slots:,} of optimiser state")
+    say(
+        f"{total.parameters:,} parameters, {_count(total.macs) or 0} multiply-accumulates, "
+        f"{_bytes(total.activations)} of activations, {total.state:,} numbers of state, "
+        f"{slots:,} of optimiser state"
+    )
 
 
 def _row(r: Row) -> tuple[str, ...]:
@@ -195,12 +213,23 @@ def _short(n: Dim) -> str:
 
 
 def _row_json(r: Row, variables: tuple[Variable, ...]) -> dict[str, Any]:
-    own = {v.path.rpartition(".")[2]: f"{v.dtype}[{', '.join(map(str, v.shape))}]" for v in variables
-           if v.path.rpartition(".")[0] == r.path and v.role in ("weight", "bias", "state")}
+    own = {
+        v.path.rpartition(".")[2]: f"{v.dtype}[{', '.join(map(str, v.shape))}]"
+        for v in variables
+        if v.path.rpartition(".")[0] == r.path and v.role in ("weight", "bias", "state")
+    }
     work = {"macs": r.macs, "activation_bytes": r.activations}
     number = {k: n if isinstance(n, int) else str(n) for k, n in work.items()}
-    return {"path": r.path, "layer": r.kind, "depth": r.depth, "results": [str(t) for t in r.results],
-            "variables": own, "parameters": r.parameters, "state": r.state, **number}
+    return {
+        "path": r.path,
+        "layer": r.kind,
+        "depth": r.depth,
+        "results": [str(t) for t in r.results],
+        "variables": own,
+        "parameters": r.parameters,
+        "state": r.state,
+        **number,
+    }
 
 
 # --- plan -------------------------------------------------------------------------------------------------------------
@@ -245,9 +274,14 @@ def plan(program: Program, entry: str | None, batch: int | None, max_memory: int
         bound, _ = planned.lower_bound(sizes)
         line = max(planned.lines, key=lambda b: (_number(b.size, sizes), -b.born))  # an arena has a buffer
         help = None if bound <= max_memory else f"no plan needs less than {human(bound)}: a smaller --batch would"
-        raise error("E0605", f"the arena of {name} needs {human(needed)} {_at(sizes)}, but {human(max_memory)} are "
-                    f"allowed; {_values(made, line)} takes {human(_number(line.size, sizes))} of it",
-                    made.fused[line.values[0][0]].span, help=help, kind=ResourceError)
+        raise error(
+            "E0605",
+            f"the arena of {name} needs {human(needed)} {_at(sizes)}, but {human(max_memory)} are "
+            f"allowed; {_values(made, line)} takes {human(_number(line.size, sizes))} of it",
+            made.fused[line.values[0][0]].span,
+            help=help,
+            kind=ResourceError,
+        )
 
 
 def _number(size: Dim, sizes: dict[str, int]) -> int:
@@ -269,8 +303,16 @@ def _show_plan(name: str, made: Stages, planned: Plan, sizes: dict[str, int], ne
     for line in planned.lines:
         span = made.fused[line.values[0][0]].span
         at = f"{span.source.name}:{span.position[0]}" if span else ""
-        rows.append((_values(made, line), at, str(line.offset), str(line.size),
-                     f"{_number(line.size, sizes):,}", f"{line.born}-{line.dies}"))
+        rows.append(
+            (
+                _values(made, line),
+                at,
+                str(line.offset),
+                str(line.size),
+                f"{_number(line.size, sizes):,}",
+                f"{line.born}-{line.dies}",
+            )
+        )
     print_table(("value", "from", "offset", "bytes", _at(sizes) or "bytes", "kernels"), rows, left=2)
     bound, kernel = planned.lower_bound(sizes)
     say(f"{name}: {len(planned.order)} kernels, arena {planned.arena} bytes, {needed:,} {_at(sizes)}".rstrip())
@@ -307,5 +349,3 @@ def gradcheck(program: Program, samples: int, seed: int | None) -> None:
     errors = grad_check(net, *inputs, samples=samples)
     print_table(("gradient", "largest error"), [(k, f"{v:.2g}") for k, v in errors.items()])
     say(f"{net.name}: {len(errors)} gradients agree with finite differences within {TOLERANCE:g}")
-
-

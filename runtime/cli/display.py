@@ -31,10 +31,16 @@ class Display:
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
             self._progress = Progress(
-                TextColumn("epoch {task.fields[epoch]}/" + str(self._last)), BarColumn(bar_width=28),
-                TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.fields[text]}", style="bold"),
-                TextColumn("{task.fields[rate]}"), TimeRemainingColumn(compact=True),
-                console=console(), transient=True, refresh_per_second=8)
+                TextColumn("epoch {task.fields[epoch]}/" + str(self._last)),
+                BarColumn(bar_width=28),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TextColumn("{task.fields[text]}", style="bold"),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(compact=True),
+                console=console(),
+                transient=True,
+                refresh_per_second=8,
+            )
             self._task = self._progress.add_task("", total=self._last, epoch=1, text="", rate="")
             self._progress.start()
         return self
@@ -46,12 +52,19 @@ class Display:
     def on_progress(self, report: Report) -> None:
         done = report.epoch - 1 + report.position / report.examples
         if self._progress is not None:
-            self._progress.update(self._task, completed=done, epoch=report.epoch, rate=f"{rate_text(report.rate)} ex/s",
-                                  text=metrics_text(report.metrics))
+            self._progress.update(
+                self._task,
+                completed=done,
+                epoch=report.epoch,
+                rate=f"{rate_text(report.rate)} ex/s",
+                text=metrics_text(report.metrics),
+            )
         elif not self._quiet and monotonic() - self._printed > 10:  # a slow epoch without a terminal
             share = 100 * report.position / report.examples
-            self._say(f"epoch {report.epoch}/{self._last}  {share:.0f}%  {metrics_text(report.metrics)}  "
-                      f"{rate_text(report.rate)} ex/s")
+            self._say(
+                f"epoch {report.epoch}/{self._last}  {share:.0f}%  {metrics_text(report.metrics)}  "
+                f"{rate_text(report.rate)} ex/s"
+            )
 
     def on_epoch(self, history: History, model: Model) -> None:
         row = history[-1]

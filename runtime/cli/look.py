@@ -52,8 +52,9 @@ def _seen(f: Any) -> Any:
     f = click.option("--high", default=1.0, help="What white is (default: 1).")(f)
     f = click.option("--low", default=0.0, help="What black is (default: 0).")(f)
     f = click.option("--image", metavar="FILE", help="A picture instead of examples.")(f)
-    return click.option("--examples", default=8, type=click.IntRange(1, 256),
-                        help="How many of the held-out examples (default: 8).")(f)
+    return click.option(
+        "--examples", default=8, type=click.IntRange(1, 256), help="How many of the held-out examples (default: 8)."
+    )(f)
 
 
 @look.command()
@@ -134,8 +135,13 @@ def saliency(net: Model, output: Path, **seen: Any) -> None:
 
 @_command
 @click.option("--layer", metavar="NAME", help="A layer (default: the model's scores).")
-@click.option("--unit", "units", type=int, multiple=True, help="A unit or class; may be repeated (default: the "
-              "classes, or of a layer everything at once).")
+@click.option(
+    "--unit",
+    "units",
+    type=int,
+    multiple=True,
+    help="A unit or class; may be repeated (default: the classes, or of a layer everything at once).",
+)
 @click.option("--image", metavar="FILE", help="A picture to begin with (default: noise).")
 @click.option("--steps", default=100, type=click.IntRange(min=0))
 @click.option("--rate", default=0.01, help="How far the average pixel moves in a step (default: 0.01).")
@@ -143,8 +149,16 @@ def saliency(net: Model, output: Path, **seen: Any) -> None:
 @click.option("--low", default=0.0, help="The least value of a pixel (default: 0).")
 @click.option("--high", default=1.0, help="The greatest (default: 1).")
 @click.option("--seed", default=0)
-def dream(net: Model, output: Path, layer: str | None, units: tuple[int, ...], image: str | None, low: float,
-          high: float, **settings: Any) -> None:
+def dream(
+    net: Model,
+    output: Path,
+    layer: str | None,
+    units: tuple[int, ...],
+    image: str | None,
+    low: float,
+    high: float,
+    **settings: Any,
+) -> None:
     """What a unit, a class or a whole layer would like to see.
 
     Activation maximisation, and of a whole layer DeepDream.
@@ -156,8 +170,9 @@ def dream(net: Model, output: Path, layer: str | None, units: tuple[int, ...], i
 
     x = None if image is None else _picture(net, image, low, high)
     classes = look.subject(net).output.shape[-1]
-    chosen: list[int | None] = [*units] or ([None] if layer is not None or not isinstance(classes, int)
-                                            else [*range(min(classes, 16))])
+    chosen: list[int | None] = [*units] or (
+        [None] if layer is not None or not isinstance(classes, int) else [*range(min(classes, 16))]
+    )
     found = []
     for unit in chosen:
         d = look.dream(net, layer, unit, x=x, low=low, high=high, **settings)
@@ -165,8 +180,12 @@ def dream(net: Model, output: Path, layer: str | None, units: tuple[int, ...], i
         what = f"unit {unit}" if unit is not None else "all of it"
         still = "; nothing moves it here: try another --seed or --image" if np.ptp(d.objective) == 0 else ""
         say(f"{layer or 'scores'}, {what}: {d.objective[0]:.4g} -> {d.objective[-1]:.4g}{still}")
-    _draw(figure.pictures(np.concatenate(found)), output, ends=(low, high),
-                 titles=[str(u) for u in chosen if u is not None])
+    _draw(
+        figure.pictures(np.concatenate(found)),
+        output,
+        ends=(low, high),
+        titles=[str(u) for u in chosen if u is not None],
+    )
 
 
 ATTACKS = ("fgsm", "pgd", "guided-pixel", "random-pixel", "searched-pixel")
@@ -179,8 +198,18 @@ ATTACKS = ("fgsm", "pgd", "guided-pixel", "random-pixel", "searched-pixel")
 @click.option("--steps", default=10, type=click.IntRange(min=1), help="Of pgd.")
 @click.option("--tries", default=10, type=click.IntRange(min=1), help="Pixels that guided and random try.")
 @click.option("--seed", default=0)
-def attack(net: Model, output: Path, by: str, eps: float, steps: int, tries: int, seed: int, low: float, high: float,
-           **seen: Any) -> None:
+def attack(
+    net: Model,
+    output: Path,
+    by: str,
+    eps: float,
+    steps: int,
+    tries: int,
+    seed: int,
+    low: float,
+    high: float,
+    **seen: Any,
+) -> None:
     """Images changed so that they are read differently.
 
     Before and after, with what the model says of them.
@@ -204,8 +233,13 @@ def attack(net: Model, output: Path, by: str, eps: float, steps: int, tries: int
             y = look.searched_pixel(net, x, label, low=low, high=high, seed=seed).x
     before, after = (look.scores(net, a).argmax(1) for a in (x, y))
     say(f"right before {np.mean(before == label):.1%}, after {np.mean(after == label):.1%} of {len(x)}")
-    _draw([*figure.pictures(x), *figure.pictures(y)], output, columns=len(x),
-                  titles=[str(k) for k in (*before, *after)], ends=(low, high))
+    _draw(
+        [*figure.pictures(x), *figure.pictures(y)],
+        output,
+        columns=len(x),
+        titles=[str(k) for k in (*before, *after)],
+        ends=(low, high),
+    )
 
 
 @_command

@@ -46,8 +46,13 @@ class Program(Settings):
         warn(session.manifest.warnings)
         return session, dataset
 
-    def open(self, seed: int | None = None, threads: int | None = None, entries: tuple[str, ...] = (),
-             source: Source | None = None) -> Model:
+    def open(
+        self,
+        seed: int | None = None,
+        threads: int | None = None,
+        entries: tuple[str, ...] = (),
+        source: Source | None = None,
+    ) -> Model:
         """The model, with the data of its train block where `--data` says where they are; `entries` are those that
         will be needed: compiled together they take less time. `source` takes the place of what the file says now."""
         from .. import settings
@@ -55,8 +60,9 @@ class Program(Settings):
 
         session, dataset = self.session(source)
         session.prepare((e for e in ("init", *entries) if e in session.manifest.entries), settings.threads(threads))
-        return Model(session, seed=seed, threads=threads, folder=Path(self.file).parent, dataset=dataset,
-                     data_path=self.data)
+        return Model(
+            session, seed=seed, threads=threads, folder=Path(self.file).parent, dataset=dataset, data_path=self.data
+        )
 
 
 class Setting(click.ParamType[tuple[str, Any]]):
@@ -80,7 +86,6 @@ class Setting(click.ParamType[tuple[str, Any]]):
         if self.integer and (type(parsed) is not int or parsed < 0):
             self.fail(f"{name} must be a size, not {text!r}", param, ctx)
         return name.strip(), parsed
-
 
     def _read(self, path: Path, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
         try:
@@ -112,22 +117,43 @@ def program_options(f: F | None = None, *, required: bool = True) -> Callable[..
 
     @click.argument("file", type=str, required=required)
     @click.option("--model", metavar="NAME", help="Which model, where the file has several.")
-    @click.option("--set", "hyper", type=Setting(files=True), multiple=True,
-                  help="A value for a hyper: --set lr=3e-4; or a JSON file of them: --set @FILE.")
+    @click.option(
+        "--set",
+        "hyper",
+        type=Setting(files=True),
+        multiple=True,
+        help="A value for a hyper: --set lr=3e-4; or a JSON file of them: --set @FILE.",
+    )
     @click.option("--size", "sizes", type=Setting(integer=True), multiple=True, help="A size of parameters: D=4.")
     @click.option("--data", metavar="PATH", help="Data in place of those the train block names.")
     @click.option("--dtype", type=click.Choice(["f32", "f64"]), default="f32", help="f64 reads every f32 as f64.")
     @click.option("--target-cpu", default="native", metavar="CPU", help="native, x86-64-v2, x86-64-v3 or x86-64-v4.")
     @click.option("--no-cache", is_flag=True, help="Neither read nor write compiled code on disk.")
     @wraps(f)
-    def command(file: str | None, model: str | None, hyper: tuple[tuple[str, Any], ...],
-                sizes: tuple[tuple[str, int], ...], data: str | None, dtype: str, target_cpu: str, no_cache: bool,
-                **rest: Any) -> Any:
+    def command(
+        file: str | None,
+        model: str | None,
+        hyper: tuple[tuple[str, Any], ...],
+        sizes: tuple[tuple[str, int], ...],
+        data: str | None,
+        dtype: str,
+        target_cpu: str,
+        no_cache: bool,
+        **rest: Any,
+    ) -> Any:
         settings: dict[str, Any] = {}
         for name, value in hyper:
             settings |= value if name == "@" else {name: value}
-        program = Program(file=file or "", model=model, hyper=settings, sizes=dict(sizes), dtype=dtype,
-                          target_cpu=target_cpu, cache=not no_cache, data=data)
+        program = Program(
+            file=file or "",
+            model=model,
+            hyper=settings,
+            sizes=dict(sizes),
+            dtype=dtype,
+            target_cpu=target_cpu,
+            cache=not no_cache,
+            data=data,
+        )
         return f(program, **rest)
 
     return command

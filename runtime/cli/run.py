@@ -43,8 +43,12 @@ def create(out: str | None, name: str) -> Path:
     if out is not None:
         folder = Path(out)
         if (folder / "last.nnw").exists():
-            raise error("E0626", f"{folder} holds a run already", kind=ArgumentError,
-                        help=f"go on with `nnc train --resume {folder}`, or choose another --out")
+            raise error(
+                "E0626",
+                f"{folder} holds a run already",
+                kind=ArgumentError,
+                help=f"go on with `nnc train --resume {folder}`, or choose another --out",
+            )
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
@@ -114,9 +118,17 @@ def write_start(folder: Path, program: Program, model: Model, settings: Mapping[
     """Everything but the results."""
     hypers = {h.name: h.value for h in model.manifest.hypers}
     data = str(Path(program.data).absolute()) if program.data else None
-    run = {**asdict(program), "file": str(Path(program.file).absolute()), "model": model.manifest.model, "data": data,
-           "hyper": dict(program.hyper or {}), "sizes": dict(model.manifest.sizes), "seed": model.seed,
-           "threads": model.threads, **settings}
+    run = {
+        **asdict(program),
+        "file": str(Path(program.file).absolute()),
+        "model": model.manifest.model,
+        "data": data,
+        "hyper": dict(program.hyper or {}),
+        "sizes": dict(model.manifest.sizes),
+        "seed": model.seed,
+        "threads": model.threads,
+        **settings,
+    }
     sources = {os.path.abspath(name): text for name, text in model.manifest.sources.items()}
     if len(sources) > 1:  # as they lie to one another, so that imports find them
         top = os.path.commonpath([os.path.dirname(name) for name in sources])
@@ -160,8 +172,12 @@ def read_start(folder: Path) -> tuple[Program, Start]:
     """How the model of a run is made again, and how its training began (E0622, E0623)."""
     path = part(folder, "run.json")
     if path.exists() and not part(folder, "last.nnw").exists():
-        raise error("E0622", f"{folder} is not yet a run: its training ended before the first checkpoint",
-                    kind=DataError, help=f"begin again: `nnc train FILE --out {folder}`")
+        raise error(
+            "E0622",
+            f"{folder} is not yet a run: its training ended before the first checkpoint",
+            kind=DataError,
+            help=f"begin again: `nnc train FILE --out {folder}`",
+        )
     try:
         run = load(path)
         program = read(Program, run)
@@ -172,11 +188,20 @@ def read_start(folder: Path) -> tuple[Program, Start]:
                 raise Wrong(name, "a name that a file can have", short(value))
         return program, read(Start, run, least=0)
     except OSError as e:
-        raise error("E0622", f"{path}: {(e.strerror or str(e)).lower()}", kind=DataError,
-                    help="a run is a folder that `nnc train` made") from e
+        raise error(
+            "E0622",
+            f"{path}: {(e.strerror or str(e)).lower()}",
+            kind=DataError,
+            help="a run is a folder that `nnc train` made",
+        ) from e
     except ValueError as e:
-        raise error("E0623", f"{path}: {e}" if isinstance(e, Wrong) else
-                    f"{path}: expected the description of a run, found {str(e)[:80]}", kind=DataError) from e
+        raise error(
+            "E0623",
+            f"{path}: {e}"
+            if isinstance(e, Wrong)
+            else f"{path}: expected the description of a run, found {str(e)[:80]}",
+            kind=DataError,
+        ) from e
 
 
 def rewrite_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:

@@ -74,8 +74,7 @@ def console() -> Console:
     return Quiet(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None,
-                left: int = 1) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None, left: int = 1) -> None:
     """A table whose first `left` columns are text and whose others are numbers. Text folds where the terminal is
     narrow; names and numbers are never cut: then the table is wider than the terminal."""
     from rich import box

@@ -47,8 +47,12 @@ def read_inputs(path: Path, call: Call, net: Model, given: Collection[str] = ())
     taken = [w for w, p in zip(wants, ports, strict=True) if p.default is None or p.name in columns]
     names = [w.name for w in taken]
     if len(names) > len(positions) and (missing := [n for n in names if n not in columns]):
-        raise error("E0613", f"{path} has the columns {listed(list(columns))}, but {call.signature.name} also wants "
-                    f"{listed(missing)}", kind=DataError, help="an .npz file holds any arrays by their names")
+        raise error(
+            "E0613",
+            f"{path} has the columns {listed(list(columns))}, but {call.signature.name} also wants {listed(missing)}",
+            kind=DataError,
+            help="an .npz file holds any arrays by their names",
+        )
     dataset = replace(read, name=str(path), train=columns, by_position=positions)
     return dict(zip(names, dataset.for_training(names, taken), strict=True))
 
@@ -98,8 +102,12 @@ def _csv(outputs: Mapping[str, Array]) -> str:
     columns: list[Array] = []
     rows = {len(a) if a.ndim else 1 for a in outputs.values()}
     if len(rows) > 1:
-        raise error("E0613", "outputs of different lengths do not fit one table", kind=ArgumentError,
-                    help="write them to an .npz file: -o out.npz")
+        raise error(
+            "E0613",
+            "outputs of different lengths do not fit one table",
+            kind=ArgumentError,
+            help="write them to an .npz file: -o out.npz",
+        )
     for name, array in outputs.items():
         cells = array.reshape(len(array) if array.ndim else 1, prod(array.shape[1:]))
         header += [name] if array.ndim < 2 else [f"{name}_{k}" for k in range(cells.shape[1])]

@@ -39,16 +39,31 @@ def run_options(f: Any) -> Any:
 @click.option("--out", metavar="DIR", help="The run's folder (default: runs/NAME-N).")
 @click.option("--resume", metavar="DIR", help="Go on with the run in this folder.")
 @click.option("--weights", metavar="PATH", help="Begin with the parameters of a checkpoint or a run.")
-@click.option("--overfit", type=click.IntRange(min=1), metavar="N",
-              help="Only try whether N examples can be fitted (--epochs: in how many steps, default 1000).")
+@click.option(
+    "--overfit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Only try whether N examples can be fitted (--epochs: in how many steps, default 1000).",
+)
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
-def train(program: Program, epochs: int | None, batch: int | None, seed: int | None, threads: int | None,
-          out: str | None, resume: str | None, weights: str | None, overfit: int | None, quiet: bool) -> int:
+def train(
+    program: Program,
+    epochs: int | None,
+    batch: int | None,
+    seed: int | None,
+    threads: int | None,
+    out: str | None,
+    resume: str | None,
+    weights: str | None,
+    overfit: int | None,
+    quiet: bool,
+) -> int:
     """Train the model of FILE as its train block says, or go on with a run (--resume DIR)."""
     if resume is not None:
         if any(v is not None for v in (out, seed, batch, weights, overfit)):
-            raise click.UsageError("--resume goes on as the run began: without --out, --seed, --batch, --weights and "
-                                   "--overfit")
+            raise click.UsageError(
+                "--resume goes on as the run began: without --out, --seed, --batch, --weights and --overfit"
+            )
         return _resume(Path(resume), program, epochs, threads, quiet)
     if not program.file:
         raise click.UsageError("missing FILE, or --resume DIR")
@@ -83,8 +98,12 @@ def _overfit(net: Model, count: int, steps: int | None, quiet: bool) -> None:
     (_, first), *_, (step, last) = found.losses.items()
     what = f"loss {number(first)}, after {step} steps {number(last)}"
     if not found.fitted:
-        raise error("E0631", f"{found.examples} examples are not fitted: {what}, more than {FITTED:.0%} of it",
-                    help="; ".join(found.reasons) or None, kind=ArgumentError)
+        raise error(
+            "E0631",
+            f"{found.examples} examples are not fitted: {what}, more than {FITTED:.0%} of it",
+            help="; ".join(found.reasons) or None,
+            kind=ArgumentError,
+        )
     say(f"{found.examples} examples are fitted: {what}")
 
 
@@ -93,8 +112,12 @@ def _resume(folder: Path, changed: Program, epochs: int | None, threads: int | N
     program, start = read_start(folder)
     sweep(folder)
     source = changed.read() if changed.file else read_source_of(folder, program, start)
-    program = replace(program, file=changed.file or program.file, data=changed.data or program.data,
-                      hyper={**(program.hyper or {}), **(changed.hyper or {})})
+    program = replace(
+        program,
+        file=changed.file or program.file,
+        data=changed.data or program.data,
+        hyper={**(program.hyper or {}), **(changed.hyper or {})},
+    )
     net = program.open(start.seed, threads or start.threads, ("predict", "train", "evaluate"), source)
     net.load(folder / "last.nnw")
     progress = net.progress
@@ -227,8 +250,15 @@ def _other_data(net: Model, path: str) -> list[Rows]:
 @click.option("--entry", default="predict", metavar="NAME", help="Another entry point, such as an export.")
 @click.option("--arg", "arguments", type=Setting(), multiple=True, help="A value for a scalar input: --arg k=0.5.")
 @click.option("--threads", type=click.IntRange(1, 1024))
-def predict(program: Program, weights: str | None, data_file: str, output: str | None, entry: str,
-            arguments: tuple[tuple[str, Any], ...], threads: int | None) -> None:
+def predict(
+    program: Program,
+    weights: str | None,
+    data_file: str,
+    output: str | None,
+    entry: str,
+    arguments: tuple[tuple[str, Any], ...],
+    threads: int | None,
+) -> None:
     """Run a trained model on INPUT: a .csv table, or .npz or .npy arrays."""
     from .tables import read_inputs, write_outputs
 

@@ -33,8 +33,17 @@ _SHOWN = 10  # of the best trials
 @click.option("--seed", type=int, help="Of the search and of each training (default: the train block's).")
 @click.option("--threads", type=click.IntRange(1, 1024), help="At most so many (default: all processors).")
 @click.option("-o", "--output", metavar="PATH", help="Where the best hypers go (default: NAME.best.json).")
-def tune(program: Program, trials: int, epochs: int | None, metric: str | None, maximize: bool | None,
-         storage: str | None, seed: int | None, threads: int | None, output: str | None) -> None:
+def tune(
+    program: Program,
+    trials: int,
+    epochs: int | None,
+    metric: str | None,
+    maximize: bool | None,
+    storage: str | None,
+    seed: int | None,
+    threads: int | None,
+    output: str | None,
+) -> None:
     """Search the ranges of FILE's hypers for the best training; a hyper given with --set stays as it is.
 
     With --storage a search goes on where it stopped, and several may run at once, in processes or on machines that see
@@ -107,8 +116,9 @@ def _outcome(trial: Any, metric: str) -> str:
     return f"pruned after {steps} epoch{'s' if steps != 1 else ''}" if trial.state.name == "PRUNED" else "failed"
 
 
-def _report(program: Program, found: Any, fixed: Mapping[str, Any], metric: str, output: str | None,
-            optuna: Any) -> None:
+def _report(
+    program: Program, found: Any, fixed: Mapping[str, Any], metric: str, output: str | None, optuna: Any
+) -> None:
     """The best trials, and the best one's hypers in a file."""
     from .show import number, print_table
 
@@ -117,9 +127,13 @@ def _report(program: Program, found: Any, fixed: Mapping[str, Any], metric: str,
         return
     ordered = sorted(complete, key=lambda t: t.value, reverse=found.direction.name == "MAXIMIZE")
     names = list(ordered[0].params)
-    print_table(("trial", *names, "epochs", metric), [
-        (str(t.number + 1), *(number(t.params[n]) for n in names), str(len(t.intermediate_values)), number(t.value))
-        for t in ordered[:_SHOWN]])
+    print_table(
+        ("trial", *names, "epochs", metric),
+        [
+            (str(t.number + 1), *(number(t.params[n]) for n in names), str(len(t.intermediate_values)), number(t.value))
+            for t in ordered[:_SHOWN]
+        ],
+    )
     path = Path(output or f"{Path(program.file).stem}.best.json")
     best = {**fixed, **ordered[0].params}
     write(path, (json.dumps(best, indent=2) + "\n").encode())

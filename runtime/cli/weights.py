@@ -18,8 +18,9 @@ from .show import say
 @click.option("--map", "rules", metavar="RULES", help="A file of rules: OURS = THEIRS, ignore THEIRS, keep OURS.")
 @click.option("--by-position", is_flag=True, help="Take the arrays in their order, not by name.")
 @click.option("--transpose", is_flag=True, help="Transpose a matrix whose shape is ours the other way round.")
-def load_weights(program: Program, weights: str, output: str, rules: str | None, by_position: bool,
-                 transpose: bool) -> None:
+def load_weights(
+    program: Program, weights: str, output: str, rules: str | None, by_position: bool, transpose: bool
+) -> None:
     """Make a checkpoint for the model of FILE from WEIGHTS, an .npz or .safetensors file of another program.
 
     The checkpoint serves eval, predict and train with --weights. Everything that does not fit is reported at once, and
@@ -36,7 +37,11 @@ def load_weights(program: Program, weights: str, output: str, rules: str | None,
         for d in e.diagnostics:
             say(d.message.removeprefix(f"{weights}: "), err=True)
         n = len(e.diagnostics)
-        raise error("E0627", f"{weights} does not fit {net.name}: {n} mismatch{'es' if n != 1 else ''}", kind=DataError,
-                    help="`nnc explain E0627` has the rules that say what goes where") from e
+        raise error(
+            "E0627",
+            f"{weights} does not fit {net.name}: {n} mismatch{'es' if n != 1 else ''}",
+            kind=DataError,
+            help="`nnc explain E0627` has the rules that say what goes where",
+        ) from e
     net.save(output)
     say(f"{count} arrays of {weights} are {net.name}'s parameters and states in {Path(output)}")

@@ -23,8 +23,9 @@ from .format import Format, Option
 from .table import TEXT_BYTES, Schema, Table, check_features, is_number, target_column
 
 
-def read(path: Path, schema: Schema | None, /, target: str | int | None, header: bool, skip: int, delimiter: str
-         ) -> Dataset:
+def read(
+    path: Path, schema: Schema | None, /, target: str | int | None, header: bool, skip: int, delimiter: str
+) -> Dataset:
     return of_table(read_table(path, target, header=header, skip=skip, delimiter=delimiter, schema=schema))
 
 
@@ -32,8 +33,16 @@ def inputs(path: Path, options: Mapping[str, Any], schema: Schema | None) -> Dat
     return of_table(read_table(path, schema=schema, **options, target_needed=False))
 
 
-def read_table(path: Path, target: str | int | None = None, *, header: bool = True, skip: int = 0, delimiter: str = ",",
-               schema: Schema | None = None, target_needed: bool = True) -> Table:
+def read_table(
+    path: Path,
+    target: str | int | None = None,
+    *,
+    header: bool = True,
+    skip: int = 0,
+    delimiter: str = ",",
+    schema: Schema | None = None,
+    target_needed: bool = True,
+) -> Table:
     """A table of numbers with a header, plain or gz. `target` is a column's name (or number, from 0, -1 the last); text
     there becomes classes, numbered from 0 in sorted order. With a `schema` the file is read as that says."""
     if not isinstance(delimiter, str) or len(delimiter) != 1:
@@ -74,13 +83,21 @@ def _names(path: Path, first: Sequence[str], delimiter: str, target: str | int |
     names = [n.strip() for n in first]
     texts = [n for n in names if not is_number(n)]
     if not texts or (len(texts) == 1 < len(names) and target is not None and target not in names):
-        raise malformed(path, "a line of column names", "a line of values",
-                        "add a line of names to the file, or say `header = false` in `csv(...)`")
+        raise malformed(
+            path,
+            "a line of column names",
+            "a line of values",
+            "add a line of names to the file, or say `header = false` in `csv(...)`",
+        )
     if len(names) == 1:
         for other, written in ((";", ";"), ("\t", "\\t"), (",", ",")):
             if other in names[0]:
-                raise malformed(path, f"columns separated by {delimiter!r}", f"a header with {other!r} in it",
-                                f'say `delimiter = "{written}"` in `csv(...)`')
+                raise malformed(
+                    path,
+                    f"columns separated by {delimiter!r}",
+                    f"a header with {other!r} in it",
+                    f'say `delimiter = "{written}"` in `csv(...)`',
+                )
     if len(set(names)) < len(names):
         twice = next(n for n in names if names.count(n) > 1)
         raise malformed(path, "different column names", f"`{twice}` twice")
@@ -99,8 +116,9 @@ def _target_index(path: Path, names: Sequence[str], target: str | int | None, ne
     raise malformed(path, f"a column `{target}`", listed(names))
 
 
-def _cells(path: Path, names: Sequence[str], at: int | None, lines: Any, pending: list[list[str]]
-           ) -> tuple[Array, list[str]]:
+def _cells(
+    path: Path, names: Sequence[str], at: int | None, lines: Any, pending: list[list[str]]
+) -> tuple[Array, list[str]]:
     """The features as a matrix, and the text of the target."""
     values, texts = typed_array("d"), list[str]()
     rows = 0
@@ -139,7 +157,7 @@ def _rows(lines: Any, pending: list[list[str]]) -> Iterator[list[str]]:
 CSV = Format(
     name="csv",
     about="A table of numbers, plain or gz: the features as a matrix in the order of their columns, then the target, "
-          "where text becomes classes, numbered from 0 in sorted order.",
+    "where text becomes classes, numbered from 0 in sorted order.",
     example='csv("file.csv", target = "species")',
     read=read,
     options=(

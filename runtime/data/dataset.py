@@ -45,8 +45,11 @@ class Dataset:
     def _columns(self, columns: Mapping[str, Rows], inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Rows]:
         by_name = all(name in columns for name in inputs)
         if not by_name and len(inputs) > len(self.by_position):
-            raise error("E0613", f"{self.name} has the columns {listed(list(columns))}, the train block wants "
-                        f"{listed(inputs)}", kind=DataError)
+            raise error(
+                "E0613",
+                f"{self.name} has the columns {listed(list(columns))}, the train block wants {listed(inputs)}",
+                kind=DataError,
+            )
         found = []
         for k, want in enumerate(wants):
             column = columns[inputs[k]] if by_name else self._at(columns, k)
@@ -59,8 +62,12 @@ class Dataset:
         if self.schema is None or name or len(want.axes) != 2 or want.axes[1] == column.shape[-1]:
             return
         if isinstance(want.axes[1], int):
-            raise error("E0613", f"`{want.name}` wants {want.type}, but {self.name} has {column.shape[1]} feature "
-                        f"columns: {listed(self.schema.features)}", kind=DataError)
+            raise error(
+                "E0613",
+                f"`{want.name}` wants {want.type}, but {self.name} has {column.shape[1]} feature "
+                f"columns: {listed(self.schema.features)}",
+                kind=DataError,
+            )
 
     def _at(self, columns: Mapping[str, Rows], k: int) -> Rows:
         name = self.by_position[k]
@@ -75,8 +82,9 @@ class Dataset:
         found: dict[str, int] = {}
         for want, column in zip(wants, self.for_training(inputs, wants), strict=True):
             if column.ndim == len(want.axes):
-                found |= {axis: n for axis, n in zip(want.axes[1:], column.shape[1:], strict=True)
-                          if isinstance(axis, str)}
+                found |= {
+                    axis: n for axis, n in zip(want.axes[1:], column.shape[1:], strict=True) if isinstance(axis, str)
+                }
         return found
 
 

@@ -33,7 +33,7 @@ def read(path: Path | None, _: Schema | None, /) -> Dataset:
 DIGITS = Format(
     name="digits",
     about="1,797 handwritten digits that ship with nnc: `x` f32[B, 64] in [0, 1], `label` i32[B]. A fifth is held out "
-          "unless `validation` says otherwise.",
+    "unless `validation` says otherwise.",
     example="digits()",
     read=read,
     options=(Option("path", str | None, "another file of such rows", None, is_path=True),),

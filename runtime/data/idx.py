@@ -88,7 +88,7 @@ def read_idx(path: Path, rank: int | None = None, in_part: bool = False) -> Arra
 IDX = Format(
     name="idx",
     about="The four standard IDX files of MNIST and its relatives, plain or gz: `x` f32[B, 1, H, W] in [0, 1], `label` "
-          "i32[B]; training set and test set.",
+    "i32[B]; training set and test set.",
     example='idx("folder")',
     read=read,
     options=(Option("path", str, "the folder", is_path=True),),

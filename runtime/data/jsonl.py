@@ -37,8 +37,9 @@ def inputs(path: Path, options: Mapping[str, Any], schema: Schema | None) -> Dat
     return of_table(read_table(path, options.get("target"), schema, target_needed=False))
 
 
-def read_table(path: Path, target: str | None = None, schema: Schema | None = None, target_needed: bool = True
-               ) -> Table:
+def read_table(
+    path: Path, target: str | None = None, schema: Schema | None = None, target_needed: bool = True
+) -> Table:
     """The columns of a file, plain or gz. With a `schema` the file is read as that says."""
     if schema is not None:
         target = schema.target
@@ -69,8 +70,9 @@ def read_table(path: Path, target: str | None = None, schema: Schema | None = No
     return Table(found, schema or Schema(features, target, classes))
 
 
-def _check_names(path: Path, names: Mapping[str, object], target: str | None, schema: Schema | None, needed: bool
-                 ) -> None:
+def _check_names(
+    path: Path, names: Mapping[str, object], target: str | None, schema: Schema | None, needed: bool
+) -> None:
     if not names:
         raise malformed(path, "an object with keys", "{}")
     if needed and target is not None and target not in names:
@@ -189,8 +191,8 @@ def _short(value: Any) -> str:
 JSONL = Format(
     name="jsonl",
     about="An object per line, plain or gz, whose keys are columns: numbers, true and false, lists of lists of these "
-          "of one shape, and in the target also text, which becomes classes, numbered from 0 in sorted order. Features "
-          "that are all single numbers are a matrix, in the order of the first line.",
+    "of one shape, and in the target also text, which becomes classes, numbered from 0 in sorted order. Features "
+    "that are all single numbers are a matrix, in the order of the first line.",
     example='jsonl("file.jsonl", target = "species")',
     read=read,
     options=(

@@ -21,8 +21,9 @@ from ..call.column import Array, Column, Rows
 _BLOCK_BYTES = 2 << 20  # of rows at a time, so that the float64 copies stay small
 
 
-def fit(manifest: Manifest, variables: MutableMapping[str, Array], columns: Mapping[str, Rows],
-        rows: Array | None = None) -> None:
+def fit(
+    manifest: Manifest, variables: MutableMapping[str, Array], columns: Mapping[str, Rows], rows: Array | None = None
+) -> None:
     """Set `normalize/X/mean` and `normalize/X/scale` from column X, unless they are no longer 0 and 1."""
     kind = manifest.train.normalize if manifest.train else None
     if kind is None:
@@ -32,8 +33,9 @@ def fit(manifest: Manifest, variables: MutableMapping[str, Array], columns: Mapp
         if mean is None or scale is None or not len(column) or np.any(mean != 0) or np.any(scale != 1):
             continue
         if (bad := _bad(column, rows)) is not None:
-            raise error("E0630", f"input `{name}` {bad}, so it cannot be normalized", help=BAD_DATA,
-                        kind=NonFiniteError)
+            raise error(
+                "E0630", f"input `{name}` {bad}, so it cannot be normalized", help=BAD_DATA, kind=NonFiniteError
+            )
         center, width = KINDS[kind](column, mean.shape)
         mean[...] = center
         scale[...] = np.where(width > 0, width, 1.0).astype(scale.dtype)

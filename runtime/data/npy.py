@@ -83,7 +83,7 @@ def read_stream(where: str, f: IO[bytes], available: int, place: tuple[Path, int
 NPY = Format(
     name="npy",
     about="An array in a file of its own, as `numpy.save` writes it, and its targets in another: `x` and `y`, whose "
-          "first axes count the examples. It stays on disk where it is large.",
+    "first axes count the examples. It stays on disk where it is large.",
     example='npy("x.npy", target = "y.npy")',
     read=read,
     options=(

@@ -92,8 +92,8 @@ def _content(path: Path, header: int) -> int:
 NPZ = Format(
     name="npz",
     about="Arrays of a NumPy archive, or of a folder of .npy files, each named in the train block or taken by its own "
-          "name. Arrays `NAME_train` and `NAME_test` are training set and test set. An archive stored without "
-          "compression stays on disk where it is large.",
+    "name. Arrays `NAME_train` and `NAME_test` are training set and test set. An archive stored without "
+    "compression stays on disk where it is large.",
     example='npz("file.npz", x = "x", label = "y")',
     read=read,
     options=(

@@ -62,8 +62,9 @@ def _classes(folder: Path) -> list[str]:
     return found
 
 
-def _part(folder: Path, grey: bool, classes: Sequence[str], size: tuple[int, int] | None
-          ) -> tuple[Columns, tuple[int, int]]:
+def _part(
+    folder: Path, grey: bool, classes: Sequence[str], size: tuple[int, int] | None
+) -> tuple[Columns, tuple[int, int]]:
     """The columns of one folder, whose pictures have `size` (height, width), or that of the first."""
     paths: list[Path] = []
     labels: list[int] = []
@@ -82,8 +83,12 @@ def _part(folder: Path, grey: bool, classes: Sequence[str], size: tuple[int, int
         if not all(here):
             raise malformed(path, "an image with pixels", f"{here[0]} x {here[1]}")
         if size is not None and here != size:
-            raise malformed(path, f"{size[0]} x {size[1]} pixels as in {first}", f"{here[0]} x {here[1]}",
-                            help="all images of a data set have one size: crop or scale them first")
+            raise malformed(
+                path,
+                f"{size[0]} x {size[1]} pixels as in {first}",
+                f"{here[0]} x {here[1]}",
+                help="all images of a data set have one size: crop or scale them first",
+            )
         size = size or here
     assert size is not None
     x: Rows = Column((len(paths), 1 if grey else 3, *size), np.dtype(np.float32), _reader(paths, grey, size))
@@ -136,7 +141,7 @@ def _opened(path: Path) -> Any:
 IMAGES = Format(
     name="images",
     about="A class per subfolder, or `train` and `test` with one each, all images of one size (needs `nnc[images]`): "
-          "`x` f32[B, 3, H, W] in [0, 1], `label` i32[B].",
+    "`x` f32[B, 3, H, W] in [0, 1], `label` i32[B].",
     example='images("folder", grey = false)',
     read=read,
     options=(

@@ -26,8 +26,15 @@ from .table import Schema
 _OTHER_FOLDERS = "idx"  # what a folder is read as that holds no other format's files
 
 
-def load(spec: DataSpec, folder: Path, *, validation: float | None, seed: int, override: str | Path | None = None,
-         schema: Schema | None = None) -> Dataset:
+def load(
+    spec: DataSpec,
+    folder: Path,
+    *,
+    validation: float | None,
+    seed: int,
+    override: str | Path | None = None,
+    schema: Schema | None = None,
+) -> Dataset:
     """Read the data a train block names. Paths are relative to `folder`; `override` (the command line's `--data`)
     takes the place of the path, and where it is another kind of file, of the source. `validation` is the share to hold
     out (0: what the source is used to, None: nothing) where there is no test set; `schema` is how to read a table."""
@@ -74,8 +81,11 @@ def check(spec: DataSpec) -> dict[str, Any]:
 
 def _check_option(format: Format, name: str, wanted: Any, value: Any) -> None:
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-        raise error("E0612", f"wrong arguments for the data source `{format.name}`: `{name}` must be "
-                    f"{type_name(wanted)}, not {value!r}", kind=ArgumentError)
+        raise error(
+            "E0612",
+            f"wrong arguments for the data source `{format.name}`: `{name}` must be {type_name(wanted)}, not {value!r}",
+            kind=ArgumentError,
+        )
 
 
 def _override(spec: DataSpec, path: Path) -> DataSpec:
@@ -100,8 +110,12 @@ def _split(dataset: Dataset, share: float, seed: int, in_order: bool) -> Dataset
         keep, hold = np.arange(cut), np.arange(cut, n)
     else:
         keep, hold = split(n, share, seed, classes_of(columns.values()))
-    return replace(dataset, train={k: select(c, keep) if c.ndim else c for k, c in columns.items()},
-                   held_out={k: select(c, hold) if c.ndim else c for k, c in columns.items()}, train_rows=keep)
+    return replace(
+        dataset,
+        train={k: select(c, keep) if c.ndim else c for k, c in columns.items()},
+        held_out={k: select(c, hold) if c.ndim else c for k, c in columns.items()},
+        train_rows=keep,
+    )
 
 
 def classes_of(columns: Iterable[Rows]) -> Array | None:

@@ -45,8 +45,12 @@ def check_features(path: Path, names: Sequence[str], schema: Schema) -> None:
         return
     found = [f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} missing"] if missing else []
     found += [f"{listed(more)} {'was' if len(more) == 1 else 'were'} not there in training"] if more else []
-    raise error("E0613", f"{path}: {' and '.join(found)}", kind=DataError,
-                help=f"the model was trained on the columns {listed(schema.features)}")
+    raise error(
+        "E0613",
+        f"{path}: {' and '.join(found)}",
+        kind=DataError,
+        help=f"the model was trained on the columns {listed(schema.features)}",
+    )
 
 
 def target_column(path: Path, texts: Sequence[str], schema: Schema | None) -> tuple[Array, tuple[str, ...] | None]:
@@ -97,5 +101,9 @@ def _known_classes(path: Path, texts: Sequence[str], schema: Schema) -> Array:
 
 
 def _unknown_class(path: Path, name: str, row: int, known: Sequence[str]) -> NncError:
-    return error("E0613", f"{path}: the class {name[:40]!r} in row {row + 1} was not there in training", kind=DataError,
-                 help=f"the model knows {listed(known)}")
+    return error(
+        "E0613",
+        f"{path}: the class {name[:40]!r} in row {row + 1} was not there in training",
+        kind=DataError,
+        help=f"the model knows {listed(known)}",
+    )

@@ -37,8 +37,11 @@ class Vocabulary:
         numbers = {c: k for k, c in enumerate(self.characters)}
         strange = next((k for k, c in enumerate(text) if c not in numbers), None)
         if strange is not None:
-            raise argument_error("E0603", f"the model does not know the character {text[strange]!r} (at {strange}); "
-                                 f"it was trained on {self.characters!r}")
+            raise argument_error(
+                "E0603",
+                f"the model does not know the character {text[strange]!r} (at {strange}); "
+                f"it was trained on {self.characters!r}",
+            )
         return np.array([numbers[c] for c in text], np.int32)
 
     def decode(self, numbers: Sequence[int] | Array) -> str:
@@ -119,7 +122,7 @@ def _numbers(path: Path, found: Array, known: Vocabulary) -> list[int]:
 TEXT = Format(
     name="text",
     about="A UTF-8 text, plain or gz, cut into windows of `context` characters: `x` i32[B, T], and those that follow "
-          "each, `y`. Characters are numbered in the order of their code points; what is held out is the end.",
+    "each, `y`. Characters are numbered in the order of their code points; what is held out is the end.",
     example='text("file.txt", context = 64)',
     read=read,
     options=(Option("path", str, "the file", is_path=True), Option("context", int, "characters in a window", 64)),

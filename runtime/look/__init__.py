@@ -11,6 +11,22 @@ from .rates import Rates, range_test
 from .surface import Surface, surface
 
 __all__ = [
-    "Dream", "Pixels", "Rates", "Surface", "activations", "dream", "fgsm", "filters", "guided_pixel", "inner_types",
-    "pgd", "random_pixel", "range_test", "saliency", "scores", "searched_pixel", "subject", "surface",
+    "Dream",
+    "Pixels",
+    "Rates",
+    "Surface",
+    "activations",
+    "dream",
+    "fgsm",
+    "filters",
+    "guided_pixel",
+    "inner_types",
+    "pgd",
+    "random_pixel",
+    "range_test",
+    "saliency",
+    "scores",
+    "searched_pixel",
+    "subject",
+    "surface",
 ]

@@ -33,9 +33,19 @@ class Dream:
     objective: Array
 
 
-def dream(net: Model, name: str | None = None, unit: int | None = None, *, x: Any = None, steps: int = 100,
-          rate: float = 0.01, jitter: int = 0, low: float | None = None, high: float | None = None,
-          seed: int = 0) -> Dream:
+def dream(
+    net: Model,
+    name: str | None = None,
+    unit: int | None = None,
+    *,
+    x: Any = None,
+    steps: int = 100,
+    rate: float = 0.01,
+    jitter: int = 0,
+    low: float | None = None,
+    high: float | None = None,
+    seed: int = 0,
+) -> Dream:
     """Change an input so that a unit answers more: gradient ascent, each step by `rate` for the average element.
 
     name: a layer or a labelled call; without one, the model's scores. The objective is the mean of a unit (along the
@@ -51,13 +61,16 @@ def dream(net: Model, name: str | None = None, unit: int | None = None, *, x: An
         settings.ends(low, high)
     path, type = (s.scores, s.output.type) if name is None else layer(net, name)
     k = 0 if unit is None else check_unit(path, type, unit)
-    twin = probe(s, f"""
+    twin = probe(
+        s,
+        f"""
     export look(x: {s.input.type}, unit: i32, rate: f32) -> (next: {s.input.type}, objective: f32) {{
         result = scores(x)
         value = {"result" if name is None else path}
         objective = {"mean(value^2)" if unit is None else "mean(value[:, unit])"}
         next = ascend(objective, x, rate)
-    }}""")
+    }}""",
+    )
     random = np.random.default_rng(settings.seed(seed))
     x = examples(s, _noise(s, random, low, high) if x is None else x)
     space = tuple(range(2, len(s.input.shape)))

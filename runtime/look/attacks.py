@@ -30,14 +30,24 @@ def fgsm(net: Model, x: Any, label: Any, eps: float, *, low: float = 0.0, high: 
     return found
 
 
-def pgd(net: Model, x: Any, label: Any, eps: float, *, step: float | None = None, steps: int = 10, low: float = 0.0,
-        high: float = 1.0) -> Array:
+def pgd(
+    net: Model,
+    x: Any,
+    label: Any,
+    eps: float,
+    *,
+    step: float | None = None,
+    steps: int = 10,
+    low: float = 0.0,
+    high: float = 1.0,
+) -> Array:
     """`steps` steps of `fgsm` by `step` (a quarter of `eps`), each projected to within `eps` of `x`."""
     s, x, label = _attacked(net, x, label, low, high, eps)
     settings.integer("steps", steps, 1)
     step = eps / 4 if step is None else settings.real("step", step, least=0)
-    twin = labelled(s, f"pgd(scores, x, label, eps, step, {steps}, low, high)",
-                    "eps: f32, step: f32, low: f32, high: f32")
+    twin = labelled(
+        s, f"pgd(scores, x, label, eps, step, {steps}, low, high)", "eps: f32, step: f32, low: f32, high: f32"
+    )
     found: Array = twin.call("look", x, label, eps, step, low, high)
     return found
 
@@ -60,12 +70,13 @@ def guided_pixel(net: Model, x: Any, label: Any, *, tries: int = 10, low: float 
     g = labelled(s, "grad(sum(cross_entropy(scores(x), label)), x)").call("look", x, label)
     values = np.where(g > 0, high, low).astype(x.dtype)
     gain = _by_pixel(g * (values - x)).sum(1)
-    best = np.argsort(-gain, axis=1, kind="stable")[:, :settings.integer("tries", tries, 1)]
+    best = np.argsort(-gain, axis=1, kind="stable")[:, : settings.integer("tries", tries, 1)]
     return _try_pixels(net, x, label, best, np.take_along_axis(_by_pixel(values), best[:, None], 2))
 
 
-def random_pixel(net: Model, x: Any, label: Any, *, tries: int = 10, low: float = 0.0, high: float = 1.0,
-                 seed: int = 0) -> Pixels:
+def random_pixel(
+    net: Model, x: Any, label: Any, *, tries: int = 10, low: float = 0.0, high: float = 1.0, seed: int = 0
+) -> Pixels:
     """What `guided_pixel` is to be compared with: as many pixels, and an end for each channel, by chance."""
     _, x, label = _attacked(net, x, label, low, high)
     random = np.random.default_rng(settings.seed(seed))
@@ -76,8 +87,17 @@ def random_pixel(net: Model, x: Any, label: Any, *, tries: int = 10, low: float 
     return _try_pixels(net, x, label, places, values)
 
 
-def searched_pixel(net: Model, x: Any, label: Any, *, population: int = POPULATION, generations: int = GENERATIONS,
-                   low: float = 0.0, high: float = 1.0, seed: int = 0) -> Pixels:
+def searched_pixel(
+    net: Model,
+    x: Any,
+    label: Any,
+    *,
+    population: int = POPULATION,
+    generations: int = GENERATIONS,
+    low: float = 0.0,
+    high: float = 1.0,
+    seed: int = 0,
+) -> Pixels:
     """Differential evolution over place and value of one pixel, image by image, with nothing but the model's answers:
     the probability of the label is made small. Su, Vargas and Sakurai, One pixel attack for fooling deep neural
     networks, IEEE TEVC 2019. SciPy searches (E0503 where it is not installed)."""
@@ -86,12 +106,13 @@ def searched_pixel(net: Model, x: Any, label: Any, *, population: int = POPULATI
     changed, flipped = x.copy(), np.zeros(len(x), bool)
     for k in range(len(x)):
         random = np.random.default_rng([settings.seed(seed), k])
-        changed[k], flipped[k] = _search(net, x[k:k + 1], int(label[k]), people, rounds, (low, high), random)
+        changed[k], flipped[k] = _search(net, x[k : k + 1], int(label[k]), people, rounds, (low, high), random)
     return Pixels(changed, flipped)
 
 
-def _search(net: Model, x: Array, label: int, people: int, rounds: int, ends: tuple[float, float],
-            random: np.random.Generator) -> tuple[Array, bool]:
+def _search(
+    net: Model, x: Array, label: int, people: int, rounds: int, ends: tuple[float, float], random: np.random.Generator
+) -> tuple[Array, bool]:
     """One image; a candidate is its place along each axis of space, then a value for each channel."""
     optimize = optional("scipy.optimize", "search", "the search for a pixel is SciPy's")
     space = x.shape[2:] or x.shape[1:]
@@ -100,7 +121,7 @@ def _search(net: Model, x: Array, label: int, people: int, rounds: int, ends: tu
 
     def candidates(genes: Array) -> Array:
         place = [np.minimum(g.astype(int), n - 1) for g, n in zip(genes, space, strict=False)]
-        return _replaced(x, np.ravel_multi_index(place, space)[None], genes[len(space):].astype(x.dtype)[None])
+        return _replaced(x, np.ravel_multi_index(place, space)[None], genes[len(space) :].astype(x.dtype)[None])
 
     def probability(genes: Array) -> Array:
         logits = scores(net, candidates(genes)).astype(float)
@@ -111,9 +132,20 @@ def _search(net: Model, x: Array, label: int, people: int, rounds: int, ends: tu
         return bool(scores(net, candidates(genes[:, None])).argmax(1)[0] != label)
 
     found = optimize.differential_evolution(
-        probability, bounds, strategy="rand1bin", mutation=0.5, recombination=1.0, maxiter=rounds, tol=0, polish=False,
-        init=low + (high - low) * random.random((people, len(bounds))), rng=random, vectorized=True,
-        updating="deferred", callback=deceived)
+        probability,
+        bounds,
+        strategy="rand1bin",
+        mutation=0.5,
+        recombination=1.0,
+        maxiter=rounds,
+        tol=0,
+        polish=False,
+        init=low + (high - low) * random.random((people, len(bounds))),
+        rng=random,
+        vectorized=True,
+        updating="deferred",
+        callback=deceived,
+    )
     return candidates(found.x[:, None])[0], deceived(found.x)
 
 
@@ -139,8 +171,9 @@ def _try_pixels(net: Model, x: Array, label: Array, places: Array, values: Array
     return Pixels(many.reshape(*places.shape, *x.shape[1:])[np.arange(len(x)), chosen], wrong.any(1))
 
 
-def _attacked(net: Model, x: Any, label: Any, low: float, high: float, eps: float = 0.0
-              ) -> tuple[Subject, Array, Array]:
+def _attacked(
+    net: Model, x: Any, label: Any, low: float, high: float, eps: float = 0.0
+) -> tuple[Subject, Array, Array]:
     """Images and labels, checked together with what is asked."""
     s = classifier(net)
     settings.real("eps", eps, least=0)

@@ -52,8 +52,15 @@ def pictures(x: Array) -> Array:
     raise argument_error("E0601", f"an array of {x.ndim} axes is no batch of pictures")
 
 
-def tiles(shown: Sequence[Array] | Array, path: Path, *, titles: Sequence[str] = (), columns: int | None = None,
-          signed: bool = False, ends: tuple[float, float] | None = None) -> None:
+def tiles(
+    shown: Sequence[Array] | Array,
+    path: Path,
+    *,
+    titles: Sequence[str] = (),
+    columns: int | None = None,
+    signed: bool = False,
+    ends: tuple[float, float] | None = None,
+) -> None:
     """Pictures, `[H, W]` or `[H, W, 3]`, side by side, the first `TILES` of them. Black and white are the least and the
     greatest value of each, or `ends` of all; `signed`: a scale from blue to red with 0 in its middle."""
     shown = shown[:TILES]

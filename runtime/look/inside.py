@@ -49,8 +49,12 @@ def subject(net: Model, of: tuple[str, ...] = ("f32", "f64")) -> Subject:
     ports = signature.inputs
     if len(ports) != 1 or ports[0].dtype not in of or len(ports[0].shape) < 2:
         has = ", ".join(f"{p.name}: {p.type}" for p in ports)
-        raise argument_error("E0602", f"only a model with one input, a batch of {' or '.join(of)}, can be looked into "
-                             f"so; {net.name} takes ({has})", kind=ArgumentTypeError)
+        raise argument_error(
+            "E0602",
+            f"only a model with one input, a batch of {' or '.join(of)}, can be looked into "
+            f"so; {net.name} takes ({has})",
+            kind=ArgumentTypeError,
+        )
     several = len(signature.outputs) > 1
     scores = f"{net.name}({ports[0].name})" + ("[0]" if several else "")
     return Subject(net, net.name, ports[0], signature.outputs[0], scores)
@@ -137,11 +141,14 @@ def activations(net: Model, x: Any, name: str) -> Array:
     """The value of a layer or a labelled call for a batch of inputs, whole numbers among them."""
     s = subject(net, ("f32", "f64", "i32", "i64"))
     path, type = layer(net, name)
-    values: Array = probe(s, f"""
+    values: Array = probe(
+        s,
+        f"""
     export look(x: {s.input.type}) -> {type} {{
         y = scores(x)
         return {path}
-    }}""").call("look", x)
+    }}""",
+    ).call("look", x)
     return values
 
 
@@ -151,6 +158,7 @@ def filters(net: Model, name: str) -> Array:
     weights = {p.removeprefix(f"{path}."): a for p, a in net.params.items() if p.startswith(f"{path}.")}
     found = weights.get("W")
     if found is None or found.ndim < 2:
-        raise argument_error("E0608", f"{path} has no filters: its parameters are "
-                             f"{', '.join(weights) if weights else 'none'}")
+        raise argument_error(
+            "E0608", f"{path} has no filters: its parameters are {', '.join(weights) if weights else 'none'}"
+        )
     return found

@@ -36,8 +36,9 @@ class Rates:
     loss: Array
 
 
-def range_test(net: Model, *args: Any, low: float = 1e-6, high: float = 1.0, steps: int = 100,
-               batch: int | None = None) -> Rates:
+def range_test(
+    net: Model, *args: Any, low: float = 1e-6, high: float = 1.0, steps: int = 100, batch: int | None = None
+) -> Rates:
     """One step of training for each rate, from `low` to `high` by equal factors, beginning with the model's parameters;
     the model itself is not changed. args: arrays as for `fit`, or none for the train block's data. It ends early where
     the loss is not finite or more than four times the best."""
@@ -84,5 +85,5 @@ def _with_rate(net: Model, schedule: str) -> str:
             case ast.Assign(targets=(ast.Target(name="optimizer"),), value=ast.Call(arguments=arguments)):
                 for a in arguments:
                     if a.name in ("lr", None):  # the first argument of every optimiser
-                        return source.text[:a.value.span.start] + schedule + source.text[a.value.span.end:]
+                        return source.text[: a.value.span.start] + schedule + source.text[a.value.span.end :]
     raise argument_error("E0609", f"the train block of {net.name} names no optimizer with a learning rate `lr`")

@@ -43,12 +43,19 @@ def _as_long_as(d: Array, w: Array) -> Array:
     """Each filter of `d` as long as that of `w`."""
     axes = tuple(range(1, w.ndim))
     length = np.sqrt(np.sum(d**2, axes, keepdims=True))
-    scaled: Array = d * (np.sqrt(np.sum(w.astype(float)**2, axes, keepdims=True)) / np.maximum(length, 1e-300))
+    scaled: Array = d * (np.sqrt(np.sum(w.astype(float) ** 2, axes, keepdims=True)) / np.maximum(length, 1e-300))
     return scaled
 
 
-def surface(net: Model, *args: Any, span: float = 1.0, points: int = 21, seed: int = 0, batch: int | None = None,
-            progress: Callable[[int, int], None] = lambda done, all: None) -> Surface:
+def surface(
+    net: Model,
+    *args: Any,
+    span: float = 1.0,
+    points: int = 21,
+    seed: int = 0,
+    batch: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, all: None,
+) -> Surface:
     """The loss in inference mode over `args` (without: what is held out of the train block's data), on a grid of
     `points` x `points` from -span to span. The model's parameters are afterwards as they were."""
     settings.real("span", span, above=0)

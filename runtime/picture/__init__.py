@@ -29,8 +29,10 @@ def picture(program: Program, entry: str, depth: int, as_page: bool) -> str:
     origin: dict[str, str] = {}
     derived = differentiate(graph, origin)
     rest = _attach(root, [n for n in derived if n.name in origin], origin)
-    about = (f"{entry}: {sum(len(b.nodes) for b in root.children)} operators, {len(derived)} with their derivatives; "
-             "click a box or a line to open it")
+    about = (
+        f"{entry}: {sum(len(b.nodes) for b in root.children)} operators, {len(derived)} with their derivatives; "
+        "click a box or a line to open it"
+    )
     return page(title, about, draw(graph, found, title, linked=True), root, found, rest)
 
 

@@ -97,8 +97,13 @@ def _instance(part: Part, parent: Box, trainable: Mapping[str, Declared]) -> Box
     own = [d for p, d in trainable.items() if p.startswith(f"{part.path}.")]
     count = sum(prod(n for n in d.type.shape if isinstance(n, int)) for d in own)
     name = part.path.rpartition(".")[2]
-    return Box(name if name.rstrip("_0123456789") == part.kind.lower() else f"{name}: {part.kind}", part.path,
-               part.kind, depth=parent.depth + 1, parameters=count)
+    return Box(
+        name if name.rstrip("_0123456789") == part.kind.lower() else f"{name}: {part.kind}",
+        part.path,
+        part.kind,
+        depth=parent.depth + 1,
+        parameters=count,
+    )
 
 
 def _at(span: Span | None) -> object:

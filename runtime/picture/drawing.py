@@ -59,10 +59,13 @@ def _box(k: int, box: Box, lines: Sequence[str], size: tuple[float, float], plac
     rows = []
     for n, text in enumerate(lines):
         style = ' font-weight="bold"' if n == 0 else ' fill="#444" font-size="11.5"'
-        rows.append(f'<text x="{x:.1f}" y="{y - h / 2 + 19 + n * _LINE:.1f}" text-anchor="middle"{style}>'
-                    f"{escape(text)}</text>")
-    drawn = (f'<rect x="{x - w / 2:.1f}" y="{y - h / 2:.1f}" width="{w:.1f}" height="{h:.1f}" '
-             f'rx="{12 if plain else 4}" fill="{colour}" stroke="#555"/>' + "".join(rows))
+        rows.append(
+            f'<text x="{x:.1f}" y="{y - h / 2 + 19 + n * _LINE:.1f}" text-anchor="middle"{style}>{escape(text)}</text>'
+        )
+    drawn = (
+        f'<rect x="{x - w / 2:.1f}" y="{y - h / 2:.1f}" width="{w:.1f}" height="{h:.1f}" '
+        f'rx="{12 if plain else 4}" fill="{colour}" stroke="#555"/>' + "".join(rows)
+    )
     return f'<a href="#box{k}">{drawn}</a>' if linked else f"<g>{drawn}</g>"
 
 

@@ -68,8 +68,12 @@ def layout(sizes: Sequence[tuple[float, float]], edges: Sequence[tuple[int, int]
         y[n] = top + tall[n] / 2
         top += tall[n] + _BETWEEN
     routes = tuple(_route(chain, level, x, y, tall, sizes) for chain in chains)
-    return Layout(max((x[k] + width[k] / 2 for k in range(len(width))), default=0.0), max(0.0, top - _BETWEEN),
-                  tuple((x[k], y[level[k]]) for k in range(len(sizes))), routes)
+    return Layout(
+        max((x[k] + width[k] / 2 for k in range(len(width))), default=0.0),
+        max(0.0, top - _BETWEEN),
+        tuple((x[k], y[level[k]]) for k in range(len(sizes))),
+        routes,
+    )
 
 
 def _layers(graph: nx.DiGraph) -> dict[int, int]:
@@ -106,8 +110,12 @@ def _crossings(rows: Sequence[Sequence[int]], below: Sequence[Sequence[int]]) ->
     return count
 
 
-def _place(rows: Sequence[Sequence[int]], above: Sequence[Sequence[int]], below: Sequence[Sequence[int]],
-           width: Sequence[float]) -> list[float]:
+def _place(
+    rows: Sequence[Sequence[int]],
+    above: Sequence[Sequence[int]],
+    below: Sequence[Sequence[int]],
+    width: Sequence[float],
+) -> list[float]:
     """x of each: the order stays, and so do the gaps."""
     x = [0.0] * len(width)
     for row in rows:
@@ -146,8 +154,14 @@ def _mean(values: Sequence[float], otherwise: float) -> float:
     return sum(values) / len(values) if values else otherwise
 
 
-def _route(chain: Sequence[int], level: Sequence[int], x: Sequence[float], y: Sequence[float], tall: Sequence[float],
-           sizes: Sequence[tuple[float, float]]) -> tuple[Point, ...]:
+def _route(
+    chain: Sequence[int],
+    level: Sequence[int],
+    x: Sequence[float],
+    y: Sequence[float],
+    tall: Sequence[float],
+    sizes: Sequence[tuple[float, float]],
+) -> tuple[Point, ...]:
     """From border to border; straight down past each layer on the way, so that it bends between layers only."""
     first, last = chain[0], chain[-1]
     points = [(x[first], y[level[first]] + sizes[first][1] / 2), (x[first], y[level[first]] + tall[level[first]] / 2)]

@@ -46,16 +46,22 @@ def page(title: str, about: str, picture: str, root: Box, drawn: Sequence[Box], 
         summary = "<summary><b>everything else</b></summary>"
         body += f"<details class=layer>{summary}{_operators(rest, 'backward')}</details>"
     head = f"<meta charset=utf-8><title>{escape(title)}</title><style>{_STYLE}</style>"
-    return (f"<!doctype html>\n<html lang=en>{head}\n<main><div class=picture>{picture}</div>\n"
-            f"<div class=layers><h1>{escape(title)}</h1><p>{escape(about)}</p>\n"
-            f"{body}</div></main>\n<script>{_SCRIPT}</script></html>\n")
+    return (
+        f"<!doctype html>\n<html lang=en>{head}\n<main><div class=picture>{picture}</div>\n"
+        f"<div class=layers><h1>{escape(title)}</h1><p>{escape(about)}</p>\n"
+        f"{body}</div></main>\n<script>{_SCRIPT}</script></html>\n"
+    )
 
 
 def _details(box: Box, number: dict[int, int]) -> str:
     name = f' id="box{number[id(box)]}"' if id(box) in number else ""
-    facts = [box.call if box.path else "", box.result, f"{box.parameters:,} parameters" if box.parameters else "",
-             f"{len(box.nodes)} operators" if len(box.nodes) > 1 else "",
-             f"{len(box.backward)} backward" if box.backward else ""]
+    facts = [
+        box.call if box.path else "",
+        box.result,
+        f"{box.parameters:,} parameters" if box.parameters else "",
+        f"{len(box.nodes)} operators" if len(box.nodes) > 1 else "",
+        f"{len(box.backward)} backward" if box.backward else "",
+    ]
     head = f"<b>{escape(box.title)}</b>" + "".join(f"<span>{escape(f)}</span>" for f in facts if f)
     if box.children:
         inside = "".join(_details(child, number) for child in box.children)

@@ -66,8 +66,11 @@ def save(network: Network, path: str | PathLike[str], variables: Mapping[str, Ar
         offset = 0
         for v in network.manifest.variables:
             array = variables[v.path]
-            table[v.path] = {"dtype": _DTYPES[v.dtype], "shape": list(v.shape),
-                             "data_offsets": [offset, offset + array.nbytes]}
+            table[v.path] = {
+                "dtype": _DTYPES[v.dtype],
+                "shape": list(v.shape),
+                "data_offsets": [offset, offset + array.nbytes],
+            }
             digests[v.path] = hashlib.sha256(_bytes(array)).hexdigest()
             offset += array.nbytes
         facts = json.dumps({**facts_now, "tensors": digests})
@@ -75,9 +78,12 @@ def save(network: Network, path: str | PathLike[str], variables: Mapping[str, Ar
         header = json.dumps({"__metadata__": metadata, **table}, separators=(",", ":")).encode()
         header += b" " * (-len(header) % 8)
         if len(header) > MAX_HEADER or len(table) > MAX_TENSORS:
-            raise error("E0605", f"{path}: a checkpoint of {len(table):,} variables and {human(len(header))} of facts "
-                        f"could not be read again; at most {MAX_TENSORS:,} and {human(MAX_HEADER)} can be",
-                        kind=ResourceError)
+            raise error(
+                "E0605",
+                f"{path}: a checkpoint of {len(table):,} variables and {human(len(header))} of facts "
+                f"could not be read again; at most {MAX_TENSORS:,} and {human(MAX_HEADER)} can be",
+                kind=ResourceError,
+            )
         tensors = [_bytes(variables[v.path]) for v in network.manifest.variables]
         write(Path(path), len(header).to_bytes(8, "little"), header, *tensors)
 
@@ -91,8 +97,13 @@ def _bytes(array: Array) -> memoryview:
 def _facts(network: Network) -> dict[str, Any]:
     m = network.manifest
     return {
-        "version": VERSION, "model": m.model, "dtype": m.dtype, "hypers": {h.name: h.value for h in m.hypers},
-        "sizes": m.sizes, "seed": network.seed, "epochs_done": network.epochs_done,
+        "version": VERSION,
+        "model": m.model,
+        "dtype": m.dtype,
+        "hypers": {h.name: h.value for h in m.hypers},
+        "sizes": m.sizes,
+        "seed": network.seed,
+        "epochs_done": network.epochs_done,
         "progress": asdict(network.progress) if network.progress is not None else None,
         "schema": asdict(network.schema) if network.schema is not None else None,
         "sources": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in m.sources.items()},
@@ -146,8 +157,14 @@ def _learned(network: Network, table: Mapping[str, Any]) -> tuple[dict[str, Vari
     return wanted, {n: e for n, e in table.items() if n in wanted or n in kept}
 
 
-def _tensors(f: IO[bytes], path: Path, table: Mapping[str, Any], start: int, wanted: Mapping[str, Variable],
-             digests: Mapping[str, str]) -> dict[str, Array]:
+def _tensors(
+    f: IO[bytes],
+    path: Path,
+    table: Mapping[str, Any],
+    start: int,
+    wanted: Mapping[str, Variable],
+    digests: Mapping[str, str],
+) -> dict[str, Array]:
     loaded: dict[str, Array] = {}
     for name, v in wanted.items():
         begin, end = table[name]["data_offsets"]

@@ -79,8 +79,9 @@ def part(folder: Path, name: str | PurePath) -> Path:
     for piece in pieces:
         path = path / piece
         if path.is_symlink():
-            raise error("E0622", f"{path}: expected a file of the run, found a link to {os.readlink(path)}",
-                        kind=DataError)
+            raise error(
+                "E0622", f"{path}: expected a file of the run, found a link to {os.readlink(path)}", kind=DataError
+            )
     return path
 
 

@@ -45,8 +45,11 @@ def read_header(f: IO[bytes], path: Path) -> tuple[dict[str, str], dict[str, Any
     total = os.fstat(f.fileno()).st_size
     length = int.from_bytes(f.read(8), "little")
     if total < 8 or length < 2 or length > min(MAX_HEADER, total - 8):
-        raise corrupt(path, "a file that begins with the length of its header", f"a file of {total:,} bytes"
-                      if total < 8 else f"the length {length:,} in a file of {total:,} bytes")
+        raise corrupt(
+            path,
+            "a file that begins with the length of its header",
+            f"a file of {total:,} bytes" if total < 8 else f"the length {length:,} in a file of {total:,} bytes",
+        )
     try:
         metadata, table = _parse(f.read(length), path)
     except ValueError as e:
@@ -76,8 +79,11 @@ def _parse(header: bytes, path: Path) -> tuple[dict[str, str], dict[str, Any]]:
                 raise ValueError(f"metadata that are not up to {_MAX_TEXTS // 2:,} texts by name")
             metadata = json.loads(member[2])
         elif len(member[2]) > _MAX_ENTRY or len(table) == MAX_TENSORS:
-            raise ValueError(f"more than {MAX_TENSORS:,} tensors" if len(table) == MAX_TENSORS
-                             else f"{len(member[2]):,} bytes about one tensor")
+            raise ValueError(
+                f"more than {MAX_TENSORS:,} tensors"
+                if len(table) == MAX_TENSORS
+                else f"{len(member[2]):,} bytes about one tensor"
+            )
         elif not _agrees(entry := json.loads(member[2].decode())):
             raise corrupt(path, f"dtype, shape and place of `{name}` that agree", json.dumps(entry)[:120])
         else:

@@ -40,12 +40,27 @@ from .checkpoint import reading
 from .safetensors import read_header
 
 _FLOATS: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
-_OTHERS: Mapping[str, str] = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4",
-                              "U16": "<u2", "U8": "u1", "BOOL": "?"}
+_OTHERS: Mapping[str, str] = {
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
+    "U8": "u1",
+    "BOOL": "?",
+}
 
 
-def load(network: Network, path: str | PathLike[str], rules: str | PathLike[str] | None = None, *,
-         by_position: bool = False, transpose: bool = False) -> int:
+def load(
+    network: Network,
+    path: str | PathLike[str],
+    rules: str | PathLike[str] | None = None,
+    *,
+    by_position: bool = False,
+    transpose: bool = False,
+) -> int:
     """Set every parameter and state from a file; the number of arrays taken. With `transpose` a matrix whose shape is
     ours the other way round is transposed. Nothing changes unless everything fits."""
     path = Path(path)
@@ -69,8 +84,12 @@ def read(path: Path) -> dict[str, Array]:
     if path.suffix != ".safetensors":
         if not path.exists():
             raise unreadable(path, FileNotFoundError())
-        raise malformed(path, "a .npz or .safetensors file", path.suffix or "no suffix",
-                        help="from Python: np.savez(path, **arrays) writes one")
+        raise malformed(
+            path,
+            "a .npz or .safetensors file",
+            path.suffix or "no suffix",
+            help="from Python: np.savez(path, **arrays) writes one",
+        )
     arrays = {}
     with reading(path) as f:
         _, table, start = read_header(f, path)
@@ -125,8 +144,12 @@ def parse(path: Path) -> list[Rule]:
             try:
                 rules.append(_rule(line))
             except ValueError as e:
-                raise error("E0628", f"{path}:{number}: {e}", kind=DataError,
-                            help="a line is `OURS = THEIRS`, `ignore THEIRS` or `keep OURS`") from e
+                raise error(
+                    "E0628",
+                    f"{path}:{number}: {e}",
+                    kind=DataError,
+                    help="a line is `OURS = THEIRS`, `ignore THEIRS` or `keep OURS`",
+                ) from e
     return rules
 
 
@@ -187,8 +210,11 @@ class _Found:
         self._from: dict[str, str] = {}
 
     def by_rules(self, rules: Sequence[Rule]) -> None:
-        kept = [n for n, v in self.ours.items()
-                if v.role == "normalize" or any(r.kind == "keep" and r.pattern.fullmatch(n) for r in rules)]
+        kept = [
+            n
+            for n, v in self.ours.items()
+            if v.role == "normalize" or any(r.kind == "keep" and r.pattern.fullmatch(n) for r in rules)
+        ]
         for rule in rules:
             for name in self.ours:
                 if rule.value is not None and rule.pattern.fullmatch(name):
@@ -216,8 +242,9 @@ class _Found:
         for ours, theirs in zip(order, self.theirs, strict=False):
             self._take(ours, theirs, False, False)
         if len(order) != len(self.theirs):
-            self.problems.append(f"the file has {len(self.theirs)} arrays, the model {len(order)} "
-                                 "parameters and states")
+            self.problems.append(
+                f"the file has {len(self.theirs)} arrays, the model {len(order)} parameters and states"
+            )
 
     def _missing(self, kept: Iterable[str]) -> list[str]:
         return [n for n in self.ours if n not in self._from and n not in kept]
@@ -244,8 +271,10 @@ class _Found:
             if array.shape == v.shape[::-1] != v.shape:
                 array = array.T
             elif array.shape == v.shape and v.shape[0] == v.shape[1] and not said:
-                self.problems.append(f"`{theirs}` for `{ours}` is square, so its shape does not say whether to "
-                                     f"transpose: write `{ours} = {theirs}` or `{ours} = {theirs}.T`")
+                self.problems.append(
+                    f"`{theirs}` for `{ours}` is square, so its shape does not say whether to "
+                    f"transpose: write `{ours} = {theirs}` or `{ours} = {theirs}.T`"
+                )
         if array.shape != v.shape:
             other = " (transposed it would fit)" if array.ndim == 2 and array.shape == v.shape[::-1] else ""
             self.problems.append(f"`{theirs}` is {describe(array)}, but `{ours}` {_type(v)}{other}")

@@ -17,8 +17,9 @@ from .sweep import Sweep
 _WHOLE_BYTES = 256 << 20  # that an evaluation may take as one batch
 
 
-def evaluate(network: Network, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, batch: int | None
-             ) -> dict[str, float | int]:
+def evaluate(
+    network: Network, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, batch: int | None
+) -> dict[str, float | int]:
     """{metric: value} over the whole set, in inference mode. Without `batch` the set is one batch where memory allows,
     so that a metric that is no mean over examples, such as r2, is that of the set; otherwise it is the mean over
     batches, weighed by their examples."""

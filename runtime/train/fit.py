@@ -29,8 +29,18 @@ from .stop import reason
 from .sweep import HalfDone, Origin, Sweep, rows_per_example, take_rows
 
 
-def fit(network: Network, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, validation: Any, epochs: int | None,
-        batch: int | None, shuffle: bool | None, callbacks: Sequence[Any], resume: bool) -> History:
+def fit(
+    network: Network,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    validation: Any,
+    epochs: int | None,
+    batch: int | None,
+    shuffle: bool | None,
+    callbacks: Sequence[Any],
+    resume: bool,
+) -> History:
     """Train for `epochs` more epochs, or with `resume` finish the fit that was interrupted.
 
     A callback is called as `callback(history, network)` after each epoch, or is an object with any of the methods
@@ -55,8 +65,9 @@ def fit(network: Network, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, v
     if progress is None:
         done = network.epochs_done
         shuffle = spec.shuffle if shuffle is None else bool(shuffle)
-        progress = Progress(done, done + epochs, batch, shuffle, network.seed, examples=sweep.examples,
-                            totals=[0.0] * len(spec.metrics))
+        progress = Progress(
+            done, done + epochs, batch, shuffle, network.seed, examples=sweep.examples, totals=[0.0] * len(spec.metrics)
+        )
         network.fit_normalization(dict(zip(spec.inputs, bound, strict=True)), origin.rows)
     elif progress.examples != sweep.examples:
         raise argument_error("E0613", f"the interrupted fit had {progress.examples} examples, got {sweep.examples}")
@@ -67,8 +78,9 @@ def fit(network: Network, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, v
 class Fit:
     """A training that is under way, and the only one that moves its `progress` forward (`Rescue` moves it back)."""
 
-    def __init__(self, network: Network, sweep: Sweep, validating: Sweep | None, progress: Progress,
-                 callbacks: Sequence[Any]):
+    def __init__(
+        self, network: Network, sweep: Sweep, validating: Sweep | None, progress: Progress, callbacks: Sequence[Any]
+    ):
         self.network, self.sweep, self.validating = network, sweep, validating
         self.progress, self.callbacks = progress, callbacks
         self.history = History(progress.history, progress.stopped)
@@ -153,8 +165,9 @@ class Fit:
         return enough
 
 
-def _examples(network: Network, args: tuple[Any, ...], kwargs: Mapping[str, Any], validation: Any
-              ) -> tuple[Sequence[Any], Sequence[Any] | None, Origin]:
+def _examples(
+    network: Network, args: tuple[Any, ...], kwargs: Mapping[str, Any], validation: Any
+) -> tuple[Sequence[Any], Sequence[Any] | None, Origin]:
     """The arrays to train on and to validate with, each in the order of the train block's inputs; and where the
     training examples stood in what was passed."""
     spec, call = network.train_spec, network.entry("train")
@@ -183,12 +196,14 @@ def _examples(network: Network, args: tuple[Any, ...], kwargs: Mapping[str, Any]
         case Mapping():
             return train, call.arguments((), validation), origin
     names = ", ".join(p.name for p in call.signature.inputs)
-    raise argument_error("E0604", f"validation must be ({names}), a mapping by name, or a share between 0 and 1",
-                         kind=ArgumentTypeError)
+    raise argument_error(
+        "E0604", f"validation must be ({names}), a mapping by name, or a share between 0 and 1", kind=ArgumentTypeError
+    )
 
 
-def _hold_out(call: Call, values: Sequence[Any], symbol: str | None, share: float, seed: int, origin: Origin
-              ) -> tuple[list[Rows], list[Rows], Origin]:
+def _hold_out(
+    call: Call, values: Sequence[Any], symbol: str | None, share: float, seed: int, origin: Origin
+) -> tuple[list[Rows], list[Rows], Origin]:
     """A share of the examples for validation; inputs that are the same for all examples stay whole."""
     bound, sizes = bind("fit", call.wants, values)
     if symbol is None or sizes.get(symbol, 0) < 2:

@@ -38,8 +38,10 @@ class Rescue:
         self.network, self.sweep, self.progress, self.watch = network, sweep, progress, watch
         floats = [v.path for v in network.manifest.variables if v.dtype in ("f32", "f64")]
         self._watched = [path for path in floats if np.isfinite(network.variables[path]).all()]
-        check_bytes(2 * sum(a.nbytes for a in network.variables.values()),
-                    "the variables and the copy of them that training keeps")
+        check_bytes(
+            2 * sum(a.nbytes for a in network.variables.values()),
+            "the variables and the copy of them that training keeps",
+        )
         self._copy = {path: np.empty_like(a) for path, a in network.variables.items()}
         self._due = 0.0
         self._epoch, self._position = 0, 0
@@ -87,10 +89,17 @@ class Rescue:
         step = at % steps
         order = self._order(progress.epoch)
         found = self._first_bad(order, progress.position) or "a metric is not finite"
-        remedy = BAD_DATA if found.startswith("input ") else \
-            "a smaller learning rate, `clip` or other input scaling are the usual remedies"
-        raise error("E0630", f"training met a value that is not finite in epoch {progress.epoch + 1}, step {step + 1}: "
-                    f"{found}", help=f"the model is as it was before this step; {remedy}", kind=NonFiniteError)
+        remedy = (
+            BAD_DATA
+            if found.startswith("input ")
+            else "a smaller learning rate, `clip` or other input scaling are the usual remedies"
+        )
+        raise error(
+            "E0630",
+            f"training met a value that is not finite in epoch {progress.epoch + 1}, step {step + 1}: {found}",
+            help=f"the model is as it was before this step; {remedy}",
+            kind=NonFiniteError,
+        )
 
     def undo(self, step: int) -> None:
         """Go back to the state before a step of the current epoch that failed; or, where the data are no longer as they

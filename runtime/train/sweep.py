@@ -51,8 +51,16 @@ class Sweep:
     """`call` over `arrays` (bound to its inputs, in order) in batches. Where the entry has no batch symbol, the whole
     set is one example, and one pass is one step."""
 
-    def __init__(self, call: Call, arrays: Sequence[Rows], sizes: Mapping[str, int], symbol: str | None,
-                 batch: int | None, metrics: Sequence[MetricSpec], origin: Origin | None = None):
+    def __init__(
+        self,
+        call: Call,
+        arrays: Sequence[Rows],
+        sizes: Mapping[str, int],
+        symbol: str | None,
+        batch: int | None,
+        metrics: Sequence[MetricSpec],
+        origin: Origin | None = None,
+    ):
         signature = call.signature
         self.call, self.metrics, self.origin = call, tuple(metrics), origin or Origin()
         self.symbol = symbol if symbol in signature.sizes else None
@@ -79,8 +87,10 @@ class Sweep:
             self.call.sized({**self.sizes, self.symbol: count})
         except ArgumentError as e:
             d = e.diagnostics[0]
-            more = (f"the last batch has {count} of the {self.examples} examples: choose another `batch` than "
-                    f"{self.batch}, or drop {'an example' if count == 1 else f'{count} examples'}")
+            more = (
+                f"the last batch has {count} of the {self.examples} examples: choose another `batch` than "
+                f"{self.batch}, or drop {'an example' if count == 1 else f'{count} examples'}"
+            )
             raise ArgumentError(replace(d, message=f"{d.message}, in the last batch", help=(*d.help, more))) from None
 
     def _block_size(self, arrays: Sequence[Rows]) -> int:
@@ -158,8 +168,9 @@ class Sweep:
             position = last
         return self.done, None
 
-    def _run(self, position: int, stop: int, order: Array | None, examples: int, arrays: Sequence[Any],
-             rows: Array | None) -> tuple[int, int | None]:
+    def _run(
+        self, position: int, stop: int, order: Array | None, examples: int, arrays: Sequence[Any], rows: Array | None
+    ) -> tuple[int, int | None]:
         job = self._job
         workspace = self.call.workspace
         job.position, job.stop, job.examples = position, stop, examples
@@ -225,10 +236,16 @@ def rows_per_example(port: Port, symbol: str | None) -> int:
     if symbol is None or not any(symbol in symbols(d) for d in dims):
         return 0
     factor: Dim = substitute(dims[0], {symbol: 1})
-    if any(symbol in symbols(d) for d in dims[1:]) or not isinstance(factor, int) \
-            or substitute(dims[0], {symbol: 0}) != 0:
-        raise argument_error("E0611", f"`{port.name}` is {port.type}, which cannot be cut into batches: {symbol} must "
-                             "count the first axis and nothing else")
+    if (
+        any(symbol in symbols(d) for d in dims[1:])
+        or not isinstance(factor, int)
+        or substitute(dims[0], {symbol: 0}) != 0
+    ):
+        raise argument_error(
+            "E0611",
+            f"`{port.name}` is {port.type}, which cannot be cut into batches: {symbol} must "
+            "count the first axis and nothing else",
+        )
     return factor
 
 

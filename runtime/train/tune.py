@@ -43,8 +43,12 @@ def ranged(hypers: Sequence[HyperSpec], fixed: Mapping[str, Any]) -> list[HyperS
     if not found:
         given = [h.name for h in hypers if h.choices is not None]
         what = "every hyper with a range is given" if given else "no hyper of the program has a range to search"
-        raise error("E0629", what, kind=ArgumentError,
-                    help="leave out one --set" if given else "for example `hyper lr: float = 1e-3 in log(1e-5, 1e-1)`")
+        raise error(
+            "E0629",
+            what,
+            kind=ArgumentError,
+            help="leave out one --set" if given else "for example `hyper lr: float = 1e-3 in log(1e-5, 1e-1)`",
+        )
     return found
 
 
@@ -69,23 +73,40 @@ def study(name: str, storage: str | None, maximize: bool, epochs: int, seed: int
     direction = "maximize" if maximize else "minimize"
     for wait in (*_WAITS, None):
         try:
-            found: Study = optuna.create_study(storage=storage, sampler=sampler, pruner=pruner, study_name=name,
-                                               direction=direction, load_if_exists=True)
+            found: Study = optuna.create_study(
+                storage=storage,
+                sampler=sampler,
+                pruner=pruner,
+                study_name=name,
+                direction=direction,
+                load_if_exists=True,
+            )
             break
         except Exception as e:  # of SQLAlchemy, of the database's driver, or of Optuna
             if wait is not None:
                 sleep(wait)
                 continue
-            raise error("E0620", f"{storage}: {str(e).splitlines()[0].lower() if str(e) else type(e).__name__}",
-                        help="for example --storage sqlite:///tune.db", kind=ArgumentError) from e
+            raise error(
+                "E0620",
+                f"{storage}: {str(e).splitlines()[0].lower() if str(e) else type(e).__name__}",
+                help="for example --storage sqlite:///tune.db",
+                kind=ArgumentError,
+            ) from e
     if found.direction.name.lower() != direction:
-        raise error("E0629", f"the study `{name}` in {storage} is to {found.direction.name.lower()}",
-                    kind=ArgumentError)
+        raise error(
+            "E0629", f"the study `{name}` in {storage} is to {found.direction.name.lower()}", kind=ArgumentError
+        )
     return found
 
 
-def run(found: Study, hypers: Sequence[HyperSpec], train: Train, metric: str, trials: int,
-        told: Callable[[Study, Any], None]) -> None:
+def run(
+    found: Study,
+    hypers: Sequence[HyperSpec],
+    train: Train,
+    metric: str,
+    trials: int,
+    told: Callable[[Study, Any], None],
+) -> None:
     """Run so many trials; `told(study, trial)` after each. Raises what the program said where no trial of the study
     could be judged."""
     better = max if found.direction.name == "MAXIMIZE" else min
@@ -96,8 +117,12 @@ def run(found: Study, hypers: Sequence[HyperSpec], train: Train, metric: str, tr
         try:
             values = {h.name: suggest(trial, h) for h in hypers}
         except ValueError as e:
-            raise error("E0629", f"the study `{found.study_name}` searched other ranges: {e}",
-                        kind=ArgumentError, help="choose another --storage") from e
+            raise error(
+                "E0629",
+                f"the study `{found.study_name}` searched other ranges: {e}",
+                kind=ArgumentError,
+                help="choose another --storage",
+            ) from e
         seen: list[float] = []
 
         def on_epoch(history: History, model: object) -> None:

@@ -34,7 +34,9 @@ class Net:
     @property
     def source(self) -> str:
         text = (MODELS / self.file).read_text().replace(" |> random_crop(4) |> random_flip", "")  # no chance involved
-        return text[: text.index("\ntrain ")] + f"""
+        return (
+            text[: text.index("\ntrain ")]
+            + f"""
 train {self.model}(x, label: i32[B]) {{
     loss = mean(cross_entropy(logits, label))
     optimizer = SGD(lr = {LR})
@@ -43,6 +45,7 @@ train {self.model}(x, label: i32[B]) {{
     epochs = 1
 }}
 """
+        )
 
 
 NETS = (
@@ -192,7 +195,8 @@ def with_jax(net: Net, start: Params) -> Contender:
 def contenders(net: Net) -> dict[str, Callable[[], Contender]]:
     run, start = with_nnc(net)
     return {
-        "nnc": lambda: run, "jax": lambda: with_jax(net, start),
+        "nnc": lambda: run,
+        "jax": lambda: with_jax(net, start),
         "torch": lambda: with_torch(net, start, False, False),
         "torch, channels last": lambda: with_torch(net, start, False, True),
         "torch.compile": lambda: with_torch(net, start, True, False),

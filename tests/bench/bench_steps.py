@@ -61,8 +61,10 @@ def data(net: Net) -> tuple[np.ndarray, np.ndarray]:
 
 def start(net: Net) -> list[tuple[np.ndarray, np.ndarray]]:
     rng = np.random.default_rng(1)
-    return [((rng.normal(size=(o, i)) / np.sqrt(i)).astype(np.float32), np.zeros(o, np.float32))
-            for i, o in zip(net.sizes, net.sizes[1:], strict=False)]
+    return [
+        ((rng.normal(size=(o, i)) / np.sqrt(i)).astype(np.float32), np.zeros(o, np.float32))
+        for i, o in zip(net.sizes, net.sizes[1:], strict=False)
+    ]
 
 
 def with_nnc(net: Net) -> Contender:
@@ -133,8 +135,11 @@ def with_torch(net: Net, compiled: bool) -> Contender:
             model[2 * k].bias.copy_(torch.from_numpy(b))
     rule = torch.optim.SGD if net.optimizer == "sgd" else torch.optim.Adam
     optimizer = rule(model.parameters(), lr=net.lr, fused=True)
-    forward = torch.compile(lambda x, t: torch.nn.functional.cross_entropy(model(x), t)) if compiled else (
-        lambda x, t: torch.nn.functional.cross_entropy(model(x), t))
+    forward = (
+        torch.compile(lambda x, t: torch.nn.functional.cross_entropy(model(x), t))
+        if compiled
+        else (lambda x, t: torch.nn.functional.cross_entropy(model(x), t))
+    )
 
     return torch_epoch(optimizer, forward, list(zip(xs, ls, strict=True)))
 
@@ -142,10 +147,17 @@ def with_torch(net: Net, compiled: bool) -> Contender:
 def main() -> None:
     options = arguments(__doc__ or "", ["nnc", "jax", "torch", "torch.compile"])
     for net in NETS:
-        race(net.name, net.steps, options, {
-            "nnc": lambda net=net: with_nnc(net), "jax": lambda net=net: with_jax(net),
-            "torch": lambda net=net: with_torch(net, False), "torch.compile": lambda net=net: with_torch(net, True),
-        })
+        race(
+            net.name,
+            net.steps,
+            options,
+            {
+                "nnc": lambda net=net: with_nnc(net),
+                "jax": lambda net=net: with_jax(net),
+                "torch": lambda net=net: with_torch(net, False),
+                "torch.compile": lambda net=net: with_torch(net, True),
+            },
+        )
 
 
 if __name__ == "__main__":

@@ -69,8 +69,10 @@ def with_jax() -> Contender:
         for k in range(1, LAYERS + 1):
             block = f"transformerblock_{k}"
             z = norm(p, f"{block}.layernorm_1", h)
-            q, k_, v = (dense(p, f"{block}.attention_1.{part}", z).reshape(BATCH, CONTEXT, HEADS, WIDTH // HEADS)
-                        for part in ("query", "key", "value"))
+            q, k_, v = (
+                dense(p, f"{block}.attention_1.{part}", z).reshape(BATCH, CONTEXT, HEADS, WIDTH // HEADS)
+                for part in ("query", "key", "value")
+            )
             score = jnp.einsum("bthc,bshc->bhts", q, k_) / np.sqrt(WIDTH // HEADS).astype(np.float32)
             weight = jax.nn.softmax(jnp.where(seen, score, -jnp.inf))
             answer = jnp.einsum("bhts,bshc->bthc", weight, v).reshape(h.shape)
@@ -143,7 +145,10 @@ def with_torch(compiled: bool) -> Contender:
 def main() -> None:
     options = arguments(__doc__ or "", ["nnc", "jax", "torch", "torch.compile"])
     makers: dict[str, Callable[[], Contender]] = {
-        "nnc": with_nnc, "jax": with_jax, "torch": lambda: with_torch(False), "torch.compile": lambda: with_torch(True),
+        "nnc": with_nnc,
+        "jax": with_jax,
+        "torch": lambda: with_torch(False),
+        "torch.compile": lambda: with_torch(True),
     }
     race("char transformer, 4 layers, d 128, 4 heads, 16 x 64 characters, Adam", STEPS, options, makers)
 

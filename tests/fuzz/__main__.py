@@ -92,8 +92,10 @@ def report(found, options: argparse.Namespace) -> int:
     for what, counter in (("refused", refused), ("failed", kinds)):
         for signature, count in counter.most_common():
             print(f"{what}: {count} {signature}")
-    print(f"{done} programs, {sum(refused.values())} refused, {sum(kinds.values())} failed, "
-          f"{time.monotonic() - begin:.0f} s")
+    print(
+        f"{done} programs, {sum(refused.values())} refused, {sum(kinds.values())} failed, "
+        f"{time.monotonic() - begin:.0f} s"
+    )
     return 1 if kinds else 0
 
 

@@ -72,8 +72,15 @@ def _body(g: Generator, x: Value, carried: list[Value], t: str, row: str, over: 
     needs = at_turn.needs
     for s in carried:
         new = g.like(s.shape, s.dtype, anew=0.05)
-        form = g.one_of("tanh(0.5 * {s} + {v})", "0.5 * {s} + {v}", "{s} * 0.9 + sin({v})", "tanh({v} * {s})",
-                        "checkpoint(tanh({s} + {v}))", "where({v} > {s}, {s} * 0.5, {v} + 0.1)", "maximum({s}, {v})")
+        form = g.one_of(
+            "tanh(0.5 * {s} + {v})",
+            "0.5 * {s} + {v}",
+            "{s} * 0.9 + sin({v})",
+            "tanh({v} * {s})",
+            "checkpoint(tanh({s} + {v}))",
+            "where({v} > {s}, {s} * 0.5, {v} + 0.1)",
+            "maximum({s}, {v})",
+        )
         if not s.real:
             form = g.one_of("{s} + {v}", "maximum({s}, {v})", "{s} * 3 % 7 - {v}")
         g.write(f"{s.name} = {form.format(s=s.name, v=new.name)}")
@@ -149,6 +156,7 @@ BLOCKS: dict[Callable[[Generator], None], float] = {scan: 5, derivative: 2.5, de
 
 
 # --- programs that remember, and programs that train ------------------------------------------------------------------
+
 
 def states(g: Generator) -> bool:
     """A few states, of sizes that are known when the model is made."""

@@ -77,8 +77,9 @@ class Generator:
         self.scope.local.add(value.name)
         return value
 
-    def let(self, expression: str, shape: Sequence[Dim], of: Sequence[Value], dtype: str = "f32",
-            target: str = "{}") -> Value:
+    def let(
+        self, expression: str, shape: Sequence[Dim], of: Sequence[Value], dtype: str = "f32", target: str = "{}"
+    ) -> Value:
         """A new value, made of `of`; `target` may give it indices."""
         name = self.name()
         self.write(f"{target.format(name)} = {expression}")

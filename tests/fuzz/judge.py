@@ -49,10 +49,12 @@ SLACK = {"f64": 1e-11, "f32": 1e-5}  # relative to the largest of a result
 RUNS = (3, 24)  # of the noise: at first, and before something is called wrong
 SPREAD = 30  # how far beyond what the noise did
 COMPILE_SECONDS = 5.0  # of CPU
-INEXACT = frozenset({
-    *(f.name for f in FUNCTIONS.values() if f.ulp),
-    *"add sub mul div reduce_sum reduce_prod contract scatter_add random".split(),
-})
+INEXACT = frozenset(
+    {
+        *(f.name for f in FUNCTIONS.values() if f.ulp),
+        *"add sub mul div reduce_sum reduce_prod contract scatter_add random".split(),
+    }
+)
 SUMS = frozenset({"reduce_sum", "contract", "scatter_add"})
 NOT_FINITE = 1e30  # beyond it a float32 overflows soon, and sums in another order with it
 
@@ -286,8 +288,11 @@ def compare(what: str, got: Mapping[str, np.ndarray], reference: Reference, dtyp
         else:
             at = tuple(int(k) for k in np.argwhere(bad)[0])
             most = np.max(np.abs(value[bad].astype(np.float64) - wanted[bad].astype(np.float64)))
-            raise Wrong(f"{what}: values", f"{name}{list(at)} is {value[at]!r} instead of {wanted[at]!r}, "
-                        f"{int(bad.sum())} of {bad.size} elements; off by {most:.3g}")
+            raise Wrong(
+                f"{what}: values",
+                f"{name}{list(at)} is {value[at]!r} instead of {wanted[at]!r}, "
+                f"{int(bad.sum())} of {bad.size} elements; off by {most:.3g}",
+            )
 
 
 def _beyond(value: np.ndarray, wanted: np.ndarray, room: np.ndarray, dtype: str) -> np.ndarray:
@@ -305,8 +310,9 @@ def _beyond(value: np.ndarray, wanted: np.ndarray, room: np.ndarray, dtype: str)
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 
-def _compiled(entry: _Entry, dtype: str, optimize: bool = True,
-              memories: Sequence[Callable[[], Memory]] = (Memory,)) -> None:
+def _compiled(
+    entry: _Entry, dtype: str, optimize: bool = True, memories: Sequence[Callable[[], Memory]] = (Memory,)
+) -> None:
     code = entry.sessions.code(entry.name, dtype, optimize)
     what = f"compiled {dtype}{'' if optimize else ' unoptimised'}"
     for sizes, inputs, params, reference in entry.cases:
@@ -319,6 +325,7 @@ def _compiled(entry: _Entry, dtype: str, optimize: bool = True,
 
 def _single(entry: _Entry, sizes: Sizes, inputs: Arrays, params: Arrays):
     """Arguments rounded to float32, and the reference of those in float64."""
+
     def rounded(arrays: Arrays) -> dict[str, np.ndarray]:
         return {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in arrays.items()}
 
@@ -327,10 +334,14 @@ def _single(entry: _Entry, sizes: Sizes, inputs: Arrays, params: Arrays):
 
 
 def _called(code: Native, inputs: Arrays, params: Arrays, sizes: Sizes, **options) -> dict[str, np.ndarray]:
-    interpret.check_guards(code.signature.guards, {**sizes, **interpret.bind_sizes(
-        [(p.name, p.type, inputs[p.name].shape) for p in code.signature.inputs], sizes)})
-    outputs, variables = call(code, inputs, params, sizes,
-                              **options)
+    interpret.check_guards(
+        code.signature.guards,
+        {
+            **sizes,
+            **interpret.bind_sizes([(p.name, p.type, inputs[p.name].shape) for p in code.signature.inputs], sizes),
+        },
+    )
+    outputs, variables = call(code, inputs, params, sizes, **options)
     return {**outputs, **{f"{path} :=": variables[path] for path in code.signature.updates}}
 
 

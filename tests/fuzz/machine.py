@@ -64,8 +64,14 @@ def _protect(address: int, protection: int) -> int:
     return ctypes.CDLL(None).mprotect(ctypes.c_void_p(address), ctypes.c_size_t(PAGE), protection)
 
 
-def call(native: Native, inputs: Mapping[str, np.ndarray], variables: Mapping[str, np.ndarray],
-         sizes: Mapping[str, int], pool: object = None, memory: Callable[[], Memory] = Memory) -> tuple[Arrays, Arrays]:
+def call(
+    native: Native,
+    inputs: Mapping[str, np.ndarray],
+    variables: Mapping[str, np.ndarray],
+    sizes: Mapping[str, int],
+    pool: object = None,
+    memory: Callable[[], Memory] = Memory,
+) -> tuple[Arrays, Arrays]:
     """Outputs by name, new values of variables by path. Raises `ArgumentError` where a check of the code fails."""
     s, place = native.signature, memory()
     bound = bind_sizes([(p.name, p.type, inputs[p.name].shape) for p in s.inputs], sizes)

@@ -34,8 +34,11 @@ TOKEN = re.compile(r"[^\W\d]\w*|\d+(?:\.\d+)?(?:e-?\d+)?|\s+|\S")
 NUMBERS = ("0", "-1", "1", "2147483648", "-2147483648", "9223372036854775808", "1e400", "99999999999999999999999999",
            "0.5", "1e-400", "3", "65536")  # fmt: skip
 CHARACTERS = "(){}[]=,.:;|>~^@#*/+-%\"'\\\n\t 0aeNxλ\x00é"
-HEAVY = frozenset(f"{name}.nn" for name in """alexnet blocks convolutional_autoencoder googlenet gpt lenet5 lenet5_1998
-resnet resnet20 squeezenet vgg""".split())  # each takes as long to check as ten others
+HEAVY = frozenset(
+    f"{name}.nn"
+    for name in """alexnet blocks convolutional_autoencoder googlenet gpt lenet5 lenet5_1998
+resnet resnet20 squeezenet vgg""".split()
+)  # each takes as long to check as ten others
 Edit = Callable[[random.Random, list[str]], None]
 
 
@@ -160,4 +163,3 @@ def _code(session: Session, entry: str) -> Native:
 def _long(text: str) -> bool:
     """Whether a loop may have very many turns, which is no fault."""
     return any(int(n) > 100_000 for n in re.findall(r"\d+", text))
-

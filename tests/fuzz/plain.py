@@ -114,8 +114,9 @@ class _Operators(ast.NodeTransformer):
         return node
 
 
-def notation(target: list[str], bound: list[str], ranges: dict[str, int], how: str, body: str,
-             env: dict[str, Any]) -> np.ndarray:
+def notation(
+    target: list[str], bound: list[str], ranges: dict[str, int], how: str, body: str, env: dict[str, Any]
+) -> np.ndarray:
     """Every index as an array along an axis of its own."""
     names = [*target, *bound]
     size = dict(ranges)

@@ -629,8 +629,12 @@ def pooling(g: Generator) -> None:
 
 def draw(g: Generator) -> None:
     x = g.pick()
-    form = g.one_of("uniform(-1, 1, shape = shape({x})) * {x}", "where(bernoulli(0.6, shape = shape({x})), {x} * 2, 0)",
-                    "{x} + 0.1 * normal(shape = shape({x}))", "where(uniform(shape = shape({x})) < 0.5, 0, {x})")
+    form = g.one_of(
+        "uniform(-1, 1, shape = shape({x})) * {x}",
+        "where(bernoulli(0.6, shape = shape({x})), {x} * 2, 0)",
+        "{x} + 0.1 * normal(shape = shape({x}))",
+        "where(uniform(shape = shape({x})) < 0.5, 0, {x})",
+    )
     g.let(form.format(x=x.name), x.shape, [x])
 
 

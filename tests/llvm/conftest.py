@@ -70,8 +70,9 @@ def compiled(targets) -> Callable[..., Compiled]:
 def elementwise(compiled) -> Callable[..., Callable[..., np.ndarray]]:
     """A scalar function of the loop IR over arrays: `elementwise("exp", "f32", lanes=16)(x)`."""
 
-    def make(fn: str, operands: str | tuple[str, ...], result: str | None = None, lanes: int = 16,
-             target: str = "native") -> Callable[..., np.ndarray]:
+    def make(
+        fn: str, operands: str | tuple[str, ...], result: str | None = None, lanes: int = 16, target: str = "native"
+    ) -> Callable[..., np.ndarray]:
         dtypes = (operands,) if isinstance(operands, str) else operands
         result = result or dtypes[0]
         j = Var("j")

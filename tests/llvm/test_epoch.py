@@ -54,8 +54,11 @@ def step(width):
     )  # fmt: skip
     outputs = (("mean", "f32"), ("total", "i32"), ("count", "i64"), ("all", "bool"), ("wide", "f64"), ("calls", "i64"))
     buffers = (Buffer("x", "f32"), Buffer("t", "i32"), *(Buffer(n, d, True) for n, d in outputs))
-    slots = (Slot("x", TensorType("f32", (B, width)), "input"), Slot("t", TensorType("i32", (B,)), "input"),
-             *(Slot(n, TensorType(d), "output") for n, d in outputs))
+    slots = (
+        Slot("x", TensorType("f32", (B, width)), "input"),
+        Slot("t", TensorType("i32", (B,)), "input"),
+        *(Slot(n, TensorType(d), "output") for n, d in outputs),
+    )
     places = tuple(Place("slot", s.name) for s in slots)
     kernel = Kernel("step", ("n",), buffers, body)
     return Module((kernel,), (Entry("train", ("B",), slots, 0, (Call("step", (B,), places),)),)), outputs
@@ -73,8 +76,10 @@ class Run:
         self.buffers = [np.empty((batch, x.shape[1]), np.float32), np.empty(batch, np.int32)]
         self.sizes = (ctypes.c_int64 * 1)(batch)
         self.slots = (ctypes.c_void_p * 8)(0, 0, *(v.ctypes.data for v in self.values.values()))
-        inputs = [(x.ctypes.data, x.strides[0], 0, self.buffers[0].ctypes.data),
-                  (t.ctypes.data, 4, 1, self.buffers[1].ctypes.data)]
+        inputs = [
+            (x.ctypes.data, x.strides[0], 0, self.buffers[0].ctypes.data),
+            (t.ctypes.data, 4, 1, self.buffers[1].ctypes.data),
+        ]
         sums = [(k + 2, CODES[d], k % 2) for k, (_, d) in enumerate(outputs[:5])]
         self.totals = (ctypes.c_double * 5)()
         self.job = native.EpochJob()
@@ -106,8 +111,9 @@ def expected(x, t, batch, start, stop, order):
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-@pytest.mark.parametrize(("examples", "batch", "width"),
-                         [(10, 4, 1), (12, 4, 3), (7, 16, 17), (100, 7, 30), (65, 8, 100)])
+@pytest.mark.parametrize(
+    ("examples", "batch", "width"), [(10, 4, 1), (12, 4, 3), (7, 16, 17), (100, 7, 30), (65, 8, 100)]
+)
 def test_epoch(services, targets, examples, batch, width, shuffle):
     rng = np.random.default_rng(examples)
     x = rng.normal(size=(examples, width)).astype(np.float32)
@@ -193,7 +199,10 @@ def test_one_example_and_none(services, targets):
 def test_the_layout_is_the_one_the_code_reads():
     from nnc.compiler.llvm import epoch
 
-    for structure, fields in ((native.EpochJob, epoch.FIELDS), (native.EpochInput, epoch.INPUT_FIELDS),
-                              (native.EpochSum, epoch.SUM_FIELDS)):
+    for structure, fields in (
+        (native.EpochJob, epoch.FIELDS),
+        (native.EpochInput, epoch.INPUT_FIELDS),
+        (native.EpochSum, epoch.SUM_FIELDS),
+    ):
         assert tuple(name for name, _ in structure._fields_) == fields
         assert all(getattr(structure, name).offset == 8 * k for k, name in enumerate(fields))

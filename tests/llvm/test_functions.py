@@ -70,8 +70,12 @@ BOOL = {"and": np.logical_and, "or": np.logical_or, "not": np.logical_not, "add"
         "maximum": np.logical_or, "minimum": np.logical_and}  # fmt: skip
 UNARY = {"neg", "abs", "sign", "floor", "ceil", "round", "sqrt", "rsqrt", "not", "isfinite"}
 LANES = pytest.mark.parametrize("lanes", [1, 8, 16])
-CASES = [(fn, d, rule) for table, dtypes in ((FLOAT, ("f32", "f64")), (INT, ("i32", "i64")), (BOOL, ("bool",)))
-         for fn, rule in table.items() for d in dtypes]
+CASES = [
+    (fn, d, rule)
+    for table, dtypes in ((FLOAT, ("f32", "f64")), (INT, ("i32", "i64")), (BOOL, ("bool",)))
+    for fn, rule in table.items()
+    for d in dtypes
+]
 
 
 @LANES
@@ -117,8 +121,10 @@ def cast(x, dtype):
         return x != 0
     if x.dtype.kind == "f" and dtype in ("i32", "i64"):
         info = np.iinfo(to)
-        exact = [0 if np.isnan(v) else info.max if v >= info.max else info.min if v <= info.min else int(v)
-                 for v in x.tolist()]
+        exact = [
+            0 if np.isnan(v) else info.max if v >= info.max else info.min if v <= info.min else int(v)
+            for v in x.tolist()
+        ]
         return np.array(exact, to)
     with np.errstate(all="ignore"):
         return x.astype(to)

@@ -54,8 +54,10 @@ def f32(fn, *args):
 def row_sums(lanes, unroll=1, parallel=False):
     """y = 2 x, and r[i] the sum of row i of y."""
     at = add(mul(VI, VM), VJ)
-    body = (Store("y", at, f32("mul", Load("x", at, "f32"), Const(2.0, "f32"))),
-            Reduce("r", VI, "sum", Load("y", at, "f32")))
+    body = (
+        Store("y", at, f32("mul", Load("x", at, "f32"), Const(2.0, "f32"))),
+        Reduce("r", VI, "sum", Load("y", at, "f32")),
+    )
     inner = For("j", i64(0), VM, body, lanes=lanes, unroll=unroll)
     rows = For("i", i64(0), VN, (Store("r", VI, Const(0.0, "f32")), inner), parallel=parallel)
     buffers = (Buffer("x", "f32"), Buffer("y", "f32", True), Buffer("r", "f32", True))
@@ -114,14 +116,19 @@ def tile(rows, vectors, lanes, unroll, dtype="f32"):
     """c = a @ b by register tiles, the shape of a contraction kernel."""
     wide = vectors * lanes
     acc = add(mul(VI, i64(wide)), VJ)
+
     def each(body):
         return For("i", i64(0), i64(rows), (For("j", i64(0), i64(wide), (body,), lanes=lanes, unroll=0),), unroll=0)
+
     row = add(Var("i0"), VI)
     a, b = Load("a", add(mul(row, Var("k_")), VK), dtype), Load("b", add(add(mul(VK, VN), Var("j0")), VJ), dtype)
     step = each(Store("acc", acc, Apply("fma", (a, b, Load("acc", acc, dtype)), dtype)))
-    body = (Register("acc", dtype, rows * wide), each(Store("acc", acc, Const(0.0, dtype))),
-            For("k", i64(0), Var("k_"), (step,), unroll=unroll),
-            each(Store("c", add(add(mul(row, VN), Var("j0")), VJ), Load("acc", acc, dtype))))
+    body = (
+        Register("acc", dtype, rows * wide),
+        each(Store("acc", acc, Const(0.0, dtype))),
+        For("k", i64(0), Var("k_"), (step,), unroll=unroll),
+        each(Store("c", add(add(mul(row, VN), Var("j0")), VJ), Load("acc", acc, dtype))),
+    )
     loop = For("j0", i64(0), VN, (For("i0", i64(0), VM, body, step=rows),), step=wide)
     return Kernel("tile", ("m", "n", "k_"), (Buffer("a", dtype), Buffer("b", dtype), Buffer("c", dtype, True)), (loop,))
 
@@ -159,8 +166,9 @@ def packed(dtype, lanes, rows, bound, to_step):
 
 
 @pytest.mark.parametrize("target", ["native", "x86-64-v3", "x86-64-v2"])
-@pytest.mark.parametrize(("dtype", "lanes"), [("f32", 16), ("f32", 8), ("f32", 4), ("f64", 8), ("f64", 4), ("i32", 16),
-                                              ("i64", 8)])
+@pytest.mark.parametrize(
+    ("dtype", "lanes"), [("f32", 16), ("f32", 8), ("f32", 4), ("f64", 8), ("f64", 4), ("i32", 16), ("i64", 8)]
+)
 def test_copies_that_transpose(compiled, dtype, lanes, target):
     x = np.arange(40 * 64).astype(NUMPY[dtype])
     for rows, bound in ((lanes, None), (2 * lanes, None), (lanes + 3, None), (lanes, i64(lanes - 1)), (lanes, i64(1))):
@@ -180,7 +188,8 @@ def test_copies_that_only_look_like_it(compiled):
     """One place is read and written, the source does not run along k, or an index is not affine: the loop as it is."""
     affine = add(mul(VJ, i64(64)), VK)
     cases = [
-        (mul(VK, i64(2)), add(mul(VK, i64(16)), VJ)), (add(VJ, VK), add(mul(VK, i64(16)), VJ)),
+        (mul(VK, i64(2)), add(mul(VK, i64(16)), VJ)),
+        (add(VJ, VK), add(mul(VK, i64(16)), VJ)),
         (add(mul(VJ, i64(64)), Apply("floordiv", (VK, i64(2)), "i64")), add(mul(VK, i64(16)), VJ)),
         (affine, add(mul(VK, i64(16)), mul(VJ, i64(2)))),
         (add(mul(VJ, i64(64)), mul(VK, VK)), add(mul(VK, i64(16)), VJ)),
@@ -208,8 +217,10 @@ def test_scatter_adds_lane_after_lane(compiled):
 
 
 def test_code_of_the_first_check_that_fails_is_the_same_on_any_number_of_threads(compiled, services):
-    check = (Check(Apply("lt", (Load("x", VI, "i32"), Const(5, "i32")), "bool"), 3),
-             Check(Apply("ge", (Load("x", VI, "i32"), Const(0, "i32")), "bool"), 4))
+    check = (
+        Check(Apply("lt", (Load("x", VI, "i32"), Const(5, "i32")), "bool"), 3),
+        Check(Apply("ge", (Load("x", VI, "i32"), Const(0, "i32")), "bool"), 4),
+    )
     loop = For("i", i64(0), VN, (*check, Store("y", VI, Load("x", VI, "i32"))), parallel=True)
     run = compiled(Kernel("checked", ("n",), (Buffer("x", "i32"), Buffer("y", "i32", True)), (loop,)))
     x, y = np.zeros(100, np.int32), np.zeros(100, np.int32)

@@ -32,14 +32,16 @@ def samples(dtype):
         return np.concatenate([np.arange(0, 2**32, 997, dtype=np.uint32).view(np.float32), edges.astype(np.float32)])
     rng = np.random.default_rng(1)
     n = 100_000
-    return np.concatenate([
-        rng.uniform(-1, 1, n),
-        rng.integers(0, 2**64, n, dtype=np.uint64).view(np.float64),
-        rng.normal(size=n) * 10.0 ** rng.integers(-9, 4, n),
-        rng.uniform(-750, 750, n),
-        1 + rng.normal(size=n) * 10.0 ** rng.integers(-9, 0, n),
-        edges,
-    ])
+    return np.concatenate(
+        [
+            rng.uniform(-1, 1, n),
+            rng.integers(0, 2**64, n, dtype=np.uint64).view(np.float64),
+            rng.normal(size=n) * 10.0 ** rng.integers(-9, 4, n),
+            rng.uniform(-750, 750, n),
+            1 + rng.normal(size=n) * 10.0 ** rng.integers(-9, 0, n),
+            edges,
+        ]
+    )
 
 
 def ulps(got, exact):
@@ -93,8 +95,10 @@ def test_accuracy_of_pow(elementwise, dtype):
 def test_lanes_and_scalars_have_the_same_bits(elementwise, fn, dtype):
     x = samples(dtype)[::1009]
     args = (x, x[::-1])[: len(FUNCTIONS[fn].operands)]
-    bits = [elementwise(fn, (dtype,) * len(args), lanes=lanes, target=target)(*args)
-            for lanes, target in ((1, "native"), (4, "native"), (16, "native"), (1, "x86-64-v3"), (16, "x86-64-v3"))]
+    bits = [
+        elementwise(fn, (dtype,) * len(args), lanes=lanes, target=target)(*args)
+        for lanes, target in ((1, "native"), (4, "native"), (16, "native"), (1, "x86-64-v3"), (16, "x86-64-v3"))
+    ]
     for other in bits[1:]:
         np.testing.assert_array_equal(np.isnan(other), np.isnan(bits[0]))
         ok = ~np.isnan(other)

@@ -55,7 +55,9 @@ def test_unknown_target():
 def test_an_object_needs_only_the_thread_calls(module_of, targets):
     """Everything the back end can write in one module: vector mathematics, loops that look like memcpy and memset."""
     assert native.symbols(native.compile_object(emit(module_of(COPY), targets["native"]), targets["native"])) == (
-        ("main",), ())
+        ("main",),
+        (),
+    )
     exported, needed = native.symbols(native.compile_object(support(targets["native"]), targets["native"]))
     assert exported == ("nnc_epoch", "nnc_pool_create", "nnc_pool_destroy", "nnc_pool_forget", "nnc_pool_words")
     assert set(needed) <= native.ALLOWED_SYMBOLS

@@ -31,8 +31,17 @@ from nnc.compiler.loops.text import print_loops
 
 LENGTH = 256
 NUMPY = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}
-BUFFERS = (Buffer("x", "f32"), Buffer("k", "i32"), Buffer("at", "i64"), Buffer("on", "bool"), Buffer("d", "f64"),
-           Buffer("y", "f32", True), Buffer("z", "i32", True), Buffer("w", "f64", True), Buffer("b", "bool", True))
+BUFFERS = (
+    Buffer("x", "f32"),
+    Buffer("k", "i32"),
+    Buffer("at", "i64"),
+    Buffer("on", "bool"),
+    Buffer("d", "f64"),
+    Buffer("y", "f32", True),
+    Buffer("z", "i32", True),
+    Buffer("w", "f64", True),
+    Buffer("b", "bool", True),
+)
 DTYPE = {b.name: b.dtype for b in BUFFERS}
 ANY_FNS = {"add": 2, "sub": 2, "mul": 2, "neg": 1, "abs": 1, "sign": 1, "minimum": 2, "maximum": 2}
 FLOAT_FNS = {**ANY_FNS, "div": 2, "fma": 3, "floor": 1, "round": 1, "sqrt": 1}
@@ -77,8 +86,12 @@ def expressions(draw, dtype, scope, depth):
         if choice == 1 or dtype == "i64":
             if dtype == "i64":
                 return draw(indices(scope))
-            value = {"f32": st.sampled_from([0.0, -0.0, 1.5, -2.25, 1e30]), "f64": st.sampled_from([0.0, 0.1, -3.0]),
-                     "i32": st.integers(-5, 5), "bool": st.booleans()}[dtype]
+            value = {
+                "f32": st.sampled_from([0.0, -0.0, 1.5, -2.25, 1e30]),
+                "f64": st.sampled_from([0.0, 0.1, -3.0]),
+                "i32": st.integers(-5, 5),
+                "bool": st.booleans(),
+            }[dtype]
             return Const(draw(value), dtype)
         buffer = draw(st.sampled_from([b for b, d in DTYPE.items() if d == dtype]))
         return Load(buffer, draw(indices(scope)), dtype)
@@ -152,8 +165,9 @@ def reductions(draw, scope):
         index = draw(indices(scope))
         if scope["lanes"]:
             index = add(index, Var(scope["lanes"]))
-    return Reduce(buffer, index, draw(st.sampled_from(["sum", "max", "min", "prod"])),
-                  draw(expressions(DTYPE[buffer], scope, 2)))
+    return Reduce(
+        buffer, index, draw(st.sampled_from(["sum", "max", "min", "prod"])), draw(expressions(DTYPE[buffer], scope, 2))
+    )
 
 
 @st.composite
@@ -167,8 +181,12 @@ def loops(draw, scope, depth):
     constant = unroll == 0 or draw(st.booleans())
     stop = add(start, i64(draw(st.integers(0, 40 if vector else 5)))) if constant else Var(draw(st.sampled_from("nm")))
     bound = draw(st.sampled_from([None, i64(17), Var("n"), Var("m")])) if vector else None
-    inner = {"loops": (*scope["loops"], var), "lets": dict(scope["lets"]),
-             "lanes": var if vector else scope["lanes"], "outer": scope["loops"] if vector else scope["outer"]}
+    inner = {
+        "loops": (*scope["loops"], var),
+        "lets": dict(scope["lets"]),
+        "lanes": var if vector else scope["lanes"],
+        "outer": scope["loops"] if vector else scope["outer"],
+    }
     return For(var, start, stop, draw(bodies(inner, depth)), step, lanes, bound, unroll)
 
 
@@ -184,9 +202,17 @@ def memory(seed):
     f = rng.normal(size=LENGTH).astype(np.float32)
     f[:8] = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-40, 3e38, 1.0]
     rng.shuffle(f)
-    return [f, rng.integers(-9, 9, LENGTH).astype(np.int32), rng.integers(-400, 400, LENGTH), rng.random(LENGTH) < 0.5,
-            rng.normal(size=LENGTH), rng.normal(size=LENGTH).astype(np.float32),
-            rng.integers(-99, 99, LENGTH).astype(np.int32), rng.normal(size=LENGTH), rng.random(LENGTH) < 0.5]
+    return [
+        f,
+        rng.integers(-9, 9, LENGTH).astype(np.int32),
+        rng.integers(-400, 400, LENGTH),
+        rng.random(LENGTH) < 0.5,
+        rng.normal(size=LENGTH),
+        rng.normal(size=LENGTH).astype(np.float32),
+        rng.integers(-99, 99, LENGTH).astype(np.int32),
+        rng.normal(size=LENGTH),
+        rng.random(LENGTH) < 0.5,
+    ]
 
 
 def same(got, want):

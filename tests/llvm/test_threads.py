@@ -143,7 +143,8 @@ def script(rest):
 
 
 def test_a_child_after_fork_makes_its_own_pool():
-    assert script("""
+    assert (
+        script("""
 child = os.fork()
 if child == 0:
     pool.close()            # only forgets: there are no threads to join
@@ -154,7 +155,9 @@ if child == 0:
 assert os.waitpid(child, 0)[1] == 0
 assert works(pool)
 print("fine")
-""") == "fine\n"
+""")
+        == "fine\n"
+    )
 
 
 def test_exit_with_threads_asleep():
@@ -162,7 +165,8 @@ def test_exit_with_threads_asleep():
 
 
 def test_exit_with_threads_at_work():
-    assert script("""
+    assert (
+        script("""
 import threading
 def forever():
     while True:
@@ -172,4 +176,6 @@ import time
 time.sleep(0.2)
 print("bye", flush=True)
 os._exit(0)
-""") == "bye\n"
+""")
+        == "bye\n"
+    )

@@ -190,8 +190,17 @@ def make_session(lr: float = 0.1, spec: dict[str, Any] | None = None) -> FakeSes
     by_path = {v.path: v for v in VARIABLES}
     for name, (inputs, updates, outputs, body) in entries.items():
         guards = (GuardSpec(B % 2, 0, "B must be even"),) if name == "both" else ()
-        signature = Signature(name, ("B",) if name != "init" else (), inputs, PATHS, updates, outputs, guards,
-                              64 * B if name != "init" else 0, ("first check", "rate must not be negative"))
+        signature = Signature(
+            name,
+            ("B",) if name != "init" else (),
+            inputs,
+            PATHS,
+            updates,
+            outputs,
+            guards,
+            64 * B if name != "init" else 0,
+            ("first check", "rate must not be negative"),
+        )
         natives[name] = FakeNative(signature, by_path, body)
     settings = {
         "inputs": ("x", "target"), "batch_size": "B", "batch": 8, "epochs": 3, "seed": 7, "shuffle": True,

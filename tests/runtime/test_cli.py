@@ -94,13 +94,16 @@ def test_check(nnc):
 
 
 def test_check_looks_at_every_model_entry_and_test(nnc):
-    Path("two.nn").write_text(PROGRAM + """
+    Path("two.nn").write_text(
+        PROGRAM
+        + """
 model Other(x: f32[B, 2]) -> (y: f32[B]) {
     y = x @ [1.0, 2.0, 3.0]
 }
 
 export wrong(x: f32[B, 2]) -> f32[B] = Line(nothing)
-""")
+"""
+    )
     code, _, err = nnc("check", "two.nn")
     assert code == 1 and err.count("error[") == 2 and "nothing" in err
 
@@ -161,7 +164,8 @@ def test_counting_a_model_does_not_make_it(nnc):
         "train Small(x, t: f32[B, 1]) {\n    loss = mean((y - t)^2)\n    optimizer = SGD(lr = 0.1)\n}\n"
         'test "counts" {\n    expect count(params(Large)) == 100001000000\n    expect macs(Large) == 100000000000\n'
         "    expect shape(Large(broadcast(0.0, [2, 100000]))) == [2, 1000000]\n"
-        "    expect Small([[0.0, 0.0]]) == [[0.0]]\n    gradcheck Small\n}\n")
+        "    expect Small([[0.0, 0.0]]) == [[0.0]]\n    gradcheck Small\n}\n"
+    )
     code, out, err = nnc("test", "large.nn")
     assert code == 0 and "1 passed, 0 failed" in out, err
 
@@ -183,7 +187,8 @@ def test_summary_counts_what_is_inside(nnc):
     Path("free.nn").write_text(
         "layer Two(x: f32[B, C, *s]) -> f32[B, C, *s] {\n    share c = Conv(3, 3, pad = 1)\n"
         "    return x |> c |> BatchNorm |> c\n}\n"
-        "model Free(x: f32[B, 3, H, W]) -> (y: f32[B, 3, *s]) {\n    y = x |> two: Two |> half: max_pool(2)\n}\n")
+        "model Free(x: f32[B, 3, H, W]) -> (y: f32[B, 3, *s]) {\n    y = x |> two: Two |> half: max_pool(2)\n}\n"
+    )
     code, out, _ = nnc("summary", "free.nn", "--json")
     assert code == 0
     rows = {r["path"]: r for r in json.loads(out)["layers"]}
@@ -204,10 +209,14 @@ def test_summary_counts_every_turn_of_a_scan(nnc):
     Path("loop.nn").write_text(
         "model Loop(x: f32[B, L, 4]) -> (y: f32[B, 3]) {\n    share cell = Dense(8)\n"
         "    h = broadcast(0.0, [size(x, 0), 8])\n    scan t in 0..L { h = tanh(cell(x[:, t]) + h) }\n"
-        "    y = h |> Dense(3)\n}\n")
+        "    y = h |> Dense(3)\n}\n"
+    )
     _, out, _ = nnc("summary", "loop.nn", "--json")
     assert [(r["path"], r["macs"]) for r in json.loads(out)["layers"]] == [
-        ("Loop", "32*L + 24"), ("Loop.cell", "32*L"), ("Loop.dense_1", 24)]
+        ("Loop", "32*L + 24"),
+        ("Loop.cell", "32*L"),
+        ("Loop.dense_1", 24),
+    ]
     _, out, _ = nnc("summary", "loop.nn", "--json", "--size", "L=10")
     assert [(r["macs"], r["activation_bytes"]) for r in json.loads(out)["layers"]] == [(344, 332), (320, 320), (24, 12)]
 
@@ -323,8 +332,12 @@ def test_a_run_that_is_terminated_has_its_checkpoint(nnc):
 def test_little_memory_is_refused(nnc, tmp_path, megabytes):
     """It works, or says why not: what is too little depends on the machine."""
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_AS, 2 * ({megabytes << 20},)); "
-    out = subprocess.run([NNC[0], "-c", limit + NNC[2], "train", "line.nn"], capture_output=True, text=True,
-                         env={**os.environ, "NNC_CACHE": str(tmp_path / "empty")})
+    out = subprocess.run(
+        [NNC[0], "-c", limit + NNC[2], "train", "line.nn"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NNC_CACHE": str(tmp_path / "empty")},
+    )
     assert (out.returncode, "E0605" in out.stderr) in ((0, False), (5, True)), out.stderr
     assert "Traceback" not in out.stderr
 
@@ -407,8 +420,10 @@ def test_a_cache_that_cannot_be_used_is_one_line(folder):
 
 def test_help_is_quick(folder):
     heavy = ("numpy", "rich", "networkx", "lark", "llvmlite")
-    code = ("import sys; from nnc.runtime.cli import main; main(['train', '--help'])\n"
-            f"print([m for m in {heavy} if m in sys.modules])")
+    code = (
+        "import sys; from nnc.runtime.cli import main; main(['train', '--help'])\n"
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "[]"
 
@@ -577,15 +592,23 @@ def test_a_few_examples_are_fitted(nnc):
     assert nnc("train", "net.nn", "--overfit", "8", "--quiet")[1].count("\n") == 1
 
 
-@pytest.mark.parametrize(("change", "reason"), [
-    (("Dense(16) |> relu", "Dense(16) |> stop_grad |> relu"), "no gradient arrives at `Net.dense_1.b`"),
-    (("lr = 0.02", "lr = 1e-5"), "the loss was still falling"),
-    (("mean(cross_entropy(logits, label))", "mean(cross_entropy(0 * logits + 1e38 * l2(params), label))"),
-     "not finite"),
-])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (("Dense(16) |> relu", "Dense(16) |> stop_grad |> relu"), "no gradient arrives at `Net.dense_1.b`"),
+        (("lr = 0.02", "lr = 1e-5"), "the loss was still falling"),
+        (
+            ("mean(cross_entropy(logits, label))", "mean(cross_entropy(0 * logits + 1e38 * l2(params), label))"),
+            "not finite",
+        ),
+    ],
+)
 def test_what_keeps_a_few_examples_from_being_fitted(nnc, change, reason):
-    Path("net.nn").write_text(NET.replace(*change).replace("Dense(10)", "Dense(10)" if "stop" not in change[1] else
-                                                           "Dense(10, init = normal(0, 1e-4), bias = false)"))
+    Path("net.nn").write_text(
+        NET.replace(*change).replace(
+            "Dense(10)", "Dense(10)" if "stop" not in change[1] else "Dense(10, init = normal(0, 1e-4), bias = false)"
+        )
+    )
     code, _, err = nnc("train", "net.nn", "--overfit", "8", "--epochs", "40")
     assert code == 1 and "error[E0631]: 8 examples are not fitted" in err and reason in err, err
 
@@ -593,6 +616,7 @@ def test_what_keeps_a_few_examples_from_being_fitted(nnc, change, reason):
 def test_examples_that_contradict_each_other_are_named(nnc):
     Path("points.csv").write_text("a,b,t\n" + "1,2,3\n1,2,30\n" * 10)
     code, _, err = nnc("train", "line.nn", "--overfit", "6")
-    assert (code == 1 and "two of the examples are equal but want different results: `target` is 3.0 and 30.0" in err) \
-        or "`target` is 30.0 and 3.0" in err
+    assert (
+        code == 1 and "two of the examples are equal but want different results: `target` is 3.0 and 30.0" in err
+    ) or "`target` is 30.0 and 3.0" in err
     assert nnc("train", "line.nn", "--overfit", "6", "--out", "a")[0] == 2

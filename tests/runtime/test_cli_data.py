@@ -38,12 +38,34 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sets like the published ones, but small."""
     monkeypatch.chdir(tmp_path)
     holds = {n: len(c) for n, c in BATCHES.items()}
-    monkeypatch.setattr(command, "SETS", {
-        "things": PublicSet("images", (Download("things.tar.gz", "https://example.org/things.tar.gz", len(PACKED),
-                                                f"md5:{md5(PACKED).hexdigest()}", holds),), "cifar10"),
-        "play": PublicSet("a text", (Download("input.txt", "https://example.org/input.txt", len(TEXT),
-                                              f"sha256:{sha256(TEXT).hexdigest()}"),), "text"),
-    })
+    monkeypatch.setattr(
+        command,
+        "SETS",
+        {
+            "things": PublicSet(
+                "images",
+                (
+                    Download(
+                        "things.tar.gz",
+                        "https://example.org/things.tar.gz",
+                        len(PACKED),
+                        f"md5:{md5(PACKED).hexdigest()}",
+                        holds,
+                    ),
+                ),
+                "cifar10",
+            ),
+            "play": PublicSet(
+                "a text",
+                (
+                    Download(
+                        "input.txt", "https://example.org/input.txt", len(TEXT), f"sha256:{sha256(TEXT).hexdigest()}"
+                    ),
+                ),
+                "text",
+            ),
+        },
+    )
     Path("got").mkdir()
     Path("got/things.tar.gz").write_bytes(PACKED)
     Path("got/input.txt").write_bytes(TEXT)
@@ -87,8 +109,13 @@ def test_what_is_missing_or_another_is_refused(capfd: pytest.CaptureFixture[str]
 
 def test_an_archive_that_lacks_a_file(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     packed = archive({"data_batch_1.bin": BATCHES["data_batch_1.bin"], "test_batch.bin": b"short"})
-    download = Download("x.tar.gz", "https://example.org/x", len(packed), f"md5:{md5(packed).hexdigest()}",
-                        {n: len(c) for n, c in BATCHES.items()})
+    download = Download(
+        "x.tar.gz",
+        "https://example.org/x",
+        len(packed),
+        f"md5:{md5(packed).hexdigest()}",
+        {n: len(c) for n, c in BATCHES.items()},
+    )
     monkeypatch.setattr(command, "SETS", {"x": PublicSet("x", (download,), "cifar10")})
     Path("got/x.tar.gz").write_bytes(packed)
     assert main(["data", "x", "--to", "got"]) == 4
@@ -107,8 +134,9 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_the_files_of_the_tests_are_those(name: str, capfd: pytest.CaptureFixture[str],
-                                          monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_files_of_the_tests_are_those(
+    name: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not all((DATA / name / f.name).exists() for f in SETS[name].files):
         pytest.skip(f"{name} is not at ../shared/data/{name}")
     monkeypatch.setattr(command, "SETS", SETS)

@@ -110,8 +110,16 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "code", "said", "help"), WRONG, ids=[w[0] for w in WRONG])
-def test_what_does_not_fit_is_said(run: Path, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch,
-                                   arguments: str, code: int, said: str, help: str) -> None:
+def test_what_does_not_fit_is_said(
+    run: Path,
+    tmp_path: Path,
+    capfd: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: str,
+    code: int,
+    said: str,
+    help: str,
+) -> None:
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.zeros((9, 8), np.uint8)).save("large.png")
     got, _, err = look(run, capfd, *arguments.split(), "-o", "picture.png")

@@ -59,10 +59,15 @@ def test_the_same_seed_gives_the_same_bits(examples, options):
 
 
 KERNELS = {  # what runs in its own kind of kernel, by name: the size of an input, and layers that end in 10 scores
-    "few filters": ("B, 1, 28, 28", "Conv(6, 5, pad = 2) |> relu |> max_pool(2) |> Conv(16, 5) |> avg_pool(2)"
-                    " |> flatten"),
-    "many filters": ("B, 3, 16, 16", "Conv(32, 3, pad = 1) |> BatchNorm |> relu |> Conv(48, 3, stride = 2, pad = 1)"
-                     " |> DepthwiseConv(3) |> ConvTranspose(16, 2, stride = 2) |> global_avg_pool"),
+    "few filters": (
+        "B, 1, 28, 28",
+        "Conv(6, 5, pad = 2) |> relu |> max_pool(2) |> Conv(16, 5) |> avg_pool(2) |> flatten",
+    ),
+    "many filters": (
+        "B, 3, 16, 16",
+        "Conv(32, 3, pad = 1) |> BatchNorm |> relu |> Conv(48, 3, stride = 2, pad = 1)"
+        " |> DepthwiseConv(3) |> ConvTranspose(16, 2, stride = 2) |> global_avg_pool",
+    ),
     "recurrent": ("B, 9, 20", "Lstm(40) |> Gru(24) |> flatten"),
     "attention": ("B, 9, 32", "TransformerBlock(4, causal = true) |> LayerNorm |> flatten"),
 }

@@ -31,10 +31,19 @@ B, D, H, W = map(symbol, "BDHW")
 REAL = Path(__file__).parents[3] / "shared" / "data"
 
 
-def read(source: str, *args: object, folder: Path = Path("."), validation: float = 0.0, seed: int = 0,
-         override: Path | None = None, schema: Schema | None = None, **kwargs: object):
-    return load(DataSpec(source, args, kwargs), folder, validation=validation, seed=seed, override=override,
-                schema=schema)
+def read(
+    source: str,
+    *args: object,
+    folder: Path = Path("."),
+    validation: float = 0.0,
+    seed: int = 0,
+    override: Path | None = None,
+    schema: Schema | None = None,
+    **kwargs: object,
+):
+    return load(
+        DataSpec(source, args, kwargs), folder, validation=validation, seed=seed, override=override, schema=schema
+    )
 
 
 def columns(dataset, *ports: Port) -> list[np.ndarray]:
@@ -94,8 +103,12 @@ def test_unknown_sources_and_arguments():
         read("csv", "a.csv", bogus=1)
     with pytest.raises(ArgumentError, match="missing a required argument: 'path'"):
         read("idx")
-    wrong = {"idx": ((5,), "`path` must be str, not 5"), "csv": (("a", "b", 1), "`header` must be bool"),
-             "text": (("a", True), "`context` must be int"), "npz": (("a",), "`x` must be str, not 2")}
+    wrong = {
+        "idx": ((5,), "`path` must be str, not 5"),
+        "csv": (("a", "b", 1), "`header` must be bool"),
+        "text": (("a", True), "`context` must be int"),
+        "npz": (("a",), "`x` must be str, not 2"),
+    }
     for source, (args, what) in wrong.items():
         with pytest.raises(ArgumentError, match=what):
             read(source, *args, **({"x": 2} if source == "npz" else {}))
@@ -197,16 +210,26 @@ def test_idx_that_does_not_agree_with_itself(tmp_path):
     (np.array([1, 2**31, 3], ">f8"), 14, "2147483648.0 in row 1"),
 ])  # fmt: skip
 def test_idx_labels_are_whole_numbers(tmp_path, labels, code, found):
-    write_mnist(tmp_path / "mnist", **{"train-labels-idx1-ubyte": idx_bytes(labels, code),
-                                       "train-images-idx3-ubyte": idx_bytes(np.zeros((3, 2, 2), np.uint8))})
+    write_mnist(
+        tmp_path / "mnist",
+        **{
+            "train-labels-idx1-ubyte": idx_bytes(labels, code),
+            "train-images-idx3-ubyte": idx_bytes(np.zeros((3, 2, 2), np.uint8)),
+        },
+    )
     with pytest.raises(DataError, match=rf"labels.*expected labels that are whole numbers below 2\^31, found {found}"):
         read("idx", "mnist", folder=tmp_path)
 
 
 @pytest.mark.parametrize("size", [(0, 0), (0, 3), (3, 0)])
 def test_idx_images_have_pixels(tmp_path, size):
-    write_mnist(tmp_path / "mnist", **{"train-images-idx3-ubyte": idx_bytes(np.zeros((3, *size), np.uint8)),
-                                       "train-labels-idx1-ubyte": idx_bytes(np.zeros(3, np.uint8))})
+    write_mnist(
+        tmp_path / "mnist",
+        **{
+            "train-images-idx3-ubyte": idx_bytes(np.zeros((3, *size), np.uint8)),
+            "train-labels-idx1-ubyte": idx_bytes(np.zeros(3, np.uint8)),
+        },
+    )
     with pytest.raises(DataError, match=rf"images.*expected images with pixels, found {size[0]} x {size[1]}"):
         read("idx", "mnist", folder=tmp_path)
 
@@ -485,8 +508,10 @@ train M(x, label: i32[B, T]) {
         read("text", "c.txt", folder=tmp_path, context=4, schema=net.schema)
 
 
-@pytest.mark.skipif(not all((REAL / n).is_dir() for n in ("fashion-mnist", "cifar10")),
-                    reason="Fashion-MNIST and CIFAR-10 are not in ../shared/data")
+@pytest.mark.skipif(
+    not all((REAL / n).is_dir() for n in ("fashion-mnist", "cifar10")),
+    reason="Fashion-MNIST and CIFAR-10 are not in ../shared/data",
+)
 def test_real_files():
     data = read("idx", "fashion-mnist", folder=REAL)
     assert data.train["x"].shape == (60000, 1, 28, 28) and data.held_out["x"].shape == (10000, 1, 28, 28)
@@ -504,10 +529,16 @@ def test_damaged_files_are_read_or_refused(tmp_path, kind):
     images = np.arange(60, dtype=np.uint8).reshape(5, 4, 3)
     array = io.BytesIO()
     np.save(array, images)
-    lines = "".join(f'{{"a": {a:.3f}, "m": [[1, {b}]], "kind": "{"xyz"[b % 3]}"}}\n'
-                    for b, a in enumerate(rng.normal(size=9)))
-    good = {"npy": array.getvalue(), "jsonl": lines.encode(), "idx": idx_bytes(images), "npz": buffer.getvalue(),
-            "csv": table.encode()}
+    lines = "".join(
+        f'{{"a": {a:.3f}, "m": [[1, {b}]], "kind": "{"xyz"[b % 3]}"}}\n' for b, a in enumerate(rng.normal(size=9))
+    )
+    good = {
+        "npy": array.getvalue(),
+        "jsonl": lines.encode(),
+        "idx": idx_bytes(images),
+        "npz": buffer.getvalue(),
+        "csv": table.encode(),
+    }
     data = good[kind.removesuffix(".gz")]
     data = gzip.compress(data) if kind.endswith("gz") else data
     path = tmp_path / f"file.{kind}"

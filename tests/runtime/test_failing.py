@@ -33,8 +33,9 @@ X, LABEL = RNG.normal(size=(43, 6)).astype(np.float32), RNG.integers(0, 3, 43).a
 
 @pytest.mark.parametrize("disk", [False, True])
 @pytest.mark.parametrize("row", [0, 17, 42])
-def test_after_a_bad_label_is_mended_training_goes_on_bit_for_bit(row: int, disk: bool, tmp_path: Path,
-                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_bad_label_is_mended_training_goes_on_bit_for_bit(
+    row: int, disk: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The label is bad somewhere in a chunk of many steps."""
     monkeypatch.setattr(sweep, "_BLOCK_BYTES", 300)
     whole = nnc.compile(NET)

@@ -53,8 +53,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(made: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory,
-           monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(
+    made: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """The program and its data."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NNC_CACHE", str(tmp_path_factory.getbasetemp() / "compiled"))
@@ -95,6 +96,7 @@ def forge(path: Path, change: Any) -> None:
 @pytest.fixture
 def saved(net, examples, tmp_path: Path) -> Path:
     """A checkpoint from the middle of an epoch."""
+
     class Stop:
         def on_progress(self, report: Any) -> None:
             raise KeyboardInterrupt
@@ -157,8 +159,11 @@ def test_every_variable_that_differs_is_named(folder):
     with pytest.raises(DataError) as caught:
         other.load("a.nnw")
     assert [d.code for d in caught.value.diagnostics] == ["E0624"] * 3
-    for said in ("`Net.dense_1.W` as f32[5, 2], found f32[3, 2]", "`Net.dense_1.b` as f32[5], found f32[3]",
-                 "`Net.dense_2.W` as f32[1, 5], found f32[1, 3]"):
+    for said in (
+        "`Net.dense_1.W` as f32[5, 2], found f32[3, 2]",
+        "`Net.dense_1.b` as f32[5], found f32[3]",
+        "`Net.dense_2.W` as f32[1, 5], found f32[1, 3]",
+    ):
         assert said in str(caught.value)
 
 
@@ -255,8 +260,21 @@ def test_a_field_of_a_run_is_checked_when_it_is_read(run, capfd, field, values):
         assert code in (1, 4) and "error[E06" in err and field in err, (value, code, err)
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b"1", b"null", b"{", b"[" * 100_000, b'{"a":' * 100_000, b"\xff", b"{}",
-                                  b"[" + b"[]," * 3_000_000 + b"0]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[]",
+        b"1",
+        b"null",
+        b"{",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"\xff",
+        b"{}",
+        b"[" + b"[]," * 3_000_000 + b"0]",
+    ],
+)
 def test_a_description_of_a_run_that_is_none(run, capfd, text):
     (run / "run.json").write_bytes(text)
     assert main(["eval", "run"]) == 4
@@ -313,10 +331,20 @@ def test_what_is_no_file_is_refused_at_once(folder, pipe):
     assert pipe.is_fifo()
 
 
-@pytest.mark.parametrize("arguments", [["check", "PIPE"], ["check", "net.nn", "--set", "@PIPE"], ["fmt", "PIPE"],
-                                       ["train", "net.nn", "--data", "PIPE"], ["eval", "net.nn", "--weights", "PIPE"],
-                                       ["predict", "net.nn", "PIPE.csv"], ["predict", "net.nn", "PIPE.npz"],
-                                       ["check", "net.nn", "--set", "@/dev/zero"], ["check", "/dev/zero"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check", "PIPE"],
+        ["check", "net.nn", "--set", "@PIPE"],
+        ["fmt", "PIPE"],
+        ["train", "net.nn", "--data", "PIPE"],
+        ["eval", "net.nn", "--weights", "PIPE"],
+        ["predict", "net.nn", "PIPE.csv"],
+        ["predict", "net.nn", "PIPE.npz"],
+        ["check", "net.nn", "--set", "@/dev/zero"],
+        ["check", "/dev/zero"],
+    ],
+)
 def test_the_command_line_waits_for_no_pipe(folder, pipe, capfd, arguments):
     for suffix in (".csv", ".npz"):
         os.mkfifo(f"{pipe}{suffix}")
@@ -344,8 +372,11 @@ def test_a_save_sweeps_what_dead_processes_left(make, tmp_path):
     path, dead = tmp_path / "[a*.nnw", 4_000_000
     left = path.with_name(f".{path.name}.{dead}.tmp")
     mine = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    others = [path.with_name(f".{path.name}.{os.getppid()}.tmp"), tmp_path / f".b.nnw.{dead}.tmp",
-              tmp_path / ".a.nnw.x.tmp"]
+    others = [
+        path.with_name(f".{path.name}.{os.getppid()}.tmp"),
+        tmp_path / f".b.nnw.{dead}.tmp",
+        tmp_path / ".a.nnw.x.tmp",
+    ]
     for file in (left, mine, *others):
         file.write_bytes(b"half")
     make().save(path)
@@ -403,7 +434,7 @@ def printed(code: str) -> str:
 ])  # fmt: skip
 def test_names_do_not_drive_the_terminal(folder, capfd, arguments):
     Path(f"{HOSTILE}.nn").write_text(NET + '\ntest "\x1b[31m" { expect 1 == 1 }\n')
-    Path(f"{HOSTILE}.bad.nn").write_text('fn f(x: f32[B]) -> f32[B] = y  # \x1b[31m\x9b\n')
+    Path(f"{HOSTILE}.bad.nn").write_text("fn f(x: f32[B]) -> f32[B] = y  # \x1b[31m\x9b\n")
     np.savez(f"{HOSTILE}.npz", z=np.ones(3))
     if arguments[0] == "eval":
         assert main(["train", f"{HOSTILE}.nn", "--out", HOSTILE, "--quiet"]) == 0
@@ -425,13 +456,25 @@ def test_warnings_of_a_program_do_not_drive_the_terminal():
 # --- the process ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("closed", "arguments"), [((1,), ["train", "net.nn", "--out", "out"]), ((0,), ["--version"]),
-                                                   ((0, 1, 2), ["train", "net.nn", "--out", "out"]),
-                                                   ((2,), ["check", "none.nn"]), ((1,), ["check", "none.nn"])])
+@pytest.mark.parametrize(
+    ("closed", "arguments"),
+    [
+        ((1,), ["train", "net.nn", "--out", "out"]),
+        ((0,), ["--version"]),
+        ((0, 1, 2), ["train", "net.nn", "--out", "out"]),
+        ((2,), ["check", "none.nn"]),
+        ((1,), ["check", "none.nn"]),
+    ],
+)
 def test_a_stream_that_is_closed(folder, closed, arguments):
     """It leads nowhere; no file gets its number."""
-    out = subprocess.run([*ENTRY, *arguments], capture_output=True, text=True, check=False,
-                         preexec_fn=lambda: [os.close(n) for n in closed])
+    out = subprocess.run(
+        [*ENTRY, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: [os.close(n) for n in closed],
+    )
     assert out.returncode == (4 if "none.nn" in arguments else 0), out.stderr
     assert "Traceback" not in out.stderr and "Exception ignored" not in out.stderr
     if "train" in arguments:
@@ -452,8 +495,12 @@ def test_nobody_reads(folder, arguments):
 
 def test_nobody_reads_any_more(folder):
     """What was learned is kept."""
-    with subprocess.Popen([*ENTRY, "train", "net.nn", "--out", "out", "--epochs", "50000"], stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True) as p:
+    with subprocess.Popen(
+        [*ENTRY, "train", "net.nn", "--out", "out", "--epochs", "50000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as p:
         assert p.stdout is not None and p.stderr is not None
         for _ in range(4):
             p.stdout.readline()
@@ -465,8 +512,12 @@ def test_nobody_reads_any_more(folder):
 
 
 def test_few_files_may_be_open(folder):
-    limited = [sys.executable, "-c", "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))\n"
-               "from nnc.runtime.cli import entry_point; entry_point()"]
+    limited = [
+        sys.executable,
+        "-c",
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))\n"
+        "from nnc.runtime.cli import entry_point; entry_point()",
+    ]
     out = subprocess.run([*limited, "train", "net.nn", "--quiet"], capture_output=True, text=True, check=False)
     assert (out.returncode, out.stderr) == (0, "")
 
@@ -485,7 +536,11 @@ def test_what_the_system_does_not_grant_is_a_limit(folder, capfd, monkeypatch, n
 
 def test_security_says_what_the_limits_are():
     text = (Path(__file__).parents[2] / "SECURITY.md").read_text("utf-8")
-    for limit in (f"a `.nn` file | {MAX_BYTES >> 20} MB", f"a file for `--set @` | {facts.MAX_FILE >> 20} MB",
-                  f"{safetensors.MAX_HEADER >> 20} MB, {safetensors.MAX_TENSORS:,} tensors of at most {MAX_AXES} axes",
-                  f"{facts.MAX_VALUES >> 20} million values", f"{MAX_LINE >> 20} million characters"):
+    for limit in (
+        f"a `.nn` file | {MAX_BYTES >> 20} MB",
+        f"a file for `--set @` | {facts.MAX_FILE >> 20} MB",
+        f"{safetensors.MAX_HEADER >> 20} MB, {safetensors.MAX_TENSORS:,} tensors of at most {MAX_AXES} axes",
+        f"{facts.MAX_VALUES >> 20} million values",
+        f"{MAX_LINE >> 20} million characters",
+    ):
         assert limit in text, limit

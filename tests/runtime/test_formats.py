@@ -62,13 +62,22 @@ def test_no_cell_is_forgotten(f: Format) -> None:
     assert missing(f) == []
 
 
-@pytest.mark.parametrize(("cells", "told"), [
-    ({"about": ""}, "about"), ({"example": "data(..)"}, "example"), ({"options": CSV.options[1:]}, "options"),
-    ({"options": CSV.options[:2]}, "options"), ({"suffixes": ()}, "suffixes"), ({"takes": ""}, "takes"),
-    ({"options": (*CSV.options[:-1], Option("delimiter", str, "", ","))}, "about of the option `delimiter`"),
-    ({"options": (*CSV.options[:-1], Option("delimiter", int, "x", ","))}, "type of the option `delimiter`"),
-    ({"read": lambda path, target: None}, "read"), ({"example": 'csv("other.csv")'}, "dsl/README.md"),
-    ({"example": 'csv("other.csv")'}, "dsl/explain/E0612.md")])
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        ({"about": ""}, "about"),
+        ({"example": "data(..)"}, "example"),
+        ({"options": CSV.options[1:]}, "options"),
+        ({"options": CSV.options[:2]}, "options"),
+        ({"suffixes": ()}, "suffixes"),
+        ({"takes": ""}, "takes"),
+        ({"options": (*CSV.options[:-1], Option("delimiter", str, "", ","))}, "about of the option `delimiter`"),
+        ({"options": (*CSV.options[:-1], Option("delimiter", int, "x", ","))}, "type of the option `delimiter`"),
+        ({"read": lambda path, target: None}, "read"),
+        ({"example": 'csv("other.csv")'}, "dsl/README.md"),
+        ({"example": 'csv("other.csv")'}, "dsl/explain/E0612.md"),
+    ],
+)
 def test_a_cell_left_out_is_named(cells: dict, told: str) -> None:
     assert any(line.startswith(told) for line in missing(replace(CSV, **cells)))
 
@@ -98,5 +107,5 @@ def test_no_two_formats_claim_a_file() -> None:
 def test_a_page_says_what_the_record_says() -> None:
     text = CSV.page()
     assert text.startswith('# csv("file.csv", target = "species")\n\nA table')
-    assert '- `target`: text or a whole number, by default none; the column' in text
-    assert '- `header`: true or false, by default true;' in text and "ends in .csv" in text
+    assert "- `target`: text or a whole number, by default none; the column" in text
+    assert "- `header`: true or false, by default true;" in text and "ends in .csv" in text

@@ -48,6 +48,7 @@ def after():
         def send():
             if not over.wait(seconds):
                 os.kill(os.getpid(), signal.SIGINT)
+
         threading.Thread(target=send).start()
 
     yield given
@@ -74,8 +75,10 @@ def test_a_call_that_takes_hours_ends(pairs, after, threads):
 
 
 def test_a_scan_that_takes_hours_ends(after):
-    f = nnc.function("fn f(x: f32[4], n: i32[T]) -> f32[4] {\n    s = x\n    scan t in 0..T * T {\n"
-                     "        s = tanh(s * 1.5)\n    }\n    return s\n}")
+    f = nnc.function(
+        "fn f(x: f32[4], n: i32[T]) -> f32[4] {\n    s = x\n    scan t in 0..T * T {\n"
+        "        s = tanh(s * 1.5)\n    }\n    return s\n}"
+    )
     f(np.ones(4, np.float32), np.zeros(2, np.int32))  # compiles it
     after(0.2)
     with pytest.raises(KeyboardInterrupt):
@@ -83,8 +86,7 @@ def test_a_scan_that_takes_hours_ends(after):
 
 
 def test_a_loop_of_two_thousand_million_turns_ends(after):
-    net = nnc.compile("model M(x: f32[4]) -> (y: f32) {\n"
-                      "    y = sum(sin(cast(iota(2000000000), f32) * 1.5)) + x[0]\n}")
+    net = nnc.compile("model M(x: f32[4]) -> (y: f32) {\n    y = sum(sin(cast(iota(2000000000), f32) * 1.5)) + x[0]\n}")
     net.entry("predict")
     after(0.2)
     with pytest.raises(KeyboardInterrupt):
@@ -193,8 +195,13 @@ def test_a_command_in_a_step_of_minutes_ends_with_a_checkpoint(tmp_path, number)
     (tmp_path / "slow.nn").write_text(SLOW + MINUTES)
     (tmp_path / "points.csv").write_text("a,b,t\n" + "1,2,3\n" * 8)
     command = "from nnc.runtime.cli import entry_point; entry_point()"
-    p = subprocess.Popen([sys.executable, "-c", command, "train", "slow.nn", "--out", "run"], cwd=tmp_path, text=True,
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    p = subprocess.Popen(
+        [sys.executable, "-c", command, "train", "slow.nn", "--out", "run"],
+        cwd=tmp_path,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     assert p.stdout is not None and p.stdout.readline() and p.stdout.readline() == "run run\n"
     time.sleep(0.3)
     p.send_signal(number)

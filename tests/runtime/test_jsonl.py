@@ -28,11 +28,17 @@ def read(folder: Path, text: str | bytes, *args: Any, schema: Schema | None = No
 
 
 def test_columns_by_key(tmp_path: Path) -> None:
-    data = read(tmp_path, '\ufeff{"a": 1, "b": 0.5, "c": true, "kind": "pear"}\r\n\n'
-                          '{"kind": "apple", "c": false, "b": 2, "a": -3}', target="kind")
+    data = read(
+        tmp_path,
+        '\ufeff{"a": 1, "b": 0.5, "c": true, "kind": "pear"}\r\n\n{"kind": "apple", "c": false, "b": 2, "a": -3}',
+        target="kind",
+    )
     assert {n: (c.dtype, c[:].tolist()) for n, c in data.train.items()} == {
-        "a": (np.int64, [1, -3]), "b": (np.float64, [0.5, 2]), "c": (np.bool_, [True, False]),
-        "kind": (np.int32, [1, 0])}
+        "a": (np.int64, [1, -3]),
+        "b": (np.float64, [0.5, 2]),
+        "c": (np.bool_, [True, False]),
+        "kind": (np.int32, [1, 0]),
+    }
     assert data.schema == Schema(("a", "b", "c"), "kind", ("apple", "pear")) and data.by_position == ("", "kind")
 
 
@@ -106,9 +112,11 @@ def test_another_file_is_read_as_the_first(tmp_path: Path) -> None:
     schema = Schema(("a", "b"), "kind", ("apple", "fig"))
     again = read(tmp_path, '{"kind": "fig", "b": 2, "a": 1}', schema=schema)
     assert [list(again.train), again.train["kind"][:].tolist()] == [["a", "b", "kind"], [1]]
-    for text, message in (('{"a": 1, "b": 1, "kind": "kiwi"}', "the class 'kiwi' in row 1"),
-                          ('{"a": 1, "kind": "fig"}', "`b` is missing"),
-                          ('{"a": 1, "b": 1, "kind": 3}', "expected classes as `kind`, as in training, found numbers")):
+    for text, message in (
+        ('{"a": 1, "b": 1, "kind": "kiwi"}', "the class 'kiwi' in row 1"),
+        ('{"a": 1, "kind": "fig"}', "`b` is missing"),
+        ('{"a": 1, "b": 1, "kind": 3}', "expected classes as `kind`, as in training, found numbers"),
+    ):
         with pytest.raises(DataError) as caught:
             read(tmp_path, text, schema=schema)
         assert message in str(caught.value)
@@ -143,8 +151,9 @@ train Net(x, label: i32[B]) {
 """
 
 
-def test_training_and_predicting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                 capfd: pytest.CaptureFixture[str]) -> None:
+def test_training_and_predicting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     rows = [{"a": a, "kind": "up" if a > 0 else "down", "b": 1} for a in (-2, -1.5, -1, 1, 1.5, 2)]
     Path("a.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))

@@ -68,7 +68,10 @@ def accuracy(net: nnc.Model, x: Array, label: Array) -> float:
 
 def test_layers_have_names_types_filters_and_values(images: nnc.Model) -> None:
     assert {p: str(t) for p, t in look.inner_types(images).items()} == {
-        "Net.c1": "f32[B, 8, 8, 8]", "Net.dense_1": "f32[B, 32]", "Net.dense_2": "f32[B, 10]"}
+        "Net.c1": "f32[B, 8, 8, 8]",
+        "Net.dense_1": "f32[B, 32]",
+        "Net.dense_2": "f32[B, 10]",
+    }
     np.testing.assert_array_equal(look.filters(images, "c1"), images.params["Net.c1.W"])
     x = held_out(images)[0][:3]
     np.testing.assert_allclose(look.activations(images, x, "c1"), images.taps(x)["Net.c1"], rtol=1e-6)
@@ -77,15 +80,18 @@ def test_layers_have_names_types_filters_and_values(images: nnc.Model) -> None:
 
 def test_saliency_is_the_gradient_of_cross_entropy_whatever_the_user_calls_things(images: nnc.Model) -> None:
     x, label = (a[:4] for a in held_out(images))
-    np.testing.assert_allclose(look.saliency(images, x, label),
-                               4 * np.abs(images.gradients(x, label, wrt="x")["x"]), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(
+        look.saliency(images, x, label), 4 * np.abs(images.gradients(x, label, wrt="x")["x"]), rtol=1e-3, atol=1e-6
+    )
 
 
 def test_a_model_that_prepares_images_for_an_imported_one_shows_what_is_inside_that(tmp_path: Path) -> None:
-    (tmp_path / "net.nn").write_text("model Net(x: f32[B, 1, 8, 8]) -> (y: f32[B, 2]) {\n"
-                                     "    y = x |> c1: Conv(2, 3) |> flatten |> Dense(2)\n}\n")
-    (tmp_path / "seen.nn").write_text('import "net.nn"\nmodel Seen(picture: f32[B, 1, 8, 8]) -> (y: f32[B, 2]) {\n'
-                                      "    y = Net(2 * picture - 1)\n}\n")
+    (tmp_path / "net.nn").write_text(
+        "model Net(x: f32[B, 1, 8, 8]) -> (y: f32[B, 2]) {\n    y = x |> c1: Conv(2, 3) |> flatten |> Dense(2)\n}\n"
+    )
+    (tmp_path / "seen.nn").write_text(
+        'import "net.nn"\nmodel Seen(picture: f32[B, 1, 8, 8]) -> (y: f32[B, 2]) {\n    y = Net(2 * picture - 1)\n}\n'
+    )
     net = nnc.compile(tmp_path / "seen.nn", seed=3)
     plain = nnc.compile(tmp_path / "net.nn", seed=3)
     x = np.random.default_rng(0).random((2, 1, 8, 8), dtype=np.float32)
@@ -131,7 +137,6 @@ def test_fast_gradient_sign_deceives_and_projected_descent_more(digits: nnc.Mode
     for y in (one, many):
         assert np.abs(y - x).max() <= 0.15 + 1e-6 and y.min() >= 0 and y.max() <= 1
     np.testing.assert_array_equal(look.fgsm(digits, x, label, 0.0), x)
-
 
 
 def test_a_guided_pixel_deceives_more_often_than_random_ones(digits: nnc.Model) -> None:

@@ -259,8 +259,11 @@ def test_a_bad_input_is_found(make, examples, row):
     x = x.copy()
     x[row, 1] = np.nan
     net, good = make(shuffle=False), make(shuffle=False)
-    with pytest.raises(NonFiniteError, match=rf"epoch 1, step {row // 8 + 1}: input `x` has a value that is not "
-                       rf"finite, first nan at \[{row}, 1\]"):
+    with pytest.raises(
+        NonFiniteError,
+        match=rf"epoch 1, step {row // 8 + 1}: input `x` has a value that is not "
+        rf"finite, first nan at \[{row}, 1\]",
+    ):
         net.fit(x, t, epochs=3)
     start = row // 8 * 8
     if start:
@@ -301,8 +304,11 @@ def test_a_bad_last_update_is_found(make, examples):
             v["Line.W/m"][1] = np.nan
 
     native.body = breaks
-    with pytest.raises(NonFiniteError, match=r"epoch 1, step 6: `Line.W/m` after the update has a value that is not "
-                       r"finite, first nan at \[1\]"):
+    with pytest.raises(
+        NonFiniteError,
+        match=r"epoch 1, step 6: `Line.W/m` after the update has a value that is not "
+        r"finite, first nan at \[1\]",
+    ):
         net.fit(*examples)
 
 

@@ -94,8 +94,15 @@ layer Twice(x: f32[B, D]) -> f32[B, D] { return x |> Dense(D) |> LayerNorm }
 
 model M(x: f32[B, 8]) -> f32[B, 8] { return x |> Twice |> TransformerBlock(2) }
 """
-    of = Program(Source("<text>", source.replace("f32[B, 8]", "f32[B, 5, 8]").replace("x: f32[B, D]", "x: f32[B, T, D]")
-                        .replace("-> f32[B, D]", "-> f32[B, T, D]")), Settings())
+    of = Program(
+        Source(
+            "<text>",
+            source.replace("f32[B, 8]", "f32[B, 5, 8]")
+            .replace("x: f32[B, D]", "x: f32[B, T, D]")
+            .replace("-> f32[B, D]", "-> f32[B, T, D]"),
+        ),
+        Settings(),
+    )
     twice, block = shown(tree(of, "predict")[0], 1)[1:]
     assert [(b.title, b.call) for b in twice.children] == [("dense_1", "Dense(D)"), ("layernorm_1", "LayerNorm")]
     named = [(b.title, b.call) for b in block.children if b.path]
@@ -176,8 +183,10 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
     out = capfd.readouterr().out
     assert "predict of LeNet5 in a.svg" in out and "train of LeNet5 in a.html" in out and "f of f.nn in f.svg" in out
     assert "exp(x)" in Path("f.svg").read_text()
-    for arguments, message in ((["-o", "a.png"], "expected a .svg or .html file, found .png"),
-                               (["-o", "a.svg", "--entry", "predic"], "did you mean `predict`?")):
+    for arguments, message in (
+        (["-o", "a.png"], "expected a .svg or .html file, found .png"),
+        (["-o", "a.svg", "--entry", "predic"], "did you mean `predict`?"),
+    ):
         assert main(["show", str(MODELS / "lenet5.nn"), *arguments]) == 1
         assert message in capfd.readouterr().err
     assert main(["show", "f.nn", "-o", "none/a.svg"]) == 4

@@ -123,8 +123,14 @@ def seen() -> nnc.Model:
 
 
 @settings(max_examples=60, deadline=None)
-@given(n=st.integers(1, 64), batch=st.integers(1, 70), block=st.integers(1, 300), seed=st.integers(0, 2**31 - 1),
-       epochs=st.integers(1, 3), disk=st.booleans())
+@given(
+    n=st.integers(1, 64),
+    batch=st.integers(1, 70),
+    block=st.integers(1, 300),
+    seed=st.integers(0, 2**31 - 1),
+    epochs=st.integers(1, 3),
+    disk=st.booleans(),
+)
 def test_every_epoch_sees_every_example_once(seen, n, batch, block, seed, epochs, disk) -> None:
     """Whatever the batch, the block that is read at a time and the seed of the shuffle."""
     ids = np.arange(n, dtype=np.int32)[:, None]

@@ -37,8 +37,12 @@ train Net(x, label: i32[B]) {
 
 
 @pytest.fixture
-def nnc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
-        tmp_path_factory: pytest.TempPathFactory):
+def nnc(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path_factory: pytest.TempPathFactory,
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NNC_CACHE", str(tmp_path_factory.getbasetemp() / "compiled"))
     Path("net.nn").write_text(PROGRAM)
@@ -71,9 +75,22 @@ def test_the_search_is_repeatable_and_its_result_trains(nnc) -> None:
 def test_a_storage_is_shared_and_goes_on(nnc) -> None:
     sound = PROGRAM.replace("1e8", "1.0").replace("2..9", "2..4")  # the searches are not repeatable
     Path("net.nn").write_text(sound)
-    command = [sys.executable, "-c", "from nnc.runtime.cli import entry_point; entry_point()", "tune", "net.nn",
-               "--trials", "1", "--storage", "sqlite:///tune.db", "--epochs", "1", "--metric", "val_accuracy",
-               "--maximize"]
+    command = [
+        sys.executable,
+        "-c",
+        "from nnc.runtime.cli import entry_point; entry_point()",
+        "tune",
+        "net.nn",
+        "--trials",
+        "1",
+        "--storage",
+        "sqlite:///tune.db",
+        "--epochs",
+        "1",
+        "--metric",
+        "val_accuracy",
+        "--maximize",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as other:
         code, _, err = nnc(*command[3:])
         _, theirs = other.communicate(timeout=600)
@@ -94,16 +111,19 @@ def test_worse_trials_are_pruned(nnc) -> None:
     assert re.search(r"pruned after [2-5] epochs", out) and "failed" not in out
 
 
-@pytest.mark.parametrize(("arguments", "code", "message"), [
-    (["--set", "lr=1", "--set", "width=2", "--set", "kind=a"], 1, "every hyper with a range is given"),
-    (["--metric", "acuracy"], 1, "no metric is named `acuracy`"),
-    (["--metric", "val_accuracy"], 2, "--maximize or --minimize"),
-    (["--storage", "nothing://here"], 1, "error[E0620]: nothing://here: "),
-    (["--storage", "sqlite:///no/folder/a.db"], 1, "unable to open database file"),
-    (["--set", "@nothing.json"], 2, "nothing.json: no such file"),
-    (["--set", "width=5"], 1, "five is no width"),
-    (["--trials", "0"], 2, "0 is not in the range"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--set", "lr=1", "--set", "width=2", "--set", "kind=a"], 1, "every hyper with a range is given"),
+        (["--metric", "acuracy"], 1, "no metric is named `acuracy`"),
+        (["--metric", "val_accuracy"], 2, "--maximize or --minimize"),
+        (["--storage", "nothing://here"], 1, "error[E0620]: nothing://here: "),
+        (["--storage", "sqlite:///no/folder/a.db"], 1, "unable to open database file"),
+        (["--set", "@nothing.json"], 2, "nothing.json: no such file"),
+        (["--set", "width=5"], 1, "five is no width"),
+        (["--trials", "0"], 2, "0 is not in the range"),
+    ],
+)
 def test_what_cannot_be(nnc, arguments: list[str], code: int, message: str) -> None:
     found, _, err = nnc("tune", "net.nn", *arguments)
     assert (found, message in err, "Traceback" in err) == (code, True, False), err

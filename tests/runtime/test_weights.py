@@ -50,9 +50,18 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nnc.Model:
 
 def theirs() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    shapes = {"layers.0.weight": (4, 4), "layers.0.bias": (4,), "layers.1.weight": (4, 4), "layers.1.bias": (4,),
-              "last.kernel": (4, 3), "last.b": (3,), "norm.weight": (3,), "norm.bias": (3,), "norm.running_mean": (3,),
-              "norm.running_var": (3,)}
+    shapes = {
+        "layers.0.weight": (4, 4),
+        "layers.0.bias": (4,),
+        "layers.1.weight": (4, 4),
+        "layers.1.bias": (4,),
+        "last.kernel": (4, 3),
+        "last.b": (3,),
+        "norm.weight": (3,),
+        "norm.bias": (3,),
+        "norm.running_mean": (3,),
+        "norm.running_var": (3,),
+    }
     return {n: rng.uniform(0.5, 1, s).astype(np.float32) for n, s in shapes.items()}
 
 
@@ -84,8 +93,20 @@ def test_equal_names_need_no_rules(net: nnc.Model) -> None:
 
 def test_by_position_in_the_order_of_the_layers(net: nnc.Model) -> None:
     arrays = {n: a for n, a in theirs().items() if n != "last.kernel"}
-    order = ["layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias", "k", "last.b", "norm.weight",
-             "norm.bias", "norm.running_mean", "norm.running_var", "head", "head.b"]
+    order = [
+        "layers.0.weight",
+        "layers.0.bias",
+        "layers.1.weight",
+        "layers.1.bias",
+        "k",
+        "last.b",
+        "norm.weight",
+        "norm.bias",
+        "norm.running_mean",
+        "norm.running_var",
+        "head",
+        "head.b",
+    ]
     arrays |= {"k": np.ones((3, 4), np.float32), "head": np.ones((2, 3)), "head.b": np.zeros(2)}
     save_file({f"{k:02} {n}": arrays[n] for k, n in enumerate(order)}, "w.safetensors")
     np.savez("w.npz", **{n: arrays[n] for n in order})
@@ -135,15 +156,18 @@ def test_every_mismatch_is_reported_and_nothing_changes(net: nnc.Model) -> None:
     ]
 
 
-@pytest.mark.parametrize(("line", "message"), [
-    ("Net.dense_1.W", "`Net.dense_1.W` is no rule"),
-    ("= a", "`= a` is no rule"),
-    ("drop a", "`drop a` is no rule"),
-    ("a.{k} = b", "`{k}` stands for nothing in `b`"),
-    ("a.* = b", "have not as many `*`"),
-    ("a = b.{k+1}", "`{k+1}` cannot stand here"),
-    ("a = [1, 2", "`a = [1, 2` is no rule"),
-])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("Net.dense_1.W", "`Net.dense_1.W` is no rule"),
+        ("= a", "`= a` is no rule"),
+        ("drop a", "`drop a` is no rule"),
+        ("a.{k} = b", "`{k}` stands for nothing in `b`"),
+        ("a.* = b", "have not as many `*`"),
+        ("a = b.{k+1}", "`{k+1}` cannot stand here"),
+        ("a = [1, 2", "`a = [1, 2` is no rule"),
+    ],
+)
 def test_a_line_that_is_no_rule(net: nnc.Model, line: str, message: str) -> None:
     np.savez("w.npz", a=np.zeros(1))
     Path("rules").write_text("# rules\n" + line)

@@ -187,8 +187,12 @@ def axes_of(cx: Context, base: Tensor, items: Sequence[Any], ix: Indices, scope:
             constant, terms = _affine(cx, item, ix, scope)
             if not isinstance(constant, int):
                 turn = any(f.index in symbols(constant) for f in cx.frames)
-                raise error("E0305", f"an index cannot depend on the size {constant}", item.span,
-                            help="slice before: `v = x[t:t + 3]`, then `v[u]`" if turn else None)
+                raise error(
+                    "E0305",
+                    f"an index cannot depend on the size {constant}",
+                    item.span,
+                    help="slice before: `v = x[t:t + 3]`, then `v[u]`" if turn else None,
+                )
             entries.append((constant, tuple(sorted((n, k) for n, k in terms.items() if k))))
     return tuple(entries)
 

@@ -68,9 +68,7 @@ def _stop(cx: Context, b: ast.Binder, r: ast.Range, scope: Scope) -> Dim:
     start = cx.integer(r.start, scope, "a range")
     stop = cx.integer(r.stop, scope, "a range")
     if start != 0:
-        raise error(
-            "E0309", f"the range of `{b.name}` must begin at 0", r.span, help=f"shift it: `{b.name} + {start}`"
-        )
+        raise error("E0309", f"the range of `{b.name}` must begin at 0", r.span, help=f"shift it: `{b.name} + {start}`")
     if isinstance(stop, int) and stop < 0:
         raise error("E0309", f"the range of `{b.name}` is empty", r.span)
     return stop
@@ -82,9 +80,7 @@ def _count_rest(base: Tensor, items: Sequence[Any], ix: Indices) -> None:
         count = base.rank - (len(items) - 1)
         known = ix.rests.get(r.name)
         if count < 0 or (known is not None and known != count):
-            raise error(
-                "E0309", f"`*{r.name}` stands for {known} axes elsewhere, but here for {max(count, 0)}", r.span
-            )
+            raise error("E0309", f"`*{r.name}` stands for {known} axes elsewhere, but here for {max(count, 0)}", r.span)
         ix.rests[r.name] = count
 
 
@@ -136,9 +132,7 @@ def _room(read: _Read, name: str, coefficient: int, ix: Indices) -> Dim:
     room = read.size - 1 - constant - sum(highest)
     least = constant + sum((ix.extent[n] - 1) * k for n, k in terms if n != name and k < 0)
     if coefficient <= 0 or (isinstance(room, int) and room < 0) or (isinstance(least, int) and least < 0):
-        raise error(
-            "E0309", f"the index `{name}` has no value that stays inside an axis of {read.size}", read.span
-        )
+        raise error("E0309", f"the index `{name}` has no value that stays inside an axis of {read.size}", read.span)
     return divide(room, coefficient)[0] + 1
 
 

@@ -99,8 +99,12 @@ def _applied(cx: Context, scope: Scope, name: str, e: ast.Expr, groups: tuple[Gr
     function = cx.as_function(e, scope)
     if not isinstance(function, Partial | Builtin | Defined):
         what = "the gradients" if len(groups) == 1 else "the average and the parameters"
-        raise error("E0307", f"`{name}` must be a function of {what}, not {kind(function)}", e.span,
-                    help=f"for example `{example}`")
+        raise error(
+            "E0307",
+            f"`{name}` must be a function of {what}, not {kind(function)}",
+            e.span,
+            help=f"for example `{example}`",
+        )
     result = calls.apply(cx, function, Given(groups, {}, e.span), scope)
     if not isinstance(result, Group) or result.members.keys() != groups[0].members.keys():
         what = "the gradients" if len(groups) == 1 else "the new average of each parameter"

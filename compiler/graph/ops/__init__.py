@@ -8,10 +8,12 @@ from types import MappingProxyType
 from . import contraction, elementwise, indexing, layout, loop, pieces, plumbing, random, reduction
 from .op import Op
 
-OPS: Mapping[str, Op] = MappingProxyType({
-    op.name: op
-    for family in (plumbing, elementwise, reduction, layout, pieces, contraction, indexing, random, loop)
-    for op in family.ALL
-})
+OPS: Mapping[str, Op] = MappingProxyType(
+    {
+        op.name: op
+        for family in (plumbing, elementwise, reduction, layout, pieces, contraction, indexing, random, loop)
+        for op in family.ALL
+    }
+)
 
 __all__ = ["OPS", "Op"]

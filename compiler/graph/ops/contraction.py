@@ -62,7 +62,8 @@ def is_gathered(node: Node) -> bool:
     letters = [index_of(e) for e in node.attrs["out"]]
     extent = dict(node.attrs["domain"])
     return len(set(letters)) == len(letters) and all(
-        i is not None and extent[i] == n for i, n in zip(letters, node.shape, strict=True))
+        i is not None and extent[i] == n for i, n in zip(letters, node.shape, strict=True)
+    )
 
 
 def safe(e: Affine, n: Dim, node: Node) -> bool:
@@ -95,8 +96,16 @@ def _grad(b: Builder, node: Node, dy: str) -> tuple[str | None, ...]:
     """d in_k[g_k(p)] += dy[f(p)] prod_(j != k) in_j[g_j(p)]: the same domain, result and operand k exchanged."""
     domain, maps, out = node.attrs["domain"], node.attrs["maps"], node.attrs["out"]
     return tuple(
-        b.emit("contract", *node.args[:k], dy, *node.args[k + 1 :], domain=domain, out=maps[k],
-               maps=(*maps[:k], out, *maps[k + 1 :]), shape=b.shape(node.args[k]))
+        b.emit(
+            "contract",
+            *node.args[:k],
+            dy,
+            *node.args[k + 1 :],
+            domain=domain,
+            out=maps[k],
+            maps=(*maps[:k], out, *maps[k + 1 :]),
+            shape=b.shape(node.args[k]),
+        )
         for k in range(len(node.args))
     )
 
@@ -112,8 +121,10 @@ def _evaluate(e: Affine, grid: Mapping[str, np.ndarray]) -> Any:
 
 def _grid(indices: Sequence[str], extent: Mapping[str, int]) -> dict[str, np.ndarray]:
     """Each index as an array along its own axis."""
-    return {i: np.arange(extent[i]).reshape([-1 if j == k else 1 for j in range(len(indices))])
-            for k, i in enumerate(indices)}
+    return {
+        i: np.arange(extent[i]).reshape([-1 if j == k else 1 for j in range(len(indices))])
+        for k, i in enumerate(indices)
+    }
 
 
 def _used(m: Map) -> list[str]:
@@ -133,8 +144,9 @@ def _positions(m: Map, shape: Sequence[int], extent: Mapping[str, int]) -> tuple
     return used, position, inside
 
 
-def _sum_of_products(xs: Sequence[np.ndarray], axes: Sequence[Sequence[int]], out: Sequence[int],
-                     extent: Sequence[int]) -> np.ndarray:
+def _sum_of_products(
+    xs: Sequence[np.ndarray], axes: Sequence[Sequence[int]], out: Sequence[int], extent: Sequence[int]
+) -> np.ndarray:
     """The products at every point of the domain, summed over the axes that are not in `out`."""
     product = np.ones(extent, xs[0].dtype)
     for x, ks in zip(xs, axes, strict=True):
@@ -185,8 +197,15 @@ def einsum(b: Builder, spec: str, *args: str, **attrs: Any) -> str:
         for i, n in zip(letters, b.shape(a), strict=True):
             if extent.setdefault(i, n) != n:
                 raise ShapeError("E0301", f"index {i} runs over two sizes, but {extent[i]} is not {n}", (k,))
-    return b.emit("contract", *args, domain=tuple(extent.items()), maps=tuple(plain(m) for m in inputs.split(",")),
-                  out=plain(out), shape=tuple(extent[i] for i in out), **attrs)
+    return b.emit(
+        "contract",
+        *args,
+        domain=tuple(extent.items()),
+        maps=tuple(plain(m) for m in inputs.split(",")),
+        out=plain(out),
+        shape=tuple(extent[i] for i in out),
+        **attrs,
+    )
 
 
 def matmul(b: Builder, x: str, y: str, **attrs: Any) -> str:
@@ -213,15 +232,29 @@ def matmul(b: Builder, x: str, y: str, **attrs: Any) -> str:
     extent = dict(zip((*left, *right), (*s, *t), strict=True))
     out = [*batch, *row, *column]
     order = [*out, "k"]
-    return b.emit("contract", x, y, domain=tuple((i, extent[i]) for i in order), maps=(plain(left), plain(right)),
-                  out=plain(out), shape=tuple(extent[i] for i in out), **attrs)
+    return b.emit(
+        "contract",
+        x,
+        y,
+        domain=tuple((i, extent[i]) for i in order),
+        maps=(plain(left), plain(right)),
+        out=plain(out),
+        shape=tuple(extent[i] for i in out),
+        **attrs,
+    )
 
 
 # --- samples ---------------------------------------------------------------------------------------------------------
 
 
-def _sample(shapes: Sequence[tuple[int, ...]], domain: dict[str, int], maps: Sequence[Map], out: Map,
-            shape: tuple[int, ...], dtype: str = "f32") -> Sample:
+def _sample(
+    shapes: Sequence[tuple[int, ...]],
+    domain: dict[str, int],
+    maps: Sequence[Map],
+    out: Map,
+    shape: tuple[int, ...],
+    dtype: str = "f32",
+) -> Sample:
     attrs = {"domain": tuple(domain.items()), "maps": tuple(maps), "out": out, "shape": shape}
     return Sample(tuple(TensorType(dtype, s) for s in shapes), attrs)
 
@@ -293,17 +326,31 @@ def _read(reader: Any) -> dict[str, Any]:
 
 
 CONTRACTION = Op(
-    name="contract", kind=CONTRACT, infer=_infer, reference=_reference, grad=_grad, flops=_flops,
-    implied=("shape",), written=_written, read=_read, sizes=lambda attrs, types: (n for _, n in attrs["domain"]),
+    name="contract",
+    kind=CONTRACT,
+    infer=_infer,
+    reference=_reference,
+    grad=_grad,
+    flops=_flops,
+    implied=("shape",),
+    written=_written,
+    read=_read,
+    sizes=lambda attrs, types: (n for _, n in attrs["domain"]),
     unsigned=EACH,
     doc="out[f(p)] += prod_k in_k[g_k(p)] over all points p of `domain`, with affine f (`out`) and g_k (`maps`); reads "
     "outside an operand are 0, writes outside the result are dropped",
     samples=(
-        _letters("bi,oi->bo", (3, 4), (5, 4)), _letters("bij,bjk->bik", (2, 3, 4), (2, 4, 5)),
-        _letters("i,i->", (6,), (6,)), _letters("ij->i", (3, 4)),
-        _letters("i,j,ij->", (3,), (4,), (3, 4)), _letters("bi,oi->bo", (0, 4), (5, 4)),
-        _letters("bi,oi->bo", (3, 0), (5, 0)), _letters("bi,oi->bo", (1, 1), (1, 1)), _letters(",->", (), ()),
-        _letters("i,i->i", (3,), (3,)), _letters("ij,jk->ik", (3, 2), (2, 4), dtype="i32"),
+        _letters("bi,oi->bo", (3, 4), (5, 4)),
+        _letters("bij,bjk->bik", (2, 3, 4), (2, 4, 5)),
+        _letters("i,i->", (6,), (6,)),
+        _letters("ij->i", (3, 4)),
+        _letters("i,j,ij->", (3,), (4,), (3, 4)),
+        _letters("bi,oi->bo", (0, 4), (5, 4)),
+        _letters("bi,oi->bo", (3, 0), (5, 0)),
+        _letters("bi,oi->bo", (1, 1), (1, 1)),
+        _letters(",->", (), ()),
+        _letters("i,i->i", (3,), (3,)),
+        _letters("ij,jk->ik", (3, 2), (2, 4), dtype="i32"),
         # a convolution with stride 2 and padding 1, the adjoint of it, a diagonal, and an index only the result has
         _sample(((7,), (3,)), {"i": 4, "u": 3}, [(affine(("i", 2), _U, constant=-1),), plain("u")], plain("i"), (4,)),
         _sample(((4,), (3,)), {"i": 4, "u": 3}, [plain("i"), plain("u")], (affine(("i", 2), _U, constant=-1),), (7,)),

@@ -48,9 +48,17 @@ def _samples(f: Scalar) -> tuple[Sample, ...]:
 def _map(f: Scalar, numpy: Callable[..., Any]) -> Op:
     """The operator that applies a scalar function to every element."""
     return Op(
-        name=f.name, kind=MAP, doc=f.doc, infer=_infer(f), at=_at(f.name), weight=f.weight, unsigned=f.unsigned,
-        grad=rule(f.grad) if callable(f.grad) else f.grad, reference=lambda args, attrs, type: numpy(*args),
-        samples=_samples(f), commutative=f.commutative,
+        name=f.name,
+        kind=MAP,
+        doc=f.doc,
+        infer=_infer(f),
+        at=_at(f.name),
+        weight=f.weight,
+        unsigned=f.unsigned,
+        grad=rule(f.grad) if callable(f.grad) else f.grad,
+        reference=lambda args, attrs, type: numpy(*args),
+        samples=_samples(f),
+        commutative=f.commutative,
     )
 
 
@@ -63,8 +71,13 @@ def _where_infer(types: Sequence[Type], attrs: Any) -> TensorType:
 
 
 WHERE = Op(
-    name="where", kind=MAP, doc="x where the condition holds, else y; the condition carries no gradient",
-    infer=_where_infer, at=_at("select"), unsigned=slice(1, None), reference=lambda args, attrs, type: np.where(*args),
+    name="where",
+    kind=MAP,
+    doc="x where the condition holds, else y; the condition carries no gradient",
+    infer=_where_infer,
+    at=_at("select"),
+    unsigned=slice(1, None),
+    reference=lambda args, attrs, type: np.where(*args),
     grad=rule(lambda dy, z, c, x, y: (None, c.where(dy, 0), c.where(0, dy))),
     samples=tuple(
         Sample((TensorType("bool", s), TensorType(d, s), TensorType(d, s)), {})
@@ -99,13 +112,29 @@ def _cast_grad(dy: Value, y: Value, x: Value) -> tuple[Value | None]:
 
 
 CAST = Op(
-    name="cast", kind=MAP, infer=_cast_infer, at=_at("cast"), grad=rule(_cast_grad), implied=("dtype",),
+    name="cast",
+    kind=MAP,
+    infer=_cast_infer,
+    at=_at("cast"),
+    grad=rule(_cast_grad),
+    implied=("dtype",),
     doc="Conversion: to int truncates, saturates, and gives 0 for NaN; to bool is != 0",
     reference=lambda args, attrs, type: convert(args[0], attrs["dtype"]),
     samples=tuple(
         Sample((TensorType(a, (7,)),), {"dtype": b}, -9, 9)
-        for a, b in (("f32", "f64"), ("f64", "f32"), ("f32", "i32"), ("f64", "i64"), ("i32", "f32"), ("i64", "i32"),
-                     ("bool", "f32"), ("bool", "i32"), ("f32", "bool"), ("i32", "bool"), ("i32", "i64"))
+        for a, b in (
+            ("f32", "f64"),
+            ("f64", "f32"),
+            ("f32", "i32"),
+            ("f64", "i64"),
+            ("i32", "f32"),
+            ("i64", "i32"),
+            ("bool", "f32"),
+            ("bool", "i32"),
+            ("f32", "bool"),
+            ("i32", "bool"),
+            ("i32", "i64"),
+        )
     ),
 )
 

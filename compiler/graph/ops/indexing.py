@@ -53,12 +53,17 @@ def _in_range_infer(types: Sequence[Type], attrs: Any) -> TensorType:
 
 
 IN_RANGE = Op(
-    name="in_range", kind=MAP, infer=_in_range_infer, grad=lambda b, node, dy: (None,), flops=lambda types, attrs, y: 0,
+    name="in_range",
+    kind=MAP,
+    infer=_in_range_infer,
+    grad=lambda b, node, dy: (None,),
+    flops=lambda types, attrs, y: 0,
     at=lambda node, types, index, read: read(0, index),  # whoever makes a kernel of it checks what is read
     reference=lambda args, attrs, type: _checked(attrs["of"], args[0], attrs["size"]),
     doc="The operand itself, each element an index `of` an axis of `size`; one that is outside ends the step",
     samples=(
-        Sample((_i(4),), {"size": 5, "of": "gather"}, 0, 5), Sample((_i(0),), {"size": 0, "of": "gather"}, 0, 5),
+        Sample((_i(4),), {"size": 5, "of": "gather"}, 0, 5),
+        Sample((_i(0),), {"size": 0, "of": "gather"}, 0, 5),
         Sample((_i(2, 3, dtype="i64"),), {"size": 2, "of": "gather"}, 0, 2),
         Sample((_i(),), {"size": 1, "of": "gather"}, 0, 1),
     ),
@@ -103,15 +108,24 @@ def _gather_grad(attrs: Any, dy: Value, y: Value, table: Value, index: Value) ->
 
 
 GATHER = Op(
-    name="gather", kind=VIEW, unsigned=FIRST, rows=(1, lambda attrs, types: types[0].shape[attrs.get("axis", 0)]),
-    infer=_gather_infer, at=_gather_at, reference=_gather_reference,
+    name="gather",
+    kind=VIEW,
+    unsigned=FIRST,
+    rows=(1, lambda attrs, types: types[0].shape[attrs.get("axis", 0)]),
+    infer=_gather_infer,
+    at=_gather_at,
+    reference=_gather_reference,
     grad=rule_with_attrs(_gather_grad),
     doc="Slices of the first operand along `axis` (0) at the indices of the second, whose axes take that axis' place",
     samples=(
-        Sample((_f(5, 3), _i(4)), {"axis": 0}, 0, 5), Sample((_f(5), _i(2, 3)), {"axis": 0}, 0, 5),
-        Sample((_f(2, 5, 3), _i(4, dtype="i64")), {"axis": 1}, 0, 5), Sample((_f(5, 3), _i()), {"axis": 0}, 0, 5),
-        Sample((_f(5, 0), _i(2)), {"axis": 0}, 0, 5), Sample((_f(5, 3), _i(0)), {"axis": 0}, 0, 5),
-        Sample((_f(1, 2), _i(3)), {"axis": 0}, 0, 1), Sample((_i(5), _i(3)), {"axis": 0}, 0, 5),
+        Sample((_f(5, 3), _i(4)), {"axis": 0}, 0, 5),
+        Sample((_f(5), _i(2, 3)), {"axis": 0}, 0, 5),
+        Sample((_f(2, 5, 3), _i(4, dtype="i64")), {"axis": 1}, 0, 5),
+        Sample((_f(5, 3), _i()), {"axis": 0}, 0, 5),
+        Sample((_f(5, 0), _i(2)), {"axis": 0}, 0, 5),
+        Sample((_f(5, 3), _i(0)), {"axis": 0}, 0, 5),
+        Sample((_f(1, 2), _i(3)), {"axis": 0}, 0, 1),
+        Sample((_i(5), _i(3)), {"axis": 0}, 0, 5),
     ),
 )
 
@@ -134,15 +148,21 @@ def _scatter_reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType)
 
 
 SCATTER_ADD = Op(
-    name="scatter_add", kind=KERNEL, rows=(0, lambda attrs, types: attrs["size"]), infer=_scatter_infer,
+    name="scatter_add",
+    kind=KERNEL,
+    rows=(0, lambda attrs, types: attrs["size"]),
+    infer=_scatter_infer,
     reference=_scatter_reference,
     grad=rule_with_attrs(lambda attrs, dy, y, index, updates: (None, dy.apply("gather", index, axis=0))),
     flops=lambda types, attrs, result: types[1].size,
     doc="`size` rows of 0, to which each update is added at the row its index names, in order",
     samples=(
-        Sample((_i(4), _f(4, 3)), {"size": 5}, 0, 5), Sample((_i(2, 3), _f(2, 3)), {"size": 5}, 0, 5),
-        Sample((_i(dtype="i64"), _f(3)), {"size": 5}, 0, 5), Sample((_i(0), _f(0, 3)), {"size": 5}, 0, 5),
-        Sample((_i(6), _i(6)), {"size": 5}, 0, 5), Sample((_i(3), _f(3, 0)), {"size": 5}, 0, 5),
+        Sample((_i(4), _f(4, 3)), {"size": 5}, 0, 5),
+        Sample((_i(2, 3), _f(2, 3)), {"size": 5}, 0, 5),
+        Sample((_i(dtype="i64"), _f(3)), {"size": 5}, 0, 5),
+        Sample((_i(0), _f(0, 3)), {"size": 5}, 0, 5),
+        Sample((_i(6), _i(6)), {"size": 5}, 0, 5),
+        Sample((_i(3), _f(3, 0)), {"size": 5}, 0, 5),
     ),
 )
 
@@ -173,12 +193,20 @@ def _take_grad(attrs: Any, dy: Value, y: Value, x: Value, index: Value) -> tuple
 
 
 TAKE_ALONG = Op(
-    name="take_along", kind=VIEW, rows=(1, lambda attrs, types: types[0].shape[-1]),
-    infer=_take_infer, at=_take_at, reference=_take_reference,
-    grad=rule_with_attrs(_take_grad), doc="x[..., index]: one element of each last axis",
+    name="take_along",
+    kind=VIEW,
+    rows=(1, lambda attrs, types: types[0].shape[-1]),
+    infer=_take_infer,
+    at=_take_at,
+    reference=_take_reference,
+    grad=rule_with_attrs(_take_grad),
+    doc="x[..., index]: one element of each last axis",
     samples=(
-        Sample((_f(3, 5), _i(3)), {}, 0, 5), Sample((_f(5), _i()), {}, 0, 5), Sample((_f(0, 5), _i(0)), {}, 0, 5),
-        Sample((_f(2, 3, 5), _i(2, 3, dtype="i64")), {}, 0, 5), Sample((_f(3, 1), _i(3)), {}, 0, 1),
+        Sample((_f(3, 5), _i(3)), {}, 0, 5),
+        Sample((_f(5), _i()), {}, 0, 5),
+        Sample((_f(0, 5), _i(0)), {}, 0, 5),
+        Sample((_f(2, 3, 5), _i(2, 3, dtype="i64")), {}, 0, 5),
+        Sample((_f(3, 1), _i(3)), {}, 0, 1),
         Sample((_i(3, 5), _i(3)), {}, 0, 5),
     ),
 )

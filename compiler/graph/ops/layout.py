@@ -67,15 +67,25 @@ def _broadcast_axes(attrs: Any, old: Sequence[Dim], new: Sequence[Dim]) -> tuple
 
 
 BROADCAST = Op(
-    name="broadcast", kind=VIEW, implied=("shape",), unsigned=FIRST,
-    infer=_broadcast_infer, at=_broadcast_at, reference=_broadcast_reference,
-    grad=rule_with_attrs(_broadcast_grad), axes=_broadcast_axes,
+    name="broadcast",
+    kind=VIEW,
+    implied=("shape",),
+    unsigned=FIRST,
+    infer=_broadcast_infer,
+    at=_broadcast_at,
+    reference=_broadcast_reference,
+    grad=rule_with_attrs(_broadcast_grad),
+    axes=_broadcast_axes,
     doc="Axis k becomes axis `axes[k]` of `shape`; other axes are new and repeat it; an axis of size 1 is stretched",
     samples=(
-        Sample((_t(3),), {"shape": (2, 3), "axes": (1,)}), Sample((_t(2),), {"shape": (2, 3), "axes": (0,)}),
-        Sample((_t(),), {"shape": (2, 3), "axes": ()}), Sample((_t(3, 1),), {"shape": (3, 4), "axes": (0, 1)}),
-        Sample((_t(1, 1),), {"shape": (3, 2, 4), "axes": (0, 2)}), Sample((_t(1),), {"shape": (0,), "axes": (0,)}),
-        Sample((_t(0),), {"shape": (3, 0), "axes": (1,)}), Sample((_t(1),), {"shape": (1, 1), "axes": (1,)}),
+        Sample((_t(3),), {"shape": (2, 3), "axes": (1,)}),
+        Sample((_t(2),), {"shape": (2, 3), "axes": (0,)}),
+        Sample((_t(),), {"shape": (2, 3), "axes": ()}),
+        Sample((_t(3, 1),), {"shape": (3, 4), "axes": (0, 1)}),
+        Sample((_t(1, 1),), {"shape": (3, 2, 4), "axes": (0, 2)}),
+        Sample((_t(1),), {"shape": (0,), "axes": (0,)}),
+        Sample((_t(0),), {"shape": (3, 0), "axes": (1,)}),
+        Sample((_t(1),), {"shape": (1, 1), "axes": (1,)}),
         Sample((_t(2, dtype="i32"),), {"shape": (2, 2), "axes": (0,)}),
     ),
 )
@@ -160,14 +170,24 @@ def _reshape_axes(attrs: Any, old: Sequence[Dim], new: Sequence[Dim]) -> tuple[S
 
 
 RESHAPE = Op(
-    name="reshape", kind=VIEW, implied=("shape",), unsigned=FIRST,
-    infer=_reshape_infer, at=_reshape_at, grad=rule_with_attrs(_reshape_grad),
-    reference=lambda args, attrs, type: np.reshape(args[0], type.shape), axes=_reshape_axes,
+    name="reshape",
+    kind=VIEW,
+    implied=("shape",),
+    unsigned=FIRST,
+    infer=_reshape_infer,
+    at=_reshape_at,
+    grad=rule_with_attrs(_reshape_grad),
+    reference=lambda args, attrs, type: np.reshape(args[0], type.shape),
+    axes=_reshape_axes,
     doc="The same elements in row-major order under another shape; `expand` and `squeeze` are this too",
     samples=(
-        Sample((_t(6),), {"shape": (2, 3)}), Sample((_t(2, 3),), {"shape": (3, 2)}), Sample((_t(),), {"shape": (1, 1)}),
-        Sample((_t(2, 1, 3),), {"shape": (2, 3)}), Sample((_t(4, 6),), {"shape": (2, 2, 3, 2)}),
-        Sample((_t(0, 3),), {"shape": (3, 0)}), Sample((_t(2, 3, 4),), {"shape": (1, 6, 2, 2)}),
+        Sample((_t(6),), {"shape": (2, 3)}),
+        Sample((_t(2, 3),), {"shape": (3, 2)}),
+        Sample((_t(),), {"shape": (1, 1)}),
+        Sample((_t(2, 1, 3),), {"shape": (2, 3)}),
+        Sample((_t(4, 6),), {"shape": (2, 2, 3, 2)}),
+        Sample((_t(0, 3),), {"shape": (3, 0)}),
+        Sample((_t(2, 3, 4),), {"shape": (1, 6, 2, 2)}),
         Sample((_t(4, dtype="bool"),), {"shape": (2, 2)}),
     ),
 )
@@ -192,9 +212,15 @@ def _assume_reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) 
 
 
 ASSUME = Op(
-    name="assume", kind=VIEW, implied=("shape",), unsigned=FIRST,
-    infer=_assume_infer, reference=_assume_reference, grad=rule_with_attrs(_assume_grad),
-    at=lambda node, types, index, read: read(0, index), axes=lambda attrs, old, new: tuple(map(Seen, range(len(old)))),
+    name="assume",
+    kind=VIEW,
+    implied=("shape",),
+    unsigned=FIRST,
+    infer=_assume_infer,
+    reference=_assume_reference,
+    grad=rule_with_attrs(_assume_grad),
+    at=lambda node, types, index, read: read(0, index),
+    axes=lambda attrs, old, new: tuple(map(Seen, range(len(old)))),
     doc="The operand itself, its sizes written as `shape`: equal at run time, as a guard of the graph makes sure. "
     "One that is marked `again` is read by what `checkpoint` has computed a second time",
     samples=(Sample((_t(2, 3),), {"shape": (2, 3)}), Sample((_t(),), {"shape": ()}), Sample((_t(0),), {"shape": (0,)})),
@@ -222,15 +248,20 @@ def _transpose_at(node: Any, types: Sequence[TensorType], index: Index, read: Re
 
 
 TRANSPOSE = Op(
-    name="transpose", kind=VIEW, unsigned=FIRST,
-    infer=_transpose_infer, at=_transpose_at,
+    name="transpose",
+    kind=VIEW,
+    unsigned=FIRST,
+    infer=_transpose_infer,
+    at=_transpose_at,
     axes=lambda attrs, old, new: tuple(map(Seen, inverse(attrs["perm"]))),
     reference=lambda args, attrs, type: np.transpose(args[0], attrs["perm"]),
     grad=rule_with_attrs(lambda attrs, dy, y, x: (dy.apply("transpose", perm=inverse(attrs["perm"])),)),
     doc="Axis k of the result is axis `perm[k]` of the operand",
     samples=(
-        Sample((_t(2, 3),), {"perm": (1, 0)}), Sample((_t(2, 3, 4),), {"perm": (2, 0, 1)}),
-        Sample((_t(),), {"perm": ()}), Sample((_t(2, 0, 1),), {"perm": (1, 2, 0)}),
+        Sample((_t(2, 3),), {"perm": (1, 0)}),
+        Sample((_t(2, 3, 4),), {"perm": (2, 0, 1)}),
+        Sample((_t(),), {"perm": ()}),
+        Sample((_t(2, 0, 1),), {"perm": (1, 2, 0)}),
         Sample((_t(2, 3, dtype="i64"),), {"perm": (1, 0)}),
     ),
 )

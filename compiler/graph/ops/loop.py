@@ -32,8 +32,11 @@ def _infer(types: Sequence[Type], attrs: Any) -> TupleType:
         if stop != TensorType("bool"):
             raise ShapeError("E0307", f"the condition that ends a scan must be a single bool, but is {stop}")
     if results[:carries] != given[:carries]:
-        raise ShapeError("E0307", f"the body of scan carries {_shown(given[:carries])} on as "
-                         f"{_shown(results[:carries])}", tuple(range(carries)))
+        raise ShapeError(
+            "E0307",
+            f"the body of scan carries {_shown(given[:carries])} on as {_shown(results[:carries])}",
+            tuple(range(carries)),
+        )
     collected = tuple(t.with_shape((count, *t.shape)) for t in results[carries:])
     return TupleType((*results[:carries], *collected))
 
@@ -60,7 +63,11 @@ def _reference(args: Sequence[np.ndarray], attrs: Any, type: TupleType) -> tuple
 
 
 SCAN = Op(
-    name="scan", kind=LOOP, sizes=lambda attrs, types: (attrs["count"],), infer=_infer, reference=_reference,
+    name="scan",
+    kind=LOOP,
+    sizes=lambda attrs, types: (attrs["count"],),
+    infer=_infer,
+    reference=_reference,
     grad="a scan that stops early (`until`) runs as often as its values say",
     doc="`body` for each value of the size `index` below `count`, in falling order if `reverse`. The first `carries` "
     "operands are what the body's first inputs begin as; each turn the body's first outputs take their place. Its "

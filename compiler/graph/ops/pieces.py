@@ -67,7 +67,9 @@ def _slice_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
     if any(s != 1 for s in steps):
         names = [f"i{k}" for k in range(y.type.rank)]
         dy = dy.apply(
-            "contract", domain=tuple(zip(names, y.shape, strict=True)), maps=(tuple((0, ((i, 1),)) for i in names),),
+            "contract",
+            domain=tuple(zip(names, y.shape, strict=True)),
+            maps=(tuple((0, ((i, 1),)) for i in names),),
             out=tuple((0, ((i, s),)) for i, s in zip(names, steps, strict=True)),
             shape=tuple(b - a for a, b in zip(starts, stops, strict=True)),
         )
@@ -82,14 +84,27 @@ def _slice_sizes(attrs: Any, types: Sequence[TensorType]) -> Iterator[Dim]:
 
 
 SLICE = Op(
-    name="slice", kind=VIEW, sizes=_slice_sizes, unsigned=FIRST,
-    infer=_slice_infer, at=_slice_at, reference=_slice_reference,
-    grad=rule_with_attrs(_slice_grad), axes=_slice_axes,
+    name="slice",
+    kind=VIEW,
+    sizes=_slice_sizes,
+    unsigned=FIRST,
+    infer=_slice_infer,
+    at=_slice_at,
+    reference=_slice_reference,
+    grad=rule_with_attrs(_slice_grad),
+    axes=_slice_axes,
     doc="From `starts` up to `stops` in `steps`, per axis; within the operand",
     samples=(
         Sample((_t(5, 4),), {"starts": (1, 0), "stops": (4, 4), "steps": (1, 1)}),
         Sample((_t(7, 4),), {"starts": (1, 1), "stops": (7, 4), "steps": (2, 2)}),
-        Sample((_t(7,),), {"starts": (0,), "stops": (7,), "steps": (3,)}),
+        Sample(
+            (
+                _t(
+                    7,
+                ),
+            ),
+            {"starts": (0,), "stops": (7,), "steps": (3,)},
+        ),
         Sample((_t(3),), {"starts": (3,), "stops": (3,), "steps": (1,)}),
         Sample((_t(),), {"starts": (), "stops": (), "steps": ()}),
         Sample((_t(4, dtype="i32"),), {"starts": (3,), "stops": (4,), "steps": (1,)}),
@@ -113,13 +128,22 @@ def _flip_axes(attrs: Any, old: Sequence[Dim], new: Sequence[Dim]) -> tuple[Seen
 
 
 FLIP = Op(
-    name="flip", kind=VIEW, unsigned=FIRST,
-    infer=_flip_infer, at=_flip_at, axes=_flip_axes,
+    name="flip",
+    kind=VIEW,
+    unsigned=FIRST,
+    infer=_flip_infer,
+    at=_flip_at,
+    axes=_flip_axes,
     reference=lambda args, attrs, type: np.flip(args[0], attrs["axes"]),
     grad=rule_with_attrs(lambda attrs, dy, y, x: (dy.apply("flip", axes=attrs["axes"]),)),
     doc="`axes` in reverse order",
-    samples=(Sample((_t(4),), {"axes": (0,)}), Sample((_t(2, 3),), {"axes": (0, 1)}), Sample((_t(2, 3),), {"axes": ()}),
-             Sample((_t(2, 0),), {"axes": (1,)}), Sample((_t(2, 3, dtype="bool"),), {"axes": (1,)})),
+    samples=(
+        Sample((_t(4),), {"axes": (0,)}),
+        Sample((_t(2, 3),), {"axes": (0, 1)}),
+        Sample((_t(2, 3),), {"axes": ()}),
+        Sample((_t(2, 0),), {"axes": (1,)}),
+        Sample((_t(2, 3, dtype="bool"),), {"axes": (1,)}),
+    ),
 )
 
 
@@ -179,9 +203,15 @@ def _pad_axes(attrs: Any, old: Sequence[Dim], new: Sequence[Dim]) -> tuple[Seen,
 
 
 PAD = Op(
-    name="pad", kind=VIEW, sizes=lambda attrs, types: (*attrs["low"], *attrs["high"]),
-    infer=_pad_infer, at=_pad_at, reference=_pad_reference, grad=rule_with_attrs(_pad_grad),
-    axes=_pad_axes, doc="`low` elements of `value` before and `high` after, per axis",
+    name="pad",
+    kind=VIEW,
+    sizes=lambda attrs, types: (*attrs["low"], *attrs["high"]),
+    infer=_pad_infer,
+    at=_pad_at,
+    reference=_pad_reference,
+    grad=rule_with_attrs(_pad_grad),
+    axes=_pad_axes,
+    doc="`low` elements of `value` before and `high` after, per axis",
     samples=(
         Sample((_t(3),), {"low": (1,), "high": (2,), "value": 0.0}),
         Sample((_t(2, 3),), {"low": (0, 1), "high": (2, 0), "value": 1.5}),
@@ -228,10 +258,14 @@ def _concat_grad(attrs: Any, dy: Value, y: Value, *xs: Value) -> tuple[Value, ..
     axis, start, parts = attrs["axis"], 0, []
     for x in xs:
         stop = start + x.shape[axis]
-        parts.append(dy.apply(
-            "slice", starts=tuple(start if k == axis else 0 for k in range(y.type.rank)),
-            stops=tuple(stop if k == axis else n for k, n in enumerate(y.shape)), steps=(1,) * y.type.rank,
-        ))
+        parts.append(
+            dy.apply(
+                "slice",
+                starts=tuple(start if k == axis else 0 for k in range(y.type.rank)),
+                stops=tuple(stop if k == axis else n for k, n in enumerate(y.shape)),
+                steps=(1,) * y.type.rank,
+            )
+        )
         start = stop
     return tuple(parts)
 
@@ -241,13 +275,20 @@ def _concat_axes(attrs: Any, old: Sequence[Dim], new: Sequence[Dim]) -> tuple[Se
 
 
 CONCAT = Op(
-    name="concat", kind=VIEW, unsigned=EACH,
-    infer=_concat_infer, at=_concat_at, grad=rule_with_attrs(_concat_grad),
-    reference=lambda args, attrs, type: np.concatenate(args, attrs["axis"]), axes=_concat_axes,
+    name="concat",
+    kind=VIEW,
+    unsigned=EACH,
+    infer=_concat_infer,
+    at=_concat_at,
+    grad=rule_with_attrs(_concat_grad),
+    reference=lambda args, attrs, type: np.concatenate(args, attrs["axis"]),
+    axes=_concat_axes,
     doc="One after the other along `axis`",
     samples=(
-        Sample((_t(2), _t(3)), {"axis": 0}), Sample((_t(2, 1), _t(2, 3), _t(2, 2)), {"axis": 1}),
-        Sample((_t(2),), {"axis": 0}), Sample((_t(0, 2), _t(1, 2)), {"axis": 0}),
+        Sample((_t(2), _t(3)), {"axis": 0}),
+        Sample((_t(2, 1), _t(2, 3), _t(2, 2)), {"axis": 1}),
+        Sample((_t(2),), {"axis": 0}),
+        Sample((_t(0, 2), _t(1, 2)), {"axis": 0}),
         Sample((_t(2, dtype="i32"), _t(1, dtype="i32")), {"axis": 0}),
     ),
 )

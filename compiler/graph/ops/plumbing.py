@@ -27,12 +27,24 @@ def _leaf_infer(types: Sequence[Type], attrs: Any) -> TensorType:
 
 
 INPUT = Op(
-    name="input", kind=LEAF, infer=_leaf_infer, reference=None, grad=None, implied=("type",), named="name",
+    name="input",
+    kind=LEAF,
+    infer=_leaf_infer,
+    reference=None,
+    grad=None,
+    implied=("type",),
+    named="name",
     doc="A value passed from outside; `name` is what the outside calls it",
 )
 
 PARAM = Op(
-    name="param", kind=LEAF, infer=_leaf_infer, reference=None, grad=None, implied=("type",), named="path",
+    name="param",
+    kind=LEAF,
+    infer=_leaf_infer,
+    reference=None,
+    grad=None,
+    implied=("type",),
+    named="path",
     doc="A parameter or a piece of state, by its `path`; its value is that of before the step",
 )
 
@@ -55,7 +67,12 @@ def _constant_at(node: Any, types: Sequence[Type], index: tuple[Expr, ...], read
 
 
 CONSTANT = Op(
-    name="constant", kind=LEAF, infer=_constant_infer, at=_constant_at, grad=None, implied=("type",),
+    name="constant",
+    kind=LEAF,
+    infer=_constant_infer,
+    at=_constant_at,
+    grad=None,
+    implied=("type",),
     reference=lambda args, attrs, type: np.array(attrs["values"], NUMPY[type.dtype]).reshape(type.shape),
     doc="`values` in row-major order",
     samples=(
@@ -80,7 +97,13 @@ def _to(e: Expr, dtype: str) -> Expr:
 
 
 SIZE = Op(
-    name="size", kind=MAP, infer=_size_infer, grad=None, doc="The size `size` as a number", weight=0, unsigned=ALWAYS,
+    name="size",
+    kind=MAP,
+    infer=_size_infer,
+    grad=None,
+    doc="The size `size` as a number",
+    weight=0,
+    unsigned=ALWAYS,
     implied=("dtype",),
     at=lambda node, types, index, read: _to(size_expr(node.attrs["size"]), node.dtype),
     reference=lambda args, attrs, type: np.array(attrs["size"], NUMPY[type.dtype]),
@@ -104,13 +127,21 @@ def _iota_reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) ->
 
 
 IOTA = Op(
-    name="iota", kind=MAP, infer=_iota_infer, reference=_iota_reference, grad=None, weight=0, unsigned=ALWAYS,
+    name="iota",
+    kind=MAP,
+    infer=_iota_infer,
+    reference=_iota_reference,
+    grad=None,
+    weight=0,
+    unsigned=ALWAYS,
     implied=("shape", "dtype"),
     at=lambda node, types, index, read: _to(index[node.attrs["axis"]], node.dtype),
     doc="0, 1, 2, ... along `axis` of `shape`",
     samples=(
-        *(Sample((), {"shape": s, "axis": k, "dtype": d})
-          for s, k, d in (((4,), 0, "i32"), ((2, 3), 1, "f32"), ((2, 0), 0, "i64"), ((3, 1), 0, "i64"))),
+        *(
+            Sample((), {"shape": s, "axis": k, "dtype": d})
+            for s, k, d in (((4,), 0, "i32"), ((2, 3), 1, "f32"), ((2, 0), 0, "i64"), ((3, 1), 0, "i64"))
+        ),
     ),
 )
 
@@ -126,7 +157,10 @@ def _item_infer(types: Sequence[Type], attrs: Any) -> TensorType:
 
 
 ITEM = Op(
-    name="item", kind=TUPLE, infer=_item_infer, doc="Result `index` of an operator that has several",
+    name="item",
+    kind=TUPLE,
+    infer=_item_infer,
+    doc="Result `index` of an operator that has several",
     reference=lambda args, attrs, type: args[0][attrs["index"]],
     grad="results of an operator with several are not differentiable",
     samples=(Sample((TupleType((TensorType("f32", (2,)), TensorType("i32"))),), {"index": 1}),),
@@ -150,7 +184,10 @@ def _fused_reference(args: Sequence[np.ndarray], attrs: Any, type: Type) -> Any:
 
 
 FUSED = Op(
-    name="fused", kind=TUPLE, infer=_fused_infer, reference=_fused_reference,
+    name="fused",
+    kind=TUPLE,
+    infer=_fused_infer,
+    reference=_fused_reference,
     grad="fusion comes after differentiation",
     doc="The graph `body` computed in one go: operands are its inputs in order, results its outputs",
 )
@@ -162,8 +199,12 @@ FUSED = Op(
 def _grad_infer(types: Sequence[Type], attrs: Any) -> TupleType:
     y, *xs = require.tensors("grad", types, None)
     if y.dtype not in FLOATS or y.shape:
-        raise ShapeError("E0402", f"only a scalar float can be differentiated, but this is {y}", (0,),
-                         help="add its elements up: `grad(sum(y), x)`" if y.dtype in FLOATS else None)
+        raise ShapeError(
+            "E0402",
+            f"only a scalar float can be differentiated, but this is {y}",
+            (0,),
+            help="add its elements up: `grad(sum(y), x)`" if y.dtype in FLOATS else None,
+        )
     for k, x in enumerate(xs, 1):
         if x.dtype not in FLOATS:
             raise ShapeError("E0401", f"only with respect to floats can one differentiate, but this is {x}", (k,))
@@ -171,7 +212,11 @@ def _grad_infer(types: Sequence[Type], attrs: Any) -> TupleType:
 
 
 GRAD = Op(
-    name="grad", kind=ABSTRACT, infer=_grad_infer, reference=None, grad=None,
+    name="grad",
+    kind=ABSTRACT,
+    infer=_grad_infer,
+    reference=None,
+    grad=None,
     doc="The derivatives of the first operand, a scalar, with respect to each of the others; see `differentiate`",
 )
 
@@ -193,28 +238,43 @@ def _straight_infer(types: Sequence[Type], attrs: Any) -> TensorType:
 _IDENTITY_SAMPLES = tuple(Sample((TensorType(d, s),), {}) for d, s in (("f32", (2, 3)), ("f64", ()), ("i32", (0,))))
 
 STOP_GRAD = Op(
-    name="stop_grad", kind=MAP, infer=_same("stop_grad"), doc="The operand, as a constant to differentiation", weight=0,
+    name="stop_grad",
+    kind=MAP,
+    infer=_same("stop_grad"),
+    doc="The operand, as a constant to differentiation",
+    weight=0,
     unsigned=FIRST,
-    at=lambda node, types, index, read: read(0, index), reference=lambda args, attrs, type: args[0],
-    grad=lambda b, node, dy: (None,), flops=lambda types, attrs, result: 0, samples=_IDENTITY_SAMPLES,
+    at=lambda node, types, index, read: read(0, index),
+    reference=lambda args, attrs, type: args[0],
+    grad=lambda b, node, dy: (None,),
+    flops=lambda types, attrs, result: 0,
+    samples=_IDENTITY_SAMPLES,
 )
 
 STRAIGHT_THROUGH = Op(
-    name="straight_through", kind=MAP, infer=_straight_infer, weight=0,
+    name="straight_through",
+    kind=MAP,
+    infer=_straight_infer,
+    weight=0,
     doc="The value of the first operand with the gradient of the second. Bengio, Léonard, Courville (2013)",
-    at=lambda node, types, index, read: read(0, index), reference=lambda args, attrs, type: args[0],
-    grad=lambda b, node, dy: (None, dy), flops=lambda types, attrs, result: 0,
+    at=lambda node, types, index, read: read(0, index),
+    reference=lambda args, attrs, type: args[0],
+    grad=lambda b, node, dy: (None, dy),
+    flops=lambda types, attrs, result: 0,
     samples=tuple(Sample((TensorType("f32", s),) * 2, {}) for s in ((2, 3), (), (0,))),
 )
 
 CHECKPOINT = Op(
-    name="checkpoint", kind=MAP, infer=lambda types, attrs: require.tensors("checkpoint", types, len(types))[0],
+    name="checkpoint",
+    kind=MAP,
+    infer=lambda types, attrs: require.tensors("checkpoint", types, len(types))[0],
     doc="The first operand, which is kept for the backward pass, as are the others; what it is computed from, back to "
     "the others, inputs, parameters and earlier checkpoints, is computed there again. Chen et al. (2016)",
-    at=lambda node, types, index, read: read(0, index), reference=lambda args, attrs, type: args[0],
-    grad=lambda b, node, dy: (dy, *[None] * (len(node.args) - 1)), flops=lambda types, attrs, result: 0,
+    at=lambda node, types, index, read: read(0, index),
+    reference=lambda args, attrs, type: args[0],
+    grad=lambda b, node, dy: (dy, *[None] * (len(node.args) - 1)),
+    flops=lambda types, attrs, result: 0,
     samples=(*_IDENTITY_SAMPLES, Sample((TensorType("f32", (2, 3)), TensorType("f32", (4,))), {})),
 )
 
 ALL = (INPUT, PARAM, CONSTANT, SIZE, IOTA, ITEM, FUSED, GRAD, STOP_GRAD, STRAIGHT_THROUGH, CHECKPOINT)
-

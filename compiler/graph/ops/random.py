@@ -51,12 +51,21 @@ def _reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.n
 
 
 RANDOM = Op(
-    name="random", kind=MAP, infer=_infer, at=_at, reference=_reference, grad=lambda b, node, dy: (None,),
+    name="random",
+    kind=MAP,
+    infer=_infer,
+    at=_at,
+    reference=_reference,
+    grad=lambda b, node, dy: (None,),
     flops=lambda types, attrs, result: FUNCTIONS["random"].weight * result.size,
-    weight=FUNCTIONS["random"].weight, unsigned=ALWAYS, implied=("shape", "dtype"),
+    weight=FUNCTIONS["random"].weight,
+    unsigned=ALWAYS,
+    implied=("shape", "dtype"),
     doc="Uniform in [0, 1): element i is Philox 2x32-10 at counter i under the key + `site` * SITE (see `philox`)",
-    samples=tuple(Sample((TensorType("i64"),), {"shape": s, "dtype": d, "site": k}, 0, 1000)
-                  for s, d, k in (((3, 4), "f32", 0), ((), "f64", 1), ((0, 2), "f32", 2), ((17,), "f64", 3))),
+    samples=tuple(
+        Sample((TensorType("i64"),), {"shape": s, "dtype": d, "site": k}, 0, 1000)
+        for s, d, k in (((3, 4), "f32", 0), ((), "f64", 1), ((0, 2), "f32", 2), ((17,), "f64", 3))
+    ),
 )
 
 ALL = (RANDOM,)

@@ -70,8 +70,10 @@ def position(x: Value, axes: tuple[int, ...]) -> Value:
             p = p * Value(x.b, x.b.emit("size", size=stride, dtype=dtype)).spread(x.shape, ())
         total = p if total is None else p + total
         stride = stride * x.shape[k]
-    return total if total is not None else Value(x.b, x.b.emit("constant", values=(0,), type=TensorType(dtype))).spread(
-        x.shape, ()
+    return (
+        total
+        if total is not None
+        else Value(x.b, x.b.emit("constant", values=(0,), type=TensorType(dtype))).spread(x.shape, ())
     )
 
 
@@ -95,11 +97,20 @@ def _reference(f: Any, fold: str) -> Callable[..., np.ndarray]:
 
 def _samples(dtype: str) -> tuple[Sample, ...]:
     cases: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
-        ((3, 4), (0,)), ((3, 4), (1,)), ((2, 3, 4), (0, 2)), ((3, 4), (0, 1)), ((5,), ()), ((), ()), ((0, 3), (0,)),
-        ((3, 0), (0,)), ((1, 3, 1), (0, 2)),
+        ((3, 4), (0,)),
+        ((3, 4), (1,)),
+        ((2, 3, 4), (0, 2)),
+        ((3, 4), (0, 1)),
+        ((5,), ()),
+        ((), ()),
+        ((0, 3), (0,)),
+        ((3, 0), (0,)),
+        ((1, 3, 1), (0, 2)),
     )
-    return (*(Sample((TensorType("f32", s),), {"axes": a}) for s, a in cases),
-            Sample((TensorType(dtype, (4, 5)),), {"axes": (1,)}, -9, 9))
+    return (
+        *(Sample((TensorType("f32", s),), {"axes": a}) for s, a in cases),
+        Sample((TensorType(dtype, (4, 5)),), {"axes": (1,)}, -9, 9),
+    )
 
 
 def _axes(attrs: Any, old: Sequence[Dim], new: Sequence[Dim]) -> tuple[Seen, ...]:
@@ -107,12 +118,28 @@ def _axes(attrs: Any, old: Sequence[Dim], new: Sequence[Dim]) -> tuple[Seen, ...
     return tuple(Seen(kept.index(k)) if k in kept else Seen(None) for k in range(len(old)))
 
 
-def _reduction(name: str, fold: str, f: Any, grad: Callable[..., Any], accepts: tuple[str, ...], doc: str,
-               unsigned: slice | None = None) -> Op:
-    return Op(name=name, kind=REDUCE, doc=doc, infer=_infer(name, accepts), reference=_reference(f, fold),
-              grad=rule_with_attrs(grad), reduce=fold, unsigned=unsigned, axes=_axes,
-              flops=lambda types, attrs, type: types[0].size,
-              samples=_samples("bool" if "bool" in accepts else "i32"))
+def _reduction(
+    name: str,
+    fold: str,
+    f: Any,
+    grad: Callable[..., Any],
+    accepts: tuple[str, ...],
+    doc: str,
+    unsigned: slice | None = None,
+) -> Op:
+    return Op(
+        name=name,
+        kind=REDUCE,
+        doc=doc,
+        infer=_infer(name, accepts),
+        reference=_reference(f, fold),
+        grad=rule_with_attrs(grad),
+        reduce=fold,
+        unsigned=unsigned,
+        axes=_axes,
+        flops=lambda types, attrs, type: types[0].size,
+        samples=_samples("bool" if "bool" in accepts else "i32"),
+    )
 
 
 def _arg_infer(op: str) -> Callable[..., TensorType]:
@@ -130,25 +157,39 @@ def _arg_infer(op: str) -> Callable[..., TensorType]:
 def _arg(name: str, f: Callable[..., Any], what: str) -> Op:
     shapes: tuple[tuple[tuple[int, ...], int], ...] = (((3, 4), 1), ((3, 4), 0), ((5,), 0), ((2, 1, 3), 1), ((0, 3), 1))
     return Op(
-        name=name, kind=KERNEL, doc=f"The index (i32) of the {what} along `axis`: the first of equals, of a NaN if "
-        "there is one",
-        infer=_arg_infer(name), flops=lambda types, attrs, type: types[0].size,
+        name=name,
+        kind=KERNEL,
+        doc=f"The index (i32) of the {what} along `axis`: the first of equals, of a NaN if there is one",
+        infer=_arg_infer(name),
+        flops=lambda types, attrs, type: types[0].size,
         reference=lambda args, attrs, type: np.asarray(f(args[0], axis=attrs["axis"]), np.int32),
         grad=f"the result of {name} is a whole number, and its derivative is zero or undefined everywhere",
-        samples=(*(Sample((TensorType("f32", s),), {"axis": a}) for s, a in shapes),
-                 Sample((TensorType("i32", (6, 5)),), {"axis": 1}, -3, 3)),
+        samples=(
+            *(Sample((TensorType("f32", s),), {"axis": a}) for s, a in shapes),
+            Sample((TensorType("i32", (6, 5)),), {"axis": 1}, -3, 3),
+        ),
     )
 
 
 ALL = (
     _reduction("reduce_sum", "sum", np.add, _sum_grad, NUMBERS, "The sum over `axes`", FIRST),
     _reduction("reduce_prod", "prod", np.multiply, _prod_grad, NUMBERS, "The product over `axes`", FIRST),
-    _reduction("reduce_max", "max", np.maximum, _extreme_grad, DTYPES,
-               "The largest over `axes`, NaN if there is one; the gradient goes to the first of equals"),
-    _reduction("reduce_min", "min", np.minimum, _extreme_grad, DTYPES,
-               "The smallest over `axes`, NaN if there is one; the gradient goes to the first of equals"),
+    _reduction(
+        "reduce_max",
+        "max",
+        np.maximum,
+        _extreme_grad,
+        DTYPES,
+        "The largest over `axes`, NaN if there is one; the gradient goes to the first of equals",
+    ),
+    _reduction(
+        "reduce_min",
+        "min",
+        np.minimum,
+        _extreme_grad,
+        DTYPES,
+        "The smallest over `axes`, NaN if there is one; the gradient goes to the first of equals",
+    ),
     _arg("argmax", np.argmax, "largest"),
     _arg("argmin", np.argmin, "smallest"),
 )
-
-

@@ -44,8 +44,12 @@ def same_dtype(op: str, types: Sequence[TensorType], first: int = 0) -> None:
     """All operands have the dtype of the first; `first` is its position, for the message."""
     for k, t in enumerate(types[1:], 1):
         if t.dtype != types[0].dtype:
-            raise ShapeError("E0302", f"operands of {spelled(op)} must have one dtype, but {types[0].dtype} is not "
-                             f"{t.dtype}", (first, first + k), help="write the conversion: `cast(x, f32)`")
+            raise ShapeError(
+                "E0302",
+                f"operands of {spelled(op)} must have one dtype, but {types[0].dtype} is not {t.dtype}",
+                (first, first + k),
+                help="write the conversion: `cast(x, f32)`",
+            )
 
 
 def same_shape(op: str, types: Sequence[TensorType]) -> None:

@@ -122,8 +122,18 @@ class Body:
         self.scopes[-1 if depth is None else depth].statements.append(statement)
 
     @contextmanager
-    def loop(self, stop: Dim, *, start: Dim = 0, step: int = 1, lanes: int = 1, bound: Dim | None = None,
-             unroll: int = 1, parallel: bool = False, stem: str = "i") -> Iterator[Dim]:
+    def loop(
+        self,
+        stop: Dim,
+        *,
+        start: Dim = 0,
+        step: int = 1,
+        lanes: int = 1,
+        bound: Dim | None = None,
+        unroll: int = 1,
+        parallel: bool = False,
+        stem: str = "i",
+    ) -> Iterator[Dim]:
         """Open a loop and give its variable. A loop of one iteration is no loop; only an outermost loop is parallel."""
         parallel = parallel and len(self.scopes) == 1
         once = isinstance(start, int) and isinstance(stop, int) and start < stop <= start + step
@@ -136,8 +146,19 @@ class Body:
         self.ranges[var] = stop
         yield symbol(var)
         scope = self.scopes.pop()
-        self.emit(L.For(var, to_expr(start), to_expr(stop), tuple(scope.statements), step, lanes,
-                        None if bound is None else to_expr(bound), unroll, parallel))
+        self.emit(
+            L.For(
+                var,
+                to_expr(start),
+                to_expr(stop),
+                tuple(scope.statements),
+                step,
+                lanes,
+                None if bound is None else to_expr(bound),
+                unroll,
+                parallel,
+            )
+        )
 
     @contextmanager
     def when(self, condition: L.Expr) -> Iterator[None]:
@@ -152,8 +173,10 @@ class Body:
     def results(self) -> Results:
         """Declare a buffer for each result of the graph, in order; one for a value that is a result twice, and none for
         a check, which is computed for its effect."""
-        return {v: self.result(self.graph[v].dtype) if v in dict(self.graph.outputs).values() else None
-                for v in results(self.graph)}
+        return {
+            v: self.result(self.graph[v].dtype) if v in dict(self.graph.outputs).values() else None
+            for v in results(self.graph)
+        }
 
     def store_all(self, outputs: Results, results: Sequence[tuple[str, Index]]) -> None:
         """Store nodes at points. A result may lie where an operand lies, so all are computed before any is stored."""
@@ -168,8 +191,10 @@ class Body:
         if not side_by_side(self.graph, node):
             return [(name, flat(index, node.shape))]
         axis, width = node.attrs["axis"], self.graph[node.args[0]].shape[node.attrs["axis"]]
-        return [(part, flat((*index[:axis], index[axis] + k * width, *index[axis + 1 :]), node.shape))
-                for k, part in enumerate(node.args)]
+        return [
+            (part, flat((*index[:axis], index[axis] + k * width, *index[axis + 1 :]), node.shape))
+            for k, part in enumerate(node.args)
+        ]
 
     def fold(self, buffer: str, at: Dim, how: str, value: L.Expr) -> None:
         self.emit(L.Reduce(buffer, to_expr(at), how, value))
@@ -356,4 +381,3 @@ def lanes(graph: Graph) -> int:
     types = [t for n in graph for t in (n.type.items if isinstance(n.type, TupleType) else (n.type,))]
     wide = any(BYTES[t.dtype] > 4 for t in types)
     return 8 if wide else 16
-

@@ -75,8 +75,7 @@ def matmul(make: Callable[[], Body], p: Product, tile: Tile, parallel: bool = Fa
     return body
 
 
-def _in_blocks(body: Body, p: Product, tile: Tile, left: str, right: str, outputs: Results,
-               parallel: bool) -> None:
+def _in_blocks(body: Body, p: Product, tile: Tile, left: str, right: str, outputs: Results, parallel: bool) -> None:
     """A long reduction in blocks: of the operands only what stays in the second-level cache, for all tiles that need
     it. The sums wait in memory, then what is elementwise is computed of them. The order of k, and so the bits, stay."""
     dtype, rows, columns = p.node.dtype, p.rows[-1].size, p.columns[-1].size
@@ -90,7 +89,8 @@ def _in_blocks(body: Body, p: Product, tile: Tile, left: str, right: str, output
         for wide, j0 in _each(body, tile.columns(columns), False):
             for down, i in _each(body, tile.rows_of(part.width), False):
                 _Tile(body, p, tile.lanes, left, right, {}, i0 + i, j0, down.width, wide).add_to(
-                    sums, [(first, start, stop), *((w, 0, w.size) for w in rest)])
+                    sums, [(first, start, stop), *((w, 0, w.size) for w in rest)]
+                )
 
     def over_block(part: Part, i0: Dim) -> AbstractContextManager[tuple[Dim, ...]]:
         axes = [Axes((0,), (part.width,)), Axes((1,), (columns,))]
@@ -136,7 +136,8 @@ def _around(body: Body, p: Product, tile: Tile, left: str, right: str, at: Mappi
         for columns, j0 in _each(body, across, False):
             for rows, i0 in _each(body, down, False):
                 _Tile(body, p, tile.lanes, left, right, here, i0, j0, rows.width, columns).add_to(
-                    sums, [(w, 0, w.size) for w in p.inner[len(far) :]])
+                    sums, [(w, 0, w.size) for w in p.inner[len(far) :]]
+                )
 
 
 def _each(body: Body, parts: Sequence[Part], parallel: bool) -> Iterator[tuple[Part, Dim]]:

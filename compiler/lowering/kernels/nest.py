@@ -114,15 +114,17 @@ def _aside(opaque: list[L.Expr]) -> Callable[[L.Expr], L.Var]:
 
 
 @contextmanager
-def over(body: Body, groups: Sequence[Axes], rank: int, *, lanes: int = 1, unroll: int = 1,
-         parallel: bool = False) -> Iterator[Index]:
+def over(
+    body: Body, groups: Sequence[Axes], rank: int, *, lanes: int = 1, unroll: int = 1, parallel: bool = False
+) -> Iterator[Index]:
     """Open one loop per group, the last a vector loop, and give the index of every axis, 0 for axes of no group."""
     index: list[Dim] = [0] * rank
     with ExitStack() as stack:
         for n, g in enumerate(groups):
             width = lanes if n == len(groups) - 1 else 1
-            point = stack.enter_context(body.loop(g.size, lanes=width, unroll=unroll if width > 1 else 1,
-                                                  parallel=parallel and n == 0))
+            point = stack.enter_context(
+                body.loop(g.size, lanes=width, unroll=unroll if width > 1 else 1, parallel=parallel and n == 0)
+            )
             place(point, g, index, body)
         yield tuple(index)
 

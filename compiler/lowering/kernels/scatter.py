@@ -31,4 +31,3 @@ def scatter_add(make: Callable[[], Body], name: str) -> Body:
         with over(body, inner, len(inner), lanes=width) as point:
             body.fold(y, flat((symbol(row.name), *point), node.shape), "sum", body.value(updates, (*at, *point)))
     return body
-

@@ -12,8 +12,14 @@ from ...graph.ops.op import MAP, REDUCE
 from .values import Value, shift, types
 
 
-def readers_to_wait_for(graph: Graph, root: Mapping[str, Value], value: Value, old: Value | None,
-                        readers: Mapping[Value, list[str]], after: Mapping[str, list[str]]) -> list[str] | None:
+def readers_to_wait_for(
+    graph: Graph,
+    root: Mapping[str, Value],
+    value: Value,
+    old: Value | None,
+    readers: Mapping[Value, list[str]],
+    after: Mapping[str, list[str]],
+) -> list[str] | None:
     """The kernels that must run before one may write a variable's new value over the old one; None where it may not.
     `after` says which kernels run after each."""
     maker = value[0]

@@ -34,8 +34,9 @@ class Buffer:
     dies: int
 
 
-def buffers(graph: Graph, root: Mapping[str, Value], order: Order,
-            scratch: Mapping[str, Sequence[Dim]]) -> list[Buffer]:
+def buffers(
+    graph: Graph, root: Mapping[str, Value], order: Order, scratch: Mapping[str, Sequence[Dim]]
+) -> list[Buffer]:
     """The buffers of the arena, in the order in which they are needed. What a kernel is the last to read it may write
     over."""
     last = {root[a]: k for k, name in enumerate(order.kernels) for a in graph[name].args}
@@ -126,8 +127,11 @@ def _fit(buffers: Sequence[tuple[Buffer, int]], alignment: int) -> tuple[list[in
     used = 0
     for k in sorted(range(len(buffers)), key=lambda k: (-buffers[k][1], buffers[k][0].born, k)):
         buffer, n = buffers[k]
-        busy = sorted((offset[j], offset[j] + aligned(buffers[j][1])) for j in placed
-                      if buffers[j][0].born <= buffer.dies and buffer.born <= buffers[j][0].dies)
+        busy = sorted(
+            (offset[j], offset[j] + aligned(buffers[j][1]))
+            for j in placed
+            if buffers[j][0].born <= buffer.dies and buffer.born <= buffers[j][0].dies
+        )
         best, at = None, 0
         for start, stop in busy:
             if start - at >= aligned(n) and (best is None or start - at < best[0]):

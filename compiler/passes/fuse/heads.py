@@ -101,8 +101,11 @@ def renames(graph: Graph, n: Node) -> bool:
         return n.op in ALIAS
     shape, starts = graph[n.args[0]].shape, n.attrs["starts"]
     first = next((k for k, n in enumerate(n.shape) if n != 1), len(shape))  # of the axis that is cut, at most
-    return (all(k == 1 for k in n.attrs["steps"]) and n.shape[first + 1 :] == shape[first + 1 :]
-            and any(isinstance(a, Size) for a in starts))
+    return (
+        all(k == 1 for k in n.attrs["steps"])
+        and n.shape[first + 1 :] == shape[first + 1 :]
+        and any(isinstance(a, Size) for a in starts)
+    )
 
 
 def _spreads(user: Node, name: str) -> bool:

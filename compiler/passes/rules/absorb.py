@@ -186,9 +186,11 @@ def _fits(s: Sweep, n: Node) -> bool:
     """Every index of a plain contraction runs over exactly the axes it stands for."""
     extent = dict(n.attrs["domain"])
     shapes = [*(s.shape(a) for a in n.args), n.shape]
-    return all(extent[index_of(e)] == size
-               for m, shape in zip((*n.attrs["maps"], n.attrs["out"]), shapes, strict=True)
-               for e, size in zip(m, shape, strict=True))
+    return all(
+        extent[index_of(e)] == size
+        for m, shape in zip((*n.attrs["maps"], n.attrs["out"]), shapes, strict=True)
+        for e, size in zip(m, shape, strict=True)
+    )
 
 
 RULES: Table = {

@@ -61,8 +61,11 @@ def _replaced(domain: Domain, i: str, by: Domain) -> Domain:
 
 def _reads_zero_outside(s: Sweep, n: Node, i: str, extent: Dim) -> bool:
     """An operand has an axis for the index i, so terms outside its range are 0."""
-    return any(index_of(e) == i and size == extent
-               for a, m in zip(n.args, n.attrs["maps"], strict=True) for e, size in zip(m, s.shape(a), strict=True))
+    return any(
+        index_of(e) == i and size == extent
+        for a, m in zip(n.args, n.attrs["maps"], strict=True)
+        for e, size in zip(m, s.shape(a), strict=True)
+    )
 
 
 def _contract(s: Sweep, n: Node, domain: Domain, maps: tuple[Map, ...], out: Map, shape: tuple[Dim, ...]) -> str:
@@ -210,7 +213,7 @@ def result_sliced(s: Sweep, n: Node) -> str | None:
     if not is_gathered(m):
         return None
     at = zip(out, m.shape, n.shape, n.attrs["starts"], n.attrs["steps"], strict=True)
-    for ((_, ((i, _),)), size, cut, start, step) in at:
+    for (_, ((i, _),)), size, cut, start, step in at:
         if size == cut:
             continue
         if not isinstance(start, int):
