@@ -49,6 +49,8 @@ def power_of_two(x: Number) -> bool:
 def unsigned(s: Sweep, name: str, depth: int = 6) -> bool:
     """Certainly no element is negative or -0 (NaN is allowed)."""
     n = s[name]
+    if n.op == "variable":  # of a `grad`: nothing is known of it
+        return False
     of = OPS[n.op].unsigned
     if of is not None and not n.args[of]:
         return True
