@@ -193,9 +193,9 @@ class Sweep:
         return min(position + self._chunk, self.examples)
 
     def adapt(self, steps: int, seconds: float) -> None:
-        """Aim the next chunk at `_CHUNK_SECONDS`, growing fourfold at most."""
+        """Aim the next chunk at `_CHUNK_SECONDS`, growing sixteenfold at most."""
         wanted = steps * _CHUNK_SECONDS / max(seconds, 1e-9)
-        self._chunk = self.batch * int(max(1, min(wanted, 4 * self._chunk / self.batch)))
+        self._chunk = self.batch * int(max(1, min(wanted, 16 * self._chunk / self.batch)))
 
     def results(self, examples: int | None = None) -> dict[str, float | int]:
         """The metrics of the `examples` (default: all) run since `totals` was zero; a sum of ints is an int."""
