@@ -27,7 +27,7 @@ from .manifest import (
     signature_from_json,
     signature_to_json,
 )
-from .native import library as native
+from .native import objects as native
 from .native.cache import Cache
 from .native.room import is_refused
 from .native.share import share

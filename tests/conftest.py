@@ -15,7 +15,7 @@ from nnc.compiler.graph.nodes import Graph
 from nnc.compiler.graph.ops.elementwise import NUMPY
 from nnc.compiler.llvm import emit
 from nnc.compiler.lowering.lower import lower
-from nnc.compiler.native import library as native
+from nnc.compiler.native import objects as native
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -44,7 +44,7 @@ STAGES = """
 import json, sys
 from nnc.compiler.elaborate import Program
 from nnc.compiler.loops.text import print_loops
-from nnc.compiler.native.library import target
+from nnc.compiler.native.objects import target
 from nnc.compiler.pipeline import stages
 from nnc.compiler.settings import Settings
 from nnc.compiler.graph.text import parse_graph, print_graph

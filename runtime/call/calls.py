@@ -24,7 +24,7 @@ import numpy as np
 from numpy import empty
 
 from ...compiler.manifest import Manifest, Signature
-from ...compiler.native.library import INTERRUPTED
+from ...compiler.native.objects import INTERRUPTED
 from ...compiler.types.sizes import Dim, substitute
 from ...dsl.errors import ArgumentError, ArgumentTypeError, error
 from .arrays import NUMPY, Wanted, address_of, aligned_bytes, bind, check_nbytes, nbytes, passed_rows, wanted

@@ -30,7 +30,7 @@ from nnc.compiler.graph.nodes import Graph
 from nnc.compiler.graph.ops.contraction import is_gathered
 from nnc.compiler.graph.ops.elementwise import NUMPY
 from nnc.compiler.lowering import lower
-from nnc.compiler.native import library as native
+from nnc.compiler.native import objects as native
 from nnc.compiler.passes.rewrite import assemble
 from nnc.compiler.pipeline import Stages
 from nnc.compiler.scalar import FUNCTIONS

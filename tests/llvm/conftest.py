@@ -12,7 +12,7 @@ import pytest
 
 from nnc.compiler.llvm import emit, support
 from nnc.compiler.loops.ir import Apply, Buffer, Call, Entry, For, Kernel, Load, Module, Place, Slot, Store, Var, i64
-from nnc.compiler.native import library as native
+from nnc.compiler.native import objects as native
 from nnc.compiler.types.sizes import symbol
 from nnc.compiler.types.tensors import TensorType
 from nnc.dsl.errors import UnsupportedError

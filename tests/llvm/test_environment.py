@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import nnc
-from nnc.compiler.native import library as native
+from nnc.compiler.native import objects as native
 from nnc.compiler.session import Session
 from nnc.compiler.settings import Settings
 from nnc.dsl.source import Source

@@ -26,7 +26,7 @@ from nnc.compiler.loops.ir import (
     i64,
     mul,
 )
-from nnc.compiler.native import library as native
+from nnc.compiler.native import objects as native
 from nnc.compiler.types.sizes import symbol
 from nnc.compiler.types.tensors import TensorType
 

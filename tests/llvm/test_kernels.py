@@ -25,7 +25,7 @@ from nnc.compiler.loops.ir import (
 from nnc.compiler.loops.meaning import evaluate
 from nnc.compiler.loops.parse import parse_loops
 from nnc.compiler.loops.text import print_loops
-from nnc.compiler.native import library as native
+from nnc.compiler.native import objects as native
 from nnc.compiler.native.target import level
 from nnc.dsl.errors import InternalError
 

@@ -9,7 +9,7 @@ import pytest
 
 from nnc.compiler.llvm import emit, support
 from nnc.compiler.loops.ir import Buffer, For, Kernel, Load, Store, Var, i64
-from nnc.compiler.native import library as native
+from nnc.compiler.native import objects as native
 from nnc.compiler.native.target import level
 from nnc.dsl.errors import InternalError, UnsupportedError
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nnc.compiler.loops.ir import Apply, Buffer, For, Kernel, Load, Reduce, Var, i64
-from nnc.compiler.native import library as native
+from nnc.compiler.native import objects as native
 
 COUNT = Kernel("count", ("n",), (Buffer("x", "i32"), Buffer("y", "i32", True)), (
     For("i", i64(0), Var("n"), (
@@ -108,7 +108,7 @@ def test_two_callers_share_a_pool(count, services):
 SCRIPT = """
 import os, sys
 import numpy as np
-from nnc.compiler.native import library as native
+from nnc.compiler.native import objects as native
 from nnc.compiler.llvm import emit, support
 from nnc.compiler.loops.ir import *
 from nnc.compiler.types.tensors import TensorType

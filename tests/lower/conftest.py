@@ -15,7 +15,7 @@ from nnc.compiler.llvm import emit
 from nnc.compiler.llvm.support import support as support_module
 from nnc.compiler.lowering.lower import lower
 from nnc.compiler.lowering.memory import output_slot
-from nnc.compiler.native import library as native
+from nnc.compiler.native import objects as native
 from nnc.compiler.types.sizes import substitute, symbol
 from nnc.compiler.types.tensors import TensorType
 
