@@ -235,6 +235,16 @@ def test_a_guard_is_asked_for_only_where_a_size_might_be_negative():
     assert not any(nonnegative(parse_size(n)) for n in open_)
 
 
+# --- a single number is a box without axes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [2, "N"])
+def test_one_element_of_what_is_transposed(rows):
+    source = f"fn f(x: f32[{rows}, 3], i: i32) = gather(reshape(transpose(x, [1, 0]), [3 * {rows}]), i % 6, axis = 0)"
+    x = rng.normal(size=(2, 3))
+    assert run(source, x, np.int32(3), dtype="f64") == x.T.reshape(6)[3]
+
+
 # --- no compilation runs away ----------------------------------------------------------------------------------------
 
 

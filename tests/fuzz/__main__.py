@@ -33,9 +33,14 @@ def shrunk(seed: int, number: int, signature: str, full: bool, guard_pages: bool
 
     def fails(smaller: Program) -> bool:
         ((_, verdict),) = verdicts(lambda _: judge(smaller, checks, guard_pages), [0])
-        return verdict.kind == "failed" and verdict.signature.split(" at ")[0] == signature.split(" at ")[0]
+        return verdict.kind == "failed" and _kind(verdict.signature) == _kind(signature)
 
     return shrink(program, fails)
+
+
+def _kind(signature: str) -> str:
+    """What stays as a program gets smaller: of a raw exception its place, of a wrong value what is wrong."""
+    return signature if signature.startswith("raised: ") else signature.split(" at ")[0]
 
 
 def checks_of(number: int, full: bool, guard_pages: bool) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ def pointwise(make: Callable[[], Body], parallel: bool = False) -> Body:
     shape = box_of(body.graph, body.graph[next(iter(outputs))])
     trial = make()
     groups = collapse(trial, walk(trial, list(outputs), shape), shape, [0] * len(shape))
-    if any(n.op == "transpose" for n in body.graph):
+    if groups and any(n.op == "transpose" for n in body.graph):
         near = _near(make, groups, shape)
         if near is not None:
             _blocks(body, outputs, groups, near, shape, parallel)
