@@ -14,13 +14,14 @@ from nnc.compiler.graph.interpret import bind_sizes, evaluate
 from nnc.compiler.graph.nodes import Builder, Graph
 from nnc.compiler.graph.ops import OPS
 from nnc.compiler.graph.ops.calculus import Value
-from nnc.compiler.graph.ops.contraction import matmul
 from nnc.compiler.graph.text import parse_graph, print_graph
 from nnc.compiler.graph.verify import verify
 from nnc.compiler.passes import ALWAYS, REWRITE, run
 from nnc.compiler.types.sizes import symbol
 from nnc.compiler.types.tensors import TensorType
 from nnc.dsl.errors import ArgumentError, InternalError, SourceError
+
+from .graphs import einsum
 
 B = symbol("B")
 
@@ -50,7 +51,7 @@ def total(x: Value) -> Value:
 
 
 def mm(x: Value, y: Value) -> Value:
-    return Value(x.b, matmul(x.b, x.name, y.name))
+    return Value(x.b, einsum(x.b, "ij,jk->ik", x.name, y.name))
 
 
 def optimized(graph: Graph) -> Graph:

@@ -114,6 +114,20 @@ FUNCTIONS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "left, right",
+    [
+        ((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 4)), ((2, 3), (3, 4)), ((5, 2, 3), (5, 3, 4)), ((5, 2, 3), (3, 4)),
+        ((2, 3), (5, 3, 4)), ((5, 2, 3), (3,)), ((3,), (5, 3, 4)), ((1, 2, 3), (5, 3, 4)),
+    ],
+)  # fmt: skip
+def test_a_matrix_product_follows_numpy(left, right):
+    x, y = np.arange(np.prod(left)).reshape(left), np.arange(np.prod(right)).reshape(right)
+    f = nnc.function(f"fn f(x: f32{list(left)}, y: f32{list(right)}) = x @ y", cache=False)
+    np.testing.assert_array_equal(f(x, y), x @ y)
+
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_means_what_numpy_says(name):
     text, args, want = FUNCTIONS[name]

@@ -422,35 +422,6 @@ def test_what_does_not_fit_is_said(op: str, types: tuple, attrs: dict, code: str
     assert e.value.code == code
 
 
-def test_matmul_follows_numpy_and_names_the_sizes() -> None:
-    from nnc.compiler.graph.ops.contraction import einsum, matmul
-
-    shapes = [
-        ((3,), (3,)),
-        ((2, 3), (3,)),
-        ((3,), (3, 4)),
-        ((2, 3), (3, 4)),
-        ((5, 2, 3), (5, 3, 4)),
-        ((5, 2, 3), (3, 4)),
-        ((2, 3), (5, 3, 4)),
-        ((5, 2, 3), (3,)),
-        ((3,), (5, 3, 4)),
-    ]
-    rng = np.random.default_rng(0)
-    for s, t in shapes:
-        b = Builder("g", OPS)
-        x, y = (b.emit("input", name=k, type=TensorType("f64", shape)) for k, shape in (("x", s), ("y", t)))
-        values = {"x": rng.normal(size=s), "y": rng.normal(size=t)}
-        result = evaluate(b.finish((("z", matmul(b, x, y)),)), values)[0]["z"]
-        np.testing.assert_allclose(result, values["x"] @ values["y"], rtol=1e-12)
-    b = Builder("g", OPS)
-    x, y = (b.emit("input", name=k, type=TensorType("f32", shape)) for k, shape in (("x", (B, 576)), ("y", (400, 84))))
-    with pytest.raises(ShapeError, match="inner sizes of @ must agree, but 576 is not 400"):
-        matmul(b, x, y)
-    with pytest.raises(ShapeError, match="index i runs over two sizes, but 576 is not 400"):
-        einsum(b, "bi,io->bo", x, y)
-
-
 def test_reshape_reads_without_division_where_axes_only_split_in_two() -> None:
     """[6, B] -> [2, 3, B]: the last axis is read as it is; only the split one needs arithmetic."""
     node = Node("y", "reshape", ("x",), {"shape": (2, 3, B)}, TensorType("f32", (2, 3, B)))

@@ -14,13 +14,14 @@ from nnc.compiler.graph.interpret import evaluate
 from nnc.compiler.graph.nodes import Builder, Graph
 from nnc.compiler.graph.ops import OPS
 from nnc.compiler.graph.ops.calculus import Value
-from nnc.compiler.graph.ops.contraction import matmul
 from nnc.compiler.graph.ops.elementwise import NUMPY
 from nnc.compiler.graph.text import parse_graph, print_graph
 from nnc.compiler.passes import ALWAYS, OPTIMIZE, REWRITE, run
 from nnc.compiler.types.sizes import symbol
 from nnc.compiler.types.tensors import FLOATS, TensorType
 from nnc.dsl.errors import SourceError
+
+from .graphs import einsum
 
 B = symbol("B")
 GOLDEN = sorted((Path(__file__).parent / "golden" / "passes").glob("*.case"))
@@ -109,7 +110,10 @@ def programs(
                 y = x.apply("gt", draw(st.sampled_from(like))).apply("not").apply("cast", dtype="f64")
             case "matmul" if x.type.rank:
                 fit = [z for z in pool if z.type.rank in (1, 2) and z.shape[-2:][0] == x.shape[-1]]
-                y = Value(builder, matmul(builder, x.name, draw(st.sampled_from(fit)).name)) if fit else -x
+                z = draw(st.sampled_from(fit)) if fit else None
+                rows, columns = "abc"[: x.type.rank - 1], "n" * (z is not None and z.type.rank == 2)
+                spec = f"{rows}k,k{columns}->{rows}{columns}"
+                y = Value(builder, einsum(builder, spec, x.name, z.name)) if z is not None else -x
             case _:
                 y = -x
         if y.type.rank <= 4:

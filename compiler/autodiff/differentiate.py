@@ -19,7 +19,7 @@ from ...dsl.source import Span
 from ..graph.nodes import Builder, Graph, Node, ancestors, descendants
 from ..graph.ops import OPS
 from ..graph.ops.calculus import constant
-from ..graph.ops.op import NoGradient
+from ..graph.ops.op import LOOP, NoGradient
 from ..graph.ops.require import spelled
 from ..types.sizes import Dim
 from ..types.tensors import FLOATS, TensorType
@@ -82,7 +82,7 @@ def backward(
         if name not in adjoints and name not in items:
             continue
         b.span, made = node.span, len(b.nodes)
-        if node.op == "scan":
+        if OPS[node.op].kind == LOOP:
             dxs = _of_scan(b, again(node), items[name], [a in active for a in node.args], span)
         else:
             dy = total[name] = _sum(b, adjoints.pop(name))

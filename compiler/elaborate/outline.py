@@ -12,6 +12,7 @@ from itertools import accumulate
 from math import prod
 
 from ..graph.nodes import Node
+from ..graph.ops import OPS, op
 from ..types.sizes import Dim, Size, product, substitute, symbols
 from ..types.tensors import TensorType
 from .context import Context, Declared, Part
@@ -82,10 +83,10 @@ def _work(before: Sequence[Dim], part: Part) -> Dim:
 
 
 def _macs(n: Node) -> Dim:
-    match n.op:
-        case "contract" if len(n.args) > 1:
+    match OPS[n.op].kind:
+        case op.CONTRACT if len(n.args) > 1:
             return _of_one(product(size for _, size in n.attrs["domain"]))
-        case "scan":
+        case op.LOOP:
             return _of_one(n.attrs["count"]) * sum(map(_macs, n.attrs["body"]), start=0)
     return 0
 

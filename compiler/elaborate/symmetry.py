@@ -8,10 +8,12 @@ symmetry). A linear layer at the end is harmless: its units have different targe
 from __future__ import annotations
 
 from ..graph.nodes import Graph
+from ..graph.ops import OPS
+from ..graph.ops.op import CONTRACT, VIEW
 from .context import AVERAGE, Context, Declared
 
 NONLINEAR = ("tanh", "logistic", "maximum", "erf", "sin", "cos")
-LINEAR = ("transpose", "reshape", "contract", "broadcast", "add", "sub", "mul", "slice", "concat", "assume")
+LINEAR = ("add", "sub", "mul")  # beside the contraction, and what has the elements of its operands elsewhere
 
 
 def warnings(cx: Context, graph: Graph) -> list[str]:
@@ -47,7 +49,8 @@ def _nonlinearity(graph: Graph, start: str) -> str | None:
         for user in graph.users(waiting.pop()):
             if user.op in NONLINEAR:
                 return user.op
-            if user.op in LINEAR and user.name not in seen:
+            linear = user.op in LINEAR or OPS[user.op].kind in (CONTRACT, VIEW)
+            if linear and user.name not in seen:
                 seen.add(user.name)
                 waiting.append(user.name)
     return None

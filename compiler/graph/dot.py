@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from .nodes import Graph, Node
+from .ops import OPS
+from .ops.op import CONTRACT
 
-COLOURS = {"input": "#d5e8f7", "param": "#fbe5c8", "constant": "#eeeeee", "contract": "#f7d5dc", "fused": "#dff0d8"}
+COLOURS = {"input": "#d5e8f7", "param": "#fbe5c8", "constant": "#eeeeee", "fused": "#dff0d8"}
+PRODUCT = "#f7d5dc"
 
 
 def print_dot(graph: Graph) -> str:
@@ -14,7 +17,7 @@ def print_dot(graph: Graph) -> str:
              '  edge [fontname = "Helvetica", fontsize = 8, color = "#666666"];']  # fmt: skip
     for node in graph:
         shape = 'box, style = "rounded,filled"' if not node.args else "box, style = filled"
-        colour = COLOURS.get(node.op, "#ffffff")
+        colour = PRODUCT if OPS[node.op].kind == CONTRACT else COLOURS.get(node.op, "#ffffff")
         lines.append(
             f"  n{number[node.name]} [label = {_quote(_label(node))}, shape = {shape}, fillcolor = {_quote(colour)}];"
         )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..graph.nodes import Builder, Graph, Node
 from ..graph.ops import OPS
 from ..graph.ops.calculus import constant
-from ..graph.ops.op import CONTRACT, REDUCE
+from ..graph.ops.op import CONTRACT, LOOP, REDUCE
 from ..graph.product import Product, product
 from ..loops import ir as L
 from ..passes.argument import ARGUMENTS, expand
@@ -80,8 +80,8 @@ class _Steps:
 
 def _steps(graph: Graph, checks: Checks, library: _Library) -> _Steps:
     """The calls and loops of a graph; places of leaves and outputs are slots, those of all else offsets in an arena."""
-    bodies = {n.name: _body_of(graph, n) for n in graph if is_kernel(n) and n.op != "scan"}
-    loops = {n.name: _steps(_entry_of(graph, n), checks, library) for n in graph if n.op == "scan"}
+    bodies = {n.name: _body_of(graph, n) for n in graph if is_kernel(n) and OPS[n.op].kind != LOOP}
+    loops = {n.name: _steps(_entry_of(graph, n), checks, library) for n in graph if OPS[n.op].kind == LOOP}
     scratch = {name: _scratch(body, library.target) for name, (body, _) in bodies.items()}
     scratch |= {name: (loop.plan.arena, 1)[: 1 + graph[name].attrs["until"]] for name, loop in loops.items()}
     planned, root = plan(graph, scratch), roots(graph)
@@ -91,7 +91,7 @@ def _steps(graph: Graph, checks: Checks, library: _Library) -> _Steps:
         operands = [_shifted(planned.places[root[a]], shift(graph, a)) for a in node.args]
         results = [planned.places[name, k] for k in range(len(types(node)))]
         own = [planned.places[name, -1 - k] for k in range(len(scratch[name]))]
-        if node.op == "scan":
+        if OPS[node.op].kind == LOOP:
             steps += _loop(node, loops[name], operands, results, own, checks, library)
         else:
             steps.append(library.call(bodies[name], checks, name, str(node.span or ""), [*operands, *results, *own]))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 from ..autodiff.differentiate import differentiate
 from ..graph.nodes import Graph, Node
+from ..graph.ops import OPS
+from ..graph.ops.op import LOOP
 from ..graph.verify import verify
 from .align import align
 from .cse import cse
@@ -32,7 +34,7 @@ def _inside(step: Pass, graph: Graph) -> Graph:
     changed = False
     nodes: dict[str, Node] = {}
     for n in graph:
-        if n.op == "scan":
+        if OPS[n.op].kind == LOOP:
             body = step(_inside(step, n.attrs["body"]))
             if body is not n.attrs["body"]:
                 n, changed = Node(n.name, n.op, n.args, {**n.attrs, "body": body}, n.type, n.span), True

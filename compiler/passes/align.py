@@ -40,4 +40,4 @@ def aligned(s: Sweep, n: Node) -> str | None:
     args[small] = s.emit("transpose", args[small], perm=perm)
     maps[small] = tuple(maps[small][k] for k in perm)
     domain = (*((i, size) for i, size in n.attrs["domain"] if i not in order), *((i, extent[i]) for i in order))
-    return s.emit("contract", *args, **{**n.attrs, "maps": tuple(maps), "domain": domain})
+    return s.emit(n.op, *args, **{**n.attrs, "maps": tuple(maps), "domain": domain})

@@ -52,7 +52,7 @@ def layout(graph: Graph) -> Graph:
 def _is_window(graph: Graph, n: Node) -> bool:
     """A contraction that reads an operand under a window of several axes of space or channels."""
     return (
-        n.op == "contract"
+        OPS[n.op].kind == CONTRACT
         and len(n.args) == 2
         and is_gathered(n)
         and any(len(e[1]) > 1 for m in n.attrs["maps"] for e in m)
@@ -303,7 +303,7 @@ class _Orders:
         domain, written = dict(n.attrs["domain"]), {i for e in n.attrs["out"] for i, _ in e[1]}
         inner = dict.fromkeys(i for i in walked if i not in written)
         made = self.b.emit(
-            "contract",
+            n.op,
             *(self.within(a, o) for a, o in zip(n.args, orders, strict=True)),
             domain=tuple((i, domain[i]) for i in (*(i for i in domain if i not in inner), *inner)),
             maps=tuple(tuple(m[k] for k in o) for m, o in zip(n.attrs["maps"], orders, strict=True)),

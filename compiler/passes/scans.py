@@ -56,7 +56,7 @@ def _each(graph: Graph, change: Callable[[Node, dict[str, Node]], Node | None]) 
     """The graph with scans changed; `change` may add nodes before them and gives None for a scan that stays."""
     nodes: dict[str, Node] = {}
     for n in graph:
-        nodes[n.name] = (change(n, nodes) if n.op == "scan" else None) or n
+        nodes[n.name] = (change(n, nodes) if OPS[n.op].kind == LOOP else None) or n
     return assemble(graph, nodes, graph.outputs, graph.updates)
 
 
@@ -179,7 +179,7 @@ def sink(graph: Graph) -> Graph:
 def trim(graph: Graph) -> Graph:
     """The graph without results of scans that nobody reads, and without what only they need. It must have no `grad`
     left: to that a value is a variable, and equal to no other."""
-    if all(n.op != "scan" for n in graph) or any(n.op == "grad" for n in graph):
+    if all(OPS[n.op].kind != LOOP for n in graph) or any(n.op == "grad" for n in graph):
         return graph
     read = {a for n in graph for a in n.args} | set(graph.roots)
     wanted: dict[str, set[int]] = {}
@@ -200,7 +200,7 @@ def trim(graph: Graph) -> Graph:
             continue
         if args != n.args:
             n = Node(n.name, n.op, args, n.attrs, n.type, n.span)
-        if n.op == "scan" and (trimmed := _trimmed(n, wanted.get(n.name, set()), nodes)):
+        if OPS[n.op].kind == LOOP and (trimmed := _trimmed(n, wanted.get(n.name, set()), nodes)):
             n, place[n.name] = trimmed
         nodes[n.name] = n
     outputs, updates = ([(k, new.get(v, v)) for k, v in names] for names in (graph.outputs, graph.updates))

@@ -1,7 +1,8 @@
 """Processes that judge, watched from outside: what dies or does not end is a failure of the program it was at.
 
-A child judges every so manyth number and says through a pipe what it begins and what it found. The parent reads, looks
-at the CPU each child has used, ends those that went too far, and starts another behind the number that failed.
+A child judges a block of numbers and says through a pipe what it begins and what it found. The parent reads, looks at
+the CPU each child has used, ends those that went too far, and starts another behind the number that failed; behind a
+block that is done it starts the next, so that all children have work until the end.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 
 from .judge import Verdict
@@ -19,6 +21,7 @@ from .judge import Verdict
 Judge = Callable[[int], Verdict]
 SECONDS = 40.0  # of CPU for one program: what is slower does not answer to the judge's own limit
 WALL_SECONDS = 240.0  # for one that waits for itself
+BLOCK = 100  # numbers of one child
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
@@ -34,7 +37,8 @@ class _Child:
 
 def verdicts(judge: Judge, numbers: Sequence[int], jobs: int = 1) -> Iterator[tuple[int, Verdict]]:
     """(number, verdict) in the order in which they come."""
-    children = [_start(judge, list(numbers[k::jobs])) for k in range(jobs)]
+    blocks = iter([list(numbers[k : k + BLOCK]) for k in range(0, len(numbers), BLOCK)])
+    children = [_start(judge, block) for block in islice(blocks, jobs)]
     try:
         while children:
             ready = wait([c.pipe for c in children], timeout=1.0)
@@ -46,6 +50,7 @@ def verdicts(judge: Judge, numbers: Sequence[int], jobs: int = 1) -> Iterator[tu
                     child.process.join()
                     yield child.at, Verdict("failed", "hang", f"more than {SECONDS:.0f} s of CPU, or asleep")
                     _restart(child, children, judge)
+            children += [_start(judge, block) for block in islice(blocks, jobs - len(children))]
     finally:
         for child in children:
             child.process.kill()

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from nnc.compiler.graph.nodes import Builder, Graph
-from nnc.compiler.graph.ops.contraction import einsum
 from nnc.compiler.llvm import emit
 from nnc.compiler.llvm.support import support as support_module
 from nnc.compiler.lowering.lower import lower
@@ -18,6 +17,8 @@ from nnc.compiler.lowering.memory import output_slot
 from nnc.compiler.native import objects as native
 from nnc.compiler.types.sizes import substitute, symbol
 from nnc.compiler.types.tensors import TensorType
+
+from ..graphs import einsum
 
 NUMPY = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}
 Arrays = Mapping[str, Any]

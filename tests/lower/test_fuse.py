@@ -6,12 +6,13 @@ import pytest
 from nnc.compiler.graph.interpret import evaluate
 from nnc.compiler.graph.nodes import Builder
 from nnc.compiler.graph.ops import OPS
-from nnc.compiler.graph.ops.contraction import einsum
 from nnc.compiler.graph.text import parse_graph, print_graph
 from nnc.compiler.graph.verify import verify
 from nnc.compiler.passes.fuse import LARGE, fuse
 from nnc.compiler.types.sizes import symbol
 from nnc.compiler.types.tensors import TensorType
+
+from ..graphs import einsum
 
 B = symbol("B")
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from nnc.compiler.graph.interpret import evaluate
 from nnc.compiler.graph.nodes import Builder
 from nnc.compiler.graph.ops import OPS
-from nnc.compiler.graph.ops.contraction import einsum
 from nnc.compiler.graph.ops.op import ABSTRACT
 from nnc.compiler.graph.verify import verify
 from nnc.compiler.loops.ir import For
@@ -19,6 +18,8 @@ from nnc.compiler.passes.fuse import fuse
 from nnc.compiler.passes.guard import check
 from nnc.compiler.types.sizes import symbol
 from nnc.compiler.types.tensors import TensorType, TupleType
+
+from ..graphs import einsum
 
 NUMPY = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}
 COMPUTED = [op for op in OPS.values() if op.kind != ABSTRACT and op.reference and op.samples and op.name != "item"]

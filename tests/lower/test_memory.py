@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from nnc.compiler.graph.interpret import evaluate
 from nnc.compiler.graph.nodes import Builder
 from nnc.compiler.graph.ops import OPS
-from nnc.compiler.graph.ops.contraction import einsum
 from nnc.compiler.lowering.memory import plan
 from nnc.compiler.passes.dce import dce
 from nnc.compiler.passes.fuse import fuse
 from nnc.compiler.types.sizes import substitute, symbol
 from nnc.compiler.types.tensors import TensorType
+
+from ..graphs import einsum
 
 B, T = symbol("B"), symbol("T")
 

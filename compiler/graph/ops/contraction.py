@@ -184,66 +184,6 @@ def _reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.n
     return result.reshape(shape)
 
 
-# --- the usual contractions ------------------------------------------------------------------------------------------
-
-
-def einsum(b: Builder, spec: str, *args: str, **attrs: Any) -> str:
-    """`einsum(b, "bi,oi->bo", x, w)`: the contraction with one letter per axis. A letter must have one size everywhere;
-    raises `ShapeError` E0301 where it has two."""
-    inputs, out = spec.replace(" ", "").split("->")
-    extent: dict[str, Dim] = {}
-    for k, (letters, a) in enumerate(zip(inputs.split(","), args, strict=True)):
-        require.one_each("contract", b.type(a), "letters", letters)
-        for i, n in zip(letters, b.shape(a), strict=True):
-            if extent.setdefault(i, n) != n:
-                raise ShapeError("E0301", f"index {i} runs over two sizes, but {extent[i]} is not {n}", (k,))
-    return b.emit(
-        "contract",
-        *args,
-        domain=tuple(extent.items()),
-        maps=tuple(plain(m) for m in inputs.split(",")),
-        out=plain(out),
-        shape=tuple(extent[i] for i in out),
-        **attrs,
-    )
-
-
-def matmul(b: Builder, x: str, y: str, **attrs: Any) -> str:
-    """`x @ y` over the last axis of x and the last but one of y, by NumPy's rules: a vector on the left is a row, on
-    the right a column, and leading axes are batch axes that must agree, except that the right side may be a plain
-    matrix.
-
-    Raises `ShapeError` E0301 where inner sizes or leading axes differ."""
-    s, t = b.shape(x), b.shape(y)
-    for k, shape in enumerate((s, t)):
-        if not shape:
-            raise ShapeError("E0301", f"@ needs at least one axis on each side, but this is {b.type((x, y)[k])}", (k,))
-    inner = t[-2] if len(t) > 1 else t[-1]
-    if s[-1] != inner:
-        raise ShapeError("E0301", f"inner sizes of @ must agree, but {s[-1]} is not {inner}", (0, 1))
-    lead, other = s[:-2], t[:-2]
-    if lead and other and lead != other:
-        raise ShapeError("E0301", f"leading axes of @ must agree, but {b.type(x)} and {b.type(y)} do not", (0, 1))
-    batch = [f"b{k}" for k in range(max(len(lead), len(other)))]
-    row = ["i"] if len(s) > 1 else []
-    column = ["j"] if len(t) > 1 else []
-    left = [*(batch if lead else []), *row, "k"]
-    right = [*(batch if other else []), "k", *column]
-    extent = dict(zip((*left, *right), (*s, *t), strict=True))
-    out = [*batch, *row, *column]
-    order = [*out, "k"]
-    return b.emit(
-        "contract",
-        x,
-        y,
-        domain=tuple((i, extent[i]) for i in order),
-        maps=(plain(left), plain(right)),
-        out=plain(out),
-        shape=tuple(extent[i] for i in out),
-        **attrs,
-    )
-
-
 # --- samples ---------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ...graph.boxes import side_by_side
 from ...graph.nodes import Graph, may_fail
 from ...graph.ops import OPS
-from ...graph.ops.op import MAP, REDUCE
+from ...graph.ops.op import LOOP, MAP, REDUCE
 from .values import Value, shift, types
 
 
@@ -52,7 +52,7 @@ def overwrites(graph: Graph, root: Mapping[str, Value], kernel: str, result: int
     given = [k for k, a in enumerate(node.args) if root[a] == operand]
     if any(graph[node.args[k]].type != types(node)[result] or shift(graph, node.args[k]) != 0 for k in given):
         return False
-    if node.op == "scan":  # carries it on
+    if OPS[node.op].kind == LOOP:  # carries it on
         return given == [result] and result < node.attrs["carries"]
     if node.op != "fused":
         return OPS[node.op].kind == MAP

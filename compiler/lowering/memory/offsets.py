@@ -12,6 +12,8 @@ from functools import reduce
 from math import gcd
 
 from ...graph.nodes import Graph
+from ...graph.ops import OPS
+from ...graph.ops.op import LOOP
 from ...loops.index import term, terms, total
 from ...types.sizes import Dim
 from ...types.tensors import BYTES
@@ -91,7 +93,7 @@ def shown(graph: Graph, buffer: Buffer, offset: Dim) -> Line:
 def _shown(graph: Graph, value: Value) -> Value:
     """The node by which people know a value."""
     node, k = graph[value[0]], value[1]
-    if node.op == "scan" and k >= 0:
+    if OPS[node.op].kind == LOOP and k >= 0:
         items = (n.name for n in graph.users(node.name) if n.op == "item" and n.attrs["index"] == k)
         found = next(items, None)
         return (node.name, -1) if found is None else (found, 0)
@@ -102,7 +104,7 @@ def _element(graph: Graph, value: Value) -> int:
     """Bytes of the largest element of a value, or of what a node keeps for itself."""
     node, k = graph[value[0]], value[1]
     own = max((BYTES[t.dtype] for t in (types(node) if k < 0 else types(node)[k : k + 1])), default=1)
-    if node.op != "scan" or k >= 0:
+    if OPS[node.op].kind != LOOP or k >= 0:
         return own
     body = node.attrs["body"]
     return max([own, *(_element(body, (n.name, -1)) for n in body)])

@@ -19,7 +19,7 @@ Walk = tuple["int | None", ...]  # for each axis of a value the axis of the box 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """The indices a region walks over: `kind` is map, fold (over `axes`), contract, or alone."""
+    """The indices a region walks over: `kind` is map, fold (over `axes`), gathered, or alone."""
 
     kind: str
     shape: tuple[Dim, ...]

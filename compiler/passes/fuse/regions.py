@@ -36,7 +36,7 @@ def _box(graph: Graph, n: Node) -> Box:
         return Box("alone", ())
     if kind in (CONTRACT, KERNEL):
         gathered = kind == CONTRACT and is_gathered(n)
-        return Box("contract" if gathered else "alone", n.shape)
+        return Box("gathered" if gathered else "alone", n.shape)
     return Box("map", box_of(graph, n))
 
 
@@ -46,7 +46,7 @@ def _joined(one: Box, other: Box) -> Box | None:
         return one
     if one.kind == "map" and other.kind != "map":
         one, other = other, one
-    shapes = {"fold": (one.shape, one.kept), "contract": (one.shape,)}.get(one.kind, ())
+    shapes = {"fold": (one.shape, one.kept), "gathered": (one.shape,)}.get(one.kind, ())
     return one if other.kind == "map" and other.shape in shapes else None
 
 

@@ -16,7 +16,7 @@ from ...types.tensors import TensorType
 from ..rewrite import Sweep, Table, rewrite
 
 LIMIT = 64
-_KEEP = ("constant", "broadcast", "stop_grad", "straight_through", "checkpoint", "iota", "random", "fused", "scan")
+_KEEP = ("constant", "broadcast", "stop_grad", "straight_through", "checkpoint", "iota", "random", "fused")
 
 
 def fold(graph: Graph) -> Graph:
