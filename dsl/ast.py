@@ -5,60 +5,56 @@ Every node carries the span it was read from, which takes no part in equality. N
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from .source import Span
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tree:
-    span: Span = field(compare=False, repr=False)
-
+from .tree import Tree as Tree
+from .tree import node
 
 # --- expressions -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Name(Tree):
     id: str
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Int(Tree):
     value: int
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Float(Tree):
     value: float
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Bool(Tree):
     value: bool
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Str(Tree):
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class List(Tree):
     """`[a, b, c]`"""
 
     items: tuple[Expr, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Tuple(Tree):
     """`(a, b)`; a parenthesised single expression is just that expression."""
 
     items: tuple[Expr, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Unary(Tree):
     """`-x`, `not x`"""
 
@@ -66,7 +62,7 @@ class Unary(Tree):
     operand: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Binary(Tree):
     """Arithmetic `+ - * / // % @ ^`, comparison `== != < <= > >=`, logic `and or`; `op_span` is the operator itself."""
 
@@ -76,7 +72,7 @@ class Binary(Tree):
     op_span: Span = field(compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Range(Tree):
     """`a..b`: a up to, not including, b"""
 
@@ -84,7 +80,7 @@ class Range(Tree):
     stop: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class IfExpr(Tree):
     """`if c then a else b`"""
 
@@ -93,7 +89,7 @@ class IfExpr(Tree):
     otherwise: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Argument(Tree):
     """One argument of a call; `name` is None where it is positional."""
 
@@ -101,13 +97,13 @@ class Argument(Tree):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Call(Tree):
     function: Expr
     arguments: tuple[Argument, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Pipe(Tree):
     """`x |> label: f(a)`; `target` is a `Call` or a bare name; `label` is None where there is none."""
 
@@ -116,7 +112,7 @@ class Pipe(Tree):
     label: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Attribute(Tree):
     """`x.name`"""
 
@@ -124,7 +120,7 @@ class Attribute(Tree):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Slice(Tree):
     """`a:b:c` inside an index; each part may be None."""
 
@@ -133,14 +129,14 @@ class Slice(Tree):
     step: Expr | None
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Rest(Tree):
     """`*s` inside an index, a comprehension or a type: any further axes."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Index(Tree):
     """`x[i, 0:3, *s]`: a slice of an array, or an index-notation reference; the builder tells which."""
 
@@ -148,7 +144,7 @@ class Index(Tree):
     items: tuple[Expr | Slice | Rest, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Binder(Tree):
     """`c`, `u in 0..2` or `*s` among the bound indices of a comprehension."""
 
@@ -157,7 +153,7 @@ class Binder(Tree):
     range: Range | None
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Comprehension(Tree):
     """`sum[c, u in 0..2](body)`: a reduction over bound indices."""
 
@@ -175,7 +171,7 @@ Expr = (
 # --- types -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Type(Tree):
     """`f32`, `f32[B, 3, *s]` (dims not None), or a compile-time kind `int float bool str fn` (dims None)."""
 
@@ -183,7 +179,7 @@ class Type(Tree):
     dims: tuple[Expr | Rest, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Parameter(Tree):
     """`x: f32[B, D]`, `out: int`, `eps: float = 1e-5`, or `lr` without a type."""
 
@@ -192,7 +188,7 @@ class Parameter(Tree):
     default: Expr | None
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Result(Tree):
     """One result of a signature; `name` is None for a single unnamed result."""
 
@@ -203,7 +199,7 @@ class Result(Tree):
 # --- statements ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Target(Tree):
     """Left of `=`: `y`, or with index notation `y[b, *s]` (`indices` not None)."""
 
@@ -211,7 +207,7 @@ class Target(Tree):
     indices: tuple[Expr | Rest, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Assign(Tree):
     """`y = e`, `(a, b) = e`, `y[i, j] = e`"""
 
@@ -219,7 +215,7 @@ class Assign(Tree):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Update(Tree):
     """`name := e`: committed when the step ends."""
 
@@ -227,7 +223,7 @@ class Update(Tree):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Variable(Tree):
     """`weight W: f32[out, D] ~ init(...)` or `state m = 0`; `drawn` tells `~` from `=`."""
 
@@ -238,7 +234,7 @@ class Variable(Tree):
     drawn: bool
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Share(Tree):
     """`share tok = Embedding(256, d)`"""
 
@@ -246,19 +242,19 @@ class Share(Tree):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Return(Tree):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class If(Tree):
     condition: Expr
     then: tuple[Statement, ...]
     otherwise: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class When(Tree):
     """`when training { } else { }`"""
 
@@ -266,7 +262,7 @@ class When(Tree):
     otherwise: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Repeat(Tree):
     """`repeat 3 { }`, or `repeat i in 0..3 { }` with a compile-time index."""
 
@@ -275,7 +271,7 @@ class Repeat(Tree):
     body: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Scan(Tree):
     """`scan t in 0..T until cond { }`"""
 
@@ -285,7 +281,7 @@ class Scan(Tree):
     body: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Evaluate(Tree):
     """An expression as a statement: what a block without `return` ends with."""
 
@@ -298,7 +294,7 @@ Statement = Assign | Update | Variable | Share | Return | If | When | Repeat | S
 # --- definitions: `doc` is the block of comment lines right above -----------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Import(Tree):
     """`import "a.nn"` (names None) or `from "a.nn" import A, B`"""
 
@@ -306,7 +302,7 @@ class Import(Tree):
     names: tuple[str, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Const(Tree):
     name: str
     type: Type | None
@@ -314,7 +310,7 @@ class Const(Tree):
     doc: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Hyper(Tree):
     """`hyper lr: float = 1e-3 in log(1e-5, 1e-1)`; `choices` is the expression after `in`, or None."""
 
@@ -325,7 +321,7 @@ class Hyper(Tree):
     doc: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Function(Tree):
     """`fn f(x) -> T = e` (body is an Expr) or `fn f(x) { ... }` (a tuple of statements)."""
 
@@ -336,7 +332,7 @@ class Function(Tree):
     doc: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Layer(Tree):
     """`layer` or `model`; a model has `top` True."""
 
@@ -348,7 +344,7 @@ class Layer(Tree):
     doc: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Optimizer(Tree):
     name: str
     parameters: tuple[Parameter, ...]
@@ -356,7 +352,7 @@ class Optimizer(Tree):
     doc: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Export(Tree):
     name: str
     parameters: tuple[Parameter, ...]
@@ -365,7 +361,7 @@ class Export(Tree):
     doc: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Metric(Tree):
     """`metric accuracy = e`"""
 
@@ -373,19 +369,19 @@ class Metric(Tree):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class StopWhen(Tree):
     condition: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class UpdateRule(Tree):
     """`update { ... }`: learning that says its own update."""
 
     body: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Train(Tree):
     """`train Model(x, label: i32[B]) { ... }`; settings such as `loss = ...`, `batch = 64` are `Assign`s."""
 
@@ -395,7 +391,7 @@ class Train(Tree):
     doc: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Case(Tree):
     """`case f(a) => b within tol`; `within` None means exactly equal."""
 
@@ -404,7 +400,7 @@ class Case(Tree):
     within: Expr | None
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Expect(Tree):
     """`expect a == b within tol`"""
 
@@ -412,12 +408,12 @@ class Expect(Tree):
     within: Expr | None
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class GradCheck(Tree):
     model: str
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Reject(Tree):
     """`reject "text" e`: `e` must fail to compile, with this text in the message."""
 
@@ -425,7 +421,7 @@ class Reject(Tree):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Test(Tree):
     name: str
     body: tuple[Case | Expect | GradCheck | Reject | Assign, ...]
@@ -435,14 +431,14 @@ class Test(Tree):
 Definition = Import | Const | Hyper | Function | Layer | Optimizer | Train | Export | Test
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Comment(Tree):
     """A `#` comment, kept beside the tree for the formatter."""
 
     text: str  # with the `#`
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Module(Tree):
     """One file. `comments` are in source order and do not take part in equality."""
 

@@ -62,9 +62,9 @@ def open_program(
 
 def _sources() -> Sequence[str]:
     """The data sources that a train block may name; their readers are loaded only where it names one."""
-    from .data.formats import names
+    from .data.formats import NAMES
 
-    return names()
+    return NAMES
 
 
 def folder_of(source: Source) -> Path:

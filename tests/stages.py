@@ -28,7 +28,7 @@ from nnc.dsl.errors import SourceError
 from nnc.dsl.format import format
 from nnc.dsl.parser import parse
 from nnc.dsl.source import Source
-from nnc.runtime.data.formats import names
+from nnc.runtime.data.formats import NAMES
 
 NAME = "input.nn"  # what the input of a case is called in messages
 
@@ -45,7 +45,7 @@ def format_stage(text: str, args: str) -> str:
 
 def errors_stage(text: str, args: str) -> str:
     """What a program that checks says: its entries. A wrong one raises."""
-    program = Program(Source(NAME, text), Settings(sources=names))
+    program = Program(Source(NAME, text), Settings(sources=lambda: NAMES))
     found = program.check()
     if found:
         raise SourceError(found)

@@ -75,6 +75,7 @@ LATE = {
     "dsl/parser.py": "Lark and its tables: 60 ms, for who parses",
     "dsl/tables.py": "fcntl: not every system has it",
     "runtime/api.py": "`nnc.compile` of what is in the cache loads no parser",
+    "runtime/data/formats.py": "readers: for who reads data; a train block is compiled by the name of its format",
     "runtime/model.py": "training, files and evaluation: for who trains, saves or evaluates",
     "runtime/network.py": "data sets: for who reads one",
     "runtime/cli": "a command loads what it runs; `nnc --help` and wrong usage answer at once",

@@ -121,9 +121,9 @@ def fmt(files: tuple[str, ...], only_check: bool) -> int:
 def explain(code: str) -> None:
     """What an error CODE such as E0301 means, with an example; or what a data source such as csv reads, and how."""
     from ...dsl.codes import explain, known
-    from ..data.formats import FORMATS
+    from ..data.formats import formats
 
-    text = FORMATS[code].page() if code in FORMATS else explain(code)
+    text = formats()[code].page() if code in formats() else explain(code)
     if text is None:
         raise unknown("error code", code.upper(), known())
     if sys.stdout.isatty():

@@ -18,7 +18,7 @@ from ..call.arrays import Wanted
 from ..call.column import Array
 from ..call.messages import listed
 from ..data.format import Format
-from ..data.formats import FORMATS, by_suffix
+from ..data.formats import by_suffix, formats
 from ..data.sources import check
 from ..data.table import Schema
 from ..store.files import write
@@ -34,7 +34,7 @@ def read_inputs(path: Path, call: Call, net: Model, given: Collection[str] = ())
     column."""
     format = by_suffix(path.name)
     if format is None or format.inputs is None:
-        *some, last = [s for f in FORMATS.values() if f.inputs is not None for s in f.suffixes]
+        *some, last = [s for f in formats().values() if f.inputs is not None for s in f.suffixes]
         found = path.name.removesuffix(".gz").rpartition(".")[2]
         raise error("E0612", f"{path}: expected a {', '.join(some)} or {last} file, found .{found}", kind=DataError)
     ports = [p for p in call.signature.inputs if p.name not in given]

@@ -19,7 +19,7 @@ from ..call.column import Array, Rows, select
 from .dataset import Dataset
 from .files import malformed
 from .format import Format, type_name
-from .formats import FORMATS, by_suffix
+from .formats import by_suffix, formats
 from .order import split
 from .table import Schema
 
@@ -41,7 +41,7 @@ def load(
     if override is not None:
         spec = _override(spec, Path(override))
     options = check(spec)
-    format = FORMATS[spec.source]
+    format = formats()[spec.source]
     for option in format.options:
         if option.is_path and options[option.name] is not None:
             options[option.name] = folder / options[option.name]
@@ -61,9 +61,9 @@ def load(
 def check(spec: DataSpec) -> dict[str, Any]:
     """The options of a source by name. Refuses a source that there is not, and arguments that it does not take or that
     are of another kind (E0612), without reading anything."""
-    format = FORMATS.get(spec.source)
+    format = formats().get(spec.source)
     if format is None:
-        known = ", ".join(f"{s}()" for s in FORMATS)
+        known = ", ".join(f"{s}()" for s in formats())
         raise error("E0612", f"there is no data source `{spec.source}`", help=f"there is {known}", kind=ArgumentError)
     try:
         bound = format.signature.bind(*spec.args, **spec.kwargs)
@@ -92,10 +92,10 @@ def _override(spec: DataSpec, path: Path) -> DataSpec:
     """A path in place of the one named; read as that was if it can be."""
     here = str(path.absolute())
     other = by_suffix(path.name)
-    format = FORMATS.get(spec.source)
+    format = formats().get(spec.source)
     if other is None and path.is_dir() and (format is None or format.takes != "folder"):
-        holding = (f for f in FORMATS.values() if f.holds and any(path.glob(f.holds)))
-        other = next(holding, FORMATS[_OTHER_FOLDERS])
+        holding = (f for f in formats().values() if f.holds and any(path.glob(f.holds)))
+        other = next(holding, formats()[_OTHER_FOLDERS])
     if other is not None and other.name != spec.source:
         return DataSpec(other.name, (here,))
     return replace(spec, args=(here, *spec.args[1:]))

@@ -10,10 +10,10 @@ from typing import get_args
 import pytest
 
 from nnc.dsl.codes import explain
-from nnc.runtime.data import format, formats
+from nnc.runtime.data import format
 from nnc.runtime.data.csv import CSV
 from nnc.runtime.data.format import NEEDED, Format, Option
-from nnc.runtime.data.formats import FORMATS, by_suffix
+from nnc.runtime.data.formats import NAMES, by_suffix, formats
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "dsl" / "README.md").read_text("utf-8")
@@ -57,7 +57,7 @@ def missing(f: Format, page: str = explain("E0612") or "", reference: str = REFE
     return wrong
 
 
-@pytest.mark.parametrize("f", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("f", formats().values(), ids=NAMES)
 def test_no_cell_is_forgotten(f: Format) -> None:
     assert missing(f) == []
 
@@ -92,14 +92,13 @@ def test_cells_without_a_default_cannot_be_left_out() -> None:
 def test_every_record_is_listed() -> None:
     """A file of the room that makes a record is one that `formats` collects."""
     made = [p.stem for p in ROOM.glob("*.py") if "= Format(" in p.read_text("utf-8")]
-    assert len(made) == len(FORMATS) and FORMATS.keys() == {f.name for f in FORMATS.values()}
-    assert formats.names() == tuple(FORMATS)
+    assert len(made) == len(formats()) and tuple(formats()) == NAMES
 
 
 def test_no_two_formats_claim_a_file() -> None:
-    suffixes = [s for f in FORMATS.values() for s in f.suffixes]
+    suffixes = [s for f in formats().values() for s in f.suffixes]
     assert len(suffixes) == len(set(suffixes))
-    for f in FORMATS.values():
+    for f in formats().values():
         assert all(by_suffix(f"a{s}") is f and by_suffix(f"a{s}.gz") is f for s in f.suffixes)
     assert by_suffix("a.txt") is None and by_suffix("csv") is None
 

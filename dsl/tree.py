@@ -1,0 +1,36 @@
+"""What all nodes of the syntax tree have: where they stand in the text, and equality of all else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar, dataclass_transform
+
+from .source import Span
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def node(cls: type[T]) -> type[T]:
+    """A kind of node. That none changes is seen by who checks types, not at run time: half a hundred frozen classes
+    would take longer to make than a small program to compile."""
+    return dataclass(slots=True, eq=False, repr=False)(cls)
+
+
+@node
+class Tree:
+    span: Span = field(compare=False, repr=False, kw_only=True)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and _parts(self) == _parts(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *_parts(self)))
+
+    def __repr__(self) -> str:
+        shown = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.repr)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _parts(tree: Any) -> list[Any]:
+    return [getattr(tree, f.name) for f in fields(tree) if f.compare]
