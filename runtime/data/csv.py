@@ -20,13 +20,21 @@ from ..call.messages import listed
 from .dataset import Dataset, of_table
 from .files import malformed, opened, text_lines
 from .format import Format, Option
-from .table import TEXT_BYTES, Schema, Table, check_features, is_number, target_column
+from .table import TEXT_BYTES, Schema, Table, check_features, class_column, number, target_column
 
 
 def read(
-    path: Path, schema: Schema | None, /, target: str | int | None, header: bool, skip: int, delimiter: str
+    path: Path,
+    schema: Schema | None,
+    /,
+    target: str | int | None,
+    header: bool,
+    skip: int,
+    delimiter: str,
+    classes: bool,
 ) -> Dataset:
-    return of_table(read_table(path, target, header=header, skip=skip, delimiter=delimiter, schema=schema))
+    found = read_table(path, target, header=header, skip=skip, delimiter=delimiter, classes=classes, schema=schema)
+    return of_table(found)
 
 
 def inputs(path: Path, options: Mapping[str, Any], schema: Schema | None) -> Dataset:
@@ -40,11 +48,13 @@ def read_table(
     header: bool = True,
     skip: int = 0,
     delimiter: str = ",",
+    classes: bool = False,
     schema: Schema | None = None,
     target_needed: bool = True,
 ) -> Table:
     """A table of numbers with a header, plain or gz. `target` is a column's name (or number, from 0, -1 the last); text
-    there becomes classes, numbered from 0 in sorted order. With a `schema` the file is read as that says."""
+    there becomes classes, numbered from 0 in sorted order, and so does all with `classes`. With a `schema` the file is
+    read as that says."""
     if not isinstance(delimiter, str) or len(delimiter) != 1:
         raise error("E0612", f"the delimiter of csv must be one character, got {delimiter!r}", kind=DataError)
     if skip < 0:
@@ -55,15 +65,13 @@ def read_table(
             for k in range(skip):
                 if next(lines, None) is None:
                     raise malformed(path, f"more than the {skip} lines to skip", k)
-            first = next(lines, None)
-            if not first:
-                raise malformed(path, "a header line" if header else "a line of numbers", "an empty file")
+            first = _first(path, lines, skip, header)
             wanted = target if schema is None else schema.target
             names = _names(path, first, delimiter, wanted) if header else [f"c{k}" for k in range(len(first))]
             at = _target_index(path, names, wanted, target_needed)
             if schema is not None:
                 check_features(path, [n for k, n in enumerate(names) if k != at], schema)
-            matrix, texts = _cells(path, names, at, lines, [] if header else [first])
+            matrix, texts, places = _cells(path, names, at, lines, [] if header else [first])
         except UnicodeDecodeError as e:
             raise malformed(path, "UTF-8 text", f"byte {e.object[e.start]:#04x}") from e
         except csv.Error as e:
@@ -74,14 +82,37 @@ def read_table(
         columns = {name: columns[name] for name in schema.features}
     if at is None:
         return Table(columns, schema or Schema(tuple(features)))
-    columns[names[at]], classes = target_column(path, texts, schema)
-    return Table(columns, schema or Schema(tuple(features), names[at], classes))
+    if classes or schema is not None:
+        columns[names[at]], known = class_column(path, texts, schema)
+    else:
+        columns[names[at]], known = target_column(path, names[at], texts, places)
+    text = None if known is None else f"{texts[0][:40]!r} in line {places[0]}"
+    return Table(columns, schema or Schema(tuple(features), names[at], known), text)
+
+
+def _first(path: Path, lines: Any, skip: int, header: bool) -> list[str]:
+    """The first line of the table. What stands above it is not guessed."""
+    what = "a header line" if header else "a line of numbers"
+    first: list[str] | None = next(lines, None)
+    above = 0
+    while first is not None and (not first or first == [""] or first[0].lstrip().startswith("#")):
+        above, first = above + 1, next(lines, None)
+    if first is None:
+        raise malformed(path, what, "an empty file" if not above else "no line of values")
+    if above:
+        raise malformed(
+            path,
+            f"{what} at line {skip + 1}",
+            "a blank line or a comment",
+            f"say `skip = {skip + above}` in `csv(...)`",
+        )
+    return first
 
 
 def _names(path: Path, first: Sequence[str], delimiter: str, target: str | int | None) -> list[str]:
     """The names of a header; a line of numbers is none, nor is one of numbers and a class."""
     names = [n.strip() for n in first]
-    texts = [n for n in names if not is_number(n)]
+    texts = [n for n in names if number(n) is None]
     if not texts or (len(texts) == 1 < len(names) and target is not None and target not in names):
         raise malformed(
             path,
@@ -98,6 +129,14 @@ def _names(path: Path, first: Sequence[str], delimiter: str, target: str | int |
                     f"a header with {other!r} in it",
                     f'say `delimiter = "{written}"` in `csv(...)`',
                 )
+    if "" in names:
+        raise malformed(
+            path,
+            "a name for each column",
+            f"none for column {names.index('') + 1}",
+            "name it, or take the column out: a header that ends with a comma has one more, and so does what pandas "
+            "writes without `index=False`",
+        )
     if len(set(names)) < len(names):
         twice = next(n for n in names if names.count(n) > 1)
         raise malformed(path, "different column names", f"`{twice}` twice")
@@ -118,24 +157,26 @@ def _target_index(path: Path, names: Sequence[str], target: str | int | None, ne
 
 def _cells(
     path: Path, names: Sequence[str], at: int | None, lines: Any, pending: list[list[str]]
-) -> tuple[Array, list[str]]:
-    """The features as a matrix, and the text of the target."""
-    values, texts = typed_array("d"), list[str]()
+) -> tuple[Array, list[str], typed_array[int]]:
+    """The features as a matrix, the text of the target, and the line of each row."""
+    values, texts, places = typed_array("d"), list[str](), typed_array("q")
     rows = 0
     for row in _rows(lines, pending):
         if len(row) != len(names):
-            raise malformed(path, f"{len(names)} columns ({listed(names)}) in line {lines.line_num}", len(row))
+            help = "the line ends with a comma" if len(row) == len(names) + 1 and not row[-1].strip() else None
+            raise malformed(path, f"{len(names)} columns ({listed(names)}) in line {lines.line_num}", len(row), help)
         for k, cell in enumerate(row):
             if k == at:
                 if not cell.strip():
                     raise malformed(path, f"a value for `{names[k]}` in line {lines.line_num}", "an empty cell")
                 texts.append(cell.strip())
                 continue
-            try:
-                values.append(float(cell))
-            except ValueError:
+            value = number(cell)
+            if value is None:
                 found = f"{cell.strip()[:40]!r}" if cell.strip() else "an empty cell"
-                raise malformed(path, f"a number for `{names[k]}` in line {lines.line_num}", found) from None
+                raise malformed(path, f"a number for `{names[k]}` in line {lines.line_num}", found)
+            values.append(value)
+        places.append(lines.line_num)
         rows += 1
         if rows % 65536 == 0:
             check_bytes(values.itemsize * len(values) * 3 + TEXT_BYTES * len(texts), str(path))
@@ -143,7 +184,7 @@ def _cells(
         raise malformed(path, "rows below the header", "none")
     features = len(names) - (at is not None)
     matrix = np.frombuffer(values, np.float64).reshape(rows, features) if features else np.empty((rows, 0))
-    return matrix, texts
+    return matrix, texts, places
 
 
 def _rows(lines: Any, pending: list[list[str]]) -> Iterator[list[str]]:
@@ -157,7 +198,7 @@ def _rows(lines: Any, pending: list[list[str]]) -> Iterator[list[str]]:
 CSV = Format(
     name="csv",
     about="A table of numbers, plain or gz: the features as a matrix in the order of their columns, then the target, "
-    "where text becomes classes, numbered from 0 in sorted order.",
+    "where text becomes classes, numbered from 0 in sorted order; an input that takes it as f32 refuses them.",
     example='csv("file.csv", target = "species")',
     read=read,
     options=(
@@ -166,6 +207,7 @@ CSV = Format(
         Option("header", bool, "whether the first line has the names of the columns", True),
         Option("skip", int, "lines before the table", 0),
         Option("delimiter", str, "the character between cells", ","),
+        Option("classes", bool, "whether the target is names whatever they look like", False),
     ),
     takes="file",
     suffixes=(".csv",),

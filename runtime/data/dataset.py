@@ -30,6 +30,7 @@ class Dataset:
     by_position: tuple[str, ...]  # the columns for inputs whose names are not columns; "" is all features as a matrix
     schema: Schema | None = None  # of a table or a text
     train_rows: Array | None = None  # where the training examples stand in the source (None: as they are)
+    text: str | None = None  # of a target that became classes: its first cell, and where that stands
 
     def for_training(self, inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Rows]:
         """The training columns in the order and shape of the inputs."""
@@ -53,7 +54,9 @@ class Dataset:
         found = []
         for k, want in enumerate(wants):
             column = columns[inputs[k]] if by_name else self._at(columns, k)
-            self._check_width(column, want, inputs[k] if by_name else self.by_position[k])
+            name = inputs[k] if by_name else self.by_position[k]
+            self._check_width(column, want, name)
+            self._check_classes(want, name)
             found.append(_reshape(column, want, self.name))
         return found
 
@@ -68,6 +71,17 @@ class Dataset:
                 f"columns: {listed(self.schema.features)}",
                 kind=DataError,
             )
+
+    def _check_classes(self, want: Wanted, name: str) -> None:
+        """A name is no number to come near to."""
+        if self.text is None or self.schema is None or name != self.schema.target or want.dtype.kind != "f":
+            return
+        raise error(
+            "E0613",
+            f"`{want.name}` wants {want.type}, but `{name}` of {self.name} is text: {self.text}",
+            kind=DataError,
+            help=f"if they are classes, take them as `{want.name}: i32[..]`",
+        )
 
     def _at(self, columns: Mapping[str, Rows], k: int) -> Rows:
         name = self.by_position[k]
@@ -116,4 +130,4 @@ def of_table(found: Table) -> Dataset:
     by_position = ("",) if single else tuple(features)
     if target is not None and target in found.columns:
         by_position += (target,)
-    return Dataset("", found.columns, None, by_position, found.schema)
+    return Dataset("", found.columns, None, by_position, found.schema, text=found.text)

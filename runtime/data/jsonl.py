@@ -67,7 +67,8 @@ def read_table(
     if schema is not None and schema.classes is not None and not goal.texts:
         raise malformed(path, f"classes as `{goal.name}`, as in training", "numbers")
     found[goal.name], classes = class_column(path, goal.texts, schema) if goal.texts else (goal.array(), None)
-    return Table(found, schema or Schema(features, target, classes))
+    text = f"{goal.texts[0][:40]!r} in the first line" if goal.texts else None
+    return Table(found, schema or Schema(features, target, classes), text)
 
 
 def _check_names(

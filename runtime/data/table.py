@@ -35,6 +35,7 @@ class Schema:
 class Table:
     columns: Mapping[str, Rows]  # features in the order of the schema, then the target where the file has it
     schema: Schema
+    text: str | None = None  # of a target that became classes: its first cell, and where that stands
 
 
 def check_features(path: Path, names: Sequence[str], schema: Schema) -> None:
@@ -53,22 +54,35 @@ def check_features(path: Path, names: Sequence[str], schema: Schema) -> None:
     )
 
 
-def target_column(path: Path, texts: Sequence[str], schema: Schema | None) -> tuple[Array, tuple[str, ...] | None]:
-    """A target as it is written: numbers as they are (ints where all are), anything else as classes."""
-    if schema is None:
-        try:
-            return _numbers(texts), None
-        except ValueError:
-            pass
-    return class_column(path, texts, schema)
+def target_column(
+    path: Path, name: str, texts: Sequence[str], lines: Sequence[int]
+) -> tuple[Array, tuple[str, ...] | None]:
+    """A target as it is written in `lines`: numbers as they are (ints where all are), or texts as classes. Where some
+    are numbers and some are not it is not known which are meant (E0621)."""
+    numbers = [number(t) for t in texts]
+    missing = numbers.count(None)
+    if not missing:
+        return _whole(np.array(numbers, np.float64)), None
+    if missing < len(texts):
+        usual = 2 * missing <= len(texts)
+        odd = next(k for k, n in enumerate(numbers) if (n is None) == usual)
+        wanted = "a number" if usual else "a name, as in most lines,"
+        raise malformed(
+            path,
+            f"{wanted} for `{name}` in line {lines[odd]}",
+            repr(texts[odd][:40]),
+            "say `classes = true` in `csv(...)` where all of them are names",
+        )
+    return class_column(path, texts, None)
 
 
-def is_number(text: str) -> bool:
+def number(text: str) -> float | None:
+    """As people write numbers in files: Python's `1_234` is none."""
     try:
-        float(text)
+        value = float(text)
     except ValueError:
-        return False
-    return True
+        return None
+    return None if "_" in text else value
 
 
 def class_column(path: Path, texts: Sequence[str], schema: Schema | None) -> tuple[Array, tuple[str, ...] | None]:
@@ -79,8 +93,8 @@ def class_column(path: Path, texts: Sequence[str], schema: Schema | None) -> tup
     return index.astype(np.int32), tuple(map(str, names))
 
 
-def _numbers(texts: Sequence[str]) -> Array:
-    numbers = np.array([float(t) for t in texts])
+def _whole(numbers: Array) -> Array:
+    """Ints where all are."""
     whole = np.isfinite(numbers).all() and (numbers == np.floor(numbers)).all() and np.abs(numbers).max() < 2**53
     return numbers.astype(np.int64) if whole else numbers
 
@@ -88,11 +102,11 @@ def _numbers(texts: Sequence[str]) -> Array:
 def _known_classes(path: Path, texts: Sequence[str], schema: Schema) -> Array:
     """The numbers that the classes had in training."""
     if schema.classes is None:
-        try:
-            return _numbers(texts)
-        except ValueError:
-            row = next(k for k, t in enumerate(texts) if not is_number(t))
-            raise malformed(path, f"a number for `{schema.target}` in row {row + 1}", repr(texts[row][:40])) from None
+        numbers = [number(t) for t in texts]
+        if None in numbers:
+            row = numbers.index(None)
+            raise malformed(path, f"a number for `{schema.target}` in row {row + 1}", repr(texts[row][:40]))
+        return _whole(np.array(numbers, np.float64))
     known = {name: k for k, name in enumerate(schema.classes)}
     for row, t in enumerate(texts):
         if t not in known:

@@ -286,6 +286,13 @@ def test_csv_targets_that_are_numbers(tmp_path):
     ("a;b\n1;2\n", 'say `delimiter = ";"`'),
     ("a\tb\n1\t2\n", 'say `delimiter = "\\t"`'),
     ('a,b\n1,"2\n', "expected a csv table"),
+    ("a,,b\n1,2,3\n", "expected a name for each column, found none for column 2"),
+    (",a\n0,2\n", "`index=False`"),
+    ("a,b,\n1,2,\n", "a header that ends with a comma has one more"),
+    ("a,b\n1,2,\n", "the line ends with a comma"),
+    ("\n\na,b\n1,2\n", "say `skip = 2` in `csv(...)`"),
+    ("# made by hand\na,b\n1,2\n", "expected a header line at line 1, found a blank line or a comment"),
+    ("a,b\n1,1_234\n", "expected a number for `b` in line 2, found '1_234'"),
 ])  # fmt: skip
 def test_malformed_csv(tmp_path, text, message):
     with pytest.raises(DataError) as caught:
@@ -304,6 +311,29 @@ def test_a_single_number_is_no_column(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.float32(1), label=np.zeros(3, np.int32))
     with pytest.raises(DataError, match=r"E0613.*`x` wants f32\[B, 64\], but .* gives one number"):
         columns(read("npz", "a.npz", folder=tmp_path), X, LABEL)
+
+
+@pytest.mark.parametrize("cell", ["NA", "$5.20", "12%", '"1,200"', '"10,5"', "sum", "1_234"])
+def test_a_text_among_numbers_is_no_class(tmp_path, cell):
+    with pytest.raises(DataError, match=r"expected a number for `y` in line 4, found ") as caught:
+        table(tmp_path, f"a,y\n1,2\n2,3\n3,{cell}\n4,5\n", "y")
+    assert cell.strip('"') in str(caught.value) and "classes = true" in str(caught.value)
+    data = table(tmp_path, f"a,y\n1,2\n2,3\n3,{cell}\n4,5\n", "y", classes=True)
+    assert sorted(data.train["y"]) == [0, 1, 2, 3] and set(data.schema.classes) == {"2", "3", "5", cell.strip('"')}
+
+
+def test_a_number_among_names_is_no_class(tmp_path):
+    with pytest.raises(DataError, match=r"expected a name, as in most lines, for `kind` in line 3, found '7'"):
+        table(tmp_path, "a,kind\n1,fig\n2,7\n3,pear\n", "kind")
+
+
+def test_what_is_learned_as_a_number_is_no_text(tmp_path):
+    """The declared type of the target decides."""
+    data = table(tmp_path, "a,price\n1,$5.20\n2,$6.10\n", "price")
+    x, y = Port("x", "f32", (B, 1)), Port("price", "f32", (B,))
+    with pytest.raises(DataError, match=r"`price` wants f32\[B\], but `price` of csv.* is text: '\$5.20' in line 2"):
+        columns(data, x, y)
+    assert columns(data, x, Port("price", "i32", (B,)))[1].tolist() == [0, 1]
 
 
 def test_csv_targets_that_are_missing(tmp_path):
