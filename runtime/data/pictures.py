@@ -1,15 +1,15 @@
 """A folder of images as a data set: a class per subfolder, in sorted order. Pillow reads the files.
 
-In: a folder of subfolders, or one with `train` and `test`, which hold the same classes. Out: columns `x`, f32
+In: a folder of subfolders, or one with `train` and `val` or `test`, which hold the same classes. Out: columns `x`, f32
 `[N, 3, H, W]` in [0, 1] (`[N, 1, H, W]` with `grey`), and `label`, i32 `[N]`. Every file's header is read at once, so
 a picture of another size is refused before training; where not all of them fit into memory, a picture is decoded when
-its batch needs it.
+its batch needs it. A picture stands upright, as its EXIF orientation says.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,35 +19,48 @@ import numpy as np
 from ...dsl.errors import NncError
 from ...dsl.files import open_regular
 from ..call.column import Array, Column, Rows, fits
+from ..call.messages import listed
 from ..extras import optional
 from .dataset import Dataset
 from .files import Columns, is_folder, malformed, unreadable
 from .format import Format, Option
 from .table import Schema
 
+_ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF orientations
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+_IMAGES = f"images ({' '.join(SUFFIXES)})"
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # whatever a file is called: others run programs
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")  # eight bits a channel
 
 
-def read(path: Path, _: Schema | None, /, grey: bool) -> Dataset:
-    return Dataset("", *images(path, grey), ("x", "label"))
+def read(path: Path, schema: Schema | None, /, grey: bool) -> Dataset:
+    train, held_out, classes = images(path, grey, schema.classes if schema is not None else None)
+    return Dataset("", train, held_out, ("x", "label"), Schema(("x",), "label", classes))
 
 
-def images(folder: Path, grey: bool) -> tuple[Columns, Columns | None]:
-    """Training set, and test set where the folder has one. Raises UnsupportedError (E0503) without Pillow, DataError
-    for a folder without images (E0620, E0621), a file that is no image or of another size than the first (E0621)."""
+def inputs(path: Path, options: Mapping[str, Any], _: Schema | None) -> Dataset:
+    """One picture, or all that stand in a folder, by name."""
+    paths = _pictures(path) if path.is_dir() else [path]
+    if not paths:
+        raise malformed(path, _IMAGES, "none")
+    return Dataset("", {"x": _pixels(paths, options.get("grey", False), None)[0]}, None, ("x",))
+
+
+def images(
+    folder: Path, grey: bool, known: tuple[str, ...] | None = None
+) -> tuple[Columns, Columns | None, tuple[str, ...]]:
+    """Training set, what is held out where the folder says so, and the classes: those that are `known`, or in sorted
+    order. Raises UnsupportedError (E0503) without Pillow, DataError for a folder or a class without images (E0620,
+    E0621), a file that is no image or of another size than the first, and a class that is not known (E0621)."""
     pillow()
     is_folder(folder)
-    parts = [folder / "train", folder / "test"]
-    if not all(p.is_dir() for p in parts):
-        return _part(folder, grey, _classes(folder), None)[0], None
-    classes = _classes(parts[0])
-    for name in _classes(parts[1]):
-        if name not in classes:
-            raise malformed(parts[1], f"the classes of {parts[0]}", f"`{name}` as well")
-    train, size = _part(parts[0], grey, classes, None)
-    return train, _part(parts[1], grey, classes, size)[0]
+    held_out = next((p for p in (folder / "val", folder / "test") if p.is_dir()), None)
+    if held_out is None or not (folder / "train").is_dir():
+        classes = known or tuple(_classes(folder))
+        return _part(folder, grey, classes, None)[0], None, classes
+    classes = known or tuple(_classes(folder / "train"))
+    train, size = _part(folder / "train", grey, classes, None)
+    return train, _part(held_out, grey, classes, size)[0], classes
 
 
 def pillow() -> Any:
@@ -68,16 +81,31 @@ def _part(
     """The columns of one folder, whose pictures have `size` (height, width), or that of the first."""
     paths: list[Path] = []
     labels: list[int] = []
-    for k, name in enumerate(classes):
-        found = sorted(p for p in (folder / name).glob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    for name in _classes(folder):
+        if name not in classes:
+            raise malformed(folder, f"the classes {listed(classes)}", f"`{name}` as well")
+        found = _pictures(folder / name)
+        if not found:
+            raise malformed(folder / name, _IMAGES, "none", "each subfolder is a class: take out what is none")
         paths += found
-        labels += [k] * len(found)
-    if not paths:
-        raise malformed(folder, f"images ({' '.join(SUFFIXES)}) in its subfolders", "none")
-    first = paths[0]
+        labels += [classes.index(name)] * len(found)
+    x, size = _pixels(paths, grey, size)
+    return {"x": x, "label": np.array(labels, np.int32)}, size
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The files of a folder that are called pictures; not the hidden ones that some systems put beside them."""
+    found = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    return sorted(p for p in found if p.is_file())
+
+
+def _pixels(paths: Sequence[Path], grey: bool, size: tuple[int, int] | None) -> tuple[Rows, tuple[int, int]]:
+    """Pictures as `[N, 3, H, W]`, each looked at before one is decoded; and their size."""
     for path in paths:
         with _opened(path) as image:
             here = (image.height, image.width)
+            if _orientation(image) in _ON_ITS_SIDE:
+                here = here[::-1]
             if image.mode not in _MODES:
                 raise malformed(path, "an image with 8 bits a channel", f"the mode {image.mode}")
         if not all(here):
@@ -85,14 +113,20 @@ def _part(
         if size is not None and here != size:
             raise malformed(
                 path,
-                f"{size[0]} x {size[1]} pixels as in {first}",
+                f"{size[0]} x {size[1]} pixels as in {paths[0]}",
                 f"{here[0]} x {here[1]}",
                 help="all images of a data set have one size: crop or scale them first",
             )
         size = size or here
     assert size is not None
-    x: Rows = Column((len(paths), 1 if grey else 3, *size), np.dtype(np.float32), _reader(paths, grey, size))
-    return {"x": x[:] if fits(x.nbytes) else x, "label": np.array(labels, np.int32)}, size
+    x = Column((len(paths), 1 if grey else 3, *size), np.dtype(np.float32), _reader(paths, grey, size))
+    return x[:] if fits(x.nbytes) else x, size
+
+
+def _orientation(image: Any) -> int:
+    """How the EXIF data say a picture lies (1: as it stands), where a header can say so."""
+    found = image.getexif().get(0x0112, 1) if image.format in ("JPEG", "MPO", "TIFF", "WEBP") else 1
+    return found if isinstance(found, int) else 1
 
 
 def _reader(paths: Sequence[Path], grey: bool, size: tuple[int, int]) -> Callable[[Array], Array]:
@@ -108,6 +142,8 @@ def _reader(paths: Sequence[Path], grey: bool, size: tuple[int, int]) -> Callabl
 def picture(path: Path, grey: bool, size: tuple[int, int] | None = None) -> Array:
     """One file as f32 `[3, H, W]` in [0, 1], or `[1, H, W]`; `size` is the (height, width) that it must have."""
     with _opened(path) as image:
+        if _orientation(image) != 1:
+            image = optional("PIL.ImageOps", "images", "images are read with Pillow").exif_transpose(image)
         pixels = np.asarray(image.convert("L" if grey else "RGB"))
     if size is not None and pixels.shape[:2] != size:
         raise malformed(path, f"{size[0]} x {size[1]} pixels", f"{pixels.shape[0]} x {pixels.shape[1]}")
@@ -140,7 +176,8 @@ def _opened(path: Path) -> Any:
 
 IMAGES = Format(
     name="images",
-    about="A class per subfolder, or `train` and `test` with one each, all images of one size (needs `nnc[images]`): "
+    about="A class per subfolder, or `train` and `val` (or `test`) with one each, all images of one size (needs "
+    "`nnc[images]`): "
     "`x` f32[B, 3, H, W] in [0, 1], `label` i32[B].",
     example='images("folder", grey = false)',
     read=read,
@@ -149,4 +186,6 @@ IMAGES = Format(
         Option("grey", bool, "one channel instead of three", False),
     ),
     takes="folder",
+    suffixes=SUFFIXES,
+    inputs=inputs,
 )

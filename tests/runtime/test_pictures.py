@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -52,12 +53,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_pixels_and_labels(folder: Path) -> None:
     (folder / "cat" / "notes.txt").write_text("not a picture")
     (folder / ".cache").mkdir()
-    train, test = images(folder, False)
-    assert test is None and train["x"].shape == (24, 3, 6, 4) and train["x"].dtype == np.float32
+    train, test, classes = images(folder, False)
+    assert (
+        test is None
+        and classes == ("cat", "dog")
+        and train["x"].shape == (24, 3, 6, 4)
+        and train["x"].dtype == np.float32
+    )
     assert train["label"].tolist() == [0] * 12 + [1] * 12
     first = np.asarray(Image.open(folder / "cat" / "00.png"), np.float32) / 255
     np.testing.assert_array_equal(train["x"][0], first.transpose(2, 0, 1))
-    grey, _ = images(folder, True)
+    grey, _, _ = images(folder, True)
     second = np.asarray(Image.open(folder / "dog" / "01.png").convert("L"))
     np.testing.assert_array_equal(grey["x"][13, 0], second.astype(np.float32) / 255)
 
@@ -81,11 +87,67 @@ def test_train_and_test_folders(folder: Path) -> None:
             (folder / name).is_dir() and part == "test" and (folder / name).rename(folder / "a" / part / name)
             (folder / "a" / part / name).mkdir(exist_ok=True)
             Image.new("RGB", (4, 6), (9, 9, 9)).save(folder / "a" / part / name / "z.jpg")
-    train, test = images(folder / "a", False)
+    train, test, _ = images(folder / "a", False)
     assert train["label"].tolist() == [0, 1] and test["label"].tolist() == [0] * 13 + [1] * 13
     (folder / "a" / "test" / "emu").mkdir()
-    with pytest.raises(DataError, match=r"expected the classes of .*train, found `emu` as well"):
+    with pytest.raises(DataError, match=r"test: expected the classes `cat`, `dog`, found `emu` as well"):
         images(folder / "a", False)
+
+
+def test_train_and_val_folders(folder: Path) -> None:
+    """What is chosen by is `val`; what is left for the end is `test`."""
+    for part in ("train", "val", "test"):
+        shutil.copytree(folder / "cat", folder / "b" / part / "cat")
+        shutil.copytree(folder / "dog", folder / "b" / part / "dog")
+    (folder / "b" / "val" / "dog" / "00.png").unlink()
+    train, held_out, _ = images(folder / "b", False)
+    assert len(train["x"]) == 24 and len(held_out["x"]) == 23
+
+
+def test_what_is_no_class_does_not_move_the_others(folder: Path) -> None:
+    (folder / "dog" / "._00.png").write_bytes(b"of a Macintosh")
+    assert images(folder, False)[0]["label"].tolist() == [0] * 12 + [1] * 12
+    for name in ("__MACOSX", "bird"):
+        (folder / name).mkdir()
+        with pytest.raises(DataError, match=rf"{name}: expected images .*, found none"):
+            images(folder, False)
+        (folder / name / "._x.png").write_bytes(b"of a Macintosh")
+        with pytest.raises(DataError, match=rf"{name}: expected images .*, found none"):
+            images(folder, False)
+        shutil.rmtree(folder / name)
+
+
+def test_another_folder_has_the_classes_of_the_first(folder: Path) -> None:
+    """One in which a class is missing, or one more is."""
+    net = nnc.compile("net.nn")
+    net.fit()
+    net.save("net.nnw")
+    shutil.copytree(folder / "dog", folder.parent / "dogs" / "dog")
+    again = nnc.compile("net.nn")
+    again.load("net.nnw")
+    again.data_path = folder.parent / "dogs"
+    assert again.load_dataset().train["label"].tolist() + again.load_dataset().held_out["label"].tolist() == [1] * 12
+    shutil.copytree(folder / "dog", folder.parent / "dogs" / "emu")
+    again.dataset = None
+    with pytest.raises(DataError, match=r"expected the classes `cat`, `dog`, found `emu` as well"):
+        again.load_dataset()
+
+
+def test_a_picture_stands_upright(folder: Path) -> None:
+    """As its EXIF orientation says, whichever of the eight ways it lies."""
+    rng = np.random.default_rng(1)
+    wanted = Image.fromarray(np.repeat(np.repeat(rng.integers(0, 255, (6, 4, 3), np.uint8), 8, 0), 8, 1))
+    ways = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_90", "TRANSVERSE", "ROTATE_270")
+    back = dict(enumerate(ways, 2))
+    (folder / "up" / "a").mkdir(parents=True)
+    for orientation in range(1, 9):
+        lying = wanted.transpose(Image.Transpose[back[orientation]]) if orientation > 1 else wanted
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        lying.save(folder / "up" / "a" / f"{orientation}.jpg", quality=100, subsampling=0, exif=exif)
+    x = images(folder / "up", False)[0]["x"]
+    assert x.shape == (8, 3, 48, 32)
+    assert np.abs(x - np.asarray(wanted, np.float32).transpose(2, 0, 1) / 255).mean() < 0.02
 
 
 def test_what_cannot_be_read_is_named(folder: Path) -> None:
@@ -95,8 +157,9 @@ def test_what_cannot_be_read_is_named(folder: Path) -> None:
     with pytest.raises(DataError, match=r"none: expected a subfolder of images for each class, found no subfolder"):
         images(folder / "none", False)
     (folder / "none" / "empty").mkdir()
-    with pytest.raises(DataError, match=r"none: expected images \(.png .*\) in its subfolders, found none"):
+    with pytest.raises(DataError, match=r"none/empty: expected images \(.png .*\), found none"):
         images(folder / "none", False)
+    shutil.rmtree(folder / "none")
     bad = folder / "dog" / "bad.png"
     good = (folder / "dog" / "00.png").read_bytes()
     Image.new("RGB", (6, 4)).save(bad)
