@@ -111,6 +111,7 @@ class TrainSpec:
     stop: Any = None  # ["<=", ["metric", "errors"], ["const", 0]]; operators < <= > >= == != and or not + - * /
     patience: int | None = None
     accumulate: int = 1  # batches in a step of the optimiser
+    bound_by: str | None = None  # what in the model needs the examples together and in order, None where nothing does
 
 
 # what the free sizes of these inputs are in the data of a train block

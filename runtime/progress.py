@@ -53,6 +53,17 @@ class Progress:
     stale: int = 0  # epochs since it was reached
     stopped: str = ""  # why the program ended training before `last`
 
+    @property
+    def done(self) -> int:
+        """Epochs of this fit."""
+        return len(self.history)
+
+    def set_epochs(self, epochs: int) -> None:
+        """How many the fit has in all, those before an interruption among them."""
+        self.last = self.epoch - self.done + max(epochs, self.done)
+        if self.epoch < self.last:
+            self.stopped = ""
+
 
 @dataclass(frozen=True, slots=True)
 class Report:

@@ -7,6 +7,7 @@ The variables are common to all entries. They are declared by growing the entrie
 from __future__ import annotations
 
 from collections.abc import Set
+from dataclasses import replace
 
 from ...dsl import ast
 from ...dsl.diagnostics import Diagnostic
@@ -87,6 +88,8 @@ class Program:
         forward = self.graph("predict", cx)
         if not cx.grouped:  # or training may know of more parameters
             self._grown["predict"] = forward
+        if self.spec is not None and self.spec.batch_size is not None:
+            self.spec = replace(self.spec, bound_by=training.bound_by(forward, self.spec.batch_size))
         self._discovered.add(model.name)
         self.warnings |= dict.fromkeys(symmetry.warnings(self.context("symmetry"), forward))
         if self.train is not None:

@@ -50,7 +50,7 @@ def overfit(model: Model, count: int, steps: int, told: Callable[[int, float], N
     if n < 1:
         raise argument_error("E0613", "there are no examples to fit")
     model.fit_normalization(dict(zip(spec.inputs, bound, strict=True)), dataset.train_rows)
-    cut = [rows_per_example(p, spec.batch_size) for p in call.signature.inputs]
+    cut = rows_per_example(call.signature.inputs, spec) if count < n else [0] * len(bound)
     labels = [a for a, k in zip(bound, cut, strict=True) if k == 1]
     chosen = np.arange(n) if count >= n else split(n, count / n, model.seed, classes_of(labels))[1]
     arrays = [take_rows(a, n, k, chosen)[:] if k else a for a, k in zip(bound, cut, strict=True)]

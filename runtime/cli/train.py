@@ -122,12 +122,12 @@ def _resume(folder: Path, changed: Program, epochs: int | None, threads: int | N
     net.load(folder / "last.nnw")
     progress = net.progress
     if progress is not None:
-        if epochs is not None and epochs > progress.epoch:
-            progress.last, progress.stopped = epochs, ""
+        if epochs is not None:
+            progress.set_epochs(epochs)
         rewrite_metrics(folder, progress.history)
         if progress.epoch >= progress.last or progress.stopped:
             why = f", ended by `{progress.stopped}`" if progress.stopped else ""
-            say(f"{folder} is complete: {progress.epoch} epochs{why}; --epochs goes further")
+            say(f"{folder} is complete: {progress.done} epochs{why}; a larger --epochs goes further")
             return 0
     write_start(folder, program, net, {"epochs": start.epochs, "batch": start.batch}, source)
     scores = [s for s in map(score_of, progress.history if progress else []) if s is not None]
@@ -259,14 +259,15 @@ def predict(
     arguments: tuple[tuple[str, Any], ...],
     threads: int | None,
 ) -> None:
-    """Run a trained model on INPUT: a .csv table, or .npz or .npy arrays."""
+    """Run a trained model on INPUT: a table (.csv, .jsonl), arrays (.npz, .npy), a picture or a folder of them."""
     from .tables import read_inputs, write_outputs
 
     net = trained(program, weights, threads)
     call = net.entry(entry)
     given = dict(arguments)
     values = call(**read_inputs(Path(data_file), call, net, given), **given)
-    write_outputs(dict(zip([p.name for p in call.signature.outputs], values, strict=True)), output)
+    outputs = dict(zip([p.name for p in call.signature.outputs], values, strict=True))
+    write_outputs(outputs, output, net.schema.classes if net.schema is not None else None)
 
 
 def trained(program: Program, weights: str | None, threads: int | None, warn: bool = True) -> Model:

@@ -20,7 +20,6 @@ from ..call.arrays import bind
 from ..call.column import Array
 from ..call.messages import argument_error
 from ..check.twin import twin
-from ..data.order import permutation
 from ..model import Model
 from ..settings import integer, real, training
 from ..train.sweep import Sweep
@@ -57,7 +56,7 @@ def range_test(
     bound, sizes = bind("range_test", call.wants, arrays)
     other.fit_normalization(dict(zip(spec.inputs, bound, strict=True)))
     batch = training("batch", batch, spec.batch)
-    sweep = Sweep(call, bound, sizes, spec.batch_size, batch, spec.metrics)
+    sweep = Sweep(call, bound, sizes, spec, batch, spec.metrics)
     losses: list[float] = []
     for k in range(steps):
         loss = float(np.mean([_step(other, sweep, k * spec.accumulate + n) for n in range(spec.accumulate)]))
@@ -70,7 +69,7 @@ def range_test(
 def _step(net: Model, sweep: Sweep, k: int) -> float:
     """Train on batch k of the epochs; its loss."""
     epoch, position = divmod(k, sweep.steps)
-    order = permutation(sweep.examples, net.seed, epoch) if sweep.symbol else None
+    order = sweep.order(net.seed, epoch)
     loss: float = net.train_step(*sweep.rows(order, position * sweep.batch))
     return loss
 

@@ -42,7 +42,7 @@ def evaluation(network: Network, arrays: Sequence[Any], batch: int | None) -> Sw
     bound, sizes = bind("evaluate", call.wants, arrays)
     if batch is None and 2 * sum(a.nbytes for a in bound) + call.arena_bytes(sizes) > _WHOLE_BYTES:
         batch = spec.batch
-    sweep = Sweep(call, bound, sizes, spec.batch_size, batch, [m for m in spec.metrics if not m.hidden])
+    sweep = Sweep(call, bound, sizes, spec, batch, [m for m in spec.metrics if not m.hidden])
     if not sweep.examples:
         raise argument_error("E0613", "there are no examples to evaluate")
     return sweep

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
+from ...compiler.manifest import TrainSpec
 from ...dsl.errors import ArgumentTypeError, NncError
 from ..call.arrays import bind
 from ..call.calls import Call
@@ -41,7 +42,8 @@ def fit(
     callbacks: Sequence[Any],
     resume: bool,
 ) -> History:
-    """Train for `epochs` more epochs, or with `resume` finish the fit that was interrupted.
+    """Train for `epochs` epochs, or with `resume` finish the fit that was interrupted: `epochs` then counts from where
+    that began.
 
     A callback is called as `callback(history, network)` after each epoch, or is an object with any of the methods
     `on_epoch(history, network)` and `on_progress(report)`. One that returns True ends training after that epoch.
@@ -52,21 +54,23 @@ def fit(
     """
     spec = network.train_spec
     call = network.entry("train")
-    epochs = training("epochs", epochs, spec.epochs)
+    wanted = training("epochs", epochs, spec.epochs)
     batch = training("batch", batch, spec.batch)
     arrays, held_out, origin = _examples(network, args, kwargs, validation)
     bound, sizes = bind("fit", call.wants, arrays)
     progress = network.progress if resume else None
     if progress is not None:
         batch = progress.batch
+        if epochs is not None:
+            progress.set_epochs(wanted)
     if sizes.get(spec.batch_size or "") == 0:
         raise argument_error("E0613", "there are no examples to train on")
-    sweep = Sweep(call, bound, sizes, spec.batch_size, batch, spec.metrics, origin)
+    sweep = Sweep(call, bound, sizes, spec, batch, spec.metrics, origin)
     if progress is None:
         done = network.epochs_done
         shuffle = spec.shuffle if shuffle is None else bool(shuffle)
         progress = Progress(
-            done, done + epochs, batch, shuffle, network.seed, examples=sweep.examples, totals=[0.0] * len(spec.metrics)
+            done, done + wanted, batch, shuffle, network.seed, examples=sweep.examples, totals=[0.0] * len(spec.metrics)
         )
         network.fit_normalization(dict(zip(spec.inputs, bound, strict=True)), origin.rows)
     elif progress.examples != sweep.examples:
@@ -190,7 +194,7 @@ def _examples(
         case None:
             return train, None, origin
         case float() | int() if not isinstance(validation, bool) and 0 < validation < 1:
-            return _hold_out(call, train, spec.batch_size, float(validation), network.seed, origin)
+            return _hold_out(call, train, spec, float(validation), network.seed, origin)
         case tuple() | list() if len(validation) == len(call.wants):
             return train, validation, origin
         case Mapping():
@@ -202,14 +206,14 @@ def _examples(
 
 
 def _hold_out(
-    call: Call, values: Sequence[Any], symbol: str | None, share: float, seed: int, origin: Origin
+    call: Call, values: Sequence[Any], spec: TrainSpec, share: float, seed: int, origin: Origin
 ) -> tuple[list[Rows], list[Rows], Origin]:
     """A share of the examples for validation; inputs that are the same for all examples stay whole."""
     bound, sizes = bind("fit", call.wants, values)
-    if symbol is None or sizes.get(symbol, 0) < 2:
+    n = sizes.get(spec.batch_size or "", 0)
+    if n < 2:
         raise argument_error("E0613", "a share for validation needs at least two examples")
-    n = sizes[symbol]
-    cut = [rows_per_example(p, symbol) for p in call.signature.inputs]
+    cut = rows_per_example(call.signature.inputs, spec)
     keep, hold = split(n, share, seed, classes_of([a for a, k in zip(bound, cut, strict=True) if k == 1]))
 
     def take(index: Array) -> list[Rows]:

@@ -13,14 +13,14 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from ...compiler.types.sizes import symbols
 from ...dsl.errors import NncError, NonFiniteError, error
 from ..call.arrays import BAD_DATA, bind, check_bytes, not_finite
 from ..call.column import Array
 from ..call.interrupt import Watch
-from ..data.order import permutation
 from ..network import Network
 from ..progress import Progress
-from .sweep import Sweep, rows_per_example
+from .sweep import Sweep
 
 _INTERVAL = 0.5  # seconds between copies, more where copying is slow: it may take a fiftieth of the time
 _LOOK_BACK = 16  # steps between a variable going bad and a metric showing it
@@ -28,7 +28,7 @@ _LOOK_BACK = 16  # steps between a variable going bad and a metric showing it
 
 def order_of(progress: Progress, sweep: Sweep, epoch: int) -> Array | None:
     """Who comes when in an epoch; None: as they stand."""
-    return permutation(sweep.examples, progress.seed, epoch) if progress.shuffle and sweep.symbol else None
+    return sweep.order(progress.seed, epoch) if progress.shuffle else None
 
 
 class Rescue:
@@ -158,7 +158,7 @@ class Rescue:
         origin = self.sweep.origin.indices(index)
         ports = {p.name: p for p in self.sweep.call.signature.inputs}
         for name, array in rows.items():
-            by_example = rows_per_example(ports[name], self.sweep.symbol) > 0
+            by_example = any(self.sweep.symbol in symbols(n) for n in ports[name].shape[:1])
             if found := not_finite(array, origin if by_example else None):
                 return f"input `{name}` {found}"
         for entry, what in (("taps", "`{}`"), ("loss", "`{}`"), ("gradients", "the gradient of `{}`")):

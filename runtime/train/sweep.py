@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...compiler.manifest import MetricSpec, Port
+from ...compiler.manifest import MetricSpec, Port, TrainSpec
 from ...compiler.native.objects import HALF_DONE, INTERRUPTED, EpochInput, EpochJob, EpochSum
 from ...compiler.types.sizes import Dim, substitute, symbols
 from ...dsl.errors import ArgumentError
@@ -23,6 +23,7 @@ from ..call.arrays import address_of, aligned
 from ..call.calls import Call
 from ..call.column import Array, Column, Rows
 from ..call.messages import argument_error
+from ..data.order import permutation
 
 DTYPE_CODES: Mapping[str, int] = {"f32": 0, "f64": 1, "i32": 2, "i64": 3, "bool": 4}
 _BLOCK_BYTES = 32 << 20  # of what is read at a time
@@ -56,17 +57,18 @@ class Sweep:
         call: Call,
         arrays: Sequence[Rows],
         sizes: Mapping[str, int],
-        symbol: str | None,
+        spec: TrainSpec,
         batch: int | None,
         metrics: Sequence[MetricSpec],
         origin: Origin | None = None,
     ):
-        signature = call.signature
+        signature, symbol = call.signature, spec.batch_size
         self.call, self.metrics, self.origin = call, tuple(metrics), origin or Origin()
         self.symbol = symbol if symbol in signature.sizes else None
         self.examples = sizes[self.symbol] if self.symbol else 1
         self.batch = max(1, min(batch or self.examples, self.examples))
         self.steps = -(-self.examples // self.batch)
+        self._cut = rows_per_example(signature.inputs, spec) if self.steps > 1 else [0] * len(signature.inputs)
         self.done = 0  # steps of the run that is under way, or was last; also of one that failed
         self._chunk = self.batch * _FIRST_CHUNK  # examples to run before Python is asked again
         self.sizes = {**sizes, **({self.symbol: self.batch} if self.symbol else {})}
@@ -79,6 +81,10 @@ class Sweep:
         self._staged: list[tuple[Array, Rows, int]] = []  # what a block holds, of what, and how many rows an example
         self._keep: list[Any] = []  # whatever the job points to
         self._job = self._make_job(arrays)
+
+    def order(self, seed: int, epoch: int) -> Array | None:
+        """Who comes when in an epoch (None: as they stand); what is one step stays as it stands."""
+        return permutation(self.examples, seed, epoch) if self.steps > 1 else None
 
     def _check_last(self, count: int) -> None:
         """The guards must hold for the last batch as well, which is smaller than the others."""
@@ -102,8 +108,7 @@ class Sweep:
         signature = self.call.signature
         slots = self.call.slots_copy()
         gathered = []
-        for k, (port, array) in enumerate(zip(signature.inputs, arrays, strict=True)):
-            factor = rows_per_example(port, self.symbol)
+        for k, (port, array, factor) in enumerate(zip(signature.inputs, arrays, self._cut, strict=True)):
             row_bytes = array.nbytes // self.examples if self.examples else 0
             if factor and self._block:
                 many = min(self._block, self.examples)
@@ -223,15 +228,33 @@ class Sweep:
         """The arrays of the batch that begins at `position`, as the native loop gathers them."""
         index = self.index(order, position)
         arrays = []
-        for port, array in zip(self.call.signature.inputs, self._arrays, strict=True):
-            factor = rows_per_example(port, self.symbol)
+        for array, factor in zip(self._arrays, self._cut, strict=True):
             chosen = take_rows(array, self.examples, factor, index) if factor else array
             arrays.append(chosen[:] if isinstance(chosen, Column) else chosen)
         return arrays
 
 
-def rows_per_example(port: Port, symbol: str | None) -> int:
-    """How many rows of this input one example has; 0 where the input is the same for all examples."""
+def rows_per_example(ports: Sequence[Port], spec: TrainSpec) -> list[int]:
+    """How many rows of each input one example has; 0 where the input is the same for all examples. Raises
+    `ArgumentError` E0611 where the set is not one of independent examples, so that it cannot be cut."""
+    symbol = spec.batch_size
+    other = next((p for p in ports if p.shape and symbols(p.shape[0]) and symbol not in symbols(p.shape[0])), None)
+    if other is not None:
+        raise argument_error(
+            "E0611",
+            f"the set is one example: `{other.name}` is {other.type}, which {symbol} does not count",
+            help="train without `batch` and without a share for validation; or give it a fixed size",
+        )
+    if spec.bound_by is not None:
+        raise argument_error(
+            "E0611",
+            f"the set is one example: {spec.bound_by}",
+            help="train without `batch` and without a share for validation",
+        )
+    return [_rows_of_one(p, symbol) for p in ports]
+
+
+def _rows_of_one(port: Port, symbol: str | None) -> int:
     dims = port.shape
     if symbol is None or not any(symbol in symbols(d) for d in dims):
         return 0

@@ -351,6 +351,17 @@ def test_what_ended_training_is_remembered(nnc):
     assert "2 epochs" in nnc("train", "--resume", "a", "--epochs", "5")[1]
 
 
+def test_epochs_are_those_of_the_run(nnc):
+    """Also where it goes on: fewer than are done are no reason to go on towards what was wanted before."""
+    assert nnc("train", "line.nn", "--out", "a", "--epochs", "8", "--quiet")[0] == 0
+    before = Path("a/last.nnw").read_bytes()
+    for few in ("0", "1", "8"):
+        code, out, _ = nnc("train", "--resume", "a", "--epochs", few)
+        assert code == 0 and "a is complete: 8 epochs; a larger --epochs goes further" in out
+        assert Path("a/last.nnw").read_bytes() == before
+    assert "10 epochs" in nnc("train", "--resume", "a", "--epochs", "10")[1]
+
+
 def test_training_that_diverges(nnc):
     code, _, err = nnc("train", "line.nn", "--set", "lr=10", "--epochs", "1000", "--out", "a")
     assert code == 6 and "E0630" in err and "a/last.nnw" in err

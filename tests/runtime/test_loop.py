@@ -170,7 +170,9 @@ def test_a_callback_that_fails_leaves_a_model_that_goes_on(make, examples):
 
     with pytest.raises(RuntimeError, match="mine"):
         broken.fit(*examples, epochs=4, callbacks=[fail])
+    assert len(broken.fit(*examples, epochs=1, resume=True)) == 2  # of the fit, from where it began
     assert rows(broken.fit(*examples, epochs=4, resume=True)) == expected and state(broken) == state(whole)
+    assert rows(broken.fit(*examples, epochs=6, resume=True)) == rows(make().fit(*examples, epochs=6))
 
 
 # --- interruption and resuming ----------------------------------------------------------------------------------------

@@ -1,0 +1,33 @@
+"""Whether examples are independent: what a model does along the size that counts them.
+
+In: the graph of its inference. Out: why the set cannot be cut into batches and shuffled, in words, or None. Means and
+sums over a batch are estimates of those over the set; a scan along the examples, or an index from the data that picks
+among them (the edges of a graph), means the set as it stands.
+"""
+
+from __future__ import annotations
+
+from ...graph.nodes import Graph, Node, ancestors
+from ...graph.ops import OPS
+from ...graph.ops.op import LOOP
+from ...types.sizes import symbols
+
+
+def bound_by(graph: Graph, symbol: str) -> str | None:
+    """What binds the examples together, and where."""
+    nodes = {n.name: n for n in graph}
+    for node in graph:
+        if OPS[node.op].kind == LOOP and symbol in symbols(node.attrs["count"]):
+            return f"a scan runs along {symbol}{_place(node)}"
+        rows = OPS[node.op].rows
+        if rows is None:
+            continue
+        k, size = rows
+        if symbol in symbols(size(node.attrs, [nodes[a].type for a in node.args])):
+            if any(nodes[a].op == "input" for a in ancestors(nodes, [node.args[k]])):
+                return f"an index from the data picks along {symbol}{_place(node)}"
+    return None
+
+
+def _place(node: Node) -> str:
+    return "" if node.span is None else f" ({node.span})"
