@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...dsl.errors import ArgumentError, DataError, error
+from ...dsl.render import printable
 from ..call.arrays import Wanted
 from ..call.column import Array
 from ..call.messages import listed
@@ -32,11 +33,8 @@ def read_inputs(path: Path, call: Call, net: Model, given: Collection[str] = ())
     """The inputs of an entry by name, but those that are `given`. A table has a column per feature, by the names the
     model was trained with; the training target may be there and is left out. Scalar inputs with a default need no
     column."""
-    format = by_suffix(path.name)
-    if format is None or format.inputs is None:
-        *some, last = [s for f in formats().values() if f.inputs is not None for s in f.suffixes]
-        found = path.name.removesuffix(".gz").rpartition(".")[2]
-        raise error("E0612", f"{path}: expected a {', '.join(some)} or {last} file, found .{found}", kind=DataError)
+    format = _format(path, net)
+    assert format.inputs is not None
     ports = [p for p in call.signature.inputs if p.name not in given]
     wants = [w for w in call.wants if w.name not in given]
     needed = [w for w, p in zip(wants, ports, strict=True) if p.default is None]
@@ -55,6 +53,21 @@ def read_inputs(path: Path, call: Call, net: Model, given: Collection[str] = ())
         )
     dataset = replace(read, name=str(path), train=columns, by_position=positions)
     return dict(zip(names, dataset.for_training(names, taken), strict=True))
+
+
+def _format(path: Path, net: Model) -> Format:
+    """By its suffix; a folder is what the model was trained on."""
+    spec = net.manifest.train.data if net.manifest.train is not None else None
+    format = by_suffix(path.name)
+    if path.is_dir() and spec is not None:
+        format = formats().get(spec.source)
+        if format is None or format.inputs is None or format.takes == "file":
+            raise error("E0612", f"{path}: expected a file, found a folder", kind=DataError)
+    if format is None or format.inputs is None:
+        *some, last = [s for f in formats().values() if f.inputs is not None for s in f.suffixes]
+        found = path.name.removesuffix(".gz").rpartition(".")[2]
+        raise error("E0612", f"{path}: expected a {', '.join(some)} or {last} file, found .{found}", kind=DataError)
+    return format
 
 
 def _options(format: Format, net: Model) -> dict[str, Any]:
@@ -76,13 +89,14 @@ def _schema(net: Model, needed: Sequence[Wanted]) -> Schema | None:
     return schema
 
 
-def write_outputs(outputs: Mapping[str, Array], path: str | None) -> None:
-    """csv has a column per output, or per element of its rows; npz has an array per output, npy the only one."""
+def write_outputs(outputs: Mapping[str, Array], path: str | None, classes: Sequence[str] | None = None) -> None:
+    """csv has a column per output, or per element of its rows; npz has an array per output, npy the only one. Scores of
+    `classes` have their names in csv, and the best is a column of its own."""
     kind = "csv" if path is None else path.rpartition(".")[2]
     buffer = io.BytesIO()
     match kind:
         case "csv":
-            buffer.write(_csv(outputs).encode())
+            buffer.write(_csv(outputs, classes).encode())
         case "npz":
             np.savez(buffer, **outputs)  # type: ignore[arg-type]
         case "npy" if len(outputs) == 1:
@@ -97,9 +111,9 @@ def write_outputs(outputs: Mapping[str, Array], path: str | None) -> None:
     write(Path(path), buffer.getvalue())
 
 
-def _csv(outputs: Mapping[str, Array]) -> str:
+def _csv(outputs: Mapping[str, Array], classes: Sequence[str] | None) -> str:
     header: list[str] = []
-    columns: list[Array] = []
+    columns: list[Sequence[Any]] = []
     rows = {len(a) if a.ndim else 1 for a in outputs.values()}
     if len(rows) > 1:
         raise error(
@@ -110,8 +124,13 @@ def _csv(outputs: Mapping[str, Array]) -> str:
         )
     for name, array in outputs.items():
         cells = array.reshape(len(array) if array.ndim else 1, prod(array.shape[1:]))
-        header += [name] if array.ndim < 2 else [f"{name}_{k}" for k in range(cells.shape[1])]
+        scores = classes is not None and array.ndim == 2 and array.dtype.kind == "f" and cells.shape[1] == len(classes)
+        parts = [printable(c) for c in classes] if scores and classes is not None else range(cells.shape[1])
+        header += [name] if array.ndim < 2 else [f"{name}_{part}" for part in parts]
         columns += list(cells.T)
+        if scores:
+            header.append("class" if "class" not in header and "class" not in outputs else f"{name}_class")
+            columns.append([parts[k] for k in cells.argmax(1)])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

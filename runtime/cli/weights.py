@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ...dsl.errors import DataError, error
+from ..store.files import write
 from .options import Program, program_options
 from .show import say
+
+if TYPE_CHECKING:
+    from ..model import Model
 
 
 @click.command(name="load-weights")
 @program_options
 @click.argument("weights", metavar="WEIGHTS")
-@click.option("-o", "--output", metavar="PATH", required=True, help="The checkpoint to write.")
+@click.option("-o", "--output", metavar="PATH", help="The checkpoint to write.")
 @click.option("--map", "rules", metavar="RULES", help="A file of rules: OURS = THEIRS, ignore THEIRS, keep OURS.")
 @click.option("--by-position", is_flag=True, help="Take the arrays in their order, not by name.")
+@click.option("--suggest", metavar="RULES", help="Only write a draft of rules, by names and shapes.")
 @click.option("--transpose", is_flag=True, help="Transpose a matrix whose shape is ours the other way round.")
 def load_weights(
-    program: Program, weights: str, output: str, rules: str | None, by_position: bool, transpose: bool
+    program: Program,
+    weights: str,
+    output: str | None,
+    rules: str | None,
+    by_position: bool,
+    suggest: str | None,
+    transpose: bool,
 ) -> None:
     """Make a checkpoint for the model of FILE from WEIGHTS, an .npz or .safetensors file of another program.
 
@@ -28,7 +40,13 @@ def load_weights(
     """
     if rules is not None and by_position:
         raise click.UsageError("--map and --by-position are two ways to say the same")
+    if (output is None) == (suggest is None):
+        raise click.UsageError("say what to write: -o a checkpoint, or --suggest a draft of rules")
     net = program.open(None, 1)
+    if suggest is not None:
+        _suggest(net, weights, suggest)
+        return
+    assert output is not None
     try:
         count = net.load_weights(weights, rules, by_position=by_position, transpose=transpose)
     except DataError as e:
@@ -45,3 +63,11 @@ def load_weights(
         ) from e
     net.save(output)
     say(f"{count} arrays of {weights} are {net.name}'s parameters and states in {Path(output)}")
+
+
+def _suggest(net: Model, weights: str, path: str) -> None:
+    from ..store.suggest import suggest
+
+    text, fit, count = suggest(net, Path(weights))
+    write(Path(path), text.encode())
+    say(f"{fit} of {count} parameters and states have a rule in {path}: read it, then use it with --map")

@@ -11,7 +11,8 @@ every mismatch, all of them at once (E0627). A rule is a line of text; `#` begin
 `*` stands for any characters but dots, `{k}` for a whole number; on our side `{k}`, `{k+4}` and `{k-1}` give it again
 and each `*` what theirs stood for: `ResNet.block_{k+1}.conv_{n}.W = layer1.{k}.conv{n}.weight`. The first rule that
 fits counts; arrays without one go to the variable of their own name. Or arrays are taken by position: as they come in
-the file, to our layers as they come in the model, in each layer in the order of its declarations.
+the file, to our layers as they come in the model, in each layer in the order of its declarations; safetensors keep no
+order, so there it is refused. `suggest` drafts rules.
 """
 
 from __future__ import annotations
@@ -65,9 +66,16 @@ def load(
     ours the other way round is transposed. Nothing changes unless everything fits."""
     path = Path(path)
     arrays = read(path)
-    ours = [v for v in network.manifest.variables if v.role in ("weight", "bias", "state", "normalize")]
-    found = _Found({v.path: v for v in ours}, arrays, transpose)
+    found = _Found({v.path: v for v in loadable(network)}, arrays, transpose)
     if by_position:
+        if path.suffix == ".safetensors":
+            raise error(
+                "E0627",
+                f"{path}: by position needs a file that keeps the order of its arrays; this format sorts their names, "
+                "`layers.10` before `layers.2`",
+                kind=DataError,
+                help="write rules: `nnc load-weights FILE WEIGHTS --suggest RULES` makes a draft",
+            )
         found.by_position()
     else:
         found.by_rules(parse(Path(rules)) if rules is not None else [])
@@ -75,6 +83,11 @@ def load(
         raise DataError([Diagnostic("E0627", f"{path}: {p}") for p in found.problems])
     network.assign(found.taken)
     return len(found.taken)
+
+
+def loadable(network: Network) -> list[Variable]:
+    """What a file from elsewhere can set."""
+    return [v for v in network.manifest.variables if v.role in ("weight", "bias", "state", "normalize")]
 
 
 def read(path: Path) -> dict[str, Array]:
@@ -231,7 +244,7 @@ class _Found:
                 self.problems.append(f"`{name}` should go to `{target}`, which the model does not have")
             else:
                 extra.append(name)
-        self.problems += [f"nothing is there for `{n}` {_type(self.ours[n])}" for n in self._missing(kept)]
+        self.problems += [f"nothing is there for `{n}` {type_text(self.ours[n])}" for n in self._missing(kept)]
         self.problems += [f"the model has no place for `{n}` {describe(self.theirs[n])}" for n in extra]
 
     def by_position(self) -> None:
@@ -254,7 +267,7 @@ class _Found:
         v = self.ours[ours]
         self._from[ours] = "the rule"
         if value.size not in (1, prod(v.shape)):
-            self.problems.append(f"the rule for `{ours}` has {value.size} numbers, but it is {_type(v)}")
+            self.problems.append(f"the rule for `{ours}` has {value.size} numbers, but it is {type_text(v)}")
             return
         self.taken[ours] = np.broadcast_to(value.reshape(v.shape if value.size > 1 else ()), v.shape)
 
@@ -277,9 +290,9 @@ class _Found:
                 )
         if array.shape != v.shape:
             other = " (transposed it would fit)" if array.ndim == 2 and array.shape == v.shape[::-1] else ""
-            self.problems.append(f"`{theirs}` is {describe(array)}, but `{ours}` {_type(v)}{other}")
+            self.problems.append(f"`{theirs}` is {describe(array)}, but `{ours}` {type_text(v)}{other}")
         elif array.dtype.kind != NUMPY[v.dtype].kind:
-            self.problems.append(f"`{theirs}` is {describe(array)}, but `{ours}` {_type(v)}")
+            self.problems.append(f"`{theirs}` is {describe(array)}, but `{ours}` {type_text(v)}")
         else:
             try:
                 want = Wanted(ours, NUMPY[v.dtype], v.shape, TensorType(v.dtype, v.shape))
@@ -288,5 +301,5 @@ class _Found:
                 self.problems.append(f"`{theirs}`: {e.diagnostics[0].message}")
 
 
-def _type(v: Variable) -> str:
+def type_text(v: Variable) -> str:
     return v.dtype + (f"[{', '.join(map(str, v.shape))}]" if v.shape else "")

@@ -150,6 +150,22 @@ def test_a_picture_stands_upright(folder: Path) -> None:
     assert np.abs(x - np.asarray(wanted, np.float32).transpose(2, 0, 1) / 255).mean() < 0.02
 
 
+def test_pictures_are_predicted_from(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """One, or a folder of them; what comes out has the names of the classes."""
+    assert main(["train", "net.nn", "--out", "run", "--quiet"]) == 0
+    capfd.readouterr()
+    for path, rows in ((folder / "cat" / "00.png", 1), (folder / "dog", 12)):
+        assert main(["predict", "run", str(path)]) == 0
+        header, *lines = capfd.readouterr().out.splitlines()
+        assert header == "logits_cat,logits_dog,class" and len(lines) == rows
+        assert sum(line.endswith(path.relative_to(folder).parts[0]) for line in lines) >= 0.9 * rows
+    assert main(["predict", "run", str(folder)]) == 4
+    assert "expected images" in capfd.readouterr().err
+    Image.new("RGB", (6, 4)).save("wide.png")
+    assert main(["predict", "run", "wide.png"]) == 1
+    assert "`x` of predict wants f32[B, 3, 6, 4], got f32[1, 3, 4, 6]" in capfd.readouterr().err
+
+
 def test_what_cannot_be_read_is_named(folder: Path) -> None:
     with pytest.raises(DataError, match=r"nothing: no such folder"):
         images(folder / "nothing", False)

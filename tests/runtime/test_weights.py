@@ -108,15 +108,40 @@ def test_by_position_in_the_order_of_the_layers(net: nnc.Model) -> None:
         "head.b",
     ]
     arrays |= {"k": np.ones((3, 4), np.float32), "head": np.ones((2, 3)), "head.b": np.zeros(2)}
-    save_file({f"{k:02} {n}": arrays[n] for k, n in enumerate(order)}, "w.safetensors")
     np.savez("w.npz", **{n: arrays[n] for n in order})
-    for path in ("w.npz",):
-        assert net.load_weights(path, by_position=True) == 12
+    assert net.load_weights("w.npz", by_position=True) == 12
     np.testing.assert_array_equal(net.state["Net.batchnorm_1.running_mean"], arrays["norm.running_mean"])
     np.testing.assert_array_equal(net.params["Net.dense_2.b"], arrays["layers.1.bias"])
     np.savez("w.npz", **{n: arrays[n] for n in order[:-1]})
     with pytest.raises(DataError, match="the file has 11 arrays, the model 12 parameters and states"):
         net.load_weights("w.npz", by_position=True)
+
+
+def test_a_format_without_order_has_no_positions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    """Layer 10 stands before layer 2 in the file; a draft of rules puts them right."""
+    monkeypatch.chdir(tmp_path)
+    Path("deep.nn").write_text(
+        "model Deep(x: f32[B, 4]) -> (y: f32[B, 4]) {\n    repeat 12 { x = x |> Dense(4, bias = false) |> tanh }\n"
+        "    y = x |> Dense(3) |> Dense(4)\n}\n"
+    )
+    rng = np.random.default_rng(0)
+    arrays = {f"net.{k}.weight": rng.normal(size=(4, 4)).astype("f4") for k in range(12)}
+    arrays |= {"net.12.bias": rng.normal(size=3).astype("f4"), "net.12.weight": rng.normal(size=(3, 4)).astype("f4")}
+    arrays |= {"net.13.bias": rng.normal(size=4).astype("f4"), "net.13.weight": rng.normal(size=(3, 4)).astype("f4")}
+    save_file({**arrays, "net.steps": np.array([7])}, "w.safetensors")
+    net = nnc.compile("deep.nn")
+    with pytest.raises(DataError, match=r"E0627.*keeps the order of its arrays.*\n.*--suggest"):
+        net.load_weights("w.safetensors", by_position=True)
+    assert main(["load-weights", "deep.nn", "w.safetensors", "--suggest", "rules"]) == 0
+    assert "16 of 16 parameters and states have a rule in rules" in capfd.readouterr().out
+    assert "ignore net.steps" in Path("rules").read_text()
+    assert net.load_weights("w.safetensors", "rules") == 16
+    for k in range(12):
+        np.testing.assert_array_equal(net.params[f"Deep.dense_{k + 1}.W"], arrays[f"net.{k}.weight"])
+    np.testing.assert_array_equal(net.params["Deep.dense_13.b"], arrays["net.12.bias"])
+    np.testing.assert_array_equal(net.params["Deep.dense_14.W"], arrays["net.13.weight"].T)
+    assert main(["load-weights", "deep.nn", "w.safetensors"]) == 2
+    assert main(["load-weights", "deep.nn", "w.safetensors", "--suggest", "r", "-o", "a.nnw"]) == 2
 
 
 def test_transposition_only_when_asked_and_where_shapes_say_so(net: nnc.Model) -> None:
