@@ -115,7 +115,8 @@ def _settle(entry: str, want: Wanted, position: int, size: Size, n: int, sizes: 
 
 
 def as_array(value: Any, entry: str, want: Wanted) -> Array:
-    """The value as NumPy sees it; lists, scalars and anything with `__array__` are welcome."""
+    """The value as NumPy sees it; lists, scalars, and anything with `__array__` or `__dlpack__` are welcome, also a
+    tensor that records gradients. bfloat16, which NumPy does not have, is widened to f32."""
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise argument_error(
             "E0602",
@@ -124,7 +125,7 @@ def as_array(value: Any, entry: str, want: Wanted) -> Array:
             kind=ArgumentTypeError,
         )
     try:
-        array = np.asarray(value)
+        array = _as_numpy(value)
     except MemoryError:
         raise
     except ValueError as e:
@@ -133,14 +134,35 @@ def as_array(value: Any, entry: str, want: Wanted) -> Array:
         raise _no_array(value, entry, want) from e
     except Exception as e:  # whatever a foreign __array__ raises
         raise _no_array(value, entry, want) from e
+    if isinstance(value, str) or (array.dtype == object and not isinstance(value, np.ndarray)):
+        raise _no_array(value, entry, want)
+    if array.dtype.name == "bfloat16":
+        array = array.astype(np.float32)
     if array.size == 0 and isinstance(value, list | tuple):
         array = array.astype(want.dtype)  # an empty list has no dtype of its own
     return array
 
 
+def _as_numpy(value: Any) -> Array:
+    if callable(detach := getattr(value, "detach", None)):  # a tensor of PyTorch
+        value = detach()
+        if str(value.dtype).endswith("bfloat16"):
+            value = value.float()
+    if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        return np.from_dlpack(value)
+    return np.asarray(value)
+
+
 def _no_array(value: Any, entry: str, want: Wanted) -> NncError:
     got = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-    return argument_error("E0602", f"`{want.name}` of {entry} wants {want.type}, got {got}", kind=ArgumentTypeError)
+    help = None
+    if hasattr(value, "columns"):
+        help = "some of its columns are no numbers: pass those that are, and the target by itself"
+    elif isinstance(value, Iterable) and not isinstance(value, list | tuple | str | bytes):
+        help = "what gives batch after batch goes to `train_step`, one call for each; `fit` wants whole arrays"
+    elif isinstance(value, str):
+        help = "`numpy.load` reads an array from a file"
+    return argument_error("E0602", f"`{want.name}` of {entry} wants {want.type}, got {got}", help, ArgumentTypeError)
 
 
 def _check_kind(array: Array, entry: str, want: Wanted) -> None:
@@ -149,6 +171,8 @@ def _check_kind(array: Array, entry: str, want: Wanted) -> None:
     if kind in "iub" or (kind == "f" and want.dtype.kind == "f"):
         return
     help = f"round it and use .astype({want.dtype.name}) if that is meant" if kind == "f" else None
+    if kind == "f" and array.ndim == len(want.axes) + 1:
+        help = _one_hot(want)
     raise argument_error(
         "E0602", f"`{want.name}` of {entry} wants {want.type}, got {describe(array)}", help, ArgumentTypeError
     )
@@ -198,9 +222,21 @@ def shape_error(entry: str, want: Wanted, array: Rows, help: str | None) -> NncE
 
 
 def _rank_help(want: Wanted, array: Array) -> str | None:
-    if array.ndim == len(want.axes) - 1 and isinstance(want.axes[0], str):
-        return f"one example alone is `{want.name}[None]`"
+    if array.ndim == len(want.axes) - 1:
+        if want.axes[-1] == 1 and array.shape[1:] == want.axes[1:-1]:
+            return f"each example's number as a row of its own is `{want.name}[..., None]`"
+        if isinstance(want.axes[0], str):
+            return f"one example alone is `{want.name}[None]`"
+    if array.ndim == len(want.axes) + 1:
+        if array.shape[-1] == 1:
+            return f"without the last axis it is `{want.name}[..., 0]`"
+        if want.dtype.kind == "i":
+            return _one_hot(want)
     return f"{array.ndim} axes, not {len(want.axes)}"
+
+
+def _one_hot(want: Wanted) -> str:
+    return f"if its rows are one-hot, `{want.name}.argmax(-1)` has the class of each"
 
 
 def _disagreement(entry: str, want: Wanted, array: Array, axis: str, known: int, wants: Sequence[Wanted]) -> NncError:

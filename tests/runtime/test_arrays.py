@@ -121,6 +121,59 @@ def test_a_foreign_array_that_refuses_is_named():
     assert "Attached" in refused(Attached(), kind=ArgumentTypeError)
 
 
+class Tensor:
+    """As PyTorch's: it gives its values only when it does not record gradients, and NumPy has no bfloat16."""
+
+    def __init__(self, values: np.ndarray, dtype: str = "torch.float32", recording: bool = True):
+        self.values, self.dtype, self.recording = values, dtype, recording
+
+    def detach(self):
+        return Tensor(self.values, self.dtype, False)
+
+    def float(self):
+        return Tensor(self.values, "torch.float32", self.recording)
+
+    def __array__(self, *args, **kwargs):
+        if self.recording:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+        if self.dtype == "torch.bfloat16":
+            raise TypeError("Got unsupported ScalarType BFloat16")
+        return self.values
+
+
+class Exchanged:
+    """Nothing but the protocol for arrays of any library."""
+
+    def __init__(self, values: np.ndarray):
+        self.__dlpack__, self.__dlpack_device__ = values.__dlpack__, values.__dlpack_device__
+
+
+def test_tensors_of_other_libraries_are_taken():
+    for value in (Tensor(PLAIN), Tensor(PLAIN, "torch.bfloat16"), Exchanged(PLAIN.copy())):
+        np.testing.assert_array_equal(bind1(value), PLAIN)
+
+
+def test_what_is_no_array_is_told_what_to_write():
+    class Frame:
+        columns = ("a", "species")
+
+        def __array__(self, *args, **kwargs):
+            return np.array([[1.0, "fig"]], object)
+
+    assert "some of its columns are no numbers" in refused(Frame(), kind=ArgumentTypeError)
+    assert "goes to `train_step`" in refused((PLAIN for _ in range(2)), kind=ArgumentTypeError)
+    assert "got NoneType" in refused(None, kind=ArgumentTypeError)
+    assert "`numpy.load`" in refused("x.npy", kind=ArgumentTypeError)
+
+
+def test_a_missing_axis_is_said_as_it_is_missing():
+    assert "`x[None]`" in refused(PLAIN[0])
+    assert "`x[..., None]`" in refused(PLAIN[:, 0], shape=(B, 1))
+    assert "`x[..., 0]`" in refused(PLAIN[:, :1], shape=(B,))
+    for labels in (np.eye(4, dtype=np.float32), np.eye(4, dtype=np.int64)):
+        assert "`x.argmax(-1)`" in refused(labels, "i32", (B,))
+
+
 def test_values_that_do_not_fit_are_refused():
     assert "value 3000000000" in refused(np.array([3_000_000_000]), "i32", (B,))
     assert f"value {-(2**40)}" in refused(np.array([5, -(2**40)]), "i32", (B,))
