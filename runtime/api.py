@@ -6,8 +6,9 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ..compiler.manifest import Port, TrainSpec
 from ..compiler.session import Session
@@ -20,6 +21,23 @@ from . import settings
 if TYPE_CHECKING:
     from .data.dataset import Dataset
     from .model import Model
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _tells_the_source(f: Callable[P, T]) -> Callable[P, T]:
+    """What is wrong with a program is told by the place in the program; where the compiler noticed says nothing."""
+
+    @wraps(f)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return f(*args, **kwargs)
+        except SourceError as e:
+            raise e.with_traceback(None) from None
+
+    return call
 
 
 def source_of(program: str | os.PathLike[str]) -> Source:
@@ -76,6 +94,7 @@ def _given(values: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return {} if values is None else values
 
 
+@_tells_the_source
 def compile(
     program: str | os.PathLike[str],
     *,
@@ -114,10 +133,11 @@ def compile(
     )
     session, dataset = open_program(source, options)
     for text in session.manifest.warnings:
-        warnings.warn(printable(text), stacklevel=2)
+        warnings.warn(printable(text), stacklevel=3)
     return Model(session, seed=seed, threads=threads, folder=folder_of(source), dataset=dataset)
 
 
+@_tells_the_source
 def function(
     program: str | os.PathLike[str],
     *,

@@ -1,5 +1,7 @@
 """What the language means: each feature compiled natively and compared with NumPy saying the same thing."""
 
+import traceback
+
 import numpy as np
 import pytest
 
@@ -112,6 +114,14 @@ FUNCTIONS = {
     "greek names": ("fn f(θ: f32[N]) -> f32[N] = θ * π2\nconst π2 = 6.5", (V,), V * 6.5),
     "a line that begins with a pipe": ("fn f(x: f32[N]) -> f32 {\n return x\n     |> abs\n     |> sum\n}", (V,), np.abs(V).sum()),
 }  # fmt: skip
+
+
+def test_a_wrong_program_is_told_without_the_frames_of_the_compiler():
+    for wrong in (lambda: nnc.function("fn f(x: f32[N]) = expp(x)"), lambda: nnc.compile("model M(x: f32[B]) {")):
+        with pytest.raises(nnc.SourceError) as caught:
+            wrong()
+        frames = [f.filename for f in traceback.extract_tb(caught.value.__traceback__)]
+        assert len(frames) == 3 and frames[-1].endswith("api.py") and caught.value.__suppress_context__
 
 
 @pytest.mark.parametrize(
