@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ...dsl import ast
 from ...dsl.diagnostics import Label
 from ...dsl.errors import error
-from ...dsl.source import Source, Span
+from ...dsl.source import Source
 from ..graph.nodes import Graph
 from ..manifest import ENTRIES
 from ..types.tensors import TensorType
@@ -89,7 +89,7 @@ def _chosen(
 ) -> ast.Layer | None:
     if wanted is not None:
         if wanted not in models:
-            raise unknown(wanted, Span(modules.module.span.source, 0, 0), list(models), "model")
+            raise unknown(wanted, None, list(models), "model")
         return models[wanted]
     trained = [models[t.model] for t in trains if t.model in models]
     return trained[0] if trained else next(reversed(models.values()), None)

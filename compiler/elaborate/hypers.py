@@ -7,7 +7,6 @@ from typing import Any
 
 from ...dsl import ast
 from ...dsl.errors import error
-from ...dsl.source import Span
 from ..manifest import HyperSpec
 from .context import Context
 from .modules import Lazy, Modules
@@ -33,7 +32,7 @@ class Hypers:
             declared |= {d.name: (d, scope) for d in module.definitions if isinstance(d, ast.Hyper)}
         for name in self.given:
             if name not in declared:
-                raise unknown(name, Span(modules.module.span.source, 0, 0), list(declared), "hyper")
+                raise unknown(name, None, list(declared), "hyper")
         for d, scope in declared.values():
             self.force(cx, Lazy(d, scope))
 

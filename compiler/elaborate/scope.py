@@ -113,8 +113,14 @@ def suggest(name: str, known: Iterator[str] | list[str]) -> str | None:
 
 
 def unknown(
-    name: str, span: Span, known: Iterator[str] | list[str], what: str = "name", help: str | None = None, *labels: Label
+    name: str,
+    span: Span | None,
+    known: Iterator[str] | list[str],
+    what: str = "name",
+    help: str | None = None,
+    *labels: Label,
 ) -> NncError:
+    """`span` is None where the name came from outside the file."""
     listed = sorted(set(known))
     near = suggest(name, listed) if help is None else None
     if near is not None:

@@ -262,6 +262,12 @@ def test_train_options(nnc):
     assert nnc("train", "line.nn", "--data", "other.csv", "--epochs", "1", "--set", "lr=0.001")[0] == 0
 
 
+def test_a_name_from_outside_has_no_place_in_the_file(nnc):
+    for option in (("--set", "rl=1"), ("--model", "Lin")):
+        code, _, err = nnc("train", "line.nn", *option)
+        assert code == 1 and "E0201" in err and "-->" not in err
+
+
 @pytest.mark.parametrize(("arguments", "code", "text"), [
     (["train", "line.nn", "--set", "lr=100"], 1, "lr"), (["train", "line.nn", "--set", "rl=1"], 1, "rl"),
     (["train", "line.nn", "--set", "lr"], 2, "NAME=VALUE"), (["train", "line.nn", "--epochs", "x"], 2, "epochs"),
