@@ -64,7 +64,7 @@ def _format(path: Path, net: Model) -> Format:
         if format is None or format.inputs is None or format.takes == "file":
             raise error("E0612", f"{path}: expected a file, found a folder", kind=DataError)
     if format is None or format.inputs is None:
-        *some, last = [s for f in formats().values() if f.inputs is not None for s in f.suffixes]
+        *some, last = [s for f in formats().values() if f.inputs is not None for s in f.suffixes[:2]]
         found = path.name.removesuffix(".gz").rpartition(".")[2]
         raise error("E0612", f"{path}: expected a {', '.join(some)} or {last} file, found .{found}", kind=DataError)
     return format

@@ -170,4 +170,4 @@ def test_training_and_predicting(
     Path("in.txt").write_text("")
     capfd.readouterr()
     assert main(["predict", "net.nn", "in.txt", "--weights", "net.nnw"]) == 4
-    assert "expected a .csv, .jsonl, .ndjson, .npz or .npy file, found .txt" in capfd.readouterr().err
+    assert "expected a .csv, .jsonl, .ndjson, .npz, .npy, .png or .jpg file, found .txt" in capfd.readouterr().err
