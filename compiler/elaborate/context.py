@@ -213,7 +213,10 @@ class Context:
                 e.span,
                 help="over tensors write `where(c, a, b)`",
             )
-        raise error("E0307", f"a compile-time condition must be a bool, not {kind(value)}", e.span)
+        late = (
+            "at run time `where(c, a, b)` chooses" if self.frames and not isinstance(value, int | float | str) else None
+        )
+        raise error("E0307", f"a compile-time condition must be a bool, not {kind(value)}", e.span, help=late)
 
     def integer(self, e: ast.Expr, scope: Scope, what: str) -> Dim:
         """A compile-time whole number or size."""

@@ -103,10 +103,10 @@ class _Missing:
 MISSING = _Missing()
 
 
-def suggest(name: str, known: Iterator[str] | list[str]) -> str | None:
-    """The nearest known name, for `help`."""
+def suggest(name: str, known: Iterator[str] | list[str], alike: float = 0.6) -> str | None:
+    """The nearest known name, for `help`; how much `alike` it must be, of 1."""
     candidates = sorted(set(known))
-    near = get_close_matches(name, candidates, 1, 0.6)
+    near = get_close_matches(name, candidates, 1, alike)
     if not near:
         near = [c for c in candidates if c.lower() == name.lower()]
     return near[0] if near else None

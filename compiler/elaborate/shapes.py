@@ -151,11 +151,17 @@ def label_operands(cx: Context, a: Tensor, b: Tensor, spans: tuple[Span | None, 
 
 def _trap(cx: Context, small: Tensor, large: Tensor, a: Tensor, b: Tensor, span: Span | None, spans: Any) -> Exception:
     tail = large.shape[large.rank - small.rank :]
+    text, other = (_text(x, a, spans) for x in (small, large))
+    starts = [k for k in range(large.rank - small.rank) if large.shape[k : k + small.rank] == small.shape]
     advice = None
     if small.rank == 1 and large.rank == 2 and large.shape[1] == 1:
-        advice = "write `squeeze(x, 1)` for the operand with the size-1 axis, or `expand(x, 1)` for the other"
-    elif small.shape == large.shape[: small.rank]:
-        advice = f"write `expand(x, {small.rank})` to line up the leading axes"
+        advice = f"write `squeeze({other}, 1)` without the size-1 axis, or `expand({text}, 1)` with one"
+    elif len(starts) == 1:
+        for _ in range(starts[0]):
+            text = f"expand({text}, 0)"
+        for axis in range(starts[0] + small.rank, large.rank):
+            text = f"expand({text}, {axis})"
+        advice = f"write `{text}` to line up the axes that agree"
     return error(
         "E0304",
         f"an operand of lower rank must match the other's trailing axes, but {_show(small.shape)} is not {_show(tail)}",
@@ -164,6 +170,12 @@ def _trap(cx: Context, small: Tensor, large: Tensor, a: Tensor, b: Tensor, span:
         *label_operands(cx, a, b, spans),
         help=advice,
     )
+
+
+def _text(x: Tensor, a: Tensor, spans: tuple[Span | None, Span | None]) -> str:
+    """An operand as it is written, where that is short."""
+    span = spans[0 if x is a else 1]
+    return span.text if span is not None and len(span.text) <= 30 and "\n" not in span.text else ".."
 
 
 def _show(shape: Sequence[Dim]) -> str:

@@ -49,7 +49,7 @@ def bind(name: str, default: Mapping[str, Any], given: Given) -> tuple[dict[str,
     for key, value in given.named.items():
         at = given.spans.get(key, span)
         if key not in default:
-            near = suggest(key, parameters)
+            near = suggest(key, parameters, 0.7)  # few, and better listed than guessed
             advice = f"did you mean `{near}`?" if near else f"it takes {_listing(parameters)}"
             raise error("E0203", f"`{name}` has no parameter `{key}`", at, help=advice)
         if key in values:

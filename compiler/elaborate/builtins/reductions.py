@@ -14,7 +14,7 @@ from ...types.tensors import FLOATS
 from ..context import Context
 from ..operations import elementwise
 from ..shapes import check_filled, check_index, reshape, tensor
-from ..values import REQUIRED, Arguments, Builtin, Group, Tensor, Value, kind
+from ..values import REQUIRED, Arguments, Builtin, Group, Results, Tensor, Value, kind
 from .elementwise import plain
 
 EXTREMES = {"max": "maximum", "min": "minimum"}  # what of nothing has no value
@@ -22,7 +22,8 @@ EXTREMES = {"max": "maximum", "min": "minimum"}  # what of nothing has no value
 
 def axis_number(value: Value, rank: int, span: Span, extra: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise error("E0307", f"an axis must be a compile-time whole number, not {kind(value)}", span)
+        several = f"several are a list: `[{span.text[1:-1]}]`" if isinstance(value, Results) else None
+        raise error("E0307", f"an axis must be a compile-time whole number, not {kind(value)}", span, help=several)
     n = rank + extra
     if not -n <= value < n:
         raise error("E0303", f"axis {value} does not exist: there are {rank} axes", span)
