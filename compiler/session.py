@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -178,6 +178,21 @@ class Session:
         from .llvm import emit
 
         return emit(made.lowered.module, self.target)
+
+    @native.compiling()
+    def origin(self, entry: str, inputs: Mapping[str, Any], variables: Mapping[str, Any]) -> str | None:
+        """Where in the program a value of an entry stops being finite, in words. The entry is run by the interpreter:
+        None where that would take long."""
+        from .graph.interpret import first_not_finite
+        from .passes import ALWAYS, run
+
+        node = first_not_finite(run(ALWAYS, self.program.graph(entry)), inputs, variables)
+        if node is None or node.span is None:
+            return None
+        text = node.span.text
+        if len(text) <= 2:  # an operator's own sign
+            text = f"{text}` of `{node.span.source.text.splitlines()[node.span.position[0] - 1].strip()}"
+        return f"`{text}` at {node.span}" if len(text) <= 80 and "\n" not in text else str(node.span)
 
     @property
     def support(self) -> native.Support:

@@ -7,27 +7,33 @@ passed. `grad` nodes must have been written out by `differentiate`.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ...dsl.errors import ArgumentError, InternalError, error
 from ..types.sizes import Dim, Size, divide, substitute, symbol, symbols
-from ..types.tensors import TensorType, TupleType
-from .nodes import Graph, Guard, Node
+from ..types.tensors import TensorType, TupleType, Type
+from .cost import number
+from .nodes import Graph, Guard, Node, ancestors
 from .ops import OPS
 from .ops.elementwise import NUMPY
 
 Arrays = Mapping[str, Any]
+_QUICK = 30_000_000  # operations that take seconds here
 
 
 def evaluate(
-    graph: Graph, inputs: Arrays | None = None, params: Arrays | None = None, sizes: Mapping[str, int] | None = None
+    graph: Graph,
+    inputs: Arrays | None = None,
+    params: Arrays | None = None,
+    sizes: Mapping[str, int] | None = None,
+    observe: Callable[[Node, Any], None] | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Outputs by name and new values of parameters by path. `inputs` are by the inputs' outside names, `params` by
-    path; `sizes` gives those sizes that no shape tells. Raises `ArgumentError` where an array is missing or does not
-    fit."""
+    path; `sizes` gives those sizes that no shape tells; `observe` sees each value. Raises `ArgumentError` where an
+    array is missing or does not fit."""
     leaves: list[tuple[str, TensorType, np.ndarray]] = []
     values: dict[str, Any] = {}
     for node in graph:
@@ -43,7 +49,41 @@ def evaluate(
         for node in graph:
             if node.name not in values:
                 values[node.name] = _apply(node, [values[a] for a in node.args], bound)
+            if observe is not None:
+                observe(node, values[node.name])
     return {k: values[v] for k, v in graph.outputs}, {k: values[v] for k, v in graph.updates}
+
+
+def first_not_finite(graph: Graph, inputs: Arrays, params: Arrays) -> Node | None:
+    """The first node that makes a value that is not finite of values that are, and on whose way lies an output that is
+    not; None where there is none, or where it would take more than seconds to find."""
+    leaves = [(n, inputs.get(n.attrs["name"])) for n in graph if n.op == "input"]
+    sizes = bind_sizes(((n.name, n.attrs["type"], np.shape(x)) for n, x in leaves if x is not None), {})
+    if sum(_work(n, [graph[a].type for a in n.args], sizes) for n in graph) > _QUICK:
+        return None
+    bad: dict[str, bool] = {}
+
+    def look(node: Node, value: Any) -> None:
+        arrays = value if isinstance(value, tuple) else (value,)
+        bad[node.name] = any(np.asarray(a).dtype.kind == "f" and not np.isfinite(a).all() for a in arrays)
+
+    evaluate(graph, inputs, params, None, look)
+    nodes = {n.name: n for n in graph}
+    behind = ancestors(nodes, [v for _, v in (*graph.outputs, *graph.updates) if bad[v]])
+    found = (nodes[name] for name in behind if bad[name] and nodes[name].args)
+    return next((n for n in found if not any(bad[a] for a in n.args)), None)
+
+
+def _work(node: Node, types: list[Type], sizes: Mapping[str, int]) -> int:
+    """Operations of a node, roughly."""
+    flops = OPS[node.op].flops
+    if "body" in node.attrs:
+        body = node.attrs["body"]
+        turns = number(node.attrs.get("count", 1), sizes)
+        return turns * sum(_work(n, [body[a].type for a in n.args], sizes) for n in body)
+    if flops is not None:
+        return number(flops(types, dict(node.attrs), node.type), sizes)
+    return number(node.type.size, sizes) if isinstance(node.type, TensorType) else 0
 
 
 def _apply(node: Node, args: list[Any], sizes: Mapping[str, int]) -> Any:

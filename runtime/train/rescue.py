@@ -164,7 +164,7 @@ class Rescue:
         for entry, what in (("taps", "`{}`"), ("loss", "`{}`"), ("gradients", "the gradient of `{}`")):
             for name, array in self._values(entry, rows):
                 if found := not_finite(array):
-                    return f"{what.format(name)} {found}"
+                    return f"{what.format(name)} {found}{self._origin(entry, rows)}"
         before = {path: a.copy() for path, a in variables.items()}
         values = self._values("train", rows)
         found = next((f"`{name}` {found}" for name, array in values if (found := not_finite(array))), None)
@@ -173,6 +173,14 @@ class Rescue:
         for path, array in before.items():
             np.copyto(variables[path], array)
         return found
+
+    def _origin(self, entry: str, rows: Mapping[str, Any]) -> str:
+        """Where in the program that came from, where that is soon found."""
+        try:
+            place = self.network.session.origin(entry, rows, self.network.variables)
+        except NncError:  # this is already the explanation of an error
+            return ""
+        return f"; the first is {place}" if place is not None else ""
 
     def _values(self, entry: str, rows: Mapping[str, Any]) -> Iterator[tuple[str, Array]]:
         """The outputs of an entry for these rows; nothing where there is no such entry or it fails."""

@@ -108,6 +108,9 @@ class FakeSession:
         self.pools.append(threads)
         return 0
 
+    def origin(self, *args: object) -> None:
+        return None
+
 
 X, Y, T = Port("x", "f32", (B, 3)), Port("y", "f32", (B,)), Port("target", "f32", (B,))
 VARIABLES = (
