@@ -210,3 +210,32 @@ def test_the_entries_that_declare_the_variables_are_grown_once():
     )
     assert program.graph("train") is program.graph("train")
     assert {n.attrs["path"].split("/")[0] for n in program.graph("predict") if n.op == "param"} == {"average"}
+
+
+RANGES = """model M(x: f32[B, 3]) -> (y: f32[B, 1]) {{
+    y = x |> Dense(1)
+}}
+train M(x, t: f32[B, 1]) {{
+    loss = mean(squared_error(y, t))
+    optimizer = {0}
+    {1}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "setting", "message"),
+    [
+        ("SGD(lr = -0.1)", "", "a learning rate must be 0 or more, not -0.1"),
+        ("AdamW(lr = -1e-3)", "", "a learning rate must be 0 or more, not -0.001"),
+        ("Adam(lr = step(0.1, every = 0))", "", "the rate must drop every 1 epoch or more, not every 0"),
+        ("Adam(lr = cosine(0.1, warmup = -3))", "", "a warm-up takes 0 steps or more, not -3"),
+        ("SGD(0.1)", "average = ema(1.5)", "the decay of an average must be from 0 to 1, not 1.5"),
+        ("SGD(0.1)", "average = swa(start = 1.0)", "averaging must start at a share of the steps"),
+        ("SGD(0.1)", "clip = global_norm(0.0)", "the limit of a norm must be above 0, not 0.0"),
+        ("SGD(0.1)", "clip = by_value(-1.0)", "the limit of a component must be above 0, not -1.0"),
+    ],
+)
+def test_what_is_out_of_range_is_refused(optimizer, setting, message):
+    with pytest.raises(nnc.SourceError, match=f"E0203.*{message}"):
+        nnc.compile(RANGES.format(optimizer, setting))
