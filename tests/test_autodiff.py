@@ -9,6 +9,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
+import nnc
 from nnc.compiler.autodiff.differentiate import differentiate
 from nnc.compiler.graph.interpret import bind_sizes, evaluate
 from nnc.compiler.graph.nodes import Builder, Graph
@@ -454,3 +455,32 @@ def test_guards_are_checked() -> None:
     np.testing.assert_array_equal(evaluate(graph, {"x": [1.0], "y": [2.0]})[0]["z"], [3])
     with pytest.raises(ArgumentError, match=r"both sides of \+ have one size, but B is 1 and C is 2"):
         evaluate(graph, {"x": [1.0], "y": [2.0, 3.0]})
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize("name", ["elu", "selu"])
+def test_the_slope_of_an_exponential_unit_is_an_exponential(name, dtype):
+    """Also far left, where expm1(x) + 1 has no digit left of it."""
+    x = np.array([-40.0, -20.0, -15.0, -3.0, -1e-3], {"f32": np.float32, "f64": np.float64}[dtype])
+    slope = nnc.function(f"fn f(x: {dtype}[N]) = grad(sum({name}(x)), x)", cache=False, dtype=dtype)(x)
+    scale = 1.0507009873554805 * 1.6732632423543772 if name == "selu" else 1.0
+    np.testing.assert_allclose(slope, scale * np.exp(x.astype(np.float64)), rtol=1e-6 if dtype == "f32" else 1e-14)
+
+
+@pytest.mark.parametrize(
+    "formula",
+    ["maximum(z, 0)", "maximum(0, z)", "-minimum(0, -z)", "-minimum(-z, 0)", "relu(z)", "maximum([0.0, 0.0], z)"],
+)
+def test_a_ramp_is_flat_at_its_corner_however_it_is_written(formula):
+    slope = nnc.function(f"fn f(z: f32[2]) = grad(sum({formula}), z)", cache=False)(np.array([0.0, 1.0], np.float32))
+    assert slope.tolist() == [0, 1]
+
+
+def test_ties_send_the_gradient_where_the_reference_says():
+    def slope(formula: str, x: list[float]) -> list[float]:
+        return nnc.function(f"fn f(x: f32[{len(x)}]) = grad({formula}, x)", cache=False)(np.array(x, "f4")).tolist()
+
+    assert slope("sum(abs(x))", [0, -2]) == [0, -1]
+    assert slope("sum(clip(x, -1, 1))", [-1, 0, 1, 2]) == [0, 1, 0, 0]
+    assert slope("maximum(x[0], x[1])", [3, 3]) == [0, 1] == slope("minimum(x[0], x[1])", [3, 3])
+    assert slope("max(x)", [3, 1, 3]) == [1, 0, 0] == slope("sort(x)[2]", [3, 1, 3])[::-1]

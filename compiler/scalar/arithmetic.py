@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -240,14 +241,22 @@ def _extreme(i: Code, floats: str, ints: str, bools: str, a: str, b: str) -> str
     return i.select(i.compare("uno", b, b), b, r)
 
 
+def _chosen(before: str, dy: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    """The adjoints of two of which the one that comes `before` the other is taken."""
+    first = x.apply(before, y)
+    second = y.apply(before, x).where(dy, 0) if x.is_literal else first.where(0, dy)
+    return first.where(dy, 0), second
+
+
 MINIMUM = Scalar(
     name="minimum",
     operands=("x", "y"),
     weight=1,
     accepts=NUMBERS,
-    doc="The smaller; NaN if either is. The gradient goes to x where x < y, else to y",
+    doc="The smaller; NaN if either is. The gradient goes to x where x < y, else to y; where a number meets its equal "
+    "it goes nowhere",
     numpy=np.minimum,
-    grad=lambda dy, z, x, y: (x.apply("lt", y).where(dy, 0), x.apply("lt", y).where(0, dy)),
+    grad=lambda dy, z, x, y: _chosen("lt", dy, x, y),
     unsigned=EACH,
     number=min,
     meaning=lambda x, y: y if y < x or y != y else x,
@@ -259,10 +268,10 @@ MAXIMUM = Scalar(
     operands=("x", "y"),
     weight=1,
     accepts=NUMBERS,
-    doc="The larger; NaN if either is. The gradient goes to x where x > y, else to y, so that the derivative of "
-    "maximum(x, 0) at 0 is 0",
+    doc="The larger; NaN if either is. The gradient goes to x where x > y, else to y; where a number meets its equal "
+    "it goes nowhere, so that the derivative of maximum(x, 0) and of maximum(0, x) at 0 is 0",
     numpy=np.maximum,
-    grad=lambda dy, z, x, y: (x.apply("gt", y).where(dy, 0), x.apply("gt", y).where(0, dy)),
+    grad=lambda dy, z, x, y: _chosen("gt", dy, x, y),
     unsigned=EACH,
     number=max,
     meaning=lambda x, y: y if y > x or y != y else x,

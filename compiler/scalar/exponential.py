@@ -226,12 +226,12 @@ LOG1P = Scalar(
 EXPM1 = Scalar(
     name="expm1",
     operands=("x",),
-    doc="e^x - 1, accurate near 0",
+    doc="e^x - 1, accurate near 0; the derivative is e^x, which y + 1 is not far left of 0",
     weight=18,
     ulp=(1.5, 1.6),
     shared=True,
     numpy=np.expm1,
-    grad=lambda dy, y, x: (dy * (y + 1),),
+    grad=lambda dy, y, x: (dy * x.apply("exp"),),
     number=math.expm1,
     llvm=_expm1,
 )

@@ -36,6 +36,14 @@ class Value:
     def shape(self) -> tuple[Dim, ...]:
         return self.type.shape
 
+    @property
+    def is_literal(self) -> bool:
+        """Is it numbers that the program writes, repeated or not?"""
+        node = self.b[self.name]
+        while node.op == "broadcast":
+            node = self.b[node.args[0]]
+        return node.op == "constant"
+
     def constant(self, value: int | float | bool) -> Value:
         """`value` in the shape and dtype of this one."""
         return Value(self.b, constant(self.b, value, self.type))
