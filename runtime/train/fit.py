@@ -61,8 +61,6 @@ def fit(
     progress = network.progress if resume else None
     if progress is not None:
         batch = progress.batch
-        if epochs is not None:
-            progress.set_epochs(wanted)
     if sizes.get(spec.batch_size or "") == 0:
         raise argument_error("E0613", "there are no examples to train on")
     sweep = Sweep(call, bound, sizes, spec, batch, spec.metrics, origin)
@@ -75,6 +73,8 @@ def fit(
         network.fit_normalization(dict(zip(spec.inputs, bound, strict=True)), origin.rows)
     elif progress.examples != sweep.examples:
         raise argument_error("E0613", f"the interrupted fit had {progress.examples} examples, got {sweep.examples}")
+    elif epochs is not None:
+        progress.set_epochs(wanted)
     validating = evaluation(network, held_out, None) if held_out is not None else None
     return Fit(network, sweep, validating, progress, callbacks).run()
 

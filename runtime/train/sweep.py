@@ -69,6 +69,8 @@ class Sweep:
         self.batch = max(1, min(batch or self.examples, self.examples))
         self.steps = -(-self.examples // self.batch)
         self._cut = rows_per_example(signature.inputs, spec) if self.steps > 1 else [0] * len(signature.inputs)
+        if self.steps <= 1:  # all of it is read at once
+            arrays = [a[:] if isinstance(a, Column) else a for a in arrays]
         self.done = 0  # steps of the run that is under way, or was last; also of one that failed
         self._chunk = self.batch * _FIRST_CHUNK  # examples to run before Python is asked again
         self.sizes = {**sizes, **({self.symbol: self.batch} if self.symbol else {})}
