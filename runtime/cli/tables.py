@@ -89,7 +89,7 @@ def _schema(net: Model, needed: Sequence[Wanted]) -> Schema | None:
     return schema
 
 
-def write_outputs(outputs: Mapping[str, Array], path: str | None, classes: Sequence[str] | None = None) -> None:
+def write_outputs(outputs: Mapping[str, Array], path: str | None, classes: Sequence[str] = ()) -> None:
     """csv has a column per output, or per element of its rows; npz has an array per output, npy the only one. Scores of
     `classes` have their names in csv, and the best is a column of its own."""
     kind = "csv" if path is None else path.rpartition(".")[2]
@@ -111,7 +111,7 @@ def write_outputs(outputs: Mapping[str, Array], path: str | None, classes: Seque
     write(Path(path), buffer.getvalue())
 
 
-def _csv(outputs: Mapping[str, Array], classes: Sequence[str] | None) -> str:
+def _csv(outputs: Mapping[str, Array], classes: Sequence[str]) -> str:
     header: list[str] = []
     columns: list[Sequence[Any]] = []
     rows = {len(a) if a.ndim else 1 for a in outputs.values()}
@@ -124,8 +124,8 @@ def _csv(outputs: Mapping[str, Array], classes: Sequence[str] | None) -> str:
         )
     for name, array in outputs.items():
         cells = array.reshape(len(array) if array.ndim else 1, prod(array.shape[1:]))
-        scores = classes is not None and array.ndim == 2 and array.dtype.kind == "f" and cells.shape[1] == len(classes)
-        parts = [printable(c) for c in classes] if scores and classes is not None else range(cells.shape[1])
+        scores = array.ndim == 2 and array.dtype.kind == "f" and cells.shape[1] == len(classes)
+        parts = [printable(c) for c in classes] if scores else range(cells.shape[1])
         header += [name] if array.ndim < 2 else [f"{name}_{part}" for part in parts]
         columns += list(cells.T)
         if scores:

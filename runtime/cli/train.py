@@ -267,7 +267,7 @@ def predict(
     given = dict(arguments)
     values = call(**read_inputs(Path(data_file), call, net, given), **given)
     outputs = dict(zip([p.name for p in call.signature.outputs], values, strict=True))
-    write_outputs(outputs, output, net.schema.classes if net.schema is not None else None)
+    write_outputs(outputs, output, (net.schema.classes if net.schema is not None else None) or ())
 
 
 def trained(program: Program, weights: str | None, threads: int | None, warn: bool = True) -> Model:
