@@ -83,6 +83,7 @@ class MetricSpec:
     name: str
     over: str  # mean, sum
     hidden: bool = False  # only there for `stop when`
+    minimized: bool = False  # a loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,13 @@ class TrainSpec:
     stop: Any = None  # ["<=", ["metric", "errors"], ["const", 0]]; operators < <= > >= == != and or not + - * /
     patience: int | None = None
     accumulate: int = 1  # batches in a step of the optimiser
+    trained: dict[str, str] = field(default_factory=dict)  # of several losses, the one that each parameter learns from
     bound_by: str | None = None  # what in the model needs the examples together and in order, None where nothing does
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The metrics that training makes small."""
+        return tuple(m.name for m in self.metrics if m.minimized)
 
 
 # what the free sizes of these inputs are in the data of a train block

@@ -203,10 +203,10 @@ def _target(e: ast.Expr) -> ast.Target:
 
 
 def update(c: Children) -> ast.Update:
-    if not isinstance(c[0], ast.Name):
+    if not isinstance(c[0], ast.Name | ast.Attribute | ast.Call):
         raise error("E0107", "only a whole parameter or state can be updated", c[0].span,
                     help="left of `:=` stands a name")  # fmt: skip
-    return ast.Update(c[0].id, c[2], span=_span(c))
+    return ast.Update(c[0], c[2], span=_span(c))
 
 
 def variable(c: Children) -> ast.Variable:
@@ -250,6 +250,11 @@ def scan(c: Children) -> ast.Scan:
 
 def metric(c: Children) -> ast.Metric:
     return ast.Metric(c[1].text, c[3], span=_span(c))
+
+
+def minimize(c: Children) -> ast.Minimize:
+    value, *over = _nodes(c)
+    return ast.Minimize(c[1].text, value, tuple(over[::2]), tuple(over[1::2]), span=_span(c))
 
 
 def stop_when(c: Children) -> ast.StopWhen:

@@ -9,6 +9,7 @@ from dataclasses import field
 from typing import Literal
 
 from .source import Span
+from .tree import Comment as Comment
 from .tree import Tree as Tree
 from .tree import node
 
@@ -217,9 +218,9 @@ class Assign(Tree):
 
 @node
 class Update(Tree):
-    """`name := e`: committed when the step ends."""
+    """`name := e`: committed when the step ends. In a train block also `Net.W := e` and `params(Net) := e`."""
 
-    name: str
+    target: Name | Attribute | Call
     value: Expr
 
 
@@ -370,6 +371,16 @@ class Metric(Tree):
 
 
 @node
+class Minimize(Tree):
+    """`minimize loss = e over GROUP with OPTIMIZER, GROUP with OPTIMIZER`"""
+
+    name: str
+    value: Expr
+    groups: tuple[Expr, ...]
+    optimizers: tuple[Expr, ...]  # one for each group
+
+
+@node
 class StopWhen(Tree):
     condition: Expr
 
@@ -387,7 +398,7 @@ class Train(Tree):
 
     model: str
     parameters: tuple[Parameter, ...]
-    body: tuple[Assign | Metric | StopWhen | UpdateRule, ...]
+    body: tuple[Assign | Metric | Minimize | Update | StopWhen | UpdateRule, ...]
     doc: str = field(default="", compare=False)
 
 
@@ -429,13 +440,6 @@ class Test(Tree):
 
 
 Definition = Import | Const | Hyper | Function | Layer | Optimizer | Train | Export | Test
-
-
-@node
-class Comment(Tree):
-    """A `#` comment, kept beside the tree for the formatter."""
-
-    text: str  # with the `#`
 
 
 @node

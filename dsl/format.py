@@ -161,12 +161,18 @@ class _Layout(Expressions):
 
     # --- statements
 
-    def train_item(self, item: ast.Assign | ast.Metric | ast.StopWhen | ast.UpdateRule, width: int) -> Doc:
+    def train_item(
+        self, item: ast.Assign | ast.Metric | ast.Minimize | ast.Update | ast.StopWhen | ast.UpdateRule, width: int
+    ) -> Doc:
         match item:
             case ast.Assign(targets, value) if _is_plain(item):
                 return (f"{targets[0].name:<{width}} = ", self.expr(value))
             case ast.Metric(name, value):
                 return (f"metric {name} = ", self.expr(value))
+            case ast.Minimize(name, value, groups, optimizers):
+                pairs = zip(groups, optimizers, strict=True)
+                over: list[Doc] = [(self.expr(g), " with ", self.expr(o)) for g, o in pairs]
+                return (f"minimize {name} = ", self.expr(value), " over", group(nest(LINE, fill(commas(over)))))
             case ast.StopWhen(condition):
                 return ("stop when ", self.expr(condition))
             case ast.UpdateRule(body):
@@ -194,8 +200,8 @@ class _Layout(Expressions):
                 shown = [self.target(t) for t in targets]
                 left = shown[0] if len(shown) == 1 else bracketed("(", shown, ")")
                 return (left, " = ", self.expr(value))
-            case ast.Update(name, value):
-                return (name, " := ", self.expr(value))
+            case ast.Update(target, value):
+                return (self.expr(target), " := ", self.expr(value))
             case ast.Variable(role, name, type, init, drawn):
                 return (role, " ", name, self.annotation(type), " ~ " if drawn else " = ", self.expr(init))
             case ast.Share(name, value):

@@ -24,7 +24,7 @@ MAX_DEPTH = 200
 MAX_TOKENS = 50_000
 
 DEFINITIONS = ("import", "from", "const", "hyper", "fn", "layer", "model", "optimizer", "train", "export", "test")
-STATEMENTS = ("weight", "bias", "state", "share", "scan", "metric", "gradcheck")  # keywords before a name
+STATEMENTS = ("weight", "bias", "state", "share", "scan", "metric", "minimize", "gradcheck")  # keywords before a name
 RESERVED = ("if", "then", "else", "and", "or", "not", "true", "false", "in", "return")
 REDUCTIONS = ("sum", "mean", "prod", "max", "min")
 OPERATORS = {
@@ -39,7 +39,7 @@ CLOSING = frozenset(OPENING.values())
 # After one of these a line may end without ending the statement.
 CONTINUES = frozenset((
     "PLUS", "MINUS", "STAR", "SLASH", "DOUBLE_SLASH", "PERCENT", "AT", "CARET", "EQ", "NE", "LT", "LE", "GT", "GE",
-    "DOTS", "PIPE", "AND", "OR", "NOT", "COMMA", "EQUALS", "DEFINE", "TILDE", "ARROW", "FAT_ARROW",
+    "DOTS", "PIPE", "AND", "OR", "NOT", "COMMA", "EQUALS", "DEFINE", "TILDE", "ARROW", "FAT_ARROW", "OVER", "WITH",
 ))  # fmt: skip
 ENDS_OPERAND = frozenset(("NAME", "INT", "FLOAT", "STRING", "TRUE", "FALSE", "RPAR", "RSQB"))
 BEGINS_OPERAND = frozenset(
@@ -320,7 +320,7 @@ class _Arrangement:
             (previous == "WHEN" and word == "training")
             or (previous == "STOP" and word == "when")
             or (word == "import" and len(self.chunk) == 2 and self.chunk[0].type == "FROM")
-            or (word in ("until", "within") and previous in ENDS_OPERAND)
+            or (word in ("until", "within", "over", "with") and previous in ENDS_OPERAND)
         ):
             token.type = word.upper()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, dataclass_transform
 
@@ -34,3 +35,22 @@ class Tree:
 
 def _parts(tree: Any) -> list[Any]:
     return [getattr(tree, f.name) for f in fields(tree) if f.compare]
+
+
+@node
+class Comment(Tree):
+    """A `#` comment, kept beside the tree for the formatter."""
+
+    text: str  # with the `#`
+
+
+def walk(tree: Tree) -> Iterator[Tree]:
+    """A tree and all that is in it."""
+    waiting: list[Any] = [tree]
+    while waiting:
+        x = waiting.pop()
+        if isinstance(x, Tree):
+            yield x
+            waiting += _parts(x)
+        elif isinstance(x, tuple):
+            waiting += x

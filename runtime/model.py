@@ -39,12 +39,17 @@ class Model(Network):
         """The model's results in inference mode. NumPy in, NumPy out; several results are a named tuple."""
         return self.call("predict", *args, **kwargs)
 
-    def loss(self, /, *args: Any, **kwargs: Any) -> float:
-        """The loss in training mode, as a Python float."""
-        return float(self.entry("loss")(*args, **kwargs)[0])
+    def loss(self, /, *args: Any, **kwargs: Any) -> Any:
+        """The loss in training mode, as a Python float; several that are minimized, by name."""
+        call = self.entry("loss")
+        outputs = call(*args, **kwargs)
+        if len(outputs) == 1:
+            return float(outputs[0])
+        return {p.name: float(a) for p, a in zip(call.signature.outputs, outputs, strict=True)}
 
     def gradients(self, /, *args: Any, wrt: str | Iterable[str] | None = None, **kwargs: Any) -> dict[str, Array]:
-        """The gradient of the loss by parameter path, or by the names in `wrt`: parameters and inputs."""
+        """The gradient of the loss by parameter path, or by the names in `wrt`: parameters and inputs. Of several
+        losses each parameter has that of the one that trains it, and an input that of their sum."""
         call = self.entry("gradients")
         names = [p.name for p in call.signature.outputs]
         if wrt is not None and not isinstance(wrt, Iterable):
@@ -58,13 +63,13 @@ class Model(Network):
         return {n: found[n] for n in chosen}
 
     def train_step(self, /, *args: Any, **kwargs: Any) -> Any:
-        """One step: parameters, state and optimiser state change; returns the loss (or, where learning says its own
-        update and has no loss, the metrics by name). A loss that is not finite is returned as it is."""
+        """One step: parameters, state and optimiser state change; returns the loss (or, where there are several or
+        none, losses and metrics by name). A loss that is not finite is returned as it is."""
         call = self.entry("train")
         outputs = call(*args, **kwargs)
         self.progress = None
         names = [p.name for p in call.signature.outputs]
-        if names[:1] == ["loss"]:
+        if len(self.train_spec.losses) == 1:
             return float(outputs[0])
         hidden = {m.name for m in self.train_spec.metrics if m.hidden}
         return {n: a.item() for n, a in zip(names, outputs, strict=True) if n not in hidden}

@@ -3,28 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ...dsl import ast
 from ...dsl.diagnostics import Label
 from ...dsl.errors import error
 from ...dsl.source import Span
+from . import parts
 from .context import Context
-from .scope import Instance, Scope
+from .groups import matched
+from .scope import MISSING, Instance, Scope
 from .signatures import bind, check_kind, check_results, defaults, enter, named_results
-from .values import Arguments, Bound, Builtin, Defined, Given, Group, Partial, Shared, Tensor, Value, kind
-from .variables import normalize
+from .values import REQUIRED, Arguments, Bound, Builtin, Defined, Given, Group, Partial, Shared, Tensor, Value, kind
+from .variables import GROUPS, normalize
 
 WHOLE_GROUPS = ("sum", "mean", "max", "min", "prod", "variance", "norm", "any", "all", "count", "grad")
 
 
 def call(cx: Context, e: ast.Call, scope: Scope) -> Value:
-    function = cx.evaluate(e.function, scope)
+    function = callee(cx, e.function, scope)
     if isinstance(function, Builtin) and function.name == "grad":
         for k, a in enumerate(e.arguments):
             if a.name == "x" or (a.name is None and k == 1):
                 _differentiable_name(a.value)
     return apply(cx, function, arguments(cx, function, e.arguments, e.span, scope), scope)
+
+
+def callee(cx: Context, e: ast.Expr, scope: Scope) -> Value:
+    """What a call names: a function, or the layer that stands at a path of a model."""
+    path = parts.path_of(e, scope)
+    if path is not None:
+        return parts.layer_at(cx, path, e.span)
+    value = cx.evaluate(e, scope)
+    if isinstance(value, Group) and isinstance(e, ast.Name):  # `params`, a group in train blocks, and a function
+        outer = cx.program.scope.lookup(e.id)
+        return value if outer is MISSING else cx.program.force(cx, outer, e.span)
+    return value
+
+
+def _whole(cx: Context, e: ast.Expr, scope: Scope) -> Value:
+    """An argument that names a model or a part of one, or several of them."""
+    if isinstance(e, ast.List):
+        return cx.listed(tuple(_whole(cx, item, scope) for item in e.items), e.span)
+    return callee(cx, e, scope)
 
 
 def _differentiable_name(e: ast.Expr) -> None:
@@ -58,10 +80,10 @@ def pipe(cx: Context, e: ast.Pipe, scope: Scope) -> Value:
 
 def pipe_into(cx: Context, value: Value, at: Span, target: ast.Expr, label: str | None, scope: Scope) -> Value:
     if isinstance(target, ast.Call):
-        function = cx.evaluate(target.function, scope)
+        function = callee(cx, target.function, scope)
         given = arguments(cx, function, target.arguments, target.span, scope, piped=1)
     else:
-        function, given = cx.evaluate(target, scope), Given((), {}, target.span)
+        function, given = callee(cx, target, scope), Given((), {}, target.span)
     return apply(cx, function, given.after((value,), {0: at}), scope, label)
 
 
@@ -73,6 +95,7 @@ def arguments(
     named: dict[str, Any] = {}
     spans: dict[int | str, Span] = {}
     parameters = _parameters_of(function)
+    evaluate = partial(_whole, cx) if isinstance(function, Builtin) and function.name in GROUPS else cx.evaluate
     for a in listed:
         if a.name is None:
             if named:
@@ -80,13 +103,13 @@ def arguments(
             k = len(positional) + piped
             spans[k] = a.value.span
             wants = parameters[k] if k < len(parameters) else None
-            positional.append(as_function(cx, a.value, scope) if _is_fn(wants) else cx.evaluate(a.value, scope))
+            positional.append(as_function(cx, a.value, scope) if _is_fn(wants) else evaluate(a.value, scope))
         else:
             if a.name in named:
                 raise error("E0203", f"argument `{a.name}` is given twice", a.span)
             spans[a.name] = a.value.span
             wants = next((p for p in parameters if p.name == a.name), None)
-            named[a.name] = as_function(cx, a.value, scope) if _is_fn(wants) else cx.evaluate(a.value, scope)
+            named[a.name] = as_function(cx, a.value, scope) if _is_fn(wants) else evaluate(a.value, scope)
     return Given(tuple(positional), named, span, spans)
 
 
@@ -130,7 +153,7 @@ def apply(cx: Context, function: Value, given: Given, scope: Scope, label: str |
                 cx, inner, _without_fans(inner, given.before(function.positional, function.named)), scope, label
             )
         case Shared():
-            result = call_layer(cx, function.layer, given.before(function.positional, function.named), function.path)
+            result = call_layer(cx, function.layer, _as_configured(function, given), function.path)
         case Defined(definition=ast.Layer(top=True, name=name)):
             result = call_layer(cx, function, given, name)
         case Defined(definition=ast.Layer(name=name)):
@@ -156,21 +179,15 @@ def apply(cx: Context, function: Value, given: Given, scope: Scope, label: str |
 
 def _over_members(cx: Context, function: Builtin, values: dict[str, Any], where: dict[str, Span], span: Span) -> Value:
     """A builtin's result; for each member by itself where a group is given to one that does not take groups."""
-    groups = [v for v in values.values() if isinstance(v, Group)]
+    groups = {name: v for name, v in values.items() if isinstance(v, Group)}
     if not groups or function.name in WHOLE_GROUPS:
         result: Value = function.call(cx, Arguments(span, values, where))
         return result
-    paths = groups[0].members.keys()
-    if any(g.members.keys() != paths for g in groups):
-        raise error("E0307", "the groups have different members", span)
-    return Group(
-        {
-            p: function.call(
-                cx, Arguments(span, {k: v.members[p] if isinstance(v, Group) else v for k, v in values.items()}, where)
-            )
-            for p in paths
-        }
-    )
+    made = {
+        path: function.call(cx, Arguments(span, {**values, **dict(zip(groups, members, strict=True))}, where))
+        for path, members in matched(tuple(groups.values()), span).items()
+    }
+    return next(iter(groups.values())).of(made)
 
 
 def _place(instance: Instance | None, layer: str, label: str | None, span: Span) -> str:
@@ -201,6 +218,13 @@ def _without_fans(function: Value, given: Given) -> Given:
     return Given(given.positional, named, given.span, given.spans)
 
 
+def _as_configured(part: Shared, given: Given) -> Given:
+    """The arguments of a call, and those that a layer already has."""
+    names = [p.name for p in part.layer.definition.parameters][: len(given.positional)]
+    named = {n: v for n, v in part.named.items() if v is not REQUIRED or n not in names}
+    return given.before(part.positional, named)
+
+
 def call_function(cx: Context, function: Defined, given: Given) -> Value:
     """Inline a `fn`. It is pure: no instance, so it can own nothing."""
     d = function.definition
@@ -222,6 +246,7 @@ def call_layer(cx: Context, layer: Defined, given: Given, path: str) -> Value:
     d = layer.definition
     assert isinstance(d, ast.Layer)
     outer_site, first = cx.site, len(cx.builder.nodes)
+    cx.layers[path] = parts.configured(layer, given, path)
     with cx.calling(d.name, given.span):
         cx.site = path
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
@@ -20,7 +20,7 @@ from ..settings import Settings
 from ..types.sizes import Dim, Size, SizeTooLarge, bounded, product, substitute, symbol, symbols
 from ..types.tensors import FLOATS, INTS, MAX_RANK, TensorType
 from .scope import Scope
-from .values import Results, Tensor, Value, is_size, kind
+from .values import Results, Shared, Tensor, Value, is_size, kind
 
 Listed = TypeVar("Listed", bound="tuple[Value, ...] | Results")
 AVERAGE = "average/"  # before the path of a parameter: its running average
@@ -149,6 +149,9 @@ class Home(Protocol):
     def inner_values(self, model: str) -> Iterable[str]:
         """The paths of the values inside a model that can be read where it was called."""
 
+    def inner_layers(self, model: str) -> Mapping[str, Shared]:
+        """The layers inside a model by path, as they are called in inference."""
+
     def macs(self, model: str) -> int:
         """Multiply-accumulates of one example's forward pass."""
 
@@ -171,6 +174,7 @@ class Context:
     updates: dict[str, Tensor] = field(default_factory=dict)
     taps: dict[str, Tensor] = field(default_factory=dict)  # the values of labelled calls by path
     inner: dict[str, Tensor] = field(default_factory=dict)  # and of every layer: those of the last call
+    layers: dict[str, Shared] = field(default_factory=dict)  # by path, as they were last called
     parts: list[Part] = field(default_factory=list)  # in order of completion
     calls: list[tuple[str, Span | None]] = field(default_factory=list)
     returned: Span | None = None  # the expression of the last `return`
@@ -178,6 +182,8 @@ class Context:
     frames: list[Frame] = field(default_factory=list)  # the scans around this point, outermost first
     bodies: int = 0  # written out so far
     evaluated: int = 0  # expressions and elements of lists so far
+    learning: bool = False  # what runs are the updates of a train block, which may be of any variable
+    trained: dict[str, str] = field(default_factory=dict)  # of several losses, the one that each parameter learns from
     grouped: bool = False  # it asked for all parameters of a model, of which others may come to know more
 
     def __post_init__(self) -> None:

@@ -5,13 +5,14 @@ An entry calls the model, or a function, as anybody would: with inputs as its le
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ...dsl import ast
 from ...dsl.diagnostics import Label
 from ...dsl.errors import error
 from ...dsl.source import Source
+from ...dsl.tree import walk
 from ..graph.nodes import Graph
 from ..manifest import ENTRIES
 from ..types.tensors import TensorType
@@ -50,7 +51,8 @@ class Entries:
     @property
     def _has_loss(self) -> bool:
         return self.train is not None and any(
-            isinstance(i, ast.Assign) and i.targets[0].name == "loss" for i in self.train.body
+            isinstance(i, ast.Minimize) or (isinstance(i, ast.Assign) and i.targets[0].name == "loss")
+            for i in self.train.body
         )
 
 
@@ -82,6 +84,24 @@ def find_entries(modules: Modules, wanted: str | None, beside: Source) -> Entrie
         model,
         mine[0] if mine else None,
     )
+
+
+def models_named(exports: Iterable[tuple[ast.Export, Scope]]) -> list[str]:
+    """The models that exports name, themselves or through functions and layers of the user's."""
+    found: dict[str, None] = {}
+    seen: set[int] = set()
+    waiting: list[tuple[ast.Tree, Scope]] = list(exports)
+    while waiting:
+        tree, scope = waiting.pop()
+        own = {*scope.names, *(scope.known() if scope.known is not None else ())}
+        for name in sorted({n.id for n in walk(tree) if isinstance(n, ast.Name)} & own):
+            match scope.lookup(name):
+                case Defined(definition=ast.Layer(top=True)):
+                    found[name] = None
+                case Defined(definition=d, scope=home) if id(d) not in seen:
+                    seen.add(id(d))
+                    waiting.append((d, home))
+    return list(found)
 
 
 def _chosen(

@@ -10,7 +10,7 @@ from ...dsl.errors import NncError, error
 from ...dsl.source import Span
 from ..types.sizes import Dim, SizeTooLarge, symbols
 from ..types.tensors import INTS
-from . import calls, notation
+from . import calls, notation, parts
 from .context import Context
 from .operations import binary, unary
 from .scope import MISSING, Scope, unknown
@@ -114,17 +114,9 @@ def _unknown(cx: Context, name: str, span: Span, scope: Scope) -> NncError:
 
 
 def _attribute(cx: Context, e: ast.Attribute, base: ast.Expr, name: str, scope: Scope) -> Value:
-    dotted = _dotted(e)
-    if dotted is not None and name != "T":
-        root, rest = dotted
-        value = scope.lookup(root)
-        path = None
-        if isinstance(value, Shared):
-            path = ".".join([value.path, *rest])
-        elif isinstance(value, Defined) and isinstance(value.definition, ast.Layer) and value.definition.top:
-            path = ".".join([root, *rest])
-        if path is not None:
-            return _path(cx, path, e.span)
+    path = parts.path_of(e, scope)
+    if path is not None:
+        return parts.value_at(cx, path, e.span)
     value = evaluate(cx, base, scope)
     if name == "T" and isinstance(value, tuple):
         value = tensor(cx, value, base.span)
@@ -139,34 +131,6 @@ def _attribute(cx: Context, e: ast.Attribute, base: ast.Expr, name: str, scope: 
         case Results(names=names) if names:
             raise unknown(name, e.span, list(names), "result")
     raise error("E0307", f"{kind(value)} has no `.{name}`", e.span)
-
-
-def _dotted(e: ast.Expr) -> tuple[str, list[str]] | None:
-    names: list[str] = []
-    while isinstance(e, ast.Attribute):
-        names.append(e.name)
-        e = e.base
-    return (e.id, names[::-1]) if isinstance(e, ast.Name) else None
-
-
-def _path(cx: Context, path: str, span: Span) -> Tensor:
-    """`Mlp.dense_1.W` is a parameter; `Mlp.conv1` is the value of a labelled call or of a layer, once it was called."""
-    if path in cx.inner and cx.level(cx.inner[path]) is not None:  # not that of a scan that has ended
-        return cx.inner[path]
-    model = path.split(".")[0]
-    if path not in cx.program.variables:
-        cx.program.discover(model)
-    if path in cx.program.variables:
-        return cx.variable(path)
-    inside = cx.program.inner_values(model)
-    if path in inside:
-        raise error(
-            "E0201",
-            f"`{path}` has no value yet: `{model}` is not called above",
-            span,
-            help=f"call the model first, `y = {model}(x)`, then read what is inside",
-        )
-    raise unknown(path, span, [*cx.program.variables, *inside], "parameter or inner value")
 
 
 # --- indexing --------------------------------------------------------------------------------------------------------

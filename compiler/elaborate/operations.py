@@ -11,6 +11,7 @@ from ...dsl.source import Span
 from ..types.sizes import Dim, Size
 from ..types.tensors import FLOATS, INTS
 from .context import Context
+from .groups import matched
 from .shapes import broadcast, label_operands, refine, same_size, tensor
 from .static import static
 from .values import OPERATORS, Axis, Group, Results, Tensor, Value
@@ -24,13 +25,11 @@ def binary(cx: Context, op: str, a: Value, b: Value, span: Span, spans: tuple[Sp
         case _, Results(items=(y,)):
             return binary(cx, op, a, y, span, spans)
         case Group(), Group():
-            if a.members.keys() != b.members.keys():
-                raise error("E0307", "the two groups have different members", span)
-            return Group({p: _tensors(cx, op, t, b.members[p], span, spans) for p, t in a.members.items()})
+            return a.of({p: _tensors(cx, op, t, u, span, spans) for p, (t, u) in matched((a, b), span).items()})
         case Group(), _:
-            return Group({p: _tensors(cx, op, t, b, span, spans) for p, t in a.members.items()})
+            return a.of({p: _tensors(cx, op, t, b, span, spans) for p, t in a.members.items()})
         case _, Group():
-            return Group({p: _tensors(cx, op, a, t, span, spans) for p, t in b.members.items()})
+            return b.of({p: _tensors(cx, op, a, t, span, spans) for p, t in b.members.items()})
     if op != "@" and not isinstance(a, Tensor) and not isinstance(b, Tensor):
         value = static(cx, op, a, b, span, spans)
         if value is not None:
@@ -209,7 +208,7 @@ def unary(cx: Context, op: str, x: Value, span: Span) -> Value:
         case Results(items=(single,)):
             return unary(cx, op, single, span)
         case Group():
-            return Group({p: negate(cx, op, t, span) for p, t in x.members.items()})
+            return x.of({p: negate(cx, op, t, span) for p, t in x.members.items()})
         case bool() if op == "not":
             return not x
         case bool():

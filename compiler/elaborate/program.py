@@ -28,7 +28,7 @@ from .inputs import call_model, inputs
 from .modules import Lazy, Modules
 from .outline import Row, outline
 from .scope import Scope
-from .values import Defined, Tensor, Value
+from .values import Defined, Shared, Tensor, Value
 
 ORDER = {"weight": 0, "bias": 0, "state": 1, "normalize": 2, "average": 3, "slot": 4, "train": 5}  # in the manifest
 
@@ -50,7 +50,7 @@ class Program:
         self._grown: dict[str, Graph] = {}
         self._discovered: set[str] = set()
         self._outlines: dict[str, tuple[Row, ...]] = {}
-        self._listing: set[str] = set()  # the models whose inner values are being listed
+        self._called: dict[str, Context] = {}  # in which each model was called, to know what is inside
         self.found = find_entries(self.modules, settings.model, Source("<beside>", settings.beside))
         self.models, self.model, self.train = self.found.models, self.found.model, self.found.train
         self.averaging = training.averaging(self.train)
@@ -77,7 +77,7 @@ class Program:
             if not taken.keys() - self.sizes.keys():
                 raise
             self.sizes = {**taken, **self.sizes}
-            for met in (self.variables, self.averages, self._discovered, self._outlines, self._grown):
+            for met in (self.variables, self.averages, self._discovered, self._called, self._outlines, self._grown):
                 met.clear()
             self._grow(self.model)
 
@@ -93,7 +93,12 @@ class Program:
         self._discovered.add(model.name)
         self.warnings |= dict.fromkeys(symmetry.warnings(self.context("symmetry"), forward))
         if self.train is not None:
-            self._grown["train"] = self.graph("train")
+            learned = self.context("train")
+            self._grown["train"] = self.graph("train", learned)
+            assert self.spec is not None
+            self.spec = replace(self.spec, trained=learned.trained)
+        for name in entries.models_named(self.found.exports.values()):
+            self.discover(name)
 
     def discover(self, model: str) -> None:
         """Make sure the variables of a model are known."""
@@ -120,16 +125,26 @@ class Program:
 
     def inner_values(self, model: str) -> dict[str, TensorType]:
         """The values inside a model that can be read where it was called, by path."""
-        layer = self._layer(model)
-        if model in self._listing or layer is None:
-            return {}  # a model that reads its own inside, before it has one
-        self._listing.add(model)
-        try:
-            cx = self.context("inner")
-            call_model(cx, layer, inputs(cx, layer.parameters))
-        finally:
-            self._listing.remove(model)
-        return {p: t.type for p, t in cx.inner.items() if p != model}
+        return {p: t.type for p, t in self._inside(model).inner.items() if p != model}
+
+    def inner_layers(self, model: str) -> dict[str, Shared]:
+        """The layers inside a model by path, as they are called in inference."""
+        return {p: layer for p, layer in self._inside(model).layers.items() if p != model}
+
+    def _inside(self, model: str) -> Context:
+        """A context in which a model was called; an empty one where a model reads its own inside, before it has one."""
+        if model not in self._called:
+            layer = self._layer(model)
+            self._called[model] = self.context("inner")
+            if layer is not None:
+                cx = self.context("inner")
+                try:
+                    call_model(cx, layer, inputs(cx, layer.parameters))
+                except BaseException:
+                    del self._called[model]
+                    raise
+                self._called[model] = cx
+        return self._called[model]
 
     def _layer(self, name: str) -> ast.Layer | None:
         defined = self.scope.lookup(name)
@@ -199,10 +214,7 @@ class Program:
     def outline(self, model: str) -> tuple[Row, ...]:
         """The layers of a model and what they take."""
         if model not in self._outlines:
-            definition = self.scope.lookup(model).definition
-            cx = self.context("outline")
-            call_model(cx, definition, inputs(cx, definition.parameters))
-            self._outlines[model] = outline(cx, model, self.variables)
+            self._outlines[model] = outline(self._inside(model), model, self.variables)
         return self._outlines[model]
 
     def ports(self, model: str) -> tuple[Port, ...]:

@@ -12,12 +12,14 @@ from ..types.sizes import Size, symbols
 from ..types.tensors import TensorType
 from . import calls, scans
 from .context import Context, Declared
+from .groups import matched
 from .notation import assign
+from .parts import path_of, value_at
 from .scope import MISSING, Instance, Scope, unknown
 from .shapes import broadcast, broadcast_to, tensor
 from .signatures import dtype_of
 from .static import fractional
-from .values import Defined, Given, Results, Shared, Tensor, Value, kind
+from .values import Defined, Given, Group, Results, Shared, Tensor, Value, kind
 from .variables import declare
 
 
@@ -181,20 +183,55 @@ def _snapshot(scope: Scope) -> Scope:
 
 
 def _update(cx: Context, s: ast.Update, scope: Scope) -> None:
-    """`name := e`. From here on the name means the new value; the variable changes when the step ends."""
-    path = scope.instance.variables.get(s.name) if scope.instance is not None else None
-    if path is None:
-        known = list(scope.instance.variables) if scope.instance is not None else []
-        if scope.lookup(s.name) is not MISSING:
-            raise error(
-                "E0307",
-                f"`:=` updates a variable, but `{s.name}` is none",
-                s.span,
-                help=f"write `{s.name} = ...` to name a value",
-            )
-        raise unknown(s.name, s.span, known, "variable")
-    store(cx, path, cx.evaluate(s.value, scope), s.value.span)
-    scope.bind(s.name, cx.variables[path], s.span)
+    """`name := e`. From here on the name means the new value; the variable changes when the step ends. In a train block
+    also `Net.W := e` and `params(Net.body) := e`, member by member."""
+    if isinstance(s.target, ast.Name):
+        path = _own_variable(s.target, scope)
+        store(cx, path, cx.evaluate(s.value, scope), s.value.span)
+        scope.bind(s.target.id, cx.variables[path], s.span)
+        return
+    if not cx.learning:
+        raise error(
+            "E0307",
+            "a layer updates its own variables, by their names",
+            s.target.span,
+            help="a train block may update any: a line of it, behind the step, or its `update`",
+        )
+    if isinstance(s.target, ast.Attribute):
+        store(cx, _variable(cx, s.target, scope), cx.evaluate(s.value, scope), s.value.span)
+        return
+    group = cx.evaluate(s.target, scope)
+    if not isinstance(group, Group):
+        raise error("E0307", f"`:=` updates a variable or a group of them, not {kind(group)}", s.target.span)
+    value = cx.evaluate(s.value, scope)
+    new = matched((group, value), s.value.span) if isinstance(value, Group) else None
+    for path in group.members:
+        store(cx, path, value if new is None else new[path][1], s.value.span)
+
+
+def _variable(cx: Context, e: ast.Attribute, scope: Scope) -> str:
+    """The path of any variable, as `Net.dense_1.W` writes it."""
+    path = path_of(e, scope)
+    if path is not None:
+        value_at(cx, path, e.span)
+    if path is None or path not in cx.program.variables:
+        raise error("E0307", f"`:=` updates a variable, but `{e.span.text}` is none", e.span)
+    return path
+
+
+def _own_variable(e: ast.Name, scope: Scope) -> str:
+    """The path of a variable of the instance that a scope belongs to."""
+    variables = scope.instance.variables if scope.instance is not None else {}
+    if e.id in variables:
+        return variables[e.id]
+    if scope.lookup(e.id) is MISSING:
+        raise unknown(e.id, e.span, list(variables), "variable")
+    raise error(
+        "E0307",
+        f"`:=` updates a variable, but `{e.id}` is none",
+        e.span,
+        help=f"write `{e.id} = ...` to name a value",
+    )
 
 
 def store(cx: Context, path: str, value: Value, span: Any, what: str = "the new value") -> None:

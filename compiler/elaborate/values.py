@@ -63,9 +63,19 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Parameters (or their gradients) by path. Arithmetic maps over the members, reductions run over all of them."""
+    """Parameters (or their gradients) by path, of the model or part at `root`. Arithmetic maps over the members,
+    reductions run over all of them."""
 
     members: Mapping[str, Tensor]
+    root: str = ""
+
+    def relative(self, path: str) -> str:
+        """The path of a member, seen from the root."""
+        return path.removeprefix(f"{self.root}.") if self.root else path
+
+    def of(self, members: Mapping[str, Tensor]) -> Group:
+        """What was made of each member."""
+        return Group(members, self.root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +110,7 @@ class Shared:
 
     layer: Defined
     positional: tuple[Value, ...]
-    named: Mapping[str, Value]
+    named: Mapping[str, Any]  # REQUIRED for what each call must give
     path: str
 
 

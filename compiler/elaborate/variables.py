@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...dsl import ast
 from ...dsl.errors import error
 from ..types.sizes import symbol
@@ -41,12 +43,17 @@ def declare(cx: Context, d: Declared) -> None:
         )
 
 
-def group(cx: Context, model: str, roles: tuple[str, ...]) -> Group:
-    """The variables of a model that have one of these roles."""
-    cx.program.discover(model)
+GROUPS = {"params": ("weight", "bias"), "weights": ("weight",), "biases": ("bias",), "states": ("state",)}  # roles
+
+
+def group(cx: Context, roots: Sequence[str], roles: tuple[str, ...]) -> Group:
+    """The variables that have one of these roles, of models and parts of models."""
     cx.grouped = True
-    paths = [p for p, d in cx.program.variables.items() if p.startswith(f"{model}.") and d.role in roles]
-    return Group({p: cx.variable(p) for p in paths})
+    paths: dict[str, None] = {}
+    for root in roots:
+        cx.program.discover(root.split(".")[0])
+        paths |= {p: None for p, d in cx.program.variables.items() if p.startswith(f"{root}.") and d.role in roles}
+    return Group({p: cx.variable(p) for p in paths}, roots[0] if len(roots) == 1 else "")
 
 
 # --- what training keeps of its own ----------------------------------------------------------------------------------

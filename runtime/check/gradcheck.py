@@ -6,7 +6,8 @@ six digits or more (Gill, Murray and Wright, Practical Optimization, 1981).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,11 +42,13 @@ def grad_check(
     ]
     analytic = other.gradients(*arrays, wrt=[p.name for p in call.signature.outputs])
     inputs = {p.name: a for p, a in zip(call.signature.inputs, arrays, strict=True)}
+    trained = other.train_spec.trained
     errors: dict[str, float] = {}
     for name, gradient in analytic.items():
         values = other.variables.get(name, inputs.get(name))
         assert values is not None
-        errors[name] = _worst(other, arrays, values.reshape(-1), gradient.reshape(-1), samples)
+        loss = partial(_loss, other, arrays, trained.get(name))
+        errors[name] = _worst(loss, values.reshape(-1), gradient.reshape(-1), samples)
     bad = {n: e for n, e in errors.items() if not e <= tolerance}
     if bad:
         worst = max(bad, key=lambda n: bad[n])
@@ -62,14 +65,22 @@ def grad_check(
     return errors
 
 
-def _worst(net: Model, arrays: list[Any], flat: Any, gradient: Any, samples: int) -> float:
+def _loss(net: Model, arrays: list[Any], name: str | None) -> float:
+    """One loss of several by its name, or all together."""
+    value = net.loss(*arrays)
+    if isinstance(value, float):
+        return value
+    return float(sum(value.values()) if name is None else value[name])
+
+
+def _worst(loss: Callable[[], float], flat: Any, gradient: Any, samples: int) -> float:
     worst = 0.0
     for k in np.unique(np.linspace(0, max(0, flat.size - 1), min(samples, flat.size)).astype(int)) if flat.size else ():
         before = flat[k]
         flat[k] = before + STEP
-        above = net.loss(*arrays)
+        above = loss()
         flat[k] = before - STEP
-        below = net.loss(*arrays)
+        below = loss()
         flat[k] = before
         numeric = (above - below) / (2 * STEP)
         error = abs(numeric - gradient[k]) / max(1.0, abs(numeric), abs(float(gradient[k])))

@@ -43,7 +43,7 @@ def overfit(model: Model, count: int, steps: int, told: Callable[[int, float], N
     is a twentieth of what it was or `steps` are done; `told(step, loss)` now and then. The parameters are trained."""
     spec, call = model.train_spec, model.entry("train")
     if "loss" not in [m.name for m in spec.metrics]:
-        raise argument_error("E0609", f"{model.name} has no loss to fit: its train block says its own update")
+        raise argument_error("E0609", f"{model.name} has no `loss` to fit")
     dataset = model.load_dataset()
     bound, sizes = bind("fit", call.wants, dataset.for_training(spec.inputs, call.wants))
     n = sizes.get(spec.batch_size or "", 0)

@@ -82,5 +82,5 @@ def _move(net: Model, before: Mapping[str, Array], by: Mapping[str, Array]) -> N
 def _loss(net: Model, args: tuple[Any, ...], batch: int | None) -> float:
     found = net.evaluate(*args, batch=batch)
     if "loss" not in found:
-        raise argument_error("E0609", f"the train block of {net.name} has no loss")
+        raise argument_error("E0609", f"the train block of {net.name} has no `loss`")
     return float(found["loss"])

@@ -61,10 +61,10 @@ class Rescue:
         self._due = now + max(_INTERVAL, 50 * (now - start))
 
     def is_lost(self) -> bool:
-        """Whether a step with a metric that is not finite is the end: if that is the loss, or a variable is bad too.
+        """Whether a step with a metric that is not finite is the end: if that is a loss, or a variable is bad too.
         Another metric may well be undefined for a batch, and then training goes on."""
-        loss = self.sweep.output("loss")
-        return self._bad_variable() is not None if loss is None else not np.isfinite(loss).all()
+        losses = [self.sweep.output(name) for name in self.network.train_spec.losses]
+        return not np.isfinite(losses).all() if losses else self._bad_variable() is not None
 
     def finish(self) -> None:
         """Explain if training ended with a variable that is not finite."""

@@ -216,10 +216,9 @@ class Sweep:
                 found[m.name] = total / examples if examples else float("nan")
         return found
 
-    def output(self, name: str) -> Array | None:
-        """A result of the last step, or None where the entry has none of that name."""
-        names = [p.name for p in self.call.signature.outputs]
-        return self.outputs[names.index(name)] if name in names else None
+    def output(self, name: str) -> Array:
+        """A result of the last step."""
+        return self.outputs[[p.name for p in self.call.signature.outputs].index(name)]
 
     def index(self, order: Array | None, position: int) -> Array:
         """The examples of the batch that begins at `position`."""

@@ -82,11 +82,17 @@ OPTIONAL_TYPE, OPTIONAL = st.none() | TYPES, st.none() | EXPR
 TARGETS = node(ast.Target, NAMES, st.none() | tuples(EXPR | node(ast.Rest, NAMES), 1))
 ASSIGN = node(ast.Assign, tuples(TARGETS, 1), EXPR)
 ROLES = st.sampled_from(["weight", "bias", "state"])
+NAME = node(ast.Name, NAMES)
+VARIABLES = NAME | node(ast.Attribute, NAME, NAMES) | node(ast.Call, NAME, tuples(node(ast.Argument, st.none(), EXPR)))
+MINIMIZE = st.builds(
+    lambda name, e, over: ast.Minimize(name, e, *zip(*over, strict=True), span=AT),
+    NAMES, EXPR, st.lists(st.tuples(EXPR, EXPR), min_size=1, max_size=3),
+)  # fmt: skip
 
 
 def statements():
     simple = st.one_of(
-        ASSIGN, node(ast.Update, NAMES, EXPR), node(ast.Variable, ROLES, NAMES, OPTIONAL_TYPE, EXPR, st.booleans()),
+        ASSIGN, node(ast.Update, VARIABLES, EXPR), node(ast.Variable, ROLES, NAMES, OPTIONAL_TYPE, EXPR, st.booleans()),
         node(ast.Share, NAMES, EXPR), node(ast.Return, EXPR), node(ast.Evaluate, EXPR),
     )  # fmt: skip
 
@@ -105,7 +111,10 @@ PARAMETERS = tuples(node(ast.Parameter, NAMES, OPTIONAL_TYPE, OPTIONAL))
 RESULTS = st.one_of(
     st.just(()), node(ast.Result, st.none(), TYPES).map(lambda r: (r,)), tuples(node(ast.Result, NAMES, TYPES), 1)
 )
-TRAIN_ITEM = ASSIGN | node(ast.Metric, NAMES, EXPR) | node(ast.StopWhen, EXPR) | node(ast.UpdateRule, BODY)
+TRAIN_ITEM = st.one_of(
+    ASSIGN, node(ast.Metric, NAMES, EXPR), node(ast.StopWhen, EXPR), node(ast.UpdateRule, BODY),
+    MINIMIZE, node(ast.Update, VARIABLES, EXPR),
+)  # fmt: skip
 TEST_ITEM = st.one_of(
     ASSIGN, node(ast.Case, EXPR, EXPR, OPTIONAL), node(ast.Expect, EXPR, OPTIONAL), node(ast.GradCheck, NAMES),
     node(ast.Reject, TEXTS, EXPR),

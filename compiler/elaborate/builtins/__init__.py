@@ -11,6 +11,7 @@ from ...scalar import FUNCTIONS
 from ...types.tensors import DTYPES
 from ..shapes import tensor
 from ..values import REQUIRED, Builtin
+from ..variables import GROUPS
 from . import elementwise, facts, layout, reductions, sorting
 
 
@@ -26,9 +27,7 @@ def _table() -> Mapping[str, Any]:
         *(reductions.make_arg(n) for n in ("argmax", "argmin")),
         _builtin("stop_grad", facts.call_stop_grad, "x"),
         _builtin("checkpoint", facts.call_checkpoint, "x", ("given", ())),
-        facts.make_group("params", ("weight", "bias")),
-        facts.make_group("weights", ("weight",)),
-        facts.make_group("biases", ("bias",)),
+        *(facts.make_group(name, roles) for name, roles in GROUPS.items()),
         _builtin("isfinite", elementwise.call_isfinite, "x"),
         _builtin("clip", elementwise.call_clip, "x", "low", "high"),
         _builtin("where", elementwise.call_where, "c", "a", "b"),

@@ -14,7 +14,7 @@ from .. import scans
 from ..context import Context
 from ..operations import binary, elementwise, operands
 from ..shapes import sizes, tensor
-from ..values import REQUIRED, Arguments, Builtin, Defined, Group, SizeCondition, Tensor, Value, is_static, kind
+from ..values import REQUIRED, Arguments, Builtin, Defined, Group, Shared, SizeCondition, Tensor, Value, is_static, kind
 from ..variables import draw_key, group
 from .elementwise import plain
 from .reductions import axis_number
@@ -76,11 +76,22 @@ def call_count_of(cx: Context, a: Arguments) -> Dim:
 
 def make_group(name: str, roles: tuple[str, ...]) -> Builtin:
     def call(cx: Context, a: Arguments) -> Group:
-        if not (isinstance(a.model, Defined) and isinstance(a.model.definition, ast.Layer) and a.model.definition.top):
-            raise error("E0307", f"`{name}` takes a model, not {kind(a.model)}", a.at("model"))
-        return group(cx, a.model.definition.name, roles)
+        return group(cx, [_root(x, name, a) for x in (a.model if isinstance(a.model, tuple) else (a.model,))], roles)
 
     return Builtin(name, (("model", REQUIRED),), call)
+
+
+def _root(value: Value, name: str, a: Arguments) -> str:
+    """The path of a model, or of a part of one."""
+    match value:
+        case Shared(path=path) | Defined(definition=ast.Layer(top=True, name=path)):
+            return path
+    raise error(
+        "E0307",
+        f"`{name}` takes a model or a part of one, not {kind(value)}",
+        a.at("model"),
+        help="a part is named by its path: `params(Net.body)`",
+    )
 
 
 def call_macs(cx: Context, a: Arguments) -> int:
@@ -113,7 +124,7 @@ def call_grad(cx: Context, a: Arguments) -> Value:
     g = cx.builder.emit("grad", y.node, *(cx.here(t, a.span).node for t in xs), span=a.span)
     parts = [Tensor(cx.builder.emit("item", g, index=k, span=a.span), cx.builder) for k in range(len(xs))]
     if isinstance(x, Group):
-        return Group(dict(zip(x.members, parts, strict=True)))
+        return x.of(dict(zip(x.members, parts, strict=True)))
     return tuple(parts) if isinstance(x, tuple) else parts[0]
 
 

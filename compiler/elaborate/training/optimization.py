@@ -1,13 +1,14 @@
 """One optimiser step: gradients, accumulated over batches, clipped, given to the optimiser; then the running average.
 
-In: the loss and the trainable parameters of a train block. Out: updates of parameters, optimiser slots and averages in
+In: the losses of a train block, and what learns from each. Out: updates of parameters, optimiser slots and averages in
 the context. Whether a batch is the last of its step is known at run time only, so with `accumulate` each step is
 computed and taken over or not, without a branch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from ....dsl import ast
 from ....dsl.diagnostics import Label
@@ -28,18 +29,20 @@ from ..variables import declare
 _COUNT = "train/accumulated"  # examples whose gradients are added up
 
 
-def _reaches(cx: Context, loss: Tensor, trainable: Group) -> bool:
-    """Whether any parameter is among what the loss is computed from."""
-    wanted = {t.node for t in trainable.members.values()}
-    seen, waiting = {loss.node}, [loss.node]
-    while waiting:
-        node = waiting.pop()
-        if node in wanted:
-            return True
-        new = [a for a in cx.builder[node].args if a not in seen]
-        seen.update(new)
-        waiting += new
-    return False
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A loss to be made small, over parameters that learn from it, each group with an optimizer of its own. `span` is
+    the statement."""
+
+    name: str
+    loss: Tensor
+    over: tuple[tuple[Group, ast.Expr, Span], ...]  # parameters, their optimizer, and where it is set
+    span: Span
+
+    @property
+    def trained(self) -> dict[str, Tensor]:
+        """The parameters that learn from this loss, by path."""
+        return {p: t for group, _, _ in self.over for p, t in group.members.items()}
 
 
 def gradients(cx: Context, loss: Tensor, xs: Mapping[str, Tensor], train: ast.Train) -> dict[str, Tensor]:
@@ -52,46 +55,69 @@ def gradients(cx: Context, loss: Tensor, xs: Mapping[str, Tensor], train: ast.Tr
 def optimize(
     cx: Context,
     scope: Scope,
-    trainable: Group,
-    loss: Tensor,
+    goals: Sequence[Goal],
     deferred: Mapping[str, ast.Assign],
+    after: Callable[[], None],
     train: ast.Train,
 ) -> None:
-    """Updates of the trainable parameters, as the settings `optimizer`, `clip`, `accumulate` and `average` say."""
+    """Updates of what is trained, as the settings `clip`, `accumulate` and `average` say. All gradients are taken, and
+    all optimizers read, at the values before the step; `after` says what is assigned behind it."""
     assert cx.program.spec is not None
-    bound = _optimizer(cx, scope, deferred["optimizer"])
-    if trainable.members and not _reaches(cx, loss, trainable):
-        raise error("E0401", "the loss depends on no parameter, so there is nothing to train", train.span)
-    group = Group(gradients(cx, loss, trainable.members, train))
+    bound = [[_optimizer(cx, scope, e) for _, e, _ in goal.over] for goal in goals]
+    for goal in goals:
+        _check_reached(cx, goal, train)
+    found: dict[str, Tensor] = {}
+    for goal in goals:
+        found |= gradients(cx, goal.loss, goal.trained, train)
     due = None
-    if cx.program.spec.accumulate > 1 and group.members:
-        group, due = _accumulate(cx, group, cx.program.spec.accumulate, deferred["accumulate"].value.span)
-    if "clip" in deferred and group.members:
-        group = _applied(cx, scope, "clip", deferred["clip"].value, (group,), "global_norm(1.0)")
+    if cx.program.spec.accumulate > 1 and found:
+        found, due = _accumulate(cx, found, cx.program.spec.accumulate, deferred["accumulate"].value.span)
     before = cx.updates.keys() | {_COUNT}
-    for path, g in group.members.items():
-        _step(cx, bound, path, g, deferred["optimizer"])
-    if "average" in deferred and group.members:
-        _average(cx, scope, trainable, deferred["average"].value)
+    for goal, optimizers in zip(goals, bound, strict=True):
+        group = Group({p: found[p] for p in goal.trained}, train.model)
+        if "clip" in deferred and group.members:
+            group = _applied(cx, scope, "clip", deferred["clip"].value, (group,), "global_norm(1.0)")
+        for (members, e, span), optimizer in zip(goal.over, optimizers, strict=True):
+            for path in members.members:
+                _step(cx, optimizer, path, group.members[path], e, span)
+    after()
+    if "average" in deferred and found:
+        _average(cx, scope, deferred["average"].value)
     if due is not None:
         _only_when(cx, due, [p for p in cx.updates if p not in before])
 
 
-def _optimizer(cx: Context, scope: Scope, item: ast.Assign) -> Bound:
-    named = cx.evaluate(item.value.function, scope) if isinstance(item.value, ast.Call) else None
+def _check_reached(cx: Context, goal: Goal, train: ast.Train) -> None:
+    """Refuse a loss that is computed from none of the parameters that it trains."""
+    wanted = {t.node for t in goal.trained.values()}
+    seen, waiting = {goal.loss.node}, [goal.loss.node]
+    while waiting and not seen & wanted:
+        new = [a for a in cx.builder[waiting.pop()].args if a not in seen]
+        seen.update(new)
+        waiting += new
+    if goal.name != "loss" and not wanted:
+        raise error("E0401", f"`{goal.name}` is minimized over no parameter", goal.span)
+    if wanted and not seen & wanted:
+        what = "the loss depends on no parameter, so there is nothing to train"
+        if goal.span != train.span:
+            what = f"`{goal.name}` depends on no parameter that it is minimized over"
+        raise error("E0401", what, goal.span)
+
+
+def _optimizer(cx: Context, scope: Scope, e: ast.Expr) -> Bound:
+    named = cx.evaluate(e.function, scope) if isinstance(e, ast.Call) else None
     if isinstance(named, Defined | Builtin) and not isinstance(getattr(named, "definition", None), ast.Optimizer):
-        raise _no_optimizer(named, item)
-    bound = cx.evaluate(item.value, scope)
+        raise _no_optimizer(named, e)
+    bound = cx.evaluate(e, scope)
     if isinstance(bound, Defined) and isinstance(bound.definition, ast.Optimizer):
-        bound = calls.apply(cx, bound, Given((), {}, item.value.span), scope)
+        bound = calls.apply(cx, bound, Given((), {}, e.span), scope)
     if not isinstance(bound, Bound):
-        raise _no_optimizer(bound, item)
+        raise _no_optimizer(bound, e)
     return bound
 
 
-def _no_optimizer(value: Value, item: ast.Assign) -> NncError:
-    what = f"`optimizer` must be an optimizer, not {kind(value)}"
-    return error("E0307", what, item.value.span, help="for example `SGD(lr = 0.1)`")
+def _no_optimizer(value: Value, e: ast.Expr) -> NncError:
+    return error("E0307", f"an optimizer is wanted, not {kind(value)}", e.span, help="for example `SGD(lr = 0.1)`")
 
 
 def _applied(cx: Context, scope: Scope, name: str, e: ast.Expr, groups: tuple[Group, ...], example: str) -> Group:
@@ -112,7 +138,7 @@ def _applied(cx: Context, scope: Scope, name: str, e: ast.Expr, groups: tuple[Gr
     return result
 
 
-def _step(cx: Context, bound: Bound, path: str, g: Tensor, item: ast.Assign) -> None:
+def _step(cx: Context, bound: Bound, path: str, g: Tensor, e: ast.Expr, span: Span) -> None:
     """What the optimiser's body does to one parameter."""
     definition = bound.optimizer.definition
     inner = Scope(bound.optimizer.scope, Instance(path, optimizer=True))
@@ -126,13 +152,13 @@ def _step(cx: Context, bound: Bound, path: str, g: Tensor, item: ast.Assign) -> 
     inner.bind("p", cx.variable(path))
     inner.bind("g", g)
     inner.bind("role", cx.program.variables[path].role)
-    with cx.calling(definition.name, item.span):
+    with cx.calling(definition.name, span):
         cx.run(definition.body, inner)  # type: ignore[arg-type]
     if path not in cx.updates:
         raise error(
             "E0203",
             f"the optimizer `{definition.name}` never updates `p`",
-            item.value.span,
+            e.span,
             "",
             Label(definition.span, "defined here"),
             help="end its body with `p := ...`",
@@ -142,7 +168,7 @@ def _step(cx: Context, bound: Bound, path: str, g: Tensor, item: ast.Assign) -> 
 # --- accumulation ----------------------------------------------------------------------------------------------------
 
 
-def _accumulate(cx: Context, group: Group, every: int, span: Span) -> tuple[Group, Tensor]:
+def _accumulate(cx: Context, found: Mapping[str, Tensor], every: int, span: Span) -> tuple[dict[str, Tensor], Tensor]:
     """The mean gradient over the examples since the last step, sum_i n_i g_i / sum_i n_i over batches of n_i examples;
     and whether this batch completes a step."""
     assert cx.program.spec is not None
@@ -157,14 +183,14 @@ def _accumulate(cx: Context, group: Group, every: int, span: Span) -> tuple[Grou
     store(cx, _COUNT, _where(cx, due, cx.constant(0, "i64"), count), span)
     examples = cx.emit("cast", count, span=span, dtype=cx.real)
     means = {}
-    for path, g in group.members.items():
+    for path, g in found.items():
         place = f"accumulated/{path}"
         declare(cx, Declared(place, TensorType(g.dtype, g.shape), "slot", 0, False, None, span))
         more = elementwise(cx, "*", g, n, span, (span, span))
         total = elementwise(cx, "+", cx.variable(place), more, span, (span, span))
         means[path] = elementwise(cx, "/", total, examples, span, (span, span))
         store(cx, place, _where(cx, due, cx.constant(0, g.dtype), total), span)
-    return Group(means), due
+    return means, due
 
 
 def _where(cx: Context, due: Tensor, new: Tensor, old: Tensor) -> Tensor:
@@ -182,12 +208,13 @@ def _only_when(cx: Context, due: Tensor, paths: list[str]) -> None:
 # --- averages --------------------------------------------------------------------------------------------------------
 
 
-def _average(cx: Context, scope: Scope, trainable: Group, e: ast.Expr) -> None:
-    """The running average of each parameter, which begins as the parameter does; inference reads it."""
-    for path in trainable.members:
-        declare(cx, cx.program.averages[path])
-    averages = Group({p: cx.variable(AVERAGE + p) for p in trainable.members})
-    updated = Group({p: cx.updates[p] for p in trainable.members})
-    result = _applied(cx, scope, "average", e, (averages, updated), "ema(0.999)")
+def _average(cx: Context, scope: Scope, e: ast.Expr) -> None:
+    """The running average of each parameter of the model, which begins as the parameter does; inference reads it."""
+    for declared in cx.program.averages.values():
+        declare(cx, declared)
+    moved = [p for p in cx.program.averages if p in cx.updates]
+    assert cx.program.model is not None
+    averages = Group({p: cx.variable(AVERAGE + p) for p in moved}, cx.program.model.name)
+    result = _applied(cx, scope, "average", e, (averages, averages.of({p: cx.updates[p] for p in moved})), "ema(0.999)")
     for path, value in result.members.items():
         store(cx, AVERAGE + path, value, e.span, "its new average")

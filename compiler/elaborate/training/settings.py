@@ -10,6 +10,7 @@ from ....dsl import ast
 from ....dsl.diagnostics import Label
 from ....dsl.errors import error
 from ....dsl.source import Span
+from ....dsl.tree import walk
 from ...manifest import DataSpec, MetricSpec, TrainSpec
 from ...types.sizes import Size
 from ..context import Context, Home
@@ -35,6 +36,7 @@ SETTINGS = {
     for s in (
         Setting("loss", "graph", "what becomes small: a scalar float"),
         Setting("optimizer", "graph", "what a step does to each parameter"),
+        Setting("freeze", "graph", "a group of parameters that stay as they are"),
         Setting("clip", "graph", "a function of the gradients, before the optimizer sees them"),
         Setting("accumulate", "whole", "batches whose gradients make one step", 1, 1),
         Setting("average", "graph", "the running average of each parameter, which inference reads"),
@@ -48,7 +50,7 @@ SETTINGS = {
         Setting("patience", "whole", "epochs without a better loss before training ends", None, 1),
     )
 }
-OF_OPTIMIZER = ("optimizer", "clip", "accumulate", "average")
+OF_OPTIMIZER = ("optimizer", "freeze", "clip", "accumulate", "average")
 RESERVED = ("epoch", "seconds")  # columns of the history
 NORMALIZE = ("standard", "standard_all", "minmax")
 
@@ -63,7 +65,7 @@ def spec(program: Home) -> TrainSpec:
     given, metrics = _items(train)
     _check_rule(train, given)
     if "loss" in given:
-        metrics.insert(0, MetricSpec("loss", "mean"))
+        metrics.insert(0, MetricSpec("loss", "mean", minimized=True))
     hidden: list[ast.Expr] = []
     stop = _stop_when(cx, train, [m.name for m in metrics], hidden)
 
@@ -105,7 +107,8 @@ def averaging(train: ast.Train | None) -> Span | None:
 def _items(train: ast.Train) -> tuple[Given, list[MetricSpec]]:
     """The settings that are given, and the metrics."""
     given: Given = {}
-    metrics: dict[str, tuple[MetricSpec, Span]] = {}
+    losses: dict[str, MetricSpec] = {}
+    metrics: dict[str, MetricSpec] = {}
     for item in train.body:
         match item:
             case ast.Assign(targets=(ast.Target(name=name, indices=None),)) if name in SETTINGS:
@@ -115,25 +118,35 @@ def _items(train: ast.Train) -> tuple[Given, list[MetricSpec]]:
             case ast.Assign(targets=targets):
                 _check_local(train, item, targets)
             case ast.Metric(name=name, value=value):
-                if name in RESERVED or name.startswith("val_"):
-                    raise error(
-                        "E0202", f"a metric cannot be called `{name}`: the history has a column of that name", item.span
-                    )
-                if name == "loss" or name in metrics:
-                    first = [
-                        Label(i.span, "first here") for i in train.body if isinstance(i, ast.Metric) and i.name == name
-                    ]
-                    raise error("E0202", f"the metric `{name}` is defined twice", item.span, "", *first[:1])
-                metrics[name] = MetricSpec(name, "sum" if is_sum(value) else "mean"), item.span
-    return given, [m for m, _ in metrics.values()]
+                _check_column(train, item)
+                metrics[name] = MetricSpec(name, "sum" if is_sum(value) else "mean")
+            case ast.Minimize(name=name):
+                _check_column(train, item)
+                losses[name] = MetricSpec(name, "mean", minimized=True)
+    return given, [*losses.values(), *metrics.values()]
+
+
+def _check_column(train: ast.Train, item: ast.Metric | ast.Minimize) -> None:
+    """The history has a column for each loss and metric, and some of its own."""
+    name = item.name
+    if name in RESERVED or name.startswith("val_"):
+        raise error("E0202", f"a metric cannot be called `{name}`: the history has a column of that name", item.span)
+    before = train.body[: train.body.index(item)]
+    same = [i for i in before if isinstance(i, ast.Metric | ast.Minimize) and i.name == name]
+    if same or (name == "loss" and isinstance(item, ast.Metric)):
+        first = [Label(i.span, "first here") for i in same[:1]]
+        raise error("E0202", f"the metric `{name}` is defined twice", item.span, "", *first)
 
 
 def _check_rule(train: ast.Train, given: Given) -> None:
-    """A block has a loss and an optimizer, or a rule of its own."""
-    has_update = any(isinstance(i, ast.UpdateRule) for i in train.body)
+    """A block has a loss and an optimizer, losses that it minimizes, or a rule of its own."""
+    goals = [i for i in train.body if isinstance(i, ast.Minimize)]
+    rules = [i for i in train.body if isinstance(i, ast.UpdateRule)]
     if "loss" in given:
-        if has_update:
+        if rules:
             raise error("E0203", "a train block has a `loss` or an `update`, not both", given["loss"].span)
+        if goals:
+            raise error("E0203", "a train block has a `loss` or `minimize`, not both", goals[0].span)
         if "optimizer" not in given:
             raise error(
                 "E0203",
@@ -141,10 +154,17 @@ def _check_rule(train: ast.Train, given: Given) -> None:
                 train.span,
                 help="for example `optimizer = SGD(lr = 0.1)`",
             )
-    elif not has_update:
+    elif goals:
+        if rules:
+            raise error("E0203", "a train block has `minimize` or an `update`, not both", goals[0].span)
+        if "optimizer" in given:
+            raise error("E0203", "each `minimize` names its optimizers, behind `with`", given["optimizer"].span)
+    elif not rules:
         raise error("E0203", f"training `{train.model}` needs a `loss` or an `update`", train.span)
     elif of_optimizer := [given[n] for n in OF_OPTIMIZER if n in given]:
         raise error("E0203", "an `update` says its own rule, so there is nothing to optimize", of_optimizer[0].span)
+    if "patience" in given and "loss" not in given and not any(g.name == "loss" for g in goals):
+        raise error("E0203", "`patience` watches `loss`, which this block has not", given["patience"].span)
 
 
 def is_sum(e: ast.Expr) -> bool:
@@ -159,7 +179,7 @@ def is_sum(e: ast.Expr) -> bool:
 def _check_local(train: ast.Train, item: ast.Assign, targets: tuple[ast.Target, ...]) -> None:
     """A name that is no setting must be used further down, or it is a misspelt setting."""
     later = train.body[train.body.index(item) + 1 :]
-    used = {n for x in later for n in _mentions(x)}
+    used = {n.id for x in later for n in walk(x) if isinstance(n, ast.Name)}
     for t in targets:
         if t.name not in used:
             near = suggest(t.name, list(SETTINGS))
@@ -169,21 +189,6 @@ def _check_local(train: ast.Train, item: ast.Assign, targets: tuple[ast.Target, 
                 t.span,
                 help=f"did you mean `{near}`?" if near else f"the settings are {', '.join(SETTINGS)}",
             )
-
-
-def _mentions(tree: Any) -> set[str]:
-    names: set[str] = set()
-    stack: list[Any] = [tree]
-    while stack:
-        x = stack.pop()
-        if isinstance(x, ast.Name):
-            names.add(x.id)
-        if isinstance(x, tuple):
-            stack += x
-        elif isinstance(x, ast.Tree):
-            fields = [getattr(x, field) for field in getattr(x, "__match_args__", ())]
-            stack += [v for v in fields if isinstance(v, ast.Tree | tuple)]
-    return names
 
 
 # --- the settings ----------------------------------------------------------------------------------------------------

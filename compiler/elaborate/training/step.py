@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
+from functools import partial, reduce
 
 from ....dsl import ast
+from ....dsl.diagnostics import Label
 from ....dsl.errors import error
+from ....dsl.source import Span
 from ...manifest import Port
 from ...types.tensors import FLOATS
 from ..context import Context, Home
 from ..inputs import call_model, input_leaf
 from ..scope import Instance, Scope
 from ..shapes import tensor
-from ..values import Group, Results, Tensor
-from ..variables import group, step_names
-from .optimization import gradients, optimize
+from ..values import Group, Results, Tensor, kind
+from ..variables import GROUPS, group, step_names
+from .optimization import Goal, gradients, optimize
 from .settings import SETTINGS, is_sum, stop_condition
 
-TRAINABLE = ("weight", "bias")  # roles of variables
+TRAINABLE = GROUPS["params"]
+GROUP = "for example `params(Net.body)`"
 
 
 @dataclass(slots=True)
@@ -29,14 +33,13 @@ class _Step:
     model: str
     scope: Scope
     inputs: dict[str, Tensor]
-    parameters: Group
-    loss: Tensor | None = None
+    losses: dict[str, Tensor] = field(default_factory=dict)
     metrics: dict[str, Tensor] = field(default_factory=dict)
     settings: dict[str, ast.Assign] = field(default_factory=dict)  # that are parts of the graph
 
     @property
     def outputs(self) -> dict[str, Tensor]:
-        return self.metrics if self.loss is None else {"loss": self.loss, **self.metrics}
+        return {**self.losses, **self.metrics}
 
 
 def grow(cx: Context, entry: str) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
@@ -50,11 +53,9 @@ def grow(cx: Context, entry: str) -> tuple[Mapping[str, Tensor], Mapping[str, Te
             return _train(cx, step)
         case "evaluate":
             return step.outputs, {}
-    assert step.loss is not None
     if entry == "loss":
-        return {"loss": step.loss}, {}
-    floats = {name: t for name, t in step.inputs.items() if t.dtype in FLOATS}
-    return gradients(cx, step.loss, {**step.parameters.members, **floats}, step.train), {}
+        return step.losses, {}
+    return _gradients(cx, step), {}
 
 
 def ports(program: Home) -> tuple[Port, ...]:
@@ -68,6 +69,7 @@ def _forward(cx: Context, training: bool) -> _Step:
     train, model = cx.program.train, cx.program.model
     assert train is not None and model is not None
     cx.training = training
+    cx.site = "train"  # the block draws the same numbers in all of its entries
     cx.ambient = dict(step_names(cx))
     scope = Scope(cx.program.scope, Instance(model.name))
     inputs = _inputs(cx, scope)
@@ -75,7 +77,8 @@ def _forward(cx: Context, training: bool) -> _Step:
     results = value.items if isinstance(value, Results) else (value,)
     for r, item in zip(model.results, results, strict=False):
         scope.bind(r.name or "output", item, r.span)
-    return _Step(train, model.name, scope, inputs, _bind_variables(cx, model.name, scope))
+    _bind_variables(cx, model.name, scope)
+    return _Step(train, model.name, scope, inputs)
 
 
 def _body(cx: Context, step: _Step, with_metrics: bool) -> None:
@@ -83,7 +86,9 @@ def _body(cx: Context, step: _Step, with_metrics: bool) -> None:
     for item in step.train.body:
         match item:
             case ast.Assign(targets=(ast.Target(name="loss", indices=None),), value=e):
-                step.loss = _loss(cx, e, step.scope)
+                step.losses["loss"] = _loss(cx, "loss", e, step.scope)
+            case ast.Minimize(name=name, value=e):
+                step.losses[name] = _loss(cx, name, e, step.scope)
             case ast.Assign(targets=(ast.Target(name=name, indices=None),)) if name in SETTINGS:
                 step.settings[name] = item
             case ast.Assign():
@@ -93,17 +98,73 @@ def _body(cx: Context, step: _Step, with_metrics: bool) -> None:
                 step.scope.bind(name, step.metrics[name], item.span)
 
 
-def _loss(cx: Context, e: ast.Expr, scope: Scope) -> Tensor:
+def _loss(cx: Context, name: str, e: ast.Expr, scope: Scope) -> Tensor:
     loss = tensor(cx, cx.evaluate(e, scope), e.span, cx.real)
     if loss.rank or loss.dtype not in FLOATS:
         raise error(
             "E0402",
-            f"the loss must be a scalar float, but this is {loss.type}",
+            f"{'the loss' if name == 'loss' else f'`{name}`'} must be a scalar float, but this is {loss.type}",
             e.span,
             help="average it: `mean(...)`",
         )
-    scope.bind("loss", loss, e.span)
+    scope.bind(name, loss, e.span)
     return loss
+
+
+def _goals(cx: Context, step: _Step) -> list[Goal]:
+    """What is minimized, and over which parameters: each by one optimizer at most, what is frozen by none."""
+    frozen: set[str] = set()
+    if "freeze" in step.settings:
+        frozen = set(_parameters(cx, "`freeze`", step.settings["freeze"].value, step.scope).members)
+    goals: list[Goal] = []
+    first: dict[str, Span] = {}
+    if "loss" in step.losses and "optimizer" in step.settings:
+        item = step.settings["optimizer"]
+        whole = group(cx, [step.model], TRAINABLE)  # also those that only the loss called for
+        over = _without(whole, frozen, step)
+        return [Goal("loss", step.losses["loss"], ((over, item.value, item.span),), step.train.span)]
+    for s in step.train.body:
+        if isinstance(s, ast.Minimize):
+            parts: list[tuple[Group, ast.Expr, Span]] = []
+            for e, optimizer in zip(s.groups, s.optimizers, strict=True):
+                part = _parameters(cx, "`over`", e, step.scope)
+                for path in part.members:
+                    if path in first:
+                        what = f"`{path}` is trained twice, but a parameter learns from one loss"
+                        raise error("E0203", what, e.span, "", Label(first[path], "first here"))
+                    first[path] = e.span
+                parts.append((_without(part, frozen, step), optimizer, optimizer.span))
+            goals.append(Goal(s.name, step.losses[s.name], tuple(parts), s.span))
+    return goals
+
+
+def _without(group: Group, frozen: Set[str], step: _Step) -> Group:
+    left = {p: t for p, t in group.members.items() if p not in frozen}
+    if group.members and not left:
+        raise error("E0203", "`freeze` leaves no parameter to train", step.settings["freeze"].value.span)
+    return group.of(left)
+
+
+def _parameters(cx: Context, what: str, e: ast.Expr, scope: Scope) -> Group:
+    """A group of parameters as they are before the step."""
+    value = cx.evaluate(e, scope)
+    if not isinstance(value, Group):
+        raise error("E0307", f"{what} takes a group of parameters, not {kind(value)}", e.span, help=GROUP)
+    for path, t in value.members.items():
+        if cx.program.variables[path].role not in TRAINABLE or t != cx.variable(path):
+            raise error("E0307", f"{what} takes parameters, but `{path}` is none here", e.span, help=GROUP)
+    return value
+
+
+def _gradients(cx: Context, step: _Step) -> dict[str, Tensor]:
+    """The derivative of each loss with respect to what learns from it; of all together with respect to inputs."""
+    goals = _goals(cx, step)
+    floats = {name: t for name, t in step.inputs.items() if t.dtype in FLOATS}
+    if len(goals) == 1:
+        return gradients(cx, goals[0].loss, {**goals[0].trained, **floats}, step.train)
+    total = reduce(lambda a, b: cx.emit("add", a, b, span=None), step.losses.values())
+    found = [gradients(cx, g.loss, g.trained, step.train) for g in goals]
+    return {p: t for by_path in (*found, gradients(cx, total, floats, step.train)) for p, t in by_path.items()}
 
 
 def _metric(cx: Context, name: str, e: ast.Expr, scope: Scope) -> Tensor:
@@ -131,14 +192,25 @@ def _train(cx: Context, step: _Step) -> tuple[Mapping[str, Tensor], Mapping[str,
         outputs[f"stop_{k + 1}"] = h if h.dtype == cx.real else cx.emit("cast", h, span=e.span, dtype=cx.real)
     rules = [i for i in step.train.body if isinstance(i, ast.UpdateRule)]
     if rules:
+        cx.learning = True
         cx.run(rules[-1].body, step.scope)
+        _assign(cx, step)
     else:
-        assert step.loss is not None
-        parameters = group(cx, step.model, TRAINABLE)  # also those that only the loss called for
-        optimize(cx, step.scope, parameters, step.loss, step.settings, step.train)
+        goals = _goals(cx, step)
+        if len(goals) > 1:
+            cx.trained = {p: goal.name for goal in goals for p in goal.trained}
+        optimize(cx, step.scope, goals, step.settings, partial(_assign, cx, step), step.train)
     t = cx.variable("train/t")
     cx.updates["train/t"] = cx.emit("add", t, cx.constant(1, "i64"), span=None)
     return outputs, cx.updates
+
+
+def _assign(cx: Context, step: _Step) -> None:
+    """The assignments of the block, in order, behind the step: a variable is there what the step has made of it."""
+    scope = step.scope.child(Instance(step.model))
+    _bind_variables(cx, step.model, scope)
+    cx.learning = True
+    cx.run([s for s in step.train.body if isinstance(s, ast.Update)], scope)
 
 
 def _inputs(cx: Context, scope: Scope) -> dict[str, Tensor]:
@@ -159,13 +231,11 @@ def _inputs(cx: Context, scope: Scope) -> dict[str, Tensor]:
     return {p.name: out[p.name] for p in train.parameters}
 
 
-def _bind_variables(cx: Context, model: str, scope: Scope) -> Group:
-    """Bind `weights`, `biases`, `params` and the model's own variables by name; returns the trainable ones."""
+def _bind_variables(cx: Context, model: str, scope: Scope) -> None:
+    """Bind `weights`, `biases`, `params`, `states` and the model's own variables by name."""
     assert scope.instance is not None
-    trainable = group(cx, model, TRAINABLE)
-    scope.bind("params", trainable)
-    scope.bind("weights", group(cx, model, ("weight",)))
-    scope.bind("biases", group(cx, model, ("bias",)))
+    for name, roles in GROUPS.items():
+        scope.bind(name, group(cx, [model], roles))
     prefix = f"{model}."
     for path in cx.program.variables:
         name = path[len(prefix) :]
@@ -173,4 +243,3 @@ def _bind_variables(cx: Context, model: str, scope: Scope) -> Group:
             scope.instance.variables[name] = path
             if name not in scope.names:
                 scope.bind(name, cx.variable(path))
-    return trainable
