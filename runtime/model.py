@@ -26,6 +26,7 @@ from .progress import History
 if TYPE_CHECKING:
     from ..compiler.session import Session as PipelineSession
     from .data.text import Vocabulary
+    from .store.transfer import Transfer
 
 
 class Model(Network):
@@ -52,9 +53,7 @@ class Model(Network):
         losses each parameter has that of the one that trains it, and an input that of their sum."""
         call = self.entry("gradients")
         names = [p.name for p in call.signature.outputs]
-        if wrt is not None and not isinstance(wrt, Iterable):
-            raise settings.wrong_type("wrt", "a name or several", wrt)
-        wrt = [wrt] if isinstance(wrt, str) else list(wrt) if wrt is not None else None
+        wrt = settings.names("wrt", wrt) if wrt is not None else None
         for name in wrt or ():
             if name not in names:
                 raise unknown("parameter or input with a gradient", name, names)
@@ -188,17 +187,27 @@ class Model(Network):
         *,
         by_position: bool = False,
         transpose: bool = False,
-    ) -> int:
-        """Parameters and state from an .npz or .safetensors file that is not ours: by name, by the rules of a file, or
-        by position. All of them or, with a `DataError` that lists every mismatch, nothing. See `weights`."""
-        from .store.weights import load
+        into: str | None = None,
+        from_: str | None = None,
+        only: str | Iterable[str] = (),
+    ) -> Transfer:
+        """Parameters and state from a checkpoint or a run of ours, or from an .npz or .safetensors file: all of them
+        or, with a `DataError` that lists every mismatch, nothing; names that differ are matched by the rules of a file,
+        or by position (see `store.weights`). With `into`, a part of the model such as `"Net.body"`, what fits below it;
+        with `only`, paths or patterns, just these (see `store.transfer`). Returns what was taken, left and refused."""
+        from .store.transfer import load
 
+        settings.text("into", into)
+        settings.text("from_", from_)
         return load(
             self,
             settings.path(path),
             rules if rules is None else settings.path(rules),
             by_position=by_position,
             transpose=transpose,
+            into=into,
+            from_=from_,
+            only=settings.names("only", only),
         )
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,6 +79,16 @@ def threads(value: Any) -> int:
 def text(name: str, value: Any) -> None:
     if value is not None and not isinstance(value, str):
         raise wrong_type(name, "a text", value)
+
+
+def names(name: str, value: Any) -> list[str]:
+    """A name or several."""
+    if isinstance(value, str):
+        return [value]
+    found: list[str] = list(value) if isinstance(value, Iterable) else []
+    if not isinstance(value, Iterable) or not all(isinstance(one, str) for one in found):
+        raise wrong_type(name, "a name or several", value)
+    return found
 
 
 def path(value: Any) -> Path:

@@ -38,7 +38,12 @@ def run_options(f: Any) -> Any:
 @click.option("--threads", type=click.IntRange(1, 1024), help="At most so many (default: all processors).")
 @click.option("--out", metavar="DIR", help="The run's folder (default: runs/NAME-N).")
 @click.option("--resume", metavar="DIR", help="Go on with the run in this folder.")
-@click.option("--weights", metavar="PATH", help="Begin with the parameters of a checkpoint or a run.")
+@click.option(
+    "--weights", metavar="PATH", help="Begin with the weights of a run, a checkpoint, an .npz or safetensors."
+)
+@click.option("--into", metavar="PART", help="Of --weights what fits this part of the model: Net.body.")
+@click.option("--from", "from_", metavar="PART", help="The part of --weights to take (default: the one of that name).")
+@click.option("--only", metavar="PATH", multiple=True, help="Of --weights only this parameter or part; `*` for a name.")
 @click.option(
     "--overfit",
     type=click.IntRange(min=1),
@@ -55,24 +60,32 @@ def train(
     out: str | None,
     resume: str | None,
     weights: str | None,
+    into: str | None,
+    from_: str | None,
+    only: tuple[str, ...],
     overfit: int | None,
     quiet: bool,
 ) -> int:
     """Train the model of FILE as its train block says, or go on with a run (--resume DIR)."""
     if resume is not None:
-        if any(v is not None for v in (out, seed, batch, weights, overfit)):
+        if any(v is not None for v in (out, seed, batch, weights, overfit, into, from_, only or None)):
             raise click.UsageError(
                 "--resume goes on as the run began: without --out, --seed, --batch, --weights and --overfit"
             )
         return _resume(Path(resume), program, epochs, threads, quiet)
     if not program.file:
         raise click.UsageError("missing FILE, or --resume DIR")
+    some = into is not None or from_ is not None or bool(only)
+    if some and weights is None:
+        raise click.UsageError("--into, --from and --only are about --weights: say which")
     if overfit is not None and (out is not None or batch is not None):
         raise click.UsageError("--overfit has one batch and leaves no run: without --out and --batch")
     source = program.read()
     net = program.open(seed, threads, ("predict", "train", "evaluate"), source)
     if weights is not None:
-        net.begin_with(weights)
+        report = net.load_weights(weights, into=into, from_=from_, only=only)
+        if some and not quiet:
+            say(f"weights of {weights}\n{report}")
     spec = net.train_spec  # says that there is no train block before a folder is made
     net.load_dataset().for_training(spec.inputs, net.entry("train").wants)  # as for data
     if overfit is not None:

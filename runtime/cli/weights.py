@@ -48,7 +48,7 @@ def load_weights(
         return
     assert output is not None
     try:
-        count = net.load_weights(weights, rules, by_position=by_position, transpose=transpose)
+        report = net.load_weights(weights, rules, by_position=by_position, transpose=transpose)
     except DataError as e:
         if e.code != "E0627":
             raise
@@ -62,7 +62,7 @@ def load_weights(
             help="`nnc explain E0627` has the rules that say what goes where",
         ) from e
     net.save(output)
-    say(f"{count} arrays of {weights} are {net.name}'s parameters and states in {Path(output)}")
+    say(f"{len(report.taken)} arrays of {weights} are {net.name}'s parameters and states in {Path(output)}")
 
 
 def _suggest(net: Model, weights: str, path: str) -> None:

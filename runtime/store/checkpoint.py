@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from math import prod
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from ...compiler.manifest import Variable
+from ...compiler.manifest import TrainSpec, Variable
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import DataError, NncError, ResourceError, error
 from ...dsl.files import open_regular
@@ -33,7 +34,7 @@ from ..progress import Progress
 from ..settings import MAX_SEED
 from .facts import Wrong, check, parse, read, short
 from .files import part, write
-from .safetensors import MAX_HEADER, MAX_TENSORS, corrupt, read_header
+from .safetensors import MAX_HEADER, MAX_TENSORS, SIZES, array_of, corrupt, read_bytes, read_header
 
 VERSION = 1
 _SHOWN = 20  # variables that do not fit, one by one
@@ -119,8 +120,8 @@ def load(network: Network, path: str | PathLike[str]) -> None:
     model that is not trained takes what `load_learned` takes, and the seed."""
     path = of_run(Path(path))
     with reading(path) as f:
-        facts, table, start = _header(f, path, network)
         trains = network.manifest.train is not None
+        facts, table, start = _header(f, path, network.manifest.train)
         wanted, used = ({v.path: v for v in network.manifest.variables}, table) if trains else _learned(network, table)
         _fits(path, wanted, used, facts)
         check_bytes(sum(nbytes(v.shape, NUMPY[v.dtype]) for v in wanted.values()), str(path))
@@ -134,18 +135,45 @@ def load(network: Network, path: str | PathLike[str]) -> None:
             network.schema, network.dataset = facts.schema, None  # to be read as it says
 
 
-def load_learned(network: Network, path: str | PathLike[str]) -> None:
+def load_learned(network: Network, path: str | PathLike[str]) -> dict[str, str]:
     """Take parameters, state and normalisation of a checkpoint, and no more: it may be of another optimiser. Where it
-    has averages of parameters, those are the parameters."""
+    has averages of parameters, those are the parameters. Gives the names of what was taken, by ours."""
     path = of_run(Path(path))
     with reading(path) as f:
-        facts, table, start = _header(f, path, network)
+        facts, table, start = _header(f, path)
         wanted, learned = _learned(network, table)
         _fits(path, wanted, learned, facts)
         loaded = _tensors(f, path, table, start, wanted, facts.tensors)
     network.assign({wanted[n].path: a for n, a in loaded.items()})
     if network.schema != facts.schema:
         network.schema, network.dataset = facts.schema, None
+    return {v.path: name for name, v in wanted.items()}
+
+
+def read_learned(path: Path) -> tuple[str | None, dict[str, Array]]:
+    """The name of the model that any program's checkpoint is of; and what that learned, by its own names: parameters,
+    or where it has them their averages, state and normalisation."""
+    path = of_run(path)
+    with reading(path) as f:
+        facts, table, start = _header(f, path)
+        names = [f"average/{n}" if f"average/{n}" in table else n for n in table if _is_learned(n)]
+        check_bytes(sum(prod(table[n]["shape"]) * SIZES[table[n]["dtype"]] for n in names), str(path))
+        found = _tensors(f, path, table, start, names, facts.tensors)
+    return facts.model, {n.removeprefix("average/"): a for n, a in found.items()}
+
+
+def _is_learned(name: str) -> bool:
+    """Whether a tensor is a parameter, state or normalisation: neither training's own nor an optimiser's."""
+    return "/" not in name or name.startswith("normalize/")
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is one of ours, whatever its name."""
+    try:
+        with reading(path) as f:
+            return "nnc" in read_header(f, path)[0]
+    except NncError:
+        return False
 
 
 def _learned(network: Network, table: Mapping[str, Any]) -> tuple[dict[str, Variable], dict[str, Any]]:
@@ -153,7 +181,7 @@ def _learned(network: Network, table: Mapping[str, Any]) -> tuple[dict[str, Vari
     with what else it must have a place for."""
     ours = {v.path: v for v in network.manifest.variables if v.role in ("weight", "bias", "state", "normalize")}
     wanted = {f"average/{n}" if f"average/{n}" in table else n: v for n, v in ours.items()}
-    kept = {n for n in table if n.startswith("normalize/") or ("/" not in n and f"average/{n}" not in table)}
+    kept = {n for n in table if _is_learned(n) and f"average/{n}" not in table}
     return wanted, {n: e for n, e in table.items() if n in wanted or n in kept}
 
 
@@ -162,17 +190,15 @@ def _tensors(
     path: Path,
     table: Mapping[str, Any],
     start: int,
-    wanted: Mapping[str, Variable],
+    names: Iterable[str],
     digests: Mapping[str, str],
 ) -> dict[str, Array]:
     loaded: dict[str, Array] = {}
-    for name, v in wanted.items():
-        begin, end = table[name]["data_offsets"]
-        f.seek(start + begin)
-        data = f.read(end - begin)
+    for name in names:
+        data = read_bytes(f, table[name], start)
         if hashlib.sha256(data).hexdigest() != digests.get(name):
             raise corrupt(path, f"the tensor `{name}` with the checksum it was saved with", "other bytes")
-        loaded[name] = np.frombuffer(data, NUMPY[v.dtype].newbyteorder("<")).reshape(v.shape)
+        loaded[name] = array_of(data, table[name])
     return loaded
 
 
@@ -198,8 +224,9 @@ def reading(path: Path) -> Iterator[IO[bytes]]:
         raise error("E0622", f"{path}: {reason}", kind=DataError) from e
 
 
-def _header(f: IO[bytes], path: Path, network: Network) -> tuple[Facts, dict[str, Any], int]:
-    """Facts, tensor table and where the tensors begin; everything that does not need the tensors is checked."""
+def _header(f: IO[bytes], path: Path, spec: TrainSpec | None = None) -> tuple[Facts, dict[str, Any], int]:
+    """Facts, tensor table and where the tensors begin; everything that does not need the tensors is checked. With a
+    `spec` training goes on from these facts."""
     metadata, table, start = read_header(f, path)
     facts_text, digest = metadata.get("nnc"), metadata.get("sha256")
     if not isinstance(facts_text, str) or not isinstance(digest, str):
@@ -210,16 +237,16 @@ def _header(f: IO[bytes], path: Path, network: Network) -> tuple[Facts, dict[str
         facts = parse(facts_text)
         if (version := facts["version"]) != VERSION:
             raise corrupt(path, f"checkpoint version {VERSION}", short(version))
-        return _checked(read(Facts, facts, least=0), network), table, start
+        return _checked(read(Facts, facts, least=0), spec), table, start
     except Wrong as e:
         raise error("E0623", f"{path}: {e}", kind=DataError) from e
     except (ValueError, TypeError, KeyError) as e:
         raise corrupt(path, "facts in JSON", str(e)[:80]) from e
 
 
-def _checked(facts: Facts, network: Network) -> Facts:
+def _checked(facts: Facts, spec: TrainSpec | None) -> Facts:
     """What is more than the type of a field (Wrong)."""
-    p, spec = facts.progress, network.manifest.train
+    p = facts.progress
     seeds = {"seed": facts.seed, **({"progress.seed": p.seed} if p is not None else {})}
     for name, seed in seeds.items():
         if seed > MAX_SEED:

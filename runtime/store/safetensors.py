@@ -17,17 +17,21 @@ from math import prod
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from ...dsl.errors import DataError, NncError, error
 from ..call.arrays import is_shape
+from ..call.column import Array
 
 MAX_HEADER = 100 << 20  # the limit of the safetensors library
 MAX_TENSORS = 1 << 15
 _MAX_ENTRY = 4096  # bytes of what is said of one tensor
 _MAX_TEXTS = 2000  # names and values in the metadata
-SIZES: Mapping[str, int] = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2,
-    "U8": 1, "BOOL": 1,
+_DTYPES: Mapping[str, str] = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8",
+    "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
 }  # fmt: skip
+SIZES: Mapping[str, int] = {**{name: np.dtype(code).itemsize for name, code in _DTYPES.items()}, "BF16": 2}
 
 _TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _OBJECT = rb'\{[^{}"]*+(?:' + _TEXT + rb'[^{}"]*+)*+\}'  # none inside another
@@ -55,6 +59,22 @@ def read_header(f: IO[bytes], path: Path) -> tuple[dict[str, str], dict[str, Any
     except ValueError as e:
         raise corrupt(path, "a JSON header", str(e)[:80]) from e
     return metadata, _in_order(path, table, total - 8 - length), 8 + length
+
+
+def read_bytes(f: IO[bytes], entry: Mapping[str, Any], start: int) -> bytes:
+    """Those of one tensor of the table."""
+    begin, end = entry["data_offsets"]
+    f.seek(start + begin)
+    return f.read(end - begin)
+
+
+def array_of(data: bytes, entry: Mapping[str, Any]) -> Array:
+    """The tensor that they are. bfloat16 is widened to f32."""
+    if entry["dtype"] == "BF16":
+        flat = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    else:
+        flat = np.frombuffer(data, _DTYPES[entry["dtype"]])
+    return flat.reshape(entry["shape"])
 
 
 def _parse(header: bytes, path: Path) -> tuple[dict[str, str], dict[str, Any]]:

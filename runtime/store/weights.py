@@ -22,7 +22,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -38,34 +37,20 @@ from ..data.files import malformed, unreadable
 from ..data.npz import npz
 from ..network import Network
 from .checkpoint import reading
-from .safetensors import read_header
-
-_FLOATS: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
-_OTHERS: Mapping[str, str] = {
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "i1",
-    "U64": "<u8",
-    "U32": "<u4",
-    "U16": "<u2",
-    "U8": "u1",
-    "BOOL": "?",
-}
+from .safetensors import array_of, read_bytes, read_header
 
 
 def load(
     network: Network,
-    path: str | PathLike[str],
-    rules: str | PathLike[str] | None = None,
+    path: Path,
+    arrays: Mapping[str, Array],
+    rules: Path | None = None,
     *,
     by_position: bool = False,
     transpose: bool = False,
-) -> int:
-    """Set every parameter and state from a file; the number of arrays taken. With `transpose` a matrix whose shape is
-    ours the other way round is transposed. Nothing changes unless everything fits."""
-    path = Path(path)
-    arrays = read(path)
+) -> dict[str, str]:
+    """Set every parameter and state from the arrays of a file; what each of ours was there. With `transpose` a matrix
+    whose shape is ours the other way round is transposed. Nothing changes unless everything fits."""
     found = _Found({v.path: v for v in loadable(network)}, arrays, transpose)
     if by_position:
         if path.suffix == ".safetensors":
@@ -78,11 +63,11 @@ def load(
             )
         found.by_position()
     else:
-        found.by_rules(parse(Path(rules)) if rules is not None else [])
+        found.by_rules(parse(rules) if rules is not None else [])
     if found.problems:
         raise DataError([Diagnostic("E0627", f"{path}: {p}") for p in found.problems])
     network.assign(found.taken)
-    return len(found.taken)
+    return {name: found.source[name] for name in found.taken}
 
 
 def loadable(network: Network) -> list[Variable]:
@@ -103,20 +88,10 @@ def read(path: Path) -> dict[str, Array]:
             path.suffix or "no suffix",
             help="from Python: np.savez(path, **arrays) writes one",
         )
-    arrays = {}
     with reading(path) as f:
         _, table, start = read_header(f, path)
         check_bytes(path.stat().st_size, str(path))
-        for name, entry in table.items():
-            begin, end = entry["data_offsets"]
-            f.seek(start + begin)
-            data, kind = f.read(end - begin), entry["dtype"]
-            if kind == "BF16":
-                array = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
-            else:
-                array = np.frombuffer(data, _FLOATS.get(kind) or _OTHERS[kind])
-            arrays[name] = array.reshape(entry["shape"])
-    return arrays
+        return {name: array_of(read_bytes(f, entry, start), entry) for name, entry in table.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +195,7 @@ class _Found:
         self.ours, self.theirs, self.transpose = ours, theirs, transpose
         self.taken: dict[str, Array] = {}
         self.problems: list[str] = []
-        self._from: dict[str, str] = {}
+        self.source: dict[str, str] = {}  # the name in the file, by ours
 
     def by_rules(self, rules: Sequence[Rule]) -> None:
         kept = [
@@ -260,12 +235,12 @@ class _Found:
             )
 
     def _missing(self, kept: Iterable[str]) -> list[str]:
-        return [n for n in self.ours if n not in self._from and n not in kept]
+        return [n for n in self.ours if n not in self.source and n not in kept]
 
     def _set(self, ours: str, value: Array) -> None:
         """Numbers of a rule: one for all, or as many as ours has."""
         v = self.ours[ours]
-        self._from[ours] = "the rule"
+        self.source[ours] = "the rule"
         if value.size not in (1, prod(v.shape)):
             self.problems.append(f"the rule for `{ours}` has {value.size} numbers, but it is {type_text(v)}")
             return
@@ -274,10 +249,10 @@ class _Found:
     def _take(self, ours: str, theirs: str, reverse: bool, said: bool) -> None:
         """`said`: a rule says whether it is transposed, so a square matrix is no question."""
         v, array = self.ours[ours], self.theirs[theirs]
-        if ours in self._from:
-            self.problems.append(f"`{ours}` would be `{self._from[ours]}` and `{theirs}`")
+        if ours in self.source:
+            self.problems.append(f"`{ours}` would be `{self.source[ours]}` and `{theirs}`")
             return
-        self._from[ours] = theirs
+        self.source[ours] = theirs
         if reverse:
             array = array.T
         elif self.transpose and array.ndim == 2:
@@ -293,12 +268,20 @@ class _Found:
             self.problems.append(f"`{theirs}` is {describe(array)}, but `{ours}` {type_text(v)}{other}")
         elif array.dtype.kind != NUMPY[v.dtype].kind:
             self.problems.append(f"`{theirs}` is {describe(array)}, but `{ours}` {type_text(v)}")
+        elif isinstance(found := fitted(v, array), str):
+            self.problems.append(f"`{theirs}`: {found}")
         else:
-            try:
-                want = Wanted(ours, NUMPY[v.dtype], v.shape, TensorType(v.dtype, v.shape))
-                self.taken[ours] = convert(array, "the model", want)
-            except NncError as e:
-                self.problems.append(f"`{theirs}`: {e.diagnostics[0].message}")
+            self.taken[ours] = found
+
+
+def fitted(v: Variable, array: Array) -> Array | str:
+    """An array as a variable holds it, or why it is none."""
+    if array.shape != v.shape or array.dtype.kind != NUMPY[v.dtype].kind:
+        return f"expected {type_text(v)}, found {describe(array)}"
+    try:
+        return convert(array, "the model", Wanted(v.path, NUMPY[v.dtype], v.shape, TensorType(v.dtype, v.shape)))
+    except NncError as e:
+        return e.diagnostics[0].message
 
 
 def type_text(v: Variable) -> str:
