@@ -145,6 +145,7 @@ class Manifest:
     sizes: dict[str, int]
     sources: dict[str, str]  # name -> text of every user file that was read
     warnings: tuple[str, ...] = ()
+    files: dict[str, str] = field(default_factory=dict)  # name -> sha256 of every file whose numbers are in the code
 
 
 def _plain(x: Any) -> Any:

@@ -105,8 +105,9 @@ class Session:
         return manifest
 
     def _current(self, manifest: Manifest) -> bool:
-        """Whether what a stored manifest was made from still is so: imported files. Sizes that were
-        taken from the data are never trusted."""
+        """Whether what a stored manifest was made from still is so: imported files, and those of constants. Sizes that
+        were taken from the data are never trusted."""
+        from ..dsl.files import digest_of
         from ..dsl.parser import read_source
 
         for name, text in manifest.sources.items():
@@ -117,6 +118,8 @@ class Session:
                     return False
             except DataError:
                 return False
+        if any(digest_of(name) != digest for name, digest in manifest.files.items()):
+            return False
         return manifest.sizes.keys() <= self.settings.sizes.keys()
 
     def entry(self, name: str) -> Native:
@@ -161,7 +164,9 @@ class Session:
 
     def _entry_key(self, name: str) -> str:
         m, target = self.manifest, self.target.key
-        return _key("entry", name, m.sources, self.settings.key, m.sizes, m.variables, target, native.version())
+        return _key(
+            "entry", name, m.sources, m.files, self.settings.key, m.sizes, m.variables, target, native.version()
+        )
 
     def _known(self, name: str) -> bool:
         return name.startswith("test:") or name in self.program.found.functions

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .types.tensors import TensorType
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -13,7 +15,9 @@ class Settings:
     of its hypers; `sizes`: of sizes that parameters depend on; `dtype`: what `f32` is read as; `target_cpu`; `cache`:
     whether compiled code is kept on disk; `optimize`: whether the optimising passes run; `beside`: a text of further
     exports (see `elaborate.modules.Modules.beside`); `sources`: the names of the data sources there are, asked where a
-    train block names one (None: any name is taken, and judged by who reads the data)."""
+    train block names one (None: any name is taken, and judged by who reads the data); `arrays`: the values in order of
+    the array in a file that a constant names, given path, bytes, its name in an archive, that of the constant, and the
+    type."""
 
     model: str | None = None
     hyper: Mapping[str, Any] = field(default_factory=dict)
@@ -24,6 +28,7 @@ class Settings:
     optimize: bool = True
     beside: str = ""
     sources: Callable[[], Sequence[str]] | None = None
+    arrays: Callable[[str, bytes, str | None, str, TensorType], tuple[Any, ...]] | None = None
 
     @property
     def key(self) -> tuple[Any, ...]:

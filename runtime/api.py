@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from ..compiler.manifest import Port, TrainSpec
 from ..compiler.session import Session
 from ..compiler.settings import Settings
+from ..compiler.types.tensors import TensorType
 from ..dsl.errors import SourceError, error
 from ..dsl.render import printable
 from ..dsl.source import Source, Span
@@ -72,7 +73,7 @@ def open_program(
         loaded.append(data.load(spec.data, where, validation=spec.validation, seed=spec.seed, override=override))
         return loaded[0].sizes(spec.inputs, ports)
 
-    session = Session(source, replace(options, sources=_sources), data_sizes)
+    session = Session(source, replace(options, sources=_sources, arrays=_values), data_sizes)
     Model.check_exports(session)
     settings.sizes(options.sizes, session.manifest.sources)
     return session, loaded[0] if loaded else None
@@ -83,6 +84,13 @@ def _sources() -> Sequence[str]:
     from .data.formats import NAMES
 
     return NAMES
+
+
+def _values(path: str, data: bytes, member: str | None, name: str, type: TensorType) -> tuple[Any, ...]:
+    """What a constant is that names a file."""
+    from .data.frozen import values
+
+    return values(path, data, member, name, type)
 
 
 def folder_of(source: Source) -> Path:

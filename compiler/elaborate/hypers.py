@@ -9,6 +9,7 @@ from ...dsl import ast
 from ...dsl.errors import error
 from ..manifest import HyperSpec
 from .context import Context
+from .frozen import Files
 from .modules import Lazy, Modules
 from .scope import Scope, unknown
 from .signatures import check_kind, is_kind
@@ -23,10 +24,12 @@ class Hypers:
         self.given = given
         self.specs: dict[str, HyperSpec] = {}
         self._known: dict[int, Any] = {}  # by definition
+        self.files = Files()
         self._evaluating: list[ast.Const | ast.Hyper] = []
 
     def check(self, cx: Context, modules: Modules) -> None:
-        """Evaluate every hyper of the program's files; what is given must be among them."""
+        """Evaluate every hyper of the program's files, and read the files of constants; what is given must be among the
+        hypers."""
         declared: dict[str, tuple[ast.Hyper, Scope]] = {}
         for module, scope in modules.files.values():
             declared |= {d.name: (d, scope) for d in module.definitions if isinstance(d, ast.Hyper)}
@@ -35,6 +38,9 @@ class Hypers:
                 raise unknown(name, None, list(declared), "hyper")
         for d, scope in declared.values():
             self.force(cx, Lazy(d, scope))
+        for module, scope in modules.files.values():
+            for const in (d for d in module.definitions if isinstance(d, ast.Const)):
+                self.files.read(cx, const, scope)
 
     def force(self, cx: Context, lazy: Lazy) -> Any:
         """The value of a constant or hyper."""
@@ -45,7 +51,12 @@ class Hypers:
             raise error("E0205", f"`{d.name}` is defined by itself", d.span)
         self._evaluating.append(d)
         try:
-            value = cx.evaluate(d.value, lazy.scope) if isinstance(d, ast.Const) else self._hyper(cx, d, lazy.scope)
+            if isinstance(d, ast.Hyper):
+                value = self._hyper(cx, d, lazy.scope)
+            elif d.type is not None and d.type.dims is not None:
+                value = self.files.value(cx, d, lazy.scope)
+            else:
+                value = cx.evaluate(d.value, lazy.scope)
         finally:
             self._evaluating.pop()
         if isinstance(d, ast.Const) and is_kind(d.type):

@@ -209,6 +209,7 @@ class Program:
             sizes=dict(self.sizes),
             sources=dict(self.modules.sources),
             warnings=tuple(self.warnings),
+            files=dict(self._hypers.files.digests),
         )
 
     def outline(self, model: str) -> tuple[Row, ...]:

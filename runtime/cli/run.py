@@ -1,7 +1,7 @@
 """A run's folder: what was trained, how, and with what result.
 
     runs/NAME-N/ or --out   source.nn      the file as it was
-                            sources/       that file and what it imports, where it imports any
+                            sources/       that file, what it imports and the files of its constants, where there are
                             run.json       how to make the model again: file, hypers, sizes, seed, epochs ...
                             hypers.json    the value of every hyper
                             metrics.jsonl  one line per epoch
@@ -24,7 +24,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ...dsl.errors import ArgumentError, DataError, error
+from ...dsl.files import SUFFIXES, digest_of, read_numbers
 from ...dsl.source import Source
+from ..store.checkpoint import reading
 from ..store.facts import Scalar, Wrong, check, load, read, short
 from ..store.files import append, part, sweep, write, writing
 from .options import Program
@@ -129,23 +131,26 @@ def write_start(folder: Path, program: Program, model: Model, settings: Mapping[
         "threads": model.threads,
         **settings,
     }
-    sources = {os.path.abspath(name): text for name, text in model.manifest.sources.items()}
+    sources = {os.path.abspath(name): text.encode() for name, text in model.manifest.sources.items()}
+    for name in model.manifest.files:
+        with reading(Path(name)):
+            sources[os.path.abspath(name)] = read_numbers(name)
     if len(sources) > 1:  # as they lie to one another, so that imports find them
         top = os.path.commonpath([os.path.dirname(name) for name in sources])
         run["main"] = str(Path("sources", os.path.relpath(os.path.abspath(source.name), top)))
-        for name, text in sources.items():
+        for name, content in sources.items():
             path = part(folder, Path("sources", os.path.relpath(name, top)))
             with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-            write(path, text.encode())
+            write(path, content)
     for name, value in (("run.json", run), ("hypers.json", hypers)):
         write(part(folder, name), (json.dumps(value, indent=2) + "\n").encode())
     write(part(folder, "source.nn"), source.text.encode())
 
 
 def read_source_of(folder: Path, program: Program, start: Start) -> Source:
-    """The program of a run: the file it was made from while that and its imports are as they were, otherwise what the
-    run remembers, with a warning."""
+    """The program of a run: the file it was made from while that, its imports and the files of its constants are as
+    they were, otherwise what the run remembers, with a warning."""
     from ...dsl.parser import read_source
 
     main = part(folder, start.main)
@@ -155,11 +160,13 @@ def read_source_of(folder: Path, program: Program, start: Start) -> Source:
     if main.is_relative_to(copies):
         above = Path(os.path.abspath(program.file)).parents
         depth = len(main.relative_to(copies).parts)
-        names = [path.relative_to(copies) for path in sorted(copies.rglob("*.nn"))] if depth <= len(above) else []
+        found = sorted(path for path in copies.rglob("*") if path.is_file() and path.suffix in (".nn", *SUFFIXES))
+        names = [path.relative_to(copies) for path in found] if depth <= len(above) else []
         pairs = [(above[depth - 1] / name, part(folder, Path("sources", name))) for name in names]
     for now, then in pairs:
         try:
-            same = read_source(now).text == read_source(then).text
+            read = digest_of if now.suffix in SUFFIXES else lambda path: read_source(path).text
+            same = read(now) == read(then)
         except DataError:
             same = False
         if not same:

@@ -74,11 +74,16 @@ def _chosen(path: Path, there: Mapping[str, T], names: Sequence[str] | None) -> 
 
 def _member(path: Path, name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Rows:
     where = f"{path}[{name}]"
-    if info.file_size > max(info.compress_size, 1) * GZIP_RATIO:
-        raise malformed(where, "a size that its packed bytes can have", human(info.file_size))
+    check_packed(where, info)
     with archive.open(info) as f:
         stored = info.compress_type == zipfile.ZIP_STORED
         return read_stream(where, f, info.file_size, (path, _content(path, info.header_offset)) if stored else None)
+
+
+def check_packed(where: str, info: zipfile.ZipInfo) -> None:
+    """A member is as large as its packed bytes can be."""
+    if info.file_size > max(info.compress_size, 1) * GZIP_RATIO:
+        raise malformed(where, "a size that its packed bytes can have", human(info.file_size))
 
 
 def _content(path: Path, header: int) -> int:

@@ -56,6 +56,7 @@ def _table() -> Mapping[str, Any]:
         _builtin("cumsum", sorting.call_cumsum, "x", ("axis", -1)),
         _builtin("sort", sorting.call_sort, "x", ("axis", -1)),
         _builtin("top_k", sorting.call_top_k, "x", "k"),
+        _builtin("file", facts.call_file, "path", ("array", None)),
         _builtin("known", lambda cx, a: isinstance(a.size, int | float | bool | str), "size"),
         _builtin("require", facts.call_require, "condition", "message", ("numbers", ())),
         _builtin("warn", facts.call_warn, "condition", "message", ("numbers", ())),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 from ....dsl import ast
 from ....dsl.errors import error
@@ -91,6 +91,16 @@ def _root(value: Value, name: str, a: Arguments) -> str:
         f"`{name}` takes a model or a part of one, not {kind(value)}",
         a.at("model"),
         help="a part is named by its path: `params(Net.body)`",
+    )
+
+
+def call_file(cx: Context, a: Arguments) -> NoReturn:
+    """Constants are read by themselves, see `frozen`."""
+    raise error(
+        "E0206",
+        "the array of a file is the whole value of a constant with a type",
+        a.span,
+        help='write `const t: f32[3, 3] = file("t.npy")`, and use `t`',
     )
 
 
