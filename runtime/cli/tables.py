@@ -44,14 +44,15 @@ def read_inputs(path: Path, call: Call, net: Model, given: Collection[str] = ())
     positions = tuple(n for n in read.by_position if n != target)
     taken = [w for w, p in zip(wants, ports, strict=True) if p.default is None or p.name in columns]
     names = [w.name for w in taken]
-    if len(names) > len(positions) and (missing := [n for n in names if n not in columns]):
+    dataset = replace(read, name=str(path), train=columns, by_position=positions)
+    if dataset.match(columns, names, taken) is None:
+        missing = [n for n in names if n not in columns]
         raise error(
             "E0613",
             f"{path} has the columns {listed(list(columns))}, but {call.signature.name} also wants {listed(missing)}",
             kind=DataError,
             help="an .npz file holds any arrays by their names",
         )
-    dataset = replace(read, name=str(path), train=columns, by_position=positions)
     return dict(zip(names, dataset.for_training(names, taken), strict=True))
 
 

@@ -31,6 +31,7 @@ class Dataset:
     schema: Schema | None = None  # of a table or a text
     train_rows: Array | None = None  # where the training examples stand in the source (None: as they are)
     text: str | None = None  # of a target that became classes: its first cell, and where that stands
+    missing: str | float | None = None  # what the gaps of a table, NaN as yet, are to be
 
     def for_training(self, inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Rows]:
         """The training columns in the order and shape of the inputs."""
@@ -44,21 +45,72 @@ class Dataset:
         return self._columns(self.train if self.held_out is None else self.held_out, inputs, wants)
 
     def _columns(self, columns: Mapping[str, Rows], inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Rows]:
-        by_name = all(name in columns for name in inputs)
-        if not by_name and len(inputs) > len(self.by_position):
+        names = self.match(columns, inputs, wants)
+        if names is None:
             raise error(
                 "E0613",
                 f"{self.name} has the columns {listed(list(columns))}, the train block wants {listed(inputs)}",
                 kind=DataError,
             )
+        unread = [n for n in self._categories if n in columns and n not in names]
+        if unread and "" in names:
+            raise error(
+                "E0613",
+                f"{self.name}: `{unread[0]}` is names, and no input is called so",
+                kind=DataError,
+                help=f"`{unread[0]}: i32[..]` takes their numbers",
+            )
         found = []
-        for k, want in enumerate(wants):
-            column = columns[inputs[k]] if by_name else self._at(columns, k)
-            name = inputs[k] if by_name else self.by_position[k]
+        for name, want in zip(names, wants, strict=True):
+            column = columns[name] if name else self._matrix(columns, names)
             self._check_width(column, want, name)
             self._check_classes(want, name)
-            found.append(_reshape(column, want, self.name))
+            found.append(self._whole(_reshape(column, want, self.name), want, name))
         return found
+
+    def match(self, columns: Mapping[str, Rows], inputs: Sequence[str], wants: Sequence[Wanted]) -> list[str] | None:
+        """The column of each input, "" for the features as a matrix; None where there are not enough. By name where
+        all have one; otherwise in order, but names of categories always, and a single number by its name where without
+        that there are too few."""
+        if all(name in columns for name in inputs):
+            return list(inputs)
+        single = [n for n, w in zip(inputs, wants, strict=True) if n in self._features and len(w.axes) == 1]
+        for named in ([n for n in inputs if n in self._categories], single):
+            if len(inputs) - len(named) <= len(self.by_position):
+                left = iter(self.by_position)
+                return [n if n in named else next(left) for n in inputs]
+        return None
+
+    @property
+    def _features(self) -> tuple[str, ...]:
+        return self.schema.features if self.schema is not None else ()
+
+    @property
+    def _categories(self) -> Mapping[str, tuple[str, ...]]:
+        return self.schema.categories if self.schema is not None else {}
+
+    def _matrix(self, columns: Mapping[str, Rows], taken: Sequence[str]) -> Array:
+        """The features that are numbers and have no input of their own."""
+        apart = {*self.by_position, *self._categories, *taken}
+        chosen = [c[:] for n, c in columns.items() if n not in apart]
+        rows = len(next(iter(columns.values())))
+        return np.stack(chosen, axis=1) if chosen else np.empty((rows, 0))
+
+    def _whole(self, column: Rows, want: Wanted, name: str) -> Rows:
+        """Numbers of a table for an input of whole ones: as they are, if they are whole."""
+        if want.dtype.kind != "i" or column.dtype.kind != "f" or self.schema is None:
+            return column
+        numbers = column[:]
+        odd = np.argwhere(numbers != np.floor(numbers))  # also NaN
+        if not len(odd) and np.isfinite(numbers).all():
+            return numbers.astype(np.int64)
+        at = tuple(odd[0]) if len(odd) else tuple(np.argwhere(~np.isfinite(numbers))[0])
+        what = f"`{name}`" if name else f"the features {listed(self._features)}"
+        raise error(
+            "E0613",
+            f"`{want.name}` wants {want.type}, but {what} of {self.name} has {numbers[at]:g}",
+            kind=DataError,
+        )
 
     def _check_width(self, column: Rows, want: Wanted, name: str) -> None:
         """A table's features are as many as the input wants."""
@@ -74,6 +126,13 @@ class Dataset:
 
     def _check_classes(self, want: Wanted, name: str) -> None:
         """A name is no number to come near to."""
+        if name in self._categories and want.dtype.kind == "f":
+            raise error(
+                "E0613",
+                f"`{want.name}` wants {want.type}, but `{name}` of {self.name} is names",
+                kind=DataError,
+                help=f"take their numbers as `{want.name}: i32[..]`, for `Embedding` or `one_hot`",
+            )
         if self.text is None or self.schema is None or name != self.schema.target or want.dtype.kind != "f":
             return
         raise error(
@@ -82,13 +141,6 @@ class Dataset:
             kind=DataError,
             help=f"if they are classes, take them as `{want.name}: i32[..]`",
         )
-
-    def _at(self, columns: Mapping[str, Rows], k: int) -> Rows:
-        name = self.by_position[k]
-        if name:
-            return columns[name]
-        targets = set(self.by_position)
-        return np.stack([c[:] for n, c in columns.items() if n not in targets], axis=1)
 
     def sizes(self, inputs: Sequence[str], ports: Sequence[Port]) -> dict[str, int]:
         """What the symbols of the inputs are in this data, the number of examples left out."""
@@ -126,6 +178,7 @@ def of_table(found: Table) -> Dataset:
     """A table's features, as a matrix where each is a number, then its target."""
     target = found.schema.target
     features = [n for n in found.columns if n != target]
+    features = [n for n in features if n not in found.schema.categories]
     single = all(found.columns[n].ndim == 1 for n in features)
     by_position = ("",) if single else tuple(features)
     if target is not None and target in found.columns:

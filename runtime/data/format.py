@@ -80,12 +80,14 @@ def type_name(wanted: Any) -> str:
 
 
 def _type_name(wanted: Any) -> str:
-    words = {"str": "text", "int": "a whole number", "bool": "true or false", "None": "nothing"}
-    return " or ".join(words[part] for part in type_name(wanted).split(" | ") if part != "None")
+    words = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list"}
+    return " or ".join(words[part] for part in type_name(wanted).split(" | ") if part in words)
 
 
 def _written(value: Any) -> str:
     """A default as a program writes it."""
     if value is None:
         return "none"
+    if value == ():
+        return "[]"
     return str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)

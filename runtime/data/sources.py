@@ -21,7 +21,7 @@ from .files import malformed
 from .format import Format, type_name
 from .formats import by_suffix, formats
 from .order import split
-from .table import Schema
+from .table import Schema, fill, fills
 
 _OTHER_FOLDERS = "idx"  # what a folder is read as that holds no other format's files
 
@@ -54,8 +54,8 @@ def load(
     dataset = replace(dataset, name=name)
     share = 0.0 if validation is None else validation or format.held_out
     if dataset.held_out is None and share and lengths:
-        return _split(dataset, share, seed, format.in_order)
-    return dataset
+        dataset = _split(dataset, share, seed, format.in_order)
+    return _filled(dataset)
 
 
 def check(spec: DataSpec) -> dict[str, Any]:
@@ -116,6 +116,16 @@ def _split(dataset: Dataset, share: float, seed: int, in_order: bool) -> Dataset
         held_out={k: select(c, hold) if c.ndim else c for k, c in columns.items()},
         train_rows=keep,
     )
+
+
+def _filled(dataset: Dataset) -> Dataset:
+    """Without gaps: what stands there is of the training part."""
+    schema = dataset.schema
+    if dataset.missing is None or schema is None:
+        return dataset
+    schema = replace(schema, fill=fills(dataset.train, schema, dataset.missing))
+    held_out = None if dataset.held_out is None else fill(dataset.held_out, schema)
+    return replace(dataset, train=fill(dataset.train, schema), held_out=held_out, schema=schema, missing=None)
 
 
 def classes_of(columns: Iterable[Rows]) -> Array | None:

@@ -37,7 +37,7 @@ def missing(f: Format, page: str = explain("E0612") or "", reference: str = REFE
         if not o.about:
             wrong.append(f"about of the option `{o.name}`")
         kinds = get_args(o.type) or (o.type,)
-        odd = {*kinds} - {str, int, bool, type(None)}
+        odd = {*kinds} - {str, int, float, bool, tuple, list, type(None)}
         if odd or (o.default is not NEEDED and not isinstance(o.default, o.type)):
             wrong.append(f"type of the option `{o.name}`")
     path, schema, *rest = signature(f.read).parameters.values()
