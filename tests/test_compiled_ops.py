@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import nnc
 from nnc.compiler.graph.interpret import evaluate
 from nnc.compiler.graph.nodes import Builder, Graph
 from nnc.compiler.graph.ops import OPS
@@ -105,6 +106,29 @@ def test_specials_pass_through_every_scalar_function(dtype: str, run_compiled) -
             np.testing.assert_allclose(got[k], e, rtol=ULPS[dtype] * np.finfo(e.dtype).eps, err_msg=k)
         elif e.dtype.kind != "f":
             np.testing.assert_array_equal(got[k], e, err_msg=k)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (
+            "k",
+            "`k` is 5 in row 2, but must be from 0 to 2 here: an index of gather by `k` is outside an axis of size N, ",
+        ),
+        ("expand(k, 0)[0]", "`k` is 5 in row 2, but must be from 0 to 2 here"),
+        (
+            "k - 4",
+            "E0607.: an index of gather is outside an axis of size N, which is 3, in f",
+        ),  # no index, so not named
+    ],
+)
+def test_an_index_outside_an_axis_of_free_size_names_argument_and_row(index: str, message: str) -> None:
+    f = nnc.function(f"fn f(x: f32[N, 2], k: i32[M]) -> f32[M, 2] = gather(x, {index})")
+    with pytest.raises(nnc.NncError, match=message):
+        f(np.zeros((3, 2)), [0, 1, 5])
+    g = nnc.function("fn g(x: f32[N, 2], k: i32[M]) -> f32[M, 2] = concat([x, x])[k]")
+    with pytest.raises(nnc.NncError, match=r"`k` is -1 in row 1, but must be from 0 to 5 here"):
+        g(np.zeros((3, 2)), [0, -1])
 
 
 def test_an_index_outside_its_axis_is_reported(run_compiled) -> None:

@@ -32,8 +32,17 @@ def in_range_first(s: Sweep, n: Node) -> str | None:
     k, size = rows
     if s[n.args[k]].op == "in_range":
         return None
-    index = s.emit("in_range", n.args[k], size=size(n.attrs, [s.type(a) for a in n.args]), of=n.op)
+    named = _input_of(s, n.args[k])
+    of = n.op if named is None else f"{n.op} by `{named}`"
+    index = s.emit("in_range", n.args[k], size=size(n.attrs, [s.type(a) for a in n.args]), of=of)
     return s.emit(n.op, *n.args[:k], index, *n.args[k + 1 :], **n.attrs)
+
+
+def _input_of(s: Sweep, name: str) -> str | None:
+    """The input whose elements these are; None where they were computed."""
+    while (n := s[name]).op in (*SAME, "cast"):
+        name = n.args[0]
+    return str(n.attrs["name"]) if n.op == "input" else None
 
 
 # in_range(i) = i, where i certainly is

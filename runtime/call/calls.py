@@ -25,7 +25,7 @@ from numpy import empty
 
 from ...compiler.manifest import Manifest, Signature
 from ...compiler.native.objects import INTERRUPTED
-from ...compiler.types.sizes import Dim, substitute
+from ...compiler.types.sizes import Dim, Size, parse_size, substitute, symbols
 from ...dsl.errors import ArgumentError, ArgumentTypeError, error
 from .arrays import NUMPY, Wanted, address_of, aligned_bytes, bind, check_nbytes, nbytes, passed_rows, wanted
 from .column import Array
@@ -35,7 +35,7 @@ from .messages import argument_error, listed, unknown
 _HOLDS = {
     "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
-_AXIS_SIZE = re.compile(r"index.* outside an axis of size (\d+)")
+_INDEX = re.compile(r"index of \w+(?: by `(\w+)`)? is outside an axis of size (.+)")
 _MOMENT = 0.01  # seconds; a call that took less is over before anybody looks for a signal
 _AGE = 1.0  # one that took more may be interrupted when it has begun to write variables
 _REMEMBERED = 64  # combinations of sizes kept per entry
@@ -252,28 +252,35 @@ class Call:
     def failed(
         self, status: int, arrays: Sequence[Array], rows: Array | None = None, classes: Sequence[str] | None = None
     ) -> NoReturn:
-        """Raise for a status that is not 0 (E0607). Where an index was out of range and one of the inputs has such
-        values, it is named, with its row (`rows`: in what the user passed) and the classes the data have."""
+        """Raise for a status that is not 0 (E0607). Where an index that was passed was out of range it is named, with
+        its row (`rows`: in what the user passed) and the classes the data have."""
         checks = self.signature.checks
         message = checks[status - 1] if 0 < status <= len(checks) else f"check {status} failed"
         help = None
-        if size := _AXIS_SIZE.search(message):
-            n = int(size[1])
-            for port, array in zip(self.signature.inputs, arrays, strict=False):
-                if array.dtype.kind != "i" or not array.ndim:
-                    continue
-                bad = np.argwhere((array < 0) | (array >= n))
-                if len(bad):
-                    row = passed_rows(bad[:1, 0], len(array), rows)[0]
-                    message = (
-                        f"`{port.name}` is {array[tuple(bad[0])]} in row {row}, but must be from 0 to {n - 1} "
-                        f"here: {message}"
-                    )
-                    help = "labels and indices count from 0"
-                    if classes is not None:
-                        help = f"the data have {len(classes)} classes: {listed(classes)}"
-                    break
+        if found := _INDEX.search(message):
+            name, size = found.groups()
+            n = self._known(size, arrays)
+            message += "" if n is None or size == str(n) else f", which is {n}"
+            passed = dict(zip([p.name for p in self.signature.inputs], arrays, strict=False)).get(name)
+            if n is not None and passed is not None and passed.ndim and ((passed < 0) | (passed >= n)).any():
+                bad = np.argwhere((passed < 0) | (passed >= n))
+                row = passed_rows(bad[:1, 0], len(passed), rows)[0]
+                message = (
+                    f"`{name}` is {passed[tuple(bad[0])]} in row {row}, but must be from 0 to {n - 1} here: {message}"
+                )
+                help = "labels and indices count from 0"
+                if classes is not None:
+                    help = f"the data have {len(classes)} classes: {listed(classes)}"
         raise argument_error("E0607", f"{message}, in {self.signature.name}", help)
+
+    def _known(self, text: str, arrays: Sequence[Array]) -> int | None:
+        """A size as the shapes of the inputs determine it."""
+        size = parse_size(text)
+        shapes = [(w.axes, a.shape) for w, a in zip(self.wants, arrays, strict=False)]
+        sizes = {s: n for axes, shape in shapes for s, n in zip(axes, shape, strict=False) if isinstance(s, str)}
+        if isinstance(size, Size) and not symbols(size) <= sizes.keys():
+            return None
+        return _value(size, sizes)
 
 
 def _restore(kept: Sequence[tuple[Array, Array]]) -> None:
