@@ -10,6 +10,7 @@ Codes: E0601 shape, E0602 dtype, E0603 value out of range, E0605 too large, E060
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from ctypes import addressof, c_char
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ NAMES = {dtype: name for name, dtype in NUMPY.items()}
 MAX_AXES = 32
 ALIGNMENT = 64  # of everything we allocate; user arrays need only their elements aligned
 BAD_DATA = "the data have it, in the row that is named (counted from 0): drop or fill such rows"
+_CHANNELS = (1, 3, 4)  # of a picture: grey, colour, colour with transparency
+_LEAST_SIDE = 8  # of one, in pixels
 _SMALL = 1 << 26  # bytes that are allocated without asking how much memory there is
 
 
@@ -81,9 +84,11 @@ def bind(entry: str, wants: Sequence[Wanted], values: Sequence[Any]) -> tuple[li
                     raise _disagreement(entry, want, array, axis, known, wants)
             elif type(axis) is int:
                 if n != axis:
-                    raise shape_error(entry, want, array, f"axis {position} is {n}, not {axis}")
+                    raise shape_error(entry, want, array, _axis_help(want, array, position))
             else:
                 composite.append((want, position, axis, n))  # type: ignore[arg-type]
+        if len(axes) == 4 and array.shape[3] in _CHANNELS:
+            _warn_of_channels(entry, want, array)
         if type(array) is Column:
             array = array if same else array.then(want.dtype, partial(convert, entry=entry, want=want))
         elif not (same and ((flags := array.flags).carray or (flags.c_contiguous and flags.aligned))):
@@ -159,7 +164,10 @@ def _no_array(value: Any, entry: str, want: Wanted) -> NncError:
     if hasattr(value, "columns"):
         help = "some of its columns are no numbers: pass those that are, and the target by itself"
     elif isinstance(value, Iterable) and not isinstance(value, list | tuple | str | bytes):
-        help = "what gives batch after batch goes to `train_step`, one call for each; `fit` wants whole arrays"
+        help = (
+            "`list(..)` or `numpy.stack(..)` of it is an array; what gives batch after batch goes to `train_step`, one "
+        )
+        help += "call for each"
     elif isinstance(value, str):
         help = "`numpy.load` reads an array from a file"
     return argument_error("E0602", f"`{want.name}` of {entry} wants {want.type}, got {got}", help, ArgumentTypeError)
@@ -233,6 +241,24 @@ def _rank_help(want: Wanted, array: Array) -> str | None:
         if want.dtype.kind == "i":
             return _one_hot(want)
     return f"{array.ndim} axes, not {len(want.axes)}"
+
+
+def _axis_help(want: Wanted, array: Rows, position: int) -> str:
+    """What differs; of pictures [B, H, W, C] how they are turned."""
+    told = f"axis {position} is {array.shape[position]}, not {want.axes[position]}"
+    if position == 1 and len(want.axes) == 4 and array.shape[3] == want.axes[1]:
+        return f"{told}; pictures stand as [B, C, H, W]: `{want.name}.transpose(0, 3, 1, 2)`"
+    return told
+
+
+def _warn_of_channels(entry: str, want: Wanted, array: Rows) -> None:
+    """Pictures [B, H, W, C] fit where channels, height and width are free, and are read as others."""
+    if all(type(axis) is str for axis in want.axes) and min(array.shape[1:3]) >= _LEAST_SIDE:
+        warnings.warn(
+            f"`{want.name}` of {entry} is {describe(array)}, read as {want.type} with {array.shape[1]} channels; "
+            f"pictures whose channels are last are `{want.name}.transpose(0, 3, 1, 2)`",
+            stacklevel=2,
+        )
 
 
 def _one_hot(want: Wanted) -> str:

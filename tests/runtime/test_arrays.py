@@ -197,6 +197,23 @@ def test_ints_in_range_and_bools_convert():
     assert bind1(np.zeros((0, 3))).shape == (0, 3)
 
 
+def test_pictures_with_channels_last(recwarn):
+    """Refused where channels are known, with how they are turned; warned of where every size is free."""
+    free, known = (B, symbol("C"), symbol("H"), N), (B, 3, symbol("H"), N)
+    assert "[B, C, H, W]: `x.transpose(0, 3, 1, 2)`" in refused(np.zeros((2, 32, 16, 3)), shape=known)
+    assert "transpose" not in refused(np.zeros((2, 32, 16, 4)), shape=known)
+    for shape in ((2, 3, 32, 32), (2, 64, 4, 4), (2, 64, 1, 1), (2, 16, 16, 16)):
+        bind1(np.zeros(shape), shape=free)
+    bind1(np.zeros((2, 3, 16, 4)), shape=known)
+    assert not recwarn
+    bind1(np.zeros((2, 32, 16, 3)), shape=free)
+    assert "with 32 channels; pictures whose channels are last are `x.transpose" in str(recwarn.pop().message)
+
+
+def test_an_iterator_is_no_array():
+    assert "`list(..)` or `numpy.stack(..)` of it is an array" in refused(iter([1.0]), kind=ArgumentTypeError)
+
+
 def test_the_absurd_is_refused_before_anything_is_allocated():
     huge = np.broadcast_to(np.float64(1), (10**12, 3))  # takes no memory as it is
     assert "needs 10.9 TB" in refused(huge, kind=ResourceError)
