@@ -62,6 +62,7 @@ class Generator:
     inputs: list[Value] = field(default_factory=list)
     scope: Scope = field(default_factory=lambda: Scope([], [], set(), 0))
     count: int = 0
+    constants: list[str] = field(default_factory=list)  # definitions, which stand behind the function
 
     # --- names and statements ----------------------------------------------------------------------------------------
 
@@ -187,7 +188,7 @@ def _function(g: Generator) -> str:
     result = ", ".join(v.name for v in results)
     result = f"({result})" if len(results) > 1 else result
     head = ", ".join(map(declared, g.inputs))
-    return "\n".join([f"fn f({head}) {{", *g.scope.lines, f"    return {result}", "}", ""])
+    return "\n".join([f"fn f({head}) {{", *g.scope.lines, f"    return {result}", "}", *g.constants, ""])
 
 
 def _model(g: Generator) -> str:
@@ -199,7 +200,9 @@ def _model(g: Generator) -> str:
     head = ", ".join(map(declared, g.inputs))
     last = [v for v in g.scope.pool if v.name in g.scope.local][-1]
     results = f"y: {last.dtype}[*out]"
-    return "\n".join([f"model M({head}) -> ({results}) {{", *g.scope.lines, f"    y = {last.name}", "}", ""])
+    return "\n".join(
+        [f"model M({head}) -> ({results}) {{", *g.scope.lines, f"    y = {last.name}", "}", *g.constants, ""]
+    )
 
 
 def _sizes(g: Generator) -> tuple[dict[str, int], ...]:

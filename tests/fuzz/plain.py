@@ -18,6 +18,8 @@ import numpy as np
 
 BEYOND = re.compile(r"\b(grad|uniform|normal|bernoulli|state|local_response_norm)\b|until|^model", re.MULTILINE)
 
+CONSTANT = re.compile(r"^const (\w+): (\w+)\[.*?\] = (.*)$", re.MULTILINE)
+
 
 def evaluate(text: str, inputs: Mapping[str, np.ndarray]) -> list[Any] | None:
     """The results of `f`, or None for a program that this file does not understand."""
@@ -25,8 +27,9 @@ def evaluate(text: str, inputs: Mapping[str, np.ndarray]) -> list[Any] | None:
         return None
     ports = [(n, m) for k, dims in _ports(text) for n, m in zip(dims, inputs[k].shape, strict=True)]
     named = {n: m for n, m in ports if not n.isdigit()}
-    env: dict[str, Any] = {**NUMPY, **named, **inputs}
-    code = _python(text)
+    constants = {n: np.array(ast.literal_eval(v), NUMPY[d]) for n, d, v in CONSTANT.findall(text)}
+    env: dict[str, Any] = {**NUMPY, **named, **constants, **inputs}
+    code = _python(text[: text.index("\n}") + 2])
     with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
         exec(compile(code, "<plain>", "exec"), env)
     result = env["result"]

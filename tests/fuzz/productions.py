@@ -7,6 +7,9 @@ What may overflow is squashed first.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
+
+import numpy as np
 
 from .generator import Dim, Generator, Shape, Value, computed, text_of
 
@@ -572,6 +575,18 @@ def counted(g: Generator) -> None:
     g.let(f"{x.name} * {count} * 0.2", x.shape, [x])
 
 
+def constant(g: Generator) -> None:
+    """A tensor whose numbers stand in the program; eighths, which every float holds."""
+    shape = tuple(n for n in g.shape(1, 3) if isinstance(n, int) and n > 0) or (3,)
+    if g.fits(shape) and prod(shape) <= 100:
+        dtype = g.one_of("f32", "f32", "f32", "i32")
+        numbers = [g.rng.randint(-16, 16) / (8 if dtype == "f32" else 1) for _ in range(prod(shape))]
+        name = g.name("c")
+        listed = np.array(numbers, float if dtype == "f32" else int).reshape(shape).tolist()
+        g.constants.append(f"const {name}: {dtype}{text_of(shape)} = {listed}")
+        g.scope.pool.append(Value(name, dtype, shape))
+
+
 # --- images ----------------------------------------------------------------------------------------------------------
 
 
@@ -646,5 +661,5 @@ PRODUCTIONS: dict[Callable[[Generator], None], float] = {
     2, reshape_of_a_transpose: 1.5, flip: 1, slice_: 2, pad: 1.2, concat: 1.5, stack: 1, split: 1, product: 3,
     product_turned: 1.5, notation: 3, diagonal: 0.7, windows: 1.2, gather: 1, scatter: 1, take: 0.7, one_hot: 0.7,
     counted: 0.7, convolution: 1, pooling: 1, draw: 0.7, joined: 2, shifted: 1.5, lengthened: 1, whole_notation:
-    0.5, windows_of_any_size: 0.5,
+    0.5, windows_of_any_size: 0.5, constant: 1,
 }  # fmt: skip
