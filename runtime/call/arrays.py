@@ -35,6 +35,7 @@ NAMES = {dtype: name for name, dtype in NUMPY.items()}
 MAX_AXES = 32
 ALIGNMENT = 64  # of everything we allocate; user arrays need only their elements aligned
 BAD_DATA = "the data have it, in the row that is named (counted from 0): drop or fill such rows"
+BATCHES = "what gives batch after batch goes to `train_step`, one call for each"
 _CHANNELS = (1, 3, 4)  # of a picture: grey, colour, colour with transparency
 _LEAST_SIDE = 8  # of one, in pixels
 _SMALL = 1 << 26  # bytes that are allocated without asking how much memory there is
@@ -158,16 +159,19 @@ def _as_numpy(value: Any) -> Array:
     return np.asarray(value)
 
 
+def is_stream(value: Any) -> bool:
+    """Whether something gives values one after another, and is no array."""
+    known = isinstance(value, list | tuple | str | bytes | Mapping)
+    return isinstance(value, Iterable) and not known and not hasattr(value, "__array__")
+
+
 def _no_array(value: Any, entry: str, want: Wanted) -> NncError:
     got = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
     help = None
     if hasattr(value, "columns"):
         help = "some of its columns are no numbers: pass those that are, and the target by itself"
-    elif isinstance(value, Iterable) and not isinstance(value, list | tuple | str | bytes):
-        help = (
-            "`list(..)` or `numpy.stack(..)` of it is an array; what gives batch after batch goes to `train_step`, one "
-        )
-        help += "call for each"
+    elif is_stream(value):
+        help = f"`list(..)` or `numpy.stack(..)` of it is an array; {BATCHES}"
     elif isinstance(value, str):
         help = "`numpy.load` reads an array from a file"
     return argument_error("E0602", f"`{want.name}` of {entry} wants {want.type}, got {got}", help, ArgumentTypeError)

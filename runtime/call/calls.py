@@ -27,7 +27,19 @@ from ...compiler.manifest import Manifest, Signature
 from ...compiler.native.objects import INTERRUPTED
 from ...compiler.types.sizes import Dim, Size, parse_size, substitute, symbols
 from ...dsl.errors import ArgumentError, ArgumentTypeError, error
-from .arrays import NUMPY, Wanted, address_of, aligned_bytes, bind, check_nbytes, nbytes, passed_rows, wanted
+from .arrays import (
+    BATCHES,
+    NUMPY,
+    Wanted,
+    address_of,
+    aligned_bytes,
+    bind,
+    check_nbytes,
+    is_stream,
+    nbytes,
+    passed_rows,
+    wanted,
+)
 from .column import Array
 from .interrupt import Watch
 from .messages import argument_error, listed, unknown
@@ -162,9 +174,8 @@ class Call:
             if port.name not in values and port.default is not None:
                 values[port.name] = np.asarray(port.default, NUMPY[port.dtype])
         if missing := [f"`{n}`" for n in names if n not in values]:
-            raise argument_error(
-                "E0604", f"{entry} takes {_count(names)}; {', '.join(missing)} is missing", kind=ArgumentTypeError
-            )
+            what = f"{entry} takes {_count(names)}; {', '.join(missing)} is missing"
+            raise argument_error("E0604", what, BATCHES if any(map(is_stream, args)) else None, kind=ArgumentTypeError)
         return [values[n] for n in names]
 
     def sized(self, sizes: Mapping[str, int]) -> _Sized:

@@ -39,6 +39,11 @@ def test_several_outputs_are_a_named_tuple(net):
     np.testing.assert_array_equal(net.both(X, rate=3).double, 3 * X)
 
 
+def test_batches_are_told_where_to_go(net):
+    with pytest.raises(ArgumentError, match=r"`target` is missing(.|\n)*goes to `train_step`, one call for each"):
+        net.fit((X, [1, 2]) for _ in range(3))
+
+
 def test_guards_and_checks_speak(net):
     with pytest.raises(ArgumentError, match=r"E0606.*B must be even"):
         net.both(X[:1])
