@@ -70,13 +70,23 @@ def create(out: str | None, name: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """How the training of a run began: beside its program, what run.json says."""
+    """How the training of a run began: beside its program, what run.json says. `weights`, `into`, `from_` and `only`
+    are those of the command line."""
 
     seed: int
     threads: int | None = None
     epochs: int | None = None
     batch: int | None = None
     main: str = "source.nn"  # the copy of the program
+    weights: str | None = None  # with which it began
+    into: str | None = None
+    from_: str | None = None
+    only: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the program does not say."""
+        return {n: getattr(self, n) for n in ("epochs", "batch", "weights", "into", "from_", "only")}
 
 
 @dataclass(slots=True)
@@ -116,7 +126,7 @@ def score_of(row: Mapping[str, Any]) -> float | None:
     return score
 
 
-def write_start(folder: Path, program: Program, model: Model, settings: Mapping[str, Any], source: Source) -> None:
+def write_start(folder: Path, program: Program, model: Model, start: Start, source: Source) -> None:
     """Everything but the results."""
     hypers = {h.name: h.value for h in model.manifest.hypers}
     data = str(Path(program.data).absolute()) if program.data else None
@@ -129,7 +139,7 @@ def write_start(folder: Path, program: Program, model: Model, settings: Mapping[
         "sizes": dict(model.manifest.sizes),
         "seed": model.seed,
         "threads": model.threads,
-        **settings,
+        **start.settings,
     }
     sources = {os.path.abspath(name): text.encode() for name, text in model.manifest.sources.items()}
     for name in model.manifest.files:

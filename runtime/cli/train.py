@@ -14,7 +14,7 @@ import click
 from ...dsl.errors import ArgumentError, NncError, NonFiniteError, error
 from ..store.files import sweep
 from .options import Program, Setting, program_options
-from .run import Recorder, create, read_source_of, read_start, rewrite_metrics, score_of, write_start
+from .run import Recorder, Start, create, read_source_of, read_start, rewrite_metrics, score_of, write_start
 from .show import say
 
 if TYPE_CHECKING:
@@ -92,7 +92,9 @@ def train(
         _overfit(net, overfit, epochs, quiet)
         return 0
     folder = create(out, Path(program.file).stem)
-    write_start(folder, program, net, {"epochs": epochs, "batch": batch}, source)
+    begun = None if weights is None else str(Path(weights).absolute())
+    start = Start(net.seed, epochs=epochs, batch=batch, weights=begun, into=into, from_=from_, only=only)
+    write_start(folder, program, net, start, source)
     rewrite_metrics(folder, [])
     total = spec.epochs if epochs is None else epochs
     return _fit(net, folder, Recorder(folder), total, quiet, epochs=epochs, batch=batch)
@@ -142,7 +144,7 @@ def _resume(folder: Path, changed: Program, epochs: int | None, threads: int | N
             why = f", ended by `{progress.stopped}`" if progress.stopped else ""
             say(f"{folder} is complete: {progress.done} epochs{why}; a larger --epochs goes further")
             return 0
-    write_start(folder, program, net, {"epochs": start.epochs, "batch": start.batch}, source)
+    write_start(folder, program, net, start, source)
     scores = [s for s in map(score_of, progress.history if progress else []) if s is not None]
     recorder = Recorder(folder, min(scores, default=None) if (folder / "best.nnw").exists() else None)
     total = progress.last if progress is not None else epochs or net.train_spec.epochs

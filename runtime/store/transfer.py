@@ -41,10 +41,10 @@ class Transfer:
     unused: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"taken: {listed(list(self.taken))}"]
-        lines += [f"left as they were, for the file has none: {listed(self.left)}"] if self.left else []
-        lines += [f"refused: `{name}`: {why}" for name, why in self.refused.items()]
-        lines += [f"not used: {listed(self.unused)}"] if self.unused else []
+        lines = [f"{len(self.taken)} taken: {listed(list(self.taken))}"]
+        lines += [f"{len(self.left)} left, for the file has none: {listed(self.left)}"] if self.left else []
+        lines += [f"refused `{name}`: {why}" for name, why in self.refused.items()]
+        lines += [f"{len(self.unused)} of the file not used: {listed(self.unused)}"] if self.unused else []
         return "\n".join(lines)
 
 

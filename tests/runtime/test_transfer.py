@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +119,7 @@ def test_the_whole_model_as_far_as_it_fits(old: nnc.Model) -> None:
         "Net.head.b": "expected f32[6], found f32[2], as `Old.head.b`",
     }
     assert set(report.unused) == {"normalize/x/mean", "normalize/x/scale"}
-    assert "refused: `Net.head.W`: expected f32[6, 3], found f32[2, 3]" in str(report)
+    assert "refused `Net.head.W`: expected f32[6, 3], found f32[2, 3]" in str(report)
 
 
 def test_only_what_is_named_and_all_of_it(old: nnc.Model) -> None:
@@ -231,8 +232,8 @@ def test_the_command_line(old: nnc.Model, capfd: pytest.CaptureFixture[str]) -> 
     begin = ["train", "new.nn", "--weights", "run", "--epochs", "0"]
     assert main([*begin, "--into", "Net.body", "--out", "a"]) == 0
     out = capfd.readouterr().out
-    assert "weights of run\ntaken: `Net.body.dense_1.W`" in out
-    assert "not used: `Old.head.W`, `Old.head.b`, `normalize/x/mean`, `normalize/x/scale`" in out
+    assert "weights of run\n8 taken: `Net.body.dense_1.W`" in out
+    assert "4 of the file not used: `Old.head.W`, `Old.head.b`, `normalize/x/mean`, `normalize/x/scale`" in out
     begun = nnc.compile("new.nn")
     begun.load("a/last.nnw")
     np.testing.assert_array_equal(begun.params["Net.body.last.W"], old.params["Old.body.last.W"])
@@ -240,6 +241,11 @@ def test_the_command_line(old: nnc.Model, capfd: pytest.CaptureFixture[str]) -> 
     assert "E0624" in capfd.readouterr().err
     assert main([*begin, "--only", "Net.body", "--only", "Net.head", "--out", "b"]) == 4 and not Path("b").exists()
     assert "`Net.head.W`: expected f32[6, 3], found f32[2, 3]" in capfd.readouterr().err
+    for resumed in (False, True):
+        if resumed:
+            assert main(["train", "--resume", "a", "--epochs", "1", "--quiet"]) == 0
+        said = json.loads(Path("a/run.json").read_text())
+        assert (said["weights"], said["into"], said["only"]) == (str(Path("run").absolute()), "Net.body", [])
     assert main(["train", "new.nn", "--into", "Net.body"]) == 2
     assert main(["train", "--resume", "a", "--into", "Net.body"]) == 2
     weights = ["--weights", "old_weights.npz", "--from", "Old.body", "--into", "Net.body"]
