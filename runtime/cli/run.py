@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 from ...dsl.errors import ArgumentError, DataError, error
 from ...dsl.files import SUFFIXES, digest_of, read_numbers
 from ...dsl.source import Source
-from ..store.checkpoint import reading
 from ..store.facts import Scalar, Wrong, check, load, read, short
 from ..store.files import append, part, sweep, write, writing
 from .options import Program
@@ -128,6 +127,8 @@ def score_of(row: Mapping[str, Any]) -> float | None:
 
 def write_start(folder: Path, program: Program, model: Model, start: Start, source: Source) -> None:
     """Everything but the results."""
+    from ..store.checkpoint import reading
+
     hypers = {h.name: h.value for h in model.manifest.hypers}
     data = str(Path(program.data).absolute()) if program.data else None
     run = {
