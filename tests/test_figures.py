@@ -284,6 +284,50 @@ def test_class_weights_make_the_mean_that_of_the_weighted_examples() -> None:
     np.testing.assert_allclose(f(z, label), (w * each).sum() / w.sum(), rtol=1e-13)
 
 
+def test_a_batch_of_ignored_labels_has_the_loss_0_and_no_gradient() -> None:
+    f = nnc.function(
+        """fn f(z: f32[B, C, H, W], label: i32[B, H, W]) -> (loss: f32, g: f32[B, C, H, W]) {
+        loss = mean_cross_entropy(z, label, axis = 1, ignore = -1)
+        return (loss, grad(loss, z))
+        }"""
+    )
+    loss, g = f(np.ones((1, 3, 2, 2), np.float32), np.full((1, 2, 2), -1))
+    assert loss == 0
+    assert not g.any()
+
+
+@pytest.mark.parametrize(
+    ("signature", "call", "message"),
+    [
+        ("z: f32[B, C, H, W], l: i32[B, H, W]", "cross_entropy(z, l)",
+         r"labels \[B, H, W\] fit logits \[B, C, H, W\] with the classes on axis 1"),
+        ("z: f32[B, 5, 5, 5], l: i32[B, 5, 5]", "cross_entropy(z, l)", "write `axis = 1`, or `axis = -1`"),
+        ("z: f32[B, 5, 5], l: i32[B, 5]", "accuracy(z, l)", "write `axis = 1`, or `axis = -1`"),
+        ("z: f32[B, 5, 5], l: i32[B, 5]", "top_k_accuracy(z, l)", "write `axis = 1`, or `axis = -1`"),
+        ("z: f32[B, 3, 4], l: i32[B, 4]", "nll(z, l, axis = 2)",
+         r"with the classes on axis 2, logits \[B, 3, 4\] need labels \[B, 3\], not \[B, 4\]"),
+        ("z: f32[B, 3], l: i32[B, 1]", "cross_entropy(z, l)", r"need labels \[B\], not \[B, 1\]"),
+        ("z: f32[B, 3], l: i32[B]", "cross_entropy(z, l, axis = 2)", "axis 2 of the classes does not exist"),
+        ("z: f32[B, 3], l: i32[B]", "cross_entropy(z, l, weights = [1.0, 2.0])",
+         "a weight for each of 3 classes, not 2"),
+    ],
+)  # fmt: skip
+def test_labels_that_do_not_fit_are_refused_in_words(signature: str, call: str, message: str) -> None:
+    arrays = [np.zeros([5 if n in "BCHW" else int(n) for n in part.split("]")[0].split(", ")], t)
+              for part, t in zip(signature.split("[")[1:], ("f4", "i4"), strict=True)]  # fmt: skip
+    with pytest.raises(nnc.NncError, match=message):
+        nnc.function(f"fn f({signature}) -> f32 = sum({call})")(*arrays)
+
+
+def test_a_sequence_of_free_length_has_its_classes_on_the_last_axis() -> None:
+    """Also where there are by chance as many positions as classes: names decide, not sizes."""
+    f = nnc.function("fn f(z: f32[B, T, C], l: i32[B, T]) -> f32[B, T] = cross_entropy(z, l)")
+    rng = np.random.default_rng(5)
+    z, label = f32(rng.normal(size=(2, 4, 4))), i32(rng.integers(0, 4, (2, 4)))
+    want = np.log(np.exp(z).sum(-1)) - np.take_along_axis(z, label[..., None], -1)[..., 0]
+    np.testing.assert_allclose(f(z, label), want, rtol=1e-5, atol=1e-6)
+
+
 def test_binary_cross_entropy_is_accurate_where_it_is_small() -> None:
     f = nnc.function("fn f(z: f32[B], y: f32[B]) -> f32[B] = binary_cross_entropy(z, y)")
     z = f32([20, -20, 50, 0, 1e4])
@@ -560,6 +604,11 @@ def test_metrics() -> None:
         nnc.function(f"fn f({two}) -> f32[C, C] = confusion(logits, label)")(logits, label),
         [[0, 0, 0], [1, 1, 0], [1, 0, 1]],
     )
+    planes = "z: f32[B, C, H], l: i32[B, H]"
+    z, labels = f32(np.eye(3)[[[0, 1, 2, 0]]].transpose(0, 2, 1)), i32([[0, 1, -1, 1]])
+    hits = nnc.function(f"fn f({planes}) -> f32 = accuracy(z, l, axis = 1, ignore = -1)")
+    assert hits(z, labels) == pytest.approx(2 / 3)
+    assert hits(z, labels * 0 - 1) == 0
     y, t = f32([1, 2, 4]), f32([1, 3, 5])
     pair = "y: f32[B], t: f32[B]"
     assert nnc.function(f"fn f({pair}) -> f32 = mean_squared_error(y, t)")(y, t) == pytest.approx(2 / 3)

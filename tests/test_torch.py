@@ -26,6 +26,7 @@ INPUTS = {
     "space": ("f32[B, 4, 5, 6, 4]", (2, 4, 5, 6, 4)),
     "rows": ("f32[B, 7]", (5, 7)),
     "label": ("f32[B, 7]", (5, 7)),
+    "pixels": ("f32[B, 4, 4, 4]", (2, 4, 4, 4)),
 }
 Case = tuple[str, Callable[[Any, dict[str, Any]], Any]]
 
@@ -41,9 +42,12 @@ def same(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[[Any, dic
 
 
 LABEL = torch.tensor([3, 0, 6, 3, 1])
+PIXEL = (torch.arange(32).reshape(2, 4, 4) * 5 % 7 - 2).clamp(max=3)  # from -2; as many rows and columns as classes
+CLASSES = torch.tensor([1.0, 0.5, 3.0, 0.0], dtype=torch.float64)
 TARGET = torch.linspace(0, 1, 35, dtype=torch.float64).reshape(5, 7)
 GIVEN = """
 const label = [3, 0, 6, 3, 1]
+fn pixel() = minimum(reshape(iota(32), [2, 4, 4]) * 5 % 7 - 2, 3)
 fn target() = reshape(iota(35) / 34, [5, 7])
 """
 
@@ -107,7 +111,26 @@ CASES: dict[str, list[Case]] = {
         ("huber(target(), 0.3)", lambda x, p: F.huber_loss(x, TARGET, reduction="none", delta=0.3).sum(1)),
         ("absolute_error(target())", lambda x, p: F.l1_loss(x, TARGET, reduction="none").sum(1)),
         ("squared_error(target())", lambda x, p: 0.5 * F.mse_loss(x, TARGET, reduction="none").sum(1)),
+        ("cross_entropy(label, ignore = [3, 1])",
+         lambda x, p: F.cross_entropy(x, LABEL.masked_fill(LABEL == 1, 3), reduction="none", ignore_index=3)),
         ("hinge(sign(target() - 0.5))", lambda x, p: torch.relu(1 - torch.sign(TARGET - 0.5) * x).sum(1)),
+    ],
+    "pixels": [
+        ("cross_entropy(maximum(pixel(), 0), axis = 1)",
+         lambda x, p: F.cross_entropy(x, PIXEL.clamp(min=0), reduction="none")),
+        ("cross_entropy(maximum(pixel(), 0), axis = -1)",
+         lambda x, p: F.cross_entropy(x.permute(0, 3, 1, 2), PIXEL.clamp(min=0), reduction="none")),
+        ("cross_entropy(pixel(), 0.1, axis = 1, ignore = [-1, -2], weights = [1.0, 0.5, 3.0, 0.0])",
+         lambda x, p: F.cross_entropy(x, PIXEL.masked_fill(PIXEL < 0, -1), CLASSES, reduction="none", ignore_index=-1,
+                                      label_smoothing=0.1)),
+        ("mean_cross_entropy(maximum(pixel(), -1), 0.1, axis = 1, ignore = -1, weights = [1.0, 0.5, 3.0, 0.0])",
+         lambda x, p: F.cross_entropy(x, PIXEL.clamp(min=-1), CLASSES, ignore_index=-1, label_smoothing=0.1)),
+        ("mean_cross_entropy(maximum(pixel(), -1), axis = 1, ignore = -1)",
+         lambda x, p: F.cross_entropy(x, PIXEL.clamp(min=-1), ignore_index=-1)),
+        ("log_softmax(axis = 1) |> nll(maximum(pixel(), 0), axis = 1)",
+         lambda x, p: F.nll_loss(torch.log_softmax(x, 1), PIXEL.clamp(min=0), reduction="none")),
+        ("take(maximum(pixel(), 0), axis = 2)",
+         lambda x, p: x.gather(2, PIXEL.clamp(min=0).unsqueeze(2)).squeeze(2)),
     ],
 }  # fmt: skip
 

@@ -279,7 +279,7 @@ NUMPY: dict[str, Any] = {
     "stack": along(np.stack), "split": lambda x, n, axis: np.split(x, n, axis=axis),
     "broadcast": lambda x, shape: np.broadcast_to(x, shape).copy(),
     "gather": lambda x, index, axis=0: np.take(x, index, axis=axis),
-    "take": lambda x, index: np.take_along_axis(x, np.expand_dims(index, -1), -1)[..., 0],
+    "take": lambda x, index, axis: np.take_along_axis(x, np.expand_dims(index, axis), axis).squeeze(axis),
     "one_hot": lambda k, n: (np.expand_dims(k, -1) == np.arange(n)).astype(np.float64),
    
     "iota": lambda n: np.arange(n, dtype=np.int32), "whole": whole,

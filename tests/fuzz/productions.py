@@ -553,7 +553,9 @@ def scatter(g: Generator) -> None:
 def take(g: Generator) -> None:
     x = g.pick(low=1, wanted=lambda v: known(v, 1))
     if known(x, 1):
-        g.let(f"take({x.name}, {index_below(g, x.shape[-1], x.shape[:-1])})", x.shape[:-1], [x])
+        axis = axis_of(g, x)
+        shape = without(x.shape, axis)
+        g.let(f"take({x.name}, {index_below(g, x.shape[axis], shape)}, axis = {axis})", shape, [x])
 
 
 def one_hot(g: Generator) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from ...scalar import FUNCTIONS
 from ...types.tensors import DTYPES
-from ..shapes import tensor
 from ..values import REQUIRED, Builtin
 from ..variables import GROUPS
 from . import elementwise, facts, layout, reductions, sorting
@@ -45,13 +44,13 @@ def _table() -> Mapping[str, Any]:
         _builtin("flip", layout.call_flip, "x", ("axis", None)),
         _builtin("gather", layout.call_gather, "x", "index", ("axis", 0)),
         _builtin("scatter", layout.call_scatter, "x", "index", "n"),
-        _builtin("take", layout.call_take, "x", "index"),
+        _builtin("take", layout.call_take, "x", "index", ("axis", -1)),
         _builtin("one_hot", layout.call_one_hot, "label", "classes"),
         _builtin("iota", layout.call_iota, "n"),
         _builtin("eye", layout.call_eye, "n"),
         _builtin("size", facts.call_size, "x", ("axis", None)),
-        _builtin("shape", lambda cx, a: tensor(cx, elementwise.plain(a.x), a.at("x")).shape, "x"),
-        _builtin("rank", lambda cx, a: tensor(cx, elementwise.plain(a.x), a.at("x")).rank, "x"),
+        _builtin("shape", facts.call_shape, "x"),
+        _builtin("rank", lambda cx, a: len(facts.call_shape(cx, a)), "x"),
         _builtin("count", facts.call_count_of, "x"),
         _builtin("cumsum", sorting.call_cumsum, "x", ("axis", -1)),
         _builtin("sort", sorting.call_sort, "x", ("axis", -1)),

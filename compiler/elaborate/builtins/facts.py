@@ -61,6 +61,13 @@ def _shown(value: Value) -> str:
     return f"[{', '.join(map(_shown, value))}]" if isinstance(value, tuple) else str(value)
 
 
+def call_shape(cx: Context, a: Arguments) -> tuple[Dim, ...]:
+    """The sizes of a tensor, of a list as those of the tensor it makes; a number, which need not be in the graph, has
+    none."""
+    x = plain(a.x)
+    return () if isinstance(x, bool | int | float | Size) else tensor(cx, x, a.at("x")).shape
+
+
 def call_size(cx: Context, a: Arguments) -> Dim:
     x = tensor(cx, plain(a.x), a.at("x"))
     return x.type.size if a.axis is None else x.shape[axis_number(a.axis, x.rank, a.at("axis"))]

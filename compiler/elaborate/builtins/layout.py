@@ -228,24 +228,29 @@ def call_scatter(cx: Context, a: Arguments) -> Tensor:
 
 
 def call_take(cx: Context, a: Arguments) -> Tensor:
+    """One element along the axis for each index, whose axes are the others of x."""
     x, i = tensor(cx, plain(a.x), a.at("x")), _integers(cx, a.index, a.at("index"))
-    if x.rank == 0 or x.rank - 1 != i.rank:
+    axis = axis_number(a.axis, x.rank, a.at("axis")) if x.rank else 0
+    others = (*x.shape[:axis], *x.shape[axis + 1 :])
+    if x.rank == 0 or len(others) != i.rank:
         raise error(
             "E0303",
-            f"`take` picks one element of the last axis, so {x.type} needs an index of {max(x.rank - 1, 0)} "
-            f"axes, not {i.type}",
+            f"`take` picks one element along axis {axis}, so {x.type} needs an index of {len(others)} axes, "
+            f"not {i.type}",
             a.at("index"),
         )
     shape = []
-    for s, t in zip(x.shape, i.shape, strict=False):
-        size = same_size(cx, s, t, f"take from {x.type} with {i.type}: {s} must equal {t}", a.span)
+    for s, t in zip(others, i.shape, strict=True):
+        size = same_size(cx, s, t, f"take along axis {axis} of {x.type} with {i.type}: {s} must equal {t}", a.span)
         if size is None:
             raise error(
                 "E0301",
-                f"`take` from {x.type} needs an index shaped {_shape(x.shape[:-1])}, not {_shape(i.shape)}",
+                f"`take` along axis {axis} of {x.type} needs an index shaped {_shape(others)}, not {_shape(i.shape)}",
                 a.at("index"),
             )
         shape.append(size)
+    if axis != x.rank - 1:
+        x = cx.emit("transpose", x, span=a.span, perm=(*range(axis), *range(axis + 1, x.rank), axis))
     return cx.emit(
         "take_along", refine(cx, x, (*shape, x.shape[-1]), a.span), refine(cx, i, shape, a.span), span=a.span
     )
