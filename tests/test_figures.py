@@ -244,6 +244,38 @@ def test_gradient_of_a_residual_block() -> None:
     np.testing.assert_allclose(f(x, w), w * (np.cos(x) + 0.5), rtol=1e-14)
 
 
+# --- reductions ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "of"),
+    [
+        ("std(x)", lambda x: x.std()),
+        ("std(x, axis = 1)", lambda x: x.std(1)),
+        ("std(x, axis = [0, -1], keep = true)", lambda x: x.std((0, 2), keepdims=True)),
+        ("p_norm(x, 1, axis = 0)", lambda x: np.abs(x).sum(0)),
+        ("p_norm(x, 3)", lambda x: (np.abs(x) ** 3).sum() ** (1 / 3)),
+        ("p_norm(x, 2.5, axis = 2, keep = true)", lambda x: (np.abs(x) ** 2.5).sum(2, keepdims=True) ** 0.4),
+        ("p_norm(1e300 * x, 4, axis = [0, 1]) * 1e-300", lambda x: (np.abs(x) ** 4).sum((0, 1)) ** 0.25),
+        ("p_norm(x, inf, axis = 1)", lambda x: np.abs(x).max(1)),
+    ],
+)
+def test_reductions_along_axes(call: str, of: Callable[[np.ndarray], np.ndarray]) -> None:
+    x = np.random.default_rng(6).normal(size=(3, 4, 5))
+    value, want = nnc.function(f"fn f(x: f32[A, B, C]) -> f32[*s] = {call}", dtype="f64")(x), of(x)
+    np.testing.assert_allclose(value, want, rtol=1e-13)
+    slope = nnc.function(f"fn f(x: f32[A, B, C]) -> f32[A, B, C] = grad(sum({call}), x)", dtype="f64")(x)
+    d = np.zeros_like(x)
+    d[1, 2, 3] = 1e-6
+    assert slope[1, 2, 3] == pytest.approx((of(x + d) - of(x - d)).sum() / 2e-6, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("call", ["std(x)", "p_norm(x, 3)", "p_norm(x, 1)", "p_norm(x, 1.5)", "p_norm(x, inf)"])
+def test_spread_and_size_of_zeros_have_slope_0(call: str) -> None:
+    f = nnc.function(f"fn f(x: f32[N]) -> f32[N] = grad({call}, x)")
+    np.testing.assert_array_equal(f(np.zeros(3, np.float32)), 0)
+
+
 # --- losses -----------------------------------------------------------------------------------------------------------
 
 

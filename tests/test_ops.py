@@ -300,6 +300,16 @@ def test_derivatives_of_angles_at_their_edges() -> None:
     np.testing.assert_allclose(gradient("atan2", 3e-200, 4e-200), [4e200 / 25, -3e200 / 25], rtol=1e-14)
 
 
+def test_derivatives_of_hyperbolic_functions_and_remainders_at_their_edges() -> None:
+    assert gradient("atanh", 1.0) == [np.inf] and gradient("acosh", 1.0) == [np.inf]
+    assert np.isnan(gradient("acosh", 0.5)[0])
+    assert gradient("asinh", -0.0) == [1] and gradient("asinh", np.inf) == [0]
+    assert gradient("asinh", -1e300) == pytest.approx([1e-300], rel=1e-14), "no square overflows"
+    assert gradient("acosh", 1e300) == pytest.approx([1e-300], rel=1e-14)
+    assert gradient("erfc", 30.0) == [0] and gradient("tan", 0.0) == [1]
+    assert gradient("remainder", -7.5, 2.0) == [1, 4] and gradient("remainder", 7.5, 2.0) == [1, -3]
+
+
 # --- what the references must agree on with IEEE 754 and the documentation -------------------------------------------
 
 

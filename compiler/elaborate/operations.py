@@ -16,6 +16,9 @@ from .shapes import broadcast, label_operands, refine, same_size, tensor
 from .static import static
 from .values import OPERATORS, Axis, Group, Results, Tensor, Value
 
+# signs that stand for another function of some dtypes
+OF_DTYPE = {**{("mod", d): "remainder" for d in FLOATS}, **{("pow", d): "whole_pow" for d in INTS}}
+
 
 def binary(cx: Context, op: str, a: Value, b: Value, span: Span, spans: tuple[Span, Span]) -> Value:
     """`a op b` for any two values; `span` is the operator, `spans` the operands."""
@@ -63,6 +66,7 @@ def elementwise(cx: Context, op: str, a: Value, b: Value, span: Span, spans: tup
             Label(spans[0], str(x.type)),
             help="compare: `x != 0`",
         )
+    name = OF_DTYPE.get((name, x.dtype), name)
     if name == "div" and x.dtype in INTS:
         x, y = (cx.emit("cast", v, span=span, dtype=cx.real) for v in (x, y))
     return cx.emit(name, x, y, span=span, operands=spans)

@@ -78,8 +78,8 @@ def _sizes(cx: Context, op: str, a: Any, b: Any, span: Span) -> Size | int | boo
 def _numbers(cx: Context, op: str, a: Any, b: Any, span: Span) -> bool | int | float:
     if op == "^" and isinstance(a, int) and isinstance(b, int) and (b < 0 or abs(b) * a.bit_length() > MAX_BITS):
         return float(a) ** b
-    if op in ("//", "%") and (isinstance(a, float) or isinstance(b, float)):
-        raise error("E0302", f"`{op}` is for whole numbers", span)
+    if op == "//" and (isinstance(a, float) or isinstance(b, float)):
+        raise error("E0302", "`//` is for whole numbers", span, help="write `floor(x / y)`")
     value = _small(STATIC[op](a, b))
     if isinstance(value, complex):
         raise error("E0307", f"{a} ^ {b} is not a real number", span)

@@ -5,10 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from . import arithmetic, conversion, error, exponential, inverse, logic, power, random, rounding, trigonometry
+from . import (
+    arithmetic,
+    conversion,
+    error,
+    exponential,
+    hyperbolic,
+    inverse,
+    logic,
+    power,
+    random,
+    remainder,
+    rounding,
+    trigonometry,
+)
 from .function import Scalar
 
-FAMILIES = (arithmetic, logic, rounding, exponential, power, trigonometry, inverse, error, conversion, random)
+FAMILIES = (arithmetic, logic, rounding, remainder, exponential, power, trigonometry, inverse, hyperbolic, error,
+            conversion, random)  # fmt: skip
 FUNCTIONS: Mapping[str, Scalar] = MappingProxyType({f.name: f for family in FAMILIES for f in family.ALL})
 
 __all__ = ["FUNCTIONS", "Scalar"]

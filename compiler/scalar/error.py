@@ -1,4 +1,4 @@
-"""The error function.
+"""The error function and what is left of it.
 
 Coefficients: minimax (Remez exchange on the relative error of the result, 70 digits), then rounded to the dtype.
 """
@@ -12,8 +12,8 @@ import numpy as np
 
 from .code import Code
 from .exponential import exp_of
-from .function import Scalar
-from .polynomials import horner, reduce_exp, scale
+from .function import ALWAYS, Scalar
+from .polynomials import clamp, horner, reduce_exp, scale
 
 # erf(x) = x + x p(x²): |x| <= 0.93, 3.2e-8; |x| <= 1, 2.6e-17.
 ERF_F32 = (0.12837915122509003, -0.3761247992515564, 0.11281682550907135, -0.026761719956994057, 0.004985940642654896,
@@ -29,6 +29,17 @@ ERFCX_F64 = (0.17900115118138993, -0.32623356004303805, 0.24560380171232557, -0.
              -0.024392499256935582, 0.004269136266492681, 0.0007077415934886074, -0.0005971051322597684,
              4.504080625517558e-05, 6.336742496081815e-05, -1.4339093167409359e-05, -1.0048856243109063e-05,
              4.095662914998826e-07, 7.200722263838412e-07)  # fmt: skip
+
+# (1 + 2x) exp(x²) erfc(x) = S((x - 2) / (x + 2)), 1/2 <= x <= 27.5; 4.1e-9 and 9.4e-19.
+SCALED_F32 = (1.2769783735275269, -0.09276376664638519, -0.16603082418441772, 0.16404874622821808, -0.05421130731701851,
+              -0.008005650714039803, 0.00865947362035513, 0.0011461757821962237, -0.0012661152286455035,
+              -0.00022482217173092067)  # fmt: skip
+SCALED_F64 = (1.2769783815525286, -0.09276382658574604, -0.1660303976152888, 0.16405128003344793, -0.05422000099209482,
+              -0.008034015082742162, 0.008722653877924818, 0.0012713389734944876, -0.001456813991695442,
+              -0.000454340922556416, 0.00020636774959123064, 0.0001510397480266229, -1.513955772958735e-06,
+              -3.6424675303928115e-05, -1.3472561265993823e-05, 3.7059275130384804e-06, 5.1596358097235655e-06,
+              1.547690828038176e-06, -5.729674668791301e-07, -9.686215472842063e-07, -3.8232850788449356e-07,
+              3.377596351075452e-07, 1.8654649786608114e-07, -1.0210072819193453e-07)  # fmt: skip
 
 
 def _erf(i: Code, x: str) -> str:
@@ -50,6 +61,30 @@ def _erf(i: Code, x: str) -> str:
     return i.select(i.compare("oeq", x, i.const(0)), x, value)  # keeps -0
 
 
+def _erfc(i: Code, x: str) -> str:
+    """1 - erf(x) up to 1/2; beyond, exp(-x²) S / (1 + 2x), which loses no digit, and left of -1/2 it is 2 - erfc(-x).
+    x² = z² + (x - z)(x + z), where z is x without the lower half of its digits, so that z² is exact."""
+    f32 = i.dtype == "f32"
+    b = i.bits
+    square = i.mul(x, x)
+    near = i.sub(i.const(1), i.fma(x, horner(i, square, ERF_F32 if f32 else ERF_F64), x))
+    a = clamp(i, i.intrinsic("fabs", x), 0.5, 10.25 if f32 else 27.5)
+    z = i.from_bits(b.op("and", i.to_bits(a), b.const(-(1 << 12) if f32 else -(1 << 27))))
+    n, r = reduce_exp(i, i.neg(i.mul(z, z)))
+    r = i.fma(i.sub(z, a), i.add(z, a), r)
+    t = i.div(i.sub(a, i.const(2)), i.add(a, i.const(2)))
+    scaled = i.div(horner(i, t, SCALED_F32 if f32 else SCALED_F64), i.fma(i.const(2), a, i.const(1)))
+    half = b.op("ashr", n, b.const(1))
+    far = i.mul(i.mul(i.mul(scaled, exp_of(i, r)), scale(i, half)), scale(i, b.sub(n, half)))
+    far = i.select(i.compare("olt", x, i.const(0)), i.sub(i.const(2), far), far)
+    value = i.select(i.compare("olt", i.intrinsic("fabs", x), i.const(0.5)), near, far)
+    return i.select(i.compare("uno", x, x), x, value)
+
+
+def _erfc_numpy(x: np.ndarray) -> Any:
+    return np.vectorize(math.erfc, otypes=["f8"])(x).astype(x.dtype)
+
+
 def _erf_numpy(x: np.ndarray) -> Any:
     return np.vectorize(math.erf, otypes=["f8"])(x).astype(x.dtype)
 
@@ -67,5 +102,18 @@ ERF = Scalar(
     llvm=_erf,
     grad=lambda dy, y, x: (dy * (2 / math.sqrt(math.pi) * (-(x * x)).apply("exp")),),
 )
+ERFC = Scalar(
+    name="erfc",
+    operands=("x",),
+    doc="1 - erf(x), accurate where that is small",
+    weight=36,
+    ulp=(2.5, 3.5),
+    shared=True,
+    unsigned=ALWAYS,
+    numpy=_erfc_numpy,
+    number=math.erfc,
+    llvm=_erfc,
+    grad=lambda dy, y, x: (dy * (-2 / math.sqrt(math.pi) * (-(x * x)).apply("exp")),),
+)
 
-ALL = (ERF,)
+ALL = (ERF, ERFC)

@@ -115,17 +115,29 @@ def _log2(i: Code, x: str) -> str:
     return log_edges(i, x, i.add(whole, i.mul(log_of(i, i.const(0), f), i.const(INV_LN2))))
 
 
-def _log1p(i: Code, x: str) -> str:
-    """u = 1 + x rounded, c = the part rounded away; log(1 + x) = log(u) + c / u, and c 2^-k joins f."""
-    b, one = i.bits, i.const(1)
-    u = i.add(one, x)
-    back = i.sub(u, one)
-    c = i.add(i.sub(one, i.sub(u, back)), i.sub(x, back))
+def log_of_sum(i: Code, u: str, c: str, more: str = "") -> str:
+    """log(u + c) for a u > 0 that is normal and a c that is small beside it; with `more`, log(2^more (u + c))."""
+    b = i.bits
     k, m = split_log(i, u)
     most = b.const(100)
     shift = b.select(b.compare("slt", k, most), k, most)
-    f = i.fma(c, scale(i, b.neg(shift)), i.sub(m, one))
-    value = log_of(i, b.convert("sitofp", k, i.dtype), f)
+    f = i.fma(c, scale(i, b.neg(shift)), i.sub(m, i.const(1)))
+    whole = b.convert("sitofp", k, i.dtype)
+    return log_of(i, i.add(whole, more) if more else whole, f)
+
+
+def one_and(i: Code, x: str) -> tuple[str, str]:
+    """(1 + x rounded, the part rounded away)."""
+    one = i.const(1)
+    u = i.add(one, x)
+    back = i.sub(u, one)
+    return u, i.add(i.sub(one, i.sub(u, back)), i.sub(x, back))
+
+
+def _log1p(i: Code, x: str) -> str:
+    """u = 1 + x rounded, c = the part rounded away; log(1 + x) = log(u) + c / u, and c 2^-k joins f."""
+    u, c = one_and(i, x)
+    value = log_of_sum(i, u, c)
     value = i.select(i.compare("olt", u, i.const(0)), i.const(float("nan")), value)
     value = i.select(i.compare("oeq", u, i.const(0)), i.const(float("-inf")), value)
     value = i.select(i.compare("oeq", x, i.const(float("inf"))), x, value)

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from ..types.tensors import INTS
 from .code import Code
 from .exponential import EXP_F64
-from .function import FIRST, Scalar
+from .function import FIRST, FLAT, Scalar
 from .numbers import quotient
 from .polynomials import MANTISSA, clamp, horner, reduce_exp, scale, split_log
 
@@ -168,6 +169,51 @@ POW = Scalar(
     meaning=_pow_meaning,
     llvm=_pow,
 )
+
+
+def _whole_power(i: Code, x: str, y: str) -> str:
+    """x^y by squares: y's bits say which of x, x², x⁴ ... are factors. Below 0 only 1 and -1 have a power."""
+    bits, bools = 32 if i.dtype == "i32" else 64, i.of("bool")
+    zero, one, minus = i.const(0), i.const(1), i.const(-1)
+    power, square = one, x
+    for k in range(bits - 1):
+        wanted = i.compare("ne", i.op("and", y, i.const(1 << k)), zero)
+        power = i.select(wanted, i.mul(power, square), power)
+        square = i.mul(square, square)
+    unit = bools.either(i.compare("eq", x, one), i.compare("eq", x, minus))
+    return i.select(bools.both(i.compare("slt", y, zero), bools.flip(unit)), zero, power)
+
+
+def _whole_power_meaning(dtype: str, x: int, y: int) -> int:
+    if y < 0:
+        return 0 if abs(x) != 1 else x if y % 2 else 1
+    bits = 32 if dtype == "i32" else 64
+    power = pow(x, y, 1 << bits)
+    return power - (1 << bits) if power >> (bits - 1) else power
+
+
+def _whole_power_numpy(x: np.ndarray, y: np.ndarray) -> Any:
+    dtype = "i32" if x.dtype.itemsize == 4 else "i64"
+    powers = [_whole_power_meaning(dtype, int(a), int(b)) for a, b in zip(x.ravel(), y.ravel(), strict=True)]
+    return np.array(powers, x.dtype).reshape(x.shape)
+
+
+WHOLE_POWER = Scalar(
+    name="whole_pow",
+    sign="^",
+    operands=("x", "y"),
+    doc="x^y of whole numbers, what does not fit wraps; 1/x^-y for y < 0, rounded towards 0",
+    weight=100,
+    shared=True,
+    accepts=INTS,
+    low=-5,
+    high=9,
+    numpy=_whole_power_numpy,
+    grad=FLAT.format("`^` of whole numbers"),
+    meaning=_whole_power_meaning,
+    typed=True,
+    llvm=_whole_power,
+)
 SQRT = Scalar(
     name="sqrt",
     operands=("x",),
@@ -195,4 +241,4 @@ RSQRT = Scalar(
     llvm=lambda i, a: i.div(i.const(1), i.intrinsic("sqrt", a)),
 )
 
-ALL = (POW, SQRT, RSQRT)
+ALL = (POW, WHOLE_POWER, SQRT, RSQRT)

@@ -90,11 +90,8 @@ def reduce_all(i: Code, x: str) -> tuple[str, str, str]:
     return n, r, low and i.select(large, i.const(0), low)
 
 
-def sine(i: Code, x: str, quarter: int) -> str:
-    """sin(x + quarter π/2)."""
-    n, r, low = reduce_all(i, x)
-    b = i.bits
-    n = b.add(n, b.const(quarter)) if quarter else n
+def sine_and_cosine(i: Code, r: str, low: str) -> tuple[str, str]:
+    """(sin, cos) of r + low, |r| <= π/4."""
     z = i.mul(r, r)
     cube = i.mul(r, z)
     half = i.mul(z, i.const(0.5))
@@ -107,6 +104,15 @@ def sine(i: Code, x: str, quarter: int) -> str:
         lost = i.sub(i.sub(i.const(1), rest), half)
         tail = i.fma(i.mul(z, z), horner(i, z, COS_F64), i.sub(lost, i.mul(r, low)))
         c = i.add(rest, tail)
+    return s, c
+
+
+def sine(i: Code, x: str, quarter: int) -> str:
+    """sin(x + quarter π/2)."""
+    n, r, low = reduce_all(i, x)
+    b = i.bits
+    n = b.add(n, b.const(quarter)) if quarter else n
+    s, c = sine_and_cosine(i, r, low)
     odd = b.compare("ne", b.op("and", n, b.const(1)), b.const(0))
     value = i.select(odd, c, s)
     sign = b.op("shl", b.op("and", n, b.const(2)), b.const(30 if i.dtype == "f32" else 62))
@@ -119,6 +125,16 @@ def _sin(i: Code, x: str) -> str:
 
 def _cos(i: Code, x: str) -> str:
     return sine(i, x, 1)
+
+
+def _tan(i: Code, x: str) -> str:
+    """sin r / cos r, and -cos r / sin r in every other quadrant."""
+    n, r, low = reduce_all(i, x)
+    b = i.bits
+    s, c = sine_and_cosine(i, r, low)
+    odd = b.compare("ne", b.op("and", n, b.const(1)), b.const(0))
+    value = i.div(i.select(odd, i.neg(c), s), i.select(odd, s, c))
+    return i.select(i.compare("oeq", x, i.const(0)), x, value)  # keeps -0
 
 
 # Cody & Waite up to 2^20, Payne & Hanek beyond
@@ -147,7 +163,22 @@ COS = Scalar(
     llvm=_cos,
 )
 
-ALL = (SIN, COS)
+TAN = Scalar(
+    name="tan",
+    operands=("x",),
+    doc="The tangent of an angle in radians; its derivative is 1 + y^2",
+    weight=32,
+    ulp=(4, 3.5),
+    shared=True,
+    numpy=np.tan,
+    grad=lambda dy, y, x: (dy * (y * y + 1),),
+    low=-1.2,
+    high=1.2,
+    number=math.tan,
+    llvm=_tan,
+)
+
+ALL = (SIN, COS, TAN)
 
 
 # --- large angles ----------------------------------------------------------------------------------------------------

@@ -256,11 +256,12 @@ def softplus(x: Any) -> Any:
 
 erf = np.vectorize(_erf, otypes=[float])
 NUMPY: dict[str, Any] = {
-    **{k: getattr(np, k) for k in """exp log log2 log1p expm1 sqrt sin cos tanh floor ceil sign maximum minimum where
-        isfinite logical_and logical_or logical_not transpose squeeze abs flip""".split()},
+    **{k: getattr(np, k) for k in """exp log log2 log1p expm1 sqrt sin cos tan tanh sinh cosh floor ceil sign maximum
+        minimum where isfinite logical_and logical_or logical_not transpose squeeze abs flip""".split()},
     "__builtins__": {"range": range, "globals": globals}, "true": True, "false": False, "notation": notation,
     "f32": np.float64, "i32": np.int32, "i64": np.int64, "round": np.rint, "rsqrt": lambda x: 1 / np.sqrt(x),
     "atan": np.arctan, "asin": np.arcsin, "acos": np.arccos, "atan2": np.arctan2,
+    "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh, "erfc": lambda x: 1 - erf(x),
     "sigmoid": sigmoid, "logistic": sigmoid, "silu": lambda x: x * sigmoid(x), "softplus": softplus, "erf": erf,
     "gelu": lambda x: 0.5 * x * (1 + erf(x * np.sqrt(0.5))), "mish": lambda x: x * np.tanh(softplus(x)),
     "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),

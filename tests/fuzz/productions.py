@@ -14,12 +14,13 @@ import numpy as np
 from .generator import Dim, Generator, Shape, Value, computed, text_of
 
 SMOOTH = ("tanh", "sin", "cos", "sigmoid", "silu", "gelu", "softplus", "erf", "logistic", "mish", "softsign",
-          "atan")  # fmt: skip
+          "atan", "asinh", "erfc")  # fmt: skip
 BROKEN = ("relu", "leaky_relu", "elu", "selu", "hard_tanh", "hard_sigmoid", "abs")
 STEPS = ("floor", "ceil", "round", "sign")
 CAREFUL = ("exp(minimum({}, 2))", "exp(-abs({}))", "log(abs({}) + 0.1)", "sqrt({}^2 + 0.1)", "rsqrt({}^2 + 1)",
            "1 / ({}^2 + 0.5)", "log1p({}^2)", "expm1(clip({}, -2, 1))", "({})^3", "({})^2", "clip({}, -0.5, 0.8)",
-           "asin(clip({}, -0.9, 0.9))", "acos(tanh({}) * 0.9)", "log2({}^2 + 0.1)",
+           "sinh(clip({}, -2, 2))", "cosh(clip({}, -2, 2))", "acosh({}^2 + 1.1)", "atanh(tanh({}) * 0.9)",
+           "tan(clip({}, -1.2, 1.2))", "asin(clip({}, -0.9, 0.9))", "acos(tanh({}) * 0.9)", "log2({}^2 + 0.1)",
            "maximum({}, 0.1)", "minimum(0.2, {})", "(-{})", "gelu_tanh({})", "{} / 3", "log_sigmoid({})")  # fmt: skip
 CHAINS = (  # what is shared doubles where it is walked as if it were a tree
     "{y} = where({y} > 0.5, {y} * 0.5, {y} + 0.3)", "{y} = leaky_relu({y} - 0.1)", "{y} = elu({y} - 0.2)",
@@ -73,6 +74,9 @@ def careful(g: Generator) -> None:
 
 def steps(g: Generator) -> None:
     x = g.pick()
+    if g.chance(0.3):
+        g.let(f"stop_grad({x.name} % {g.one_of('1', '0.7', '-2', '1e3')}) + {x.name}", x.shape, [x])
+        return
     g.let(f"stop_grad({g.one_of(*STEPS)}({x.name} * 2.3)) + {x.name}", x.shape, [x])
 
 
@@ -154,7 +158,8 @@ def whole_arithmetic(g: Generator) -> None:
     k = whole_of(g)
     j = g.like(k.shape, k.dtype)
     form = g.one_of("{k} + {j}", "{k} - {j} * 2", "{k} * 3 - 1", "maximum({k}, {j})", "abs({k})", "-{k}",
-                    "where({k} > {j}, {k}, 7)", "minimum({k}, 4)", "sign({k})")  # fmt: skip
+                    "where({k} > {j}, {k}, 7)", "minimum({k}, 4)", "sign({k})",
+                    "{k}^2", "{k}^3 + 1", "2^(abs({k}) % 5)")  # fmt: skip
     g.let(form.format(k=k.name, j=j.name), k.shape, [], k.dtype)
 
 

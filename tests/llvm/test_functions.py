@@ -53,14 +53,26 @@ def float_mod(a, b):
     return a - b * np.floor(a / b)
 
 
+def whole_power(a, b):
+    """Python's powers, wrapped; below 0 of 1 and -1 alone."""
+
+    def one(x, y):
+        return x**y if y >= 0 else (x if y % 2 else 1) if abs(x) == 1 else 0
+
+    wrap = 2 ** (8 * a.dtype.itemsize)
+    small = [one(int(x), int(y)) if y < 200 else pow(int(x), int(y), wrap) for x, y in zip(a, b, strict=True)]
+    return np.array([v % wrap for v in small], f"u{a.dtype.itemsize}").view(a.dtype)
+
+
 FLOAT = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative, "abs": np.abs,
     "sign": sign, "floordiv": lambda a, b: np.floor(a / b), "mod": float_mod, "floor": np.floor, "ceil": np.ceil,
-    "round": np.round, "sqrt": np.sqrt, "rsqrt": lambda x: np.ones((), x.dtype) / np.sqrt(x),
+    "round": np.round, "remainder": np.remainder, "sqrt": np.sqrt, "rsqrt": lambda x: np.ones((), x.dtype) / np.sqrt(x),
 }  # fmt: skip
 INT = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "neg": np.negative,
     "abs": lambda x: np.where(x < 0, np.negative(x), x), "sign": sign, "floordiv": int_floordiv, "mod": int_mod,
+    "whole_pow": whole_power,
     "minimum": np.minimum, "maximum": np.maximum, "floor": lambda x: x, "ceil": lambda x: x, "round": lambda x: x,
 }  # fmt: skip
 COMPARE = {

@@ -19,7 +19,7 @@ def _builtin(name: str, call: Callable[..., Any], *parameters: Any) -> Builtin:
 
 
 def _table() -> Mapping[str, Any]:
-    table: dict[str, Any] = {**{d: d for d in DTYPES}, "inf": math.inf}
+    table: dict[str, Any] = {**{d: d for d in DTYPES}, "inf": math.inf, "nan": math.nan}
     entries = [
         *(elementwise.make_function(f) for f in FUNCTIONS.values() if f.number is not None),
         *(reductions.make_reduction(n) for n in reductions.REDUCE),

@@ -239,17 +239,17 @@ def abs_absorbed(s: Sweep, n: Node) -> str | None:
     return s.emit("abs", m.args[0]) if m.op == "neg" else n.args[0] if m.op == "abs" else None
 
 
-# x^0 = 1 (of NaN too); x^1 = x; x^2, x^3, x^4 are products; x^-1 = 1 / x; for x not below 0: x^(1/2) and x^(-1/2) are
-# roots
+# x^0 = 1 (of NaN too); x^1 = x; x^2, x^3, x^4 are products; of floats x^-1 = 1 / x; for x not below 0: x^(1/2) and
+# x^(-1/2) are roots
 def pow_number(s: Sweep, n: Node) -> str | None:
     x, y = n.args
     c = number(s, y)
     if c in (0, 1):
-        return x if c == 1 else fill(s, 1.0, s.type(x))
+        return x if c == 1 else fill(s, 1, s.type(x))
     if c in (2, 3, 4):
         square = s.emit("mul", x, x)
         return square if c == 2 else s.emit("mul", square, x if c == 3 else square)
-    if c == -1:
+    if c == -1 and n.op == "pow":
         return s.emit("div", fill(s, 1.0, s.type(x)), x)
     if c in (0.5, -0.5) and unsigned(s, x):
         return s.emit("sqrt" if c == 0.5 else "rsqrt", x)
@@ -345,6 +345,7 @@ _OWN: dict[str, tuple[Rule, ...]] = {
     "neg": (neg_absorbed,),
     "abs": (abs_absorbed,),
     "pow": (pow_number,),
+    "whole_pow": (pow_number,),
     "minimum": (same_twice,),
     "maximum": (same_twice,),
     "and": (same_twice, logic_number),
