@@ -48,6 +48,7 @@ TARGET = torch.linspace(0, 1, 35, dtype=torch.float64).reshape(5, 7)
 GIVEN = """
 const label = [3, 0, 6, 3, 1]
 fn pixel() = minimum(reshape(iota(32), [2, 4, 4]) * 5 % 7 - 2, 3)
+fn taken_and_put_back(x) = max_unpool(max_pool(x, 2), max_pool_places(x, 2), [9, 8])
 fn target() = reshape(iota(35) / 34, [5, 7])
 """
 
@@ -61,6 +62,10 @@ CASES: dict[str, list[Case]] = {
         ("max_pool(4, stride = 3, pad = 2, ceil = true)", same(F.max_pool1d, 4, 3, 2, ceil_mode=True)),
         ("avg_pool(3, stride = 2, pad = 1)", same(F.avg_pool1d, 3, 2, 1, False, False)),
         ("GroupNorm(2)", lambda x, p: F.group_norm(x, 2, p["gamma"], p["beta"])),
+        ("adaptive_avg_pool(4)", same(F.adaptive_avg_pool1d, 4)),
+        ("adaptive_max_pool(12)", same(F.adaptive_max_pool1d, 12)),
+        ("extend([[0, 0], [0, 0], [8, 3]])", same(F.pad, (8, 3), "reflect")),
+        ("extend([[0, 0], [0, 0], [9, 9]], \"circular\")", same(F.pad, (9, 9), "circular")),
     ],
     "plane": [
         ("Conv(6, [3, 2], stride = [2, 1], pad = [1, 0])", conv(2, (2, 1), (1, 0))),
@@ -71,6 +76,20 @@ CASES: dict[str, list[Case]] = {
         ("max_pool(3, stride = 2)", same(F.max_pool2d, 3, 2)),
         ("max_pool([2, 3], stride = 2, pad = 1, ceil = true)", same(F.max_pool2d, (2, 3), 2, 1, ceil_mode=True)),
         ("avg_pool(3, stride = 2, ceil = true)", same(F.avg_pool2d, 3, 2, 0, True, False)),
+        ("max_pool(3, stride = 2, pad = 1, dilation = [1, 2])", same(F.max_pool2d, 3, 2, 1, (1, 2))),
+        ("taken_and_put_back",
+         lambda x, p: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2, output_size=(9, 8))),
+        ("avg_pool(3, stride = 2, pad = 1, count_pad = true)", same(F.avg_pool2d, 3, 2, 1)),
+        ("avg_pool([3, 4], stride = 2, pad = 1, ceil = true, count_pad = true)",
+         same(F.avg_pool2d, (3, 4), 2, 1, ceil_mode=True)),
+        ("adaptive_avg_pool([4, 8])", same(F.adaptive_avg_pool2d, (4, 8))),
+        ("adaptive_max_pool([4, 3])", same(F.adaptive_max_pool2d, (4, 3))),
+        ("adaptive_max_pool(1)", same(F.adaptive_max_pool2d, 1)),
+        ("extend([[0, 0], [0, 0], [3, 2], [0, 6]])", same(F.pad, (0, 6, 3, 2), "reflect")),
+        ("extend([[0, 0], [0, 0], [3, 20], [1, 0]], \"replicate\")", same(F.pad, (1, 0, 3, 20), "replicate")),
+        ("extend([[0, 0], [0, 0], [3, 2], [0, 6]], by = \"circular\")", same(F.pad, (0, 6, 3, 2), "circular")),
+        ("pixel_shuffle(2)", same(F.pixel_shuffle, 2)),
+        ("pixel_shuffle(2) |> pixel_unshuffle(2)", same(torch.clone)),
         ("global_avg_pool", same(torch.mean, (2, 3))),
         ("local_response_norm(3, 0.3, 0.75, 2.0)", same(F.local_response_norm, 3, 0.9, 0.75, 2.0)),
         ("local_response_norm(5, 0.1, 0.5, 1.0)", same(F.local_response_norm, 5, 0.5, 0.5, 1.0)),
@@ -83,6 +102,7 @@ CASES: dict[str, list[Case]] = {
         ("Conv(6, [3, 2, 1], stride = [1, 2, 1], groups = 2)", conv(3, (1, 2, 1), 0, 1, 2)),
         ("ConvTranspose(3, 2, stride = 2)", conv(3, 2, transposed=True)),
         ("max_pool(2, stride = 1)", same(F.max_pool3d, 2, 1)),
+        ("adaptive_avg_pool([2, 4, 3])", same(F.adaptive_avg_pool3d, (2, 4, 3))),
         ("avg_pool(2, pad = 1)", same(F.avg_pool3d, 2, 2, 1, False, False)),
         ("BatchNorm(eps = 0.1)", lambda x, p: F.batch_norm(x, None, None, p["gamma"], p["beta"], True, eps=0.1)),
     ],
@@ -99,7 +119,9 @@ CASES: dict[str, list[Case]] = {
         ("sort", lambda x, p: torch.sort(x, -1).values), ("prod(axis = 1)", same(torch.prod, 1)),
         ("top_k(3)[0]", lambda x, p: torch.topk(x, 3).values), ("variance(axis = 1)", same(torch.var, 1, correction=0)),
         ("gather([4, 0, 4])", lambda x, p: x[torch.tensor([4, 0, 4])]), ("flip(1)", same(torch.flip, (1,))),
-        ("norm", same(torch.linalg.vector_norm)),
+        ("norm", same(torch.linalg.vector_norm)), ("p_norm(3, axis = 0)", same(torch.linalg.vector_norm, 3, 0)),
+        ("std(axis = 1)", same(torch.std, 1, correction=0)), ("tan", same(torch.tan)), ("sinh", same(torch.sinh)),
+        ("cosh", same(torch.cosh)), ("asinh", same(torch.asinh)), ("erfc", same(torch.erfc)),
     ],
     "label": [
         ("cross_entropy(label)", same(F.cross_entropy, LABEL, reduction="none")),
@@ -197,6 +219,9 @@ def test_batch_norm_remembers_what_torch_remembers() -> None:
     ("Velocity(0.05, momentum = 0.8, nesterov = true)",
      lambda p: torch.optim.SGD(p, 0.05, momentum=0.8, nesterov=True)),
     ("Adam(0.02)", lambda p: torch.optim.Adam(p, 0.02)),
+    ("Adam(0.2, beta2 = 0.5, amsgrad = true)", lambda p: torch.optim.Adam(p, 0.2, (0.9, 0.5), amsgrad=True)),
+    ("AdamW(0.2, beta2 = 0.5, decay = 0.1, amsgrad = true)",
+     lambda p: torch.optim.AdamW(p, 0.2, (0.9, 0.5), weight_decay=0.1, amsgrad=True)),
     ("AdamW(0.02, decay = 0.1)", lambda p: torch.optim.AdamW(p, 0.02, weight_decay=0.1)),
 ])  # fmt: skip
 def test_optimizers_walk_the_same_path(ours: str, theirs: Any) -> None:

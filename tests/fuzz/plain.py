@@ -209,17 +209,28 @@ def slide(x: Any, w: Any, stride: int, pad: Any, dilation: int, groups: int, exa
     return out
 
 
-def pool(x: Any, kernel: int, stride: int, pad: Any, largest: bool) -> Any:
-    if not largest:
-        return folded(x, kernel, stride, pad, 0, np.sum) / folded(np.ones(x.shape), kernel, stride, pad, 0, np.sum)
-    return folded(x, kernel, stride, pad, -np.inf, np.max)
+def max_pool(x: Any, kernel: int, stride: int, pad: Any, dilation: int) -> Any:
+    return folded(x, kernel, stride, pad, -np.inf, np.max, dilation)
 
 
-def folded(x: Any, kernel: int, stride: int, pad: Any, around: float, how: Any) -> Any:
+def avg_pool(x: Any, kernel: int, stride: int, pad: Any, count_pad: bool = False) -> Any:
+    total, ones = folded(x, kernel, stride, pad, 0, np.sum), np.ones(x.shape)
+    return total / folded(ones, kernel, stride, pad, 1 if count_pad else 0, np.sum)
+
+
+def folded(x: Any, kernel: int, stride: int, pad: Any, around: float, how: Any, dilation: int = 1) -> Any:
     out = None
-    for at, counts, part in windows(x, [kernel] * (x.ndim - 2), stride, pad, 1, around):
+    for at, counts, part in windows(x, [kernel] * (x.ndim - 2), stride, pad, dilation, around):
         out = np.zeros((*x.shape[:2], *counts)) if out is None else out
         out[(..., *at)] = how(part, axis=tuple(range(2, x.ndim)))
+    return out
+
+
+def adaptive(x: Any, sizes: list[int], how: Any) -> Any:
+    out = np.zeros((*x.shape[:2], *sizes))
+    for at in np.ndindex(*sizes):
+        parts = [slice(i * n // m, -(-(i + 1) * n // m)) for i, n, m in zip(at, x.shape[2:], sizes, strict=True)]
+        out[(..., *at)] = how(x[(..., *parts)], axis=tuple(range(2, x.ndim)))
     return out
 
 
@@ -284,6 +295,8 @@ NUMPY: dict[str, Any] = {
     "one_hot": lambda k, n: (np.expand_dims(k, -1) == np.arange(n)).astype(np.float64),
    
     "iota": lambda n: np.arange(n, dtype=np.int32), "whole": whole,
-    "slide": slide, "max_pool": lambda x, k, s, p: pool(x, k, s, p, True),
-    "avg_pool": lambda x, k, s, p: pool(x, k, s, p, False),
+    "slide": slide, "max_pool": max_pool, "avg_pool": avg_pool,
+    "adaptive_max_pool": lambda x, sizes: adaptive(x, sizes, np.max),
+    "adaptive_avg_pool": lambda x, sizes: adaptive(x, sizes, np.mean),
+    "extend": lambda x, sides, by: np.pad(x, sides, mode={"replicate": "edge", "circular": "wrap"}.get(by, by)),
 }  # fmt: skip

@@ -636,14 +636,39 @@ def convolution(g: Generator) -> None:
 
 def pooling(g: Generator) -> None:
     x = _image(g)
-    kernel, stride = g.one_of(1, 2, 2, 3), g.one_of(1, 2, 2, 3)
+    kernel, stride, dilation = g.one_of(1, 2, 2, 3), g.one_of(1, 2, 2, 3), g.one_of(1, 1, 1, 2)
     pad_ = g.one_of(0, 0, 1, "same", "valid")
-    counts = [_along(m, kernel, stride, 1, pad_) for m in x.shape[2:]]
-    if not all(ok for _, ok in counts) or (isinstance(pad_, int) and pad_ >= kernel):
+    largest = g.chance(0.5)
+    counts = [_along(m, kernel, stride, dilation if largest else 1, pad_) for m in x.shape[2:]]
+    span = (kernel - 1) * dilation + 1 if largest else kernel
+    if not all(ok for _, ok in counts) or (isinstance(pad_, int) and pad_ >= span):
         return
+    if largest and dilation > 1 and pad_ not in (0, "valid") and min(x.shape[2:]) < span:
+        return  # a window of padding alone is -inf
     padding = f'"{pad_}"' if isinstance(pad_, str) else pad_
     shape = (*x.shape[:2], *(m for m, _ in counts))
-    g.let(f"{g.one_of('max_pool', 'avg_pool')}({x.name}, {kernel}, {stride}, {padding})", shape, [x])
+    more = g.one_of("", ", count_pad = true") if not largest else f", dilation = {dilation}"
+    g.let(f"{'max' if largest else 'avg'}_pool({x.name}, {kernel}, {stride}, {padding}{more})", shape, [x])
+
+
+def adaptive(g: Generator) -> None:
+    x = _image(g)
+    sizes = [g.one_of(1, 2, 3, 5) for _ in x.shape[2:]]
+    shape = (*x.shape[:2], *sizes)
+    if g.fits(shape):
+        g.let(f"{g.one_of('adaptive_max_pool', 'adaptive_avg_pool')}({x.name}, {sizes})", shape, [x])
+
+
+def extended(g: Generator) -> None:
+    x = g.pick(low=1, wanted=lambda v: known(v, 1))
+    if not known(x, 1):
+        return
+    by = g.one_of("reflect", "replicate", "circular")
+    most = [n - 1 if by == "reflect" else n if by == "circular" else 3 for n in x.shape]
+    sides = [[g.rng.randint(0, min(m, 2)), g.rng.randint(0, min(m, 2))] for m in most]
+    shape = tuple(n + a + b for n, (a, b) in zip(x.shape, sides, strict=True))
+    if g.fits(shape):
+        g.let(f'extend({x.name}, {sides}, "{by}")', shape, [x])
 
 
 # --- random draws ----------------------------------------------------------------------------------------------------
@@ -667,6 +692,6 @@ PRODUCTIONS: dict[Callable[[Generator], None], float] = {
     question: 0.4, turned_around_a_reduction: 2.5, transpose: 4, turned_and_met: 2, expand: 3, squeeze: 1, reshape:
     2, reshape_of_a_transpose: 1.5, flip: 1, slice_: 2, pad: 1.2, concat: 1.5, stack: 1, split: 1, product: 3,
     product_turned: 1.5, notation: 3, diagonal: 0.7, windows: 1.2, gather: 1, scatter: 1, take: 0.7, one_hot: 0.7,
-    counted: 0.7, convolution: 1, pooling: 1, draw: 0.7, joined: 2, shifted: 1.5, lengthened: 1, whole_notation:
-    0.5, windows_of_any_size: 0.5, constant: 1,
+    counted: 0.7, convolution: 1, pooling: 1, draw: 0.7, joined: 2, shifted: 1.5, lengthened: 1, whole_notation: 0.5,
+    windows_of_any_size: 0.5, constant: 1, adaptive: 0.4, extended: 0.5,
 }  # fmt: skip
