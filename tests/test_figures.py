@@ -276,6 +276,39 @@ def test_spread_and_size_of_zeros_have_slope_0(call: str) -> None:
     np.testing.assert_array_equal(f(np.zeros(3, np.float32)), 0)
 
 
+def test_segments_and_masks() -> None:
+    rng = np.random.default_rng(8)
+    x, index = rng.normal(size=(7, 3)), i32([2, 0, 2, 0, 4, 4, 2])
+    x[1, 1] = x[3, 1] = 9
+    signature = "x: f32[E, D], index: i32[E]"
+
+    def value(call: str, result: str = "f32[*s]") -> Any:
+        return nnc.function(f"fn f({signature}) -> {result} = {call}", dtype="f64")(x, index)
+
+    parts = [x[index == k] for k in range(5)]
+    for by, fold, none in (("max", np.max, -np.inf), ("min", np.min, np.inf)):
+        want = [fold(p, axis=0, initial=none) for p in parts]
+        np.testing.assert_array_equal(value(f"segment_{by}(x, index, 5)"), want)
+        np.testing.assert_array_equal(value(f'scatter(x, index, 5, by = "{by}")'), want)
+    np.testing.assert_allclose(value("segment_mean(x, index, 5)"), [p.sum(0) / max(len(p), 1) for p in parts])
+    np.testing.assert_array_equal(value("segment_count(index, 5)", "i32[5]"), [2, 0, 3, 0, 2])
+    e = np.exp(x)
+    share = [e[k] / e[index == i].sum(0) for k, i in enumerate(index)]
+    np.testing.assert_allclose(value("segment_softmax(x, index, 5)"), share)
+    slope = value("grad(sum(x[:, 1] * segment_max(x[:, 1], index, 5)[index]), x)")
+    hits = np.array([x[k, 1] == parts[i][:, 1].max() for k, i in enumerate(index)])
+    sums = np.array([parts[i][:, 1].sum() for i in index])
+    first = hits & (np.arange(7) != 3)  # of the two 9 in segment 0 the first
+    top = np.array([parts[i][:, 1].max() for i in index])
+    np.testing.assert_allclose(slope[:, 1], top + first * sums)
+    assert not slope[:, [0, 2]].any()
+    x[0] = np.nan
+    np.testing.assert_array_equal(value("segment_max(x, index, 5)")[2], np.nan)
+    np.testing.assert_allclose(value("masked_mean(x, expand(index != 2, 1), axis = 0)"), x[index != 2].mean(0))
+    assert value("masked_mean(x, x == x)", "f32") == pytest.approx(np.nanmean(x))
+    assert value("masked_mean(x, x == inf)", "f32") == 0
+
+
 # --- losses -----------------------------------------------------------------------------------------------------------
 
 

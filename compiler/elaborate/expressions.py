@@ -14,7 +14,7 @@ from . import calls, notation, parts
 from .context import Context
 from .operations import binary, unary
 from .scope import MISSING, Scope, unknown
-from .shapes import at_least, gather_axis, reshape, tensor
+from .shapes import MASKED, at_least, gather_axis, reshape, tensor
 from .values import Bound, Builtin, Defined, Group, Partial, Results, Shared, Tensor, Value, is_size, is_static, kind
 
 
@@ -178,8 +178,12 @@ def index(cx: Context, base: Value, items: tuple[Any, ...], span: Span, scope: S
         elif isinstance(value, tuple):
             gathers.append((axis, tensor(cx, value, item.span, "i32"), item.span))
         else:
+            masked = isinstance(value, Tensor) and value.dtype == "bool"
             raise error(
-                "E0307", f"an index must be a whole number, a slice or an integer tensor, not {kind(value)}", item.span
+                "E0307",
+                f"an index must be a whole number, a slice or an integer tensor, not {kind(value)}",
+                item.span,
+                help=MASKED if masked else None,
             )
     x = _cut(cx, x, starts, stops, steps, span)
     for axis, positions, at in reversed(gathers):

@@ -17,6 +17,9 @@ from ..types.tensors import FLOATS, INTS, TensorType
 from .context import Context, check_fits
 from .values import OPERATORS, Results, SizeCondition, Tensor, Value, is_size, kind
 
+# how many elements a mask keeps only the data say, and a size is known before
+MASKED = "a mask keeps the shape: write `where(mask, x, 0)`, or `masked_mean(x, mask)` for the mean of what it keeps"
+
 # --- sizes -----------------------------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,7 @@ from .kernels.cost import FORK, nanoseconds
 from .kernels.fold import fold
 from .kernels.matmul import matmul
 from .kernels.pointwise import pointwise
-from .kernels.scatter import scatter_add
+from .kernels.scatter import SCATTERS, scatter
 from .kernels.tile import Tile, choose, is_far
 from .memory import Plan, constant_name, is_kernel, output_slot, plan, roots, shift, types
 
@@ -252,8 +252,8 @@ def _kernel(of: _Body, checks: Checks, target: Target) -> Body:
             return matmul(make, p, _tile(p, target), parallel)
         if OPS[node.op].kind == REDUCE and node.attrs["axes"]:
             return fold(make, parallel)
-        if node.op == "scatter_add":
-            return scatter_add(make, node.name)
+        if node.op in SCATTERS:
+            return scatter(make, node.name)
     return pointwise(make, parallel)
 
 

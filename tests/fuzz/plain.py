@@ -173,9 +173,10 @@ def top_k(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return np.take_along_axis(x, at, -1), at
 
 
-def scatter(x: np.ndarray, index: np.ndarray, n: int) -> np.ndarray:
-    out = np.zeros((n, *x.shape[1:]))
-    np.add.at(out, index, x)
+def scatter(x: np.ndarray, index: np.ndarray, n: int, by: str = "sum") -> np.ndarray:
+    into, start = {"sum": (np.add, 0.0), "max": (np.maximum, -np.inf), "min": (np.minimum, np.inf)}[by]
+    out = np.full((n, *x.shape[1:]), start)
+    into.at(out, index, x)
     return out
 
 

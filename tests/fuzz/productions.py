@@ -552,7 +552,12 @@ def scatter(g: Generator) -> None:
     n = g.one_of(1, 2, 3, 5, 17)
     shape = (n, *x.shape[1:])
     if g.fits(shape):
-        g.let(f"scatter({x.name}, {index_below(g, n, x.shape[:1])}, {n})", shape, [x])
+        at = index_below(g, n, x.shape[:1])
+        if g.chance(0.5):
+            g.let(f"scatter({x.name}, {at}, {n})", shape, [x])
+            return
+        y = g.let(f'scatter({x.name}, {at}, {n}, by = "{g.one_of("max", "min")}")', shape, [x])
+        g.let(f"where(isfinite({y.name}), {y.name}, 0.5)", shape, [x])
 
 
 def take(g: Generator) -> None:

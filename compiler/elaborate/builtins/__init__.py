@@ -43,7 +43,7 @@ def _table() -> Mapping[str, Any]:
         _builtin("pad", layout.call_pad, "x", "widths", ("value", 0)),
         _builtin("flip", layout.call_flip, "x", ("axis", None)),
         _builtin("gather", layout.call_gather, "x", "index", ("axis", 0)),
-        _builtin("scatter", layout.call_scatter, "x", "index", "n"),
+        _builtin("scatter", layout.call_scatter, "x", "index", "n", ("by", "sum")),
         _builtin("take", layout.call_take, "x", "index", ("axis", -1)),
         _builtin("one_hot", layout.call_one_hot, "label", "classes"),
         _builtin("iota", layout.call_iota, "n"),

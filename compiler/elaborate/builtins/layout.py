@@ -6,10 +6,11 @@ from typing import Any
 
 from ....dsl.errors import error
 from ....dsl.source import Span
+from ...graph.ops.indexing import SCATTERS
 from ...types.sizes import Dim, Size, divide, product
 from ...types.tensors import INTS
 from ..context import Context
-from ..shapes import broadcast_to, check_index, divided, gather_axis, refine, reshape, same_size, sizes, tensor
+from ..shapes import MASKED, broadcast_to, check_index, divided, gather_axis, refine, reshape, same_size, sizes, tensor
 from ..values import Arguments, Results, Tensor, Value, is_size, kind
 from .elementwise import plain
 from .reductions import axes_of, axis_number
@@ -209,7 +210,8 @@ def call_flip(cx: Context, a: Arguments) -> Tensor:
 def _integers(cx: Context, value: Value, span: Span) -> Tensor:
     t = tensor(cx, plain(value), span, None if isinstance(value, Tensor) else "i32")
     if t.dtype not in INTS:
-        raise error("E0302", f"positions must be i32 or i64, not {t.type}", span, help="write `cast(x, i32)`")
+        advice = MASKED if t.dtype == "bool" else "write `cast(x, i32)`"
+        raise error("E0302", f"positions must be i32 or i64, not {t.type}", span, help=advice)
     return t
 
 
@@ -220,11 +222,18 @@ def call_gather(cx: Context, a: Arguments) -> Tensor:
     return gather_axis(cx, x, _integers(cx, a.index, a.at("index")), axis_number(a.axis, x.rank, a.at("axis")), a.span)
 
 
+SCATTER_BY = {fold: op for op, fold in SCATTERS.items()}
+
+
 def call_scatter(cx: Context, a: Arguments) -> Tensor:
     x = tensor(cx, plain(a.x), a.at("x"))
     index = _integers(cx, a.index, a.at("index"))
     rows = _size_argument(a, "n")
-    return cx.emit("scatter_add", index, x, span=a.span, operands=(a.at("index"), a.at("x")), size=rows)
+    if a.by not in SCATTER_BY:
+        raise error(
+            "E0307", f"a scatter goes by {', '.join(f'`{b}`' for b in SCATTER_BY)}, not {kind(a.by)}", a.at("by")
+        )
+    return cx.emit(SCATTER_BY[a.by], index, x, span=a.span, operands=(a.at("index"), a.at("x")), size=rows)
 
 
 def call_take(cx: Context, a: Arguments) -> Tensor:

@@ -1,4 +1,5 @@
-"""Indexing by data: `gather` takes rows, `scatter_add` is its adjoint, `take_along` picks one of each last axis.
+"""Indexing by data: `gather` takes rows, `scatter_add` is its adjoint, `scatter_max` and `scatter_min` keep the largest
+and the smallest, `take_along` picks one of each last axis.
 
 An index outside its axis is an error: the reference raises IndexError, and the first pass reads every index through
 `in_range`, which ends the step. `at` reads at the nearest index, so that it stays within the buffer whatever the check
@@ -12,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from ...loops.ir import Apply, Expr, i64, size_expr, sub
+from ...loops.ir import Apply, Expr, i64, identity, size_expr, sub
 from ...scalar.function import FIRST, NUMBERS
 from ...types.sizes import Dim
-from ...types.tensors import INTS, TensorType, Type
+from ...types.tensors import FLOATS, INTS, TensorType, Type
 from . import require
 from .calculus import Value, rule_with_attrs
+from .elementwise import NUMPY
 from .op import KERNEL, MAP, VIEW, Op, Sample, ShapeError
+from .reduction import position
 
 Index = tuple[Expr, ...]
 Read = Callable[[int, Index], Expr]
@@ -131,39 +134,82 @@ GATHER = Op(
 
 
 def _scatter_infer(types: Sequence[Type], attrs: Any) -> TensorType:
-    index, updates = require.tensors("scatter_add", types, 2)
-    _whole("scatter_add", index, 0)
-    require.accepted("scatter_add", [updates], NUMBERS)
+    index, updates = require.tensors("scatter", types, 2)
+    _whole("scatter", index, 0)
+    require.accepted("scatter", [updates], NUMBERS)
     if updates.shape[: index.rank] != index.shape:
         message = f"scatter needs an update for each index, but {updates} does not begin with the axes of {index}"
         raise ShapeError("E0301", message, (0, 1))
-    return updates.with_shape((*require.sizes("scatter_add", [attrs["size"]]), *updates.shape[index.rank :]))
+    return updates.with_shape((*require.sizes("scatter", [attrs["size"]]), *updates.shape[index.rank :]))
 
 
-def _scatter_reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
-    index, updates = args
-    result = np.zeros(require.known(type.shape), updates.dtype)
-    np.add.at(result, _checked("scatter_add", index, attrs["size"]), updates)
-    return result
+def _scatter_extreme_grad(attrs: Any, dy: Value, y: Value, index: Value, updates: Value) -> tuple[None, Value]:
+    """All of the gradient of an element goes to the first update that equals it."""
+    p = position(updates, tuple(range(index.type.rank)))
+    hit = updates.apply("eq", y.apply("gather", index, axis=0))
+    none = int(np.iinfo(NUMPY[p.type.dtype]).max)
+    first = index.apply("scatter_min", hit.where(p, none), size=attrs["size"])
+    own = p.apply("eq", first.apply("gather", index, axis=0))
+    return None, own.where(dy.apply("gather", index, axis=0), 0)
 
 
-SCATTER_ADD = Op(
-    name="scatter_add",
-    kind=KERNEL,
-    rows=(0, lambda attrs, types: attrs["size"]),
-    infer=_scatter_infer,
-    reference=_scatter_reference,
-    grad=rule_with_attrs(lambda attrs, dy, y, index, updates: (None, dy.apply("gather", index, axis=0))),
-    flops=lambda types, attrs, result: types[1].size,
-    doc="`size` rows of 0, to which each update is added at the row its index names, in order",
-    samples=(
-        Sample((_i(4), _f(4, 3)), {"size": 5}, 0, 5),
-        Sample((_i(2, 3), _f(2, 3)), {"size": 5}, 0, 5),
-        Sample((_i(dtype="i64"), _f(3)), {"size": 5}, 0, 5),
-        Sample((_i(0), _f(0, 3)), {"size": 5}, 0, 5),
-        Sample((_i(6), _i(6)), {"size": 5}, 0, 5),
-        Sample((_i(3), _f(3, 0)), {"size": 5}, 0, 5),
-    ),
+def _scatter(name: str, fold: str, into: Any, grad: Callable[..., Any], doc: str) -> Op:
+    """Rows of what the fold begins with (a sum with 0), into which each update is folded at the row its index names."""
+
+    def reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
+        index, updates = args
+        result = np.full(require.known(type.shape), start(fold, type.dtype), updates.dtype)
+        into.at(result, _checked("scatter", index, attrs["size"]), updates)
+        return result
+
+    return Op(
+        name=name,
+        kind=KERNEL,
+        rows=(0, lambda attrs, types: attrs["size"]),
+        infer=_scatter_infer,
+        reference=reference,
+        grad=rule_with_attrs(grad),
+        flops=lambda types, attrs, result: types[1].size,
+        doc=doc,
+        samples=(
+            Sample((_i(4), _f(4, 3)), {"size": 5}, 0, 5),
+            Sample((_i(2, 3), _f(2, 3)), {"size": 5}, 0, 5),
+            Sample((_i(dtype="i64"), _f(3)), {"size": 5}, 0, 5),
+            Sample((_i(0), _f(0, 3)), {"size": 5}, 0, 5),
+            Sample((_i(6), _i(6)), {"size": 5}, 0, 5),
+            Sample((_i(3), _f(3, 0)), {"size": 5}, 0, 5),
+        ),
+    )
+
+
+def start(fold: str, dtype: str) -> int | float | bool:
+    """What a row holds before the first update, and where there is none."""
+    return identity(fold, dtype) if fold != "sum" else 0.0 if dtype in FLOATS else 0
+
+
+SCATTERS = {"scatter_add": "sum", "scatter_max": "max", "scatter_min": "min"}  # and what each folds with
+SCATTER_ADD = _scatter(
+    "scatter_add",
+    "sum",
+    np.add,
+    lambda attrs, dy, y, index, updates: (None, dy.apply("gather", index, axis=0)),
+    "`size` rows of 0, to which each update is added at the row its index names, in order",
+)
+SCATTER_MAX = _scatter(
+    "scatter_max",
+    "max",
+    np.maximum,
+    _scatter_extreme_grad,
+    "In each of `size` rows the largest of the updates whose index names it, -inf where there are none; the gradient "
+    "goes to the first of equals",
+)
+SCATTER_MIN = _scatter(
+    "scatter_min",
+    "min",
+    np.minimum,
+    _scatter_extreme_grad,
+    "In each of `size` rows the smallest of the updates whose index names it, inf where there are none; the gradient "
+    "goes to the first of equals",
 )
 
 
@@ -211,4 +257,4 @@ TAKE_ALONG = Op(
     ),
 )
 
-ALL = (IN_RANGE, GATHER, SCATTER_ADD, TAKE_ALONG)
+ALL = (IN_RANGE, GATHER, SCATTER_ADD, SCATTER_MAX, SCATTER_MIN, TAKE_ALONG)
