@@ -48,6 +48,8 @@ TARGET = torch.linspace(0, 1, 35, dtype=torch.float64).reshape(5, 7)
 GIVEN = """
 const label = [3, 0, 6, 3, 1]
 fn pixel() = minimum(reshape(iota(32), [2, 4, 4]) * 5 % 7 - 2, 3)
+fn digamma_of(x) = digamma(0.3 + x * x)
+fn erfinv_of(x) = erfinv(tanh(x))
 fn taken_and_put_back(x) = max_unpool(max_pool(x, 2), max_pool_places(x, 2), [9, 8])
 fn target() = reshape(iota(35) / 34, [5, 7])
 """
@@ -122,6 +124,8 @@ CASES: dict[str, list[Case]] = {
         ("norm", same(torch.linalg.vector_norm)), ("p_norm(3, axis = 0)", same(torch.linalg.vector_norm, 3, 0)),
         ("std(axis = 1)", same(torch.std, 1, correction=0)), ("tan", same(torch.tan)), ("sinh", same(torch.sinh)),
         ("cosh", same(torch.cosh)), ("asinh", same(torch.asinh)), ("erfc", same(torch.erfc)),
+        ("digamma_of", lambda x, p: torch.digamma(0.3 + x * x)), ("lgamma", same(torch.lgamma)),
+        ("erfinv_of", lambda x, p: torch.erfinv(torch.tanh(x))),
     ],
     "label": [
         ("cross_entropy(label)", same(F.cross_entropy, LABEL, reduction="none")),

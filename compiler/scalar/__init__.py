@@ -10,6 +10,7 @@ from . import (
     conversion,
     error,
     exponential,
+    gamma,
     hyperbolic,
     inverse,
     logic,
@@ -21,7 +22,7 @@ from . import (
 )
 from .function import Scalar
 
-FAMILIES = (arithmetic, logic, rounding, remainder, exponential, power, trigonometry, inverse, hyperbolic, error,
+FAMILIES = (arithmetic, logic, rounding, remainder, exponential, power, trigonometry, inverse, hyperbolic, error, gamma,
             conversion, random)  # fmt: skip
 FUNCTIONS: Mapping[str, Scalar] = MappingProxyType({f.name: f for family in FAMILIES for f in family.ALL})
 

@@ -105,7 +105,7 @@ def _split(i: Code, x: str) -> tuple[str, str]:
     return whole, i.sub(m, i.const(1))
 
 
-def _log(i: Code, x: str) -> str:
+def log(i: Code, x: str) -> str:
     return log_edges(i, x, log_of(i, *_split(i, x)))
 
 
@@ -203,7 +203,7 @@ LOG = Scalar(
     low=0.1,
     number=math.log,
     meaning=lambda x: -math.inf if x == 0 else math.log(x),
-    llvm=_log,
+    llvm=log,
 )
 LOG2 = Scalar(
     name="log2",

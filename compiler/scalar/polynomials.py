@@ -1,9 +1,11 @@
-"""What the vector functions share: Horner's scheme, and splitting a float into power of two and rest.
+"""What the vector functions share: Horner's scheme, splitting a float into power of two and rest, f32 by way of f64.
 
 In and out: operands as text, through `Code`. NaN passes through everything here.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from .code import Code
 
@@ -54,3 +56,15 @@ def split_log(i: Code, x: str) -> tuple[str, str]:
     bits = i.to_bits(x)
     k = b.op("ashr", b.sub(bits, b.const(root_half)), b.const(MANTISSA[i.dtype]))
     return k, i.from_bits(b.sub(bits, b.op("shl", k, b.const(MANTISSA[i.dtype]))))
+
+
+def widened(f: Callable[[Code, str], str]) -> Callable[[Code, str], str]:
+    """A rule for f64 as one for both."""
+
+    def llvm(i: Code, x: str) -> str:
+        if i.dtype == "f64":
+            return f(i, x)
+        wide = i.of("f64")
+        return wide.convert("fptrunc", f(wide, i.convert("fpext", x, "f64")), "f32")
+
+    return llvm

@@ -15,6 +15,7 @@ from math import erf as _erf
 from typing import Any
 
 import numpy as np
+from scipy.special import digamma, erfinv, gammaln
 
 BEYOND = re.compile(r"\b(grad|uniform|normal|bernoulli|state|local_response_norm)\b|until|^model", re.MULTILINE)
 
@@ -274,6 +275,7 @@ NUMPY: dict[str, Any] = {
     "f32": np.float64, "i32": np.int32, "i64": np.int64, "round": np.rint, "rsqrt": lambda x: 1 / np.sqrt(x),
     "atan": np.arctan, "asin": np.arcsin, "acos": np.arccos, "atan2": np.arctan2,
     "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh, "erfc": lambda x: 1 - erf(x),
+    "lgamma": gammaln, "digamma": digamma, "erfinv": erfinv,
     "sigmoid": sigmoid, "logistic": sigmoid, "silu": lambda x: x * sigmoid(x), "softplus": softplus, "erf": erf,
     "gelu": lambda x: 0.5 * x * (1 + erf(x * np.sqrt(0.5))), "mish": lambda x: x * np.tanh(softplus(x)),
     "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),

@@ -19,9 +19,10 @@ BROKEN = ("relu", "leaky_relu", "elu", "selu", "hard_tanh", "hard_sigmoid", "abs
 STEPS = ("floor", "ceil", "round", "sign")
 CAREFUL = ("exp(minimum({}, 2))", "exp(-abs({}))", "log(abs({}) + 0.1)", "sqrt({}^2 + 0.1)", "rsqrt({}^2 + 1)",
            "1 / ({}^2 + 0.5)", "log1p({}^2)", "expm1(clip({}, -2, 1))", "({})^3", "({})^2", "clip({}, -0.5, 0.8)",
-           "sinh(clip({}, -2, 2))", "cosh(clip({}, -2, 2))", "acosh({}^2 + 1.1)", "atanh(tanh({}) * 0.9)",
-           "tan(clip({}, -1.2, 1.2))", "asin(clip({}, -0.9, 0.9))", "acos(tanh({}) * 0.9)", "log2({}^2 + 0.1)",
-           "maximum({}, 0.1)", "minimum(0.2, {})", "(-{})", "gelu_tanh({})", "{} / 3", "log_sigmoid({})")  # fmt: skip
+           "lgamma({}^2 + 0.5)", "digamma({}^2 + 0.5)", "erfinv(tanh({}) * 0.9)", "sinh(clip({}, -2, 2))",
+           "cosh(clip({}, -2, 2))", "acosh({}^2 + 1.1)", "atanh(tanh({}) * 0.9)", "tan(clip({}, -1.2, 1.2))",
+           "asin(clip({}, -0.9, 0.9))", "acos(tanh({}) * 0.9)", "log2({}^2 + 0.1)", "maximum({}, 0.1)",
+           "minimum(0.2, {})", "(-{})", "gelu_tanh({})", "{} / 3", "log_sigmoid({})")  # fmt: skip
 CHAINS = (  # what is shared doubles where it is walked as if it were a tree
     "{y} = where({y} > 0.5, {y} * 0.5, {y} + 0.3)", "{y} = leaky_relu({y} - 0.1)", "{y} = elu({y} - 0.2)",
     "{y} = tanh({y} * {y} + {y} - 0.5)", "{y} = silu({y}) + 0.1", "{y} = maximum({y} * 0.9, {y} - 0.2)",

@@ -21,8 +21,12 @@ def exact(fn, *args):
 
 
 def bound(fn, dtype):
-    """One ULP is allowed for the error functions of the C library, which are that good."""
-    return FUNCTIONS[fn].ulp[dtype == "f64"] + (fn in ("erf", "erfc") and dtype == "f64")
+    """One ULP is allowed for references that are no better than f64."""
+    return FUNCTIONS[fn].ulp[dtype == "f64"] + (fn in ("erf", "erfc", "erfinv", "lgamma") and dtype == "f64")
+
+
+# near their zeros, which are no numbers, errors count as those of a result of 1
+WITH_ZEROS = {"lgamma", "digamma", "tetragamma"}
 
 
 def samples(dtype):
@@ -44,12 +48,14 @@ def samples(dtype):
     )
 
 
-def ulps(got, exact):
-    """Distances in units in the last place of `exact`; infinite where NaN, infinity or the sign of 0 is not right."""
+def ulps(got, exact, least=0.0):
+    """Distances in units in the last place of `exact`, or of `least` where that is larger; infinite where NaN, infinity
+    or the sign of 0 is not right."""
     info = np.finfo(got.dtype)
     with np.errstate(all="ignore"):
         rounded = exact.astype(got.dtype)
-        unit = np.ldexp(np.ones((), exact.dtype), np.frexp(np.maximum(np.abs(exact), info.tiny))[1] - 1 - info.nmant)
+        size = np.maximum(np.abs(exact), max(info.tiny, least))
+        unit = np.ldexp(np.ones((), exact.dtype), np.frexp(size)[1] - 1 - info.nmant)
         distance = np.abs(got.astype(exact.dtype) - exact) / unit
     equal = (got == rounded) | (np.isnan(got) & np.isnan(rounded))
     distance[equal] = np.minimum(np.nan_to_num(distance[equal]), 0.5)
@@ -58,8 +64,8 @@ def ulps(got, exact):
     return distance
 
 
-def worst(got, exact, *args):
-    d = ulps(got, exact)
+def worst(got, exact, *args, least=0.0):
+    d = ulps(got, exact, least)
     k = int(np.argmax(d))
     return d[k], f"{d[k]:.3f} ULP at {[a[k] for a in args]}: {got[k]!r}, not {exact[k]!r}"
 
@@ -68,8 +74,12 @@ def worst(got, exact, *args):
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
 @pytest.mark.parametrize("fn", OF_ONE)
 def test_accuracy(elementwise, fn, dtype, target):
-    x = samples(dtype)[:: 1 if target == "native" else 11]
-    error, where = worst(elementwise(fn, dtype, lanes=16 if dtype == "f32" else 8, target=target)(x), exact(fn, x), x)
+    x = samples(dtype)[:: (1 if target == "native" else 11) * (1 if FUNCTIONS[fn].weight < 60 else 7)]
+    if fn == "lgamma":
+        x = x[~(x < -50)]  # left of 0 two large numbers cancel
+    least = 1.0 if fn in WITH_ZEROS else 0.0
+    got = elementwise(fn, dtype, lanes=16 if dtype == "f32" else 8, target=target)(x)
+    error, where = worst(got, exact(fn, x), x, least=least)
     assert error <= bound(fn, dtype), where
 
 
