@@ -23,7 +23,7 @@ from .modules import Modules
 from .scope import MISSING, Scope, unknown
 from .shapes import tensor
 from .statements import store
-from .values import Defined, Given, Partial, Results, Tensor, Value
+from .values import Defined, Given, Partial, Results, Tensor, Value, kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,16 @@ def find_entries(modules: Modules, wanted: str | None, beside: Source) -> Entrie
                 "E0202", f"an export cannot be called `{d.name}`: every model has an entry of that name", d.span
             )
     trains = [d for d in definitions if isinstance(d, ast.Train)]
-    model = _chosen(modules, models, trains, wanted)
-    for t in trains:
-        if t.model not in models and modules.scope.lookup(t.model) is MISSING:
+    for t in trains:  # they may be of models from other files
+        found = modules.scope.lookup(t.model) if t.model not in models else None
+        if isinstance(found, Defined) and isinstance(found.definition, ast.Layer) and found.definition.top:
+            models = {t.model: found.definition, **models}
+        elif found is MISSING:
             raise unknown(t.model, t.span, list(models), "model")
+        elif found is not None:
+            what = kind(found) if isinstance(found, Defined) else "a number"
+            raise error("E0307", f"`train` takes a model, but `{t.model}` is {what}", t.span)
+    model = _chosen(models, trains, wanted)
     mine = [t for t in trains if model is not None and t.model == model.name]
     if len(mine) > 1:
         raise error("E0202", f"`{mine[1].model}` is trained twice", mine[1].span, "", Label(mine[0].span, "first here"))
@@ -104,15 +110,12 @@ def models_named(exports: Iterable[tuple[ast.Export, Scope]]) -> list[str]:
     return list(found)
 
 
-def _chosen(
-    modules: Modules, models: dict[str, ast.Layer], trains: list[ast.Train], wanted: str | None
-) -> ast.Layer | None:
+def _chosen(models: dict[str, ast.Layer], trains: list[ast.Train], wanted: str | None) -> ast.Layer | None:
     if wanted is not None:
         if wanted not in models:
             raise unknown(wanted, None, list(models), "model")
         return models[wanted]
-    trained = [models[t.model] for t in trains if t.model in models]
-    return trained[0] if trained else next(reversed(models.values()), None)
+    return models[trains[0].model] if trains else next(reversed(models.values()), None)
 
 
 # --- graphs ----------------------------------------------------------------------------------------------------------
@@ -125,13 +128,13 @@ def finish(cx: Context, outputs: Mapping[str, Tensor], updates: Mapping[str, Ten
 
 
 def predict(cx: Context, model: ast.Layer) -> Graph:
-    value = call_model(cx, model, inputs(cx, model.parameters))
+    value = call_model(cx, model)
     return finish(cx, _outputs(cx, model, value), cx.updates)
 
 
 def taps(cx: Context, model: ast.Layer) -> Graph:
     """The values of the model's labelled calls."""
-    call_model(cx, model, inputs(cx, model.parameters))
+    call_model(cx, model)
     return finish(cx, cx.taps, {})
 
 

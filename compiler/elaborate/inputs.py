@@ -87,7 +87,14 @@ def _names(d: ast.Expr) -> list[str]:
     return found
 
 
-def call_model(cx: Context, model: ast.Layer, values: Mapping[str, Value]) -> Value:
-    """What a model makes of its inputs."""
-    given = Given(tuple(values.values()), {}, model.span)
-    return calls.call_layer(cx, Defined(model, cx.program.scope), given, model.name)
+def home_of(cx: Context, model: ast.Layer) -> Scope:
+    """The definitions of the file that a model is from."""
+    found = cx.program.scope.lookup(model.name)
+    return found.scope if isinstance(found, Defined) else cx.program.scope
+
+
+def call_model(cx: Context, model: ast.Layer, values: Mapping[str, Value] | None = None) -> Value:
+    """What a model makes of its inputs: of `values`, or of leaves."""
+    home = home_of(cx, model)
+    given = inputs(cx, model.parameters, home) if values is None else values
+    return calls.call_layer(cx, Defined(model, home), Given(tuple(given.values()), {}, model.span), model.name)

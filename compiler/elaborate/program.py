@@ -139,7 +139,7 @@ class Program:
             if layer is not None:
                 cx = self.context("inner")
                 try:
-                    call_model(cx, layer, inputs(cx, layer.parameters))
+                    call_model(cx, layer)
                 except BaseException:
                     del self._called[model]
                     raise

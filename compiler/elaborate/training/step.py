@@ -13,7 +13,7 @@ from ....dsl.source import Span
 from ...manifest import Port
 from ...types.tensors import FLOATS
 from ..context import Context, Home
-from ..inputs import call_model, input_leaf
+from ..inputs import call_model, home_of, input_leaf
 from ..scope import Instance, Scope
 from ..shapes import tensor
 from ..values import Group, Results, Tensor, kind
@@ -218,11 +218,10 @@ def _inputs(cx: Context, scope: Scope) -> dict[str, Tensor]:
     train, model = cx.program.train, cx.program.model
     assert train is not None and model is not None
     own = {p.name: p for p in model.parameters}
-    local = Scope(cx.program.scope)
-    out: dict[str, Tensor] = {}
-    for p in sorted(train.parameters, key=lambda p: p.name not in own):
-        declared = own[p.name] if p.type is None or p.name in own else p
-        out[p.name] = input_leaf(cx, declared, local)
+    local = Scope(home_of(cx, model))
+    out = {p.name: input_leaf(cx, own[p.name], local) for p in train.parameters if p.name in own}
+    local = Scope(cx.program.scope, names=local.names)
+    out |= {p.name: input_leaf(cx, p, local) for p in train.parameters if p.name not in own}
     for p in train.parameters:
         scope.bind(p.name, out[p.name], p.span)
     for name, value in local.names.items():
