@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ def i32(x: Any) -> np.ndarray:
 
 MODELS = Path(nnc.__file__).parent / "models"
 MNIST = Path(nnc.__file__).parent.parent / "shared" / "data" / "mnist"
+FASHION = MNIST.parent / "fashion-mnist"
 
 
 @pytest.mark.parametrize("path", sorted(MODELS.glob("*.nn")), ids=lambda p: p.stem)
@@ -131,6 +133,84 @@ def test_variational_autoencoder_draws_new_digits() -> None:
     assert distance < 0.65 * distance_to_digits(independent_pixels(200))[0] and len(digits) == 10
 
 
+@pytest.fixture(scope="module")
+def reader() -> nnc.Model:
+    """A trained network that reads digits."""
+    net = nnc.compile(MODELS / "digits_mlp.nn")
+    net.fit(epochs=20)
+    return net
+
+
+def confidence(reader: nnc.Model, pictures: np.ndarray) -> tuple[float, np.ndarray]:
+    """How sure the reader is of what it reads, on average; and how often it reads each digit."""
+    z = reader.predict(pictures).astype(np.float64)
+    p = np.exp(z - z.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    return float(p.max(1).mean()), np.bincount(p.argmax(1), minlength=10)
+
+
+def test_a_generator_and_a_critic_teach_each_other_to_draw(reader: nnc.Model) -> None:
+    net = nnc.compile(MODELS / "gan.nn")
+    net.fit(epochs=150)
+    drawn = net.draw(np.random.default_rng(0).standard_normal((200, 16), np.float32))
+    sure, found = confidence(reader, drawn)
+    assert sure > 0.8 and found.min() > 0
+    assert distance_to_digits(drawn)[0] < 0.75 * distance_to_digits(independent_pixels(200))[0]
+
+
+def test_diffusion_draws_digits_out_of_noise(reader: nnc.Model) -> None:
+    net = nnc.compile(MODELS / "diffusion.nn")
+    history = net.fit()
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+    noise = np.random.default_rng(0).standard_normal((200, 64), np.float32)
+    sure, found = confidence(reader, net.draw(noise))
+    assert sure >= 0.8 and found.min() > 0
+    assert confidence(reader, np.clip((noise + 1) / 2, 0, 1))[0] < sure - 0.1
+
+
+def test_a_student_learns_more_from_its_teacher_than_from_labels(reader: nnc.Model, tmp_path: Path) -> None:
+    reader.save(tmp_path / "teacher.nnw")
+    taught = nnc.compile(MODELS / "distillation.nn")
+    report = taught.load_weights(tmp_path / "teacher.nnw", into="Mlp")
+    assert len(report.taken) == 6 and not report.left and not report.refused
+    before = {p: a.copy() for p, a in taught.params.items()}
+    accuracy = taught.fit()[-1]["val_accuracy"]
+    assert all((taught.params[p] == before[p]).all() == p.startswith("Mlp.") for p in before)
+    assert accuracy > 0.93
+
+
+def test_two_labels_and_the_friendships_divide_the_club() -> None:
+    net = nnc.compile(MODELS / "graph_network.nn")
+    history = net.fit()
+    assert history[-1]["accuracy"] >= 0.95
+    wrong = np.flatnonzero(net.predict(np.arange(34, dtype=np.int32)).argmax(1) != _factions())
+    assert list(wrong) in ([8], [9], [2])
+
+
+def _factions() -> np.ndarray:
+    lines = (MODELS / "data" / "club.jsonl").read_text().splitlines()
+    return np.array([json.loads(line)["faction"] for line in lines])
+
+
+def test_q_learning_finds_what_each_move_is_worth() -> None:
+    net = nnc.compile(MODELS / "q_learning.nn")
+    net.fit()
+    moves = [json.loads(line) for line in (MODELS / "data" / "lake.jsonl").read_text().splitlines()]
+    worth = np.zeros((16, 4))
+    for _ in range(100):  # Bellman's equation (1957), to its fixed point
+        for m in moves:
+            ahead = 0.0 if m["ended"] else worth[m["next"]].max()
+            worth[m["place"], m["move"]] = m["reward"] + 0.9 * ahead
+    learned = net.predict(np.arange(16, dtype=np.int32))
+    for m in moves:
+        assert abs(learned[m["place"], m["move"]] - worth[m["place"], m["move"]]) < 0.01
+    place, steps = 0, 0
+    while place != 15 and steps < 20:
+        move = int(net.best(np.array([place], np.int32))[0])
+        place, steps = next(m["next"] for m in moves if (m["place"], m["move"]) == (place, move)), steps + 1
+    assert steps == 6
+
+
 def test_restricted_boltzmann_machine_learns_to_draw_again_and_dreams_of_digits() -> None:
     net = nnc.compile(MODELS / "restricted_boltzmann.nn")
     history = net.fit()
@@ -222,3 +302,17 @@ def test_images_are_read(model: str, data: str, least: float) -> None:
     net.data_path = str(MNIST.with_name(data))  # as `--data` does
     net.fit()
     assert net.evaluate()["accuracy"] >= least
+
+
+@pytest.mark.skipif(not (MNIST.is_dir() and FASHION.is_dir()), reason="needs MNIST and Fashion-MNIST")
+def test_lenet_goes_from_digits_to_clothes(tmp_path: Path) -> None:
+    digits = nnc.compile(MODELS / "lenet5.nn")
+    digits.data_path = str(MNIST)
+    digits.fit(epochs=1)
+    digits.save(tmp_path / "digits.nnw")
+    clothes = nnc.compile(MODELS / "fine_tuning.nn")
+    clothes.data_path = str(FASHION)
+    clothes.load_weights(tmp_path / "digits.nnw", only=["LeNet5.c*", "LeNet5.f6"])
+    assert np.array_equal(clothes.params["LeNet5.c1.W"], digits.params["LeNet5.c1.W"])
+    assert not np.array_equal(clothes.params["LeNet5.output.W"], digits.params["LeNet5.output.W"])
+    assert clothes.fit()[-1]["val_accuracy"] >= 0.88
