@@ -155,6 +155,15 @@ def test_what_is_too_large() -> None:
         nnc.function(program('file("sparse.npy")'))
 
 
+def test_what_unpacks_to_much_is_not_unpacked() -> None:
+    np.savez_compressed("bomb.npz", t=np.zeros((9 << 20,)))
+    with pytest.raises(SourceError, match=r"E0206.*bomb.npz\[t\]: expected at most 64.0 MB, found 72.0 MB"):
+        nnc.function(program('file("bomb.npz", "t")'))
+    Path("long.csv").write_text("0," * (1 << 19))
+    with pytest.raises(SourceError, match=r"E0206.*long.csv: expected f32\[3, 4\] of numbers, found more in line 1"):
+        nnc.function(program('file("long.csv")'))
+
+
 def test_a_file_of_ones_own_name() -> None:
     text = "fn file(x: f32[4]) -> f32[4] = 2 * x\nfn g(x: f32[4]) -> f32[4] = file(x)\n"
     np.testing.assert_array_equal(nnc.function(text)(X), 2 * X)
