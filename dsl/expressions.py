@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from . import ast
+from .chains import postfixes
 from .layout import HARD, LINE, SOFT, Broken, Doc, Trailing, fill, group, nest
 from .original import Original
 
@@ -65,16 +66,12 @@ class Expressions:
                 return (self.expr(start, SUM), "..", self.expr(stop, SUM))
             case ast.IfExpr():
                 return self.if_expr(e)
-            case ast.Call(function, arguments):
-                listed = self.listed("(", arguments, self.argument, ")", function.span.end, e.span.end)
-                return (self.callee(function), listed)
             case ast.Pipe():
                 return self.pipeline(e)
-            case ast.Attribute(base, name):
-                number = isinstance(base, ast.Int | ast.Float)
-                return (("(", self.bare(base), ")") if number else self.expr(base, POSTFIX), ".", name)
-            case ast.Index(base, items):
-                return (self.expr(base, POSTFIX), bracketed("[", [self.item(i) for i in items], "]"))
+            case ast.Call(ast.Name(id=name) as function, arguments):  # a frame less where calls are nested
+                return (name, self.listed("(", arguments, self.argument, ")", function.span.end, e.span.end))
+            case ast.Call() | ast.Index() | ast.Attribute():
+                return self.postfix(e)
             case ast.Comprehension(reduction, binders, body):
                 bound = bracketed("[", [self.binder(b) for b in binders], "]")
                 return (reduction, bound, group("(", nest(SOFT, self.expr(body)), SOFT, ")"))
@@ -88,11 +85,22 @@ class Expressions:
         except ValueError:
             return repr(e.value)
 
-    def callee(self, function: ast.Expr) -> Doc:
-        match function:
-            case ast.Index(base=ast.Name(id="sum" | "mean" | "prod" | "max" | "min")):
-                return ("(", self.bare(function), ")")  # sum[i](x) would be a reduction over i
-        return self.expr(function, POSTFIX)
+    def postfix(self, e: ast.Expr) -> Doc:
+        """`x.T[0](a)`, from what stands first."""
+        first, steps = postfixes(e)
+        number = isinstance(first, ast.Int | ast.Float) and isinstance(steps[0], ast.Attribute)
+        parts: list[Doc] = ["(", self.bare(first), ")"] if number else [self.expr(first, POSTFIX)]
+        for step in steps:
+            match step:
+                case ast.Attribute(name=name):
+                    parts += [".", name]
+                case ast.Index(items=items):
+                    parts.append(bracketed("[", [self.item(i) for i in items], "]"))
+                case ast.Call(function, arguments):
+                    if _is_reduction(function):
+                        parts = ["(", *parts, ")"]  # sum[i](x) would be a reduction over i
+                    parts.append(self.listed("(", arguments, self.argument, ")", function.span.end, step.span.end))
+        return tuple(parts)
 
     def argument(self, a: ast.Argument) -> Doc:
         return (a.name, " = ", self.bare(a.value)) if a.name else self.bare(a.value)
@@ -110,20 +118,24 @@ class Expressions:
         return self.expr(item)
 
     def tight(self, e: ast.Expr) -> str | None:
-        """A sum of products of names and integers, or None for anything else."""
+        """A sum of products of two names or integers, or None for anything else."""
+        texts: list[str | None] = []
+        while isinstance(e, ast.Binary) and e.op in ("+", "-"):
+            texts += [self.factor(e.right), f" {e.op} "]
+            e = e.left
+        texts.append(self.factor(e))
+        known = [t for t in texts if t is not None]
+        return "".join(reversed(known)) if len(known) == len(texts) else None
+
+    def factor(self, e: ast.Expr) -> str | None:
         match e:
             case ast.Name(id=name):
                 return name
             case ast.Int(value):
                 return str(value)
-            case ast.Binary("+" | "-" as op, left, right) if not (isinstance(right, ast.Binary) and right.op in "+-"):
-                separator = f" {op} "
-            case ast.Binary("*" as op, left, right) if not any(isinstance(x, ast.Binary) for x in (left, right)):
-                separator = op
-            case _:
-                return None
-        first, second = self.tight(left), self.tight(right)
-        return f"{first}{separator}{second}" if first and second else None
+            case ast.Binary("*", ast.Name() | ast.Int() as left, ast.Name() | ast.Int() as right):
+                return f"{self.factor(left)}*{self.factor(right)}"
+        return None
 
     def binder(self, binder: ast.Binder) -> Doc:
         if binder.rest:
@@ -219,6 +231,13 @@ def bracketed(opening: str, docs: Sequence[Doc], closing: str) -> Doc:
 
 def commas(docs: Sequence[Doc]) -> list[Doc]:
     return [*((d, ",") for d in docs[:-1]), docs[-1]] if docs else []
+
+
+def _is_reduction(e: ast.Expr) -> bool:
+    match e:
+        case ast.Index(base=ast.Name(id="sum" | "mean" | "prod" | "max" | "min")):
+            return True
+    return False
 
 
 def _hugs(item: ast.Tree) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import ast
+from .chains import deepest
 from .errors import DataError, SourceError, error
 from .files import open_regular
 from .mistakes import explain_unexpected, too_deep
@@ -117,32 +118,6 @@ def _parse_definition(tokens: list[Token]) -> Any:
     if len(tokens) > MAX_DEPTH and (node := deepest(definition)):
         raise too_deep(node)
     return definition
-
-
-def deepest(tree: ast.Tree) -> ast.Tree | None:
-    """The first node that stands more than MAX_DEPTH levels below `tree`, or None: a walk without recursion. A chain
-    (`a + b - c`, `x |> f |> g`, `else if`) is one level, which walks go along in a loop; so are a call and its
-    arguments."""
-    level = [tree]
-    for _ in range(MAX_DEPTH):
-        below: list[ast.Tree] = []
-        for node in level:  # grows while it is walked
-            field: str
-            for field in node.__match_args__:
-                child = getattr(node, field)
-                inner = child if isinstance(child, tuple) else (child,)
-                flat = field == _ALONG.get(type(node)) and len(inner) == 1 and type(inner[0]) is type(node)
-                for c in inner:
-                    if isinstance(c, ast.Tree):
-                        (level if flat or isinstance(c, ast.Argument) else below).append(c)
-        if not below:
-            return None
-        level = below
-    return level[0]
-
-
-# where a chain of its kind goes on
-_ALONG = {ast.Binary: "left", ast.Pipe: "value", ast.If: "otherwise", ast.IfExpr: "otherwise"}
 
 
 def _stands_alone(comment: ast.Comment) -> bool:

@@ -25,6 +25,11 @@ DIAMONDS = (  # each reads the last value twice
     "y = cumsum(y) * y", "s = y\n scan t in 0..3 { s = s * 0.5 + y }\n y = s * y",
 )  # fmt: skip
 
+CHAINS = (  # longer than Python's stack is deep
+    "x" + " + sin(x)" * 1500, "x" + " |> maximum(0)" * 1500, "x" + ".T[:]" * 1000,
+    "where(x > 0" + " and x > 0" * 1500 + ", x * x - x, 0)",
+)  # fmt: skip
+
 CHECK = """
 import json, sys
 from nnc.compiler.elaborate import Program
@@ -96,6 +101,19 @@ def test_no_stage_is_exponential_in_depth(gradient: bool) -> None:
         body = "\n ".join([line] * 30)
         programs.append(f"fn g(x: f32[N, N]) -> f32[N, N] {{\n y = x\n {body}\n {end}\n}}")
     bounded(STAGES, programs)
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: chain[:16])
+def test_a_chain_may_be_long(chain: str) -> None:
+    """A definition of so many operators in a row, and its gradient, through every stage."""
+    body = f"fn g(x: f32[N, N]) -> f32[N, N] {{\n y = {chain}\n return grad(sum(y), x) + y\n}}"
+    bounded(STAGES, [body])
+
+
+def test_a_condition_of_training_is_no_longer_than_a_tree_is_deep() -> None:
+    text = "model M(x: f32[B]) -> (y: f32[B]) {{\n weight w: f32 = 1\n y = x * w\n}}\ntrain M(x) {{\n loss = mean(y)\n"
+    text += " optimizer = SGD(0.1)\n stop when loss < 0{}\n}}"
+    assert bounded(CHECK, [text.format(" or loss < 0" * n) for n in (100, 5000)]) == [[], ["E0502"]]
 
 
 def test_code_for_many_parts_grows_with_their_number() -> None:

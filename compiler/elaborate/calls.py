@@ -21,8 +21,8 @@ from .variables import GROUPS, normalize
 WHOLE_GROUPS = ("sum", "mean", "max", "min", "prod", "variance", "norm", "any", "all", "count", "grad")
 
 
-def call(cx: Context, e: ast.Call, scope: Scope) -> Value:
-    function = callee(cx, e.function, scope)
+def call(cx: Context, e: ast.Call, function: Value, scope: Scope) -> Value:
+    """What a function makes of the arguments of a call."""
     if isinstance(function, Builtin) and function.name == "grad":
         for k, a in enumerate(e.arguments):
             if a.name == "x" or (a.name is None and k == 1):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Any
 
 from ...dsl import ast
+from ...dsl.chains import postfixes
 from ...dsl.diagnostics import Label
 from ...dsl.errors import NncError, error
 from ...dsl.source import Span
@@ -37,14 +39,12 @@ def evaluate(cx: Context, e: ast.Expr, scope: Scope) -> Value:
                 return unary(cx, op, evaluate(cx, x, scope), e.span)
             case ast.Binary():
                 return _binary(cx, e, scope)
-            case ast.Call():
-                return calls.call(cx, e, scope)
             case ast.Pipe():
                 return calls.pipe(cx, e, scope)
-            case ast.Attribute(base=base, name=name):
-                return _attribute(cx, e, base, name, scope)
-            case ast.Index(base=base, items=items):
-                return index(cx, evaluate(cx, base, scope), items, e.span, scope)
+            case ast.Call(function=ast.Name()):  # most calls, and a frame less where they are nested
+                return calls.call(cx, e, calls.callee(cx, e.function, scope), scope)
+            case ast.Call() | ast.Index() | ast.Attribute():
+                return _postfix(cx, e, scope)
             case ast.Comprehension():
                 return notation.comprehension(cx, e, scope)
             case ast.Range():
@@ -113,24 +113,44 @@ def _unknown(cx: Context, name: str, span: Span, scope: Scope) -> NncError:
 # --- attributes ------------------------------------------------------------------------------------------------------
 
 
-def _attribute(cx: Context, e: ast.Attribute, base: ast.Expr, name: str, scope: Scope) -> Value:
-    path = parts.path_of(e, scope)
-    if path is not None:
-        return parts.value_at(cx, path, e.span)
-    value = evaluate(cx, base, scope)
+def _postfix(cx: Context, e: ast.Expr, scope: Scope) -> Value:
+    """`x.T[0](a)`, from what stands first, in a loop: there may be many."""
+    first, steps = postfixes(e)
+    dotted = list(takewhile(lambda s: isinstance(s, ast.Attribute) and s.name != "T", steps))
+    path = parts.path_of(dotted[-1], scope) if dotted else None
+    steps = steps if path is None else steps[len(dotted) :]
+    called = bool(steps) and isinstance(steps[0], ast.Call)
+    value: Value
+    if path is None:
+        value = calls.callee(cx, first, scope) if called else evaluate(cx, first, scope)
+    else:
+        value = (parts.layer_at if called else parts.value_at)(cx, path, dotted[-1].span)
+    for step in steps:
+        cx.spend(1, step.span)
+        match step:
+            case ast.Call():
+                value = calls.call(cx, step, value, scope)
+            case ast.Index(items=items):
+                value = index(cx, value, items, step.span, scope)
+            case ast.Attribute(base=base, name=name):
+                value = _attribute(cx, value, base.span, name, step.span)
+    return value
+
+
+def _attribute(cx: Context, value: Value, at: Span, name: str, span: Span) -> Value:
     if name == "T" and isinstance(value, tuple):
-        value = tensor(cx, value, base.span)
+        value = tensor(cx, value, at)
     match value:
         case Tensor() if name == "T":
             if value.rank < 2:
-                raise error("E0303", f"`.T` needs two axes or more, not {value.type}", e.span)
+                raise error("E0303", f"`.T` needs two axes or more, not {value.type}", span)
             order = (*range(value.rank - 2), value.rank - 1, value.rank - 2)
-            return cx.emit("transpose", value, span=e.span, perm=order)
+            return cx.emit("transpose", value, span=span, perm=order)
         case Results(names=names, items=items) if names and name in names:
             return items[names.index(name)]
         case Results(names=names) if names:
-            raise unknown(name, e.span, list(names), "result")
-    raise error("E0307", f"{kind(value)} has no `.{name}`", e.span)
+            raise unknown(name, span, list(names), "result")
+    raise error("E0307", f"{kind(value)} has no `.{name}`", span)
 
 
 # --- indexing --------------------------------------------------------------------------------------------------------

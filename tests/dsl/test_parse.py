@@ -114,8 +114,7 @@ DEEP = {
     "powers": "const a = " + "a^" * 500 + "a",
     "minus": "const a = " + "-" * 500 + "a",
     "not": "const a = " + "not " * 500 + "a",
-    "attributes": "const a = a" + ".b" * 500,
-    "indices": "const a = a" + "[0]" * 500,
+    "calls": "const a = " + "f(" * 500 + "a" + ")" * 500,
 }
 
 
@@ -123,6 +122,10 @@ FLAT = {
     "sum": "const a = a" + " + a" * 5000,
     "products_and_sums": "const a = a" + " * a - a" * 2000,
     "pipes": "const a = x" + " |> f" * 5000,
+    "attributes": "const a = a" + ".b" * 5000,
+    "indices_and_calls": "const a = a" + "[0](b).c" * 2000,
+    "a_size": "fn f(x: f32[n" + " + 1" * 5000 + "]) = x",
+    "an_index": "const a = b[" + "2*i - " * 5000 + "1]",
     "else_ifs": "fn f(x) {\n    if x { }" + " else if x { }" * 1000 + "\n}",
     "if_expressions": "const a = " + "if a then b else " * 1000 + "c",
 }

@@ -197,6 +197,15 @@ def axes_of(cx: Context, base: Tensor, items: Sequence[Any], ix: Indices, scope:
     return tuple(entries)
 
 
+def _links(e: ast.Expr, operators: str) -> tuple[list[ast.Binary], ast.Expr]:
+    """The operators of a chain as they are written, and what stands first."""
+    links: list[ast.Binary] = []
+    while isinstance(e, ast.Binary) and e.op in operators:
+        links.append(e)
+        e = e.left
+    return links[::-1], e
+
+
 def _affine(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> tuple[Dim, dict[str, int]]:
     """`i*stride + u - 1` as a constant and coefficients."""
     match e:
@@ -206,23 +215,22 @@ def _affine(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> tuple[Dim, d
             c, t = _affine(cx, x, ix, scope)
             return -c, {n: -k for n, k in t.items()}
         case ast.Binary(op="+" | "-"):
-            chain: list[ast.Binary] = []
-            first: ast.Expr = e
-            while isinstance(first, ast.Binary) and first.op in "+-":
-                chain.append(first)
-                first = first.left
+            terms, first = _links(e, "+-")
             c, t = _affine(cx, first, ix, scope)
-            for b in reversed(chain):
+            for b in terms:
                 d, u = _affine(cx, b.right, ix, scope)
                 sign = 1 if b.op == "+" else -1
                 c, t = c + sign * d, {n: t.get(n, 0) + sign * u.get(n, 0) for n in {**t, **u}}
             return c, t
-        case ast.Binary(op="*", left=a, right=b):
-            c, t = _affine(cx, a, ix, scope)
-            d, u = _affine(cx, b, ix, scope)
-            if (t and u) or not isinstance(c, int) or not isinstance(d, int):
-                raise error("E0309", "an index expression must be a sum of indices times numbers", e.span)
-            return c * d, {n: k * (d if t else c) for n, k in {**t, **u}.items()}
+        case ast.Binary(op="*"):
+            factors, first = _links(e, "*")
+            c, t = _affine(cx, first, ix, scope)
+            for b in factors:
+                d, u = _affine(cx, b.right, ix, scope)
+                if (t and u) or not isinstance(c, int) or not isinstance(d, int):
+                    raise error("E0309", "an index expression must be a sum of indices times numbers", b.span)
+                c, t = c * d, {n: k * (d if t else c) for n, k in {**t, **u}.items()}
+            return c, t
     if isinstance(e, ast.Index) and is_reference(e, ix):
         raise error(
             "E0309",

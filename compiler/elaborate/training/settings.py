@@ -10,6 +10,7 @@ from ....dsl import ast
 from ....dsl.diagnostics import Label
 from ....dsl.errors import error
 from ....dsl.source import Span
+from ....dsl.tokens import MAX_DEPTH
 from ....dsl.tree import walk
 from ...manifest import DataSpec, MetricSpec, TrainSpec
 from ...types.sizes import Size
@@ -310,13 +311,26 @@ def _is_condition(e: ast.Expr) -> bool:
     return isinstance(e, ast.Bool)
 
 
-def stop_condition(cx: Context, e: ast.Expr, metrics: Collection[str], hidden: list[ast.Expr]) -> Any:
+def stop_condition(
+    cx: Context, e: ast.Expr, metrics: Collection[str], hidden: list[ast.Expr], depth: int = MAX_DEPTH
+) -> Any:
     """A condition as data: comparisons of metrics. Any other scalar goes to `hidden` and is the metric `stop_K`."""
+    if not depth:
+        raise error(
+            "E0502",
+            f"`stop when` takes at most {MAX_DEPTH} operators in a row",
+            e.span,
+            help="make a metric of a part of it: `metric part = ..`",
+        )
+
+    def inside(x: ast.Expr) -> Any:
+        return stop_condition(cx, x, metrics, hidden, depth - 1)
+
     match e:
         case ast.Binary(op=op, left=a, right=b) if op in OPERATORS:
-            return [op, stop_condition(cx, a, metrics, hidden), stop_condition(cx, b, metrics, hidden)]
+            return [op, inside(a), inside(b)]
         case ast.Unary(op=op, operand=x):
-            return ["not" if op == "not" else "neg", stop_condition(cx, x, metrics, hidden)]
+            return ["not" if op == "not" else "neg", inside(x)]
         case ast.Int(value=v) | ast.Float(value=v) | ast.Bool(value=v):
             return ["const", v]
         case ast.Name(id=name) if name in metrics:
