@@ -8,13 +8,14 @@ planned like an entry of its own and then moved to where its operands and its ar
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..graph.nodes import Builder, Graph, Node
 from ..graph.ops import OPS
 from ..graph.ops.calculus import constant
+from ..graph.ops.indexing import SCATTERS
 from ..graph.ops.op import CONTRACT, LOOP, REDUCE
 from ..graph.product import Product, product
 from ..loops import ir as L
@@ -26,8 +27,10 @@ from .kernels.contraction import contraction
 from .kernels.cost import FORK, nanoseconds
 from .kernels.fold import fold
 from .kernels.matmul import matmul
+from .kernels.ordering import argsort, recurrence
+from .kernels.ordering import scratch as sorting
 from .kernels.pointwise import pointwise
-from .kernels.scatter import SCATTERS, scatter
+from .kernels.scatter import add_along, scatter
 from .kernels.tile import Tile, choose, is_far
 from .memory import Plan, constant_name, is_kernel, output_slot, plan, roots, shift, types
 
@@ -233,6 +236,9 @@ def _body_of(graph: Graph, node: Node) -> _Body:
     return b.finish((("y", result),)), names
 
 
+ALONG: Mapping[str, Callable[..., Body]] = {"add_along": add_along, "recurrence": recurrence, "argsort": argsort}
+
+
 def _kernel(of: _Body, checks: Checks, target: Target) -> Body:
     """The loop nest for a small graph: chosen by the node that is not pointwise, if there is one."""
     graph, operands = of
@@ -243,7 +249,7 @@ def _kernel(of: _Body, checks: Checks, target: Target) -> Body:
             body.operand(x)
         return body
 
-    parallel = nanoseconds(graph) > FORK
+    parallel = _is_parallel(graph)
     for node in graph:
         if OPS[node.op].kind == CONTRACT:
             p = _product(node, graph)
@@ -254,7 +260,14 @@ def _kernel(of: _Body, checks: Checks, target: Target) -> Body:
             return fold(make, parallel)
         if node.op in SCATTERS:
             return scatter(make, node.name)
+        if node.op in ALONG:
+            return ALONG[node.op](make, node.name, parallel)
     return pointwise(make, parallel)
+
+
+def _is_parallel(graph: Graph) -> bool:
+    """Whether there is work for more than one thread."""
+    return nanoseconds(graph) > FORK
 
 
 def _product(node: Node, graph: Graph) -> Product | None:
@@ -278,6 +291,8 @@ def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:
                 return (p.panels(_tile(p, target).lanes) * BYTES[node.dtype],)
             if p is not None and p.blocked:
                 return (_type(graph, node.name).nbytes,)
+        if node.op == "argsort":
+            return sorting(graph, node, _is_parallel(graph))
     return ()
 
 

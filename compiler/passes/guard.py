@@ -58,6 +58,8 @@ def _is_in_range(s: Sweep, name: str, size: Dim) -> bool:
             return nonnegative(size - n.shape[n.attrs["axis"]])
         case "argmax" | "argmin":
             return nonnegative(size - s.shape(n.args[0])[n.attrs["axis"]])
+        case "argsort":
+            return nonnegative(size - n.shape[-1])
         case "in_range":
             return nonnegative(size - n.attrs["size"])
     return False

@@ -52,10 +52,10 @@ COMPILE_SECONDS = 5.0  # of CPU
 INEXACT = frozenset(
     {
         *(f.name for f in FUNCTIONS.values() if f.ulp),
-        *"add sub mul div reduce_sum reduce_prod contract scatter_add random".split(),
+        *"add sub mul div reduce_sum reduce_prod contract scatter_add add_along recurrence random".split(),
     }
 )
-SUMS = frozenset({"reduce_sum", "contract", "scatter_add"})
+SUMS = frozenset({"reduce_sum", "contract", "scatter_add", "add_along", "recurrence"})
 NOT_FINITE = 1e30  # beyond it a float32 overflows soon, and sums in another order with it
 
 CHECKS = ("meaning", "compiled", "gradients", "passes", "unoptimised", "single", "threads")

@@ -168,9 +168,18 @@ def logsumexp(x: Any, axis: int = -1) -> Any:
     return np.log(np.sum(np.exp(x - top), axis=axis)) + np.squeeze(top, axis)
 
 
-def top_k(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def argsort(x: np.ndarray, axis: int, descending: bool = False) -> np.ndarray:
     """NaN is above every number; of equals the first comes first."""
-    at = np.lexsort((-x, ~np.isnan(x)), axis=-1)[..., :k]
+    keys = (-x, ~np.isnan(x)) if descending else (x, np.isnan(x))
+    return np.lexsort(keys, axis=axis).astype(np.int32)
+
+
+def sort(x: np.ndarray, axis: int, descending: bool = False) -> np.ndarray:
+    return np.take_along_axis(x, argsort(x, axis, descending), axis)
+
+
+def top_k(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    at = argsort(x, -1, True)[..., :k]
     return np.take_along_axis(x, at, -1), at
 
 
@@ -287,7 +296,8 @@ NUMPY: dict[str, Any] = {
     "sum": reducer(np.sum), "mean": reducer(np.mean), "max": reducer(np.max), "min": reducer(np.min),
     "prod": reducer(np.prod), "variance": reducer(np.var), "norm": lambda x: np.sqrt(np.sum(np.square(x))),
     "any": along(np.any), "all": along(np.all), "argmax": along(np.argmax), "argmin": along(np.argmin),
-    "cumsum": along(np.cumsum), "sort": along(np.sort), "softmax": softmax, "logsumexp": logsumexp,
+    "cumsum": along(np.cumsum), "cumprod": along(np.cumprod), "sort": sort, "argsort": argsort,
+    "softmax": softmax, "logsumexp": logsumexp,
     "log_softmax": lambda x, axis: np.log(softmax(x, axis)), "top_k": top_k, "scatter": scatter,
     "cast": cast, "expand": np.expand_dims, "reshape": np.reshape,
     "pad": lambda x, sides, value=0: np.pad(x, sides, constant_values=value), "concat": along(np.concatenate),

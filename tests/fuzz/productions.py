@@ -213,16 +213,21 @@ def reduction_of_all(g: Generator) -> None:
 def normalised(g: Generator) -> None:
     x = g.pick(low=1, wanted=lambda v: known(v, 1) or g.chance(0.3))
     form = g.one_of("softmax({x}, {a})", "log_softmax({x}, {a})", "{x} - mean({x}, {a}, keep = true)",
-                    "{x} / (sum({x}^2, {a}, keep = true) + 1)", "cumsum({x}, {a})", "{x} - max({x}, {a}, keep = true)",
+                    "{x} / (sum({x}^2, {a}, keep = true) + 1)", "cumsum({x}, {a})", "cumprod(tanh({x}), {a})",
+                    "{x} - max({x}, {a}, keep = true)",
                     "{x} * rsqrt(mean({x}^2, {a}, keep = true) + 0.1)")  # fmt: skip
     g.let(form.format(x=x.name, a=f"axis = {axis_of(g, x)}"), x.shape, [x])
 
 
 def ordered(g: Generator) -> None:
-    x = g.pick(low=1, wanted=lambda v: known(v, 1))
-    if g.chance(0.5):
-        g.let(f"sort({x.name}, axis = {axis_of(g, x)})", x.shape, [x])
-    else:
+    how = g.one_of("sort", "sort", "argsort", "top_k", "top_k")
+    x = g.pick(low=1, wanted=lambda v: known(v, 1) or how in ("sort", "argsort"))
+    axis = axis_of(g, x)
+    if how in ("sort", "argsort"):
+        real = how == "sort"
+        call = f"{how}({x.name}, axis = {axis}{g.one_of('', ', descending = true')})"
+        g.let(call, x.shape, [x] if real else [], "f32" if real else "i32")
+    elif known(x, 1):
         k = g.rng.randint(1, x.shape[-1])
         best, at = g.name(), g.name()
         g.write(f"({best}, {at}) = top_k({x.name}, {k})")

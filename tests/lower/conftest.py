@@ -71,7 +71,7 @@ def compiled() -> Callable[..., Compiled]:
 B = symbol("B")
 DIMS = (B, 3, 5, 17, 1, 4)
 KINDS = ("unary", "unary", "binary", "binary", "binary", "reduce", "reduce", "softmax", "transpose", "reshape", "slice",
-         "pad", "concat", "product", "product", "argmax", "take", "flip")  # fmt: skip
+         "pad", "concat", "product", "product", "argmax", "take", "flip", "running", "sorted")  # fmt: skip
 
 
 class Grower:
@@ -162,6 +162,13 @@ class Grower:
                         break
             case "argmax":
                 self.values.append(b.emit("cast", b.emit("argmax", x, axis=axis), dtype=self.dtype))
+            case "running":
+                y = b.emit("tanh", self.fitted(self.pick(), s))
+                back = rng.random() < 0.5
+                self.values.append(b.emit("recurrence", y, x, axis=axis, reverse=back))
+            case "sorted":
+                i = b.emit("argsort", x, descending=rng.random() < 0.5)
+                self.values.append(b.emit("take_along", x, i))
             case "take":
                 i = b.emit("cast", b.emit("argmax", x, axis=len(s) - 1), dtype="i64")
                 self.values.append(b.emit("take_along", x, i))

@@ -1,8 +1,9 @@
-"""Running sums and sorting: the axis and the errors here, the construction in `ops.ordering`."""
+"""Running sums and products, and sorting: the axis and the errors here, the construction in `ops.ordering`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from ....dsl.errors import error
@@ -22,9 +23,25 @@ def call_cumsum(cx: Context, a: Arguments) -> Tensor:
     return _along(cx, a, ordering.cumsum)
 
 
+def call_cumprod(cx: Context, a: Arguments) -> Tensor:
+    """y_i = product of x_j for j <= i along the axis."""
+    return _along(cx, a, ordering.cumprod)
+
+
 def call_sort(cx: Context, a: Arguments) -> Tensor:
-    """Ascending along the axis, NaN last."""
-    return _along(cx, a, ordering.sort)
+    """From small to large along the axis, or from large to small; NaN is above every number."""
+    return _along(cx, a, partial(ordering.sort, descending=_descending(a)))
+
+
+def call_argsort(cx: Context, a: Arguments) -> Tensor:
+    """The positions (i32) that sort."""
+    return _along(cx, a, partial(ordering.argsort, descending=_descending(a)))
+
+
+def _descending(a: Arguments) -> bool:
+    if not isinstance(a.descending, bool):
+        raise error("E0307", f"`descending` is a compile-time bool, not {kind(a.descending)}", a.at("descending"))
+    return a.descending
 
 
 def call_top_k(cx: Context, a: Arguments) -> Results:

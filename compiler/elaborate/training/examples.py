@@ -1,8 +1,8 @@
 """Whether examples are independent: what a model does along the size that counts them.
 
 In: the graph of its inference. Out: why the set cannot be cut into batches and shuffled, in words, or None. Means and
-sums over a batch are estimates of those over the set; a scan along the examples, or an index from the data that picks
-among them (the edges of a graph), means the set as it stands.
+sums over a batch are estimates of those over the set; a scan or a running sum along the examples, an order of them, or
+an index from the data that picks among them (the edges of a graph), means the set as it stands.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ def bound_by(graph: Graph, symbol: str) -> str | None:
     for node in graph:
         if OPS[node.op].kind == LOOP and symbol in symbols(node.attrs["count"]):
             return f"a scan runs along {symbol}{_place(node)}"
+        if node.op == "recurrence" and symbol in symbols(node.shape[node.attrs["axis"]]):
+            return f"a running sum or product goes along {symbol}{_place(node)}"
+        if node.op == "argsort" and symbol in symbols(node.shape[-1]):
+            return f"examples are sorted along {symbol}{_place(node)}"
         rows = OPS[node.op].rows
         if rows is None:
             continue

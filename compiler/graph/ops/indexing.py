@@ -1,9 +1,10 @@
 """Indexing by data: `gather` takes rows, `scatter_add` is its adjoint, `scatter_max` and `scatter_min` keep the largest
-and the smallest, `take_along` picks one of each last axis.
+and the smallest; `take_along` picks from each last axis for itself, `add_along` is its adjoint.
 
 An index outside its axis is an error: the reference raises IndexError, and the first pass reads every index through
 `in_range`, which ends the step. `at` reads at the nearest index, so that it stays within the buffer whatever the check
-does. One-hot vectors are no operator: they are `iota == index`, which is also the gradient of `take_along`.
+does. One-hot vectors are no operator: they are `iota == index`, which is also the gradient of a `take_along` of one
+index.
 """
 
 from __future__ import annotations
@@ -216,24 +217,33 @@ SCATTER_MIN = _scatter(
 def _take_infer(types: Sequence[Type], attrs: Any) -> TensorType:
     x, index = require.tensors("take_along", types, 2)
     _whole("take_along", index, 1)
-    if x.rank == 0 or x.shape[:-1] != index.shape:
-        message = f"take_along needs one index for each last axis, but {index} does not fit {x}"
+    if x.rank == 0 or x.shape[:-1] != index.shape[: x.rank - 1]:
+        message = f"take_along needs indices for each last axis, but {index} does not begin with the others of {x}"
         raise ShapeError("E0301", message, (0, 1))
     return x.with_shape(index.shape)
 
 
 def _take_at(node: Any, types: Sequence[TensorType], index: Index, read: Read) -> Expr:
-    return read(0, (*index, _row(read(1, index), types[0].shape[-1])))
+    lead = index[: types[0].rank - 1]
+    return read(0, (*lead, _row(read(1, index), types[0].shape[-1])))
+
+
+def _beside(lead: Sequence[int], rank: int) -> tuple[np.ndarray, ...]:
+    """The indices of the leading axes, beside an index of so many axes that begins with them."""
+    return tuple(np.arange(n).reshape([-1 if j == k else 1 for j in range(rank)]) for k, n in enumerate(lead))
 
 
 def _take_reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
     x, index = args
-    return np.take_along_axis(x, _checked("take_along", index, x.shape[-1])[..., None], -1)[..., 0]
+    taken: np.ndarray = x[(*_beside(x.shape[:-1], index.ndim), _checked("take_along", index, x.shape[-1]))]
+    return taken
 
 
 def _take_grad(attrs: Any, dy: Value, y: Value, x: Value, index: Value) -> tuple[Value, None]:
-    """dy where the last axis is at the index, 0 elsewhere: dy times a one-hot vector."""
-    lead = tuple(range(index.type.rank))
+    """dy is added where it was taken from. Where that is one element of each last axis: dy times a one-hot vector."""
+    lead = tuple(range(x.type.rank - 1))
+    if index.type.rank > len(lead):
+        return index.apply("add_along", dy, lead=len(lead), size=x.shape[-1]), None
     here = Value(x.b, x.b.emit("iota", shape=x.shape, axis=len(lead), dtype=index.type.dtype))
     return here.apply("eq", index.spread(x.shape, lead)).where(dy.spread(x.shape, lead), 0), None
 
@@ -246,7 +256,7 @@ TAKE_ALONG = Op(
     at=_take_at,
     reference=_take_reference,
     grad=rule_with_attrs(_take_grad),
-    doc="x[..., index]: one element of each last axis",
+    doc="x[..., index]: from each last axis the elements that its part of the index names, one or more",
     samples=(
         Sample((_f(3, 5), _i(3)), {}, 0, 5),
         Sample((_f(5), _i()), {}, 0, 5),
@@ -254,7 +264,50 @@ TAKE_ALONG = Op(
         Sample((_f(2, 3, 5), _i(2, 3, dtype="i64")), {}, 0, 5),
         Sample((_f(3, 1), _i(3)), {}, 0, 1),
         Sample((_i(3, 5), _i(3)), {}, 0, 5),
+        Sample((_f(3, 5), _i(3, 4)), {}, 0, 5),
+        Sample((_f(5), _i(2, 3)), {}, 0, 5),
+        Sample((_f(2, 3, 5), _i(2, 3, 5, dtype="i64")), {}, 0, 5),
+        Sample((_f(3, 5), _i(3, 0)), {}, 0, 5),
     ),
 )
 
-ALL = (IN_RANGE, GATHER, SCATTER_ADD, SCATTER_MAX, SCATTER_MIN, TAKE_ALONG)
+
+def _along_infer(types: Sequence[Type], attrs: Any) -> TensorType:
+    index, updates = require.tensors("add_along", types, 2)
+    _whole("add_along", index, 0)
+    require.accepted("add_along", [updates], NUMBERS)
+    if updates.shape != index.shape or not 0 <= attrs["lead"] < max(1, index.rank):
+        raise ShapeError("E0301", f"add_along needs an update for each index, but {updates} is not {index}", (0, 1))
+    return updates.with_shape((*index.shape[: attrs["lead"]], *require.sizes("add_along", [attrs["size"]])))
+
+
+def _along_reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
+    index, updates = args
+    result = np.zeros(require.known(type.shape), updates.dtype)
+    lead = _beside(index.shape[: attrs["lead"]], index.ndim)
+    np.add.at(result, (*lead, _checked("add_along", index, attrs["size"])), updates)
+    return result
+
+
+ADD_ALONG = Op(
+    name="add_along",
+    kind=KERNEL,
+    rows=(0, lambda attrs, types: attrs["size"]),
+    infer=_along_infer,
+    reference=_along_reference,
+    grad=rule_with_attrs(lambda attrs, dy, y, index, updates: (None, dy.apply("take_along", index))),
+    flops=lambda types, attrs, result: types[1].size,
+    doc="For each point of the first `lead` axes `size` zeros, to which each update is added where its index says, in "
+    "order",
+    samples=(
+        Sample((_i(3, 4), _f(3, 4)), {"lead": 1, "size": 5}, 0, 5),
+        Sample((_i(2, 3), _f(2, 3)), {"lead": 0, "size": 5}, 0, 5),
+        Sample((_i(2, 3, 4, dtype="i64"), _f(2, 3, 4)), {"lead": 2, "size": 5}, 0, 5),
+        Sample((_i(), _f()), {"lead": 0, "size": 5}, 0, 5),
+        Sample((_i(3, 0), _f(3, 0)), {"lead": 1, "size": 5}, 0, 5),
+        Sample((_i(0, 3), _f(0, 3)), {"lead": 1, "size": 5}, 0, 5),
+        Sample((_i(3, 2), _i(3, 2)), {"lead": 1, "size": 5}, 0, 5),
+    ),
+)
+
+ALL = (IN_RANGE, GATHER, SCATTER_ADD, SCATTER_MAX, SCATTER_MIN, TAKE_ALONG, ADD_ALONG)

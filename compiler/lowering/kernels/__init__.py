@@ -7,7 +7,8 @@
     product       which contractions are matrix products: convolutions, too, and their gradients
     matmul, tile  matrix products and windows in register tiles, with what is elementwise in the result; which tile
     contraction   every other contraction: depthwise convolutions, zero padding, several operands
-    scatter       rows added where data says
+    scatter       rows, or elements of a last axis, added where data says
+    ordering      recurrences along an axis; the order that sorts one
     cost          weights of operators; what is computed again, what is worth a fork
 
 Scheduling is decided here, where a loop is opened, not by rewriting loops afterwards: lanes, tiles, unrolling and

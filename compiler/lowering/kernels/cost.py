@@ -21,6 +21,8 @@ def nanoseconds(graph: Graph) -> float:
         result = node.type if isinstance(node.type, TensorType) else TensorType("f32")
         if kind == CONTRACT and flops is not None:
             total += number(flops(operands, dict(node.attrs), result)) / 80
+        elif node.op == "argsort" and flops is not None:
+            total += number(flops(operands, dict(node.attrs), result)) * 1.5
         elif kind in (REDUCE, KERNEL):
             total += number(operands[0].size if operands else 0) * 0.05
         elif kind == MAP:

@@ -103,7 +103,8 @@ def _shown(graph: Graph, value: Value) -> Value:
 def _element(graph: Graph, value: Value) -> int:
     """Bytes of the largest element of a value, or of what a node keeps for itself."""
     node, k = graph[value[0]], value[1]
-    own = max((BYTES[t.dtype] for t in (types(node) if k < 0 else types(node)[k : k + 1])), default=1)
+    made = types(node) if k >= 0 else (*types(node), *(t for a in node.args for t in types(graph[a])))
+    own = max((BYTES[t.dtype] for t in (made if k < 0 else made[k : k + 1])), default=1)
     if OPS[node.op].kind != LOOP or k >= 0:
         return own
     body = node.attrs["body"]

@@ -74,6 +74,8 @@ def _along(graph: Graph, n: Node, box: Box, walk: Mapping[str, Walk], whole: Wal
     if kind in (MAP, REDUCE):
         return w if all(v == w for v in known) else False
     if n.op == "take_along":
+        if len(n.shape) >= len(graph[n.args[0]].shape):  # many of each last axis: at the point of their indices
+            return w if operands[0] is None else False
         read = operands[0] in (None, whole) and operands[1] in (None, kept)
         return kept if read and box.axes == (len(box.shape) - 1,) else False
     axes = OPS[n.op].axes

@@ -113,4 +113,6 @@ def _spreads(user: Node, name: str) -> bool:
     if user.op == "broadcast":
         axes = user.attrs["axes"]
         return any(k not in axes and user.shape[k] != 1 for k in range(max(axes, default=-1)))
+    if user.op in ("recurrence", "argsort"):  # one element at a time, not in lanes
+        return True
     return user.op == "gather" and user.args[0] == name
