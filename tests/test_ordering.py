@@ -223,3 +223,44 @@ def test_a_batch_is_not_cut_along_what_is_ordered():
         with pytest.raises((SourceError, ArgumentError, nnc.NncError), match=why):
             nnc.compile(text.format(y=y)).fit(x, t)
     nnc.compile(text.format(y="sort(cumsum(x))")).fit(x, t)
+
+
+# --- quantiles -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", (1, 2, 7, 100))
+@pytest.mark.parametrize("q", (0, 0.25, 0.3, 0.5, 1))
+def test_quantiles_are_numpys(n, q):
+    x = np.random.default_rng(n).standard_normal((3, n))
+    for size in ("N", str(n)):
+        got = nnc.function(f"fn f(x: f64[B, {size}]) -> f64[B] = quantile(x, {q})")(x)
+        np.testing.assert_allclose(got, np.quantile(x, q, axis=1), rtol=1e-14, atol=1e-15)
+        got = nnc.function(f"fn f(x: f64[{size}, B]) -> f64[B] = quantile(x, {q}, axis = 0)")(x.T)
+        np.testing.assert_allclose(got, np.quantile(x, q, axis=1), rtol=1e-14, atol=1e-15)
+
+
+def test_a_median_and_its_gradient():
+    median = nnc.function("fn f(x: f64[N]) -> (m: f64, g: f64[N]) {\n m = median(x)\n g = grad(m, x)\n}")
+    for x, m, g in (
+        ([5.0, 1.0, 3.0], 3.0, [0, 0, 1]),
+        ([5.0, 1.0, 3.0, 2.0], 2.5, [0, 0, 0.5, 0.5]),
+        ([np.inf, np.inf, 1.0], np.inf, [1, 0, 0]),
+        ([-np.inf, 1.0, 2.0, np.inf, 0.5, 0.0], 0.75, [0, 0.5, 0, 0, 0.5, 0]),
+        ([7.0], 7.0, [1]),
+    ):
+        got, slope = median(np.array(x))
+        assert got == m
+        np.testing.assert_array_equal(slope, g)
+    assert np.isnan(median(np.array([1.0, np.nan, 2.0]))[0])
+    with pytest.raises(ArgumentError, match="nothing has no quantile"):
+        median(np.zeros(0))
+    with pytest.raises(SourceError, match=r"a share between 0 and 1, not 1\.5"):
+        nnc.function("fn f(x: f64[N]) -> f64 = quantile(x, 1.5)")(np.ones(3))
+    with pytest.raises(SourceError, match="do not mix"):
+        nnc.function("fn f(x: i32[N]) -> i32 = median(x)")(np.ones(3, np.int32))
+
+
+def test_a_dtype_may_be_that_of_a_tensor():
+    f = nnc.function("fn f(x: f64[N], k: i32[M]) -> (a: f64[M], b: i32[N]) {\n a = cast(k, x)\n b = cast(x, k)\n}")
+    a, b = f(np.array([1.5, -2.7]), np.array([3], np.int32))
+    assert (a.dtype, b.dtype) == (np.float64, np.int32) and list(a) == [3.0] and list(b) == [1, -2]

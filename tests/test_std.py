@@ -29,7 +29,7 @@ saliency ascend fgsm pgd expected_loss
 SGD Momentum Velocity AdaGrad RMSProp Adam AdamW AdaDelta Lion
 step exponential cosine linear inverse one_cycle
 Attention TransformerBlock
-accuracy top_k_accuracy mean_squared_error r2 perplexity confusion pi
+quantile median accuracy top_k_accuracy mean_squared_error r2 perplexity confusion pi
 """.split()
 
 

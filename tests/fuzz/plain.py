@@ -297,7 +297,7 @@ NUMPY: dict[str, Any] = {
     "prod": reducer(np.prod), "variance": reducer(np.var), "norm": lambda x: np.sqrt(np.sum(np.square(x))),
     "any": along(np.any), "all": along(np.all), "argmax": along(np.argmax), "argmin": along(np.argmin),
     "cumsum": along(np.cumsum), "cumprod": along(np.cumprod), "sort": sort, "argsort": argsort,
-    "softmax": softmax, "logsumexp": logsumexp,
+    "quantile": lambda x, q, axis: np.quantile(x, q, axis=axis), "softmax": softmax, "logsumexp": logsumexp,
     "log_softmax": lambda x, axis: np.log(softmax(x, axis)), "top_k": top_k, "scatter": scatter,
     "cast": cast, "expand": np.expand_dims, "reshape": np.reshape,
     "pad": lambda x, sides, value=0: np.pad(x, sides, constant_values=value), "concat": along(np.concatenate),

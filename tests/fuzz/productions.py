@@ -220,13 +220,16 @@ def normalised(g: Generator) -> None:
 
 
 def ordered(g: Generator) -> None:
-    how = g.one_of("sort", "sort", "argsort", "top_k", "top_k")
+    how = g.one_of("sort", "sort", "argsort", "quantile", "top_k", "top_k")
     x = g.pick(low=1, wanted=lambda v: known(v, 1) or how in ("sort", "argsort"))
     axis = axis_of(g, x)
     if how in ("sort", "argsort"):
         real = how == "sort"
         call = f"{how}({x.name}, axis = {axis}{g.one_of('', ', descending = true')})"
         g.let(call, x.shape, [x] if real else [], "f32" if real else "i32")
+    elif how == "quantile":
+        share = g.one_of("0.5", "0.25", "0.9", "0", "1")
+        g.let(f"quantile({x.name}, {share}, axis = {axis})", without(x.shape, axis), [x])
     elif known(x, 1):
         k = g.rng.randint(1, x.shape[-1])
         best, at = g.name(), g.name()

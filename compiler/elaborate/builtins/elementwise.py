@@ -112,11 +112,13 @@ def call_where(cx: Context, a: Arguments) -> Any:
 
 
 def call_cast(cx: Context, a: Arguments) -> Any:
-    if a.dtype not in DTYPES:
-        raise error(
-            "E0307", f"`cast` takes a dtype, not {kind(a.dtype)}", a.at("dtype"), help=f"one of {', '.join(DTYPES)}"
-        )
-    dtype = cx.read_dtype(a.dtype)
+    if isinstance(a.dtype, Tensor):
+        dtype = a.dtype.dtype
+    elif a.dtype in DTYPES:
+        dtype = cx.read_dtype(a.dtype)
+    else:
+        names = f"one of {', '.join(DTYPES)}, or a tensor that has one"
+        raise error("E0307", f"`cast` takes a dtype, not {kind(a.dtype)}", a.at("dtype"), help=names)
     if isinstance(a.x, Size):
         return cx.emit("size", span=a.span, size=a.x, dtype=dtype)
     x = tensor(cx, a.x, a.at("x"))
