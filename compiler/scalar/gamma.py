@@ -122,7 +122,7 @@ def _polygamma(m: int) -> Callable[[Code, str], str]:
 
 
 def _lgamma_number(x: float) -> float:
-    if x <= 0 and x == math.floor(x):
+    if x <= 0 and x % 1 == 0:
         return math.inf
     try:
         return math.lgamma(x)
