@@ -24,6 +24,7 @@ from ..graph.ops.require import spelled
 from ..types.sizes import Dim
 from ..types.tensors import FLOATS, TensorType
 from .scans import reverse
+from .taken import Taken
 
 
 def differentiate(graph: Graph, origin: dict[str, str] | None = None) -> Graph:
@@ -69,10 +70,13 @@ def backward(
     again: Callable[[Node], Node],
     leaves: Collection[str] = (),
     origin: dict[str, str] | None = None,
+    known: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The adjoints of the xs that have one, where each y of `seeds` has the adjoints given. `again(node)` is the node
-    whose values a rule may use; nothing flows on from `leaves`."""
+    whose values a rule may use; nothing flows on from `leaves`. `known` says of adjoints given which elements of them
+    are taken."""
     order = _between(b, seeds, set(xs))
+    taken = Taken(b, known or {})
     active = set(order)
     adjoints: dict[str, list[str]] = {y: list(dys) for y, dys in seeds.items()}
     items: dict[str, dict[int, str]] = {}  # of scans: the adjoints of their results
@@ -83,7 +87,7 @@ def backward(
             continue
         b.span, made = node.span, len(b.nodes)
         if OPS[node.op].kind == LOOP:
-            dxs = _of_scan(b, again(node), items[name], [a in active for a in node.args], span)
+            dxs = _of_scan(b, again(node), items[name], [a in active for a in node.args], span, taken)
         else:
             dy = total[name] = _sum(b, adjoints.pop(name))
             if not _anonymous(name) and _anonymous(dy):
@@ -94,7 +98,13 @@ def backward(
             if node.op == "item":
                 items.setdefault(node.args[0], {})[node.attrs["index"]] = dy
                 continue
+            first = len(b.nodes)
             dxs = _rule(b, node, again(node), dy, active, span)
+            rule = frozenset(islice(reversed(b.nodes), len(b.nodes) - first))
+            dxs = [
+                d if d is None or a not in active else taken.chosen(d, dy, rule)
+                for a, d in zip(node.args, dxs, strict=True)
+            ]
         _note(origin, b, made, name)
         for a, dx in zip(node.args, dxs, strict=True):
             if dx is not None and a in active and b.type(a).dtype in FLOATS:
@@ -104,12 +114,12 @@ def backward(
 
 
 def _of_scan(
-    b: Builder, node: Node, dys: Mapping[int, str], active: Sequence[bool], span: Span | None
+    b: Builder, node: Node, dys: Mapping[int, str], active: Sequence[bool], span: Span | None, taken: Taken
 ) -> Sequence[str | None]:
     """The adjoints of a scan's operands, of those that are active."""
     if node.attrs["until"]:
         raise _undefined(node, span)
-    return reverse(b, node, dys, active, backward)
+    return reverse(b, node, dys, active, backward, {k: t for k, dy in dys.items() if (t := taken.near(dy)) is not None})
 
 
 def _note(origin: dict[str, str] | None, b: Builder, made: int, name: str) -> None:

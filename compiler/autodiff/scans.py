@@ -30,11 +30,16 @@ Backward = Callable[..., dict[str, str]]  # `differentiate.backward`
 
 
 def reverse(
-    around: Builder, node: Node, dys: Mapping[int, str], active: Sequence[bool], backward: Backward
+    around: Builder,
+    node: Node,
+    dys: Mapping[int, str],
+    active: Sequence[bool],
+    backward: Backward,
+    taken: Mapping[int, str],
 ) -> Sequence[str | None]:
     """The adjoint of each operand of a scan that is active, as nodes of `around`; `dys` are those of its results, by
-    position. The scan itself is replaced by one that collects more."""
-    turn = _differentiated(around, node, dys, active, backward)
+    position, and `taken` says which elements of them are. The scan itself is replaced by one that collects more."""
+    turn = _differentiated(around, node, dys, active, backward, taken)
     plan = _planned(turn)
     stacks = _collect(around, node, turn, plan)
     results = _emit(around, node, dys, turn, plan, stacks)
@@ -56,6 +61,7 @@ class _Turn:
     original: set[str]  # the nodes of the body
     d_carries: dict[int, str]  # position -> the input that is the adjoint of the carried value behind the turn
     d_results: dict[int, str]  # position -> the input that is the adjoint of what is collected, of all turns
+    conditions: dict[str, str]  # the input that says which of those are taken, of all turns -> what it is outside
     adjoints: dict[str, str]  # of the body's inputs, and of slices at the index
     slices: dict[str, str]  # slice at the index -> the input it is of
     backward: set[str]  # nodes that depend on an adjoint
@@ -63,7 +69,12 @@ class _Turn:
 
 
 def _differentiated(
-    around: Builder, node: Node, dys: Mapping[int, str], active: Sequence[bool], backward: Backward
+    around: Builder,
+    node: Node,
+    dys: Mapping[int, str],
+    active: Sequence[bool],
+    backward: Backward,
+    taken: Mapping[int, str],
 ) -> _Turn:
     body, carries, index = node.attrs["body"], node.attrs["carries"], node.attrs["index"]
     inside = Builder("body", OPS)
@@ -75,20 +86,27 @@ def _differentiated(
     d_carries: dict[int, str] = {}
     d_results: dict[int, str] = {}
     seeds: dict[str, list[str]] = {}
+    conditions: dict[str, str] = {}
+    known: dict[str, str] = {}
     for k, v in enumerate(outputs):
         if k < carries and inputs[k] in wanted:
             d_carries[k] = _input(inside, f"d_{inputs[k]}", inside.type(v))
             seeds.setdefault(v, []).append(d_carries[k])
         elif k >= carries and k in dys:
             d_results[k] = _input(inside, f"d_{body.outputs[k][0]}", around.type(dys[k]))
-            seeds.setdefault(v, []).append(_row(inside, d_results[k], index))
+            row = _row(inside, d_results[k], index)
+            seeds.setdefault(v, []).append(row)
+            if k in taken:
+                condition = _input(inside, f"taken_{body.outputs[k][0]}", around.type(taken[k]))
+                conditions[condition] = taken[k]
+                known[row] = _row(inside, condition, index)
     slices = {
         n.name: n.args[0]
         for n in body
         if n.op == "slice" and n.args[0] in inputs[carries:] and _moves(n, index) is not None
     }
     xs = [n.name for n in body if n.name in wanted or slices.get(n.name) in wanted]
-    adjoints = backward(inside, seeds, xs, node.span, {}, lambda n: n, slices.keys())
+    adjoints = backward(inside, seeds, xs, node.span, {}, lambda n: n, slices.keys(), known=known)
     late = descendants(inside.nodes, [*d_carries.values(), *d_results.values()])
     again = {
         a
@@ -109,6 +127,7 @@ def _differentiated(
         original,
         d_carries,
         d_results,
+        conditions,
         adjoints,
         slices,
         late,
@@ -315,7 +334,7 @@ def _emit(
     ]
     needed = [inside[name] for name in ancestors(inside.nodes, roots, rows) if name not in new]
     outer = dict(zip(turn.inputs, node.args, strict=True))
-    outer |= {d: dys[k] for k, d in turn.d_results.items()}
+    outer |= {d: dys[k] for k, d in turn.d_results.items()} | turn.conditions
     for n in needed:
         if n.op == "input" and n.name not in rows:
             new[n.name] = operand(n.name, outer[n.name], inside.type(n.name))

@@ -139,11 +139,25 @@ def _pow_numpy(x: np.ndarray, y: np.ndarray) -> Any:
     return np.power(np.atleast_1d(x), np.array(np.atleast_1d(y), order="C")).reshape(x.shape)
 
 
-def _pow_grad(dy: Any, z: Any, x: Any, y: Any) -> tuple[Any, Any]:
-    """d(x^y) = y x^(y-1) dx + x^y log(x) dy, both continued to their limit where they read 0 * inf."""
-    dx = y.apply("eq", 0).where(0, y * x.apply("pow", y - 1))
+def _pow_grad(dy: Any, z: Any, x: Any, y: Any) -> tuple[Any | None, Any]:
+    """d(x^y) = y x^(y-1) dx + x^y log(x) dy, both continued to their limit where they read 0 * inf; roots of squares
+    are as those of `sqrt`."""
+    c = y.number
+    if c is None:
+        dx = dy * y.apply("eq", 0).where(0, y * x.apply("pow", y - 1))
+    elif c == 0:  # x^0 is 1
+        dx = None
+    else:
+        slope = c * x.apply("pow", c - 1)
+        dx = dy * (x.apply("eq", 0).where(0, slope) if 0.5 <= c < 1 and x.is_sum_of_squares else slope)
     log_x = x.apply("eq", 0).where(0, x.apply("log"))
-    return dy * dx, dy * z * log_x
+    return dx, dy * z * log_x
+
+
+def _sqrt_grad(dy: Any, y: Any, x: Any) -> tuple[Any]:
+    """dx / (2 sqrt(x)), infinite at 0; but the root of a sum of squares has a corner there, as |x| has, and so 0."""
+    slope = 0.5 / y
+    return (dy * (x.apply("eq", 0).where(0, slope) if x.is_sum_of_squares else slope),)
 
 
 def _pow_meaning(x: float, y: float) -> float:
@@ -217,11 +231,11 @@ WHOLE_POWER = Scalar(
 SQRT = Scalar(
     name="sqrt",
     operands=("x",),
-    doc="The square root; d sqrt(x) = dx / (2 sqrt(x))",
+    doc="The square root; d sqrt(x) = dx / (2 sqrt(x)), inf at 0, but of a sum of squares 0 there, as that of |x|",
     weight=6,
     ulp=(0.5, 0.5),
     numpy=np.sqrt,
-    grad=lambda dy, y, x: (dy * (0.5 / y),),
+    grad=_sqrt_grad,
     low=0.1,
     unsigned=FIRST,
     number=math.sqrt,

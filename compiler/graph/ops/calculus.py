@@ -44,6 +44,49 @@ class Value:
             node = self.b[node.args[0]]
         return node.op == "constant"
 
+    @property
+    def number(self) -> float | None:
+        """The number that the program writes here, if it is one."""
+        node = self.b[self.name]
+        while node.op == "broadcast":
+            node = self.b[node.args[0]]
+        return node.attrs["values"][0] if node.op == "constant" and not node.shape else None
+
+    @property
+    def is_positive(self) -> bool:
+        """Is it a number above 0, or a size?"""
+        node = self.b[self.name]
+        node = self.b[node.args[0]] if node.op == "broadcast" else node
+        return (self.number or 0) > 0 or node.op == "size"
+
+    @property
+    def is_sum_of_squares(self) -> bool:
+        """Is it made of squares by sums, views and positive numbers? Then it is 0 only where all of them are, and its
+        slope is 0 there."""
+        todo, seen = [self.name], set()
+        while todo:
+            n = self.b[todo.pop()]
+            if n.name in seen:
+                continue
+            seen.add(n.name)
+            operands = [Value(self.b, a) for a in n.args]
+            match n.op:
+                case "mul" | "contract" if n.args[:1] == n.args[1:] and len(set(n.attrs.get("maps", ()))) < 2:
+                    pass
+                case "pow" if (c := operands[1].number or 1) > 0 and c % 2 == 0:
+                    pass
+                case "add":
+                    todo += n.args
+                case "mul" | "div" if operands[1].is_positive:
+                    todo.append(n.args[0])
+                case "mul" if operands[0].is_positive:
+                    todo.append(n.args[1])
+                case "reduce_sum" | "broadcast" | "reshape" | "transpose" | "slice":
+                    todo.append(n.args[0])
+                case _:
+                    return False
+        return True
+
     def constant(self, value: int | float | bool) -> Value:
         """`value` in the shape and dtype of this one."""
         return Value(self.b, constant(self.b, value, self.type))

@@ -11,21 +11,13 @@ from __future__ import annotations
 
 from math import copysign, frexp, isfinite
 
+from ...graph.facts import Number, number, unsigned
 from ...graph.nodes import Node
-from ...graph.ops import OPS, elementwise
+from ...graph.ops import elementwise
 from ...types.tensors import FLOATS, TensorType
 from ..rewrite import Rule, Sweep, Table
 
-Number = int | float | bool
 ELEMENTWISE = tuple(op.name for op in elementwise.ALL)
-
-
-def number(s: Sweep, name: str) -> Number | None:
-    """The number that a value is everywhere, if it is one: a scalar constant, or a broadcast of one."""
-    n = s[name]
-    if n.op == "broadcast":
-        n = s[n.args[0]]
-    return n.attrs["values"][0] if n.op == "constant" and not n.shape else None
 
 
 def fill(s: Sweep, value: Number, type: TensorType) -> str:
@@ -44,25 +36,6 @@ def power_of_two(x: Number) -> bool:
     """x is plus or minus a power of two, and so is its reciprocal, also in f32."""
     mantissa, exponent = frexp(x)
     return abs(mantissa) == 0.5 and -120 < exponent < 120
-
-
-def unsigned(s: Sweep, name: str, depth: int = 6) -> bool:
-    """Certainly no element is negative or -0 (NaN is allowed)."""
-    n = s[name]
-    if n.op == "variable":  # of a `grad`: nothing is known of it
-        return False
-    of = OPS[n.op].unsigned
-    if of is not None and not n.args[of]:
-        return True
-    if n.op == "constant":
-        return all(copysign(1, v) > 0 for v in n.attrs["values"])
-    if depth == 0:
-        return False
-    if n.op == "mul" and n.args[0] == n.args[1]:
-        return True
-    if of is not None:
-        return all(unsigned(s, a, depth - 1) for a in n.args[of])
-    return n.op == "cast" and s.type(n.args[0]).dtype == "bool"
 
 
 def negated(s: Sweep, name: str, zeros: bool = False, depth: int = 4) -> str | None:

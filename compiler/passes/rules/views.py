@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 
+from ...graph.facts import number
 from ...graph.nodes import Node
 from ...graph.ops.layout import inverse
 from ...types.sizes import Dim
 from ...types.tensors import FLOATS, INTS, TensorType
 from ..rewrite import Rule, Sweep, Table
-from .algebra import ELEMENTWISE, fill, number
+from .algebra import ELEMENTWISE, fill
 
 
 def _ones_apart(shape: Sequence[Dim]) -> tuple[Dim, ...]:
