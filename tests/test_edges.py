@@ -254,3 +254,58 @@ def test_whole_powers_have_all_derivatives_at_zero(power: int, how: str) -> None
         expected = factor * x ** max(power - order, 0)
         np.testing.assert_allclose(slope(text, x, order) if order else expected, expected, err_msg=f"{order}")
         factor *= power - order
+
+
+# --- attention and softmax -------------------------------------------------------------------------------------------
+
+
+def test_a_row_of_nothing_is_chosen_by_nobody() -> None:
+    """softmax is 0 there, its logarithm -inf, and the gradients are finite."""
+    x = np.array([[-np.inf, -np.inf, -np.inf], [1, 2, -np.inf]])
+    f = nnc.function("fn f(x: f64[N, M]) = [softmax(x), log_softmax(x)]")
+    p, log_p = f(x)
+    e = np.exp([1.0, 2.0])
+    np.testing.assert_allclose(p, [[0, 0, 0], [*e / e.sum(), 0]], rtol=1e-14)
+    np.testing.assert_allclose(log_p, [[-np.inf] * 3, [*np.log(e / e.sum()), -np.inf]], rtol=1e-14)
+    for text in (
+        "softmax(x)^2",
+        "logsumexp(x)",
+        "softmax(x, axis = 0)",
+        "where(isfinite(log_softmax(x)), log_softmax(x), 0)",
+    ):
+        got = slope(text, x)
+        assert np.isfinite(got).all() and not got[0].any(), text
+
+
+@pytest.mark.parametrize("block", [0, 2])
+def test_a_query_that_sees_no_key_gets_nothing(block: int) -> None:
+    """As torch: its result is 0, and so is its gradient; others do not notice."""
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=(2, 4, 2, 3)).astype(np.float32) for _ in range(3))
+    bias = np.where(rng.random((4, 4)) < 0.4, -np.inf, 0).astype(np.float32)
+    bias[1], bias[2] = -np.inf, 0
+    attend = "attend(q, k, v, bias)"
+    if block:
+        attend = "concat([attend(q[:, 0:2], k, v, bias[0:2]), attend(q[:, 2:4], k, v, bias[2:4])], axis = 1)"
+    result = nnc.function(
+        f"""fn f(q: f32[B, 4, H, D], k: f32[B, 4, H, D], v: f32[B, 4, H, D], bias: f32[4, 4]) {{
+            y = {attend}
+            (a, b, c) = grad(sum(y * y), [q, k, v])
+            return [y, a, b, c]
+        }}"""
+    )
+    y, dq, dk, dv = result(q, k, v, bias)
+    seen = [0, 2, 3]
+    kept = result(q, k, v, np.where(np.arange(4)[:, None] == 1, 0, bias).astype(np.float32))
+    assert not y[:, 1].any() and not dq[:, 1].any() and all(np.isfinite(d).all() for d in (y, dq, dk, dv))
+    np.testing.assert_allclose(y[:, seen], kept[0][:, seen], rtol=1e-6)
+    np.testing.assert_allclose(dq[:, seen], kept[1][:, seen], rtol=1e-5, atol=1e-6)
+
+
+def test_the_tail_of_gelu_tanh_does_not_cancel() -> None:
+    x = np.linspace(-9, 0, 500, dtype=np.float32)
+    wide = x.astype(np.float64)
+    expected = wide / (1 + np.exp(-2 * np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3)))
+    got = nnc.function("fn f(x: f32[N]) = gelu_tanh(x)")(x)
+    np.testing.assert_allclose(got[x > -6], expected[x > -6], rtol=2e-5)
+    np.testing.assert_allclose(got, expected, atol=4e-8)
