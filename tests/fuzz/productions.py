@@ -28,6 +28,13 @@ CHAINS = (  # what is shared doubles where it is walked as if it were a tree
     "{y} = tanh({y} * {y} + {y} - 0.5)", "{y} = silu({y}) + 0.1", "{y} = maximum({y} * 0.9, {y} - 0.2)",
     "{y} = 0.5 * {y} + 0.4 * sin({y})", "{y} = where({y} > {x}, {y} - 0.1 * {x}, {y} * 0.9 + {x} * 0.1)",
 )  # fmt: skip
+UNTAKEN = (  # what is not taken has no value, or no slope
+    "where({x} > 0.2, log({x}), {y})", "where({x} < 0.2, {y}, sqrt({x} - 0.1))",
+    "where(abs({x}) > 0.3, {y} / {x}, {y})",
+    "where({x} > 0.3, {y} * rsqrt({x}), 0)", "where({x} > 0.2, where({x} > 0.7, sqrt({x} - 0.6), {x}^0.7), {y})",
+    "where({x} > 0, maximum(log({x}), -1), {y})", "where(abs({x}) < 0.8, asin({x}), {x})",
+    "where({x} != 0, sin({x}) / {x}, 1)", "where(isfinite(log({x} - 0.1)), log({x} + 0.1), {y})",
+)  # fmt: skip
 
 
 def axis_of(g: Generator, v: Value) -> int:
@@ -119,6 +126,20 @@ def choose(g: Generator) -> None:
     test = g.one_of("{} > 0.3", "{} <= {}", "not ({} < -0.2)", "{} > 0 and {} < 0.5", "isfinite({})")
     test = test.format(z.name, g.like(x.shape).name)
     g.let(f"where({test}, {x.name}, {y.name})", x.shape, [x, y])
+
+
+def untaken(g: Generator) -> None:
+    """The condition element by element, or for each row."""
+    x = g.pick()
+    y = g.like(x.shape)
+    if x.rank and g.chance(0.4):
+        axis = axis_of(g, x)
+        row = g.let(f"sum({x.name}, axis = {axis}, keep = true)", replaced(x.shape, axis, 1), [x])
+        form = g.one_of("where({r} > 0.3, {y} * log({r}), {x})", "where({r} < 0.3, {x}, {x} / ({r} + 0.1))",
+                        "where({r} > 0.3, {y} + sqrt({r}), 0)")  # fmt: skip
+        g.let(form.format(x=x.name, y=y.name, r=row.name), x.shape, [x, y])
+    else:
+        g.let(g.one_of(*UNTAKEN).format(x=x.name, y=y.name), x.shape, [x, y])
 
 
 def chain(g: Generator) -> None:
@@ -701,11 +722,11 @@ def draw(g: Generator) -> None:
 
 PRODUCTIONS: dict[Callable[[Generator], None], float] = {
     smooth: 3, broken: 2, careful: 3, steps: 0.7, binary: 5, function_of_two: 2, with_number: 2, lower_rank: 2,
-    choose: 2, chain: 1.2, condition: 1, logic: 0.7, mask: 1, whole_arithmetic: 1, divide: 2, whole_reduction: 0.5,
-    widen: 1, convert: 0.5, reduction: 5, reduction_of_all: 1, normalised: 2, ordered: 0.5, positions: 0.7,
-    question: 0.4, turned_around_a_reduction: 2.5, transpose: 4, turned_and_met: 2, expand: 3, squeeze: 1, reshape:
-    2, reshape_of_a_transpose: 1.5, flip: 1, slice_: 2, pad: 1.2, concat: 1.5, stack: 1, split: 1, product: 3,
-    product_turned: 1.5, notation: 3, diagonal: 0.7, windows: 1.2, gather: 1, scatter: 1, take: 0.7, one_hot: 0.7,
-    counted: 0.7, convolution: 1, pooling: 1, draw: 0.7, joined: 2, shifted: 1.5, lengthened: 1, whole_notation: 0.5,
-    windows_of_any_size: 0.5, constant: 1, adaptive: 0.4, extended: 0.5,
+    choose: 2, untaken: 1.5, chain: 1.2, condition: 1, logic: 0.7, mask: 1, whole_arithmetic: 1, divide: 2,
+    whole_reduction: 0.5, widen: 1, convert: 0.5, reduction: 5, reduction_of_all: 1, normalised: 2, ordered: 0.5,
+    positions: 0.7, question: 0.4, turned_around_a_reduction: 2.5, transpose: 4, turned_and_met: 2, expand: 3,
+    squeeze: 1, reshape: 2, reshape_of_a_transpose: 1.5, flip: 1, slice_: 2, pad: 1.2, concat: 1.5, stack: 1, split: 1,
+    product: 3, product_turned: 1.5, notation: 3, diagonal: 0.7, windows: 1.2, gather: 1, scatter: 1, take: 0.7,
+    one_hot: 0.7, counted: 0.7, convolution: 1, pooling: 1, draw: 0.7, joined: 2, shifted: 1.5, lengthened: 1,
+    whole_notation: 0.5, windows_of_any_size: 0.5, constant: 1, adaptive: 0.4, extended: 0.5,
 }  # fmt: skip
