@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import numpy as np
@@ -309,3 +310,9 @@ def test_the_tail_of_gelu_tanh_does_not_cancel() -> None:
     got = nnc.function("fn f(x: f32[N]) = gelu_tanh(x)")(x)
     np.testing.assert_allclose(got[x > -6], expected[x > -6], rtol=2e-5)
     np.testing.assert_allclose(got, expected, atol=4e-8)
+
+
+def test_the_tail_of_gelu_does_not_cancel() -> None:
+    x = np.linspace(-12, 0, 300, dtype=np.float32)
+    expected = [t / 2 * math.erfc(-t / math.sqrt(2)) for t in x.astype(float)]
+    np.testing.assert_allclose(nnc.function("fn f(x: f32[N]) = gelu(x)")(x), expected, rtol=2e-5)
