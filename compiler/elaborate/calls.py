@@ -11,7 +11,7 @@ from ...dsl.diagnostics import Label
 from ...dsl.errors import error
 from ...dsl.source import Span
 from . import parts
-from .context import Context
+from .context import Context, is_std
 from .groups import matched
 from .scope import MISSING, Instance, Scope
 from .signatures import bind, check_kind, check_results, defaults, enter, named_results
@@ -173,7 +173,7 @@ def apply(cx: Context, function: Value, given: Given, scope: Scope, label: str |
             cx.taps[path] = result
         match function:
             case Builtin(name=name) | Defined(definition=ast.Function(name=name)):
-                cx.note(path, cx.site, name, first, result)
+                cx.note(path, cx.site, name, first, result, given.span)
     return result
 
 
@@ -229,6 +229,7 @@ def call_function(cx: Context, function: Defined, given: Given) -> Value:
     """Inline a `fn`. It is pure: no instance, so it can own nothing."""
     d = function.definition
     assert isinstance(d, ast.Function | ast.Export)
+    first = len(cx.builder.nodes)
     with cx.calling(d.name, given.span):
         inner = enter(cx, function, given, None)
         if isinstance(d.body, tuple):
@@ -238,7 +239,10 @@ def call_function(cx: Context, function: Defined, given: Given) -> Value:
         else:
             value = cx.evaluate(d.body, inner)
             cx.returned = d.body.span
-        return check_results(cx, d, value, inner)
+        result = check_results(cx, d, value, inner)
+    if not is_std(d.span):
+        cx.note("", cx.site, d.name, first, result, given.span)
+    return result
 
 
 def call_layer(cx: Context, layer: Defined, given: Given, path: str) -> Value:
@@ -259,7 +263,7 @@ def call_layer(cx: Context, layer: Defined, given: Given, path: str) -> Value:
             result = check_results(cx, d, value, inner)
             if isinstance(result, Tensor):
                 cx.inner[path] = result
-            cx.note(path, outer_site, d.name, first, result)
+            cx.note(path, outer_site, d.name, first, result, given.span)
             return result
         finally:
             cx.site = outer_site

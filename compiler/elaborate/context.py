@@ -92,7 +92,7 @@ def _seen_from(d: Diagnostic, name: str, span: Span) -> Diagnostic:
 @dataclass(frozen=True, slots=True)
 class Part:
     """One call of a layer, or of a function under a label: the nodes of `builder` from `first` up to `last` are its
-    work, done `turns` times where scans stand around it."""
+    work, done `turns` times where scans stand around it. A call of the user's function without a label has no path."""
 
     path: str
     parent: str | None  # the instance it stands in
@@ -102,6 +102,7 @@ class Part:
     first: int
     last: int
     results: tuple[str, ...]
+    span: Span | None  # of the call
 
 
 @dataclass(slots=True)
@@ -300,12 +301,12 @@ class Context:
             )
         return self.variables[path]
 
-    def note(self, path: str, parent: str, kind: str, first: int, value: Value) -> None:
+    def note(self, path: str, parent: str, kind: str, first: int, value: Value, span: Span | None) -> None:
         """A call that ended with `value`; its nodes begin at `first`."""
         items = value.items if isinstance(value, Results) else (value,)
         results = tuple(t.node for t in items if isinstance(t, Tensor) and t.builder is self.builder)
         turns = product(f.count for f in self.frames)
-        self.parts.append(Part(path, parent, kind, self.builder, turns, first, len(self.builder.nodes), results))
+        self.parts.append(Part(path, parent, kind, self.builder, turns, first, len(self.builder.nodes), results, span))
 
     # --- scans
 

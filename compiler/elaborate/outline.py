@@ -38,11 +38,12 @@ class Row:
 def outline(cx: Context, model: str, variables: Mapping[str, Declared]) -> tuple[Row, ...]:
     """The rows of a model that was called in `cx`, for one example: free sizes named B, N and T are 1."""
     before: dict[int, list[Dim]] = {}  # by graph, the work of the first k nodes
-    for b in {id(part.builder): part.builder for part in cx.parts}.values():
+    instances = [part for part in cx.parts if part.path]
+    for b in {id(part.builder): part.builder for part in instances}.values():
         before[id(b)] = [0, *accumulate(map(_macs, b.nodes.values()))]
     parts: dict[str, list[int]] = {}
     inside: dict[str | None, list[str]] = {}
-    for k, part in enumerate(cx.parts):
+    for k, part in enumerate(instances):
         if part.path not in parts:
             inside.setdefault(part.parent, []).append(part.path)
         parts.setdefault(part.path, []).append(k)
@@ -54,7 +55,7 @@ def outline(cx: Context, model: str, variables: Mapping[str, Declared]) -> tuple
     def add(path: str, depth: int) -> tuple[int, int, dict[tuple[int, str], Dim]]:
         """The rows of an instance and of what is inside; its parameters, state, and the bytes of its results."""
         at = len(rows)
-        calls = [cx.parts[k] for k in parts[path]]
+        calls = [instances[k] for k in parts[path]]
         parameters = _count(d for d in own.get(path, ()) if d.role in ("weight", "bias"))
         state = _count(d for d in own.get(path, ()) if d.role == "state")
         results = {(id(part.builder), name): _bytes(part, name) for part in calls for name in part.results}
