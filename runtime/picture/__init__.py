@@ -8,35 +8,42 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...compiler.autodiff.differentiate import differentiate
-from .boxes import Box, boxes, shown
+from .arrange import arrange
+from .boxes import Box, boxes, depth, shown
 from .drawing import draw
 from .page import page
+from .view import view
 
 if TYPE_CHECKING:
     from ...compiler.elaborate import Program
     from ...compiler.graph.nodes import Node
 
 
-def picture(program: Program, entry: str, depth: int, as_page: bool) -> str:
-    """The SVG of an entry whose layers are opened `depth` times, or the page around it."""
+def picture(
+    program: Program, entry: str, opened: int | None = None, as_page: bool = False, across: bool = False
+) -> str:
+    """The SVG of an entry whose layers are opened so many times (as far as a picture has room for), or the page around
+    it. Boxes stand one below the other, or `across` the page as on a slide."""
     cx = program.context(entry)
     graph = program.graph(entry, cx)
     root = boxes(graph, cx)
-    title = program.model.name if program.model is not None else entry
-    found = shown(root, depth)
-    if not as_page:
-        return draw(graph, found, title)
     origin: dict[str, str] = {}
     derived = differentiate(graph, origin)
-    rest = _attach(root, [n for n in derived if n.name in origin], origin)
+    rest = attach(root, [n for n in derived if n.name in origin], origin)
+    found = shown(root, opened or depth(root))
+    title = program.model.name if program.model is not None else entry
+    title += {title: "", "predict": "", "train": ": a step of training"}.get(entry, f", {entry}")
+    svg = draw(arrange(view(graph, found, cx, across, as_page), across), title, across)
+    if not as_page:
+        return svg
     about = (
         f"{entry}: {sum(len(b.nodes) for b in root.children)} operators, {len(derived)} with their derivatives; "
         "click a box or a line to open it"
     )
-    return page(title, about, draw(graph, found, title, linked=True), root, found, rest)
+    return page(title, about, svg, root, found, rest)
 
 
-def _attach(root: Box, derived: list[Node], origin: dict[str, str]) -> list[Node]:
+def attach(root: Box, derived: list[Node], origin: dict[str, str]) -> list[Node]:
     """Give each derived operator to the boxes whose operator it comes from; the others are returned."""
     owners: dict[str, list[Box]] = {}
     for box in root.walk():

@@ -8,37 +8,40 @@ Wormald's barycentres); then everything moves towards its neighbours as far as i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import networkx as nx
 
 Point = tuple[float, float]
+Size = tuple[float, float]
 _SWEEPS = 12
-_GAP, _BETWEEN = 26.0, 34.0  # beside boxes, and from layer to layer
+_GAP, BETWEEN = 26.0, 34.0  # beside boxes, and from layer to layer
 _LANE = 12.0  # the width of an edge that passes a layer
+_SIDE = 0.01  # how much the wish of a box weighs that has nothing above it
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`centres` of the boxes, `routes` of the edges from border to border; all coordinates are from 0."""
+    """`centres` of the boxes, `routes` of the edges from border to border; all coordinates are from 0. `layer` of each
+    box, and from where to where a layer reaches, in `rows`."""
 
     width: float
     height: float
     centres: tuple[Point, ...]
     routes: tuple[tuple[Point, ...], ...]
+    layer: tuple[int, ...]
+    rows: tuple[tuple[float, float], ...]
 
 
-def layout(sizes: Sequence[tuple[float, float]], edges: Sequence[tuple[int, int]]) -> Layout:
-    """`sizes` are (width, height); `edges` must have no cycle, pairs of one box are left out."""
+def layout(sizes: Sequence[Size], edges: Sequence[tuple[int, int]], beside: Layout | None = None) -> Layout:
+    """`sizes` are (width, height); `edges` must have no cycle, pairs of one box are left out. The boxes stand in the
+    layers of the same boxes `beside` them, if that is given; one without width is not there."""
     edges = [(a, b) for a, b in edges if a != b]
-    graph: nx.DiGraph = nx.DiGraph()
-    graph.add_nodes_from(range(len(sizes)))
-    graph.add_edges_from(edges)
-    layer = _layers(graph)
     width = [w for w, _ in sizes]
-    level = [layer[k] for k in range(len(sizes))]
+    level = [*beside.layer] if beside else _layers(len(sizes), edges)
+    layer = level[:]
     chains: list[list[int]] = []
     links: list[tuple[int, int]] = []
     for a, b in edges:
@@ -57,34 +60,50 @@ def layout(sizes: Sequence[tuple[float, float]], edges: Sequence[tuple[int, int]
         above[b].append(a)
     rows: list[list[int]] = [[] for _ in range(max(level, default=-1) + 1)]
     for k, n in enumerate(level):
-        rows[n].append(k)
+        if width[k]:
+            rows[n].append(k)
     _order(rows, above, below)
     x = _place(rows, above, below, width)
-    left = min((x[k] - width[k] / 2 for k in range(len(width))), default=0.0)
+    left = min((x[k] - width[k] / 2 for row in rows for k in row), default=0.0)
     x = [v - left for v in x]
-    y, tall, top = [0.0] * len(rows), [0.0] * len(rows), 0.0
-    for n, row in enumerate(rows):
-        tall[n] = max((sizes[k][1] for k in row if k < len(sizes)), default=0.0)
-        y[n] = top + tall[n] / 2
-        top += tall[n] + _BETWEEN
-    routes = tuple(_route(chain, level, x, y, tall, sizes) for chain in chains)
+    spans = beside.rows if beside else tuple(_spans([[sizes[k][1] for k in row if k < len(sizes)] for row in rows]))
+    y, tall = [(a + b) / 2 for a, b in spans], [b - a for a, b in spans]
     return Layout(
-        max((x[k] + width[k] / 2 for k in range(len(width))), default=0.0),
-        max(0.0, top - _BETWEEN),
+        max((x[k] + width[k] / 2 for row in rows for k in row), default=0.0),
+        spans[-1][1] if spans else 0.0,
         tuple((x[k], y[level[k]]) for k in range(len(sizes))),
-        routes,
+        tuple(_route(chain, level, x, y, tall, sizes) for chain in chains),
+        tuple(level[: len(sizes)]),
+        spans,
     )
 
 
-def _layers(graph: nx.DiGraph) -> dict[int, int]:
-    """The longest path from the top; a box without anything above stands right above what it feeds."""
+def _spans(heights: Sequence[Sequence[float]]) -> Iterator[tuple[float, float]]:
+    """From where to where each layer reaches."""
+    top = 0.0
+    for row in heights:
+        bottom = top + max(row, default=0.0)
+        yield top, bottom
+        top = bottom + BETWEEN
+
+
+def _layers(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
+    """The longest path from the top; what only prepares something for a box, as a weight that is squared, stands right
+    above that."""
+    graph: nx.DiGraph = nx.DiGraph()
+    graph.add_nodes_from(range(count))
+    graph.add_edges_from(edges)
     layer: dict[int, int] = {}
     for n in nx.topological_sort(graph):
         layer[n] = max((layer[p] + 1 for p in graph.predecessors(n)), default=0)
+    aside: set[int] = set()
+    for n in layer:
+        if all(p in aside and graph.out_degree(p) == 1 for p in graph.predecessors(n)):
+            aside.add(n)
     for n in reversed([*layer]):
-        if graph.in_degree(n) == 0 and graph.out_degree(n) > 0:
+        if n in aside and graph.out_degree(n) > 0:
             layer[n] = min(layer[s] for s in graph.successors(n)) - 1
-    return layer
+    return [layer[k] for k in range(count)]
 
 
 def _order(rows: list[list[int]], above: list[list[int]], below: list[list[int]]) -> None:
@@ -116,8 +135,11 @@ def _place(
     below: Sequence[Sequence[int]],
     width: Sequence[float],
 ) -> list[float]:
-    """x of each: the order stays, and so do the gaps."""
+    """x of each: the order stays, and so do the gaps. What has nothing above it, as a weight, stands aside: what it
+    feeds hangs from the others."""
+    inner = [[n for n in near if above[n]] or near for near in above]
     x = [0.0] * len(width)
+    rows = [row for row in rows if row]
     for row in rows:
         at = 0.0
         for k in row:
@@ -127,25 +149,33 @@ def _place(
             x[k] -= at / 2
     for sweep in range(_SWEEPS, -1, -1):  # the last goes down, so that chains hang straight
         for row in rows if sweep % 2 == 0 else [*reversed(rows)]:
-            near = (above, below)[sweep % 2]
-            _settle(row, [_mean([x[n] for n in near[k]], x[k]) for k in row], x, width)
+            near = (inner, below)[sweep % 2]
+            _settle(
+                row,
+                [_mean([x[n] for n in near[k]], x[k]) for k in row],
+                [1.0 if above[k] else _SIDE for k in row],
+                x,
+                width,
+            )
     return x
 
 
-def _settle(row: Sequence[int], wanted: Sequence[float], x: list[float], width: Sequence[float]) -> None:
-    """As near to where each wants to be as the gaps allow, in the least squares: less the gaps before it, the places
-    must not fall, so neighbours whose wishes do take their mean (Ayer et al., 1955)."""
+def _settle(
+    row: Sequence[int], wanted: Sequence[float], weights: Sequence[float], x: list[float], width: Sequence[float]
+) -> None:
+    """As near to where each wants to be as the gaps allow, in the weighted least squares: less the gaps before it, the
+    places must not fall, so neighbours whose wishes do take their mean (Ayer et al., 1955)."""
     gaps = [0.0]
     for a, b in pairwise(row):
         gaps.append(gaps[-1] + (width[a] + width[b]) / 2 + _GAP)
-    blocks: list[tuple[float, int]] = []
-    for wish, gap in zip(wanted, gaps, strict=True):
+    blocks: list[tuple[float, float, int]] = []
+    for wish, gap, weight in zip(wanted, gaps, weights, strict=True):
         mean, count = wish - gap, 1
         while blocks and blocks[-1][0] > mean:
-            before, n = blocks.pop()
-            mean, count = (before * n + mean * count) / (n + count), n + count
-        blocks.append((mean, count))
-    free = [mean for mean, count in blocks for _ in range(count)]
+            before, w, n = blocks.pop()
+            mean, weight, count = (before * w + mean * weight) / (w + weight), w + weight, n + count
+        blocks.append((mean, weight, count))
+    free = [mean for mean, _, count in blocks for _ in range(count)]
     for k, place, gap in zip(row, free, gaps, strict=True):
         x[k] = place + gap
 
@@ -168,4 +198,4 @@ def _route(
     for k in chain[1:-1]:
         points += [(x[k], y[level[k]] - tall[level[k]] / 2), (x[k], y[level[k]] + tall[level[k]] / 2)]
     points += [(x[last], y[level[last]] - tall[level[last]] / 2), (x[last], y[level[last]] - sizes[last][1] / 2)]
-    return tuple(p for n, p in enumerate(points) if not n or p != points[n - 1])
+    return (points[0], *(q for p, q in pairwise(points) if abs(p[0] - q[0]) + abs(p[1] - q[1]) > 1e-6))
