@@ -36,6 +36,13 @@ export held({IMAGES}, {MOTIONS}) -> (loss: f32, d_x: f32[B, 1, 6, 6]) {{
 }}
 export seen({IMAGES}, angle: f32, factor: f32, down: f32, right: f32) -> f32 =
     mean(cross_entropy(Net(warp(x, angle, factor, down, right)), label))
+export rough(x: f32[B, C, H, W]) -> f32 = total_variation(x)
+export smoother(x: f32[B, 1, 6, 6], rate: f32, smooth: f32) -> f32[B, 1, 6, 6] =
+    ascend_smoothly(mean(Net(x)[:, 1]), x, total_variation(x), rate, smooth)
+export again(x: f32[B, C, H, W], key: i32) -> f32[N, C, H, W] = views(x, 3, 0.4, 1.2, 1.0, 0.5, key)
+export still(x: f32[B, C, H, W]) -> f32[N, C, H, W] = views(x, 2, 0, 1, 0, 0, 1)
+export steady({IMAGES}) -> f32[B, 1, 6, 6] =
+    pgd_held(Net, identity, x, label, 0.1, 0.07, 5, 2, 0, 1, 0, 0, 1, -1.0, 2.0)
 """
 RNG = np.random.default_rng(0)
 X, LABEL = RNG.random((4, 1, 6, 6)), np.array([0, 1, 2, 1], np.int32)
@@ -89,3 +96,28 @@ def test_the_gradient_of_an_expectation_is_the_mean_of_gradients(net: nnc.Model)
     np.testing.assert_allclose(whole.loss, np.mean([p.loss for p in parts]), rtol=1e-12)
     for k, part in enumerate(parts):  # each of which is the loss of what its motion shows
         np.testing.assert_allclose(part.loss, net.seen(X, LABEL, *(m[k] for m in motions)), rtol=1e-12)
+
+
+def test_total_variation_counts_what_neighbours_differ(net: nnc.Model) -> None:
+    x = RNG.random((3, 2, 4, 5))
+    want = (np.abs(np.diff(x, axis=2)).sum() + np.abs(np.diff(x, axis=3)).sum()) / 3
+    np.testing.assert_allclose(net.rough(x), want, rtol=1e-12)
+    assert net.rough(np.ones((2, 1, 1, 3))) == 0
+
+
+def test_a_smooth_ascent_is_an_ascent_less_its_roughness(net: nnc.Model) -> None:
+    up = net.smoother(X, 0.1, 0.0) - X
+    rough = up - (net.smoother(X, 0.1, 0.5) - X)
+    assert np.isclose(np.mean(np.abs(up)), 0.1) and np.isclose(np.mean(np.abs(rough)), 0.05)
+    assert net.rough(X - 1e-3 * rough) < net.rough(X) < net.rough(X + 1e-3 * rough)
+
+
+def test_views_are_of_every_image_and_another_for_each_key(net: nnc.Model) -> None:
+    np.testing.assert_allclose(net.still(X), np.concatenate([X, X]), atol=1e-12)
+    one, other = net.again(X, 1), net.again(X, 2)
+    assert one.shape == (12, 1, 6, 6) and len({v.tobytes() for v in (*one, *other)}) == 24
+    np.testing.assert_array_equal(net.again(X, 1), one)
+
+
+def test_without_motion_the_expected_attack_is_the_plain_one(net: nnc.Model) -> None:
+    np.testing.assert_allclose(net.steady(X, LABEL), net.project(X, LABEL), atol=1e-12)
