@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...dsl.errors import ArgumentError, error
 from .options import Program
 from .show import say
 from .train import run_options, trained
@@ -134,7 +135,9 @@ def saliency(net: Model, output: Path, **seen: Any) -> None:
 
 
 @_command
-@click.option("--layer", metavar="NAME", help="A layer (default: the model's scores).")
+@click.option(
+    "--layer", "layers", metavar="NAME", multiple=True, help="A layer; may be repeated (default: the model's scores)."
+)
 @click.option(
     "--unit",
     "units",
@@ -144,66 +147,101 @@ def saliency(net: Model, output: Path, **seen: Any) -> None:
 )
 @click.option("--image", metavar="FILE", help="A picture to begin with (default: noise).")
 @click.option("--steps", default=100, type=click.IntRange(min=0))
-@click.option("--rate", default=0.01, help="How far the average pixel moves in a step (default: 0.01).")
+@click.option("--rate", type=float, help="How far the average pixel moves in a step (default: 0.03, of layers 0.01).")
 @click.option("--jitter", default=0, type=click.IntRange(min=0), help="Pixels by which a step may move the image.")
+@click.option(
+    "--smooth",
+    type=float,
+    help="How much smooth images are preferred, beside 1 for the unit (default: 0.7; 0 for layers).",
+)
+@click.option(
+    "--views",
+    type=click.IntRange(min=1),
+    help="Copies, turned and moved by chance, that count (default: 8; 1 for layers).",
+)
 @click.option("--low", default=0.0, help="The least value of a pixel (default: 0).")
 @click.option("--high", default=1.0, help="The greatest (default: 1).")
 @click.option("--seed", default=0)
 def dream(
     net: Model,
     output: Path,
-    layer: str | None,
+    layers: tuple[str, ...],
     units: tuple[int, ...],
     image: str | None,
+    rate: float | None,
+    smooth: float | None,
+    views: int | None,
     low: float,
     high: float,
     **settings: Any,
 ) -> None:
     """What a unit, a class or a whole layer would like to see.
 
-    Activation maximisation, and of a whole layer DeepDream.
+    Activation maximisation, and of a whole layer DeepDream; a row for each layer. Among all images that a unit likes
+    most are noisy: those of units and classes are made smooth, and such as are liked however they are held.
     """
     import numpy as np
 
     from .. import look
     from ..look import figure
 
+    s = look.subject(net)
     x = None if image is None else _picture(net, image, low, high)
-    classes = look.subject(net).output.shape[-1]
-    chosen: list[int | None] = [*units] or (
-        [None] if layer is not None or not isinstance(classes, int) else [*range(min(classes, 16))]
-    )
-    found = []
-    for unit in chosen:
-        d = look.dream(net, layer, unit, x=x, low=low, high=high, **settings)
-        found.append(d.x)
-        what = f"unit {unit}" if unit is not None else "all of it"
-        still = "; nothing moves it here: try another --seed or --image" if np.ptp(d.objective) == 0 else ""
-        say(f"{layer or 'scores'}, {what}: {d.objective[0]:.4g} -> {d.objective[-1]:.4g}{still}")
-    _draw(
-        figure.pictures(np.concatenate(found)),
-        output,
-        ends=(low, high),
-        titles=[str(u) for u in chosen if u is not None],
-    )
+    classes = s.output.shape[-1]
+    every: list[int | None] = [*range(min(classes, 16))] if isinstance(classes, int) else [None]
+    chosen: list[int | None] = [*units] or ([None] if layers else every)
+    found, titles = [], []
+    for layer in layers or (None,):
+        for unit in chosen:
+            prior = unit is not None and s.is_image
+            d = look.dream(
+                net,
+                layer,
+                unit,
+                x=x,
+                low=low,
+                high=high,
+                rate=(0.03 if prior else 0.01) if rate is None else rate,
+                smooth=_smoothness(s) * prior if smooth is None else smooth,
+                views=(8 if prior else 1) if views is None else views,
+                **settings,
+            )
+            found.append(d.x)
+            what = f"unit {unit}" if unit is not None else "all of it"
+            still = "; nothing moves it here: try another --seed or --image" if np.ptp(d.objective) == 0 else ""
+            say(f"{layer or 'scores'}, {what}: {d.objective[0]:.4g} -> {d.objective[-1]:.4g}{still}")
+            titles.append(" ".join(str(t) for t in (layer, unit) if t is not None))
+    columns = len(chosen) if len(layers) > 1 else None
+    _draw(figure.pictures(np.concatenate(found)), output, ends=(low, high), titles=titles, columns=columns)
 
 
-ATTACKS = ("fgsm", "pgd", "guided-pixel", "random-pixel", "searched-pixel")
+def _smoothness(s: Any) -> float:
+    """Lines of a drawing are as wide as its pixels are many."""
+    side = s.image()[1] if s.is_image else 0
+    return 0.7 * min(1.0, side / 28) if isinstance(side, int) else 0.7
+
+
+ATTACKS = ("fgsm", "pgd", "pgd-held", "patch", "guided-pixel", "random-pixel", "searched-pixel")
+_MEASURED, _LEARNED = 512, 2000  # images that a patch is tried on, and learned from
 
 
 @_command
 @_seen
 @click.option("--by", type=click.Choice(ATTACKS), default="fgsm", help="The method (default: fgsm).")
+@click.option("--target", type=int, metavar="CLASS", help="What all are to be read as, by fgsm, pgd or a patch.")
 @click.option("--eps", default=0.1, help="How far fgsm and pgd move a pixel (default: 0.1).")
-@click.option("--steps", default=10, type=click.IntRange(min=1), help="Of pgd.")
+@click.option("--steps", type=click.IntRange(min=1), help="Of pgd (default: 10) and of a patch (default: 200).")
+@click.option("--side", type=click.IntRange(min=1), help="Of a patch, in pixels (default: half of the image's).")
 @click.option("--tries", default=10, type=click.IntRange(min=1), help="Pixels that guided and random try.")
 @click.option("--seed", default=0)
 def attack(
     net: Model,
     output: Path,
     by: str,
+    target: int | None,
     eps: float,
-    steps: int,
+    steps: int | None,
+    side: int | None,
     tries: int,
     seed: int,
     low: float,
@@ -212,32 +250,50 @@ def attack(
 ) -> None:
     """Images changed so that they are read differently.
 
-    Before and after, with what the model says of them.
+    Before and after, with what the model says of them. pgd-held deceives however an image is held; a patch is one for
+    all images, stuck on each in a place of its own.
     """
     import numpy as np
 
     from .. import look
     from ..look import figure
 
+    if target is not None and by.endswith("pixel"):
+        raise error("E0603", f"--target goes with fgsm, pgd, pgd-held and patch, not {by}", kind=ArgumentError)
+    count = seen["examples"]
+    if by == "patch":
+        seen["examples"] = max(count, _MEASURED)
     x, label = _images(net, low=low, high=high, **seen)
+    ends: dict[str, Any] = {"low": low, "high": high}
+    shown: list[Array] = []
     match by:
         case "fgsm":
-            y = look.fgsm(net, x, label, eps, low=low, high=high)
+            y = look.fgsm(net, x, label, eps, target=target, **ends)
         case "pgd":
-            y = look.pgd(net, x, label, eps, steps=steps, low=low, high=high)
+            y = look.pgd(net, x, label, eps, target=target, steps=steps or 10, **ends)
+        case "pgd-held":
+            y = look.pgd_held(net, x, label, eps, target=target, steps=steps or 10, seed=seed, **ends)
+        case "patch":
+            learned = (x, label) if seen["image"] is not None else _learned(net)
+            found = look.patch(net, *learned, target=target, side=side, steps=steps or 200, seed=seed, **ends)
+            y = look.stick(net, x, found.pixels, seed=seed)
+            shown = [*figure.pictures(found.pixels[None])[:1]]
         case "guided-pixel":
-            y = look.guided_pixel(net, x, label, tries=tries, low=low, high=high).x
+            y = look.guided_pixel(net, x, label, tries=tries, **ends).x
         case "random-pixel":
-            y = look.random_pixel(net, x, label, tries=tries, low=low, high=high, seed=seed).x
+            y = look.random_pixel(net, x, label, tries=tries, seed=seed, **ends).x
         case _:
-            y = look.searched_pixel(net, x, label, low=low, high=high, seed=seed).x
+            y = look.searched_pixel(net, x, label, seed=seed, **ends).x
     before, after = (look.scores(net, a).argmax(1) for a in (x, y))
     say(f"right before {np.mean(before == label):.1%}, after {np.mean(after == label):.1%} of {len(x)}")
+    if target is not None and np.any(others := label != target):
+        say(f"read as {target}: {np.mean(after[others] == target):.1%} of {others.sum()} that are something else")
+    x, y, before, after = (a[:count] for a in (x, y, before, after))
     _draw(
-        [*figure.pictures(x), *figure.pictures(y)],
+        [*figure.pictures(x), *figure.pictures(y), *shown],
         output,
         columns=len(x),
-        titles=[str(k) for k in (*before, *after)],
+        titles=[*map(str, before), *(f"→ {k}" for k in after), *["the patch"] * len(shown)],
         ends=(low, high),
     )
 
@@ -281,7 +337,7 @@ def rates(net: Model, output: Path, **settings: Any) -> None:
     from ..look import figure
 
     found = look.range_test(net, **settings)
-    figure.rates(found, output)
+    figure.rates(found, output, net.name)
     best = found.loss.argmin()
     say(f"{len(found.rate)} steps, the least loss {found.loss[best]:.4g} at {found.rate[best]:.2g}")
 
@@ -303,6 +359,23 @@ def _held_out(net: Model, count: int | None) -> list[Array]:
     return [c[:count] for c in net.load_dataset().for_evaluation(net.train_spec.inputs, net.entry("evaluate").wants)]
 
 
+def _learned(net: Model) -> tuple[Array, Array]:
+    """Examples of the train block's data to learn from, evenly spaced, and their labels."""
+    spec, call = net.train_spec, net.entry("train")
+    columns = net.load_dataset().for_training(spec.inputs, call.wants)
+    rows = slice(None, None, max(1, len(columns[0]) // _LEARNED))
+    return _labelled(net, dict(zip(spec.inputs, (c[rows] for c in columns), strict=True)))
+
+
+def _labelled(net: Model, columns: dict[str, Array]) -> tuple[Array, Array]:
+    """The images among columns, and their classes: those that are given, or what the model says."""
+    from .. import look
+
+    x = columns.pop(look.subject(net).input.name)
+    found = [c for c in columns.values() if c.ndim == 1 and c.dtype.kind in "iu"]
+    return x, found[0] if found else look.scores(net, x).argmax(-1)
+
+
 def _images(net: Model, examples: int, image: str | None, low: float, high: float) -> tuple[Array, Array]:
     """Images and their labels: some of the held-out examples, or a file and what the model says of it."""
     from .. import look
@@ -310,10 +383,7 @@ def _images(net: Model, examples: int, image: str | None, low: float, high: floa
     if image is not None:
         x = _picture(net, image, low, high)
         return x, look.scores(net, x).argmax(-1)
-    columns = dict(zip(net.train_spec.inputs, _held_out(net, examples), strict=True))
-    x = columns.pop(look.subject(net).input.name)
-    found = [c for c in columns.values() if c.ndim == 1 and c.dtype.kind in "iu"]
-    return x, found[0] if found else look.scores(net, x).argmax(-1)
+    return _labelled(net, dict(zip(net.train_spec.inputs, _held_out(net, examples), strict=True)))
 
 
 def _picture(net: Model, path: str, low: float, high: float) -> Array:

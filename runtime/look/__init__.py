@@ -5,13 +5,15 @@ In: a model and arrays. Out: arrays; `figure` draws them. The methods themselves
 """
 
 from .ascent import Dream, dream, saliency
-from .attacks import Pixels, fgsm, guided_pixel, pgd, random_pixel, searched_pixel
+from .attacks import Pixels, fgsm, guided_pixel, pgd, pgd_held, random_pixel, searched_pixel
 from .inside import activations, filters, inner_types, scores, subject
+from .patch import Patch, patch, stick
 from .rates import Rates, range_test
 from .surface import Surface, surface
 
 __all__ = [
     "Dream",
+    "Patch",
     "Pixels",
     "Rates",
     "Surface",
@@ -21,12 +23,15 @@ __all__ = [
     "filters",
     "guided_pixel",
     "inner_types",
+    "patch",
     "pgd",
+    "pgd_held",
     "random_pixel",
     "range_test",
     "saliency",
     "scores",
     "searched_pixel",
+    "stick",
     "subject",
     "surface",
 ]

@@ -42,6 +42,8 @@ def dream(
     steps: int = 100,
     rate: float = 0.01,
     jitter: int = 0,
+    smooth: float = 0.0,
+    views: int = 1,
     low: float | None = None,
     high: float | None = None,
     seed: int = 0,
@@ -51,38 +53,49 @@ def dream(
     name: a layer or a labelled call; without one, the model's scores. The objective is the mean of a unit (along the
     second axis), or without `unit` the mean square of all (DeepDream). x: where to begin; without it noise around the
     middle of `low` and `high`, by `seed`. jitter: move the image by up to so many pixels, another way in each step, so
-    that what appears does not depend on the grid. low, high: keep every element between them.
+    that what appears does not depend on the grid. smooth: so many times as far as along the objective an image goes
+    to where its neighbouring pixels differ less (total variation). views: the objective is that of so many copies, each
+    turned, scaled and moved a little by chance, so that what appears is seen from everywhere. With either, steps become
+    shorter to the end. low, high: keep every element between them.
     """
     s = subject(net)
     settings.integer("steps", steps, 0)
     settings.integer("jitter", jitter, 0)
+    settings.integer("views", views, 1)
+    settings.real("smooth", smooth, least=0)
     settings.real("rate", rate, above=0)
     if low is not None and high is not None:
         settings.ends(low, high)
     path, type = (s.scores, s.output.type) if name is None else layer(net, name)
     k = 0 if unit is None else check_unit(path, type, unit)
+    seen = "x"
+    if views > 1:
+        seen = s.inputs(f"views({s.images('x')}, {views}, {s.motion()}, key)")
+    step = f"ascend_smoothly(objective, x, total_variation({s.images('x')}), rate, smooth)" if smooth else ""
     twin = probe(
         s,
         f"""
-    export look(x: {s.input.type}, unit: i32, rate: f32) -> (next: {s.input.type}, objective: f32) {{
-        result = scores(x)
+    export look(x: {s.input.type}, unit: i32, rate: f32, smooth: f32, key: i32) ->
+            (next: {s.input.type}, objective: f32) {{
+        result = scores({seen})
         value = {"result" if name is None else path}
         objective = {"mean(value^2)" if unit is None else "mean(value[:, unit])"}
-        next = ascend(objective, x, rate)
+        next = {step or "ascend(objective, x, rate)"}
     }}""",
     )
     random = np.random.default_rng(settings.seed(seed))
     x = examples(s, _noise(s, random, low, high) if x is None else x)
     space = tuple(range(2, len(s.input.shape)))
     objective = []
-    for _ in range(steps):
+    for key in range(steps):
+        shorter = 1 - key / steps if smooth or views > 1 else 1.0
         moved = random.integers(-jitter, jitter + 1, len(space)) if jitter else np.zeros(len(space), int)
-        x, value = twin.call("look", np.roll(x, moved, space), k, rate)
+        x, value = twin.call("look", np.roll(x, moved, space), k, rate * shorter, smooth, key)
         x = np.roll(x, -moved, space)
         if low is not None or high is not None:
             x = np.clip(x, low, high)
         objective.append(float(value))
-    objective.append(float(twin.call("look", x, k, rate).objective))
+    objective.append(float(twin.call("look", x, k, rate, smooth, steps).objective))
     return Dream(np.asarray(x), np.array(objective))
 
 

@@ -1,7 +1,8 @@
 """Small changes that deceive a classifier: along the sign of the gradient, and in one pixel.
 
 In: a model whose first result is a score for each class, images `x`, their labels. Out: changed images. Each is as
-large as `x` and stays from `low` to `high`. An attack succeeds where the model no longer answers the label.
+large as `x` and stays from `low` to `high`. An attack succeeds where the model no longer answers the label, or, with a
+`target`, where it answers that class.
 """
 
 from __future__ import annotations
@@ -16,17 +17,21 @@ from .. import settings
 from ..call.column import Array
 from ..extras import optional
 from ..model import Model
-from .inside import Subject, classifier, examples, labelled, labels, scores
+from .inside import Subject, check_unit, classifier, examples, labelled, labels, scores
 
 POPULATION = 400  # candidates of a search, and
 GENERATIONS = 100  # how often they are changed at most (Su, Vargas and Sakurai, 2019)
 
 
-def fgsm(net: Model, x: Any, label: Any, eps: float, *, low: float = 0.0, high: float = 1.0) -> Array:
-    """Each element moved by `eps` in the direction that raises the loss (`fgsm` in dsl/std/inputs.nn)."""
-    s, x, label = _attacked(net, x, label, low, high, eps)
+def fgsm(
+    net: Model, x: Any, label: Any, eps: float, *, target: int | None = None, low: float = 0.0, high: float = 1.0
+) -> Array:
+    """Each element moved by `eps` in the direction that raises the loss of the label, or lowers that of the target
+    (`fgsm` in dsl/std/inputs.nn)."""
+    s, x, label = attacked(net, x, label, low, high, eps)
+    label, sign = goal(s, label, target)
     twin = labelled(s, "fgsm(scores, x, label, eps, low, high)", "eps: f32, low: f32, high: f32")
-    found: Array = twin.call("look", x, label, eps, low, high)
+    found: Array = twin.call("look", x, label, sign * eps, low, high)
     return found
 
 
@@ -36,19 +41,49 @@ def pgd(
     label: Any,
     eps: float,
     *,
+    target: int | None = None,
     step: float | None = None,
     steps: int = 10,
     low: float = 0.0,
     high: float = 1.0,
 ) -> Array:
     """`steps` steps of `fgsm` by `step` (a quarter of `eps`), each projected to within `eps` of `x`."""
-    s, x, label = _attacked(net, x, label, low, high, eps)
+    s, x, label = attacked(net, x, label, low, high, eps)
+    label, sign = goal(s, label, target)
     settings.integer("steps", steps, 1)
     step = eps / 4 if step is None else settings.real("step", step, least=0)
     twin = labelled(
         s, f"pgd(scores, x, label, eps, step, {steps}, low, high)", "eps: f32, step: f32, low: f32, high: f32"
     )
-    found: Array = twin.call("look", x, label, eps, step, low, high)
+    found: Array = twin.call("look", x, label, eps, sign * step, low, high)
+    return found
+
+
+def pgd_held(
+    net: Model,
+    x: Any,
+    label: Any,
+    eps: float,
+    *,
+    target: int | None = None,
+    step: float | None = None,
+    steps: int = 10,
+    views: int = 8,
+    low: float = 0.0,
+    high: float = 1.0,
+    seed: int = 0,
+) -> Array:
+    """`pgd` on the loss expected over transformations: what deceives however the image is turned, scaled and moved."""
+    s, x, label = attacked(net, x, label, low, high, eps)
+    settings.integer("steps", steps, 1)
+    settings.integer("views", views, 1)
+    label, sign = goal(s, label, target)
+    step = eps / 4 if step is None else settings.real("step", step, least=0)
+    motion = f"{steps}, {views}, {s.motion()}, key, low, high"
+    moved = s.inputs(f"pgd_held(scores, seen, {s.images('x')}, label, eps, step, {motion})")
+    more = "eps: f32, step: f32, key: i32, low: f32, high: f32"
+    twin = labelled(s, moved, more, f"fn seen(x) = {s.inputs('x')}")
+    found: Array = twin.call("look", x, label, eps, sign * step, settings.seed(seed), low, high)
     return found
 
 
@@ -66,7 +101,7 @@ class Pixels:
 def guided_pixel(net: Model, x: Any, label: Any, *, tries: int = 10, low: float = 0.0, high: float = 1.0) -> Pixels:
     """Of each image the `tries` pixels are tried whose change to `low` or `high`, by channel, raises the loss most to
     first order: sum over channels of g (v - x), with g the gradient of the loss and v the end that g points to."""
-    s, x, label = _attacked(net, x, label, low, high)
+    s, x, label = attacked(net, x, label, low, high)
     g = labelled(s, "grad(sum(cross_entropy(scores(x), label)), x)").call("look", x, label)
     values = np.where(g > 0, high, low).astype(x.dtype)
     gain = _by_pixel(g * (values - x)).sum(1)
@@ -78,7 +113,7 @@ def random_pixel(
     net: Model, x: Any, label: Any, *, tries: int = 10, low: float = 0.0, high: float = 1.0, seed: int = 0
 ) -> Pixels:
     """What `guided_pixel` is to be compared with: as many pixels, and an end for each channel, by chance."""
-    _, x, label = _attacked(net, x, label, low, high)
+    _, x, label = attacked(net, x, label, low, high)
     random = np.random.default_rng(settings.seed(seed))
     batch, channels, pixels = _by_pixel(x).shape
     tries = min(settings.integer("tries", tries, 1), pixels)
@@ -101,7 +136,7 @@ def searched_pixel(
     """Differential evolution over place and value of one pixel, image by image, with nothing but the model's answers:
     the probability of the label is made small. Su, Vargas and Sakurai, One pixel attack for fooling deep neural
     networks, IEEE TEVC 2019. SciPy searches (E0503 where it is not installed)."""
-    _, x, label = _attacked(net, x, label, low, high)
+    _, x, label = attacked(net, x, label, low, high)
     people, rounds = settings.integer("population", population, 5), settings.integer("generations", generations, 1)
     changed, flipped = x.copy(), np.zeros(len(x), bool)
     for k in range(len(x)):
@@ -171,12 +206,17 @@ def _try_pixels(net: Model, x: Array, label: Array, places: Array, values: Array
     return Pixels(many.reshape(*places.shape, *x.shape[1:])[np.arange(len(x)), chosen], wrong.any(1))
 
 
-def _attacked(
-    net: Model, x: Any, label: Any, low: float, high: float, eps: float = 0.0
-) -> tuple[Subject, Array, Array]:
+def attacked(net: Model, x: Any, label: Any, low: float, high: float, eps: float = 0.0) -> tuple[Subject, Array, Array]:
     """Images and labels, checked together with what is asked."""
     s = classifier(net)
     settings.real("eps", eps, least=0)
     settings.ends(low, high)
     x = examples(s, x)
     return s, x, labels(s, x, label)
+
+
+def goal(s: Subject, label: Array, target: int | None) -> tuple[Array, float]:
+    """The labels whose loss is to rise, 1, or to fall, -1."""
+    if target is None:
+        return label, 1.0
+    return np.full_like(label, check_unit("scores", s.output.type, target)), -1.0

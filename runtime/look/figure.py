@@ -21,6 +21,7 @@ from .rates import Rates
 from .surface import Surface
 
 TILES = 256  # at most on one picture
+_SLIDE, _DPI = (12.0, 6.75), 160  # inches, and dots of each: 1920 x 1080
 
 
 def new_figure(width: float, height: float, layout: Any = "compressed") -> Any:
@@ -29,10 +30,10 @@ def new_figure(width: float, height: float, layout: Any = "compressed") -> Any:
     return module.Figure(figsize=(width, height), layout=layout)
 
 
-def write(figure: Any, path: Path) -> None:
+def write(figure: Any, path: Path, dpi: float = 100) -> None:
     """The figure as a PNG file."""
     drawn = BytesIO()
-    figure.savefig(drawn, format="png", dpi=100)
+    figure.savefig(drawn, format="png", dpi=dpi)
     write_file(path, drawn.getvalue())
 
 
@@ -66,9 +67,9 @@ def tiles(
     shown = shown[:TILES]
     if not all(p.size for p in shown) or not len(shown):
         raise argument_error("E0601", "there is no picture to show: the array is empty")
-    columns = columns or ceil(sqrt(len(shown)))
+    columns = columns or ceil(sqrt(len(shown) * 16 / 9))
     rows = ceil(len(shown) / columns)
-    inch, above = min(2.4, 14 / columns), 0.25 if titles else 0.0
+    inch, above = min(2.4, 14 / columns), 0.3 if titles else 0.0
     figure = new_figure(columns * inch, rows * (inch + above), layout=None)
     top = 1 - above / (rows * (inch + above))
     grid = {"left": 0, "right": 1, "bottom": 0, "top": top, "wspace": 0.04, "hspace": 0.04 + above / inch}
@@ -81,7 +82,7 @@ def tiles(
             else:
                 a.imshow(shown[k], cmap="coolwarm" if signed else "gray", vmin=low, vmax=high, interpolation="nearest")
         if k < len(titles):
-            a.set_title(titles[k], fontsize=8)
+            a.set_title(titles[k], fontsize=min(12, 60 * inch / max(len(titles[k]), 1)))
     write(figure, path)
 
 
@@ -93,14 +94,39 @@ def _ends(x: Array, signed: bool) -> tuple[float, float]:
     return low, high if high > low else low + 1
 
 
-def rates(found: Rates, path: Path) -> None:
-    """Loss against learning rate."""
-    figure = new_figure(6, 4)
+def rates(found: Rates, path: Path, title: str = "") -> None:
+    """Loss against learning rate, as large as a slide: each batch, and smoothed; where that falls fastest, and its
+    least."""
+    figure = new_figure(*_SLIDE)
     a = figure.subplots()
-    a.plot(found.rate, found.loss, color="0.8")
-    a.plot(found.rate, _smooth(found.loss))
-    a.set(xscale="log", xlabel="learning rate", ylabel="loss of the batch (blue: smoothed)")
-    write(figure, path)
+    smooth = _smooth(found.loss)
+    a.plot(found.rate, found.loss, color="0.8", label="each batch")
+    a.plot(found.rate, smooth, linewidth=2.5, label="smoothed")
+    least = int(smooth.argmin())
+    near = max(1, len(smooth) // 20)  # a slope over a tenth of the steps
+    if least > 2 * near:
+        fastest = near + int((smooth[2 * near : least + 1] - smooth[: least + 1 - 2 * near]).argmin())
+        a.axvline(found.rate[fastest], color="C2", linestyle="--", label=f"falls fastest: {found.rate[fastest]:.2g}")
+    a.plot(
+        found.rate[least], smooth[least], "o", color="C3", label=f"least, {smooth[least]:.3g}: {found.rate[least]:.2g}"
+    )
+    a.set(xscale="log", xlabel="learning rate of the step (logarithmic)", ylabel="loss of the batch, mean per example")
+    first = found.loss[0]
+    if np.isfinite(first) and found.loss[np.isfinite(found.loss)].max() > 2 * first > 0:
+        a.set_ylim(0, 2 * first)  # where it breaks is seen; how far it goes is not
+    a.grid(alpha=0.3)
+    a.legend()
+    _caption(figure, a, title, f"range test: {len(found.rate)} steps, each with the next rate")
+    write(figure, path, _DPI)
+
+
+def _caption(figure: Any, a: Any, title: str, below: str) -> None:
+    """The title in bold, and what is seen."""
+    figure.suptitle(title, fontsize=20, fontweight="bold")
+    a.set_title(below, fontsize=13, color="0.35")
+    for text in (a.xaxis.label, a.yaxis.label):
+        text.set_fontsize(14)
+    a.tick_params(labelsize=12)
 
 
 def _smooth(y: Array, keep: float = 0.8) -> Array:
@@ -113,20 +139,25 @@ def _smooth(y: Array, keep: float = 0.8) -> Array:
 
 
 def surface(found: Surface, path: Path, title: str = "") -> None:
-    """The surface in perspective, and as contours; a loss far above the others is cut off, on a logarithmic scale."""
-    figure = new_figure(10, 4.5)
+    """The surface in perspective, and as contours; a loss far above the others is cut off, on a logarithmic scale. A
+    cross is where training ended."""
+    figure = new_figure(*_SLIDE)
     level = np.log10(np.maximum(found.loss, 1e-12))
     level = np.where(np.isfinite(level), level, np.max(level, initial=0, where=np.isfinite(level)))
     left = figure.add_subplot(1, 2, 1, projection="3d")
     across, up = np.meshgrid(found.at, found.at)
     left.plot_surface(across, up, level, cmap="viridis", linewidth=0)
-    left.set(xlabel="first direction", ylabel="second direction")
-    left.tick_params(labelsize=7)
+    left.set(xlabel="second direction", ylabel="first direction")
+    left.set_title("log10 of the loss", fontsize=13, color="0.35")
     left.locator_params(nbins=5)
     right = figure.add_subplot(1, 2, 2)
     if len(found.at) > 1:
         drawn = right.contourf(found.at, found.at, level, 24, cmap="viridis")
-        figure.colorbar(drawn, ax=right, label="log10 loss")
-    right.set(xlabel="second direction", ylabel="first direction", aspect="equal")
-    figure.suptitle(title)
-    write(figure, path)
+        figure.colorbar(drawn, ax=right, label="log10 of the loss", shrink=0.75)
+        lines = right.contour(found.at, found.at, level, 8, colors="white", linewidths=0.6)
+        right.clabel(lines, fmt=lambda v: f"{10**v:.2g}", fontsize=10)
+    right.plot(0, 0, "x", color="red", markersize=12, markeredgewidth=3)
+    right.set(xlabel="second direction, in lengths of the filters", ylabel="first direction", aspect="equal")
+    centre = found.loss[len(found.at) // 2, len(found.at) // 2]
+    _caption(figure, right, title, f"the loss; x: where training ended, {centre:.3g}")
+    write(figure, path, _DPI)

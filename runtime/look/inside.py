@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from ..model import Model
 from ..settings import integer
 
 _AT_ONCE = 512  # examples of a prediction
+TURN, SIZE, REACH = 0.2, 1.15, 14  # of a view: radians, how much larger, and the part of a side that it is moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,37 @@ class Subject:
     def axes(self) -> tuple[Any, ...]:
         """The axes of one example."""
         return self.input.shape[1:]
+
+    def image(self) -> tuple[Any, Any, Any]:
+        """Channels, height and width of an example, a vector of square length among them (E0602)."""
+        if not self.is_image:
+            raise argument_error("E0602", f"images are needed, but `{self.input.name}` is {self.input.type}")
+        if len(self.axes) == 1:
+            return 1, isqrt(self.axes[0]), isqrt(self.axes[0])
+        channels, height, width = (1, *self.axes)[-3:]
+        return channels, height, width
+
+    @property
+    def is_image(self) -> bool:
+        """Whether an example can be seen as an image."""
+        match self.axes:
+            case (int(n),):
+                return n > 1 and isqrt(n) ** 2 == n
+        return len(self.axes) in (2, 3)
+
+    def images(self, x: str) -> str:
+        """A batch of inputs as images, f32[B, C, H, W], in `.nn`."""
+        _, height, width = self.image()
+        return x if len(self.axes) == 3 else f"reshape({x}, [-1, 1, {height}, {width}])"
+
+    def motion(self) -> str:
+        """How far a view is turned, scaled and moved, as arguments of `views`."""
+        _, height, width = self.image()
+        return f"{TURN}, {SIZE}, {height} / {REACH}, {width} / {REACH}"
+
+    def inputs(self, x: str) -> str:
+        """The way back."""
+        return x if len(self.axes) == 3 else f"reshape({x}, [-1, {', '.join(map(str, self.axes))}])"
 
 
 def subject(net: Model, of: tuple[str, ...] = ("f32", "f64")) -> Subject:
@@ -105,10 +138,12 @@ def probe(s: Subject, text: str) -> Model:
     return twin(s.net, beside=f"fn scores({s.input.name}) = {s.scores}\n{text}")
 
 
-def labelled(s: Subject, value: str, parameters: str = "") -> Model:
-    """`probe` with one export `look(x, label, ..)`, whose value is shaped like the input."""
+def labelled(s: Subject, value: str, parameters: str = "", before: str = "") -> Model:
+    """`probe` with one export `look(x, label, ..)`, whose value is shaped like the input; `before` it stands what it
+    calls."""
     more = f", {parameters}" if parameters else ""
-    return probe(s, f"export look(x: {s.input.type}, label: i32[{s.input.shape[0]}]{more}) -> {s.input.type} = {value}")
+    inputs = f"x: {s.input.type}, label: i32[{s.input.shape[0]}]{more}"
+    return probe(s, f"{before}\nexport look({inputs}) -> {s.input.type} = {value}")
 
 
 def inner_types(net: Model) -> Mapping[str, TensorType]:

@@ -58,6 +58,9 @@ PICTURES = [
     ("attack --by pgd --steps 2 --examples 3", "right before "),
     ("attack --by guided-pixel --tries 2 --examples 3", "right before "),
     ("attack --by random-pixel --examples 3", "right before "),
+    ("dream --layer c1 --layer dense_1 --unit 1 --unit 2 --steps 3", "dense_1, unit 2: "),
+    ("attack --by pgd-held --target 3 --steps 2 --examples 3", "read as 3: "),
+    ("attack --by patch --target 3 --steps 5 --side 4", "right before "),
     ("surface --points 3 --examples 50", "over 50 examples"),
     ("rates --steps 20 --high 10", "the least loss "),
 ]
@@ -102,6 +105,8 @@ WRONG = [
     ("attack --eps -1", 1, "eps must be at least 0, got -1.0", ""),
     ("dream --low 1 --high 0", 1, "low must be less than high", ""),
     ("dream --rate nan", 1, "rate must be finite, got nan", ""),
+    ("attack --by guided-pixel --target 3", 1, "--target goes with fgsm, pgd, pgd-held and patch", ""),
+    ("attack --target 10", 1, "the unit of scores must be between 0 and 9, got 10", ""),
     ("saliency --image large.png", 4, "large.png: expected 8 x 8 pixels, found 9 x 8", ""),
     ("saliency --image none.png", 4, "none.png: no such file", ""),
     ("rates --low 0", 1, "low must be above 0, got 0.0", ""),
