@@ -122,6 +122,8 @@ def _settings(cx: Context) -> Iterator[str]:
         match statement:
             case ast.Assign(targets=(ast.Target(name="optimizer"),), value=value):
                 yield written(value.span)
+            case ast.Minimize():
+                yield written(statement.span).rpartition(" over ")[2]
             case ast.Assign(targets=(ast.Target(name="clip" | "average" | "accumulate"),)):
                 yield written(statement.span)
 

@@ -254,6 +254,15 @@ def test_the_text_of_a_step() -> None:
     assert [transposed.cards[k].title[0] for k in transposed.losses] == ["mean"]
 
 
+def test_several_optimizers_are_named_with_their_groups(tmp_path: Path) -> None:
+    (tmp_path / "two.nn").write_text(
+        "model M(x: f32[B, 4]) -> (y: f32[B, 1]) {\n    y = x |> D: Dense(1)\n}\ntrain M(x) {\n"
+        "    minimize a = mean(y^2) over weights(M.D) with Adam(lr = 0.1), biases(M.D) with SGD(0.2)\n}\n"
+    )
+    assert main(["show", str(tmp_path / "two.nn"), "--train", "--across", "-o", str(tmp_path / "two.svg")]) == 0
+    assert "weights(M.D) with Adam(lr = 0.1), biases(M.D) with SGD(0.2)" in (tmp_path / "two.svg").read_text()
+
+
 def test_words_are_not_cut() -> None:
     assert wrapped("local_response_norm_of_all(3, k = 2)", 17, 3) == ["local_response_norm_of_all(", "3, k = 2)"]
     assert wrapped("a b c d e f", 3, 2) == ["a b", "c …"]
