@@ -414,8 +414,8 @@ def test_mnist_falls_from_98_to_below_20_percent() -> None:
 
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason="MNIST is not at ../shared/data/mnist")
-def test_a_patch_makes_lenet_read_nine_of_ten_as_threes() -> None:
-    """90 % for this seed, and 2 % with a patch of noise."""
+def test_a_patch_makes_lenet_read_most_digits_as_threes() -> None:
+    """At least 60 % of what is something else, on images and in places that it has not seen."""
     net = nnc.compile(
         (ROOT / "models" / "lenet5.nn").read_text().replace('idx("data/mnist")', f'idx("{MNIST.as_posix()}")')
     )
