@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import inf, prod
+from math import gcd, inf, prod
 from typing import ClassVar, Union
 
 MAX_WEIGHT = 400  # of a size: it is text, sorted and compared as such, and a quotient in it is a tree
@@ -43,7 +43,7 @@ class Quotient:
         object.__setattr__(self, "weight", 8 + _weight(_terms(self.top)) + _weight(_terms(self.bottom)))
 
     def __str__(self) -> str:
-        return f"({self.top}) {self.op} {_tight(self.bottom)}"
+        return f"{_divided(self.top)} {self.op} {_tight(self.bottom)}"
 
 
 Atom = Union[Symbol, Quotient]
@@ -90,7 +90,8 @@ class Size:
     def __str__(self) -> str:
         text = ""
         for monomial, c in self.terms:
-            factors = [_tight(a) for a in monomial]
+            alone = len(monomial) == 1 and (c == 1 or (c == -1 and text != ""))
+            factors = [str(monomial[0])] if alone else [_tight(a) for a in monomial]
             if abs(c) != 1 or not factors:
                 factors.insert(0, str(abs(c)))
             sign = "-" if c < 0 else "+"
@@ -128,6 +129,14 @@ def _tight(x: Atom | Dim) -> str:
     return text if text.isidentifier() or text.isdigit() else f"({text})"
 
 
+def _divided(top: Dim) -> str:
+    """What is divided: in brackets where it is a sum, or a quotient itself."""
+    match _terms(top):
+        case ((m, c),) if c > 0 and all(isinstance(a, Symbol) for a in m):
+            return str(top)
+    return f"({top})"
+
+
 def _sorted(m: Monomial) -> Monomial:
     return tuple(sorted(m, key=str))
 
@@ -157,7 +166,7 @@ def _collect(terms: Iterable[tuple[Monomial, int]]) -> Dim:
 
 
 def divide(top: Dim, bottom: Dim) -> tuple[Dim, Dim]:
-    """Quotient and remainder. Terms that `bottom` divides leave the quotient: (4*B + 3) // 4 is B, remainder 3."""
+    """Quotient and remainder in lowest terms, so that equal ones are equal data."""
     if bottom == 0:
         raise ZeroDivisionError("a size is divided by zero")
     if isinstance(top, int) and isinstance(bottom, int):
@@ -168,6 +177,8 @@ def divide(top: Dim, bottom: Dim) -> tuple[Dim, Dim]:
     if common:
         q, r = divide(_cancel(top, common), _cancel(bottom, common))
         return q, r * Size(((common, 1),))
+    if isinstance(bottom, int) and bottom > 0:
+        return _divide_by_number(top, bottom)
     exact: list[tuple[Monomial, int]] = []
     rest: list[tuple[Monomial, int]] = []
     by = _terms(bottom)
@@ -180,9 +191,36 @@ def divide(top: Dim, bottom: Dim) -> tuple[Dim, Dim]:
     q, r = _collect(exact), _collect(rest)
     if r == 0:
         return q, 0
-    if isinstance(r, int) and isinstance(bottom, int):
-        return q + r // bottom, r % bottom
-    return q + Size((((Quotient("//", r, bottom),), 1),)), Size((((Quotient("%", r, bottom),), 1),))
+    return q + _atom("//", r, bottom), _atom("%", r, bottom)
+
+
+def _divide_by_number(top: Dim, n: int) -> tuple[Dim, Dim]:
+    """By n > 0. What n divides leaves the quotient, of a coefficient (5*B // 2 is 2*B + B // 2) and of the number that
+    is added ((B - 1) // 4 is (B + 3) // 4 - 1)."""
+    whole = [(m, c // n if m == () or c > 0 else -(-c // n)) for m, c in _terms(top)]
+    q = _collect(whole)
+    rest = top - q * n
+    if isinstance(rest, int):
+        return q, rest
+    more, r = _reduced(rest, n)
+    return q + more, r
+
+
+def _reduced(top: Size, n: int) -> tuple[Dim, Dim]:
+    constant = dict(top.terms).get((), 0)
+    common = gcd(n, *(c for m, c in top.terms if m != ()))
+    if common > 1:  # (g x + c) // (g n) is (x + c // g) // n
+        fewer = _collect([(m, c // common) for m, c in top.terms])
+        q, r = divide(fewer, n // common)
+        return q, r * common + constant % common
+    match [t for t in top.terms if t[0] != ()]:
+        case [((Quotient("//", x, int(m)),), 1)] if m > 0:  # (x // m + c) // n is (x + c m) // (m n)
+            return divide(x + constant * m, m * n)[0], _atom("%", top, n)
+    return _atom("//", top, n), _atom("%", top, n)
+
+
+def _atom(op: str, top: Dim, bottom: Dim) -> Size:
+    return Size((((Quotient(op, top, bottom),), 1),))
 
 
 def _common(top: Dim, bottom: Dim) -> Monomial:
