@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .types.facts import Relation
 from .types.sizes import Dim, parse_size
 from .types.tensors import TensorType
 
@@ -47,12 +48,10 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class GuardSpec:
-    """A relation of sizes that must hold at run time."""
+    """One of these relations of sizes must hold at run time."""
 
-    left: Dim
-    right: Dim
+    relations: tuple[Relation, ...]
     message: str
-    relation: str = "=="
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +175,7 @@ def signature_to_json(s: Signature) -> dict[str, Any]:
             "checks": s.checks,
             "inputs": [(p.name, p.dtype, p.shape, p.default) for p in s.inputs],
             "outputs": [(p.name, p.dtype, p.shape) for p in s.outputs],
-            "guards": [(g.left, g.right, g.message, g.relation) for g in s.guards],
+            "guards": [([(r.left, r.op, r.right) for r in g.relations], g.message) for g in s.guards],
         }
     )
 
@@ -194,7 +193,7 @@ def signature_from_json(e: dict[str, Any]) -> Signature:
         tuple(e["variables"]),
         tuple(e["updates"]),
         tuple(map(port, e["outputs"])),
-        tuple(GuardSpec(_dim(a), _dim(b), m, r) for a, b, m, r in e["guards"]),
+        tuple(GuardSpec(tuple(Relation(_dim(a), op, _dim(b)) for a, op, b in rs), m) for rs, m in e["guards"]),
         _dim(e["arena"]),
         tuple(e["checks"]),
     )

@@ -66,7 +66,7 @@ def _signature(
         variables=tuple(variables),
         updates=tuple(path for path, _ in graph.updates),
         outputs=tuple(Port(n, t.dtype, t.shape) for (n, _), t in zip(graph.outputs, outputs, strict=True)),
-        guards=tuple(GuardSpec(g.left, g.right, _placed(g), g.relation) for g in graph.guards),
+        guards=tuple(GuardSpec(g.relations, _placed(g)) for g in graph.guards),
         arena=lowered.arena,
         checks=lowered.checks,
     )

@@ -235,17 +235,17 @@ test "pooling" {
     expect local_response_norm([[[1], [2], [3]]], 2, 0.5, 1.0, 1.0) == [[[1 / 1.5], [2 / 3.5], [3 / 7.5]]] within 1e-6
 }
 test "what cannot be" {
-    reject "the window is larger than its input" Once(broadcast(0, [1, 3, 4, 4]))
-    reject "larger than its input" max_pool(broadcast(0, [1, 3, 4, 4]), 5)
-    reject "stride must be 1" max_pool(broadcast(0, [1, 3, 4, 4]), 2, stride = 0)
-    reject "stride must be 1" max_pool(broadcast(0, [1, 3, 4, 4]), 2, stride = 0, pad = "same")
-    reject "smaller than the window" avg_pool(broadcast(0, [1, 3, 4, 4]), 2, pad = 2)
-    reject "4 is more than 3 + 0 + 0" max_pool(broadcast(0, [1, 3, 4, 3]), [4, 4])
+    reject "the window is larger than its input" Once(broadcast(0.0, [1, 3, 4, 4]))
+    reject "larger than its input" max_pool(broadcast(0.0, [1, 3, 4, 4]), 5)
+    reject "stride must be 1" max_pool(broadcast(0.0, [1, 3, 4, 4]), 2, stride = 0)
+    reject "stride must be 1" max_pool(broadcast(0.0, [1, 3, 4, 4]), 2, stride = 0, pad = "same")
+    reject "smaller than the window" avg_pool(broadcast(0.0, [1, 3, 4, 4]), 2, pad = 2)
+    reject "4 is more than 3 + 0 + 0" max_pool(broadcast(0.0, [1, 3, 4, 3]), [4, 4])
     reject "windows of 2 with a stride of 2 do not fit 5 + 0 + 0 exactly; left over: 1" max_pool(
-        broadcast(0, [1, 1, 5]), 2, exact = true
+        broadcast(0.0, [1, 1, 5]), 2, exact = true
     )
     expect max_pool([[[1, 3, 2, 4]]], 2, exact = true) == [[[3, 4]]]
-    reject "one for each" avg_pool(broadcast(0, [1, 3, 4, 4]), [2, 2, 2])
+    reject "one for each" avg_pool(broadcast(0.0, [1, 3, 4, 4]), [2, 2, 2])
     reject "as many axes" convolve([1, 2, 3], [[1, 2]])
 }
 """

@@ -17,9 +17,11 @@ from ..graph.nodes import Builder
 from ..graph.ops.op import ShapeError
 from ..manifest import TrainSpec
 from ..settings import Settings
-from ..types.sizes import Dim, Size, SizeTooLarge, bounded, product, substitute, symbol, symbols
+from ..types.facts import Facts, Relation, learned
+from ..types.sizes import Dim, SizeTooLarge, bounded, product, symbols
 from ..types.tensors import FLOATS, INTS, MAX_RANK, TensorType
 from .scope import Scope
+from .turns import extremes
 from .values import Results, Shared, Tensor, Value, is_size, kind
 
 Listed = TypeVar("Listed", bound="tuple[Value, ...] | Results")
@@ -183,6 +185,7 @@ class Context:
     frames: list[Frame] = field(default_factory=list)  # the scans around this point, outermost first
     bodies: int = 0  # written out so far
     evaluated: int = 0  # expressions and elements of lists so far
+    facts: Facts = field(default_factory=dict)  # what guards say of sizes
     learning: bool = False  # what runs are the updates of a train block, which may be of any variable
     trained: dict[str, str] = field(default_factory=dict)  # of several losses, the one that each parameter learns from
     grouped: bool = False  # it asked for all parameters of a model, of which others may come to know more
@@ -347,35 +350,26 @@ class Context:
 
     def guard(self, left: Dim, right: Dim, message: str, span: Span | None, relation: str = "==") -> None:
         """A relation of sizes for run time to decide; of the index of a scan, for all its turns."""
-        for a, b in self.turns(left, right, relation, span):
-            self.root.guard(a, b, message, span, relation)
+        self.demand([Relation(left, relation, right)], message, span)
+
+    def demand(self, relations: Sequence[Relation], message: str, span: Span | None) -> None:
+        """One of these relations must hold. What holds of all calls that run is known from here on."""
+        (first, *others) = relations
+        asked = {name for r in relations for n in (r.left, r.right) for name in symbols(n)}
+        if others and any(f.index in asked for f in self.frames):
+            raise error("E0305", "what may hold in one of several ways cannot depend on the turn of a scan", span)
+        for a, b in self.turns(first.left, first.right, first.op, span):
+            self.root.guard((Relation(a, first.op, b), *others), message, span)
+            if first.op == "==" and not others:
+                self.facts = learned(self.facts, a - b)
 
     def turns(self, left: Dim, right: Dim, relation: str, span: Span | None) -> list[tuple[Dim, Dim]]:
         """The relations without indices of scans that together say that it holds in every turn: those of the first
         turn or of the last, whichever is harder."""
         pairs = [(left, right)]
         for f in reversed(self.frames):
-            pairs = [p for pair in pairs for p in self._extremes(f, *pair, relation, span)]
+            pairs = [p for pair in pairs for p in extremes(f.name, f.index, f.count, *pair, relation, span)]
         return pairs
-
-    def _extremes(self, f: Frame, a: Dim, b: Dim, relation: str, span: Span | None) -> list[tuple[Dim, Dim]]:
-        difference = b - a if relation in ("<", "<=") else a - b
-        if f.index not in symbols(a) | symbols(b):
-            return [(a, b)]
-        first, last = {f.index: 0}, {f.index: f.count - 1}
-        slope = substitute(difference, {f.index: 1}) - substitute(difference, first)
-        if slope == 0 and difference == substitute(difference, first):
-            return [(substitute(a, first), substitute(b, first))]
-        if relation in ("==", "!=") or difference - substitute(difference, first) - slope * symbol(f.index) != 0:
-            raise error(
-                "E0305",
-                f"this must hold in every turn of the scan over `{f.name}`, which only run time can "
-                f"decide: {a} {relation} {b}",
-                span,
-            )
-        signs = {c > 0 for _, c in slope.terms} if isinstance(slope, Size) else {slope > 0}
-        ends = [first] * (True in signs) + [last] * (False in signs)
-        return [(substitute(a, end), substitute(b, end)) for end in ends]
 
     def _check_size(self, t: TensorType, span: Span | None) -> None:
         for f in self.frames:

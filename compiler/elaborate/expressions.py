@@ -158,8 +158,6 @@ def _attribute(cx: Context, value: Value, at: Span, name: str, span: Span) -> Va
 
 def index(cx: Context, base: Value, items: tuple[Any, ...], span: Span, scope: Scope) -> Value:
     """`x[1:3, -1, ::2, i]`: slices with steps, numbers (drop the axis), integer tensors (gather)."""
-    if isinstance(base, Results):
-        base = base.items[0] if len(base.items) == 1 else base
     if isinstance(base, tuple | Results) and len(items) == 1 and not isinstance(items[0], ast.Slice | ast.Rest):
         position = evaluate(cx, items[0], scope)
         if isinstance(position, int) and not isinstance(position, bool):
@@ -167,6 +165,8 @@ def index(cx: Context, base: Value, items: tuple[Any, ...], span: Span, scope: S
             if not -len(sequence) <= position < len(sequence):
                 raise error("E0301", f"index {position} is outside a list of {len(sequence)}", items[0].span)
             return sequence[position]
+    if isinstance(base, Results) and len(base.items) == 1:
+        base = base.items[0]
     if isinstance(base, Builtin | Defined | Partial | Shared | Bound | Group) or (
         is_static(base) and not isinstance(base, tuple)
     ):

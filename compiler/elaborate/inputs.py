@@ -12,7 +12,7 @@ from ..types.tensors import TensorType
 from . import calls
 from .context import Context, check_type
 from .scope import MISSING, Scope
-from .signatures import dtype_of, is_kind
+from .signatures import dtype_of, given_late, is_kind, names_in
 from .values import Defined, Given, Tensor, Value, is_size, is_static, kind
 
 
@@ -27,7 +27,8 @@ def inputs(cx: Context, parameters: tuple[ast.Parameter, ...], home: Scope | Non
             )
         if is_kind(p.type):
             if p.default is None:
-                raise error("E0203", f"`{p.name}` is compile-time configuration and needs a default here", p.span)
+                what = f"`{p.name}` is compile-time configuration and needs a default here"
+                raise error("E0203", what, p.span, help=given_late(p))
             values[p.name] = cx.evaluate(p.default, scope)
         else:
             default = None if p.default is None else cx.evaluate(p.default, scope)
@@ -56,7 +57,7 @@ def _size(cx: Context, p: ast.Parameter, d: ast.Expr | ast.Rest, scope: Scope) -
             d.span,
             help="write each axis: `f32[B, D]`",
         )
-    for name in _names(d):
+    for name in names_in(d):
         if scope.lookup(name) is MISSING:
             scope.bind(name, cx.program.sizes.get(name, symbol(name)), d.span)
     size = cx.evaluate(d, scope)
@@ -71,20 +72,6 @@ def _size(cx: Context, p: ast.Parameter, d: ast.Expr | ast.Rest, scope: Scope) -
     if isinstance(size, int) and size < 0:
         raise error("E0301", f"a size cannot be negative, but this is {size}", d.span)
     return size
-
-
-def _names(d: ast.Expr) -> list[str]:
-    found: list[str] = []
-    stack: list[ast.Expr] = [d]
-    while stack:
-        match stack.pop():
-            case ast.Name(id=name):
-                found.append(name)
-            case ast.Binary(left=a, right=b):
-                stack += [b, a]
-            case ast.Unary(operand=x):
-                stack.append(x)
-    return found
 
 
 def home_of(cx: Context, model: ast.Layer) -> Scope:

@@ -13,8 +13,8 @@ from ..types.tensors import FLOATS, INTS
 from .context import Context
 from .groups import matched
 from .shapes import broadcast, label_operands, refine, same_size, tensor
-from .static import static
-from .values import OPERATORS, Axis, Group, Results, Tensor, Value
+from .static import opposite, static
+from .values import OPERATORS, Axis, Group, Results, SizeCondition, Tensor, Value
 
 # signs that stand for another function of some dtypes
 OF_DTYPE = {**{("mod", d): "remainder" for d in FLOATS}, **{("pow", d): "whole_pow" for d in INTS}}
@@ -143,7 +143,7 @@ def matmul(cx: Context, a: Value, b: Value, span: Span, spans: tuple[Span, Span]
 def _inner_agreed(cx: Context, x: Tensor, y: Tensor, span: Span, labels: Sequence[Label]) -> tuple[Tensor, Tensor]:
     """Both operands with one size for the axis that is summed over."""
     inner_x, inner_y = x.shape[-1], y.shape[-2] if y.rank > 1 else y.shape[0]
-    inner = same_size(cx, inner_x, inner_y, f"{x.type} @ {y.type}: {inner_x} must equal {inner_y}", span)
+    inner = same_size(cx, inner_x, inner_y, f"{x.type} @ {y.type}", span)
     if inner is None:
         advice = None
         if y.rank == 2 and y.shape[1] == inner_x:
@@ -171,8 +171,7 @@ def _leading(
         own_x, own_y = k >= rank - len(lead_x), k >= rank - len(lead_y)
         n_x = lead_x[k - (rank - len(lead_x))] if own_x else 1
         n_y = lead_y[k - (rank - len(lead_y))] if own_y else 1
-        message = f"{x.type} @ {y.type}: {n_x} must equal {n_y}"
-        size = n_y if n_x == 1 else n_x if n_y == 1 else same_size(cx, n_x, n_y, message, span)
+        size = n_y if n_x == 1 else n_x if n_y == 1 else same_size(cx, n_x, n_y, f"{x.type} @ {y.type}", span)
         if size is None:
             raise error("E0301", f"leading sizes of @ must agree, but {n_x} is not {n_y}", span, "", *labels)
         domain[f"b{k}"] = size
@@ -213,8 +212,8 @@ def unary(cx: Context, op: str, x: Value, span: Span) -> Value:
             return unary(cx, op, single, span)
         case Group():
             return x.of({p: negate(cx, op, t, span) for p, t in x.members.items()})
-        case bool() if op == "not":
-            return not x
+        case bool() | SizeCondition() if op == "not":
+            return opposite(x, span)
         case bool():
             raise error("E0302", "`-` does not apply to bool", span)
         case int() | float() | Size() if op == "-":

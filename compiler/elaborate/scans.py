@@ -113,11 +113,13 @@ class _Snapshot:
     """What elaborating a body leaves behind outside of its graph, to begin once more."""
 
     def __init__(self, cx: Context, instance: Instance | None):
-        self.draws, self.guards, self.parts = dict(cx.draws), list(cx.root.guards), list(cx.parts)
+        self.draws, self.guards, self.facts = dict(cx.draws), list(cx.root.guards), cx.facts
+        self.parts = list(cx.parts)
         self.instance = None if instance is None else _copied(instance)
 
     def restore(self, cx: Context, instance: Instance | None) -> None:
-        cx.draws, cx.root.guards, cx.parts = dict(self.draws), list(self.guards), list(self.parts)
+        cx.draws, cx.root.guards, cx.facts = dict(self.draws), list(self.guards), self.facts
+        cx.parts = list(self.parts)
         if instance is not None and self.instance is not None:
             fresh = _copied(self.instance)
             instance.counts, instance.labels = fresh.counts, fresh.labels
@@ -185,8 +187,8 @@ def _refined(cx: Context, new: Tensor, old: Tensor, name: str, span: Span) -> Te
     """A new value in the sizes of the old one, where run time may find them equal."""
     if new.type == old.type or new.dtype != old.dtype or new.rank != old.rank:
         return new
-    message = f"`{name}` is carried from turn to turn as {old.type}, and becomes {new.type}"
-    shape = [m if m == 1 else same_size(cx, m, n, message, span) for m, n in zip(old.shape, new.shape, strict=True)]
+    what = f"`{name}` is carried from turn to turn as {old.type}, and becomes {new.type}"
+    shape = [m if m == 1 else same_size(cx, m, n, what, span) for m, n in zip(old.shape, new.shape, strict=True)]
     return new if None in shape or 1 in shape else refine(cx, new, old.shape, span)
 
 

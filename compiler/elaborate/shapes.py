@@ -7,11 +7,13 @@ run time can decide of sizes becomes a guard.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 from ...dsl.diagnostics import Label
 from ...dsl.errors import error
 from ...dsl.source import Span
+from ..types.facts import Relation, apart, equal, lowest, shorter
 from ..types.sizes import Dim, Size, divide, symbols
 from ..types.tensors import FLOATS, INTS, TensorType
 from .context import Context, check_fits
@@ -23,18 +25,15 @@ MASKED = "a mask keeps the shape: write `where(mask, x, 0)`, or `masked_mean(x, 
 # --- sizes -----------------------------------------------------------------------------------------------------------
 
 
-def same_size(cx: Context, a: Dim, b: Dim, message: str, span: Span | None) -> Dim | None:
+def same_size(cx: Context, a: Dim, b: Dim, what: str, span: Span | None) -> Dim | None:
     """The common size of two that must be equal, or None when they cannot be. What only run time can decide becomes
-    a guard."""
-    if a == b:
-        return a
-    if isinstance(a, int) and isinstance(b, int):
-        return None
-    difference = a - b
-    if isinstance(difference, int) or len({c > 0 for _, c in difference.terms}) == 1:
-        return None  # a constant apart, or equal only where sizes are 0
-    cx.guard(a, b, message, span)
-    return a if isinstance(a, int) else b if isinstance(b, int) else a
+    a guard, whose message says of `what`."""
+    if not equal(a, b, cx.facts):
+        if apart(a, b):
+            return None
+        left, right = lowest(a, b)
+        cx.guard(left, right, f"{what}: {left} must equal {right}", span)
+    return a if isinstance(a, int) else b if isinstance(b, int) else shorter(a, b)
 
 
 def at_least(cx: Context, a: Dim, b: Dim, message: str, span: Span | None) -> bool:
@@ -127,14 +126,14 @@ def broadcast(
     if a.rank != b.rank:
         small, large = (a, b) if a.rank < b.rank else (b, a)
         tail = large.shape[large.rank - small.rank :]
-        if small.shape != tail:  # exactly: what only run time could decide is more likely the trap than meant
-            raise _trap(cx, small, large, a, b, span, spans)
+        if not all(equal(s, t, cx.facts) for s, t in zip(small.shape, tail, strict=True)):
+            raise _trap(cx, small, large, a, b, span, spans)  # what run time could decide is likelier it than meant
+        small = refine(cx, small, tail, span)
         small = broadcast_to(cx, small, large.shape, span)
         return (small, large) if a.rank < b.rank else (large, small)
     out: list[Dim] = []
     for axis, (s, t) in enumerate(zip(a.shape, b.shape, strict=True)):
-        message = f"{a.type} meets {b.type}: {s} must equal {t}"
-        size = t if s == 1 else s if t == 1 else same_size(cx, s, t, message, span)
+        size = t if s == 1 else s if t == 1 else same_size(cx, s, t, f"{a.type} meets {b.type}", span)
         if size is None:
             labels = label_operands(cx, a, b, spans)
             raise error("E0301", f"sizes must agree, but {s} is not {t} (axis {axis})", span, "", *labels)
@@ -145,6 +144,25 @@ def broadcast(
         return broadcast_to(cx, refine(cx, x, kept, span), out, span)
 
     return fit(a), fit(b)
+
+
+def joined(
+    cx: Context, parts: Sequence[Tensor], axis: int, span: Span | None, operands: tuple[Span, ...] = ()
+) -> Tensor:
+    """One after the other along an axis, in whose other sizes they agree."""
+    shape: list[Dim] = list(parts[0].shape)
+    for t in parts[1:]:
+        what = f"{parts[0].type} and {t.type}, joined along axis {axis}"
+        agreed = [
+            s if k == axis else same_size(cx, s, n, what, span)
+            for k, (s, n) in enumerate(zip(shape, t.shape, strict=False))
+        ]
+        known = [n for n in agreed if n is not None]
+        if len(known) != len(shape) or t.rank != len(shape):
+            return cx.emit("concat", *parts, span=span, operands=operands, axis=axis)  # which says what is wrong
+        shape = known
+    fitted = [refine(cx, t, (*shape[:axis], t.shape[axis], *shape[axis + 1 :]), span) for t in parts]
+    return cx.emit("concat", *fitted, span=span, operands=operands, axis=axis)
 
 
 def label_operands(cx: Context, a: Tensor, b: Tensor, spans: tuple[Span | None, Span | None]) -> list[Label]:
@@ -239,10 +257,21 @@ def tensor(cx: Context, value: Value, span: Span | None, dtype: str | None = Non
             return _from_list(cx, value, span, dtype)
         case Results(items=(single,)):
             return tensor(cx, single, span, dtype)
-        case SizeCondition(op=op, left=a, right=b):
-            x, y = (tensor(cx, v, span, cx.real) for v in (a, b))
-            return cx.emit(OPERATORS[op], x, y, span=span)
+        case SizeCondition(clauses=clauses):
+            return _condition(cx, clauses, span)
     raise error("E0307", f"{kind(value)} cannot be used as a tensor", span)
+
+
+def _condition(cx: Context, clauses: Sequence[Sequence[Relation]], span: Span | None) -> Tensor:
+    """A condition on sizes as a bool."""
+    every: list[Tensor] = []
+    for clause in clauses:
+        one: list[Tensor] = []
+        for r in clause:
+            x, y = (tensor(cx, n, span, cx.real) for n in (r.left, r.right))
+            one.append(cx.emit(OPERATORS[r.op], x, y, span=span))
+        every.append(reduce(lambda x, y: cx.emit("or", x, y, span=span), one))
+    return reduce(lambda x, y: cx.emit("and", x, y, span=span), every)
 
 
 def _from_list(cx: Context, value: tuple[Any, ...], span: Span | None, dtype: str | None) -> Tensor:
@@ -264,10 +293,8 @@ def _from_list(cx: Context, value: tuple[Any, ...], span: Span | None, dtype: st
     tensors = [v for v in flat if isinstance(v, Tensor)]
     dtype = dtype or (tensors[0].dtype if tensors else None)
     parts = [expand_axis(cx, tensor(cx, v, span, dtype), 0, span) for v in flat]
-    if len(shape) == 1 and parts:
-        return cx.emit("concat", *parts, span=span, axis=0)
-    stacked = cx.emit("concat", *parts, span=span, axis=0)
-    return reshape(cx, stacked, (*shape, *stacked.shape[1:]), span)
+    stacked = joined(cx, parts, 0, span) if parts else cx.emit("concat", span=span, axis=0)
+    return stacked if len(shape) == 1 else reshape(cx, stacked, (*shape, *stacked.shape[1:]), span)
 
 
 def _literal_shape(value: Value, flat: list[Any], span: Span | None) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from ..types.sizes import Dim, Size
 from ..types.tensors import DTYPES
 from .context import Context
 from .scope import MISSING, Instance, Scope, suggest, unknown
-from .shapes import refine, same_size, tensor
+from .shapes import at_least, divided, refine, same_size, tensor
 from .values import REQUIRED, Builtin, Defined, Given, Group, Partial, Results, Shared, Tensor, Value, is_size, kind
 
 KINDS = ("int", "float", "bool", "str", "fn")
@@ -95,6 +95,7 @@ def enter(cx: Context, function: Defined, given: Given, instance: Instance | Non
         value = values[p.name]
         at = where.get(p.name, given.span)
         if isinstance(value, Default):
+            _solve(cx, computed, inner)  # it may be made of their sizes
             wants_fn = p.type is not None and p.type.base == "fn"
             value = cx.as_function(value.expression, inner) if wants_fn else cx.evaluate(value.expression, inner)
         if p.type is not None and not is_kind(p.type):
@@ -103,17 +104,71 @@ def enter(cx: Context, function: Defined, given: Given, instance: Instance | Non
         else:
             value = check_kind(p, value, at, d.name)
         inner.bind(p.name, value, p.span)
+    _solve(cx, computed, inner)
     for c in computed:
-        a, wanted = c.argument, cx.integer(c.dim, inner, "a size")
-        if same_size(cx, c.size, wanted, f"{a.title}: {c.size} must equal {wanted}", a.at) is None:
-            raise error(
-                "E0301",
-                f"{a.wanted}, but {c.size} is not {wanted}",
-                a.at,
-                str(a.value.type),
-                Label(c.dim.span, f"{wanted} is wanted here"),
-            )
+        wanted = cx.integer(c.dim, inner, "a size")
+        _require_size(cx, c, wanted, f"{c.size} is not {wanted}", Label(c.dim.span, f"{wanted} is wanted here"))
     return inner
+
+
+def _require_size(cx: Context, c: Computed, wanted: Dim, fault: str, *labels: Label) -> None:
+    a = c.argument
+    if same_size(cx, c.size, wanted, f"`{c.dim.span.text}`, axis {c.axis} of {a.title}", a.at) is None:
+        raise error("E0301", f"{a.wanted}, but {fault}", a.at, str(a.value.type), *labels)
+
+
+def _solve(cx: Context, computed: Sequence[Computed], scope: Scope) -> None:
+    """Bind the names that stand in no axis alone: H of `4*H + 1` is what is left after a subtraction and a division."""
+    for c in computed:
+        missing = dict.fromkeys(n for n in names_in(c.dim) if scope.lookup(n) is MISSING)
+        if len(missing) != 1:
+            continue
+        (name,) = missing
+        linear = _linear(cx, c.dim, name, scope)
+        if linear is None:
+            advice = (
+                f"`{name}` follows from a sum or a multiple, as in `2*{name} + 1`: give this axis a name of its own"
+            )
+            raise unknown(name, c.dim.span, list(scope.visible()), "size", advice)
+        slope, more = linear
+        n = divided(cx, c.size - more, slope, c.argument.at)[0]
+        _require_size(cx, c, slope * n + more, f"no {name} makes {c.size} of {c.dim.span.text}")
+        if not at_least(cx, n, 0, f"`{name}` in {c.argument.title} must not be negative", c.argument.at):
+            raise error("E0301", f"`{name}` in {c.argument.title} would be {n}", c.argument.at)
+        scope.bind(name, n, c.dim.span)
+
+
+def _linear(cx: Context, e: ast.Expr, name: str, scope: Scope) -> tuple[Dim, Dim] | None:
+    """a and b where the expression is a * name + b."""
+    match e:
+        case ast.Name(id=n) if n == name:
+            return 1, 0
+        case ast.Unary(op="-", operand=x) if (of := _linear(cx, x, name, scope)) is not None:
+            return -of[0], -of[1]
+        case ast.Binary(op="+" | "-" | "*" as op, left=x, right=y) if name in names_in(e):
+            p, q = _linear(cx, x, name, scope), _linear(cx, y, name, scope)
+            if p is None or q is None or (op == "*" and p[0] != 0 and q[0] != 0):
+                return None
+            if op == "*":
+                return p[0] * q[1] + p[1] * q[0], p[1] * q[1]
+            sign = 1 if op == "+" else -1
+            return p[0] + sign * q[0], p[1] + sign * q[1]
+    return None if name in names_in(e) else (0, cx.integer(e, scope, "a size"))
+
+
+def names_in(d: ast.Expr | ast.Rest) -> list[str]:
+    """The names in a size of a signature."""
+    found: list[str] = []
+    stack: list[ast.Expr | ast.Rest] = [d]
+    while stack:
+        match stack.pop():
+            case ast.Name(id=name):
+                found.append(name)
+            case ast.Binary(left=a, right=b):
+                stack += [b, a]
+            case ast.Unary(operand=x):
+                stack.append(x)
+    return found
 
 
 def _title(p: ast.Parameter, owner: str) -> str:
@@ -151,8 +206,16 @@ def check_kind(p: ast.Parameter, value: Any, at: Span, owner: str) -> Any:
             at,
             "",
             Label(p.span, "declared here"),
+            help=given_late(p) if isinstance(value, Tensor) and base == "bool" else None,
         )
     return value
+
+
+def given_late(p: ast.Parameter) -> str | None:
+    """How a parameter of a compile-time kind would be one that run time gives."""
+    scalar = {"bool": "bool[]", "int": "i32", "float": "f32"}.get(p.type.base if p.type is not None else "")
+    chosen = ", over which `where` chooses" if scalar == "bool[]" else ""
+    return f"what run time gives is a tensor: `{p.name}: {scalar}`{chosen}" if scalar is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +242,7 @@ class Computed:
     """A size of a signature that is an expression: known once all names of sizes are."""
 
     dim: ast.Expr
+    axis: int
     size: Dim  # of the tensor
     argument: Argument
 
@@ -212,7 +276,7 @@ def match(
             case ast.Int():
                 shape.append(_match_number(cx, a, d, size))
             case _:
-                computed.append(Computed(d, size, a))
+                computed.append(Computed(d, len(shape), size, a))
                 shape.append(size)
     return refine(cx, a.value, shape, at), computed
 
@@ -241,8 +305,7 @@ def _match_rest(cx: Context, a: Argument, d: ast.Rest, sizes: tuple[Dim, ...], s
     known = scope.names.get(d.name)
     if isinstance(known, tuple):
         if len(known) != len(sizes) or any(
-            same_size(cx, s, w, f"{a.title}: {s} must equal {w}", a.at) is None
-            for s, w in zip(sizes, known, strict=False)
+            same_size(cx, s, w, a.title, a.at) is None for s, w in zip(sizes, known, strict=False)
         ):
             raise error(
                 "E0301",
@@ -273,7 +336,7 @@ def _match_name(cx: Context, a: Argument, d: ast.Name, size: Dim, scope: Scope) 
             *([Label(told, f"`{d.id}` is {kind(known)} from here")] if told is not None else []),
             help="give one of the two another name",
         )
-    agreed = same_size(cx, size, known, f"{a.title}: {d.id} is {known}, not {size}", a.at)
+    agreed = same_size(cx, size, known, f"`{d.id}` in {a.title}", a.at)
     if agreed is None:
         raise error(
             "E0301",
@@ -286,7 +349,7 @@ def _match_name(cx: Context, a: Argument, d: ast.Name, size: Dim, scope: Scope) 
 
 
 def _match_number(cx: Context, a: Argument, d: ast.Int, size: Dim) -> Dim:
-    agreed = same_size(cx, size, d.value, f"{a.title}: {size} must be {d.value}", a.at)
+    agreed = same_size(cx, size, d.value, a.title, a.at)
     if agreed is None:
         raise error(
             "E0301",
@@ -346,8 +409,7 @@ def check_results(cx: Context, d: Any, value: Value, scope: Scope) -> Value:
         x, computed = match(cx, item, p, scope, at or r.span, d.name)
         for c in computed:
             wanted = cx.integer(c.dim, scope, "a size")
-            message = f"the result of `{d.name}`: {c.size} must equal {wanted}"
-            if same_size(cx, c.size, wanted, message, c.dim.span) is None:
+            if same_size(cx, c.size, wanted, f"the result of `{d.name}`", c.dim.span) is None:
                 raise error(
                     "E0301",
                     f"the result of `{d.name}` must be {_type_text(r.type)}, but it is {x.type}",

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 from ...dsl.diagnostics import Label
 from ...dsl.errors import error
 from ...dsl.source import Span
-from ..types.sizes import Size, bounded, product
+from ..types.facts import OPPOSITE, Relation, equal
+from ..types.sizes import Dim, Size, bounded
+from ..types.sizes import product as multiplied
 from .context import Context
 from .shapes import divided
 from .values import SizeCondition, Value, is_static, kind
 
+MAX_CLAUSES = 64  # of a condition on sizes
 MAX_BITS = 4096  # of a compile-time whole number
 COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
+MIRRORED = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 STATIC: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "%": operator.mod,
     "//": operator.floordiv, "^": operator.pow, "==": operator.eq, "!=": operator.ne, "<": operator.lt,
@@ -37,13 +43,13 @@ def static(cx: Context, op: str, a: Value, b: Value, span: Span, spans: tuple[Sp
             return cx.listed(a + b, span)
         return None
     for value, at in ((a, spans[0]), (b, spans[1])):
-        if not isinstance(value, bool | int | float | Size | str):
+        if not isinstance(value, bool | int | float | Size | str) and not (
+            op in ("and", "or") and isinstance(value, SizeCondition)
+        ):
             raise error("E0307", f"`{op}` does not apply to {kind(value)}", span, "", Label(at, kind(value)))
     if op in ("and", "or"):
-        for value, at in ((a, spans[0]), (b, spans[1])):
-            if not isinstance(value, bool):
-                raise error("E0307", f"`{op}` needs a bool, not {kind(value)}", at)
-        return bool(STATIC[op](a, b))
+        x, y = (_truth(op, value, at) for value, at in ((a, spans[0]), (b, spans[1])))
+        return _both(x, y, span) if op == "and" else opposite(_both(opposite(x, span), opposite(y, span), span), span)
     if isinstance(a, str) or isinstance(b, str):
         if isinstance(a, str) and isinstance(b, str) and op in ("==", "!=", "+"):
             cx.spend(len(a) + len(b), span)
@@ -61,11 +67,9 @@ def static(cx: Context, op: str, a: Value, b: Value, span: Span, spans: tuple[Sp
 def _sizes(cx: Context, op: str, a: Any, b: Any, span: Span) -> Size | int | bool | SizeCondition | None:
     """Of sizes that only run time knows: polynomials in one normal form, and conditions on them."""
     if op in COMPARISONS:
-        if op in ("==", "!=") and isinstance(a - b, int):
-            return bool(a == b) == (op == "==")
-        return SizeCondition(op, a, b)
+        return _compared(cx, MIRRORED[op], b, a) if isinstance(a, float) else _compared(cx, op, a, b)
     if op == "^" and isinstance(b, int) and 0 <= b <= 8:
-        return product([a] * b)
+        return multiplied([a] * b)
     if op in ("/", "^") or isinstance(a, float) or isinstance(b, float):
         return None
     if op in ("//", "%"):
@@ -73,6 +77,47 @@ def _sizes(cx: Context, op: str, a: Any, b: Any, span: Span) -> Size | int | boo
         return bounded(quotient if op == "//" else remainder)
     value: Size | int = _small(STATIC[op](a, b))
     return value
+
+
+def _compared(cx: Context, op: str, a: Dim, b: Dim | float) -> bool | SizeCondition:
+    if isinstance(b, float):
+        if not math.isfinite(b) or (op in ("==", "!=") and b != int(b)):
+            return bool(STATIC[op](0, b))  # so for every whole number
+        b = math.ceil(b) if op in ("<", ">=") else math.floor(b)
+    difference = 0 if equal(a, b, cx.facts) else a - b
+    if isinstance(difference, int):
+        return bool(STATIC[op](difference, 0))
+    return SizeCondition(((Relation(a, op, b),),))
+
+
+def _truth(op: str, value: Value, at: Span) -> bool | SizeCondition:
+    if not isinstance(value, bool | SizeCondition):
+        raise error("E0307", f"`{op}` needs a bool, not {kind(value)}", at)
+    return value
+
+
+def _both(a: bool | SizeCondition, b: bool | SizeCondition, span: Span) -> bool | SizeCondition:
+    """`a and b`."""
+    if isinstance(a, bool) or isinstance(b, bool):
+        return (a if b is True else b) if a is not False and b is not False else False
+    return _written(tuple(dict.fromkeys((*a.clauses, *b.clauses))), span)
+
+
+def opposite(c: bool | SizeCondition, span: Span) -> bool | SizeCondition:
+    """`not c`: of some clause no relation holds; so for each choice of one from each, the opposite of some."""
+    if isinstance(c, bool):
+        return not c
+    if math.prod(map(len, c.clauses)) > MAX_CLAUSES:
+        raise error("E0502", f"this condition on sizes has more than {MAX_CLAUSES} cases", span)
+    chosen = product(*c.clauses)
+    clauses = (tuple(dict.fromkeys(Relation(x.left, OPPOSITE[x.op], x.right) for x in one)) for one in chosen)
+    return _written(tuple(dict.fromkeys(clauses)), span)
+
+
+def _written(clauses: tuple[tuple[Relation, ...], ...], span: Span) -> SizeCondition:
+    if len(clauses) > MAX_CLAUSES:
+        raise error("E0502", f"this condition on sizes has more than {MAX_CLAUSES} cases", span)
+    return SizeCondition(clauses)
 
 
 def _numbers(cx: Context, op: str, a: Any, b: Any, span: Span) -> bool | int | float:

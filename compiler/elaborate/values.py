@@ -15,6 +15,7 @@ from typing import Any, TypeGuard, Union
 from ...dsl import ast
 from ...dsl.source import Span
 from ..graph.nodes import Builder
+from ..types.facts import Relation
 from ..types.sizes import Dim, Size
 from ..types.tensors import TensorType
 from .scope import Scope
@@ -46,11 +47,14 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class SizeCondition:
-    """A comparison of sizes that only run time can decide; `require` makes a guard of it."""
+    """What only run time can decide of sizes: in each of `clauses` one relation holds, and `require` guards that."""
 
-    op: str
-    left: Dim | float
-    right: Dim | float
+    clauses: tuple[tuple[Relation, ...], ...]
+
+    def __str__(self) -> str:
+        several = len(self.clauses) > 1
+        texts = [" or ".join(map(str, c)) for c in self.clauses]
+        return " and ".join(f"({t})" if several and len(c) > 1 else t for t, c in zip(texts, self.clauses, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +211,8 @@ def kind(value: Any) -> str:
             return "a list"
         case Results(items=items):
             return f"{len(items)} results"
-        case SizeCondition(op=op, left=a, right=b):
-            return f"the condition {a} {op} {b}, which only run time can decide"
+        case SizeCondition():
+            return f"the condition {value}, which only run time can decide"
         case Group():
             return "a group of parameters"
         case Builtin(name=name):

@@ -182,9 +182,8 @@ RELATIONS = {
 
 
 def check_guards(guards: Iterable[Guard], sizes: Mapping[str, int]) -> None:
-    """Raises `ArgumentError` E0606 at the first relation of sizes that does not hold."""
+    """Raises `ArgumentError` E0606 at the first that does not hold."""
     for g in guards:
-        left, right = whole(g.left, sizes), whole(g.right, sizes)
-        if not RELATIONS[g.relation](left, right):
-            message = f"{g.message}, but {g.left} is {left} and {g.right} is {right}"
-            raise error("E0606", message, g.span, kind=ArgumentError)
+        if not any(RELATIONS[r.op](whole(r.left, sizes), whole(r.right, sizes)) for r in g.relations):
+            values = {f"{n} is {whole(n, sizes)}": None for r in g.relations for n in (r.left, r.right)}
+            raise error("E0606", f"{g.message}, but {' and '.join(values)}", g.span, kind=ArgumentError)

@@ -15,6 +15,7 @@ import networkx as nx
 
 from ...dsl.errors import error
 from ...dsl.source import Span
+from ..types.facts import Relation
 from ..types.sizes import Dim
 from ..types.tensors import TensorType, TupleType, Type
 
@@ -47,13 +48,12 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """A relation of sizes that only run time can decide; `message` says what it means, `span` where it was asked."""
+    """What only run time can decide: one of these relations of sizes must hold; `message` says what it means, `span`
+    where it was asked."""
 
-    left: Dim
-    right: Dim
+    relations: tuple[Relation, ...]
     message: str
     span: Span | None = field(default=None, compare=False)
-    relation: str = "=="  # == != < <= > >=
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,8 +137,8 @@ class Builder:
         self._next[stem] = n
         return f"{stem}{between}{n}"
 
-    def guard(self, left: Dim, right: Dim, message: str, span: Span | None = None, relation: str = "==") -> None:
-        g = Guard(left, right, message, span, relation)
+    def guard(self, relations: tuple[Relation, ...], message: str, span: Span | None = None) -> None:
+        g = Guard(relations, message, span)
         if g not in self.guards:
             self.guards.append(g)
 

@@ -2,7 +2,7 @@
 
     graph    ::= graph @NAME { line* }
     line     ::= %NAME = OP [%NAME, ...] [attrs] : type
-               | output NAME = %NAME | update NAME = %NAME | guard SIZE RELATION SIZE "message"
+               | output NAME = %NAME | update NAME = %NAME | guard SIZE RELATION SIZE [or ...] "message"
     attrs    ::= { KEY = value, ... }                            for contract { map += map * map ... for i < SIZE, ... }
     map      ::= [ affine, ... ]                                 affine expressions such as 2*i + u - 1
     value    ::= number | "text" | true | false | none | SIZE | type | [ value, ... ] | graph
@@ -21,6 +21,7 @@ from typing import Any
 
 from ...dsl.errors import error
 from ...dsl.source import Source, Span
+from ..types.facts import Relation
 from ..types.sizes import Dim, Size, parse_size
 from ..types.tensors import DTYPES, TensorType, TupleType, Type
 from .interpret import RELATIONS
@@ -41,7 +42,7 @@ def print_graph(graph: Graph, indent: str = "") -> str:
     inner = indent + "  "
     lines = [f"graph @{_word(graph.name)} {{"]
     lines += [inner + print_node(n, inner) for n in graph]
-    lines += [f"{inner}guard {g.left} {g.relation} {g.right} {_quoted(g.message)}" for g in graph.guards]
+    lines += [f"{inner}guard {' or '.join(map(str, g.relations))} {_quoted(g.message)}" for g in graph.guards]
     lines += [f"{inner}output {_word(k)} = %{_word(v)}" for k, v in graph.outputs]
     lines += [f"{inner}update {_word(k)} = %{_word(v)}" for k, v in graph.updates]
     return "\n".join([*lines, indent + "}"])
@@ -182,7 +183,7 @@ class _Reader:
         """A size: everything up to what cannot belong to one."""
         first, parentheses = self.at, 0
         while self.kind in ("number", "word") or self.text in ("+", "-", "*", "//", "%", "(", ")"):
-            if (self.text == ")" and not parentheses) or (self.text == "%" and self.at == first):
+            if (self.text == ")" and not parentheses) or (self.text == "%" and self.at == first) or self.text == "or":
                 break
             parentheses += {"(": 1, ")": -1}.get(self.text, 0)
             self.at += 1
@@ -191,6 +192,12 @@ class _Reader:
         except (ValueError, SyntaxError, RecursionError, MemoryError, ZeroDivisionError):
             self.at = first
             raise self.fail("a size") from None
+
+    def relation(self) -> Relation:
+        left = self.size()
+        if self.text not in RELATIONS:
+            raise self.fail(f"one of {' '.join(RELATIONS)}")
+        return Relation(left, self.next(), self.size())
 
     def type(self) -> Type:
         return TupleType(self.several(")", self.tensor_type)) if self.take("(") else self.tensor_type()
@@ -244,10 +251,10 @@ class _Reader:
             if self.take("%"):
                 self._node(b, start)
             elif self.take("guard"):
-                left, relation = self.size(), self.next() if self.text in RELATIONS else None
-                if relation is None:
-                    raise self.fail(f"one of {' '.join(RELATIONS)}")
-                b.guard(left, self.size(), self.string(), self._span(start), relation)
+                relations = [self.relation()]
+                while self.take("or"):
+                    relations.append(self.relation())
+                b.guard(tuple(relations), self.string(), self._span(start))
             elif self.text in ("output", "update"):
                 named = outputs if self.next() == "output" else updates
                 key = self.name("a name")

@@ -11,18 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from math import gcd
 
-from ..types.sizes import Atom, Dim, Monomial, Quotient, Size, Symbol, divide, nonnegative, symbol
+from ..types.sizes import Atom, Dim, Monomial, Quotient, Size, Symbol, divide, nonnegative, symbol, terms
 from . import ir as L
 
 Ranges = Mapping[str, "Dim | None"]  # variable v lies in 0 <= v < extent; None: nothing is known (a loaded index)
 Bounds = tuple["Dim | None", "Dim | None"]  # least and greatest value, both attained or beyond; None: unknown
-
-
-def terms(x: Dim) -> tuple[tuple[Monomial, int], ...]:
-    """The monomials of a polynomial with their coefficients."""
-    if isinstance(x, Size):
-        return x.terms
-    return (((), x),) if x else ()
 
 
 def term(monomial: Monomial, c: int = 1) -> Dim:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from ..graph.nodes import Graph, Guard, Node
 from ..graph.ops import OPS
 from ..graph.ops.op import LOOP
+from ..types.facts import Relation
 from ..types.sizes import Dim, nonnegative, symbols
 from ..types.tensors import TupleType
 from .rewrite import Sweep, Table, rewrite
@@ -71,12 +72,12 @@ RULES: Table = {"in_range": (in_range_certain,)}
 def guard(graph: Graph) -> Graph:
     """The graph with a guard for every size in it, its loops included, that might be negative."""
     held = {n for node in graph if node.op in ("input", "param") for n in node.shape}
-    held |= {g.left - g.right for g in graph.guards if g.relation == ">="}
+    held |= {r.left - r.right for g in graph.guards for r in g.relations if len(g.relations) == 1 and r.op == ">="}
     guards = list(graph.guards)
     for node, n in _sizes(graph):
         if not nonnegative(n) and n not in held:
             held.add(n)
-            guards.append(Guard(n, 0, "a size must not be negative", node.span, ">="))
+            guards.append(Guard((Relation(n, ">=", 0),), "a size must not be negative", node.span))
     if len(guards) == len(graph.guards):
         return graph
     return Graph(graph.name, graph.dag, graph.outputs, graph.updates, tuple(guards))

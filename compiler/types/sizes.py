@@ -40,7 +40,7 @@ class Quotient:
     weight: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "weight", 8 + _weight(_terms(self.top)) + _weight(_terms(self.bottom)))
+        object.__setattr__(self, "weight", 8 + weight(self.top) + weight(self.bottom))
 
     def __str__(self) -> str:
         return f"{_divided(self.top)} {self.op} {_tight(self.bottom)}"
@@ -57,12 +57,12 @@ class Size:
     terms: tuple[tuple[Monomial, int], ...]
 
     def __add__(self, other: Dim) -> Dim:
-        return _collect([*_terms(self), *_terms(other)])
+        return collect([*terms(self), *terms(other)])
 
     __radd__ = __add__
 
     def __neg__(self) -> Dim:
-        return _collect([(m, -c) for m, c in self.terms])
+        return collect([(m, -c) for m, c in self.terms])
 
     def __sub__(self, other: Dim) -> Dim:
         return self + -other
@@ -71,7 +71,7 @@ class Size:
         return -self + other
 
     def __mul__(self, other: Dim) -> Dim:
-        return _collect([(_sorted(m + n), c * d) for m, c in _terms(self) for n, d in _terms(other)])
+        return collect([(_sorted(m + n), c * d) for m, c in terms(self) for n, d in terms(other)])
 
     __rmul__ = __mul__
 
@@ -115,7 +115,7 @@ def product(sizes: Iterable[Dim]) -> Dim:
 
 def bounded(n: Dim) -> Dim:
     """The size itself; raises `SizeTooLarge` where its formula is long or its numbers are large."""
-    if isinstance(n, Size) and (_weight(n.terms) > MAX_WEIGHT or any(abs(c) > MAX_COEFFICIENT for _, c in n.terms)):
+    if isinstance(n, Size) and (weight(n) > MAX_WEIGHT or any(abs(c) > MAX_COEFFICIENT for _, c in n.terms)):
         raise SizeTooLarge("the formula of this size is too long, or its numbers are too large")
     return n
 
@@ -131,7 +131,7 @@ def _tight(x: Atom | Dim) -> str:
 
 def _divided(top: Dim) -> str:
     """What is divided: in brackets where it is a sum, or a quotient itself."""
-    match _terms(top):
+    match terms(top):
         case ((m, c),) if c > 0 and all(isinstance(a, Symbol) for a in m):
             return str(top)
     return f"({top})"
@@ -141,20 +141,22 @@ def _sorted(m: Monomial) -> Monomial:
     return tuple(sorted(m, key=str))
 
 
-def _terms(x: Dim) -> tuple[tuple[Monomial, int], ...]:
+def terms(x: Dim) -> tuple[tuple[Monomial, int], ...]:
+    """The monomials of a size with their coefficients."""
     if isinstance(x, Size):
         return x.terms
     return (((), int(x)),) if x else ()
 
 
-def _weight(terms: Iterable[tuple[Monomial, int]]) -> int:
-    """How long a polynomial is when it is written out."""
-    return sum(1 + sum(a.weight for a in m) for m, _ in terms)
+def weight(x: Dim) -> int:
+    """How long a size is when it is written out."""
+    return sum(1 + sum(a.weight for a in m) for m, _ in terms(x))
 
 
-def _collect(terms: Iterable[tuple[Monomial, int]]) -> Dim:
+def collect(parts: Iterable[tuple[Monomial, int]]) -> Dim:
+    """The sum of monomials with coefficients."""
     total: dict[Monomial, int] = {}
-    for m, c in terms:
+    for m, c in parts:
         total[m] = total.get(m, 0) + c
     kept = [(m, c) for m, c in total.items() if c]
     if not kept:
@@ -173,7 +175,7 @@ def divide(top: Dim, bottom: Dim) -> tuple[Dim, Dim]:
         return top // bottom, top % bottom
     if top == bottom:
         return 1, 0
-    common = _common(top, bottom)
+    common = common_factor(top, bottom)
     if common:
         q, r = divide(_cancel(top, common), _cancel(bottom, common))
         return q, r * Size(((common, 1),))
@@ -181,14 +183,14 @@ def divide(top: Dim, bottom: Dim) -> tuple[Dim, Dim]:
         return _divide_by_number(top, bottom)
     exact: list[tuple[Monomial, int]] = []
     rest: list[tuple[Monomial, int]] = []
-    by = _terms(bottom)
-    for m, c in _terms(top):
-        quotient = _divide_term(m, c, *by[0]) if len(by) == 1 else None
+    by = terms(bottom)
+    for m, c in terms(top):
+        quotient = divide_term(m, c, *by[0]) if len(by) == 1 else None
         if quotient is None:
             rest.append((m, c))
         else:
             exact.append(quotient)
-    q, r = _collect(exact), _collect(rest)
+    q, r = collect(exact), collect(rest)
     if r == 0:
         return q, 0
     return q + _atom("//", r, bottom), _atom("%", r, bottom)
@@ -197,8 +199,8 @@ def divide(top: Dim, bottom: Dim) -> tuple[Dim, Dim]:
 def _divide_by_number(top: Dim, n: int) -> tuple[Dim, Dim]:
     """By n > 0. What n divides leaves the quotient, of a coefficient (5*B // 2 is 2*B + B // 2) and of the number that
     is added ((B - 1) // 4 is (B + 3) // 4 - 1)."""
-    whole = [(m, c // n if m == () or c > 0 else -(-c // n)) for m, c in _terms(top)]
-    q = _collect(whole)
+    whole = [(m, c // n if m == () or c > 0 else -(-c // n)) for m, c in terms(top)]
+    q = collect(whole)
     rest = top - q * n
     if isinstance(rest, int):
         return q, rest
@@ -210,7 +212,7 @@ def _reduced(top: Size, n: int) -> tuple[Dim, Dim]:
     constant = dict(top.terms).get((), 0)
     common = gcd(n, *(c for m, c in top.terms if m != ()))
     if common > 1:  # (g x + c) // (g n) is (x + c // g) // n
-        fewer = _collect([(m, c // common) for m, c in top.terms])
+        fewer = collect([(m, c // common) for m, c in top.terms])
         q, r = divide(fewer, n // common)
         return q, r * common + constant % common
     match [t for t in top.terms if t[0] != ()]:
@@ -223,20 +225,21 @@ def _atom(op: str, top: Dim, bottom: Dim) -> Size:
     return Size((((Quotient(op, top, bottom),), 1),))
 
 
-def _common(top: Dim, bottom: Dim) -> Monomial:
+def common_factor(top: Dim, bottom: Dim) -> Monomial:
     """The atoms that every term of both has."""
     shared: list[Atom] | None = None
-    for m, _ in (*_terms(top), *_terms(bottom)):
+    for m, _ in (*terms(top), *terms(bottom)):
         left = list(m)
         shared = list(m) if shared is None else [a for a in shared if a in left and not left.remove(a)]  # type: ignore[func-returns-value]
     return tuple(shared or ())
 
 
 def _cancel(x: Dim, common: Monomial) -> Dim:
-    return _collect([t for m, c in _terms(x) if (t := _divide_term(m, c, common, 1)) is not None])
+    return collect([t for m, c in terms(x) if (t := divide_term(m, c, common, 1)) is not None])
 
 
-def _divide_term(m: Monomial, c: int, by: Monomial, d: int) -> tuple[Monomial, int] | None:
+def divide_term(m: Monomial, c: int, by: Monomial, d: int) -> tuple[Monomial, int] | None:
+    """A monomial with its coefficient, divided by another; None where it does not divide."""
     if c % d:
         return None
     left = list(m)
@@ -250,7 +253,7 @@ def _divide_term(m: Monomial, c: int, by: Monomial, d: int) -> tuple[Monomial, i
 def symbols(x: Dim) -> frozenset[str]:
     """The names a size depends on."""
     names: set[str] = set()
-    for m, _ in _terms(x):
+    for m, _ in terms(x):
         for atom in m:
             names |= {atom.name} if isinstance(atom, Symbol) else symbols(atom.top) | symbols(atom.bottom)
     return frozenset(names)
@@ -258,13 +261,13 @@ def symbols(x: Dim) -> frozenset[str]:
 
 def nonnegative(x: Dim) -> bool:
     """Whether a size is certainly 0 or more, whatever its symbols are: they are 0 or more, and divisors are above 0."""
-    return _least(x) >= 0
+    return least(x) >= 0
 
 
-def _least(x: Dim) -> float:
+def least(x: Dim) -> float:
     """A bound from below; -inf for none. Of what is subtracted only a remainder has one from above."""
     total: float = 0
-    for m, c in _terms(x):
+    for m, c in terms(x):
         if c > 0:
             atoms = [_least_of(a) for a in m]
             total += c * (prod(atoms) if len(atoms) < 2 or min(atoms) >= 0 else -inf)
@@ -278,10 +281,10 @@ def _least(x: Dim) -> float:
 def _least_of(a: Atom) -> float:
     if isinstance(a, Symbol) or a.op == "%":
         return 0
-    least = _least(a.top)
-    if least < 0 and isinstance(a.bottom, int):
-        return least // a.bottom
-    return 0 if least >= 0 else -inf
+    top = least(a.top)
+    if top < 0 and isinstance(a.bottom, int):
+        return top // a.bottom
+    return 0 if top >= 0 else -inf
 
 
 def substitute(x: Dim, values: Mapping[str, Dim]) -> Dim:

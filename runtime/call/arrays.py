@@ -101,7 +101,7 @@ def bind(entry: str, wants: Sequence[Wanted], values: Sequence[Any]) -> tuple[li
 
 
 def _settle(entry: str, want: Wanted, position: int, size: Size, n: int, sizes: dict[str, int]) -> None:
-    """Check a composite size, or solve it when it is `k*S + c` and nothing else determines S."""
+    """Check a composite size, or solve it when it is `k*S + c` and nothing else determines S (E0606)."""
     missing = sorted(symbols(size) - sizes.keys())
     if len(missing) == 1:
         linear = {m: c for m, c in size.terms}
@@ -115,9 +115,9 @@ def _settle(entry: str, want: Wanted, position: int, size: Size, n: int, sizes: 
     except ZeroDivisionError:
         expected = -1
     if expected != n:
-        got = f"axis {position} of `{want.name}` is {n}"
+        got = f"axis {position} of `{want.name}` of {entry} is {n}"
         known = ", ".join(f"{s} = {sizes[s]}" for s in sorted(symbols(size)) if s in sizes)
-        raise argument_error("E0601", f"{got}, but {entry} wants {size}" + (f" with {known}" if known else ""))
+        raise argument_error("E0606", f"{got}, but must be {size}" + (f" with {known}" if known else ""))
 
 
 def as_array(value: Any, entry: str, want: Wanted) -> Array:

@@ -191,10 +191,10 @@ class Call:
     def _prepare(self, key: tuple[int, ...], sizes: Mapping[str, int]) -> _Sized:
         s = self.signature
         for guard in s.guards:
-            left, right = _value(guard.left, sizes), _value(guard.right, sizes)
-            if not _HOLDS[guard.relation](left, right):
-                found = [f"{d} is {n}" for d, n in ((guard.left, left), (guard.right, right)) if not isinstance(d, int)]
-                raise argument_error("E0606", f"{guard.message}: {', '.join(found)}")
+            if not any(_HOLDS[r.op](_value(r.left, sizes), _value(r.right, sizes)) for r in guard.relations):
+                named = {d: None for r in guard.relations for d in (r.left, r.right) if not isinstance(d, int)}
+                found = ", ".join(f"{d} is {_value(d, sizes)}" for d in named)
+                raise argument_error("E0606", f"{guard.message}: {found}")
         outputs = []
         for slot, port in enumerate(s.outputs, self._first_output):
             shape = tuple(_value(d, sizes) for d in port.shape)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...compiler.manifest import Port
+from ...compiler.types.sizes import Dim, substitute, symbols
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import NncError
 from ..model import Model
@@ -89,11 +90,11 @@ def _worst(loss: Callable[[], float], flat: Any, gradient: Any, samples: int) ->
 
 
 def sample_inputs(ports: tuple[Port, ...], batch: int = 3, seed: int = 0) -> list[Any]:
-    """Inputs to check with when there are none: normal floats, integers 0 and 1, `batch` for every free size."""
+    """Inputs to check with when there are none: normal floats, integers 0 and 1, `batch` for every name of a size."""
     rng = np.random.default_rng(seed)
     out: list[Any] = []
     for p in ports:
-        shape = tuple(d if isinstance(d, int) else batch for d in p.shape)
+        shape = tuple(_at(d, batch) for d in p.shape)
         if p.dtype in ("f32", "f64"):
             out.append(rng.normal(size=shape))
         elif p.dtype == "bool":
@@ -101,6 +102,12 @@ def sample_inputs(ports: tuple[Port, ...], batch: int = 3, seed: int = 0) -> lis
         else:
             out.append(rng.integers(0, 2, shape))
     return out
+
+
+def _at(d: Dim, batch: int) -> int:
+    n = substitute(d, dict.fromkeys(symbols(d), batch))
+    assert isinstance(n, int)
+    return n
 
 
 def check_model(net: Model) -> Mapping[str, float]:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from nnc.compiler.manifest import GuardSpec, Manifest, MetricSpec, Port, Signature, TrainSpec, Variable
+from nnc.compiler.types.facts import Relation
 from nnc.compiler.types.sizes import substitute, symbol
 from nnc.runtime.call.arrays import NUMPY
 from nnc.runtime.model import Model
@@ -192,7 +193,7 @@ def make_session(lr: float = 0.1, spec: dict[str, Any] | None = None) -> FakeSes
     natives = {}
     by_path = {v.path: v for v in VARIABLES}
     for name, (inputs, updates, outputs, body) in entries.items():
-        guards = (GuardSpec(B % 2, 0, "B must be even"),) if name == "both" else ()
+        guards = (GuardSpec((Relation(B % 2, "==", 0),), "B must be even"),) if name == "both" else ()
         signature = Signature(
             name,
             ("B",) if name != "init" else (),

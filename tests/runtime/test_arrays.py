@@ -80,9 +80,9 @@ def test_composite_sizes_are_checked_or_solved():
     wants = (wanted(Port("x", "f32", (2 * B + 1,))), wanted(Port("y", "f32", (B * N,))), wanted(Port("z", "f32", (N,))))
     _, sizes = bind("f", wants, (np.zeros(7), np.zeros(6), np.zeros(2)))
     assert sizes == {"B": 3, "N": 2}
-    with pytest.raises(ArgumentError, match="axis 0 of `y` is 5, but f wants B\\*N with B = 3, N = 2"):
+    with pytest.raises(ArgumentError, match="axis 0 of `y` of f is 5, but must be B\\*N with B = 3, N = 2"):
         bind("f", wants, (np.zeros(7), np.zeros(5), np.zeros(2)))
-    with pytest.raises(ArgumentError, match=r"axis 0 of `x` is 6, but f wants 2\*B \+ 1"):
+    with pytest.raises(ArgumentError, match=r"axis 0 of `x` of f is 6, but must be 2\*B \+ 1"):
         bind("f", wants, (np.zeros(6), np.zeros(5), np.zeros(2)))
 
 

@@ -14,7 +14,20 @@ from .. import scans
 from ..context import Context
 from ..operations import binary, elementwise, operands
 from ..shapes import sizes, tensor
-from ..values import REQUIRED, Arguments, Builtin, Defined, Group, Shared, SizeCondition, Tensor, Value, is_static, kind
+from ..values import (
+    REQUIRED,
+    Arguments,
+    Builtin,
+    Defined,
+    Group,
+    Results,
+    Shared,
+    SizeCondition,
+    Tensor,
+    Value,
+    is_static,
+    kind,
+)
 from ..variables import draw_key, group
 from .elementwise import plain
 from .reductions import axis_number
@@ -28,10 +41,9 @@ def call_require(cx: Context, a: Arguments) -> Value:
         case bool():
             if not a.condition:
                 raise error("E0203", _told(a), a.span)
-        case SizeCondition(op=op, left=left, right=right) if isinstance(left, int | Size) and isinstance(
-            right, int | Size
-        ):
-            cx.guard(left, right, _told(a), a.span, op)
+        case SizeCondition(clauses=clauses):
+            for clause in clauses:
+                cx.demand(clause, _told(a), a.span)
         case _:
             raise error("E0307", f"`require` takes a condition on sizes, not {kind(a.condition)}", a.at("condition"))
     return a.condition
@@ -129,7 +141,8 @@ def call_grad(cx: Context, a: Arguments) -> Value:
     if y.dtype not in FLOATS:
         raise error("E0402", f"`grad` needs a float, but this is {y.type}", a.at("y"))
     x: Value = plain(a.x)
-    given = list(x.members.values()) if isinstance(x, Group) else list(x) if isinstance(x, tuple) else [x]
+    several = x.items if isinstance(x, Results) else x if isinstance(x, tuple) else None
+    given = list(x.members.values()) if isinstance(x, Group) else [x] if several is None else list(several)
     xs: list[Tensor] = []
     for t in given:
         if not isinstance(t, Tensor) or t.dtype not in FLOATS:
@@ -142,7 +155,7 @@ def call_grad(cx: Context, a: Arguments) -> Value:
     parts = [Tensor(cx.builder.emit("item", g, index=k, span=a.span), cx.builder) for k in range(len(xs))]
     if isinstance(x, Group):
         return x.of(dict(zip(x.members, parts, strict=True)))
-    return tuple(parts) if isinstance(x, tuple) else parts[0]
+    return parts[0] if several is None else Results(None, tuple(parts))
 
 
 def call_stop_grad(cx: Context, a: Arguments) -> Value:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ....dsl.errors import error
 from ....dsl.source import Span
 from ...graph.ops.indexing import SCATTERS
-from ...types.sizes import Dim, Size, divide, product
+from ...types.facts import equal, lowest
+from ...types.sizes import Dim, Size, divide, product, substitute
 from ...types.tensors import INTS
 from ..context import Context
-from ..shapes import MASKED, broadcast_to, check_index, divided, gather_axis, refine, reshape, same_size, sizes, tensor
+from ..shapes import (
+    MASKED,
+    broadcast_to,
+    check_index,
+    divided,
+    gather_axis,
+    joined,
+    refine,
+    reshape,
+    same_size,
+    sizes,
+    tensor,
+)
 from ..values import Arguments, Results, Tensor, Value, is_size, kind
 from .elementwise import plain
 from .reductions import axes_of, axis_number
@@ -19,33 +33,44 @@ from .reductions import axes_of, axis_number
 def call_reshape(cx: Context, a: Arguments) -> Tensor:
     x = tensor(cx, plain(a.x), a.at("x"))
     wanted = sizes(a.shape, a.at("shape"))
+    what = f"reshape of {x.type} to {_shape(wanted)}"
     total: Dim = x.type.size
     if -1 in wanted:
         if wanted.count(-1) > 1:
             raise error("E0203", "one size of a shape can be -1", a.at("shape"))
-        rest: Dim = product(s for s in wanted if s != -1)
-        missing, remainder = divided(cx, total, rest, a.span) if rest != 0 else (0, 0)
-        if remainder != 0:
-            if isinstance(remainder, int) or len({c > 0 for _, c in remainder.terms}) == 1:
-                raise error("E0306", f"{total} elements do not divide by {rest}", a.at("shape"), str(x.type))
-            cx.guard(remainder, 0, f"{total} elements must divide by {rest}", a.span)
-            return _regroup(cx, x, tuple(missing if s == -1 else s for s in wanted), a.span)
+        missing = _missing(cx, x, product(s for s in wanted if s != -1), what, a)
         wanted = tuple(missing if s == -1 else s for s in wanted)
-    count: Dim = product(wanted)
-    if count != total:
-        if (
-            same_size(cx, total, count, f"reshape of {x.type} to {_shape(wanted)}: {total} must equal {count}", a.span)
-            is None
-        ):
-            raise error("E0301", f"{x.type} has {total} elements, but {_shape(wanted)} has {count}", a.at("shape"))
-        return _regroup(cx, x, wanted, a.span)
-    return reshape(cx, x, wanted, a.span)
+    elif same_size(cx, total, count := product(wanted), what, a.span) is None:
+        raise error("E0301", f"{x.type} has {total} elements, but {_shape(wanted)} has {count}", a.at("shape"))
+    return _regroup(cx, x, wanted, a.span)
+
+
+def _missing(cx: Context, x: Tensor, others: Dim, what: str, a: Arguments) -> Dim:
+    """The size that -1 stands for."""
+    if others == 0:
+        return 0
+    top, bottom = lowest(x.type.size, others)
+    missing, remainder = divided(cx, top, bottom, a.span)
+    if remainder == 0:
+        return missing
+    told, rest = divide(substitute(top, cx.facts), substitute(bottom, cx.facts))
+    if rest == 0:
+        return told
+    if isinstance(remainder, int):
+        raise error("E0306", f"{x.type.size} elements do not divide by {others}", a.at("shape"), str(x.type))
+    cx.guard(remainder, 0, f"{what}: {bottom} must divide {top}", a.span)
+    return missing
 
 
 def _regroup(cx: Context, x: Tensor, shape: tuple[Dim, ...], span: Span) -> Tensor:
-    """A reshape whose sizes agree because a guard says so."""
-    count: Dim = product(shape)
-    return reshape(cx, refine(cx, reshape(cx, x, (x.type.size,), span), (count,), span), shape, span)
+    """A reshape whose numbers of elements are equal, if only because a guard says so."""
+    if product(shape) == x.type.size:
+        return reshape(cx, x, shape, span)
+    old, new = ([substitute(n, cx.facts) for n in s] for s in (x.shape, shape))
+    if product(old) == product(new):
+        return refine(cx, reshape(cx, refine(cx, x, old, span), new, span), shape, span)
+    flat = refine(cx, reshape(cx, x, (x.type.size,), span), (product(shape),), span)
+    return reshape(cx, flat, shape, span)
 
 
 def _shape(shape: Any) -> str:
@@ -84,20 +109,14 @@ def call_concat(cx: Context, a: Arguments) -> Tensor:
     parts = _sequence(cx, a.parts, a.at("parts"))
     if parts[0].rank == 0:
         raise error("E0303", "`concat` needs an axis, but these are scalars", a.at("parts"), help="`stack` makes one")
-    return cx.emit(
-        "concat",
-        *parts,
-        span=a.span,
-        operands=(a.at("parts"),) * len(parts),
-        axis=axis_number(a.axis, parts[0].rank, a.at("axis")),
-    )
+    return joined(cx, parts, axis_number(a.axis, parts[0].rank, a.at("axis")), a.span, (a.at("parts"),) * len(parts))
 
 
 def call_stack(cx: Context, a: Arguments) -> Tensor:
     parts = _sequence(cx, a.parts, a.at("parts"))
     axis = axis_number(a.axis, parts[0].rank, a.at("axis"), extra=1)
     raised = [reshape(cx, t, (*t.shape[:axis], 1, *t.shape[axis:]), a.span) for t in parts]
-    return cx.emit("concat", *raised, span=a.span, operands=(a.at("parts"),) * len(parts), axis=axis)
+    return joined(cx, raised, axis, a.span, (a.at("parts"),) * len(parts))
 
 
 def call_split(cx: Context, a: Arguments) -> Results:
@@ -111,7 +130,8 @@ def call_split(cx: Context, a: Arguments) -> Results:
             raise error("E0307", f"`split` takes a number of parts or their sizes, not {kind(a.parts)}", a.at("parts"))
         each, remainder = divide(n, a.parts)
         if isinstance(remainder, Size):
-            cx.guard(remainder, 0, f"{n} must divide into {a.parts} equal parts", a.span)
+            if not equal(remainder, 0, cx.facts):
+                cx.guard(remainder, 0, f"{n} must divide into {a.parts} equal parts", a.span)
             x = refine(cx, x, (*x.shape[:axis], each * a.parts, *x.shape[axis + 1 :]), a.span)
             n = each * a.parts
         elif remainder != 0:
@@ -124,10 +144,7 @@ def call_split(cx: Context, a: Arguments) -> Results:
             )
         parts = (each,) * a.parts
     total: Dim = sum(parts)
-    if (
-        total != n
-        and same_size(cx, n, total, f"the parts of `split` add up to {total}, the axis has {n}", a.span) is None
-    ):
+    if same_size(cx, n, total, "the axis and the parts of `split`", a.span) is None:
         raise error("E0301", f"the parts add up to {total}, but the axis has {n}", a.at("parts"))
     x = refine(cx, x, (*x.shape[:axis], total, *x.shape[axis + 1 :]), a.span)
     out: list[Tensor] = []
@@ -154,16 +171,21 @@ def call_squeeze(cx: Context, a: Arguments) -> Tensor:
         else tuple(k for k, s in enumerate(x.shape) if s == 1)
     )
     for k in axes:
-        if x.shape[k] != 1:
+        if same_size(cx, x.shape[k], 1, f"`squeeze` of axis {k} of {x.type}", a.span) is None:
             raise error(
                 "E0301", f"only an axis of size 1 can be squeezed, but axis {k} of {x.type} is {x.shape[k]}", a.span
             )
+    x = refine(cx, x, [1 if k in axes else s for k, s in enumerate(x.shape)], a.span)
     return reshape(cx, x, [s for k, s in enumerate(x.shape) if k not in axes], a.span)
 
 
 def call_broadcast(cx: Context, a: Arguments) -> Tensor:
-    x = tensor(cx, plain(a.x), a.at("x"), None if isinstance(a.x, Tensor) else cx.real)
-    return broadcast_to(cx, x, sizes(a.shape, a.at("shape")), a.span)
+    x, shape = tensor(cx, plain(a.x), a.at("x")), sizes(a.shape, a.at("shape"))
+    own, trailing = list(x.shape), shape[max(len(shape) - x.rank, 0) :]
+    for k, (s, n) in enumerate(zip(own, trailing, strict=False)):
+        if s != 1 and same_size(cx, s, n, f"broadcast of {x.type} to {_shape(shape)}", a.span) is not None:
+            own[k] = n
+    return broadcast_to(cx, refine(cx, x, own, a.span), shape, a.span)
 
 
 def call_pad(cx: Context, a: Arguments) -> Tensor:
@@ -184,7 +206,7 @@ def call_pad(cx: Context, a: Arguments) -> Tensor:
     )
     for axis, w in enumerate(widths):
         if w != known[axis]:
-            y = cx.emit("concat", *_margins(cx, a, y, axis, w), span=a.span, axis=axis)
+            y = joined(cx, _margins(cx, a, y, axis, w), axis, a.span)
     return y
 
 
@@ -233,6 +255,9 @@ def call_scatter(cx: Context, a: Arguments) -> Tensor:
         raise error(
             "E0307", f"a scatter goes by {', '.join(f'`{b}`' for b in SCATTER_BY)}, not {kind(a.by)}", a.at("by")
         )
+    if (shape := _led(cx, "scatter", x, x.shape, index, a.span)) is not None:
+        x = refine(cx, x, (*shape, *x.shape[len(shape) :]), a.span)
+        index = refine(cx, index, shape, a.span)
     return cx.emit(SCATTER_BY[a.by], index, x, span=a.span, operands=(a.at("index"), a.at("x")), size=rows)
 
 
@@ -248,21 +273,30 @@ def call_take(cx: Context, a: Arguments) -> Tensor:
             f"not {i.type}",
             a.at("index"),
         )
-    shape = []
-    for s, t in zip(others, i.shape, strict=True):
-        size = same_size(cx, s, t, f"take along axis {axis} of {x.type} with {i.type}: {s} must equal {t}", a.span)
-        if size is None:
-            raise error(
-                "E0301",
-                f"`take` along axis {axis} of {x.type} needs an index shaped {_shape(others)}, not {_shape(i.shape)}",
-                a.at("index"),
-            )
-        shape.append(size)
+    shape = _led(cx, f"take along axis {axis}", x, others, i, a.span)
+    if shape is None:
+        raise error(
+            "E0301",
+            f"`take` along axis {axis} of {x.type} needs an index shaped {_shape(others)}, not {_shape(i.shape)}",
+            a.at("index"),
+        )
     if axis != x.rank - 1:
         x = cx.emit("transpose", x, span=a.span, perm=(*range(axis), *range(axis + 1, x.rank), axis))
     return cx.emit(
         "take_along", refine(cx, x, (*shape, x.shape[-1]), a.span), refine(cx, i, shape, a.span), span=a.span
     )
+
+
+def _led(cx: Context, what: str, x: Tensor, own: Sequence[Dim], index: Tensor, span: Span) -> list[Dim] | None:
+    """The sizes of an index that are also the first of `own`, which are sizes of `x`; None where they cannot be."""
+    if len(own) < index.rank:
+        return None
+    agreed = [
+        same_size(cx, s, n, f"{what} of {x.type} with {index.type}", span)
+        for s, n in zip(own, index.shape, strict=False)
+    ]
+    known = [n for n in agreed if n is not None]
+    return known if len(known) == len(agreed) else None
 
 
 def call_one_hot(cx: Context, a: Arguments) -> Tensor:

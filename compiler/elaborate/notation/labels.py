@@ -16,7 +16,7 @@ from ....dsl.source import Span
 from ...types.sizes import Dim, Size, symbols
 from ..context import Context
 from ..scope import MISSING, Scope
-from ..shapes import tensor
+from ..shapes import refine, tensor
 from ..values import Axis, Results, Tensor, is_size, kind
 
 
@@ -126,7 +126,12 @@ def references(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> Iterator[
 
 def reference(cx: Context, e: ast.Index, ix: Indices, scope: Scope) -> Reference:
     x, items = _read(cx, e, ix, scope)
-    return Reference(x, axes_of(cx, x, items, ix, scope, e.span), e.span)
+    axes = axes_of(cx, x, items, ix, scope, e.span)
+    shape = [
+        ix.extent.get(at[1][0][0], n) if is_plain(at) and at[1][0][0] not in ix.ranged else n
+        for at, n in zip(axes, x.shape, strict=True)
+    ]
+    return Reference(refine(cx, x, shape, e.span), axes, e.span)
 
 
 def is_plain(axis: Axis) -> bool:

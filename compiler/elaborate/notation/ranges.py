@@ -89,7 +89,7 @@ def _spans_axis(cx: Context, read: _Read, ix: Indices) -> None:
     name, size = read.at[1][0][0], read.size
     if name in ix.extent:
         known = ix.extent[name]
-        agreed = same_size(cx, known, size, f"the index `{name}` runs to {known} and to {size}", read.span)
+        agreed = same_size(cx, known, size, f"how far the index `{name}` runs", read.span)
         if agreed is None:
             raise error(
                 "E0301",

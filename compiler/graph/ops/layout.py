@@ -198,7 +198,7 @@ def _assume_infer(types: Sequence[Type], attrs: Any) -> TensorType:
     require.one_each("assume", t, "sizes", attrs["shape"])
     for n, m in zip(t.shape, attrs["shape"], strict=True):
         if isinstance(n, int) and isinstance(m, int) and n != m:
-            raise ShapeError("E0301", f"{t} has not the shape {list(attrs['shape'])}: {n} is not {m}", (0,))
+            raise ShapeError("E0301", f"{t} is not {t.with_shape(attrs['shape'])}: {n} is not {m}", (0,))
     return t.with_shape(require.sizes("assume", attrs["shape"]))
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from math import prod
 
 from ...loops import ir as L
-from ...loops.index import from_expr, quotient, remainder, term, terms, to_expr, total
-from ...types.sizes import Dim, Quotient, Size, Symbol, symbol, symbols
+from ...loops.index import from_expr, quotient, remainder, term, to_expr, total
+from ...types.sizes import Dim, Quotient, Size, Symbol, symbol, symbols, terms
 from .body import Body, Index, expressions
 
 ENOUGH = 8  # turns of a loop, to be shared by threads

@@ -17,8 +17,7 @@ from ...graph.nodes import Node
 from ...graph.ops.op import MAP
 from ...graph.ops.plumbing import constant_expr
 from ...loops import ir as L
-from ...loops.index import terms
-from ...types.sizes import Dim, Symbol
+from ...types.sizes import Dim, Symbol, terms
 from .body import Body, Index, Results, Source, lanes, results
 from .nest import Axes, collapse, indices, over, place, walk
 

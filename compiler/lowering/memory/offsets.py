@@ -14,8 +14,8 @@ from math import gcd
 from ...graph.nodes import Graph
 from ...graph.ops import OPS
 from ...graph.ops.op import LOOP
-from ...loops.index import term, terms, total
-from ...types.sizes import Dim
+from ...loops.index import term, total
+from ...types.sizes import Dim, terms
 from ...types.tensors import BYTES
 from .inplace import overwrites
 from .order import Order
