@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import nnc
+from nnc.compiler.graph.ops.contraction import is_gathered
+from nnc.compiler.session import Session
+from nnc.compiler.settings import Settings
 from nnc.compiler.types.facts import equal, learned
 from nnc.compiler.types.sizes import Dim, divide, parse_size, substitute
+from nnc.dsl.source import Source
 
 
 @pytest.mark.parametrize(
@@ -234,3 +239,16 @@ def test_what_cannot_be_decided_is_asked_at_run_time(name: str) -> None:
     with pytest.raises(nnc.ArgumentError, match=said) as caught:
         f(*wrong)
     assert "E0606" in str(caught.value)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "pad"), [(2, 2, 0), (3, 2, 1), (5, 3, 1)])
+def test_what_scatters_is_gathered_at_any_size(kernel: int, stride: int, pad: int, tmp_path: Path) -> None:
+    """The adjoint of a window, in its phases: as where sizes are known, and not as slow as writing term by term."""
+    file = tmp_path / "up.nn"
+    layer = f"ConvTranspose(3, {kernel}, stride = {stride}, pad = {pad})"
+    file.write_text(f"model Up(x: f32[B, 2, H, 2 * W]) {{\n    return x |> {layer}\n}}\n", "utf-8")
+    free, fixed = nnc.compile(file), nnc.compile(file, sizes={"H": 5, "W": 3})
+    x = f32(2, 2, 5, 6)
+    np.testing.assert_allclose(free.predict(x), fixed.predict(x), rtol=1e-5, atol=1e-6)
+    graph = Session(Source("up.nn", file.read_text("utf-8")), Settings()).stages("predict").optimized
+    assert all(is_gathered(n) for n in graph if n.op == "contract")

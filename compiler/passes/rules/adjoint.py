@@ -105,7 +105,7 @@ def _phases(s: Sweep, n: Node, axis: int, i: str, step: int, domain: Domain) -> 
     """Counted from the constant, p = step*(p' + first) + r; so u = step*u' + r and i = p' + first - u' - (the rest)."""
     (constant, terms), size = n.attrs["out"][axis], n.shape[axis]
     odd = [(j, c) for j, c in terms if j != i and c % step]
-    if len(odd) != 1 or odd[0][1] != 1 or not isinstance(size, int):
+    if len(odd) != 1 or odd[0][1] != 1:
         return None
     u, taps = odd[0][0], domain[odd[0][0]]
     if not isinstance(taps, int) or not (taps % step == 0 or _reads_zero_outside(s, n, u, taps)):
