@@ -8,6 +8,7 @@ of the function where the pool has none; and values are used again.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -207,10 +208,11 @@ def _model(g: Generator) -> str:
 
 def _sizes(g: Generator) -> tuple[dict[str, int], ...]:
     """Several combinations, the first with all sizes equal. A size that is named only inside has no value here."""
-    names = sorted({n for v in g.inputs for n in v.shape if isinstance(n, str)})
+    names = sorted({name for v in g.inputs for n in v.shape for name in re.findall(r"[A-Z]\w*", str(n))})
     if not names:
         return ({},)
-    equal = g.rng.choice(SIZES_OF_SYMBOLS[:6])
+    divided = any(" // " in line for line in g.scope.lines)
+    equal = g.rng.choice((2, 4, 12, 16) if divided else SIZES_OF_SYMBOLS[:6])
     found = [dict.fromkeys(names, equal)]
     for _ in range(2):
         found.append({n: g.rng.choice(SIZES_OF_SYMBOLS) for n in names})

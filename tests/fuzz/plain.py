@@ -27,7 +27,7 @@ def evaluate(text: str, inputs: Mapping[str, np.ndarray]) -> list[Any] | None:
     if BEYOND.search(text):
         return None
     ports = [(n, m) for k, dims in _ports(text) for n, m in zip(dims, inputs[k].shape, strict=True)]
-    named = {n: m for n, m in ports if not n.isdigit()}
+    named = {n: m for n, m in ports if n.isidentifier()}
     constants = {n: np.array(ast.literal_eval(v), NUMPY[d]) for n, d, v in CONSTANT.findall(text)}
     env: dict[str, Any] = {**NUMPY, **named, **constants, **inputs}
     code = _python(text[: text.index("\n}") + 2])
@@ -307,6 +307,7 @@ NUMPY: dict[str, Any] = {
     "take": lambda x, index, axis: np.take_along_axis(x, np.expand_dims(index, axis), axis).squeeze(axis),
     "one_hot": lambda k, n: (np.expand_dims(k, -1) == np.arange(n)).astype(np.float64),
    
+    "require": lambda condition, message: None,
     "iota": lambda n: np.arange(n, dtype=np.int32), "whole": whole,
     "slide": slide, "max_pool": max_pool, "avg_pool": avg_pool,
     "adaptive_max_pool": lambda x, sizes: adaptive(x, sizes, np.max),

@@ -706,6 +706,73 @@ def extended(g: Generator) -> None:
         g.let(f'extend({x.name}, {sides}, "{by}")', shape, [x])
 
 
+# --- sizes that run time must find equal ------------------------------------------------------------------------------
+
+
+def named(v: Value) -> list[int]:
+    """The axes whose size is a name."""
+    return [k for k, n in enumerate(v.shape) if isinstance(n, str) and n.isidentifier()]
+
+
+def with_names(g: Generator) -> list[Value]:
+    return [v for v in g.scope.pool if v.real and named(v)]
+
+
+def met_under_another_name(g: Generator) -> None:
+    """Two values whose sizes have different names meet; the program is right where they are equal."""
+    found = [v for v in with_names(g) if all(isinstance(n, int) or n.isidentifier() for n in v.shape)]
+    if not found:
+        return
+    x = g.rng.choice(found)
+    axis = g.rng.choice(named(x))
+    y = g.like(replaced(x.shape, axis, g.one_of("P", "Q")))
+    form = g.one_of("{x} * {y}", "{y} - {x}", "where({x} > {y}, {x}, {y})", "stack([{x}, {y}], axis = 0)",
+                    "stack([{y}, {x}], axis = 0)", "concat([{x}, {y}], axis = {k})",
+                    "{x} + broadcast({y}, {s})")  # fmt: skip
+    others = [k for k in range(x.rank) if k != axis]
+    if form.startswith("concat") and not others:
+        return
+    k = g.rng.choice(others) if form.startswith("concat") else 0
+    shape: Shape = with_axis(x.shape, 0, 2) if form.startswith("stack") else x.shape
+    if form.startswith("concat"):
+        n = x.shape[k]
+        shape = replaced(x.shape, k, 2 * n if isinstance(n, int) else computed(f"2 * {n}"))
+    if g.fits(shape):
+        g.let(form.format(x=x.name, y=y.name, k=k, s=text_of(x.shape)), shape, [x, y])
+
+
+def halves(g: Generator) -> None:
+    """What is right where a size divides: said by `require`, or by the operator itself."""
+    found = with_names(g)
+    if not found:
+        return
+    x = g.rng.choice(found)
+    axis, f = g.rng.choice(named(x)), g.one_of(2, 2, 2, 3, 4)
+    n, at = x.shape[axis], [":"] * axis
+    if g.chance(0.5):
+        g.write(g.one_of(f'require({n} % {f} == 0, "no")', f'require({n} % {f} == 0 and not ({n} > 99), "no")'))
+    parts = (*x.shape[:axis], computed(f"{n} // {f}"), f, *x.shape[axis + 1 :])
+    cut = f"{x.name}[{', '.join([*at, f'0:{f} * ({n} // {f})'])}]"
+    if g.chance(0.4):
+        g.let(f"{cut} {g.one_of('+', '*')} {x.name}", x.shape, [x])
+    elif g.chance(0.5) and g.fits(parts):
+        g.let(f"reshape({x.name}, {text_of(parts)})", parts, [x])
+    else:
+        shape = replaced(x.shape, axis, computed(f"{n} // {f}"))
+        g.let(f"split({x.name}, {f}, axis = {axis})[{g.rng.randrange(f)}]", shape, [x])
+
+
+def multiple(g: Generator) -> None:
+    """An argument whose size is a multiple of a name, and one that says the name."""
+    f, more = g.one_of(2, 3, 4), g.one_of(0, 0, 1)
+    size = computed(f"{f} * P + {more}" if more else f"{f} * P")
+    x, y = Value(g.name("x"), "f32", (size, *g.shape(0, 1))), g.like(("P",))
+    g.inputs.append(x)
+    rest = text_of(("P", f, *x.shape[1:]))
+    beside = f"reshape({y.name}, {text_of(('P', *[1] * x.rank))})"
+    g.let(f"reshape({x.name}[{more}:], {rest}) {g.one_of('*', '+')} {beside}", ("P", f, *x.shape[1:]), [x, y])
+
+
 # --- random draws ----------------------------------------------------------------------------------------------------
 
 
@@ -725,8 +792,9 @@ PRODUCTIONS: dict[Callable[[Generator], None], float] = {
     choose: 2, untaken: 1.5, chain: 1.2, condition: 1, logic: 0.7, mask: 1, whole_arithmetic: 1, divide: 2,
     whole_reduction: 0.5, widen: 1, convert: 0.5, reduction: 5, reduction_of_all: 1, normalised: 2, ordered: 0.5,
     positions: 0.7, question: 0.4, turned_around_a_reduction: 2.5, transpose: 4, turned_and_met: 2, expand: 3,
-    squeeze: 1, reshape: 2, reshape_of_a_transpose: 1.5, flip: 1, slice_: 2, pad: 1.2, concat: 1.5, stack: 1, split: 1,
-    product: 3, product_turned: 1.5, notation: 3, diagonal: 0.7, windows: 1.2, gather: 1, scatter: 1, take: 0.7,
+    squeeze: 1, reshape: 2, reshape_of_a_transpose: 1.5, flip: 1, slice_: 2, pad: 1.2, concat: 1.5, stack: 1, split:
+    1, product: 3, product_turned: 1.5, notation: 3, diagonal: 0.7, windows: 1.2, gather: 1, scatter: 1, take: 0.7,
     one_hot: 0.7, counted: 0.7, convolution: 1, pooling: 1, draw: 0.7, joined: 2, shifted: 1.5, lengthened: 1,
-    whole_notation: 0.5, windows_of_any_size: 0.5, constant: 1, adaptive: 0.4, extended: 0.5,
+    whole_notation: 0.5, windows_of_any_size: 0.5, constant: 1, adaptive: 0.4, extended: 0.5, met_under_another_name:
+    4, halves: 3, multiple: 0.5,
 }  # fmt: skip
