@@ -77,6 +77,23 @@ def test_logistic_regression_tells_irises_apart() -> None:
     assert history[-1]["val_accuracy"] >= 0.9
 
 
+def test_unet_trains_at_one_size_and_reads_another() -> None:
+    net = nnc.compile(MODELS / "unet.nn")
+    digits = np.loadtxt(MODELS / "data" / "digits.csv.gz", delimiter=",", max_rows=288)[:, :64].astype(np.float32) / 16
+
+    def scenes(first: int, last: int, height: int, width: int) -> Any:
+        return net.scene(digits[first:last], np.linspace(-0.5, 0.5, height * width).reshape(height, width))
+
+    net.fit(*scenes(0, 256, 64, 64))
+    x, mask = scenes(256, 288, 96, 80)
+    assert net.predict(x).shape == (32, 1, 96, 80)
+    levels = [(x > level) for level in np.linspace(-1, 2, 31)]
+    assert max(np.sum(p * mask) / np.sum(np.maximum(p, mask)) for p in levels) < 0.2  # light and noise hide the ink
+    assert net.score(x, mask) >= 0.6
+    with pytest.raises(nnc.ArgumentError, match=r"E0606.*axis 2 of `x` of predict is 90, but must be 4\*H"):
+        net.predict(x[:, :, :90])
+
+
 def test_xor_is_learned() -> None:
     net = nnc.compile(MODELS / "xor.nn", model="Xor")
     net.fit()
