@@ -96,6 +96,13 @@ FUNCTIONS = {
     "a bool result": ("fn f(x: f32[N]) -> bool[N] = x > 0", (V,), V > 0),
     "a bool argument": ("fn f(m: bool[N], x: f32[N]) -> f32[N] = g(m, x)\nfn g(m: bool[N], x: f32[N]) = where(m, x, 0)", (V > 0, V), np.maximum(V, 0)),
     "scatter": ("fn f(x: f32[5, 4], i: i32[5]) -> f32[3, 4] = scatter(x, i, 3)", (X, np.array([2, 0, 2, 2, 0], np.int32)), np.stack([X[1] + X[4], 0 * X[0], X[0] + X[2] + X[3]])),
+    "a single part is a part": ("fn f(x: f32[5, 4]) -> f32[5, 4] = split(x, 1, axis = 1)[0]", (X,), X),
+    "a number without a point that is spread": ("fn f(x: f32[5, 4]) = broadcast(3, [2])", (X,), np.int32([3, 3])),
+    "axes that stand for nothing": (
+        "fn f(x: f32[N]) = g(x)\nfn g(x: f32[B, *s]) -> f32[B, *s] {\n"
+        " m = mean[b, *s](x[b, *s])\n y[b, *s] = x[b, *s] - m\n return y\n}",
+        (X[0],), X[0] - X[0].mean(),
+    ),
     "scatter is the adjoint of gather": ("fn f(x: f32[5, 4]) -> f32[5, 4] {\n z = broadcast(0.0, [5, 4])\n return scatter(x[0:3], [4, 1, 4], 5) - grad(sum(gather(z, [4, 1, 4]) * x[0:3]), z)\n}", (X,), 0 * X),
     "one hot": ("fn f(i: i32[N]) -> f32[N, 4] = one_hot(i, 4)", (np.array([3, 0, 1], np.int32),), np.eye(4)[[3, 0, 1]]),
     "iota and eye": ("fn f(x: f32[N]) -> f32[N] = cast(iota(N), f32) * x + sum(eye(N), axis = 0)", (V,), np.arange(4) * V + 1),
