@@ -309,6 +309,26 @@ def test_segments_and_masks() -> None:
     assert value("masked_mean(x, x == inf)", "f32") == 0
 
 
+def test_systems_of_equations_need_pivots_and_have_second_derivatives() -> None:
+    a, b = np.array([[0.0, 2.0], [1.0, 3.0]]), np.array([2.0, 4.0])
+    solve = nnc.function("fn f(a: f32[N, N], b: f32[N]) -> f32[N] = solve(a, b)", dtype="f64")
+    np.testing.assert_allclose(solve(a, b), [1, 1])
+    assert not np.isfinite(solve(a * [[1], [0]], b)).all()
+    slope = nnc.function("fn f(a: f32[N, N], b: f32[N]) -> f32[N, N] = grad(sum(solve(a, b)^2), a)", dtype="f64")
+    second = nnc.function(
+        """fn f(a: f32[N, N], b: f32[N]) -> f32[N, N] {
+        g = grad(sum(solve(a, b)^2), a)
+        return grad(sum(g^2), a)
+        }""",
+        dtype="f64",
+    )
+    d = np.array([[0, 0], [1e-6, 0]])
+    difference = ((slope(a + d, b) ** 2).sum() - (slope(a - d, b) ** 2).sum()) / 2e-6
+    assert second(a, b)[1, 0] == pytest.approx(difference, rel=1e-7)
+    with pytest.raises(nnc.NncError, match="must be square, not 2 by 3"):
+        nnc.function("fn f(a: f32[2, 3]) -> f32[2, 3] = cholesky(a)")(np.ones((2, 3)))
+
+
 # --- losses -----------------------------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,7 @@ INPUTS = {
     "rows": ("f32[B, 7]", (5, 7)),
     "label": ("f32[B, 7]", (5, 7)),
     "pixels": ("f32[B, 4, 4, 4]", (2, 4, 4, 4)),
+    "square": ("f32[B, 4, 4]", (3, 4, 4)),
 }
 Case = tuple[str, Callable[[Any, dict[str, Any]], Any]]
 
@@ -48,6 +49,9 @@ TARGET = torch.linspace(0, 1, 35, dtype=torch.float64).reshape(5, 7)
 GIVEN = """
 const label = [3, 0, 6, 3, 1]
 fn pixel() = minimum(reshape(iota(32), [2, 4, 4]) * 5 % 7 - 2, 3)
+fn solved(x) = solve(x, x[:, :, 0:2] + 1)
+fn solved_vectors(x) = solve(x, cos(x[:, 0]))
+fn whitened(x) = cholesky(x @ transpose(x, [0, 2, 1]) + eye(4))
 fn digamma_of(x) = digamma(0.3 + x * x)
 fn erfinv_of(x) = erfinv(tanh(x))
 fn taken_and_put_back(x) = max_unpool(max_pool(x, 2), max_pool_places(x, 2), [9, 8])
@@ -140,6 +144,11 @@ CASES: dict[str, list[Case]] = {
         ("cross_entropy(label, ignore = [3, 1])",
          lambda x, p: F.cross_entropy(x, LABEL.masked_fill(LABEL == 1, 3), reduction="none", ignore_index=3)),
         ("hinge(sign(target() - 0.5))", lambda x, p: torch.relu(1 - torch.sign(TARGET - 0.5) * x).sum(1)),
+    ],
+    "square": [
+        ("matrix_inverse", same(torch.linalg.inv)), ("solved", lambda x, p: torch.linalg.solve(x, x[:, :, :2] + 1)),
+        ("solved_vectors", lambda x, p: torch.linalg.solve(x, x[:, 0].cos())),
+        ("whitened", lambda x, p: torch.linalg.cholesky(x @ x.mT + torch.eye(4, dtype=torch.float64))),
     ],
     "pixels": [
         ("cross_entropy(maximum(pixel(), 0), axis = 1)",

@@ -303,6 +303,7 @@ NUMPY: dict[str, Any] = {
     "pad": lambda x, sides, value=0: np.pad(x, sides, constant_values=value), "concat": along(np.concatenate),
     "stack": along(np.stack), "split": lambda x, n, axis: np.split(x, n, axis=axis),
     "broadcast": lambda x, shape: np.broadcast_to(x, shape).copy(),
+    "eye": np.eye, "solve": np.linalg.solve, "cholesky": np.linalg.cholesky,
     "gather": lambda x, index, axis=0: np.take(x, index, axis=axis),
     "take": lambda x, index, axis: np.take_along_axis(x, np.expand_dims(index, axis), axis).squeeze(axis),
     "one_hot": lambda k, n: (np.expand_dims(k, -1) == np.arange(n)).astype(np.float64),

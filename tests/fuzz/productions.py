@@ -598,6 +598,15 @@ def take(g: Generator) -> None:
         g.let(f"take({x.name}, {index_below(g, x.shape[axis], shape)}, axis = {axis})", shape, [x])
 
 
+def solved(g: Generator) -> None:
+    x = g.pick(low=2, wanted=lambda v: v.rank == 2 and known(v, 1) and v.shape[0] == v.shape[1])
+    n = x.shape[0]
+    if x.rank == 2 and isinstance(n, int) and x.shape == (n, n) and 0 < n <= 8:
+        y = g.like(x.shape)
+        form = g.one_of("solve(0.1 * tanh({x}) + eye({n}), {y})", "cholesky(0.1 * {y} @ {y}.T + eye({n})) + {x}")
+        g.let(form.format(x=x.name, y=f"tanh({y.name})", n=n), x.shape, [x, y])
+
+
 def one_hot(g: Generator) -> None:
     k = g.pick(dtype="i32", wanted=lambda v: v.rank < 3)
     n = g.one_of(1, 2, 3, 16)
@@ -796,5 +805,5 @@ PRODUCTIONS: dict[Callable[[Generator], None], float] = {
     1, product: 3, product_turned: 1.5, notation: 3, diagonal: 0.7, windows: 1.2, gather: 1, scatter: 1, take: 0.7,
     one_hot: 0.7, counted: 0.7, convolution: 1, pooling: 1, draw: 0.7, joined: 2, shifted: 1.5, lengthened: 1,
     whole_notation: 0.5, windows_of_any_size: 0.5, constant: 1, adaptive: 0.4, extended: 0.5, met_under_another_name:
-    4, halves: 3, multiple: 0.5,
+    4, halves: 3, multiple: 0.5, solved: 0.3,
 }  # fmt: skip
