@@ -18,6 +18,18 @@ train Club(x, src, dst, label: i32[N]) {
     optimizer = SGD(lr = 0.1)
 }
 """
+FRIENDS = """
+const src: i32[5] = [0, 1, 2, 3, 8]
+const dst: i32[5] = [1, 2, 3, 8, 0]
+model Club(x: f32[N, 3]) -> (logits: f32[N, 2]) {
+    near   = scatter(gather(x, src, axis = 0), dst, size(x, 0))
+    logits = (x + near) |> Dense(2)
+}
+train Club(x, label: i32[N]) {
+    loss      = mean(cross_entropy(logits, label))
+    optimizer = SGD(lr = 0.1)
+}
+"""
 SERIES = """
 model Follow(x: f32[T, 1]) -> (y: f32[T, 1]) {
     weight w: f32[] ~ constant(0.5)
@@ -68,8 +80,9 @@ def test_a_set_that_is_one_step_stays_as_it_stands(source, arrays):
         (GRAPH, CLUB, r"`src` is i32\[E\], which N does not count"),
         (SERIES, LINE, r"a scan runs along T \(<text>:5:5\)"),
         (GRAPH.replace("E]", "20]"), CLUB, r"an index from the data picks along N \(<text>:3:22\)"),
+        (FRIENDS, (CLUB[0], CLUB[3]), r"an index from the data picks along N \(<text>:5:22\)"),
     ],
-    ids=["edges", "scan", "index"],
+    ids=["edges", "scan", "index", "edges in the program"],
 )
 def test_what_is_one_example_is_not_cut(source, arrays, why):
     net = nnc.compile(source)

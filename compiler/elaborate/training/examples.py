@@ -28,9 +28,14 @@ def bound_by(graph: Graph, symbol: str) -> str | None:
             continue
         k, size = rows
         if symbol in symbols(size(node.attrs, [nodes[a].type for a in node.args])):
-            if any(nodes[a].op == "input" for a in ancestors(nodes, [node.args[k]])):
+            if any(_is_given(nodes[a]) for a in ancestors(nodes, [node.args[k]])):
                 return f"an index from the data picks along {symbol}{_place(node)}"
     return None
+
+
+def _is_given(node: Node) -> bool:
+    """Whether positions in a node are those of certain examples: they come from the data, or stand in the program."""
+    return node.op == "input" or (node.op == "constant" and node.type.rank > 0)
 
 
 def _place(node: Node) -> str:
