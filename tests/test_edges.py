@@ -86,13 +86,15 @@ def test_the_branch_that_is_not_taken_has_no_gradient(op: Op) -> None:
 
 
 def between() -> list[tuple[Op, Sample, int]]:
-    """Views, sums and what adds elements, with a float operand that has elements."""
+    """Views, sums and what adds elements, with a float operand that has elements; not the links of a recurrence, along
+    which values are carried."""
     found = []
     for op in OPS.values():
-        if callable(op.grad) and (op.kind in (VIEW, REDUCE, KERNEL) or op.name == "cumsum") and op.kind != ABSTRACT:
+        if callable(op.grad) and op.kind in (VIEW, REDUCE, KERNEL) and op.kind != ABSTRACT:
             for s in op.samples:
                 for k, t in enumerate(s.types):
-                    if isinstance(t, TensorType) and t.dtype in FLOATS and t.size:
+                    carried = op.name == "recurrence" and k == 0
+                    if isinstance(t, TensorType) and t.dtype in FLOATS and t.size and not carried:
                         found.append((op, s, k))
     return found
 

@@ -23,6 +23,7 @@ from ..graph.ops.calculus import constant
 from ..graph.ops.contraction import is_gathered
 from ..graph.ops.op import MAP, VIEW
 
+ADDED_UP = ("reduce_sum", "scatter_add", "add_along", "recurrence", "contract")  # of elements of the last operand
 LIKE_FIRST = ("mul", "div", "neg", "cast", "straight_through")  # 0 where the first operand is
 
 
@@ -56,7 +57,7 @@ class Choices:
             return (n.args[1 if self._is_zero(n.args[2]) else 2],) if any(map(self._is_zero, n.args[1:])) else ()
         if n.op in ("add", "sub", "concat"):
             return n.args
-        if n.op in ("reduce_sum", "scatter_add", "contract"):
+        if n.op in ADDED_UP:
             return n.args[-1:] if self._sums and (n.op != "contract" or len(n.args) == 1) else ()
         if n.op in LIKE_FIRST or (OPS[n.op].kind == VIEW and not n.attrs.get("value")):
             return n.args[:1]
@@ -79,8 +80,9 @@ class Choices:
             return b.add(n.op, tuple(every[a] for a in n.args), n.attrs)
         if n.op == "reduce_sum":
             return b.add("reduce_max", (t,), n.attrs)
-        if n.op in ("scatter_add", "contract"):
-            count = b.add(n.op, (*n.args[:-1], b.emit("cast", t, dtype=n.dtype)), n.attrs)
+        if n.op in ADDED_UP:
+            by = (constant(b, 1, b.type(n.name)),) if n.op == "recurrence" else n.args[:-1]  # a link may be 0 by value
+            count = b.add(n.op, (*by, b.emit("cast", t, dtype=n.dtype)), n.attrs)
             return b.emit("ne", count, constant(b, 0, b.type(count)))
         if OPS[n.op].kind == VIEW:
             return b.add(n.op, (t, *n.args[1:]), {**n.attrs, "value": False} if n.op == "pad" else n.attrs)
@@ -89,7 +91,7 @@ class Choices:
     def _leaves_out(self, n: Node) -> bool:
         """Whether some elements are 0 because nothing comes there: what is beside a part, what no index names."""
         margins = n.op == "pad" and any(m != 0 for m in (*n.attrs["low"], *n.attrs["high"]))
-        return margins or n.op == "scatter_add" or (n.op == "contract" and not is_gathered(n))
+        return margins or n.op in ("scatter_add", "add_along") or (n.op == "contract" and not is_gathered(n))
 
     def _either(self, x: str, y: str) -> str | None:
         """x or y; (c and t) or (not c and t) is t."""

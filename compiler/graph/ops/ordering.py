@@ -57,7 +57,7 @@ def _recurrence_grad(attrs: Any, dy: Value, y: Value, a: Value, b: Value) -> tup
     low = tuple(int(k == axis) for k in range(y.type.rank))
     before = before.apply("pad", low=low, high=(0,) * y.type.rank, value=0.0)
     before = before.apply("slice", starts=(0,) * y.type.rank, stops=y.shape, steps=(1,) * y.type.rank)
-    return _is_first(y.b, y.type, axis).where(0, before * after), db
+    return _is_first(y.b, y.type, axis).where(0, before * after if back else after * before), db
 
 
 def _is_first(b: Builder, t: TensorType, axis: int) -> Value:
