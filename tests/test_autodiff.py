@@ -18,6 +18,7 @@ from nnc.compiler.graph.ops.calculus import Value
 from nnc.compiler.graph.text import parse_graph, print_graph
 from nnc.compiler.graph.verify import verify
 from nnc.compiler.passes import ALWAYS, REWRITE, run
+from nnc.compiler.types.facts import Relation
 from nnc.compiler.types.sizes import symbol
 from nnc.compiler.types.tensors import TensorType
 from nnc.dsl.errors import ArgumentError, InternalError, SourceError
@@ -449,7 +450,7 @@ def test_sizes_are_bound_from_shapes() -> None:
 def test_guards_are_checked() -> None:
     s = Sketch()
     x, y = s.input("x", B), s.input("y", symbol("C"))
-    s.b.guard(B, symbol("C"), "both sides of + have one size")
+    s.b.guard((Relation(B, "==", symbol("C")),), "both sides of + have one size")
     graph = s.finish(z=x + y.apply("assume", shape=(B,)))
     assert print_graph(parse_graph(print_graph(graph))) == print_graph(graph)
     np.testing.assert_array_equal(evaluate(graph, {"x": [1.0], "y": [2.0]})[0]["z"], [3])

@@ -16,6 +16,7 @@ from nnc.compiler.elaborate.builtins import BUILTINS
 from nnc.compiler.graph.interpret import evaluate
 from nnc.compiler.graph.nodes import Builder, Graph, Node
 from nnc.compiler.graph.ops import OPS
+from nnc.compiler.graph.ops.calculus import Value
 from nnc.compiler.graph.ops.elementwise import NUMPY, convert
 from nnc.compiler.graph.ops.op import ABSTRACT, LEAF, MAP, REDUCE, VIEW, Op, Sample, ShapeError
 from nnc.compiler.graph.text import parse_graph, print_graph
@@ -67,6 +68,7 @@ def test_every_cell_is_there(op: Op) -> None:
     assert (op.written is None) == (op.read is None), "a notation that is written is read"
 
 
+CALLED_OTHERWISE = ("and", "or", "not", "isfinite", "trigamma", "tetragamma")  # by words, or only by derivatives
 NO_OPERATOR = {"fma", "select", "cast", "random"}  # of a name and meaning of their own: `where`, `cast`, `random`
 
 
@@ -78,7 +80,7 @@ def test_every_cell_of_a_scalar_function_is_there(f: Scalar) -> None:
     assert (f.grad is None) == (f.numpy is None), "the derivative, or why there is none"
     assert f.ulp is not None or not f.shared or f.name in ("random", "whole_pow"), "the bound of what is approximated"
     assert f.weight > 1 or not (f.ulp or f.shared), "what an approximation costs"
-    assert f.number or f.sign or f.name in NO_OPERATOR or f.name in ("and", "or", "not", "isfinite"), "how it is called"
+    assert f.number or f.sign or f.name in (*NO_OPERATOR, *CALLED_OTHERWISE), "how it is called"
     assert (f.identity is not None) == (f.name in loops.FOLDS.values()), "what a fold begins with"
     assert bool(f.number) <= bool(re.search(rf"\b{f.name}\b", BUILT_IN)), "its name in the reference, dsl/README.md"
     if f.name in OPS and f.numpy:
@@ -212,7 +214,7 @@ def doubled(sample: Sample) -> Sample:
 
 
 def differentiable(op: Op, sample: Sample) -> bool:
-    if not callable(op.grad) or op.name in ("stop_grad", "straight_through", "random"):
+    if not callable(op.grad) or op.name in ("stop_grad", "straight_through", "random", "trigamma"):
         return False
     result = op.infer(sample.types, sample.attrs)
     return result.dtype in FLOATS and any(t.dtype in FLOATS for t in sample.types)
@@ -229,7 +231,10 @@ def derivatives(op: Op, sample: Sample) -> tuple[Graph, list[str]]:
     b = Builder("g", OPS)
     xs = [b.emit("input", name=f"x{k}", type=t) for k, t in enumerate(sample.types)]
     smooth = [x for x in xs if b.type(x).dtype in FLOATS]
-    s = weighted_sum(b, b.add(op.name, tuple(xs), sample.attrs), "w")
+    y = b.add(op.name, tuple(xs), sample.attrs)
+    if op.name in ("scatter_max", "scatter_min"):  # infinite where nothing comes
+        y = Value(b, y).apply("maximum", -1e3).apply("minimum", 1e3).name
+    s = weighted_sum(b, y, "w")
     first = b.emit("grad", s, *smooth)
     g = [b.emit("item", first, index=k) for k in range(len(smooth))]
     t = weighted_sum(b, g[0], "v0")

@@ -176,7 +176,7 @@ LGAMMA = Scalar(
     doc="log |Γ(x)|, inf at 0, -1, -2 ..; its derivative is digamma(x). Left of 0 it is "
     "accurate by the larger of log Γ(-x) and what mirrors it",
     weight=90,
-    ulp=(1, 4),
+    ulp=(1, 9),
     shared=True,
     numpy=_lgamma_numpy,
     grad=lambda dy, y, x: (dy * x.apply("digamma"),),
@@ -192,7 +192,7 @@ DIGAMMA = Scalar(
     doc="The derivative of log Γ(x), NaN at -1, -2 ..; its derivative is trigamma, "
     "and so on up to the third of log Γ(x)",
     weight=100,
-    ulp=(1, 8),
+    ulp=(1, 12),
     shared=True,
     numpy=lambda x: _psi(0, x),
     grad=lambda dy, y, x: (dy * x.apply("trigamma"),),

@@ -123,7 +123,11 @@ VARIABLES = (
     Variable("normalize/x/scale", "f32", (3,), "normalize"),
 )  # fmt: skip
 PATHS = tuple(v.path for v in VARIABLES)
-METRICS = (MetricSpec("loss", "mean"), MetricSpec("errors", "sum"), MetricSpec("size", "mean", hidden=True))
+METRICS = (
+    MetricSpec("loss", "mean", minimized=True),
+    MetricSpec("errors", "sum"),
+    MetricSpec("size", "mean", hidden=True),
+)
 
 
 def outputs_of(i: dict, v: dict) -> np.ndarray:

@@ -383,7 +383,9 @@ def test_history_as_a_table():
 
 
 def test_metrics_over_an_epoch(make, examples):
-    net = make(metrics=(MetricSpec("loss", "sum"), MetricSpec("errors", "mean"), MetricSpec("size", "mean")))
+    net = make(
+        metrics=(MetricSpec("loss", "sum", minimized=True), MetricSpec("errors", "mean"), MetricSpec("size", "mean"))
+    )
     found = net.evaluate(*examples, batch=43)
     assert found["loss"] == pytest.approx(net.loss(*examples), rel=1e-6) and isinstance(found["errors"], float)
 

@@ -19,6 +19,7 @@ from nnc.compiler.elaborate import Program
 from nnc.compiler.graph.nodes import Graph, Node, ancestors
 from nnc.compiler.settings import Settings
 from nnc.dsl.source import Source
+from nnc.runtime.api import _values
 from nnc.runtime.cli import main
 from nnc.runtime.picture import attach, picture
 from nnc.runtime.picture.arrange import Scene, arrange
@@ -32,7 +33,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def program(name: str) -> Program:
     path = MODELS / f"{name}.nn"
-    return Program(Source(str(path), path.read_text("utf-8")), Settings())
+    return Program(Source(str(path), path.read_text("utf-8")), Settings(arrays=_values))
 
 
 def tree(of: Program, entry: str) -> tuple[Box, nnc.compiler.graph.nodes.Graph]:
