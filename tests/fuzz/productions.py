@@ -83,7 +83,7 @@ def careful(g: Generator) -> None:
 def steps(g: Generator) -> None:
     x = g.pick()
     if g.chance(0.3):
-        g.let(f"stop_grad({x.name} % {g.one_of('1', '0.7', '-2', '1e3')}) + {x.name}", x.shape, [x])
+        g.let(f"{x.name} % {g.one_of('1', '0.7', '-2', '1e3')}", x.shape, [x])  # its slope is 1
         return
     g.let(f"stop_grad({g.one_of(*STEPS)}({x.name} * 2.3)) + {x.name}", x.shape, [x])
 
