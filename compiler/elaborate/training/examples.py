@@ -35,7 +35,7 @@ def bound_by(graph: Graph, symbol: str) -> str | None:
 
 def _is_given(node: Node) -> bool:
     """Whether positions in a node are those of certain examples: they come from the data, or stand in the program."""
-    return node.op == "input" or (node.op == "constant" and node.type.rank > 0)
+    return node.op == "input" or (node.op == "constant" and node.shape != ())
 
 
 def _place(node: Node) -> str:
