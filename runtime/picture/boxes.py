@@ -37,7 +37,7 @@ class Box:
     parameters: int = 0
     note: str = ""  # what is called so: a result, a variable
     inside: bool = False  # the model
-    library: bool = False  # what is inside is not the user's
+    is_std: bool = False  # what is inside is not the user's
 
     def walk(self) -> Iterator[Box]:
         yield self
@@ -186,7 +186,7 @@ def _expression(node: Node, parent: Box, around: Sequence[str]) -> Box:
     else:
         text = written(node.span) if node.span is not None else "step"
         if text.partition("(")[0] in around:
-            parent.library = True
+            parent.is_std = True
             return Box("", call=text, depth=parent.depth + 1)
         title = _brief(text)
     return Box(title, depth=parent.depth + 1)
@@ -212,7 +212,7 @@ def depth(root: Box) -> int:
     """How far to open layers so that the model has from `LEAST` to `MOST` boxes: no further than there, and as far as
     that where there are fewer. Layers of the library stay closed."""
     best = 1
-    for tried in range(1, 1 + max(child.depth for box in root.walk() if not box.library for child in box.children)):
+    for tried in range(1, 1 + max(child.depth for box in root.walk() if not box.is_std for child in box.children)):
         found = shown(root, tried)
         count = sum(box.inside for box in found) or len(found)
         if count <= MOST:

@@ -152,7 +152,7 @@ def test_a_picture_has_as_many_boxes_as_one_looks_at(name: str) -> None:
     found = shown(root, depth(root))
     inside = [box for box in found if box.inside]
     assert 1 < len(found) and len(inside) <= MOST
-    assert len(inside) >= LEAST or all(box.library or not box.children for box in found)
+    assert len(inside) >= LEAST or all(box.is_std or not box.children for box in found)
 
 
 def test_what_the_user_declares_and_calls_has_a_box() -> None:
