@@ -155,8 +155,8 @@ class Home(Protocol):
     def inner_layers(self, model: str) -> Mapping[str, Shared]:
         """The layers inside a model by path, as they are called in inference."""
 
-    def macs(self, model: str) -> int:
-        """Multiply-accumulates of one example's forward pass."""
+    def macs(self, model: str, span: Span | None = None) -> int:
+        """Multiply-accumulates of one example's forward pass; `span` is where they are asked for."""
 
 
 @dataclass(slots=True)

@@ -105,8 +105,7 @@ class Program:
         if model in self._discovered:
             return
         self._discovered.add(model)
-        if self._layer(model) is not None:
-            self.outline(model)
+        self._inside(model)
 
     # --- asked by elaboration
 
@@ -223,8 +222,11 @@ class Program:
         leaves = inputs(self.context("ports"), self.scope.lookup(model).definition.parameters)
         return tuple(Port(n, t.dtype, t.shape) for n, t in leaves.items() if isinstance(t, Tensor))
 
-    def macs(self, model: str) -> int:
-        """Multiply-accumulates of one example's forward pass: the iteration points of every contraction."""
+    def macs(self, model: str, span: Span | None = None) -> int:
+        """Multiply-accumulates of one example's forward pass, the iteration points of every contraction; `span` is
+        where they are asked for."""
+        if not self._inside(model).parts:
+            raise error("E0502", f"`{model}` is asked for its work from inside, before it is made", span)
         counted = self.outline(model)[0].macs
         if not isinstance(counted, int):
             raise SourceError(error("E0305", f"the work of `{model}` depends on {counted}").diagnostics)

@@ -126,7 +126,7 @@ def call_file(cx: Context, a: Arguments) -> NoReturn:
 def call_macs(cx: Context, a: Arguments) -> int:
     if not (isinstance(a.model, Defined) and isinstance(a.model.definition, ast.Layer) and a.model.definition.top):
         raise error("E0307", f"`macs` takes a model, not {kind(a.model)}", a.at("model"))
-    return cx.program.macs(a.model.definition.name)
+    return cx.program.macs(a.model.definition.name, a.span)
 
 
 def call_grad(cx: Context, a: Arguments) -> Value:
