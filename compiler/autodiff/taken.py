@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from math import isfinite
 
-from ..graph.facts import finite, number, positive
+from ..graph.facts import finite, positive
 from ..graph.nodes import Builder, Node
 from ..graph.ops import OPS
-from ..graph.ops.calculus import constant
+from ..graph.ops.calculus import constant, number
 from ..graph.ops.contraction import is_gathered
 from ..graph.ops.op import MAP, VIEW
 

@@ -6,11 +6,10 @@ Each looks a few operators deep; what it cannot see there is not certain. Overfl
 from __future__ import annotations
 
 from math import copysign, isfinite
-from typing import Protocol
 
 from ..types.tensors import FLOATS
-from .nodes import Node
 from .ops import OPS
+from .ops.calculus import Nodes, number
 from .ops.op import CONTRACT, LEAF, REDUCE, VIEW
 
 DEPTH = 8
@@ -19,22 +18,6 @@ TAME = frozenset(
     ("add", "sub", "mul", "neg", "abs", "sign", "minimum", "maximum", "floor", "ceil", "round", "where", "cast", "tanh",
      "logistic", "erf", "sin", "cos", "atan", "iota", "size", "stop_grad", "straight_through", "checkpoint")
 )  # fmt: skip
-
-Number = int | float | bool
-
-
-class Nodes(Protocol):
-    """A graph that is being built."""
-
-    def __getitem__(self, name: str, /) -> Node: ...
-
-
-def number(g: Nodes, name: str) -> Number | None:
-    """The number that a value is everywhere, if it is one: a scalar constant, or a broadcast of one."""
-    n = g[name]
-    if n.op == "broadcast":
-        n = g[n.args[0]]
-    return n.attrs["values"][0] if n.op == "constant" and not n.shape else None
 
 
 def unsigned(g: Nodes, name: str, depth: int = 6) -> bool:

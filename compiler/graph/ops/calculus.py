@@ -8,11 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any, Protocol, Union
 
 from ...types.sizes import Dim
 from ...types.tensors import FLOATS, TensorType
 from ..nodes import Builder, Node
+
+Number = int | float | bool
+
+
+class Nodes(Protocol):
+    """A graph, also one that is being built."""
+
+    def __getitem__(self, name: str, /) -> Node: ...
 
 
 def constant(b: Builder, value: int | float | bool, type: TensorType) -> str:
@@ -21,6 +29,14 @@ def constant(b: Builder, value: int | float | bool, type: TensorType) -> str:
         value = float(value)  # 0 and 0.0 would be two constants
     c = b.emit("constant", values=(value,), type=TensorType(type.dtype))
     return b.emit("broadcast", c, shape=type.shape, axes=()) if type.shape else c
+
+
+def number(g: Nodes, name: str) -> Number | None:
+    """The number that a value is everywhere, if it is one: a scalar constant, or a broadcast of one."""
+    n = g[name]
+    while n.op == "broadcast":
+        n = g[n.args[0]]
+    return n.attrs["values"][0] if n.op == "constant" and not n.shape else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +62,8 @@ class Value:
 
     @property
     def number(self) -> float | None:
-        """The number that the program writes here, if it is one."""
-        node = self.b[self.name]
-        while node.op == "broadcast":
-            node = self.b[node.args[0]]
-        return node.attrs["values"][0] if node.op == "constant" and not node.shape else None
+        """The number that this is everywhere, if it is one."""
+        return number(self.b, self.name)
 
     @property
     def is_positive(self) -> bool:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from math import copysign, frexp, isfinite
 
-from ...graph.facts import Number, number, unsigned
+from ...graph.facts import unsigned
 from ...graph.nodes import Node
 from ...graph.ops import elementwise
+from ...graph.ops.calculus import Number, number
 from ...types.tensors import FLOATS, TensorType
 from ..rewrite import Rule, Sweep, Table
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 
-from ...graph.facts import number
 from ...graph.nodes import Node
+from ...graph.ops.calculus import number
 from ...graph.ops.layout import inverse
 from ...types.sizes import Dim
 from ...types.tensors import FLOATS, INTS, TensorType
