@@ -156,12 +156,14 @@ def test_groups_meet_by_the_paths_within_their_roots() -> None:
         + """
 export apart() -> f32 = sum(abs(params(Net) - params(Target)))
 export body() -> f32 = norm(where(params(Net.body) > 0, params(Target.body), 0.0))
+export parts() -> f32 = sum(abs(params([Net.head, Net.body]) - params([Target.body, Target.head])))
 """
     )
     a = {p[4:]: v for p, v in net.params.items() if p.startswith("Net.")}
     b = {p[7:]: v for p, v in net.params.items() if p.startswith("Target.")}
     assert a.keys() == b.keys()
     assert np.isclose(net.apart(), sum(np.abs(a[p] - b[p]).sum() for p in a), rtol=1e-5)
+    assert np.isclose(net.parts(), net.apart(), rtol=1e-5)
     kept = [b[p][a[p] > 0] for p in a if p.startswith("body.")]
     assert np.isclose(net.body(), np.sqrt(sum((k**2).sum() for k in kept)), rtol=1e-5)
 
@@ -171,6 +173,7 @@ export body() -> f32 = norm(where(params(Net.body) > 0, params(Target.body), 0.0
     [
         ("params(Net) - params(Net.body)", "`Net.body.dense_1.W` has no partner in the group of `Net.body`"),
         ("params(Net.body.dense_1) - params(Net.head)", "`Net.body.dense_1.W` is f32[5, 4], but its partner"),
+        ("params([Net.head, Net.body]) - params(Net.body)", "`Net.head.W` has no partner in the group of `Net.body`"),
         ("weights(Net.head) - params(Net.head)", "`Net.head.b` has no partner in the group of `Net.head`"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 from ...dsl import ast
 from ...dsl.errors import error
@@ -47,13 +48,15 @@ GROUPS = {"params": ("weight", "bias"), "weights": ("weight",), "biases": ("bias
 
 
 def group(cx: Context, roots: Sequence[str], roles: tuple[str, ...]) -> Group:
-    """The variables that have one of these roles, of models and parts of models."""
+    """The variables that have one of these roles, of models and parts of models; its root is what these are all in."""
     cx.grouped = True
     paths: dict[str, None] = {}
     for root in roots:
         cx.program.discover(root.split(".")[0])
         paths |= {p: None for p, d in cx.program.variables.items() if p.startswith(f"{root}.") and d.role in roles}
-    return Group({p: cx.variable(p) for p in paths}, roots[0] if len(roots) == 1 else "")
+    steps = zip(*(root.split(".") for root in roots), strict=False)
+    within = [names[0] for names in takewhile(lambda names: len(set(names)) == 1, steps)]
+    return Group({p: cx.variable(p) for p in paths}, ".".join(within))
 
 
 # --- what training keeps of its own ----------------------------------------------------------------------------------
