@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from .fuzz import steps
 from .fuzz.judge import judge
 from .fuzz.program import Program
 from .fuzz.runner import verdicts
@@ -61,6 +63,38 @@ x14: f32[7, 17, 0, 4], x17: f32[1, 3, 1, 5]) {
     )
     ((_, verdict),) = verdicts(lambda _: judge(program), [0])
     assert verdict.kind == "ok", verdict.message
+
+
+STEP = """train M(x) {
+    minimize one = mean(y^2) over weights([M.a, M.b]) with SGD(lr = 0.5), biases(M.a) with Adam(0.1)
+    params(Slow.a) := 0.75 * params(Slow.a) + 0.25 * params(M.a)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({}, None),
+        ({"M.a.W": 0.9}, "one over weights([M.a, M.b]): the slope is"),
+        ({"M.c.W": 0.1}, "M.c.W has moved, which nothing trains"),
+        ({"Slow.a.b": 1.0}, "Slow.a.b is not 0.75 * params(Slow.a) + 0.25 * params(M.a)"),
+    ],
+)
+def test_a_step_that_is_not_what_its_text_says_is_seen(wrong: dict[str, float], told: str | None) -> None:
+    paths = ["M.a.W", "M.a.b", "M.b.W", "M.c.W", "Slow.a.W", "Slow.a.b"]
+    roles = {p: "weight" if p.endswith("W") else "bias" for p in paths}
+    old = {p: np.linspace(-1, 1, 4) + k for k, p in enumerate(paths)}
+
+    def loss(_: str, at: dict[str, np.ndarray]) -> float:
+        return float(np.sum(at["M.a.W"] ** 2) + np.sum(np.sin(at["M.b.W"])) + at["M.c.W"].sum())
+
+    new = {"M.a.W": old["M.a.W"] * 0.0, "M.b.W": old["M.b.W"] - 0.5 * np.cos(old["M.b.W"]), "M.a.b": old["M.a.b"] - 0.1}
+    new["Slow.a.W"], new["Slow.a.b"] = (0.75 * old[f"Slow.a.{k}"] + 0.25 * new[f"M.a.{k}"] for k in "Wb")
+    for path, by in wrong.items():
+        new[path] = new.get(path, old[path]) + by
+    found = steps.wrong(STEP, roles, old, new, loss)
+    assert found is None if told is None else told in str(found)
 
 
 def test_no_access_outside_a_buffer() -> None:

@@ -181,8 +181,58 @@ OPTIMIZERS = ("SGD(lr = 0.1)", "Adam(lr = 0.01)", "Momentum(0.1)", "RMSProp(0.01
               "AdaGrad(0.1)", "AdaDelta()", "Velocity(0.1, nesterov = true)")  # fmt: skip
 
 
+PARTS = {
+    "[B, 3]": ("Dense(4)", "Dense(3)", "LayerNorm", "RmsNorm", "Dense(2, bias = false)"),
+    "[B, T, 3]": ("Rnn(3)", "Gru(2)", "Dense(3)", "LayerNorm", "Attention(1)"),
+    "[B, 2, 5, 5]": ("Conv(3, 3, pad = 1)", "BatchNorm", "Conv(2, 2)", "GroupNorm(1)"),
+}  # of a shape
+LOSSES = ("mean(sin(y))", "mean(y^2) * w", "mean(tanh(y) * w) + 0.1 * l2(weights(M.a))", "mean(M.c(M.b(p)) * w)",
+          "mean(M.a(x * 0.5)^2)", "mean(sin(p)) + mean(M.a(cos(x))) * w", "mean((q - stop_grad(sin(q)))^2)",
+          "mean(cos(M.b(stop_grad(p))))")  # fmt: skip
+
+
+def parted_program(rng: random.Random, seed: int) -> Program:
+    """A model of named parts, which are called alone, and of which groups are trained, held and assigned."""
+    shape, layers = rng.choice(list(PARTS.items()))
+    a, b, c = (rng.choice(layers) for _ in range(3))
+    kept = rng.choice(("q", "tanh(q)", "dropout(q, 0.3)"))
+
+    def model(name: str) -> list[str]:
+        return [f"model {name}(x: f32{shape}) -> (p: f32[B, *i], q: f32[B, *j], y: f32[B, *k]) {{",
+                f"    p = x |> a: {a}", f"    q = p |> b: {b}", f"    y = {kept} |> c: {c}", "}"]  # fmt: skip
+
+    groups = ["params(M.a)", "params(M.b)", "params(M.c)"]
+    if rng.random() < 0.3:
+        groups = rng.choice((["params([M.a, M.c])", "params(M.b)"], ["weights(M.a)", "biases(M)"], ["params(M)"]))
+    train = _losses(rng, groups)
+    text = model("M")
+    if rng.random() < 0.4:
+        text += model("Slow")
+        group = rng.choice(("params({0})", "weights({0}.a)", "params([{0}.b, {0}.c])"))
+        form = rng.choice(("{0} := 0.75 * {0} + 0.25 * {1}", "{0} := {0} - 0.5 * ({0} - {1})", "{0} := {1}"))
+        train.append(form.format(group.format("Slow"), group.format("M")))
+    text += ["train M(x, w: f32) {", *(f"    {line}" for line in train), "}", ""]
+    sizes = tuple({"B": n, "T": t} for n, t in ((3, 3), (rng.choice((1, 2, 5, 16)), rng.choice((1, 2, 5, 17)))))
+    return Program("\n".join(text), sizes, seed=seed)
+
+
+def _losses(rng: random.Random, groups: list[str]) -> list[str]:
+    """Lines that say what is made small: one loss, or several, each over some of the groups; some may be left out."""
+    if rng.random() < 0.25:
+        held = [f"freeze = {rng.choice(groups)}"] if len(groups) > 1 else []
+        return [f"loss = {rng.choice(LOSSES)}", f"optimizer = {rng.choice(OPTIMIZERS)}", *held]
+    lines: list[str] = []
+    while groups and (not lines or rng.random() < 0.8):
+        one, groups = (groups, []) if rng.random() < 0.4 else (groups[:1], groups[1:])
+        over = ", ".join(f"{g} with {rng.choice((*OPTIMIZERS, 'SGD(0.1)', 'SGD(0.5)'))}" for g in one)
+        lines.append(f"minimize loss{len(lines)} = {rng.choice(LOSSES)} over {over}")
+    return lines
+
+
 def training_program(rng: random.Random, seed: int) -> Program:
     """A model with parameters and states, and a step of its training."""
+    if rng.random() < 0.35:
+        return parted_program(rng, seed)
     kind = rng.choice(("rows", "series", "images"))
     shape, layers = {
         "rows": ("[B, 3]", ROW_LAYERS), "series": (rng.choice(("[B, T, 3]", "[B, 3, 3]", "[B, 4, 2]")), SERIES_LAYERS),

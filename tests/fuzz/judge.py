@@ -40,7 +40,7 @@ from nnc.compiler.types.tensors import FLOATS
 from nnc.dsl.errors import ArgumentError, InternalError, NncError, error
 from nnc.dsl.source import Source
 
-from . import plain
+from . import plain, steps
 from .machine import Guarded, Memory, call
 from .program import Program, Sizes, arguments
 
@@ -111,6 +111,8 @@ def _judge(program: Program, checks: Sequence[str], guard_pages: bool) -> None:
             _differences(one)
         if "meaning" in checks and entry == "f":
             _meaning(one)
+        if entry == "train":
+            _step(one)
         if "passes" in checks:
             _passes(one)
         if "compiled" in checks:
@@ -356,6 +358,23 @@ def _meaning(entry: _Entry) -> None:
             raise
         if results is not None:
             compare("meaning", {k: np.asarray(v) for k, v in zip(reference.wanted, results, strict=True)}, reference)
+
+
+def _step(entry: _Entry) -> None:
+    """What a step of training does against what its text says."""
+    graph, declared = entry.stages.backward, entry.sessions("f64").program.variables
+    roles = {path: v.role for path, v in declared.items() if v.role in ("weight", "bias")}
+    for sizes, inputs, params, reference in entry.cases:
+
+        def loss(name: str, moved: Arrays, sizes=sizes, inputs=inputs, params=params) -> float:
+            outputs = [o for o in graph.outputs if o[0] == name]
+            alone = passes.dce(assemble(graph, {n.name: n for n in graph}, outputs, ()))
+            return float(evaluate(alone, inputs, {**params, **moved}, sizes)[0][name])
+
+        new = {path: reference.wanted[f"{path} :="] for path in roles if f"{path} :=" in reference.wanted}
+        old = {path: params[path] for path in roles if path in params}
+        if (found := steps.wrong(entry.program.text, roles, old, new, loss)) is not None:
+            raise Wrong("step", found)
 
 
 def _threads(entry: _Entry) -> None:
