@@ -142,12 +142,12 @@ class Index(Tree):
     """`x[i, 0:3, *s]`: a slice of an array, or an index-notation reference; the builder tells which."""
 
     base: Expr
-    items: tuple[Expr | Slice | Rest, ...]
+    items: tuple[Expr | Slice | Rest | Binder, ...]  # a range only on the left of `=`
 
 
 @node
 class Binder(Tree):
-    """`c`, `u in 0..2` or `*s` among the bound indices of a comprehension."""
+    """`c`, `u in 0..2` or `*s` among the bound indices of a comprehension; `u in 0..2` on the left of `=` as well."""
 
     name: str
     rest: bool
@@ -202,10 +202,10 @@ class Result(Tree):
 
 @node
 class Target(Tree):
-    """Left of `=`: `y`, or with index notation `y[b, *s]` (`indices` not None)."""
+    """Left of `=`: `y`, or with index notation `y[b, i in 0..3, *s]` (`indices` not None)."""
 
     name: str
-    indices: tuple[Expr | Rest, ...] | None
+    indices: tuple[Expr | Rest | Binder, ...] | None
 
 
 @node

@@ -105,11 +105,13 @@ class Expressions:
     def argument(self, a: ast.Argument) -> Doc:
         return (a.name, " = ", self.bare(a.value)) if a.name else self.bare(a.value)
 
-    def item(self, item: ast.Expr | ast.Slice | ast.Rest) -> Doc:
+    def item(self, item: ast.Expr | ast.Slice | ast.Rest | ast.Binder) -> Doc:
         """Between the brackets of an index or a type, where a product inside a sum is written tight: `2*i + u`."""
         match item:
             case ast.Rest(name):
                 return f"*{name}"
+            case ast.Binder():
+                return self.binder(item)
             case ast.Slice(start, stop, step):
                 first = (self.expr(start, IF) if start else "", ":", self.expr(stop, IF) if stop else "")
                 return (*first, ":", self.expr(step, IF)) if step else first

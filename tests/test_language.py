@@ -10,6 +10,7 @@ import nnc
 rng = np.random.default_rng(0)
 X = rng.normal(size=(5, 4)).astype(np.float32)
 Y = rng.normal(size=(5, 4)).astype(np.float32)
+ROW, COLUMN = np.ogrid[:5, :4]
 V = rng.normal(size=4).astype(np.float32)
 W = rng.normal(size=(3, 4)).astype(np.float32)
 ODD = np.array([3, np.nan, -np.inf, 0, np.inf, -0.5, np.nan], np.float32)
@@ -119,6 +120,30 @@ FUNCTIONS = {
     "index notation: convolution": ("const stride = 2\nfn f(x: f32[B, C, H, Q], w: f32[K, C, U, V]) -> f32[B, K, (H - U) // 2 + 1, (Q - V) // 2 + 1] {\n"
                                     " y[b, k, i, j] = sum[c, u, v](x[b, c, i*stride + u, j*stride + v] * w[k, c, u, v])\n return y\n}", (I4, K4), conv(I4, K4, 2)),
     "index notation: pooling": ("fn f(x: f32[B, C, 6, 7]) -> f32[B, C, 3, 3] {\n m[b, c, i, j] = max[u in 0..2, v in 0..2](x[b, c, 2*i + u, 2*j + v])\n return m\n}", (I4,), pool(I4)),
+    "index notation: read again": ("fn f(x: f32[B, C, H, Q]) -> f32[B, C, 2*H, 3*Q] {\n y[b, c, i, j] = x[b, c, i // 2, j // 3]\n return y\n}",
+                                   (I4,), I4.repeat(2, 2).repeat(3, 3)),
+    "index notation: again and again": ("fn f(x: f32[N, M]) {\n y[n, i in 0..7] = x[n, i % 3]\n return y\n}", (X,), X[:, [0, 1, 2, 0, 1, 2, 0]]),
+    "index notation: a remainder of a quotient": ("fn f(x: f32[N, M]) {\n y[n, i in 0..7] = x[n, i // 2 % 3]\n return y\n}", (X,), X[:, [0, 0, 1, 1, 2, 2, 0]]),
+    "index notation: steps of quotients": ("fn f(x: f32[N, M]) {\n y[n, i] = x[n, 2*(i // 2) + 1]\n return y\n}", (X,), X[:, [1, 1, 3, 3]]),
+    "index notation: a quotient that is shifted": ("fn f(v: f32[N]) {\n y[i] = v[(i + 3) // 2 - 1]\n return y\n}", (V,), V[[0, 1, 1, 2, 2, 3, 3]]),
+    "index notation: from the end": ("fn f(x: f32[N, M]) {\n y[n, i] = x[n, M - 1 - i]\n return y\n}", (X,), X[:, ::-1]),
+    "index notation: a quotient from the end": ("fn f(v: f32[N]) {\n y[i in 0..6] = v[N - 1 - i // 2]\n return y\n}", (V,), V[[3, 3, 2, 2, 1, 1]]),
+    "index notation: a known place from the end": ("fn f(v: f32[N]) {\n y[i] = v[2 - i]\n return y\n}", (V,), V[2::-1]),
+    "index notation: convolution as it is written": (
+        "fn f(v: f32[N], w: f32[K]) {\n y[i] = sum[u](v[i - u + K - 1] * w[u])\n return y\n}", (V, V[1:]), np.convolve(V, V[1:], "valid")),
+    "index notation: convolution around the middle": (
+        "fn f(x: f32[H, W], w: f32[2*P + 1, 2*Q + 1]) {\n p = pad(x, [[P, P], [Q, Q]])\n"
+        " y[i in 0..H, j in 0..W] = sum[u, v](p[i - u + 2*P, j - v + 2*Q] * w[u, v])\n return y\n}",
+        (X, X[:3, :3]), conv(np.pad(X, 1)[None, None], X[None, None, 2::-1, 2::-1], 1)[0, 0]),
+    "index notation: the slope of what is read again": (
+        "fn f(v: f32[N]) {\n y[i in 0..7] = v[i % 3] * v[i // 2] * i\n return grad(sum(y), v)\n}", (V,),
+        sum(i * (np.eye(4)[i % 3] * V[i // 2] + V[i % 3] * np.eye(4)[i // 2]) for i in range(7))),
+    "indices are numbers": ("fn f(x: f32[N, M]) {\n y[n, i] = x[n, i] * i + 0.5 * (n - i) + i / 2\n return y\n}", (X,), X * COLUMN + (ROW - COLUMN) / 2 + COLUMN / 2),
+    "indices are whole numbers": ("fn f(i: i64[N]) {\n y[n] = i[n] * n + n % 2\n return y\n}", (np.arange(3),), [0, 2, 4]),
+    "indices are compared": ("fn f(x: f32[N, M]) {\n y[n, i] = where(i <= n, x[n, i], -1)\n return y\n}", (X,), np.where(COLUMN <= ROW, X, -1)),
+    "indices of a table": (
+        "fn f(x: f32[T, D]) {\n p[t in 0..T, k in 0..D] = sin(t / 10000^(2*(k // 2) / D))\n return x + p\n}",
+        (X,), X + np.sin(ROW / 10000.0 ** (2 * (COLUMN // 2) / X.shape[1]))),
     "a gradient": ("fn f(x: f32[N]) -> f32[N] = grad(sum(x^3), x)", (V,), 3 * V**2),
     "a gradient of a gradient": ("fn f(x: f32[N]) -> f32[N] = grad(sum(grad(sum(x^4), x)), x)", (V,), 12 * V**2),
     "a stopped gradient": ("fn f(x: f32[N]) -> f32[N] = grad(sum(x * stop_grad(x)), x)", (V,), V),

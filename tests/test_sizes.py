@@ -174,6 +174,14 @@ PROGRAMS: dict[str, tuple[str, tuple[Any, ...], Any, tuple[Any, ...], str]] = {
         "fn f(a: f32[A, K], b: f32[L, B]) {\n y[i, j] = sum[k](a[i, k] * b[k, j])\n return y\n}",
         (A23, B23.T), A23 @ B23.T, (A23, B23), "how far the index `k` runs: K must equal L",
     ),
+    "index notation under a window turned around": (
+        "fn f(x: f32[A, N], w: f32[K]) {\n y[a, i] = sum[u](x[a, i - u + 1] * w[u])\n return y\n}",
+        (A23, A23[:, 0]), A23[:, 1:] * A23[0, 0] + A23[:, :-1] * A23[1, 0], (A23, f32(3)), "no value that stays inside",
+    ),
+    "index notation from the end": (
+        "fn f(x: f32[A, N], w: f32[K]) {\n y[a, i in 0..K] = x[a, N - 1 - i] * w[i]\n return y\n}",
+        (A23, A23[:, 0]), A23[:, 2:0:-1] * A23[:, 0], (A23, f32(4)), r"runs from -K \+ N to N - 1, which must be",
+    ),
     "matrix product": (
         "fn f(a: f32[A, K], b: f32[L, B]) = a @ b", (A23, B23.T), A23 @ B23.T, (A23, B23), "K must equal L",
     ),

@@ -16,7 +16,7 @@ from . import calls, notation, parts
 from .context import Context
 from .operations import binary, unary
 from .scope import MISSING, Scope, unknown
-from .shapes import MASKED, at_least, gather_axis, reshape, tensor
+from .shapes import MASKED, RANGE, at_least, gather_axis, reshape, tensor
 from .values import Bound, Builtin, Defined, Group, Partial, Results, Shared, Tensor, Value, is_size, is_static, kind
 
 
@@ -183,6 +183,8 @@ def index(cx: Context, base: Value, items: tuple[Any, ...], span: Span, scope: S
         n = x.shape[axis]
         if isinstance(item, ast.Rest):
             raise error("E0309", f"`*{item.name}` belongs to index notation, `y[b, *s] = ...`", item.span)
+        if isinstance(item, ast.Binder):
+            raise error("E0309", RANGE, item.span)
         if isinstance(item, ast.Slice):
             starts[axis], stops[axis], steps[axis] = _slice(cx, item, n, scope)
             continue

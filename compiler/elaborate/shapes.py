@@ -20,6 +20,7 @@ from .context import Context, check_fits
 from .values import OPERATORS, Results, SizeCondition, Tensor, Value, is_size, kind
 
 # how many elements a mask keeps only the data say, and a size is known before
+RANGE = "a range is written with an index on the left of `=`, or with one that is bound: `sum[u in 0..3](x[u])`"
 MASKED = "a mask keeps the shape: write `where(mask, x, 0)`, or `masked_mean(x, mask)` for the mean of what it keeps"
 
 # --- sizes -----------------------------------------------------------------------------------------------------------

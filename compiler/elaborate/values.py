@@ -168,7 +168,7 @@ class Arguments:
         return self.spans.get(name, self.span)
 
 
-Axis = tuple[int, tuple[tuple[str, int], ...]]  # of a contraction's operand: constant + sum of index * coefficient
+Axis = tuple[Dim, tuple[tuple[str, int], ...]]  # of a contraction's operand: constant + sum of index * coefficient
 OPERATORS = {
     "+": "add", "-": "sub", "*": "mul", "/": "div", "//": "floordiv", "%": "mod", "^": "pow",
     "==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge", "and": "and", "or": "or",

@@ -95,8 +95,10 @@ def _notation(target: str, value: str) -> str:
             bound.append(name)
             if over:
                 ranges[name] = int(over.split("..")[1])
+    left = [item.partition(" in ") for item in target.split(", ")]
+    ranges |= {name: int(over.split("..")[1]) for name, _, over in left if over}
     value = value.replace("^", "**")
-    return f"notation({target.split(', ')!r}, {bound!r}, {ranges!r}, {how!r}, {value!r}, {{**globals()}})"
+    return f"notation({[name for name, _, _ in left]!r}, {bound!r}, {ranges!r}, {how!r}, {value!r}, {{**globals()}})"
 
 
 class _Operators(ast.NodeTransformer):
@@ -132,9 +134,10 @@ def notation(
             free = [x for x in re.findall(r"[a-z]\w*", e) if x not in size]
             if free:
                 (x,) = free
-                others = {y: size[y] - 1 for y in re.findall(r"[a-z]\w*", e) if y != x}
+                others = [[(y, 0), (y, size[y] - 1)] for y in re.findall(r"[a-z]\w*", e) if y != x]
+                ends = [dict(end) for end in itertools.product(*others)]
                 count = 0
-                while eval(e, {}, {**others, x: count}) < n:
+                while all(0 <= eval(e, env, {**end, x: count}) < n for end in ends):
                     count += 1
                 size[x] = count
     axes = range(len(names))

@@ -560,6 +560,46 @@ def windows_of_any_size(g: Generator) -> None:
     g.let(f"sum[k]({x.name}[i + k] * {w.name}[k])", (count,), [x, w], target="{}[i]")
 
 
+def quotients(g: Generator) -> None:
+    """An axis read in steps that repeat, again and again, or from its end."""
+    x = g.pick(low=1, wanted=lambda v: v.rank <= 3)
+    n = x.shape[-1]
+    lead = [f"l{k}" for k in range(x.rank - 1)]
+    k = g.rng.randint(1, 3)
+    times = n * k if isinstance(n, int) else computed(f"{n} * {k}")
+    forms: list[tuple[str, str, Dim]] = [(f"i // {k}", "i", times), (f"{n} - 1 - i", "i", n),
+                                         (f"{n} - 1 - i // {k}", f"i in 0..{k}", k)]  # fmt: skip
+    if isinstance(n, int) and n > 0:
+        by, m = g.rng.randint(1, n), g.rng.randint(1, 7)
+        forms += [(f"i % {by}", f"i in 0..{m}", m), (f"i // {k} % {by}", f"i in 0..{m}", m),
+                  (f"(i + {k}) // {k} - 1", "i", times), (f"{by - 1} - i", "i", by),
+                  (f"{k} * (i // 2)", f"i in 0..{2 * ((n - 1) // k + 1)}", 2 * ((n - 1) // k + 1))]  # fmt: skip
+    at, last, count = g.rng.choice(forms)
+    form = g.one_of("{}", "{}", "{} * 0.5", "tanh({})").format(f"{x.name}[{', '.join([*lead, at])}]")
+    if g.fits((*x.shape[:-1], count)) and (n != 0 or last == "i"):
+        g.let(form, (*x.shape[:-1], count), [x], target=f"{{}}[{', '.join([*lead, last])}]")
+
+
+def convolved(g: Generator) -> None:
+    """A filter turned around, as the textbook has it, of any size: it may be the longer one."""
+    x = g.pick(low=1, wanted=lambda v: v.rank == 1)
+    w = g.like((g.size(),))
+    n, m = x.shape[0], w.shape[0]
+    if isinstance(n, int) and isinstance(m, int) and not 1 <= m <= n:
+        return
+    count = n - m + 1 if isinstance(n, int) and isinstance(m, int) else computed(f"{n} - {m} + 1")
+    g.let(f"sum[u]({x.name}[i - u + {m} - 1] * {w.name}[u])", (count,), [x, w], target="{}[i]")
+
+
+def counted(g: Generator) -> None:
+    """Indices as numbers."""
+    x = g.pick(low=2, wanted=lambda v: v.rank == 2)
+    if x.rank == 2:
+        form = g.one_of("{x}[a, b] * b + a", "where(a == b, {x}[a, b], b % 3)", "{x}[a, b] + 0.5 * (b - a)",
+                        "where(b <= a, {x}[a, b], 0)", "{x}[a, b] * (b // 2) - a / 4")  # fmt: skip
+        g.let(form.format(x=x.name), x.shape, [x], target="{}[a, b]")
+
+
 # --- indices that data decide ----------------------------------------------------------------------------------------
 
 
@@ -616,7 +656,7 @@ def one_hot(g: Generator) -> None:
         g.let(f"one_hot({k.name}, {n}) * {w.name}", shape, [w])
 
 
-def counted(g: Generator) -> None:
+def indexed(g: Generator) -> None:
     x = g.pick(low=1)
     axis = axis_of(g, x)
     n = x.shape[axis]
@@ -804,6 +844,6 @@ PRODUCTIONS: dict[Callable[[Generator], None], float] = {
     squeeze: 1, reshape: 2, reshape_of_a_transpose: 1.5, flip: 1, slice_: 2, pad: 1.2, concat: 1.5, stack: 1, split:
     1, product: 3, product_turned: 1.5, notation: 3, diagonal: 0.7, windows: 1.2, gather: 1, scatter: 1, take: 0.7,
     one_hot: 0.7, counted: 0.7, convolution: 1, pooling: 1, draw: 0.7, joined: 2, shifted: 1.5, lengthened: 1,
-    whole_notation: 0.5, windows_of_any_size: 0.5, constant: 1, adaptive: 0.4, extended: 0.5, met_under_another_name:
-    4, halves: 3, multiple: 0.5, solved: 0.3,
+    quotients: 0.7, convolved: 0.3, indexed: 0.5, whole_notation: 0.5, windows_of_any_size: 0.5, constant: 1,
+    adaptive: 0.4, extended: 0.5, met_under_another_name: 4, halves: 3, multiple: 0.5, solved: 0.3,
 }  # fmt: skip

@@ -13,7 +13,7 @@ from ..scope import Scope
 from ..shapes import tensor
 from ..values import Tensor, Value
 from .labels import Indices, Labelled, comprehensions
-from .ranges import find_ranges
+from .ranges import find_ranges, ranged
 from .values import align, evaluate
 
 
@@ -26,10 +26,12 @@ def assign(cx: Context, s: ast.Assign, scope: Scope) -> Tensor:
         match item:
             case ast.Rest(name=name):
                 ix.rests.setdefault(name, None)
-            case ast.Name(id=name):
+            case ast.Name(id=name) | ast.Binder(name=name):
                 if name in ix.names:
                     raise error("E0309", f"the index `{name}` stands twice on the left", item.span)
                 ix.names.add(name)
+                if isinstance(item, ast.Binder):
+                    ranged(cx, item, ix, scope)
             case _:
                 raise error("E0309", "the left side of index notation takes plain indices", item.span)
     for c in comprehensions(s.value):
@@ -43,7 +45,7 @@ def assign(cx: Context, s: ast.Assign, scope: Scope) -> Tensor:
         match item:
             case ast.Rest(name=name):
                 wanted += ix.expand(name, item.span)
-            case ast.Name(id=name):
+            case ast.Name(id=name) | ast.Binder(name=name):
                 wanted.append(name)
     labelled = value if isinstance(value, Labelled) else Labelled(tensor(cx, value, s.value.span, cx.real), ())
     extra = [label for label in labelled.labels if label not in wanted]

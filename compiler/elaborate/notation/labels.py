@@ -16,16 +16,19 @@ from ....dsl.source import Span
 from ...types.sizes import Dim, Size, symbols
 from ..context import Context
 from ..scope import MISSING, Scope
-from ..shapes import refine, tensor
+from ..shapes import RANGE, at_least, refine, tensor
 from ..values import Axis, Results, Tensor, is_size, kind
+from .quotients import Position, Quotient, without_quotients
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """`tensor` has one axis per label."""
+    """`tensor` has one axis per label. `counts` says that it was made of indices and whole numbers alone: beside other
+    numbers it takes their dtype, as a literal does."""
 
     tensor: Tensor
     labels: tuple[str, ...]
+    counts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ def _children(e: Any) -> list[ast.Expr]:
         case ast.Comprehension(body=body):
             return [body]
         case ast.Index(items=items):
-            return [i for i in items if not isinstance(i, ast.Slice | ast.Rest)]
+            return [i for i in items if not isinstance(i, ast.Slice | ast.Rest | ast.Binder)]
         case ast.Pipe(value=v, target=target):
             return [v, *_children(target)]
     return []
@@ -100,7 +103,9 @@ def is_reference(e: ast.Index, ix: Indices) -> bool:
     for item in e.items:
         if isinstance(item, ast.Rest):
             return True
-        if not isinstance(item, ast.Slice) and any(isinstance(x, ast.Name) and x.id in ix.names for x in walk(item)):
+        if not isinstance(item, ast.Slice | ast.Binder) and any(
+            isinstance(x, ast.Name) and x.id in ix.names for x in walk(item)
+        ):
             return True
     return False
 
@@ -126,9 +131,13 @@ def references(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> Iterator[
 
 def reference(cx: Context, e: ast.Index, ix: Indices, scope: Scope) -> Reference:
     x, items = _read(cx, e, ix, scope)
-    axes = axes_of(cx, x, items, ix, scope, e.span)
+    positions = positions_of(cx, x, items, ix, scope, e.span)
+    for label in labels_in(positions):
+        ix.size(label, e.span)
+    x, found = without_quotients(cx, x, positions, ix.extent, e.span)
+    axes = tuple(at for at in found if at is not None)
     shape = [
-        ix.extent.get(at[1][0][0], n) if is_plain(at) and at[1][0][0] not in ix.ranged else n
+        ix.extent[at[1][0][0]] if is_plain(at) and at[1][0][0] not in ix.ranged else n
         for at, n in zip(axes, x.shape, strict=True)
     ]
     return Reference(refine(cx, x, shape, e.span), axes, e.span)
@@ -138,6 +147,15 @@ def is_plain(axis: Axis) -> bool:
     """Whether it is one index by itself."""
     constant, terms = axis
     return constant == 0 and len(terms) == 1 and terms[0][1] == 1
+
+
+def labels_in(positions: Sequence[Position]) -> Iterator[str]:
+    """The labels of index expressions, also those in quotients."""
+    for term in (term for _, terms in positions for term, _ in terms):
+        if isinstance(term, str):
+            yield term
+        else:
+            yield from labels_in([term.inner])
 
 
 def own_axis(label: str) -> Axis:
@@ -160,7 +178,7 @@ def _at_turn(cx: Context, base: Tensor, e: ast.Index, ix: Indices, scope: Scope)
     rest = [k for k, i in enumerate(e.items) if isinstance(i, ast.Rest)]
     fixed: list[int] = []
     for k, item in enumerate(e.items if cx.frames else ()):
-        if not isinstance(item, ast.Slice | ast.Rest) and not any(
+        if not isinstance(item, ast.Slice | ast.Rest | ast.Binder) and not any(
             isinstance(x, ast.Name) and (x.id in ix.names or scope.lookup(x.id) is MISSING) for x in walk(item)
         ):
             value = cx.evaluate(item, scope)
@@ -177,29 +195,37 @@ def _at_turn(cx: Context, base: Tensor, e: ast.Index, ix: Indices, scope: Scope)
     return cut, tuple(i for k, i in enumerate(e.items) if k not in fixed)
 
 
-def axes_of(cx: Context, base: Tensor, items: Sequence[Any], ix: Indices, scope: Scope, span: Span) -> tuple[Axis, ...]:
-    """Per axis of `base` the affine expression in the labels."""
+def positions_of(
+    cx: Context, base: Tensor, items: Sequence[Any], ix: Indices, scope: Scope, span: Span
+) -> list[Position]:
+    """Per axis of `base` where it is read: a sum of indices, of quotients and of remainders."""
     count = sum(len(ix.expand(i.name, i.span)) if isinstance(i, ast.Rest) else 1 for i in items)
     if count != base.rank:
         raise error("E0303", f"{count} indices for {base.type}, which has {base.rank} axes", span)
-    entries: list[Axis] = []
+    entries: list[Position] = []
     for item in items:
         if isinstance(item, ast.Rest):
             entries += [own_axis(label) for label in ix.expand(item.name, item.span)]
         elif isinstance(item, ast.Slice):
             raise error("E0309", "a slice cannot stand among indices", item.span)
+        elif isinstance(item, ast.Binder):
+            raise error("E0309", RANGE, item.span)
         else:
             constant, terms = _affine(cx, item, ix, scope)
-            if not isinstance(constant, int):
-                turn = any(f.index in symbols(constant) for f in cx.frames)
+            if any(f.index in symbols(constant) for f in cx.frames):
                 raise error(
                     "E0305",
-                    f"an index cannot depend on the size {constant}",
+                    f"an index cannot depend on {constant}, the turn of a scan",
                     item.span,
-                    help="slice before: `v = x[t:t + 3]`, then `v[u]`" if turn else None,
+                    help="slice before: `v = x[t:t + 3]`, then `v[u]`",
                 )
-            entries.append((constant, tuple(sorted((n, k) for n, k in terms.items() if k))))
-    return tuple(entries)
+            entries.append(_position(constant, terms))
+    return entries
+
+
+def _position(constant: Dim, terms: dict[str | Quotient, int]) -> Position:
+    kept = [(term, k) for term, k in terms.items() if k]
+    return constant, tuple(sorted(kept, key=lambda t: (not isinstance(t[0], str), str(t[0]))))
 
 
 def _links(e: ast.Expr, operators: str) -> tuple[list[ast.Binary], ast.Expr]:
@@ -211,8 +237,8 @@ def _links(e: ast.Expr, operators: str) -> tuple[list[ast.Binary], ast.Expr]:
     return links[::-1], e
 
 
-def _affine(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> tuple[Dim, dict[str, int]]:
-    """`i*stride + u - 1` as a constant and coefficients."""
+def _affine(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> tuple[Dim, dict[str | Quotient, int]]:
+    """`i*stride + u - 1` as a constant and coefficients; `i // 2` and `i % 3` have coefficients like indices."""
     match e:
         case ast.Name(id=name) if name in ix.names:
             return 0, {name: 1}
@@ -227,14 +253,22 @@ def _affine(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> tuple[Dim, d
                 sign = 1 if b.op == "+" else -1
                 c, t = c + sign * d, {n: t.get(n, 0) + sign * u.get(n, 0) for n in {**t, **u}}
             return c, t
+        case ast.Binary(op="//" | "%" as op, left=left, right=right) if any(
+            isinstance(x, ast.Name) and x.id in ix.names for x in walk(left)
+        ):
+            by, rest = _affine(cx, right, ix, scope)
+            if any(rest.values()) or not at_least(cx, by, 1, f"an index is divided by {by}", right.span):
+                raise error("E0309", f"an index can be divided by a number from 1, not by {right.span.text}", e.span)
+            return 0, {Quotient(op, _position(*_affine(cx, left, ix, scope)), by): 1}
         case ast.Binary(op="*"):
             factors, first = _links(e, "*")
             c, t = _affine(cx, first, ix, scope)
             for b in factors:
                 d, u = _affine(cx, b.right, ix, scope)
-                if (t and u) or not isinstance(c, int) or not isinstance(d, int):
+                by = d if t else c
+                if (t and u) or ((t or u) and not isinstance(by, int)):
                     raise error("E0309", "an index expression must be a sum of indices times numbers", b.span)
-                c, t = c * d, {n: k * (d if t else c) for n, k in {**t, **u}.items()}
+                c, t = c * d, {n: k * by for n, k in {**t, **u}.items() if isinstance(by, int)}
             return c, t
     if isinstance(e, ast.Index) and is_reference(e, ix):
         raise error(

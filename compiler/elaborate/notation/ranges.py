@@ -19,7 +19,8 @@ from ..context import Context
 from ..scope import Scope
 from ..shapes import at_least, same_size
 from ..values import Axis, Tensor
-from .labels import Indices, axes_of, comprehensions, is_plain, references
+from .labels import Indices, comprehensions, is_plain, positions_of, references
+from .quotients import bounds, without_quotients
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +47,30 @@ def find_ranges(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> None:
             if [x.name for x in c.binders].count(b.name) > 1:
                 raise error("E0309", f"the index `{b.name}` is bound twice", b.span)
             ix.names.add(b.name)
-            if b.range is not None:
-                ix.extent[b.name] = _stop(cx, b, b.range, scope)
-                ix.ranged.add(b.name)
+            ranged(cx, b, ix, scope)
     found = list(references(cx, e, ix, scope))
     for base, items, _ in found:
         _count_rest(base, items, ix)
     waiting: list[_Read] = []
     for base, items, span in found:
-        for axis, at in enumerate(axes_of(cx, base, items, ix, scope, span)):
-            read = _Read(base, axis, at, span)
+        positions = positions_of(cx, base, items, ix, scope, span)
+        view, axes = without_quotients(cx, base, positions, None, span)
+        for axis, at in enumerate(axes):
+            if at is None:
+                continue
+            read = _Read(view, axis, at, span)
             if is_plain(at) and at[1][0][0] not in ix.ranged:
                 _spans_axis(cx, read, ix)
             else:
                 waiting.append(read)
     _solve(cx, waiting, e, ix)
+
+
+def ranged(cx: Context, b: ast.Binder, ix: Indices, scope: Scope) -> None:
+    """Note the range that is written with an index, if there is one."""
+    if b.range is not None:
+        ix.extent[b.name] = _stop(cx, b, b.range, scope)
+        ix.ranged.add(b.name)
 
 
 def _stop(cx: Context, b: ast.Binder, r: ast.Range, scope: Scope) -> Dim:
@@ -115,7 +125,7 @@ def _solve(cx: Context, waiting: list[_Read], e: ast.Expr, ix: Indices) -> None:
             waiting.remove(read)
             progress = True
             if unknown:
-                ix.extent[unknown[0][0]] = _room(read, *unknown[0], ix)
+                ix.extent[unknown[0][0]] = _room(cx, read, *unknown[0], ix)
             else:
                 _check_inside(cx, read, ix)
     if waiting:
@@ -125,22 +135,20 @@ def _solve(cx: Context, waiting: list[_Read], e: ast.Expr, ix: Indices) -> None:
         raise error("E0309", f"nothing says how far `{name}` runs", waiting[0].span, help=advice)
 
 
-def _room(read: _Read, name: str, coefficient: int, ix: Indices) -> Dim:
+def _room(cx: Context, read: _Read, name: str, coefficient: int, ix: Indices) -> Dim:
     """As far as an index may run while the others do as they do: the largest that stays inside the axis, and one."""
     constant, terms = read.at
-    highest = [(ix.extent[n] - 1) * k for n, k in terms if n != name and k > 0]
-    room = read.size - 1 - constant - sum(highest)
-    least = constant + sum((ix.extent[n] - 1) * k for n, k in terms if n != name and k < 0)
-    if coefficient <= 0 or (isinstance(room, int) and room < 0) or (isinstance(least, int) and least < 0):
-        raise error("E0309", f"the index `{name}` has no value that stays inside an axis of {read.size}", read.span)
-    return divide(room, coefficient)[0] + 1
+    low, high = bounds(cx, (constant, tuple(t for t in terms if t[0] != name)), ix.extent, read.span)
+    room, other = (read.size - 1 - high, low) if coefficient > 0 else (low, read.size - 1 - high)
+    message = f"the index `{name}` has no value that stays inside an axis of {read.size}"
+    if (isinstance(room, int) and room < 0) or not at_least(cx, other, 0, message, read.span):
+        raise error("E0309", message, read.span)
+    return divide(room, abs(coefficient))[0] + 1
 
 
 def _check_inside(cx: Context, read: _Read, ix: Indices) -> None:
     """An index expression whose indices have their ranges from elsewhere must not leave its axis."""
-    (constant, terms), n = read.at, read.size
-    low: Dim = constant + sum((ix.extent[name] - 1) * k for name, k in terms if k < 0)
-    high: Dim = constant + sum((ix.extent[name] - 1) * k for name, k in terms if k > 0)
+    (low, high), n = bounds(cx, read.at, ix.extent, read.span), read.size
     where = f"the index of axis {read.axis}"
     message = f"{where} of {read.base.type} runs from {low} to {high}, which must be within 0 to {n - 1}"
     if not (at_least(cx, low, 0, message, read.span) and at_least(cx, n - 1, high, message, read.span)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ....dsl import ast
@@ -14,10 +15,11 @@ from ..context import Context
 from ..operations import binary, contract, elementwise, negate, unary
 from ..scope import MISSING, Scope
 from ..shapes import broadcast_to, check_filled, check_index, tensor
-from ..values import Given, Tensor, Value
+from ..values import Given, Results, Tensor, Value, is_size
 from .labels import Indices, Labelled, Reference, is_plain, is_reference, labels_of, own_axis, reference, uses
 
 MAX_FACTORS = 16  # of one contraction
+COUNTING = ("+", "-", "*", "//", "%")  # of whole numbers a whole number
 REDUCTIONS = {
     "sum": "reduce_sum",
     "mean": "reduce_sum",
@@ -39,7 +41,7 @@ def evaluate(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> Labelled | 
         case ast.Unary(op=op, operand=x):
             value = evaluate(cx, x, ix, scope)
             if isinstance(value, Labelled):
-                return Labelled(negate(cx, op, value.tensor, e.span), value.labels)
+                return Labelled(negate(cx, op, value.tensor, e.span), value.labels, value.counts)
             return unary(cx, op, value, e.span)
         case ast.Binary(op=op) if op != "@":
             chain: list[ast.Binary] = []
@@ -68,14 +70,30 @@ def evaluate(cx: Context, e: ast.Expr, ix: Indices, scope: Scope) -> Labelled | 
 
 def _combined(cx: Context, e: ast.Binary, a: Labelled | Value, b: Labelled | Value, ix: Indices) -> Labelled | Value:
     spans = (e.left.span, e.right.span)
-    return _lifted(cx, [a, b], ix, e.span, lambda x, y: binary(cx, e.op, x, y, e.op_span, spans))
+    counts = e.op in COUNTING and all(v.counts if isinstance(v, Labelled) else is_size(v) for v in (a, b))
+    a, b = _as_beside(cx, a, b, spans[0]), _as_beside(cx, b, a, spans[1])
+    value = _lifted(cx, [a, b], ix, e.span, lambda x, y: binary(cx, e.op, x, y, e.op_span, spans))
+    return replace(value, counts=counts) if isinstance(value, Labelled) else value
+
+
+def _as_beside(cx: Context, v: Labelled | Value, other: Labelled | Value, span: Span) -> Labelled | Value:
+    """What counts in the dtype of the other operand."""
+    if not (isinstance(v, Labelled) and v.counts):
+        return v
+    x = other.tensor if isinstance(other, Labelled) else other
+    if isinstance(x, Results) and len(x.items) == 1:
+        x = x.items[0]
+    dtype = x.dtype if isinstance(x, Tensor) else cx.real if isinstance(x, float) else v.tensor.dtype
+    if dtype in ("bool", v.tensor.dtype):
+        return v
+    return Labelled(cx.emit("cast", v.tensor, span=span, dtype=dtype), v.labels)
 
 
 def _position(cx: Context, name: str, ix: Indices, span: Span) -> Labelled:
     """An index as a number: its position along its axis."""
     n = ix.size(name, span)
     check_index(cx, n, span)
-    return Labelled(cx.emit("iota", span=span, shape=(n,), axis=0, dtype="i32"), (name,))
+    return Labelled(cx.emit("iota", span=span, shape=(n,), axis=0, dtype="i32"), (name,), counts=True)
 
 
 def _lifted(

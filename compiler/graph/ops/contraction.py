@@ -6,7 +6,8 @@ leaves the result are dropped; so zero padding is part of the maps.
 
 Attributes:
 * `domain`: ((index, extent), ...);
-* `maps`: one per operand, each one affine expression per axis: (constant, ((index, coefficient), ...));
+* `maps`: one per operand, each one affine expression per axis: (constant, ((index, coefficient), ...)), the constant a
+  number or a size, also below 0;
 * `out`: the affine expressions of the result, and `shape`, its shape.
 """
 
@@ -26,11 +27,11 @@ from ..nodes import Builder, Node
 from . import require
 from .op import CONTRACT, Op, Sample, ShapeError
 
-Affine = tuple[int, tuple[tuple[str, int], ...]]
+Affine = tuple[Dim, tuple[tuple[str, int], ...]]
 Map = tuple[Affine, ...]
 
 
-def affine(*terms: tuple[str, int], constant: int = 0) -> Affine:
+def affine(*terms: tuple[str, int], constant: Dim = 0) -> Affine:
     """constant + sum of coefficient * index; like indices are collected, in order of first mention."""
     total: dict[str, int] = {}
     for i, c in terms:
@@ -116,7 +117,8 @@ def _flops(types: Sequence[Any], attrs: Any, result: Any) -> Dim:
 
 
 def _evaluate(e: Affine, grid: Mapping[str, np.ndarray]) -> Any:
-    return sum((c * grid[i] for i, c in e[1]), start=np.int64(e[0]))
+    (constant,) = require.known((e[0],))
+    return sum((c * grid[i] for i, c in e[1]), start=np.int64(constant))
 
 
 def _grid(indices: Sequence[str], extent: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -223,20 +225,26 @@ def _written_map(m: Map) -> str:
 
 def _written_affine(e: Affine) -> str:
     text = ""
-    for i, c in (*e[1], *([("", e[0])] if e[0] or not e[1] else [])):
+    constant, terms = e
+    number = constant if isinstance(constant, int) else 0
+    for i, c in (*terms, *([("", number)] if number or (constant == 0 and not terms) else [])):
         term = str(abs(c)) if not i else i if abs(c) == 1 else f"{abs(c)}*{i}"
         text += (f" {'-' if c < 0 else '+'} " if text else "-" if c < 0 else "") + term
-    return text
+    return text if isinstance(constant, int) else f"{text} + ({constant})" if text else f"({constant})"
 
 
 def _read(reader: Any) -> dict[str, Any]:
     """The attributes, from a reader of `graph.text` that stands behind the brace."""
 
     def affine() -> Affine:
-        constant, terms = 0, []
+        constant: Dim = 0
+        terms: list[tuple[str, int]] = []
         while True:
             sign = -1 if reader.take("-") else 1
-            if reader.kind == "number" and reader.text.isdigit():
+            if reader.take("("):
+                constant = constant + reader.size()
+                reader.need(")")
+            elif reader.kind == "number" and reader.text.isdigit():
                 c = sign * int(reader.next())
                 if reader.take("*"):
                     terms.append((reader.name("an index"), c))

@@ -25,7 +25,7 @@ def _inside(e: Affine, n: Dim, extent: Mapping[str, Dim]) -> bool:
     i = index_of(e)
     if i is not None and extent[i] == n:
         return True
-    if not isinstance(n, int):
+    if not (isinstance(n, int) and isinstance(e[0], int)):
         return False
     low = high = e[0]
     for j, c in e[1]:
