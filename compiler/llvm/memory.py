@@ -24,6 +24,7 @@ class Partial:
     buffer: str
     index: Index
     fold: str
+    into: int  # elements from there on
     ref: str  # registers
 
 

@@ -208,6 +208,8 @@ class VectorLoops(Evaluator):
         partial results that `finish` combines after the loop."""
         index, value = self.index_of(s.index), self.evaluate(s.value)
         if self.lanes is None or self.varies(index):
+            if s.into > 1:
+                raise fault(f"'{s.buffer}' has no lanes to be reduced into {s.into} elements")
             self.update(s.buffer, index, value, FUNCTIONS[FOLDS[s.fold]].llvm)
             return
         lanes, index = self.lanes, self.index(index)
@@ -217,7 +219,8 @@ class VectorLoops(Evaluator):
         type_ = type_text(dtype, lanes.count)
         partial = lanes.partial.get((id(s), index))
         if partial is None:
-            partial = lanes.partial[id(s), index] = Partial(s.buffer, index, s.fold, self.fn.alloca(type_, stem))
+            place = self.fn.alloca(type_, stem)
+            partial = lanes.partial[id(s), index] = Partial(s.buffer, index, s.fold, s.into, place)
             start = literal(identity(s.fold, dtype), dtype, lanes.count)
             self.fn.line(f"store {type_} {start}, ptr {partial.ref}, align 64", lanes.before)
         old = self.fn.value(f"load {type_}, ptr {partial.ref}, align 64", stem)
@@ -233,7 +236,7 @@ class VectorLoops(Evaluator):
             dtype, n = self.buffer(p.buffer).dtype, lanes.count
             rule, stem = FUNCTIONS[FOLDS[p.fold]].llvm, f"{p.buffer}.{p.fold}"
             total = self.fn.value(f"load {type_text(dtype, n)}, ptr {p.ref}, align 64", stem)
-            while n > 2:
+            while n > max(p.into, 2):
                 type_, n = type_text(dtype, n), n // 2
                 low, high = (
                     self.fn.value(
@@ -244,6 +247,11 @@ class VectorLoops(Evaluator):
                     for at in (0, n)
                 )
                 total = rule(Instructions(self.fn, dtype, n, self.fn.level, self.fused, stem), low, high)
+            if p.into > 1:
+                self.lanes = Lanes(n, self.fn.level, self.fn.block)
+                self.update(p.buffer, p.index._replace(stride=1), Value(total, dtype, n, self.fn.level), rule)
+                self.lanes = None
+                continue
             low, high = (self.fn.value(f"extractelement {type_text(dtype, 2)} {total}, i64 {k}", stem) for k in (0, 1))
             total = rule(Instructions(self.fn, dtype, 1, self.fn.level, self.fused, stem), low, high)
             self.update(p.buffer, p.index, self.result(Value(total, dtype, 1, self.fn.level)), rule)

@@ -6,7 +6,7 @@
     buffer   ::= [mut] NAME : DTYPE                       a pointer argument; only element alignment is assumed
     stmt     ::= let NAME = expr                          bound until the enclosing body ends
                | NAME[expr] = expr                        store
-               | NAME[expr] fold= expr                    reduce, fold one of sum prod max min
+               | NAME[expr] [n] fold= expr                reduce, fold one of sum prod max min
                | register NAME : DTYPE[n]                 n elements that live in registers, n constant, uninitialised
                | for NAME in expr..expr [step n] [vector lanes [bound expr]] [parallel] [unroll n] { stmt* }
                | if expr { stmt* }                        the condition is uniform (the same in all lanes)
@@ -30,6 +30,7 @@ A load whose index is affine in `j` with coefficient 1 is one vector load, coeff
 gather (or L scalar loads). `a[e] fold= x` where `e` does not depend on `j` keeps L partial results, one per lane, that
 begin at the fold's identity; after the loop the lanes are combined by halving (lane i with lane i + L/2, and so on)
 and the result is folded into `a[e]`. So the bits depend on L, which the schedule writes, and never on the target.
+`a[e] n fold= x` stops when n lanes are left, and folds them into the n elements of the register `a` from `e` on.
 
 **Registers.** Indices of register buffers are constant once unrolled loops are unrolled; inside a vector loop they are
 affine with coefficient 1 and `start` a multiple of L. Whoever makes them rounds their length up to whole vectors. A
@@ -113,12 +114,13 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Reduce:
-    """`buffer[index] fold= value`"""
+    """`buffer[index] into fold= value`"""
 
     buffer: str
     index: Expr
     fold: str
     value: Expr
+    into: int = 1  # elements
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,10 +171,11 @@ def _loop(s: For, state: _State) -> None:
             _body(s.body, _State({**state.names, s.var: indices}, state.buffers, lanes))
     for (_, index), (reduce, partial) in lanes.partial.items():
         dtype, memory = state.buffers[reduce.buffer]
-        while len(partial) > 1:
+        while len(partial) > reduce.into:
             half = len(partial) // 2
             partial = [_fold(reduce.fold, partial[k], partial[k + half], dtype) for k in range(half)]
-        memory[index] = _fold(reduce.fold, memory[index], partial[0], dtype)
+        for k, v in enumerate(partial):
+            memory[index + k] = _fold(reduce.fold, memory[index + k], v, dtype)
 
 
 def _reduce(s: Reduce, index: Number, value: Number, state: _State) -> None:

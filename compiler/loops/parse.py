@@ -227,9 +227,10 @@ class _Parser:
                 return Prefetch(buffer, index)
         buffer = self.name()
         (index,) = self.listed(expr, "[", "]")
+        into = 1 if self.peek("=", *FOLDS) else self.integer()
         fold = self.accept(*FOLDS)
         self.expect("=")
-        return Reduce(buffer, index, fold, expr()) if fold else Store(buffer, index, expr())
+        return Reduce(buffer, index, fold, expr(), into) if fold else Store(buffer, index, expr())
 
     def loop(self, names: dict[str, str], buffers: dict[str, str]) -> For:
         var = self.name()

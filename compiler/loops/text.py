@@ -102,8 +102,9 @@ def _body(stmts: tuple[Stmt, ...], names: dict[str, str], buffers: dict[str, str
                 names[name] = value.dtype
             case Store(buffer, index, value):
                 yield f"{indent}{_name(buffer)}[{text(index)}] = {text(value)}"
-            case Reduce(buffer, index, fold, value):
-                yield f"{indent}{_name(buffer)}[{text(index)}] {fold}= {text(value)}"
+            case Reduce(buffer, index, fold, value, into):
+                several = f" {into}" if into > 1 else ""
+                yield f"{indent}{_name(buffer)}[{text(index)}]{several} {fold}= {text(value)}"
             case Register(name, dtype, length):
                 yield f"{indent}register {_name(name)}: {dtype}[{length}]"
                 buffers[name] = dtype
