@@ -99,10 +99,16 @@ def _count(cx: Context, n: Dim, dtype: str, span: Span) -> Value:
 
 
 def _variance(cx: Context, x: Tensor, axes: tuple[int, ...], keep: bool, span: Span) -> Tensor:
+    """mean(d^2) - mean(d)^2 with d = x - mean(x): what rounding left of the mean is taken off again (Chan, Golub and
+    LeVeque, Algorithms for computing the sample variance, 1983). The last term is 0 for every x, so it has no
+    gradient; of equal numbers it is all there is."""
     mean = _mean(cx, x, axes, True, span)
     x = x if x.dtype in FLOATS else cx.emit("cast", x, span=span, dtype=cx.real)
     d = elementwise(cx, "-", x, mean, span, (span, span))
-    return _mean(cx, elementwise(cx, "*", d, d, span, (span, span)), axes, keep, span)
+    left = _mean(cx, d, axes, keep, span)
+    squares = _mean(cx, elementwise(cx, "*", d, d, span, (span, span)), axes, keep, span)
+    left = cx.emit("minimum", elementwise(cx, "*", left, left, span, (span, span)), squares, span=span)
+    return elementwise(cx, "-", squares, cx.emit("stop_grad", left, span=span), span, (span, span))
 
 
 def _norm(cx: Context, x: Tensor, axes: tuple[int, ...], keep: bool, span: Span) -> Tensor:
