@@ -4,6 +4,7 @@
     nest          which axes are one loop; loops over boxes and tiles
     pointwise     results of one shape, each an expression at a point
     fold          reductions of one box in stages, with what is elementwise around them; `argument` makes argmax of them
+    blocks        long sums in blocks
     product       which contractions are matrix products: convolutions, too, and their gradients
     matmul, tile  matrix products and windows in register tiles, with what is elementwise in the result; which tile
     contraction   every other contraction: depthwise convolutions, zero padding, several operands

@@ -196,8 +196,8 @@ class Body:
             for k, part in enumerate(node.args)
         ]
 
-    def fold(self, buffer: str, at: Dim, how: str, value: L.Expr) -> None:
-        self.emit(L.Reduce(buffer, to_expr(at), how, value))
+    def fold(self, buffer: str, at: Dim, how: str, value: L.Expr, into: int = 1) -> None:
+        self.emit(L.Reduce(buffer, to_expr(at), how, value, into))
 
     def check(self, condition: L.Expr, message: str) -> None:
         if not any(("check", condition) in scope.known for scope in self.scopes):
@@ -220,6 +220,13 @@ class Body:
             self.ranges[var.name] = None
         self.scopes[depth].known[value] = var
         self.emit(L.Let(var.name, value), depth)
+        return var
+
+    def now(self, value: L.Expr) -> L.Var:
+        """The value by name, as it is here and now: registers that it reads may change."""
+        var = L.Var(self.fresh("v"), value.dtype)
+        self.depth[var.name] = len(self.scopes) - 1
+        self.emit(L.Let(var.name, value))
         return var
 
     def _depth_of(self, value: L.Expr) -> int:

@@ -13,7 +13,7 @@ bits depend on the shape alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from ...graph.boxes import flat
 from ...graph.cost import number, own_weight
@@ -21,6 +21,8 @@ from ...graph.nodes import Graph, Node
 from ...graph.ops.op import MAP, REDUCE, VIEW
 from ...loops import ir as L
 from ...types.sizes import Dim
+from ...types.tensors import FLOATS
+from .blocks import MANY, TURNS, Each, Total, cut, over_blocks
 from .body import Body, Index, Results, lanes, results
 from .nest import Axes, Part, across, collapse, over, parts, place, walk
 
@@ -30,6 +32,7 @@ HEAVY = 6  # weight of an operator whose result is kept rather than computed aga
 LONG = 1024  # elements of a row that make several chains of partial results worth their combination ...
 LIGHT = 8  # ... when it is the latency of the chain that counts: weight of all that is done for an element
 CHAINS = 4
+COPIES = 8  # of what is done for a vector of a long sum, in one turn of the loop over a block: fewer branches
 
 
 class Stages:
@@ -115,12 +118,16 @@ def fold(make: Callable[[], Body], parallel: bool = False) -> Body:
 
 def _rows(body: Body, stages: Stages, outputs: Results, kept: list[Axes], reduced: list[Axes],
           parallel: bool) -> None:  # fmt: skip
-    rank, graph, width = len(stages.box), body.graph, lanes(body.graph)
-    if reduced and number(reduced[-1].size) >= LONG and sum(map(own_weight, graph)) <= LIGHT:
+    rank, graph, once = len(stages.box), body.graph, lanes(body.graph)
+    width, weight = once, sum(map(own_weight, graph))
+    if reduced and number(reduced[-1].size) >= LONG and weight <= LIGHT:
         width *= CHAINS
     short = len(reduced) == 1 and isinstance(reduced[0].size, int) and 0 < reduced[0].size <= SAVED * width
     saved = stages.saved(graph) if short else {}
     rows: dict[str, str] = {}  # value -> the registers that have it for a row
+
+    def lane() -> AbstractContextManager[Dim]:
+        return body.loop(once, lanes=once, unroll=0, stem="j")
 
     def in_row(at: Index) -> Dim:
         return flat([at[k] for k in reduced[0].axes], reduced[0].extents)
@@ -129,23 +136,37 @@ def _rows(body: Body, stages: Stages, outputs: Results, kept: list[Axes], reduce
         for stage in range(stages.count):
             folds = stages.folds(stage)
             totals = {r.name: body.register(r.dtype, 1) for r in folds}
+            long = _long(body, folds, reduced, width, MANY if kept else TURNS, once, lane)
             for r in folds:
-                body.store(totals[r.name], 0, _start(body, r))
+                if r.name not in long:
+                    body.store(totals[r.name], 0, _start(body, r))
             first = [n.name for n in graph if saved.get(n.name) == stage]
             new = {v: body.register(graph[v].dtype, _whole(reduced[0].size, width)) for v in first}
-            with over(body, reduced, rank, lanes=width, unroll=0 if saved else 1) as point:
+            unroll = 0 if saved else COPIES * once // width if long and weight <= 2 * LIGHT else 1
+            with over_blocks(body, reduced, rank, [*long.values()], lanes=width, unroll=unroll) as point:
                 index = stages.join(outer, point)
                 for v, row in rows.items():
                     body.in_register(v, index, row, in_row(index))
                 for v, row in new.items():
                     body.store(row, in_row(index), body.value(v, index))
                 for r in folds:
-                    body.fold(totals[r.name], 0, _how(body, r), body.value(r.args[0], index))
+                    to, into = (long[r.name].now, once) if r.name in long else (totals[r.name], 1)
+                    body.fold(to, 0, _how(body, r), body.value(r.args[0], index), into)
                 body.store_all(outputs, [(v, index) for v in stages.stores(stage)])
             rows |= new
+            for name, total in long.items():
+                total.together(totals[name])
             for r in folds:
                 body.is_now(r.name, stages.kept(outer), body.bind(body.load(totals[r.name], 0, r.dtype)))
         body.store_all(outputs, [(v, stages.kept(outer)) for v in stages.rest])
+
+
+def _long(body: Body, folds: Sequence[Node], reduced: Sequence[Axes], width: int, most: int,
+          length: int, each: Each) -> dict[str, Total]:  # fmt: skip
+    """The sums among the reductions of a stage, at so many positions, where they may be long."""
+    sums = [r for r in folds if _how(body, r) == "sum" and r.dtype in FLOATS]
+    at = cut(body, [g.size for g in reduced], width, most) if sums else None
+    return {r.name: Total(body, at, _start(body, r), length, each) for r in sums} if at is not None else {}
 
 
 # --- the innermost axis is kept --------------------------------------------------------------------------------------
@@ -172,12 +193,15 @@ def _tile(body: Body, stages: Stages, outputs: Results, outer: Index, j0: Dim, l
     @contextmanager
     def each() -> Iterator[tuple[Dim, Index]]:
         """A lane, and the index of the element in it."""
-        with across(body, t, j0, last.size, width) as lane:
+        with lane() as j:
             index = list(outer)
-            place(j0 + lane, last, index, body)
+            place(j0 + j, last, index, body)
             for name, row in known.items():
-                body.in_register(name, stages.kept(index), row, lane)
-            yield lane, tuple(index)
+                body.in_register(name, stages.kept(index), row, j)
+            yield j, tuple(index)
+
+    def lane() -> AbstractContextManager[Dim]:
+        return across(body, t, j0, last.size, width)
 
     def registers(name: str) -> str:
         return body.register(graph[name].dtype, t.padded(width))
@@ -185,21 +209,25 @@ def _tile(body: Body, stages: Stages, outputs: Results, outer: Index, j0: Dim, l
     for stage in range(stages.count):
         for v in stages.between(body, stage):
             row = registers(v)
-            with each() as (lane, at):
-                body.store(row, lane, body.value(v, stages.kept(at)))
+            with each() as (j, at):
+                body.store(row, j, body.value(v, stages.kept(at)))
             known[v] = row
         folds = stages.folds(stage)
-        totals = {r.name: registers(r.name) for r in folds}
-        if folds:
-            with each() as (lane, _):
+        long = _long(body, folds, reduced, 1, MANY, t.padded(width), lane)
+        totals = {r.name: long[r.name].now if r.name in long else registers(r.name) for r in folds}
+        if len(long) < len(folds):
+            with each() as (j, _):
                 for r in folds:
-                    body.store(totals[r.name], lane, _start(body, r))
-        with over(body, reduced, len(stages.box)) as point, each() as (lane, at):
+                    if r.name not in long:
+                        body.store(totals[r.name], j, _start(body, r))
+        with over_blocks(body, reduced, len(stages.box), [*long.values()]) as point, each() as (j, at):
             index = stages.join(at, point)
             for r in folds:
-                terms = (body.load(totals[r.name], lane, r.dtype), body.value(r.args[0], index))
-                body.store(totals[r.name], lane, L.Apply(L.FOLDS[_how(body, r)], terms, r.dtype))
+                terms = (body.load(totals[r.name], j, r.dtype), body.value(r.args[0], index))
+                body.store(totals[r.name], j, L.Apply(L.FOLDS[_how(body, r)], terms, r.dtype))
             body.store_all(outputs, [(v, index) for v in stages.stores(stage)])
+        for total in long.values():
+            total.finish()
         known |= totals
     if stages.rest:
         with each() as (_, at):
