@@ -101,7 +101,8 @@ def test_variance_far_from_zero(n, symbolic):
     size = "N" if symbolic else str(n)
     f, slope = compiled("variance(x)", f"f32[{size}]"), compiled("grad(variance(x), x)", f"f32[{size}]")
     rows = compiled("variance(x, axis = 0)", f"f32[{size}, 3]")
-    for x in (1e6 + RNG.choice([-1, 1], n), 1e6 + RNG.normal(size=n), 1e6 + 0.03 + RNG.choice([-1, 1], n)):
+    rng = np.random.default_rng(n)
+    for x in (1e6 + rng.choice([-1, 1], n), 1e6 + rng.normal(size=n), 1e6 + 0.03 + rng.choice([-1, 1], n)):
         x = x.astype(np.float32)
         wide = x.astype(np.float64)
         np.testing.assert_allclose(f(x), wide.var(), rtol=1e-6)

@@ -105,8 +105,8 @@ def _variance(cx: Context, x: Tensor, axes: tuple[int, ...], keep: bool, span: S
     mean = _mean(cx, x, axes, True, span)
     x = x if x.dtype in FLOATS else cx.emit("cast", x, span=span, dtype=cx.real)
     d = elementwise(cx, "-", x, mean, span, (span, span))
-    left = _mean(cx, d, axes, keep, span)
     squares = _mean(cx, elementwise(cx, "*", d, d, span, (span, span)), axes, keep, span)
+    left = _mean(cx, d, axes, keep, span)
     left = cx.emit("minimum", elementwise(cx, "*", left, left, span, (span, span)), squares, span=span)
     return elementwise(cx, "-", squares, cx.emit("stop_grad", left, span=span), span, (span, span))
 

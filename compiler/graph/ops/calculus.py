@@ -94,11 +94,19 @@ class Value:
                     todo.append(n.args[0])
                 case "mul" if operands[0].is_positive:
                     todo.append(n.args[1])
+                case "sub" if self._is_rounding(*n.args):
+                    todo.append(n.args[0])
                 case "reduce_sum" | "broadcast" | "reshape" | "transpose" | "slice":
                     todo.append(n.args[0])
                 case _:
                     return False
         return True
+
+    def _is_rounding(self, whole: str, part: str) -> bool:
+        """Is the second the constant part of the first that a variance takes off, stop_grad(minimum(.., first))?"""
+        stopped = self.b[part]
+        least = self.b[stopped.args[0]] if stopped.op == "stop_grad" else stopped
+        return stopped.op == "stop_grad" and least.op == "minimum" and least.args[1] == whole
 
     def constant(self, value: int | float | bool) -> Value:
         """`value` in the shape and dtype of this one."""
