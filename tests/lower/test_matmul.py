@@ -176,6 +176,43 @@ def test_the_tile_divides_the_shape_and_fits_the_registers():
     assert t.vectors == 1 and t.rows >= 8
 
 
+@pytest.mark.parametrize("turns", [1, 16, 65])
+@pytest.mark.parametrize("short", [0, 1])
+def test_a_long_sum_in_blocks_over_what_an_operand_lacks(turns, short, compiled):
+    """Each block has its part of the sum, also where one operand ends before the other: beyond it reads 0."""
+    b, sizes = Builder("g", OPS), {"t": T, "b": B, "i": 140, "j": 40}
+    shapes = [[sizes[c] for c in "tbi"], [sizes[c] for c in "tbj"]]
+    shapes[short][0] = T - 1
+    x, y = (b.emit("input", name=n, type=TensorType("f32", tuple(s))) for n, s in zip("xy", shapes, strict=True))
+    domain = (("t", T), ("b", B), ("i", 140), ("j", 40))
+    w = b.emit("contract", x, y, domain=domain, maps=(plain("tbi"), plain("tbj")), out=plain("ij"), shape=(140, 40))
+    run = compiled(b.finish((("w", w),)))
+    assert any(buffer.name.startswith("sum") for buffer in run.lowered.module.kernels[-1].buffers)
+    rng = np.random.default_rng(turns)
+    given = {n: rng.standard_normal((turns - (n == "xy"[short]), 16, k)).astype(np.float32)
+             for n, k in (("x", 140), ("y", 40))}  # fmt: skip
+    many = turns - 1
+    wanted = np.einsum("tbi,tbj->ij", given["x"][:many], given["y"][:many])
+    got, _ = run(given, None, {"T": turns, "B": 16})
+    np.testing.assert_allclose(got["w"], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_window_around_the_tiles_ends_where_an_operand_does(compiled):
+    """The gradient of weights of all images but one: the loop around the tiles is the one that is cut short."""
+    n, h, c, k = 3, 56, 64, 48
+    b = Builder("g", OPS)
+    x = b.emit("input", name="x", type=TensorType("f32", (n - 1, h + 2, h + 2, c)))
+    dy = b.emit("input", name="dy", type=TensorType("f32", (n, h, h, k)))
+    windows = (affine(("n", 1)), affine(("i", 1), ("u", 1)), affine(("j", 1), ("v", 1)), affine(("c", 1)))
+    domain = (("c", c), ("u", 3), ("v", 3), ("k", k), ("n", n), ("i", h), ("j", h))
+    w = b.emit("contract", x, dy, domain=domain, maps=(windows, plain("nijk")), out=plain("cuvk"), shape=(c, 3, 3, k))
+    graph = b.finish((("w", w),))
+    rng = np.random.default_rng(0)
+    given = {"x": rng.standard_normal((n - 1, h + 2, h + 2, c)).astype(np.float32),
+             "dy": rng.standard_normal((n, h, h, k)).astype(np.float32)}  # fmt: skip
+    np.testing.assert_allclose(compiled(graph)(given)[0]["w"], evaluate(graph, given)[0]["w"], rtol=1e-3, atol=1e-2)
+
+
 def test_a_long_reduction_in_blocks_has_the_same_bits(compiled, monkeypatch):
     """The gradient of weights, where its operands do not stay in the cache: the chains are what they are without."""
     n, h, c, k = 3, 56, 64, 48

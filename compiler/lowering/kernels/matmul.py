@@ -132,12 +132,30 @@ def _around(body: Body, p: Product, tile: Tile, left: str, right: str, at: Mappi
         for rows, i0 in _each(body, down, False):
             _Tile(body, p, tile.lanes, left, right, at, i0, j0, rows.width, columns).clear(sums)
     with ExitStack() as stack:
-        here = {**at, **{w: stack.enter_context(body.loop(w.size, stem="k")) for w in far}}
+        here = dict(at)
+        for w in far:
+            start, stop = _clipped(body, p, at, w, 0, w.size)
+            here[w] = stack.enter_context(body.loop(stop, start=start, stem="k"))
         for columns, j0 in _each(body, across, False):
             for rows, i0 in _each(body, down, False):
                 _Tile(body, p, tile.lanes, left, right, here, i0, j0, rows.width, columns).add_to(
                     sums, [(w, 0, w.size) for w in p.inner[len(far) :]]
                 )
+
+
+def _clipped(body: Body, p: Product, at: Mapping[Walk, Dim], w: Walk, start: Dim, stop: Dim) -> tuple[Dim, Dim]:
+    """Of the turns of a loop from `start` to `stop` those that are inside the operands, at a point of outer loops."""
+    clips = [c for c in p.clips if c.index in w.indices]
+    if not clips:
+        return start, stop
+    first, last = to_expr(start), to_expr(stop)
+    outer = {i: x for v, x in at.items() for i in v.indices if len(v.indices) == 1}
+    for c in clips:
+        rest = total([c.rest[0], *(k * outer[i] for i, k in c.rest[1])])
+        low, high = (-rest, c.size - rest) if c.step == 1 else (rest - c.size + 1, rest + 1)
+        first = L.Apply("maximum", (first, to_expr(low)), "i64")
+        last = L.Apply("minimum", (last, to_expr(high)), "i64")
+    return symbol(body.bound_var(first).name), symbol(body.bound_var(last).name)
 
 
 def _each(body: Body, parts: Sequence[Part], parallel: bool) -> Iterator[tuple[Part, Dim]]:
@@ -238,27 +256,13 @@ class _Tile:
                 # single rows, left over when the number of rows is known at run time, are not worth the code
                 unroll = UNROLL if w is inner[-1][0] and (self.rows > 1 or not self.p.rows) else 1
                 if any(c.index in w.indices for c in self.p.clips):
-                    start, stop, unroll = *self.clipped(w), 1
+                    start, stop, unroll = *_clipped(body, self.p, self.at, w, start, stop), 1
                 at[w] = stack.enter_context(body.loop(stop, start=start, unroll=unroll, stem="k"))
             j = stack.enter_context(self.each_column())
             right = body.bind(body.load(self.right, self.right_at(at) + j, dtype))
             i = stack.enter_context(body.loop(self.rows, unroll=0))
             left = body.load(self.left, self.left_at(at, i), dtype)
             body.store(acc, i * pitch + j, L.Apply("fma", (left, right, body.load(acc, i * pitch + j, dtype)), dtype))
-
-    def clipped(self, w: Walk) -> tuple[Dim, Dim]:
-        """Where the loop over a window begins and ends, at the point of the outer loops."""
-        body = self.body
-        start: L.Expr = L.i64(0)
-        stop = to_expr(w.size)
-        at = {i: x for v, x in self.at.items() for i in v.indices if len(v.indices) == 1}
-        for c in self.p.clips:
-            if c.index in w.indices:
-                rest = total([c.rest[0], *(k * at[i] for i, k in c.rest[1])])
-                low, high = (-rest, c.size - rest) if c.step == 1 else (rest - c.size + 1, rest + 1)
-                start = L.Apply("maximum", (start, to_expr(low)), "i64")
-                stop = L.Apply("minimum", (stop, to_expr(high)), "i64")
-        return symbol(body.bound_var(start).name), symbol(body.bound_var(stop).name)
 
     def ask_ahead(self) -> None:
         """What lies beside the tile, and is read when its sums are known, comes from far away in the meantime.
