@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -14,7 +16,7 @@ from nnc.compiler.graph.interpret import evaluate
 from nnc.compiler.graph.nodes import Builder, Graph
 from nnc.compiler.graph.ops import OPS
 from nnc.compiler.graph.ops.calculus import Value
-from nnc.compiler.graph.ops.op import ABSTRACT, KERNEL, MAP, REDUCE, VIEW, Op, Sample
+from nnc.compiler.graph.ops.op import CONTRACT, KERNEL, MAP, REDUCE, VIEW, Op, Sample
 from nnc.compiler.passes import ALWAYS, REWRITE, run
 from nnc.compiler.types.tensors import FLOATS, TensorType
 
@@ -32,8 +34,17 @@ def derivative(b: Builder, y: Value, x: Value) -> Value:
 
 def values(graph: Graph, inputs: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     """The results of the graph as it is written and as it is optimised."""
-    with np.errstate(all="ignore"):
-        return [evaluate(g, inputs)[0] for g in (differentiate(graph), run(REWRITE, run(ALWAYS, graph)))]
+    return [at(inputs) for at in functions(graph)]
+
+
+def functions(graph: Graph) -> list[Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]]:
+    """The graph as it is written and as it is optimised."""
+
+    def called(g: Graph, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with np.errstate(all="ignore"):
+            return evaluate(g, inputs)[0]
+
+    return [partial(called, g) for g in (differentiate(graph), run(REWRITE, run(ALWAYS, graph)))]
 
 
 # --- every operator, in both branches --------------------------------------------------------------------------------
@@ -85,36 +96,58 @@ def test_the_branch_that_is_not_taken_has_no_gradient(op: Op) -> None:
             np.testing.assert_array_equal(got["second"][1:], e2)
 
 
-def between() -> list[tuple[Op, Sample, int]]:
-    """Views, sums and what adds elements, with a float operand that has elements; not the links of a recurrence, along
-    which values are carried."""
-    found = []
-    for op in OPS.values():
-        if callable(op.grad) and op.kind in (VIEW, REDUCE, KERNEL) and op.kind != ABSTRACT:
-            for s in op.samples:
-                for k, t in enumerate(s.types):
-                    carried = op.name == "recurrence" and k == 0
-                    if isinstance(t, TensorType) and t.dtype in FLOATS and t.size and not carried:
-                        found.append((op, s, k))
-    return found
+MIXING = [
+    (op, sample, k)
+    for op in OPS.values() if callable(op.grad) and op.kind in (VIEW, REDUCE, KERNEL, CONTRACT)
+    for sample in op.samples
+    for k, t in enumerate(sample.types) if isinstance(t, TensorType) and t.dtype in FLOATS and t.size
+]  # fmt: skip
+BETWEEN = [(op, s, k) for op, s, k in MIXING if op.kind != CONTRACT and not (op.name == "recurrence" and k == 0)]
 
 
-BETWEEN = between()
-
-
-@pytest.mark.parametrize(("op", "sample", "k"), BETWEEN, ids=[f"{o.name}{s.attrs}{k}" for o, s, k in BETWEEN])
-def test_what_lies_between_choice_and_slope_does_not_matter(op: Op, sample: Sample, k: int) -> None:
-    """where(c, op(.., log x, ..), 0) for x = 0 in some places and c where that is not seen: there the gradient is 0,
-    and elsewhere it is the same as if there were another number."""
+def drawn(op: Op, sample: Sample, b: Builder) -> tuple[list[Value], dict[str, np.ndarray]]:
+    """The operands of a sample, floats as f64 and above 0, and arguments for them."""
     rng = np.random.default_rng(2)
-    b = Builder("g", OPS)
-    given, operands = {}, []
+    operands, given = [], {}
     for j, t in enumerate(sample.types):
         floats = t.dtype in FLOATS
         t = t.with_dtype("f64") if floats else t
         operands.append(Value(b, b.emit("input", name=f"x{j}", type=t)))
         low, high = (0.5, 2.0) if floats else (sample.low, sample.high)
         given[f"x{j}"] = rng.uniform(low, high, t.shape).astype("f8" if floats else "i8" if t.dtype == "i64" else "i4")
+    return operands, given
+
+
+@pytest.mark.parametrize(("op", "sample", "k"), MIXING, ids=[f"{o.name}{s.attrs}{k}" for o, s, k in MIXING])
+def test_a_choice_behind_what_mixes_elements_keeps_the_slopes_of_the_others(op: Op, sample: Sample, k: int) -> None:
+    """where(c, op(.., x, ..), 0) and its slope, twice, against differences along a direction."""
+    rng, b = np.random.default_rng(3), Builder("g", OPS)
+    operands, given = drawn(op, sample, b)
+    y = Value(b, b.emit(op.name, *(o.name for o in operands), **sample.attrs))
+    c = Value(b, b.emit("input", name="c", type=y.type.with_dtype("bool")))
+    weight = Value(b, b.emit("input", name="w", type=y.type))
+    value = total(c.where(y.apply("sin") * weight, 0))
+    first = derivative(b, value, operands[k])
+    second = derivative(b, total(first.apply("sin")), operands[k])
+    names = {"y": y, "value": value, "slopes": total(first.apply("sin")), "first": first, "second": second}
+    graph = b.finish(tuple((key, v.name) for key, v in names.items()))
+    given |= {"c": rng.random(y.shape) < 0.5, "w": rng.normal(size=y.shape)}
+    along = rng.normal(size=operands[k].shape)
+    for at in functions(graph):
+        given["c"] &= np.isfinite(at(given)["y"])  # the greatest of nothing
+        here = at(given)
+        ahead, behind = (at({**given, f"x{k}": given[f"x{k}"] + h * along}) for h in (1e-5, -1e-5))
+        for of, slopes in (("value", "first"), ("slopes", "second")):
+            by_differences = (ahead[of] - behind[of]) / 2e-5
+            np.testing.assert_allclose(np.sum(here[slopes] * along), by_differences, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("op", "sample", "k"), BETWEEN, ids=[f"{o.name}{s.attrs}{k}" for o, s, k in BETWEEN])
+def test_what_lies_between_choice_and_slope_does_not_matter(op: Op, sample: Sample, k: int) -> None:
+    """where(c, op(.., log x, ..), 0) for x = 0 in some places and c where that is not seen: there the gradient is 0,
+    and elsewhere it is the same as if there were another number."""
+    rng, b = np.random.default_rng(4), Builder("g", OPS)
+    operands, given = drawn(op, sample, b)
     x = operands[k]
     operands[k] = x.apply("log")
     y = Value(b, b.emit(op.name, *(o.name for o in operands), **sample.attrs))

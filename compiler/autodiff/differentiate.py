@@ -19,7 +19,7 @@ from ...dsl.source import Span
 from ..graph.nodes import Builder, Graph, Node, ancestors, descendants
 from ..graph.ops import OPS
 from ..graph.ops.calculus import constant
-from ..graph.ops.op import LOOP, NoGradient
+from ..graph.ops.op import LOOP, MAP, NoGradient
 from ..graph.ops.require import spelled
 from ..types.sizes import Dim
 from ..types.tensors import FLOATS, TensorType
@@ -102,7 +102,7 @@ def backward(
             dxs = _rule(b, node, again(node), dy, active, span)
             rule = frozenset(islice(reversed(b.nodes), len(b.nodes) - first))
             dxs = [
-                d if d is None or a not in active else taken.chosen(d, dy, rule)
+                d if d is None or a not in active else taken.chosen(d, dy if OPS[node.op].kind == MAP else d, rule)
                 for a, d in zip(node.args, dxs, strict=True)
             ]
         _note(origin, b, made, name)

@@ -124,13 +124,14 @@ class Taken:
         self.near = Choices(b, known, sums=False)
         self._far = Choices(b, known, sums=True)
 
-    def chosen(self, d: str, dy: str, made: Collection[str]) -> str:
-        """`d`, which a rule made of the adjoint `dy` by nodes of `made`, as one that is 0 where `dy` is by choice."""
+    def chosen(self, d: str, by: str, made: Collection[str]) -> str:
+        """`d`, which a rule made by nodes of `made`, as one that is 0 where `by` is by choice: the adjoint of a result,
+        element by element, or `d` itself where elements mix."""
         b = self._b
         if self._keeps(d, made, self._is_mild):
             return d
         choices = self.near if self._keeps(d, made, self._is_finite) else self._far
-        t = choices(dy if b.shape(dy) == b.shape(d) else d)
+        t = choices(by if b.shape(by) == b.shape(d) else d)
         return d if t is None else b.emit("where", t, d, constant(b, 0.0, b.type(d)))
 
     def _keeps(self, d: str, made: Collection[str], mild: Callable[[Node], bool]) -> bool:
