@@ -136,8 +136,9 @@ def notation(
                 (x,) = free
                 others = [[(y, 0), (y, size[y] - 1)] for y in re.findall(r"[a-z]\w*", e) if y != x]
                 ends = [dict(end) for end in itertools.product(*others)]
+                least, most = (min, max) if all(0 <= k for end in ends for k in end.values()) else (max, min)
                 count = 0
-                while all(0 <= eval(e, env, {**end, x: count}) < n for end in ends):
+                while least(at := [eval(e, env, {**end, x: count}) for end in ends]) >= 0 and most(at) < n:
                     count += 1
                 size[x] = count
     axes = range(len(names))
