@@ -197,35 +197,27 @@ def test_a_long_sum_in_blocks_over_what_an_operand_lacks(turns, short, compiled)
     np.testing.assert_allclose(got["w"], wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_a_window_around_the_tiles_ends_where_an_operand_does(compiled):
-    """The gradient of weights of all images but one: the loop around the tiles is the one that is cut short."""
+def gradient_of_windows(images):
+    """The gradient of 48 filters of 3 x 3 over 64 channels, of 3 images of which `images` are there."""
     n, h, c, k = 3, 56, 64, 48
-    b = Builder("g", OPS)
-    x = b.emit("input", name="x", type=TensorType("f32", (n - 1, h + 2, h + 2, c)))
-    dy = b.emit("input", name="dy", type=TensorType("f32", (n, h, h, k)))
+    b, shapes = Builder("g", OPS), {"x": (images, h + 2, h + 2, c), "dy": (n, h, h, k)}
+    x, dy = (b.emit("input", name=name, type=TensorType("f32", shape)) for name, shape in shapes.items())
     windows = (affine(("n", 1)), affine(("i", 1), ("u", 1)), affine(("j", 1), ("v", 1)), affine(("c", 1)))
     domain = (("c", c), ("u", 3), ("v", 3), ("k", k), ("n", n), ("i", h), ("j", h))
     w = b.emit("contract", x, dy, domain=domain, maps=(windows, plain("nijk")), out=plain("cuvk"), shape=(c, 3, 3, k))
-    graph = b.finish((("w", w),))
     rng = np.random.default_rng(0)
-    given = {"x": rng.standard_normal((n - 1, h + 2, h + 2, c)).astype(np.float32),
-             "dy": rng.standard_normal((n, h, h, k)).astype(np.float32)}  # fmt: skip
+    return b.finish((("w", w),)), {k: rng.standard_normal(s).astype(np.float32) for k, s in shapes.items()}
+
+
+def test_a_window_around_the_tiles_ends_where_an_operand_does(compiled):
+    """The loop around the tiles is the one that is cut short."""
+    graph, given = gradient_of_windows(images=2)
     np.testing.assert_allclose(compiled(graph)(given)[0]["w"], evaluate(graph, given)[0]["w"], rtol=1e-3, atol=1e-2)
 
 
 def test_a_long_reduction_in_blocks_has_the_same_bits(compiled, monkeypatch):
     """The gradient of weights, where its operands do not stay in the cache: the chains are what they are without."""
-    n, h, c, k = 3, 56, 64, 48
-    b = Builder("g", OPS)
-    x = b.emit("input", name="x", type=TensorType("f32", (n, h + 2, h + 2, c)))
-    dy = b.emit("input", name="dy", type=TensorType("f32", (n, h, h, k)))
-    windows = (affine(("n", 1)), affine(("i", 1), ("u", 1)), affine(("j", 1), ("v", 1)), affine(("c", 1)))
-    domain = (("c", c), ("u", 3), ("v", 3), ("k", k), ("n", n), ("i", h), ("j", h))
-    w = b.emit("contract", x, dy, domain=domain, maps=(windows, plain("nijk")), out=plain("cuvk"), shape=(c, 3, 3, k))
-    graph = b.finish((("w", w),))
-    rng = np.random.default_rng(0)
-    given = {"x": rng.standard_normal((n, h + 2, h + 2, c)).astype(np.float32),
-             "dy": rng.standard_normal((n, h, h, k)).astype(np.float32)}  # fmt: skip
+    graph, given = gradient_of_windows(images=3)
     blocks = compiled(graph)
     got, _ = blocks(given)
     monkeypatch.setattr(matmul, "_far", lambda p, g: ())
