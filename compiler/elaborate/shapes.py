@@ -19,8 +19,8 @@ from ..types.tensors import FLOATS, INTS, TensorType
 from .context import Context, check_fits
 from .values import OPERATORS, Results, SizeCondition, Tensor, Value, is_size, kind
 
-# how many elements a mask keeps only the data say, and a size is known before
 RANGE = "a range is written with an index on the left of `=`, or with one that is bound: `sum[u in 0..3](x[u])`"
+# how many elements a mask keeps only the data say, and a size is known before
 MASKED = "a mask keeps the shape: write `where(mask, x, 0)`, or `masked_mean(x, mask)` for the mean of what it keeps"
 
 # --- sizes -----------------------------------------------------------------------------------------------------------

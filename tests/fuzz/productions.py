@@ -591,7 +591,7 @@ def convolved(g: Generator) -> None:
     g.let(f"sum[u]({x.name}[i - u + {m} - 1] * {w.name}[u])", (count,), [x, w], target="{}[i]")
 
 
-def counted(g: Generator) -> None:
+def indexed(g: Generator) -> None:
     """Indices as numbers."""
     x = g.pick(low=2, wanted=lambda v: v.rank == 2)
     if x.rank == 2:
@@ -656,7 +656,7 @@ def one_hot(g: Generator) -> None:
         g.let(f"one_hot({k.name}, {n}) * {w.name}", shape, [w])
 
 
-def indexed(g: Generator) -> None:
+def counted(g: Generator) -> None:
     x = g.pick(low=1)
     axis = axis_of(g, x)
     n = x.shape[axis]
@@ -843,7 +843,7 @@ PRODUCTIONS: dict[Callable[[Generator], None], float] = {
     positions: 0.7, question: 0.4, turned_around_a_reduction: 2.5, transpose: 4, turned_and_met: 2, expand: 3,
     squeeze: 1, reshape: 2, reshape_of_a_transpose: 1.5, flip: 1, slice_: 2, pad: 1.2, concat: 1.5, stack: 1, split:
     1, product: 3, product_turned: 1.5, notation: 3, diagonal: 0.7, windows: 1.2, gather: 1, scatter: 1, take: 0.7,
-    one_hot: 0.7, counted: 0.7, convolution: 1, pooling: 1, draw: 0.7, joined: 2, shifted: 1.5, lengthened: 1,
-    quotients: 0.7, convolved: 0.3, indexed: 0.5, whole_notation: 0.5, windows_of_any_size: 0.5, constant: 1,
+    one_hot: 0.7, indexed: 0.7, convolution: 1, pooling: 1, draw: 0.7, joined: 2, shifted: 1.5, lengthened: 1,
+    quotients: 0.7, convolved: 0.3, counted: 0.5, whole_notation: 0.5, windows_of_any_size: 0.5, constant: 1,
     adaptive: 0.4, extended: 0.5, met_under_another_name: 4, halves: 3, multiple: 0.5, solved: 0.3,
 }  # fmt: skip

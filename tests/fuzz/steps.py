@@ -43,16 +43,15 @@ def wrong(
     now = {**old, **new}
     for members, group, value in assigned:
         for path in members:
-            own = {g: now[path if g == group else path.replace("Slow", "M", 1)] for g in (group, _of("M", group))}
+            own = {
+                g: now[path if g == group else path.replace("Slow", "M", 1)]
+                for g in (group, group.replace("Slow", "M"))
+            }
             before = {**own, group: old[path]}  # a group is assigned once
             wanted = eval(_with_names(value, own), {n: before[g] for n, g in zip("ab", own, strict=True)})
             if not np.allclose(new[path], wanted, rtol=1e-9, atol=1e-12):
                 return f"{path} is not {value}"
     return None
-
-
-def _of(model: str, group: str) -> str:
-    return group.replace("Slow", model)
 
 
 def _with_names(value: str, groups: Mapping[str, np.ndarray]) -> str:

@@ -253,11 +253,11 @@ class _Tile:
         at = dict(self.at)
         with ExitStack() as stack:
             for w, start, stop in inner:
+                first, last = _clipped(body, self.p, self.at, w, start, stop)
+                whole = (first, last) == (start, stop)
                 # single rows, left over when the number of rows is known at run time, are not worth the code
-                unroll = UNROLL if w is inner[-1][0] and (self.rows > 1 or not self.p.rows) else 1
-                if any(c.index in w.indices for c in self.p.clips):
-                    start, stop, unroll = *_clipped(body, self.p, self.at, w, start, stop), 1
-                at[w] = stack.enter_context(body.loop(stop, start=start, unroll=unroll, stem="k"))
+                unroll = UNROLL if whole and w is inner[-1][0] and (self.rows > 1 or not self.p.rows) else 1
+                at[w] = stack.enter_context(body.loop(last, start=first, unroll=unroll, stem="k"))
             j = stack.enter_context(self.each_column())
             right = body.bind(body.load(self.right, self.right_at(at) + j, dtype))
             i = stack.enter_context(body.loop(self.rows, unroll=0))
