@@ -65,6 +65,22 @@ x14: f32[7, 17, 0, 4], x17: f32[1, 3, 1, 5]) {
     assert verdict.kind == "ok", verdict.message
 
 
+@pytest.mark.parametrize("size", [4, 5, 16])
+def test_a_window_over_nothing_reads_nothing(size: int) -> None:
+    """A random program: where the filter is one longer, the slope reads of an operand without elements."""
+    program = Program(
+        """fn f(x1: f32[N], x2: f32[5]) {
+    v3[i] = sum[u](x1[i - u + 5 - 1] * x2[u])
+    v5 = grad(sum(tanh(checkpoint(v3 * 2))), x1)
+    return (v3, v5)
+}
+""",
+        ({"N": size},),
+    )
+    ((_, verdict),) = verdicts(lambda _: judge(program, ("compiled",), guard_pages=True), [0])
+    assert verdict.kind == "ok", verdict.signature
+
+
 STEP = """train M(x) {
     minimize one = mean(y^2) over weights([M.a, M.b]) with SGD(lr = 0.5), biases(M.a) with Adam(0.1)
     params(Slow.a) := 0.75 * params(Slow.a) + 0.25 * params(M.a)

@@ -10,7 +10,7 @@ map is not one index per axis (some adjoints of windows), the points are scatter
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -121,7 +121,7 @@ def _lanes_of_results(body: Body, node: Node, y: Results, extent: Mapping[str, D
             acc = body.register(node.dtype, t.padded(width))
             with across(body, t, j0, extent[lane], width) as j:
                 body.store(acc, j, _zero(node.dtype))
-            with ExitStack() as stack:
+            with _if_filled(body, node), ExitStack() as stack:
                 point = {**at, **{i: stack.enter_context(body.loop(extent[i])) for i in folded}}
                 j = stack.enter_context(across(body, t, j0, extent[lane], width))
                 point[lane] = j0 + j
@@ -140,12 +140,12 @@ def _lanes_of_terms(body: Body, node: Node, y: Results, extent: Mapping[str, Dim
     with _each(body, tile) as (k, _):
         body.store(total, k, _zero(node.dtype))
     if lane is None:
-        with _each(body, tile) as (k, point):
+        with _if_filled(body, node), _each(body, tile) as (k, point):
             body.store(total, k, _times(_factors(body, node, {**at, **point})))
     for t in parts(extent[lane], width, width) if lane is not None else []:
         assert lane is not None
         if t.width < width or t.bounded:
-            with ExitStack() as stack:
+            with _if_filled(body, node), ExitStack() as stack:
                 here = {lane: stack.enter_context(body.loop(t.stop, start=t.start, lanes=width))}
                 here |= {i: stack.enter_context(body.loop(extent[i])) for i in rest}
                 k, point = stack.enter_context(_each(body, tile))
@@ -154,7 +154,7 @@ def _lanes_of_terms(body: Body, node: Node, y: Results, extent: Mapping[str, Dim
         acc = body.register(node.dtype, prod(n for _, _, n in tile) * width)
         with body.loop(width, lanes=width, unroll=0, stem="j") as j, _each(body, tile) as (k, _):
             body.store(acc, k * width + j, _zero(node.dtype))
-        with ExitStack() as stack:
+        with _if_filled(body, node), ExitStack() as stack:
             here = {i: stack.enter_context(body.loop(extent[i])) for i in rest}
             first = stack.enter_context(body.loop(t.stop, start=t.start, step=t.step))
             j = stack.enter_context(body.loop(width, lanes=width, unroll=0, stem="j"))
@@ -185,7 +185,7 @@ def _each(body: Body, tile: Sequence[tuple[str, Dim, int]]) -> Iterator[tuple[Di
 def _scatter(body: Body, node: Node, y: str, extent: Mapping[str, Dim]) -> None:
     with body.loop(tensor(node).size, lanes=lanes(body.graph)) as i:
         body.store(y, i, _zero(node.dtype))
-    with ExitStack() as stack:
+    with _if_filled(body, node), ExitStack() as stack:
         point = {i: stack.enter_context(body.loop(n)) for i, n in extent.items()}
         where = _evaluate(node.attrs["out"], point)
         guards = [c for i, n in zip(where, node.shape, strict=True) for c in _outside(i, n, body.ranges)]
@@ -207,6 +207,19 @@ def _times(factors: Sequence[L.Expr]) -> L.Expr:
     for f in factors[1:]:
         product = L.Apply("mul", (product, f), f.dtype)
     return product
+
+
+def _if_filled(body: Body, node: Node) -> AbstractContextManager[None]:
+    """What is read at a clamped place must have an element: of an operand without any, all that is read is 0."""
+    axes = [
+        n
+        for x, m in zip(node.args, node.attrs["maps"], strict=True)
+        for e, n in zip(m, body.graph[x].shape, strict=True)
+        if not safe(e, n, node) and not nonnegative(n - 1)
+    ]
+    if not axes:
+        return nullcontext()
+    return body.when(_all([L.Apply("gt", (to_expr(n), L.i64(0)), "bool") for n in dict.fromkeys(axes)]))
 
 
 def _factors(body: Body, node: Node, point: Mapping[str, Dim]) -> list[L.Expr]:
