@@ -311,10 +311,10 @@ def test_boltzmann_machine_samples_its_distribution() -> None:
     reason="MNIST and Fashion-MNIST are not in ../shared/data",
 )
 @pytest.mark.parametrize(("model", "data", "least"), [
-    ("mnist_mlp", "mnist", 0.98), ("lenet5", "mnist", 0.989), ("lenet5", "fashion-mnist", 0.895),
+    ("mnist_mlp", "mnist", 0.98), ("lenet5", "mnist", 0.989), ("lenet5", "fashion-mnist", 0.89),
 ])  # fmt: skip
 def test_images_are_read(model: str, data: str, least: float) -> None:
-    """Trained as the file says, on all 60,000 images: seconds."""
+    """Trained as the file says, on all 60,000 images: seconds. Bounds: three deviations below what seeds reach."""
     net = nnc.compile(MODELS / f"{model}.nn")
     net.data_path = str(MNIST.with_name(data))  # as `--data` does
     net.fit()
