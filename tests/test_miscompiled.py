@@ -37,6 +37,23 @@ def test_a_reduction_is_read_transposed_by_what_is_transposed_back(size, named, 
     np.testing.assert_allclose(run(source, x, w, v, dtype="f64"), want, rtol=1e-12, atol=1e-12)
 
 
+def test_a_product_of_all_examples_with_all_others_has_two_axes_of_the_size_of_a_batch():
+    """The lanes of so few filters go along the batch, of which this has two."""
+    net = nnc.compile("""
+    model Net(x: f32[B, 1, 6, 6]) -> (loss: f32) {
+        h = x |> c: Conv(2, kernel = 3, pad = 1)
+        t[n, m, k] = sum[i, j](h[n, k, i, j] * h[m, k, i, j])
+        loss = sum(t)
+    }
+    train Net(x) {
+        loss      = loss
+        optimizer = SGD(lr = 0.0)
+    }""", cache=False)  # fmt: skip
+    x = rng.normal(size=(5, 1, 6, 6)).astype(np.float32)
+    want = net.predict(x)
+    assert net.fit(x, epochs=1)[0]["loss"] == pytest.approx(float(want), rel=1e-5)
+
+
 @pytest.mark.parametrize("reduced", ["mean", "max"])
 @pytest.mark.parametrize("between", ["", "tanh"])
 def test_a_row_is_centred_by_what_was_transposed_twice(reduced, between):

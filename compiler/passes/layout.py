@@ -281,10 +281,11 @@ class _Orders:
     def along_batch(self, n: Node) -> Order | None:
         """The lanes go along the batch: in the result and the operand that has it, or in both operands as terms."""
         maps = n.attrs["maps"]
-        (lane,) = [i for i, size in n.attrs["domain"] if size == self.batch] or [None]
+        lane, *more = [i for i, size in n.attrs["domain"] if size == self.batch] or [None]
         places = [[k for k, e in enumerate(m) if lane in dict(e[1])] for m in (*maps, n.attrs["out"])]
         if (
             lane is None
+            or more
             or any(index_of(m[k]) != lane for m, p in zip(maps, places, strict=False) for k in p)
             or len(places[0]) + len(places[1]) + len(places[2]) != 2
             or max(map(len, places)) > 1
