@@ -38,8 +38,6 @@ from .cost import number
 from .nodes import Node
 from .ops.contraction import Affine, Map, is_gathered, is_plain, safe
 
-DEPTH = 256  # steps of a long reduction at a time
-
 
 @dataclass(frozen=True, slots=True)
 class Walk:
@@ -83,27 +81,23 @@ class Product:
 
     @property
     def packed(self) -> bool:
-        """The right operand is not contiguous along the lanes."""
+        """The right operand is not contiguous along the lanes: it is read from a copy that is."""
         return self.columns[-1].right != 1
 
     @property
-    def blocked(self) -> bool:
-        """A long sum in which the left operand is read across its rows, as the gradient of a weight is over many
-        examples: lines of memory would be gone before their other elements are wanted."""
-        sizes = [w.size for w in (*self.rows, *self.columns)]
-        one_matrix = len(self.rows) == len(self.columns) == 1 and not self.batch
-        return (
-            not self.packed
-            and one_matrix
-            and self.rows[0].left == 1
-            and all(isinstance(n, int) for n in sizes)
-            and prod(number(w.size) for w in self.inner) > 2 * DEPTH
-        )
+    def is_one_matrix(self) -> bool:
+        """Each operand is one matrix."""
+        return len(self.rows) == len(self.columns) == 1 and not self.batch
 
     @property
     def sheets(self) -> tuple[Walk, ...]:
         """The loops for each point of which the right operand is one matrix."""
         return self.batch + self.columns[:-1]
+
+    @property
+    def whole(self) -> list[tuple[Walk, Dim, Dim]]:
+        """All steps of the sum: its loops, with where they begin and end."""
+        return [(w, 0, w.size) for w in self.inner]
 
     def sheet(self, lanes: int) -> Dim:
         """The number of elements of one such matrix in panels."""

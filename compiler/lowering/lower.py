@@ -21,8 +21,8 @@ from ..graph.product import Product, product
 from ..loops import ir as L
 from ..passes.argument import ARGUMENTS, expand
 from ..types.sizes import Dim, symbol, symbols
-from ..types.tensors import BYTES, TensorType
-from .kernels.body import Body, Checks
+from ..types.tensors import TensorType
+from .kernels.body import Body, Checks, results
 from .kernels.contraction import contraction
 from .kernels.cost import FORK, nanoseconds
 from .kernels.fold import fold
@@ -31,7 +31,7 @@ from .kernels.ordering import argsort, recurrence
 from .kernels.ordering import scratch as sorting
 from .kernels.pointwise import pointwise
 from .kernels.scatter import add_along, scatter
-from .kernels.tile import Tile, choose, is_far
+from .kernels.schedule import schedule
 from .memory import Plan, constant_name, is_kernel, output_slot, plan, roots, shift, types
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ def _kernel(of: _Body, checks: Checks, target: Target) -> Body:
             p = _product(node, graph)
             if p is None:
                 return contraction(make, node.name, target, parallel)
-            return matmul(make, p, _tile(p, target), parallel)
+            return matmul(make, p, schedule(p, target), parallel)
         if OPS[node.op].kind == REDUCE and node.attrs["axes"]:
             return fold(make, parallel)
         if node.op in SCATTERS:
@@ -276,21 +276,13 @@ def _product(node: Node, graph: Graph) -> Product | None:
     return None if p is None or (p.packed and not p.rows) else p
 
 
-def _tile(p: Product, target: Target) -> Tile:
-    rows, columns = p.rows[-1].size if p.rows else 1, p.columns[-1].size
-    far = is_far(columns, p.inner[-1].size, p.packed, p.node.dtype, target)
-    return choose(rows, columns, far, p.node.dtype, target)
-
-
 def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:
     """The bytes a kernel needs for itself."""
     for node in graph:
         if OPS[node.op].kind == CONTRACT:
             p = _product(node, graph)
-            if p is not None and p.packed:
-                return (p.panels(_tile(p, target).lanes) * BYTES[node.dtype],)
-            if p is not None and p.blocked:
-                return (_type(graph, node.name).nbytes,)
+            if p is not None:
+                return schedule(p, target).scratch(p, results(graph) == [node.name])
         if node.op == "argsort":
             return sorting(graph, node, _is_parallel(graph))
     return ()

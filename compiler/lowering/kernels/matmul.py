@@ -24,90 +24,87 @@ from ...graph.boxes import flat
 from ...graph.cost import number
 from ...graph.nodes import Graph
 from ...graph.ops.contraction import is_plain
-from ...graph.product import DEPTH, Product, Walk
+from ...graph.product import Product, Walk
 from ...loops import ir as L
-from ...loops.index import quotient, to_expr, total
+from ...loops.index import to_expr, total
 from ...types.sizes import Dim, symbol
 from ...types.tensors import BYTES
 from .body import Body, Results, results
 from .nest import ENOUGH, Axes, Part, across, outer, over, parts, place
+from .schedule import UNROLL, Schedule
 from .tile import Tile
 
 FAR = 1 << 20  # bytes that do not stay in the second-level cache
 NEAR = 1 << 17  # that do, beside the rest
 SHORT = 16  # steps of a reduction that are too few to load and store its sums for
-UNROLL = 4  # copies of the reduction's body: with 16 the scheduler spills
-BLOCK = 128  # rows of a long reduction at a time, at most
-SHARES = 4  # blocks of rows that threads share, at least
+LANES = 16  # elements that are copied together
 
 
-def matmul(make: Callable[[], Body], p: Product, tile: Tile, parallel: bool = False) -> Body:
-    """The kernel of a matrix product and what is elementwise in it. With panels, one more buffer comes last."""
+def matmul(make: Callable[[], Body], p: Product, s: Schedule, parallel: bool = False) -> Body:
+    """The kernel of a matrix product and what is elementwise in it. Buffers for what is copied and summed come last."""
     body = make()
     left, right = (body.held[p.node.args[k]] for k in (p.side, 1 - p.side))
     outputs = body.results()
-    panels = body.result(p.node.dtype, "panel") if p.packed else ""
-    if p.blocked:
-        _in_blocks(body, p, tile, left, right, outputs, parallel)
+    panels = body.result(p.node.dtype, "panel") if s.panels else ""
+    if s.blocks:
+        _in_blocks(body, p, s, left, right, panels, outputs, parallel)
         return body
     with ExitStack() as stack:
         points = stack.enter_context(outer(body, [w.size for w in p.sheets], parallel))
         at = dict(zip(p.sheets, points, strict=True))
-        if p.packed:  # sheet by sheet: it is used while it is near
-            _pack(body, p, tile, at, right, panels, parallel)
-            right = panels
+        if s.panels:  # sheet by sheet: it is used while it is near
+            _pack(body, p, s.tile, at, right, panels, parallel)
+        read = _Operands(left, right, panels)
         points = stack.enter_context(outer(body, [w.size for w in p.rows[:-1]], parallel and not p.sheets))
         at |= dict(zip(p.rows[:-1], points, strict=True))
-        across, down = tile.columns(p.columns[-1].size), tile.rows_of(p.rows[-1].size if p.rows else 1)
+        across, down = s.tile.columns(p.columns[-1].size), s.tile.rows_of(p.rows[-1].size if p.rows else 1)
         far = _far(p, body.graph) if _many(across) * _many(down) > 1 else ()
         if far:
             sums = outputs[p.node.name]
             assert sums is not None, "the sums of a product are a result"
-            _around(body, p, tile, left, right, at, far, sums)
+            _around(body, p, s.tile, read, at, far, sums)
         elif parallel and not at and _many(down) > _many(across) < ENOUGH:
             for rows, i0 in _each(body, down, parallel):
                 for columns, j0 in _each(body, across, False):
-                    _Tile(body, p, tile.lanes, left, right, at, i0, j0, rows.width, columns).write(outputs)
+                    _Tile(body, p, s.tile.lanes, read, at, i0, j0, rows.width, columns).write(outputs, p.whole)
         else:
             for columns, j0 in _each(body, across, parallel):
                 for rows, i0 in _each(body, down, parallel):
-                    _Tile(body, p, tile.lanes, left, right, at, i0, j0, rows.width, columns).write(outputs)
+                    _Tile(body, p, s.tile.lanes, read, at, i0, j0, rows.width, columns).write(outputs, p.whole)
     return body
 
 
-def _in_blocks(body: Body, p: Product, tile: Tile, left: str, right: str, outputs: Results, parallel: bool) -> None:
-    """A long reduction in blocks: of the operands only what stays in the second-level cache, for all tiles that need
-    it. The sums wait in memory, then what is elementwise is computed of them. The order of k, and so the bits, stay."""
-    dtype, rows, columns = p.node.dtype, p.rows[-1].size, p.columns[-1].size
-    assert isinstance(rows, int) and isinstance(columns, int)
-    sums = body.result(dtype, "sum")
-    first, *rest = sorted(p.inner, key=lambda w: -number(w.left))
-    deep = max(1, DEPTH // prod(number(w.size) for w in rest))
-    whole = quotient(first.size, deep, {}) * deep
+def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panels: str, outputs: Results,
+               parallel: bool) -> None:  # fmt: skip
+    """A product of large matrices: some steps of the sum at a time, for all tiles of a block of rows. The sums wait in
+    memory; with the last steps what is elementwise is computed of them. The order of k, and so the bits, stay."""
+    rows, columns, (first, *rest) = p.rows[-1].size, p.columns[-1].size, p.inner
+    if s.panels and p.packed:
+        _pack(body, p, s.tile, {}, right, panels, parallel)
+    elif s.panels:
+        _pack_rows(body, p, s, right, panels, parallel)
+    strips = body.result(p.node.dtype, "strip") if s.strips else ""
+    if s.strips:
+        _cut(body, p, s.height, left, strips, parallel)
+    alone = outputs.get(p.node.name) if len(outputs) == 1 else None
+    sums = "" if s.last == 0 else alone or body.result(p.node.dtype, "sum")
 
-    def tiles(i0: Dim, part: Part, start: Dim, stop: Dim) -> None:
-        for wide, j0 in _each(body, tile.columns(columns), False):
-            for down, i in _each(body, tile.rows_of(part.width), False):
-                _Tile(body, p, tile.lanes, left, right, {}, i0 + i, j0, down.width, wide).add_to(
-                    sums, [(first, start, stop), *((w, 0, w.size) for w in rest)]
-                )
+    def tiles(block: Part, i0: Dim, steps: Steps, *, last: bool) -> None:
+        read = _Operands(left, right, panels, strips, i0, s.height)
+        height = rows - i0 if block.bounded else block.width
+        for wide, j0 in _each(body, s.tile.columns(columns), False):
+            for down, i in _each(body, s.tile.rows_of(height), False):
+                tile = _Tile(body, p, s.tile.lanes, read, {}, i0 + i, j0, down.width, wide)
+                tile.write(outputs, steps, sums) if last else tile.add_to(sums, steps)
 
-    def over_block(part: Part, i0: Dim) -> AbstractContextManager[tuple[Dim, ...]]:
-        axes = [Axes((0,), (part.width,)), Axes((1,), (columns,))]
-        return over(body, axes, 2, lanes=tile.lanes)
-
-    height = min(BLOCK, -(-rows // SHARES))
-    for part, i0 in _each(body, parts(rows, tile.rows * max(1, height // tile.rows)), parallel):
-        block = _Tile(body, p, tile.lanes, left, right, {}, i0, 0, part.width, Part(0, columns, columns, columns))
-        with over_block(part, i0) as (i, j):
-            body.store(sums, flat(block.result_index(i, j), p.node.shape), L.Const(0.0, dtype))
-        with body.loop(whole, step=deep, stem="k") as k0:
-            tiles(i0, part, k0, k0 + deep)
-        tiles(i0, part, whole, first.size)
-        with over_block(part, i0) as (i, j):
-            index = block.result_index(i, j)
-            body.is_now(p.node.name, index, body.load(sums, flat(index, p.node.shape), dtype))
-            body.store_all(outputs, [(v, index) for v in outputs])
+    for block, i0 in _each(body, parts(rows, s.height, s.height), parallel):
+        if sums:
+            height = rows - i0 if block.bounded else block.width
+            with over(body, [Axes((0,), (height,)), Axes((1,), (columns,))], 2, lanes=s.tile.lanes) as (i, j):
+                body.store(sums, (i0 + i) * columns + j, L.Const(0.0, p.node.dtype))
+            with body.loop(s.last, step=s.deep, stem="k") as k0:
+                tiles(block, i0, [(first, k0, k0 + s.deep), *((w, 0, w.size) for w in rest)], last=False)
+        tiles(block, i0, [(first, s.last, first.size), *((w, 0, w.size) for w in rest)], last=True)
 
 
 def _far(p: Product, graph: Graph) -> tuple[Walk, ...]:
@@ -123,14 +120,14 @@ def _far(p: Product, graph: Graph) -> tuple[Walk, ...]:
     return p.inner[:count] if count and left[count - 1] >= SHORT else ()
 
 
-def _around(body: Body, p: Product, tile: Tile, left: str, right: str, at: Mapping[Walk, Dim], far: Sequence[Walk],
+def _around(body: Body, p: Product, tile: Tile, read: _Operands, at: Mapping[Walk, Dim], far: Sequence[Walk],
             sums: str) -> None:  # fmt: skip
     """The tiles at a point of the outer loops, for each point of `far`; the result holds the sums meanwhile. Measured:
     gradients of the weights of 64 filters on 56 x 56 pixels in 0.6 of the time."""
     across, down = tile.columns(p.columns[-1].size), tile.rows_of(p.rows[-1].size)
     for columns, j0 in _each(body, across, False):
         for rows, i0 in _each(body, down, False):
-            _Tile(body, p, tile.lanes, left, right, at, i0, j0, rows.width, columns).clear(sums)
+            _Tile(body, p, tile.lanes, read, at, i0, j0, rows.width, columns).clear(sums)
     with ExitStack() as stack:
         here = dict(at)
         for w in far:
@@ -138,9 +135,7 @@ def _around(body: Body, p: Product, tile: Tile, left: str, right: str, at: Mappi
             here[w] = stack.enter_context(body.loop(stop, start=start, stem="k"))
         for columns, j0 in _each(body, across, False):
             for rows, i0 in _each(body, down, False):
-                _Tile(body, p, tile.lanes, left, right, here, i0, j0, rows.width, columns).add_to(
-                    sums, [(w, 0, w.size) for w in p.inner[len(far) :]]
-                )
+                _Tile(body, p, tile.lanes, read, here, i0, j0, rows.width, columns).add_to(sums, p.whole[len(far) :])
 
 
 def _clipped(body: Body, p: Product, at: Mapping[Walk, Dim], w: Walk, start: Dim, stop: Dim) -> tuple[Dim, Dim]:
@@ -178,10 +173,55 @@ def _pack(body: Body, p: Product, tile: Tile, at: Mapping[Walk, Dim], right: str
             v = inside.enter_context(body.loop(columns.padded(tile.lanes), step=tile.lanes, stem="j"))
             for w in p.inner:
                 here[w] = inside.enter_context(body.loop(w.size, stem="k"))
-            bound = p.columns[-1].size - j0 - v if columns.bounded or columns.width % tile.lanes else None
-            j = v + inside.enter_context(body.loop(tile.lanes, lanes=tile.lanes, unroll=0, bound=bound, stem="j"))
-            source = p.right + total(x * w.right for w, x in here.items()) + (j0 + j) * p.columns[-1].right
-            body.store(panels, _panel(p, tile.lanes, here, j0, columns) + j, body.load(right, source, p.node.dtype))
+            _copy(body, p, tile, here, j0, v, columns, right, panels)
+
+
+def _pack_rows(body: Body, p: Product, s: Schedule, right: str, panels: str, parallel: bool) -> None:
+    """Panels of a large matrix whose rows are contiguous: as many rows at a time as there are pages near."""
+    first, *rest = p.inner
+
+    def pack(start: Dim, stop: Dim) -> None:
+        for columns, j0 in _each(body, s.tile.columns(p.columns[-1].size), False):
+            with ExitStack() as inside:
+                here = {first: inside.enter_context(body.loop(stop, start=start, stem="k"))}
+                here |= {w: inside.enter_context(body.loop(w.size, stem="k")) for w in rest}
+                v = inside.enter_context(body.loop(columns.padded(s.tile.lanes), step=s.tile.lanes, unroll=0, stem="j"))
+                _copy(body, p, s.tile, here, j0, v, columns, right, panels)
+
+    with body.loop(s.last, step=s.deep, parallel=parallel, stem="k") as k0:
+        pack(k0, k0 + s.deep)
+    pack(s.last, first.size)
+
+
+def _copy(body: Body, p: Product, tile: Tile, at: Mapping[Walk, Dim], j0: Dim, v: Dim, columns: Part,
+          right: str, panels: str) -> None:  # fmt: skip
+    """A vector of a panel."""
+    bound = p.columns[-1].size - j0 - v if columns.bounded or columns.width % tile.lanes else None
+    with body.loop(tile.lanes, lanes=tile.lanes, unroll=0, bound=bound, stem="j") as i:
+        source = p.right + total(x * w.right for w, x in at.items()) + (j0 + v + i) * p.columns[-1].right
+        body.store(panels, _panel(p, tile.lanes, at, j0, columns) + v + i, body.load(right, source, p.node.dtype))
+
+
+def _cut(body: Body, p: Product, height: int, left: str, strips: str, parallel: bool) -> None:
+    """Strips of `left`: for each block of rows all k, for each k the block's rows."""
+    rows = p.rows[-1]
+    for block, i0 in _each(body, parts(rows.size, height, height), parallel):
+        here: dict[Walk, Dim] = {}
+        with ExitStack() as inside:
+            for w in p.inner:
+                here[w] = inside.enter_context(body.loop(w.size, stem="k"))
+            count = rows.size - i0 if block.bounded else block.width
+            i = inside.enter_context(body.loop(count, lanes=LANES, stem="i"))
+            source = p.left + total(x * w.left for w, x in here.items()) + (i0 + i) * rows.left
+            body.store(strips, _strip(p, here, i0, height) + i, body.load(left, source, p.node.dtype))
+
+
+def _strip(p: Product, at: Mapping[Walk, Dim], i0: Dim, height: int) -> Dim:
+    """Where the strip of the block of rows at i0 has its row k."""
+    k: Dim = 0
+    for w in p.inner:
+        k = k * w.size + at[w]
+    return i0 * prod(w.size for w in p.inner) + k * height
 
 
 def _panel(p: Product, lanes: int, at: Mapping[Walk, Dim], j0: Dim, columns: Part) -> Dim:
@@ -196,6 +236,21 @@ def _panel(p: Product, lanes: int, at: Mapping[Walk, Dim], j0: Dim, columns: Par
     return base * p.sheet(lanes) + j0 * depth + k * columns.padded(lanes)
 
 
+Steps = Sequence[tuple[Walk, Dim, Dim]]  # of a sum: its loops, with where they begin and end
+
+
+@dataclass(frozen=True, slots=True)
+class _Operands:
+    """The buffers that a tile reads: the operands, or copies of them."""
+
+    left: str
+    right: str
+    panels: str = ""
+    strips: str = ""
+    block: Dim = 0  # of strips, the first row, and the number of rows
+    height: int = 0
+
+
 @dataclass(slots=True)
 class _Tile:
     """One tile of results in registers: at rows i0.. and columns j0.., in the outer loops' point `at`."""
@@ -203,22 +258,19 @@ class _Tile:
     body: Body
     p: Product
     lanes: int
-    left: str
-    right: str
+    read: _Operands
     at: Mapping[Walk, Dim]
     i0: Dim
     j0: Dim
     rows: int
     columns: Part
 
-    def write(self, outputs: Results) -> None:
-        """The tile, from 0 to what is elementwise in it."""
-        body, dtype = self.body, self.p.node.dtype
-        acc, pitch = self.register()
-        with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
-            body.store(acc, i * pitch + j, L.Const(0.0, dtype))
+    def write(self, outputs: Results, steps: Steps, sums: str = "") -> None:
+        """The tile, from 0 or what is in `sums` to what is elementwise in it."""
+        body = self.body
+        acc, pitch = self.begun(sums)
         self.ask_ahead()
-        self.add(acc, [(w, 0, w.size) for w in self.p.inner])
+        self.add(acc, steps)
         with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
             index = self.result_index(i, j)
             body.in_register(self.p.node.name, index, acc, i * pitch + j)
@@ -230,39 +282,59 @@ class _Tile:
         with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
             body.store(sums, flat(self.result_index(i, j), node.shape), L.Const(0.0, node.dtype))
 
-    def add_to(self, sums: str, inner: Sequence[tuple[Walk, Dim, Dim]]) -> None:
-        """Some steps of the reduction: the tile is read from `sums` and goes back there."""
+    def add_to(self, sums: str, steps: Steps) -> None:
+        """Some steps of the sum: the tile is read from `sums` and goes back there."""
         body, node = self.body, self.p.node
-        acc, pitch = self.register()
-        with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
-            at = flat(self.result_index(i, j), node.shape)
-            body.store(acc, i * pitch + j, body.load(sums, at, node.dtype))
-        self.add(acc, inner)
+        acc, pitch = self.begun(sums)
+        self.add(acc, steps)
         with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
             at = flat(self.result_index(i, j), node.shape)
             body.store(sums, at, body.load(acc, i * pitch + j, node.dtype))
+
+    def begun(self, sums: str) -> tuple[str, int]:
+        """Registers for the tile, with 0 or with what is in `sums`, and how far its rows are apart in them."""
+        body, node = self.body, self.p.node
+        acc, pitch = self.register()
+        with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
+            before = body.load(sums, flat(self.result_index(i, j), node.shape), node.dtype) if sums else None
+            body.store(acc, i * pitch + j, before or L.Const(0.0, node.dtype))
+        return acc, pitch
 
     def register(self) -> tuple[str, int]:
         """Registers for the tile, and how far its rows are apart in them."""
         pitch = self.columns.padded(self.lanes)
         return self.body.register(self.p.node.dtype, self.rows * pitch), pitch
 
-    def add(self, acc: str, inner: Sequence[tuple[Walk, Dim, Dim]]) -> None:
-        """The products for each point of `inner`, walks with where they begin and end."""
-        body, dtype, pitch = self.body, self.p.node.dtype, self.columns.padded(self.lanes)
-        at = dict(self.at)
+    def add(self, acc: str, steps: Steps) -> None:
+        """The products for each point of `steps`."""
+        body, at = self.body, dict(self.at)
         with ExitStack() as stack:
-            for w, start, stop in inner:
+            for w, start, stop in steps:
                 first, last = _clipped(body, self.p, self.at, w, start, stop)
                 whole = (first, last) == (start, stop)
                 # single rows, left over when the number of rows is known at run time, are not worth the code
-                unroll = UNROLL if whole and w is inner[-1][0] and (self.rows > 1 or not self.p.rows) else 1
+                unroll = UNROLL if whole and w is steps[-1][0] and (self.rows > 1 or not self.p.rows) else 1
                 at[w] = stack.enter_context(body.loop(last, start=first, unroll=unroll, stem="k"))
-            j = stack.enter_context(self.each_column())
-            right = body.bind(body.load(self.right, self.right_at(at) + j, dtype))
-            i = stack.enter_context(body.loop(self.rows, unroll=0))
-            left = body.load(self.left, self.left_at(at, i), dtype)
-            body.store(acc, i * pitch + j, L.Apply("fma", (left, right, body.load(acc, i * pitch + j, dtype)), dtype))
+            self.multiply(acc, at)
+
+    def multiply(self, acc: str, at: Mapping[Walk, Dim]) -> None:
+        """The products at one point of the sum. Of vectors and rows the fewer wait in registers for the others."""
+        body, dtype, pitch = self.body, self.p.node.dtype, self.columns.padded(self.lanes)
+        left, right = self.read.strips or self.read.left, self.read.panels or self.read.right
+        with ExitStack() as stack:
+            if pitch // self.lanes > self.rows:
+                j = stack.enter_context(self.each_column())
+                vector = body.bind(body.load(right, self.right_at(at) + j, dtype))
+                i = stack.enter_context(body.loop(self.rows, unroll=0))
+            else:
+                near = body.register(dtype, pitch)
+                with self.each_column() as j:
+                    body.store(near, j, body.load(right, self.right_at(at) + j, dtype))
+                i = stack.enter_context(body.loop(self.rows, unroll=0))
+                j = stack.enter_context(self.each_column())
+                vector = body.load(near, j, dtype)
+            terms = (body.load(left, self.left_at(at, i), dtype), vector, body.load(acc, i * pitch + j, dtype))
+            body.store(acc, i * pitch + j, L.Apply("fma", terms, dtype))
 
     def ask_ahead(self) -> None:
         """What lies beside the tile, and is read when its sums are known, comes from far away in the meantime.
@@ -281,11 +353,13 @@ class _Tile:
         return across(self.body, self.columns, self.j0, self.p.columns[-1].size, self.lanes)
 
     def left_at(self, at: Mapping[Walk, Dim], i: Dim) -> Dim:
+        if self.read.strips:
+            return _strip(self.p, at, self.read.block, self.read.height) + self.i0 + i - self.read.block
         row = (self.i0 + i) * self.p.rows[-1].left if self.p.rows else 0
         return self.p.left + total(x * w.left for w, x in at.items()) + row
 
     def right_at(self, at: Mapping[Walk, Dim]) -> Dim:
-        if self.p.packed:
+        if self.read.panels:
             return _panel(self.p, self.lanes, at, self.j0, self.columns)
         return self.p.right + total(x * w.right for w, x in at.items()) + self.j0
 

@@ -1,0 +1,85 @@
+"""How a matrix product is computed: its register tile, what is copied first, and whether it is summed in blocks.
+
+In: a product and a target. Out: a `Schedule`. The one idea: multiply-add units wait for memory, not for each other. So
+what a tile would read line by line of ever other pages is copied to where it lies side by side, once for all tiles:
+
+    panels   of the right operand   for each tile of columns all k, for each k the tile's columns
+    strips   of the left operand    for each block of rows all k, for each k the block's rows
+
+And a long sum is taken a few steps at a time, for all tiles of a block of rows, as long as both are near.
+
+Goto, van de Geijn, "Anatomy of high-performance matrix multiplication" (2008).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from ...graph.cost import number
+from ...graph.product import Product
+from ...loops.index import quotient
+from ...types.sizes import Dim
+from ...types.tensors import BYTES
+from .tile import Tile, choose, is_far
+
+if TYPE_CHECKING:
+    from ...native.target import Target
+
+UNROLL = 4  # copies of a sum's body: with 16 the scheduler spills
+DEPTH = 384  # steps of a long sum at a time
+BLOCK = 128  # rows at a time, at most
+SHARES = 4  # blocks of rows that threads share, at least
+MANY = 32  # rows for which a copy of the right operand pays
+LARGE = 1 << 18  # bytes of it that do not stay in the second-level cache beside the rest
+PAGE = 1 << 12
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Of one product. The kernel needs `scratch` bytes for each of what it copies and sums."""
+
+    tile: Tile
+    panels: bool
+    strips: bool
+    blocks: bool
+    height: int  # rows of a block
+    deep: int  # steps at a time of the first index of the sum
+    last: Dim  # and the one from which on the sum is taken to its end
+
+    def scratch(self, p: Product, alone: bool) -> tuple[Dim, ...]:
+        """Bytes of the panels, the strips and the sums; the result holds the sums where it is `alone` in a kernel."""
+        rows, columns, size = p.rows[-1].size if p.rows else 1, p.columns[-1].size, BYTES[p.node.dtype]
+        out: list[Dim] = []
+        if self.panels:
+            out.append(p.panels(self.tile.lanes) * size)
+        if self.strips:
+            blocks = quotient(rows + self.height - 1, self.height, {})
+            out.append(blocks * self.height * prod(w.size for w in p.inner) * size)
+        if self.blocks and self.last != 0 and not alone:
+            out.append(rows * columns * size)
+        return tuple(out)
+
+
+def schedule(p: Product, target: Target) -> Schedule:
+    """For the sizes at hand."""
+    rows, columns, size = p.rows[-1].size if p.rows else 1, p.columns[-1].size, BYTES[p.node.dtype]
+    depth = prod(w.size for w in p.inner)
+    large = p.is_one_matrix and not p.clips and number(rows) >= MANY and number(depth * columns) * size >= LARGE
+    across = p.is_one_matrix and p.rows[0].left == 1  # read across its rows, as for the gradient of a weight
+    blocks = large or (across and not p.packed and number(depth) > 2 * DEPTH)
+    panels = p.packed or large
+    first, rest = p.inner[0].size, number(prod(w.size for w in p.inner[1:]))
+    deep = max(1, DEPTH // rest)
+    if isinstance(first, int):
+        turns = max(1, -(-first // deep))
+        deep = min(deep, -(-first // (UNROLL * turns)) * UNROLL) or 1
+        last: Dim = (first - 1) // deep * deep if first else 0
+    else:
+        last = quotient(first, deep, {}) * deep
+    far = is_far(columns, deep if blocks else p.inner[-1].size, panels, p.node.dtype, target)
+    tile = choose(rows, columns, far, p.node.dtype, target)
+    height = min(BLOCK, -(-rows // SHARES)) if isinstance(rows, int) else BLOCK
+    strips = large and across and number(p.inner[-1].left) * size >= PAGE
+    return Schedule(tile, panels, strips, blocks, tile.rows * max(1, height // tile.rows), deep, last)
