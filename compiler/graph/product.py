@@ -85,11 +85,6 @@ class Product:
         return self.columns[-1].right != 1
 
     @property
-    def is_one_matrix(self) -> bool:
-        """Each operand is one matrix."""
-        return len(self.rows) == len(self.columns) == 1 and not self.batch
-
-    @property
     def sheets(self) -> tuple[Walk, ...]:
         """The loops for each point of which the right operand is one matrix."""
         return self.batch + self.columns[:-1]

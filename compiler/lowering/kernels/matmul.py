@@ -76,9 +76,11 @@ def matmul(make: Callable[[], Body], p: Product, s: Schedule, parallel: bool = F
 
 def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panels: str, outputs: Results,
                parallel: bool) -> None:  # fmt: skip
-    """A product of large matrices: some steps of the sum at a time, for all tiles of a block of rows. The sums wait in
-    memory; with the last steps what is elementwise is computed of them. The order of k, and so the bits, stay."""
-    rows, columns, (first, *rest) = p.rows[-1].size, p.columns[-1].size, p.inner
+    """A product of large matrices: some steps of the sum at a time, for all tiles of a block of rows, or of columns
+    where rows are few. The sums wait in memory; with the last steps what is elementwise is computed of them. The order
+    of k, and so the bits, stay."""
+    rows, columns, (first, *rest) = p.rows[-1].size if p.rows else 1, p.columns[-1].size, p.inner
+    others = [(w, 0, w.size) for w in rest]
     if s.panels and p.packed:
         _pack(body, p, s.tile, {}, right, panels, parallel)
     elif s.panels:
@@ -89,22 +91,27 @@ def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panel
     alone = outputs.get(p.node.name) if len(outputs) == 1 else None
     sums = "" if s.last == 0 else alone or body.result(p.node.dtype, "sum")
 
-    def tiles(block: Part, i0: Dim, steps: Steps, *, last: bool) -> None:
+    def tiles(i0: Dim, height: Dim, j0: Dim, width: Dim, steps: Steps, *, last: bool) -> None:
         read = _Operands(left, right, panels, strips, i0, s.height)
-        height = rows - i0 if block.bounded else block.width
-        for wide, j0 in _each(body, s.tile.columns(columns), False):
+        for wide, j in _each(body, s.tile.columns(width), False):
             for down, i in _each(body, s.tile.rows_of(height), False):
-                tile = _Tile(body, p, s.tile.lanes, read, {}, i0 + i, j0, down.width, wide)
+                tile = _Tile(body, p, s.tile.lanes, read, {}, i0 + i, j0 + j, down.width, wide)
                 tile.write(outputs, steps, sums) if last else tile.add_to(sums, steps)
 
-    for block, i0 in _each(body, parts(rows, s.height, s.height), parallel):
+    def block(i0: Dim, height: Dim, j0: Dim, width: Dim) -> None:
         if sums:
-            height = rows - i0 if block.bounded else block.width
-            with over(body, [Axes((0,), (height,)), Axes((1,), (columns,))], 2, lanes=s.tile.lanes) as (i, j):
-                body.store(sums, (i0 + i) * columns + j, L.Const(0.0, p.node.dtype))
+            with over(body, [Axes((0,), (height,)), Axes((1,), (width,))], 2, lanes=s.tile.lanes) as (i, j):
+                body.store(sums, (i0 + i) * columns + j0 + j, L.Const(0.0, p.node.dtype))
             with body.loop(s.last, step=s.deep, stem="k") as k0:
-                tiles(block, i0, [(first, k0, k0 + s.deep), *((w, 0, w.size) for w in rest)], last=False)
-        tiles(block, i0, [(first, s.last, first.size), *((w, 0, w.size) for w in rest)], last=True)
+                tiles(i0, height, j0, width, [(first, k0, k0 + s.deep), *others], last=False)
+        tiles(i0, height, j0, width, [(first, s.last, first.size), *others], last=True)
+
+    if s.width:
+        for part, j0 in _each(body, parts(columns, s.width, s.width), parallel):
+            block(0, rows, j0, columns - j0 if part.bounded else part.width)
+    else:
+        for part, i0 in _each(body, parts(rows, s.height, s.height), parallel):
+            block(i0, rows - i0 if part.bounded else part.width, 0, columns)
 
 
 def _far(p: Product, graph: Graph) -> tuple[Walk, ...]:

@@ -31,7 +31,9 @@ UNROLL = 4  # copies of a sum's body: with 16 the scheduler spills
 DEPTH = 384  # steps of a long sum at a time
 BLOCK = 128  # rows at a time, at most
 SHARES = 4  # blocks of rows that threads share, at least
-MANY = 32  # rows for which a copy of the right operand pays
+FEW = 16  # rows up to which the right operand is read as it lies, for all columns at a time; more are worth a copy
+STREAMS = 8  # rows of the right operand at a time, then
+WIDTH = 4096  # and columns of them
 LARGE = 1 << 18  # bytes of it that do not stay in the second-level cache beside the rest
 PAGE = 1 << 12
 
@@ -45,6 +47,7 @@ class Schedule:
     strips: bool
     blocks: bool
     height: int  # rows of a block
+    width: int  # its columns, where it has all of few rows; 0 where it has all columns
     deep: int  # steps at a time of the first index of the sum
     last: Dim  # and the one from which on the sum is taken to its end
 
@@ -65,13 +68,15 @@ class Schedule:
 def schedule(p: Product, target: Target) -> Schedule:
     """For the sizes at hand."""
     rows, columns, size = p.rows[-1].size if p.rows else 1, p.columns[-1].size, BYTES[p.node.dtype]
-    depth = prod(w.size for w in p.inner)
-    large = p.is_one_matrix and not p.clips and number(rows) >= MANY and number(depth * columns) * size >= LARGE
-    across = p.is_one_matrix and p.rows[0].left == 1  # read across its rows, as for the gradient of a weight
-    blocks = large or (across and not p.packed and number(depth) > 2 * DEPTH)
-    panels = p.packed or large
+    depth, single = prod(w.size for w in p.inner), not p.batch and len(p.columns) == 1 and len(p.rows) <= 1
+    large = single and number(depth * columns) * size >= LARGE
+    copied = large and not p.clips and number(rows) > FEW
+    across = single and bool(p.rows) and p.rows[0].left == 1  # read across its rows, as for the gradient of a weight
+    few = large and not p.packed and isinstance(rows, int) and rows <= FEW
+    blocks = copied or few or (across and not p.packed and number(depth) > 2 * DEPTH)
+    panels = p.packed or copied
     first, rest = p.inner[0].size, number(prod(w.size for w in p.inner[1:]))
-    deep = max(1, DEPTH // rest)
+    deep = max(1, (STREAMS if few else DEPTH) // rest)
     if isinstance(first, int):
         turns = max(1, -(-first // deep))
         deep = min(deep, -(-first // (UNROLL * turns)) * UNROLL) or 1
@@ -81,5 +86,6 @@ def schedule(p: Product, target: Target) -> Schedule:
     far = is_far(columns, deep if blocks else p.inner[-1].size, panels, p.node.dtype, target)
     tile = choose(rows, columns, far, p.node.dtype, target)
     height = min(BLOCK, -(-rows // SHARES)) if isinstance(rows, int) else BLOCK
-    strips = large and across and number(p.inner[-1].left) * size >= PAGE
-    return Schedule(tile, panels, strips, blocks, tile.rows * max(1, height // tile.rows), deep, last)
+    height = tile.rows * max(1, height // tile.rows)
+    strips = copied and across and number(p.inner[-1].left) * size >= PAGE
+    return Schedule(tile, panels, strips, blocks, height, WIDTH if few else 0, deep, last)
