@@ -25,6 +25,7 @@ from .progress import History
 
 if TYPE_CHECKING:
     from ..compiler.session import Session as PipelineSession
+    from .call.bound import Bound
     from .data.text import Vocabulary
     from .store.transfer import Transfer
 
@@ -86,6 +87,21 @@ class Model(Network):
             return arrays[0] if arrays[0].ndim else arrays[0][()]
         named = _results(call.signature.name, tuple([p.name for p in call.signature.outputs]))
         return named(*(a if a.ndim else a[()] for a in arrays))
+
+    def bind(self, name: str, /, *args: Any, out: Any = None, **kwargs: Any) -> Bound:
+        """An entry point with its arrays bound: `run = net.bind("predict", x)`, then `y = run()`, in microseconds less
+        than `net.predict(x)`. What `x` holds may change between calls. The results are in the same arrays after every
+        call, those of `out` where they are given; these overlap neither inputs nor one another. What a call would have
+        to convert or copy is refused (E0602), and so is an entry that writes variables (E0609)."""
+        from .call.bound import Bound
+
+        settings.text("name", name)
+        call = self.entry(name)
+        if call.signature.updates:
+            help = "`train_step` and `fit` are calls of it" if name == "train" else None
+            raise argument_error("E0609", f"`{name}` is not bound: it writes variables", help)
+        names = tuple([p.name for p in call.signature.outputs])
+        return Bound(call, args, kwargs, out, _results(call.signature.name, names))
 
     def __getattr__(self, name: str) -> Any:
         if hasattr(type(self), name) or name not in self.exports:

@@ -141,11 +141,11 @@ class Call:
         self.signature = s = native.signature
         self.wants: tuple[Wanted, ...] = tuple(map(wanted, s.inputs))
         self.workspace = workspace
-        self._variables = [variables[path] for path in s.variables]  # keeps the memory behind the slots alive
+        self.variables = [variables[path] for path in s.variables]  # keeps the memory behind the slots alive
         self._updated = [variables[path] for path in s.updates]
         self._first_output = len(s.inputs) + len(s.variables)
         self._slots = (c_void_p * max(1, self._first_output + len(s.outputs)))()
-        for k, array in enumerate(self._variables, len(s.inputs)):
+        for k, array in enumerate(self.variables, len(s.inputs)):
             self._slots[k] = address_of(array)
         self._slots_address = addressof(self._slots)
         self._size_names = s.sizes
@@ -224,24 +224,29 @@ class Call:
                 a = empty(shape, dtype)
                 slots[k] = address_of(a)
                 outputs.append(a)
-            arena, pool = workspace.arena(sized.arena), workspace.pool
-            status = INTERRUPTED
-            if sized.seconds <= _MOMENT:
-                status = self._run(sized.address, self._slots_address, arena, pool)
-            if status < 0:  # or a signal was meant for a call of the main thread
-                status = self._watched(sized, arena, pool)
+            status = self.launch(sized, self._slots_address)
         if status:
             self.failed(status, arrays)
         return outputs
 
-    def _watched(self, sized: _Sized, arena: int, pool: Any) -> int:
+    def launch(self, sized: _Sized, slots: int) -> int:
+        """Run the native code once, on slots at an address, and give its status. Called with the lock held."""
+        arena, pool = self.workspace.arena(sized.arena), self.workspace.pool
+        status = INTERRUPTED
+        if sized.seconds <= _MOMENT:
+            status = self._run(sized.address, slots, arena, pool)
+        if status < 0:  # or a signal was meant for a call of the main thread
+            status = self._watched(sized, slots, arena, pool)
+        return status
+
+    def _watched(self, sized: _Sized, slots: int, arena: int, pool: Any) -> int:
         """A call that a signal ends, with all variables as they were: its handler then runs, and where that does not
         raise the call begins anew."""
         kept = [(a, a.copy()) for a in self._updated] if sized.seconds > _AGE else []
         start = perf_counter()
         try:
             with Watch(pool, half=bool(kept)) as watch:
-                while (status := self._run(sized.address, self._slots_address, arena, pool)) < 0:
+                while (status := self._run(sized.address, slots, arena, pool)) < 0:
                     _restore(kept)
                     watch.again()
         except KeyboardInterrupt:
