@@ -162,3 +162,37 @@ export f(x: f32[N, 40]) -> (a: f32, b: f32[40], c: f32[40], d: f32[N]) {
     for r in runs[1:]:
         for got, want in zip(r, runs[0], strict=True):
             assert np.array_equal(got, want)
+
+
+# --- all of a large tensor is reduced in shares, which threads take ---------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1 << 16,), (1 << 20,), (1_000_003,), (7, 65_537), (40_000, 3), (2, 300, 511)])
+def test_shares_give_the_same_bits_to_any_number_of_threads(shape):
+    """Sums, extremes, counts and what is elementwise beside them, in one kernel."""
+    dims = ", ".join(map(str, shape))
+    source = f"""
+    export all_of(x: f32[{dims}]) -> (s: f32, m: f32, n: i64, some: bool, y: f32[{dims}]) {{
+        y    = tanh(x)
+        s    = sum(y * y)
+        m    = max(x)
+        n    = sum(cast(x > 0, i64))
+        some = any(x > 3)
+    }}"""
+    x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    results = [nnc.compile(source, threads=t).all_of(x) for t in (1, 2, 3)]
+    wide = np.tanh(x.astype(np.float64))
+    for got in results:
+        assert off(got.s, (wide * wide).sum()) <= 4
+        assert got.m == x.max() and got.n == (x > 0).sum() and got.some == (x > 3).any()
+        np.testing.assert_allclose(got.y, wide, rtol=1e-6)
+        assert got.s.tobytes() == results[0].s.tobytes() and got.y.tobytes() == results[0].y.tobytes()
+
+
+def test_a_share_keeps_what_is_not_a_number_and_the_sign_of_zero():
+    f = compiled("sum(x)", f"f32[{N}]")
+    assert f(np.full(N, -0.0, np.float32)).tobytes() == np.float32(-0.0).tobytes()
+    x = np.ones(N, np.float32)
+    for value, want in ((np.nan, np.nan), (np.inf, np.inf), (-np.inf, -np.inf)):
+        x[N // 3] = value
+        np.testing.assert_equal(float(f(x)), want)

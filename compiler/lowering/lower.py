@@ -26,6 +26,7 @@ from .kernels.body import Body, Checks, results
 from .kernels.contraction import contraction
 from .kernels.cost import FORK, nanoseconds
 from .kernels.fold import fold
+from .kernels.fold import scratch as folding
 from .kernels.matmul import matmul
 from .kernels.ordering import argsort, recurrence
 from .kernels.ordering import scratch as sorting
@@ -283,6 +284,8 @@ def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:
             p = _product(node, graph)
             if p is not None:
                 return schedule(p, target).scratch(p, results(graph) == [node.name])
+        if OPS[node.op].kind == REDUCE and node.attrs["axes"]:
+            return folding(graph) if _is_parallel(graph) else ()
         if node.op == "argsort":
             return sorting(graph, node, _is_parallel(graph))
     return ()

@@ -16,7 +16,7 @@ from math import prod
 
 from ...loops import ir as L
 from ...loops.index import to_expr
-from ...types.sizes import Dim, symbol
+from ...types.sizes import Dim, Size, symbol
 from .body import Body, Index
 from .nest import Axes, over, place
 
@@ -63,6 +63,20 @@ def _evenly(size: Dim, length: int) -> int:
     return length
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Of nested loops those of one thread: `size` turns of the outermost, from `start` on; all where `size` is None."""
+
+    start: Dim = 0
+    size: Dim | None = None
+
+    def sizes(self, groups: Sequence[Axes]) -> list[Dim]:
+        return [g.size if k or self.size is None else self.size for k, g in enumerate(groups)]
+
+
+WHOLE = Share()
+
+
 class Total:
     """A long sum at each of some positions: `now` has the block that is being added, and at the end all of it."""
 
@@ -85,7 +99,7 @@ class Total:
         """Of a block. By TwoSum the new sum and what is lost are exactly the old sum and the block."""
         body = self.body
         with self._if_long(), self._each() as k:
-            sums, block = body.load(self.sums, k, "f64"), _cast(body.load(self.now, k, self.start.dtype), "f64")
+            sums, block = body.load(self.sums, k, "f64"), cast(body.load(self.now, k, self.start.dtype), "f64")
             if self.lost is None:
                 body.store(self.sums, k, _apply("add", sums, block))
             else:
@@ -100,7 +114,7 @@ class Total:
     def finish(self) -> None:
         """The sum of all blocks, at each position."""
         with self._if_long(), self._each() as k:
-            self.body.store(self.now, k, _cast(self._all(k), self.start.dtype))
+            self.body.store(self.now, k, cast(self._all(k), self.start.dtype))
 
     def together(self, into: str) -> None:
         """The sum of all blocks and positions, which are the lanes of a vector."""
@@ -114,7 +128,7 @@ class Total:
             body.store(every, 0, L.Const(L.identity("sum", "f64"), "f64"))
             with self._each() as k:
                 body.fold(every, 0, "sum", self._all(k))
-            body.store(into, 0, _cast(body.load(every, 0, "f64"), dtype))
+            body.store(into, 0, cast(body.load(every, 0, "f64"), dtype))
 
     def _all(self, k: Dim) -> L.Expr:
         """What is lost is not a number where the sum is not finite, and nothing where it is a zero of either sign."""
@@ -126,7 +140,7 @@ class Total:
         return L.Apply("select", (some, _apply("add", sums, lost), sums), "f64")
 
 
-def _cast(e: L.Expr, dtype: str) -> L.Expr:
+def cast(e: L.Expr, dtype: str) -> L.Expr:
     return e if e.dtype == dtype else L.Apply("cast", (e,), dtype)
 
 
@@ -136,22 +150,24 @@ def _apply(fn: str, a: L.Expr, b: L.Expr) -> L.Expr:
 
 @contextmanager
 def over_blocks(
-    body: Body, groups: Sequence[Axes], rank: int, totals: Sequence[Total], *, lanes: int = 1, unroll: int = 1
-) -> Iterator[Index]:
-    """The loops of `nest.over`, one of them in blocks where there are long sums."""
-    if not totals:
+    body: Body, groups: Sequence[Axes], rank: int, totals: Sequence[Total], *, lanes: int = 1, unroll: int = 1,
+    share: Share = WHOLE,
+) -> Iterator[Index]:  # fmt: skip
+    """The loops of `nest.over`, one of them in blocks where there are long sums; of the outermost only a share."""
+    if not totals and share is WHOLE:
         with over(body, groups, rank, lanes=lanes, unroll=unroll) as point:
             yield point
         return
-    at = totals[0].cut
+    cut_loop = totals[0].cut.loop if totals else -1
     index: list[Dim] = [0] * rank
     with ExitStack() as stack:
-        for k, g in enumerate(groups):
-            first, last = stack.enter_context(_blocks(body, g.size, totals)) if k == at.loop else (0, g.size)
+        for k, (g, size) in enumerate(zip(groups, share.sizes(groups), strict=True)):
+            first, last = stack.enter_context(_blocks(body, size, totals)) if k == cut_loop else (0, size)
             width = lanes if k == len(groups) - 1 else 1
             i = stack.enter_context(body.loop(last, start=first, lanes=width, unroll=unroll if width > 1 else 1))
-            body.ranges[str(i)] = g.size
-            place(i, g, index, body)
+            if isinstance(i, Size):
+                body.ranges[str(i)] = size
+            place(i if k else share.start + i, g, index, body)
         yield tuple(index)
 
 
@@ -162,7 +178,7 @@ def _blocks(body: Body, size: Dim, totals: Sequence[Total]) -> Iterator[tuple[Di
     if at.long is None or isinstance(size, int):
         with body.loop(size, step=length, stem="b") as start:
             whole = isinstance(size, int) and size % length == 0
-            yield start, start + length if whole else _least(body, start + length, size)
+            yield start, start + length if whole else least(body, start + length, size)
             _end(totals)
         return
     many = L.floordiv(to_expr(size + (length - 1)), L.i64(length))
@@ -170,7 +186,7 @@ def _blocks(body: Body, size: Dim, totals: Sequence[Total]) -> Iterator[tuple[Di
     turns = symbol(body.bound_var(L.Apply("select", (at.long, L.i64(length), to_expr(size)), "i64")).name)
     with body.loop(count, stem="b") as b:
         start = symbol(body.bound_var(to_expr(b * turns)).name)
-        yield start, _least(body, start + turns, size)
+        yield start, least(body, start + turns, size)
         _end(totals)
 
 
@@ -179,5 +195,5 @@ def _end(totals: Sequence[Total]) -> None:
         total.end()
 
 
-def _least(body: Body, a: Dim, b: Dim) -> Dim:
+def least(body: Body, a: Dim, b: Dim) -> Dim:
     return symbol(body.bound_var(L.Apply("minimum", (to_expr(a), to_expr(b)), "i64")).name)

@@ -12,17 +12,19 @@ bits depend on the shape alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from math import prod
 
 from ...graph.boxes import flat
 from ...graph.cost import number, own_weight
 from ...graph.nodes import Graph, Node
+from ...graph.ops import OPS
 from ...graph.ops.op import MAP, REDUCE, VIEW
 from ...loops import ir as L
 from ...types.sizes import Dim
-from ...types.tensors import FLOATS
-from .blocks import MANY, TURNS, Each, Total, cut, over_blocks
+from ...types.tensors import BYTES, FLOATS
+from .blocks import MANY, TURNS, WHOLE, Each, Share, Total, cast, cut, least, over_blocks
 from .body import Body, Index, Results, lanes, results
 from .nest import Axes, Part, across, collapse, over, parts, place, walk
 
@@ -32,6 +34,7 @@ HEAVY = 6  # weight of an operator whose result is kept rather than computed aga
 LONG = 1024  # elements of a row that make several chains of partial results worth their combination ...
 LIGHT = 8  # ... when it is the latency of the chain that counts: weight of all that is done for an element
 CHAINS = 4
+SHARE = 1 << 15  # elements of what is reduced to one value, for a thread at a time
 COPIES = 8  # of what is done for a vector of a long sum, in one turn of the loop over a block: fewer branches
 
 
@@ -108,8 +111,11 @@ def fold(make: Callable[[], Body], parallel: bool = False) -> Body:
     groups = [g for g in collapse(stages.trial, stages.point, stages.box, stages.reduced) if g.size != 1]
     kept, reduced = ([g for g in groups if stages.reduced[g.axes[0]] == kind] for kind in (False, True))
     outputs = body.results()
-    nest = _columns if groups and groups[-1] in kept else _rows
-    nest(body, stages, outputs, kept, reduced, parallel)
+    if parallel and shared(body.graph):
+        _shares(body, stages, outputs, reduced)
+    else:
+        nest = _columns if groups and groups[-1] in kept else _rows
+        nest(body, stages, outputs, kept, reduced, parallel)
     return body
 
 
@@ -118,54 +124,129 @@ def fold(make: Callable[[], Body], parallel: bool = False) -> Body:
 
 def _rows(body: Body, stages: Stages, outputs: Results, kept: list[Axes], reduced: list[Axes],
           parallel: bool) -> None:  # fmt: skip
-    rank, graph, once = len(stages.box), body.graph, lanes(body.graph)
-    width, weight = once, sum(map(own_weight, graph))
-    if reduced and number(reduced[-1].size) >= LONG and weight <= LIGHT:
-        width *= CHAINS
+    rank, graph = len(stages.box), body.graph
+    width = _width(graph, reduced)
     short = len(reduced) == 1 and isinstance(reduced[0].size, int) and 0 < reduced[0].size <= SAVED * width
     saved = stages.saved(graph) if short else {}
     rows: dict[str, str] = {}  # value -> the registers that have it for a row
-
-    def lane() -> AbstractContextManager[Dim]:
-        return body.loop(once, lanes=once, unroll=0, stem="j")
 
     def in_row(at: Index) -> Dim:
         return flat([at[k] for k in reduced[0].axes], reduced[0].extents)
 
     with over(body, kept, rank, parallel=parallel) as outer:
         for stage in range(stages.count):
-            folds = stages.folds(stage)
-            totals = {r.name: body.register(r.dtype, 1) for r in folds}
-            long = _long(body, folds, reduced, width, MANY if kept else TURNS, once, lane)
-            for r in folds:
-                if r.name not in long:
-                    body.store(totals[r.name], 0, _start(body, r))
             first = [n.name for n in graph if saved.get(n.name) == stage]
             new = {v: body.register(graph[v].dtype, _whole(reduced[0].size, width)) for v in first}
-            unroll = 0 if saved else COPIES * once // width if long and weight <= 2 * LIGHT else 1
-            with over_blocks(body, reduced, rank, [*long.values()], lanes=width, unroll=unroll) as point:
-                index = stages.join(outer, point)
-                for v, row in rows.items():
-                    body.in_register(v, index, row, in_row(index))
+            unroll = 0 if saved else None
+
+            def keep(index: Index, point: Index, old: Mapping[str, str] = rows, new: Mapping[str, str] = new) -> None:
+                for v, row in old.items():
+                    body.in_register(v, index, row, in_row(point))
                 for v, row in new.items():
-                    body.store(row, in_row(index), body.value(v, index))
-                for r in folds:
-                    to, into = (long[r.name].now, once) if r.name in long else (totals[r.name], 1)
-                    body.fold(to, 0, _how(body, r), body.value(r.args[0], index), into)
-                body.store_all(outputs, [(v, index) for v in stages.stores(stage)])
-            rows |= new
-            for name, total in long.items():
-                total.together(totals[name])
-            for r in folds:
+                    body.store(row, in_row(point), body.value(v, index))
+
+            most = MANY if kept else TURNS
+            totals = _folded(body, stages, stage, outputs, outer, reduced, width, most, keep, unroll)
+            rows = rows | new
+            for r in stages.folds(stage):
                 body.is_now(r.name, stages.kept(outer), body.bind(body.load(totals[r.name], 0, r.dtype)))
         body.store_all(outputs, [(v, stages.kept(outer)) for v in stages.rest])
 
 
-def _long(body: Body, folds: Sequence[Node], reduced: Sequence[Axes], width: int, most: int,
+def _folded(body: Body, stages: Stages, stage: int, outputs: Results, outer: Index, reduced: Sequence[Axes], width: int,
+            most: int, keep: Callable[[Index, Index], None], unroll: int | None = None,
+            share: Share = WHOLE) -> dict[str, str]:  # fmt: skip
+    """One stage at a point of the kept axes: of each reduction the register that has it. `keep` is told of every point,
+    in the box and in the loops."""
+    folds, once = stages.folds(stage), lanes(body.graph)
+
+    def lane() -> AbstractContextManager[Dim]:
+        return body.loop(once, lanes=once, unroll=0, stem="j")
+
+    totals = {r.name: body.register(r.dtype, 1) for r in folds}
+    long = _long(body, folds, share.sizes(reduced), width, most, once, lane)
+    for r in folds:
+        if r.name not in long:
+            body.store(totals[r.name], 0, _start(body, r))
+    if unroll is None:
+        unroll = COPIES * once // width if long and sum(map(own_weight, body.graph)) <= 2 * LIGHT else 1
+    loops = over_blocks(body, reduced, len(stages.box), [*long.values()], lanes=width, unroll=unroll, share=share)
+    with loops as point:
+        index = stages.join(outer, point)
+        keep(index, point)
+        for r in folds:
+            to, into = (long[r.name].now, once) if r.name in long else (totals[r.name], 1)
+            body.fold(to, 0, _how(body, r), body.value(r.args[0], index), into)
+        body.store_all(outputs, [(v, index) for v in stages.stores(stage)])
+    for name, total in long.items():
+        total.together(totals[name])
+    return totals
+
+
+# --- all is reduced, by several threads ------------------------------------------------------------------------------
+
+
+def shared(graph: Graph) -> list[Node]:
+    """The reductions of a graph that are put together from those of shares: of all axes of a large box, where nothing
+    that is computed in it needs their results. Those of f64 stay whole: what rounding takes from a share would be lost.
+    """
+    found = [n for n in graph if OPS[n.op].kind == REDUCE and n.attrs["axes"]]
+    behind = {n.name for n in found}
+    for n in graph:
+        if behind & {*n.args}:
+            behind.add(n.name)
+    box = graph[found[0].args[0]].shape
+    size = prod(box)
+    alone = (
+        all(len(n.attrs["axes"]) == len(box) and not behind & {*n.args} and n.dtype != "f64" for n in found)
+        and all(v not in behind or not graph[v].shape for v in results(graph))
+        and isinstance(size, int)
+        and size >= 2 * SHARE
+    )
+    return found if alone else []
+
+
+def scratch(graph: Graph) -> tuple[Dim, ...]:
+    """Bytes for the results of shares, of which there are no more than this."""
+    return tuple((2 * number(prod(graph[n.args[0]].shape)) // SHARE + 2) * BYTES[n.dtype] for n in shared(graph))
+
+
+def _shares(body: Body, stages: Stages, outputs: Results, reduced: list[Axes]) -> None:
+    """Shares of a fixed size, whatever the number of threads; their results are put together in order, sums in f64."""
+    first, *inner = reduced
+    assert isinstance(first.size, int)
+    length = max(1, SHARE // number(prod(g.size for g in inner)))
+    length = next((n for n in range(length, length // 2, -1) if first.size % n == 0), length)
+    width = _width(body.graph, reduced)
+    parts = {r.name: body.result(r.dtype, "share") for r in stages.folds(0)}
+    with body.loop(-(-first.size // length), parallel=True, stem="p") as p:
+        start, size = p * length, first.size - p * length
+        size = length if first.size % length == 0 else least(body, size, length)
+        at = (0,) * len(stages.box)
+        totals = _folded(body, stages, 0, outputs, at, reduced, width, TURNS, lambda *_: None, share=Share(start, size))
+        for r in stages.folds(0):
+            body.store(parts[r.name], p, body.load(totals[r.name], 0, r.dtype))
+    for r in stages.folds(0):
+        how, dtype = _how(body, r), "f64" if _how(body, r) == "sum" and r.dtype in FLOATS else r.dtype
+        every = body.register(dtype, 1)
+        body.store(every, 0, L.Const(L.identity(how, dtype), dtype))
+        with body.loop(-(-first.size // length), stem="p") as p:
+            body.fold(every, 0, how, cast(body.load(parts[r.name], p, r.dtype), dtype))
+        body.is_now(r.name, (), body.bind(cast(body.load(every, 0, dtype), r.dtype)))
+    body.store_all(outputs, [(v, ()) for v in stages.rest])
+
+
+def _width(graph: Graph, reduced: Sequence[Axes]) -> int:
+    """How many elements of a row are folded together."""
+    light = sum(map(own_weight, graph)) <= LIGHT
+    return lanes(graph) * (CHAINS if reduced and number(reduced[-1].size) >= LONG and light else 1)
+
+
+def _long(body: Body, folds: Sequence[Node], sizes: Sequence[Dim], width: int, most: int,
           length: int, each: Each) -> dict[str, Total]:  # fmt: skip
     """The sums among the reductions of a stage, at so many positions, where they may be long."""
     sums = [r for r in folds if _how(body, r) == "sum" and r.dtype in FLOATS]
-    at = cut(body, [g.size for g in reduced], width, most) if sums else None
+    at = cut(body, sizes, width, most) if sums else None
     return {r.name: Total(body, at, _start(body, r), length, each) for r in sums} if at is not None else {}
 
 
@@ -213,7 +294,7 @@ def _tile(body: Body, stages: Stages, outputs: Results, outer: Index, j0: Dim, l
                 body.store(row, j, body.value(v, stages.kept(at)))
             known[v] = row
         folds = stages.folds(stage)
-        long = _long(body, folds, reduced, 1, MANY, t.padded(width), lane)
+        long = _long(body, folds, [g.size for g in reduced], 1, MANY, t.padded(width), lane)
         totals = {r.name: long[r.name].now if r.name in long else registers(r.name) for r in folds}
         if len(long) < len(folds):
             with each() as (j, _):
