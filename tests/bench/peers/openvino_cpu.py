@@ -1,0 +1,35 @@
+"""OpenVINO on the processor, from the model that PyTorch wrote; in f32 also where it would choose bfloat16."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import openvino
+
+from ..rows import Array, Row
+from . import model_file
+
+
+class Request:
+    def __init__(self, path: Path, arrays: list[Array], threads: int) -> None:
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+        }
+        self.request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
+        self.inputs = dict(enumerate(arrays))
+
+    def run(self) -> object:
+        return self.request.infer(self.inputs, share_inputs=True, share_outputs=True)
+
+    def result(self, k: int) -> list[Array]:
+        self.run()
+        return [self.request.get_output_tensor(0).data.copy()]
+
+
+def contender(
+    who: str, row: Row, arrays: list[Array], weights: dict[str, Array], threads: int, folder: Path
+) -> Request:
+    return Request(folder / model_file(row), arrays, threads)
