@@ -20,6 +20,15 @@ from .report import line, machine_text, show, show_against
 from .rows import ROWS
 
 
+def earlier(path: str) -> dict[str, Any]:
+    """What `--json` wrote in another run."""
+    try:
+        found: dict[str, Any] = json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as e:
+        raise argparse.ArgumentTypeError(f"{path} cannot be read: {e}") from e
+    return found
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--threads", type=int, nargs="+", default=[1], metavar="N", help="one run for each (1)")
@@ -28,7 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--slow", action="store_true", help="also peers that take long to compile: torch-compile")
     parser.add_argument("--rounds", type=int, default=7, help="samples of each contender, in turns (7)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all that was measured")
-    parser.add_argument("--against", type=Path, metavar="OLD.json", help="compare with what --json wrote earlier")
+    parser.add_argument("--against", type=earlier, metavar="OLD.json", help="compare with what --json wrote earlier")
     parser.add_argument("--list", action="store_true", help="print the names of the rows")
     return parser.parse_args()
 
@@ -64,7 +73,6 @@ def main() -> int:
     if options.list:
         print("\n".join(r.name for r in rows))
         return 0
-    old = json.loads(options.against.read_text("utf-8")) if options.against else None
     names = contenders(options)
     out: dict[str, Any] = {
         "platform": platform.platform(), "python": platform.python_version(), "versions": versions(names),
@@ -79,15 +87,13 @@ def main() -> int:
         print("\ninterrupted: what was measured until here")
         status = 130
     show(out["rows"], out["machine"], console)
-    if old is not None:
-        show_against(out["rows"], old["rows"], console)
-    if options.json:
-        options.json.write_text(json.dumps(out, indent=1) + "\n", "utf-8")
+    if options.against:
+        show_against(out["rows"], options.against["rows"], console)
     return status
 
 
 def measure(options: argparse.Namespace, rows: Sequence[Any], names: Sequence[str], out: dict[str, Any]) -> None:
-    """Fill `out` row by row, so that what was measured is there when somebody has seen enough."""
+    """Fill `out`, and the file of `--json`, row by row: what was measured is there when somebody has seen enough."""
     for threads in options.threads:
         with tempfile.TemporaryDirectory(prefix="nnc-bench-") as folder:
             try:
@@ -100,6 +106,8 @@ def measure(options: argparse.Namespace, rows: Sequence[Any], names: Sequence[st
             with tempfile.TemporaryDirectory(prefix="nnc-bench-") as folder:
                 out["rows"].append(race(row, threads, names, options.rounds, Path(folder)))
             print(line(out["rows"][-1]), flush=True)
+            if options.json:
+                options.json.write_text(json.dumps(out, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
