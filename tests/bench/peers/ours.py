@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 import nnc
 
 from ..rows import Array, Row
@@ -24,10 +26,10 @@ class Ours:
             found = self.net.call(self.entry, *self.arrays)
             return list(found) if isinstance(found, tuple) else [found]
         size = len(self.arrays[0]) // self.row.steps
-        return [self._fit(*(a[k * size : (k + 1) * size] for a in self.arrays))]
+        return [np.array(self._fit(*(a[k * size : (k + 1) * size] for a in self.arrays)))]
 
-    def _fit(self, *arrays: Array) -> Array:
-        return self.net.fit(*arrays, epochs=1, shuffle=False)[-1]["loss"]
+    def _fit(self, *arrays: Array) -> float:
+        return float(self.net.fit(*arrays, epochs=1, shuffle=False)[-1]["loss"])
 
     def run(self) -> object:
         return self._fit(*self.arrays) if self.row.trains else self.net.call(self.entry, *self.arrays)

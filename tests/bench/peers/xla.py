@@ -17,6 +17,7 @@ from ..rows import Array, Row
 
 Params = dict[str, Any]
 tree = jax.tree_util.tree_map
+awaited: Any = jax.block_until_ready
 
 
 class Layers:
@@ -116,7 +117,7 @@ class Call:
         self.operands = p, state, *inputs
 
     def run(self) -> Any:
-        return jax.block_until_ready(self.f(*self.operands))
+        return awaited(self.f(*self.operands))
 
     def result(self, k: int) -> list[Array]:
         return [np.asarray(a) for a in jax.tree_util.tree_leaves(self.run())]
@@ -170,10 +171,10 @@ class Training:
 
     def run(self) -> Any:
         if self.scans:
-            return jax.block_until_ready(self._advance(self.epoch))
+            return awaited(self._advance(self.epoch))
         for batch in self.batches:
             loss = self._advance(batch)
-        return jax.block_until_ready(loss)
+        return awaited(loss)
 
     def result(self, k: int) -> list[Array]:
         return [np.asarray(self._advance(self.batches[k])).reshape(())]
@@ -182,7 +183,8 @@ class Training:
 def contender(
     who: str, row: Row, arrays: list[Array], weights: dict[str, Array], threads: int, folder: Path
 ) -> Call | Training:
-    p, state = {}, {}
+    p: Params = {}
+    state: Params = {}
     for path in list(weights):
         (state if ".running_" in path else p)[path] = jnp.asarray(weights.pop(path))
     return Training(row, p, state, arrays) if row.trains else Call(row, p, state, [jnp.asarray(a) for a in arrays])
