@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 
 import nnc
 
-from .bench.race import difference
+from .bench.race import Failed, compare, difference, once
 from .bench.report import against
 from .bench.rows import ROWS
 
@@ -60,6 +61,26 @@ def test_results_are_compared_relative_to_the_largest() -> None:
     a = np.array([1.0, 100.0])
     assert difference([a], [a + 0.001]) == pytest.approx(1e-5)
     assert difference([a], [a[:1]]) == difference([a], [a * np.nan]) == float("inf")
+
+
+def test_who_computes_something_else_is_not_timed(tmp_path: Path) -> None:
+    def left(**values: float) -> tuple[set[str], dict[str, str]]:
+        for who, value in values.items():
+            np.savez(tmp_path / f"{who}.npz", np.float32(value))
+        children: dict[str, Any] = {who: SimpleNamespace(end=lambda: None) for who in values}
+        record: dict[str, Any] = {"contenders": dict.fromkeys(values), "out": {}}
+        compare(tmp_path, children, record)
+        assert set(children) == set(record["contenders"])
+        return set(children), record["out"]
+
+    assert left(nnc=1.0, torch=1.00001, jax=1.01) == ({"nnc", "torch"}, {"jax": "differs by 1.0e-02"})
+    assert left(nnc=1.0, jax=2.0) == (set(), {"jax": "differs by 1.0e+00", "nnc": "differs from all others"})
+    assert left(nnc=1.0) == ({"nnc"}, {})
+
+
+def test_what_a_contender_cannot_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match=r"^KeyError: 'no row'$"):
+        once("nnc", "no row", 1, tmp_path)
 
 
 @pytest.mark.parametrize("name", [r.name for r in ROWS.values() if r.kind == "inference"])

@@ -114,7 +114,7 @@ def race(row: Row, threads: int, names: Sequence[str], rounds: int, folder: Path
     children: dict[str, Child] = {}
     try:
         cold = _start(row, threads, taking_part, folder, children, record)
-        _compare(row, folder, children, record)
+        compare(folder, children, record)
         if "nnc" in children:
             _time(children, rounds, record)
             if "nnc" in record["contenders"]:
@@ -156,7 +156,7 @@ def _leave_out(name: str, why: str, children: dict[str, Child], record: dict[str
         children.pop(name).end()
 
 
-def _compare(row: Row, folder: Path, children: dict[str, Child], record: dict[str, Any]) -> None:
+def compare(folder: Path, children: dict[str, Child], record: dict[str, Any]) -> None:
     """Whoever does not compute what nnc does is not timed; where that is everybody, nor is nnc."""
     results = {}
     for name in children:
