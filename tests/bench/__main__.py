@@ -79,7 +79,7 @@ def main() -> int:
         "machine": {}, "rows": [],
     }  # fmt: skip
     console = Console()
-    console = console if console.is_terminal else Console(width=140)  # of a file, too, a row is a line
+    console = console if console.is_terminal else Console(width=160)  # of a file, too, a row is a line
     status = 0
     try:
         measure(options, rows, names, out)

@@ -81,7 +81,7 @@ def show(records: Sequence[Record], machines: Mapping[str, Record], console: Con
         table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1))
         headers = ("row", "threads", "nnc", "best peer", "which", "peer / nnc", "roofline", "memory / torch", "cold")
         for k, header in enumerate((*headers, "cached")):
-            table.add_column(header, justify="left" if k in (0, 4) else "right", no_wrap=k == 0)
+            table.add_column(header, justify="left" if k in (0, 4) else "right", no_wrap=k in (0, 4))
         for record in rows:
             table.add_row(*_cells(record, machines))
         console.print(table)
