@@ -285,3 +285,33 @@ def test_a_long_reduction_in_blocks_has_the_same_bits(compiled, monkeypatch):
     assert whole.lowered.module != blocks.lowered.module
     np.testing.assert_array_equal(got["w"], whole(given)[0]["w"])
     np.testing.assert_allclose(got["w"], evaluate(graph, given)[0]["w"], rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("images", [2, B])
+@pytest.mark.parametrize("near", [1, 3000, 1 << 20])
+def test_windows_over_large_weights_have_the_bits_of_small_ones(images, near, compiled, monkeypatch):
+    """Weights are copied, and all pixels that are near are done for some filters before the next are."""
+    h, c, k = 11, 20, 52
+    b = Builder("g", OPS)
+    x = b.emit("input", name="x", type=TensorType("f32", (images, h + 2, h + 2, c)))
+    w = b.emit("input", name="w", type=TensorType("f32", (3, 3, c, k)))
+    windows = (affine(("n", 1)), affine(("i", 1), ("u", 1)), affine(("j", 1), ("v", 1)), affine(("c", 1)))
+    domain = (("n", images), ("i", h), ("j", h), ("k", k), ("u", 3), ("v", 3), ("c", c))
+    y = b.emit("contract", x, w, domain=domain, maps=(windows, plain("uvck")), out=plain("nijk"),
+               shape=(images, h, h, k))  # fmt: skip
+    graph = fuse(b.finish((("y", b.emit("tanh", y)),)))
+    rng = np.random.default_rng(0)
+    given = {
+        "x": rng.standard_normal((2, h + 2, h + 2, c)).astype("f"),
+        "w": rng.standard_normal((3, 3, c, k)).astype("f"),
+    }
+    bound = {"B": 2} if images is B else {}
+    monkeypatch.setattr(schedule, "TIMES", 1 << 60)
+    plainly = compiled(graph)
+    wanted = plainly(given, None, bound)[0]["y"]
+    monkeypatch.setattr(schedule, "TIMES", 1)
+    monkeypatch.setattr(schedule, "LARGE", near)
+    run = compiled(graph)
+    assert run.lowered.module != plainly.lowered.module
+    np.testing.assert_array_equal(run(given, None, bound)[0]["y"], wanted)
+    np.testing.assert_allclose(wanted, evaluate(graph, {**given})[0]["y"], rtol=1e-4, atol=1e-4)

@@ -55,9 +55,19 @@ def matmul(make: Callable[[], Body], p: Product, s: Schedule, parallel: bool = F
         if s.panels:  # sheet by sheet: it is used while it is near
             _pack(body, p, s.tile, at, right, panels, parallel)
         read = _Operands(left, right, panels)
+        across, down = s.tile.columns(p.columns[-1].size), s.tile.rows_of(p.rows[-1].size if p.rows else 1)
+        if s.turned:
+            images, lines = p.rows[: s.outside], p.rows[s.outside : -1]
+            points = stack.enter_context(outer(body, [w.size for w in images], parallel))
+            at |= dict(zip(images, points, strict=True))
+            for columns, j0 in _each(body, across, parallel):
+                with outer(body, [w.size for w in lines], False) as points:
+                    here = at | dict(zip(lines, points, strict=True))
+                    for rows, i0 in _each(body, down, False):
+                        _Tile(body, p, s.tile.lanes, read, here, i0, j0, rows.width, columns).write(outputs, p.whole)
+            return body
         points = stack.enter_context(outer(body, [w.size for w in p.rows[:-1]], parallel and not p.sheets))
         at |= dict(zip(p.rows[:-1], points, strict=True))
-        across, down = s.tile.columns(p.columns[-1].size), s.tile.rows_of(p.rows[-1].size if p.rows else 1)
         far = _far(p, body.graph) if _many(across) * _many(down) > 1 else ()
         if far:
             sums = outputs[p.node.name]

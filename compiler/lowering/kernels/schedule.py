@@ -36,6 +36,8 @@ STREAMS = 8  # rows of the right operand at a time, then
 WIDTH = 4096  # and columns of them
 LARGE = 1 << 18  # bytes of it that do not stay in the second-level cache beside the rest
 PAGE = 1 << 12
+DEEPEST = 1 << 13  # steps of a window's sum that stay near with a tile of columns; longer ones go around the tiles
+TIMES = 256  # uses of a window's weights that are worth a copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,14 @@ class Schedule:
 
     tile: Tile
     panels: bool
-    strips: bool
-    blocks: bool
-    height: int  # rows of a block
-    width: int  # its columns, where it has all of few rows; 0 where it has all columns
-    deep: int  # steps at a time of the first index of the sum
-    last: Dim  # and the one from which on the sum is taken to its end
+    strips: bool = False
+    blocks: bool = False
+    height: int = 0  # rows of a block
+    width: int = 0  # its columns, where it has all of few rows; 0 where it has all columns
+    deep: int = 0  # steps at a time of the first index of the sum
+    last: Dim = 0  # and the one from which on the sum is taken to its end
+    turned: bool = False  # for a tile of columns after the other all rows, but for those of the first `outside` loops
+    outside: int = 0
 
     def scratch(self, p: Product, alone: bool) -> tuple[Dim, ...]:
         """Bytes of the panels, the strips and the sums; the result holds the sums where it is `alone` in a kernel."""
@@ -67,14 +71,37 @@ class Schedule:
 
 def schedule(p: Product, target: Target) -> Schedule:
     """For the sizes at hand."""
+    if not p.batch and len(p.columns) == 1:
+        if len(p.rows) <= 1:
+            return _of_matrices(p, target)
+        if not p.clips and number(prod(w.size for w in p.inner)) <= DEEPEST:
+            return _of_windows(p, target)
+    return Schedule(_tile(p, p.inner[-1].size, p.packed, target), p.packed)
+
+
+def _tile(p: Product, depth: Dim, panels: bool, target: Target) -> Tile:
+    rows, columns = p.rows[-1].size if p.rows else 1, p.columns[-1].size
+    return choose(rows, columns, is_far(columns, depth, panels, p.node.dtype, target), p.node.dtype, target)
+
+
+def _of_windows(p: Product, target: Target) -> Schedule:
+    """Weights that are large are read for many pixels at a time: all that stay near."""
+    size, rows = BYTES[p.node.dtype], number(prod(w.size for w in p.rows))
+    turned = number(prod(w.size for w in p.inner) * p.columns[-1].size) * size >= LARGE
+    outside = next((k for k in range(len(p.rows)) if _span(p, k) * size <= LARGE), len(p.rows) - 1)
+    panels = p.packed or rows >= TIMES
+    return Schedule(_tile(p, p.inner[-1].size, panels, target), panels, turned=turned, outside=outside)
+
+
+def _of_matrices(p: Product, target: Target) -> Schedule:
+    """Each operand is one matrix."""
     rows, columns, size = p.rows[-1].size if p.rows else 1, p.columns[-1].size, BYTES[p.node.dtype]
-    depth, single = prod(w.size for w in p.inner), not p.batch and len(p.columns) == 1 and len(p.rows) <= 1
-    large = single and number(depth * columns) * size >= LARGE
+    depth = prod(w.size for w in p.inner)
+    large = number(depth * columns) * size >= LARGE
     copied = large and not p.clips and number(rows) > FEW
-    across = single and bool(p.rows) and p.rows[0].left == 1  # read across its rows, as for the gradient of a weight
     few = large and not p.packed and isinstance(rows, int) and rows <= FEW
+    across = bool(p.rows) and p.rows[0].left == 1  # read across its rows, as for the gradient of a weight
     blocks = copied or few or (across and not p.packed and number(depth) > 2 * DEPTH)
-    panels = p.packed or copied
     first, rest = p.inner[0].size, number(prod(w.size for w in p.inner[1:]))
     deep = max(1, (STREAMS if few else DEPTH) // rest)
     if isinstance(first, int):
@@ -83,9 +110,14 @@ def schedule(p: Product, target: Target) -> Schedule:
         last: Dim = (first - 1) // deep * deep if first else 0
     else:
         last = quotient(first, deep, {}) * deep
-    far = is_far(columns, deep if blocks else p.inner[-1].size, panels, p.node.dtype, target)
-    tile = choose(rows, columns, far, p.node.dtype, target)
+    panels = p.packed or copied
+    tile = _tile(p, deep if blocks else p.inner[-1].size, panels, target)
     height = min(BLOCK, -(-rows // SHARES)) if isinstance(rows, int) else BLOCK
     height = tile.rows * max(1, height // tile.rows)
     strips = copied and across and number(p.inner[-1].left) * size >= PAGE
     return Schedule(tile, panels, strips, blocks, height, WIDTH if few else 0, deep, last)
+
+
+def _span(p: Product, first: int) -> int:
+    """How many elements of the left operand lie between those that are read, but for the first loops over rows."""
+    return 1 + sum((number(w.size) - 1) * abs(number(w.left)) for w in (*p.rows[first:], *p.inner))
