@@ -6,11 +6,11 @@ but the thread calls of `threads`. Kernels are internal; entries are exported wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ..loops.ir import Call, Constant, Entry, Kernel, Loop, Module, Place, Step, calls, size_expr
+from ..loops.ir import Call, Constant, Entry, Kernel, Loop, Module, Place, Step, calls, places, size_expr
 from ..types.sizes import Dim
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ from .maths import definitions
 from .text import Externals, Function, fault, literal, memory_type, symbol
 from .values import Index, Term, plus
 
+MANY = 64  # steps of one function: LLVM's time grows faster than a function is long
 PARAMETERS = "ptr %sizes, ptr %slots, ptr %arena, ptr %pool"  # of an entry
 ATTRIBUTES = 'attributes #0 = { nounwind "no-builtins" }\n'
 
@@ -68,17 +69,36 @@ def _constant(c: Constant) -> str:
 
 @dataclass(slots=True)
 class _Entry:
-    """An entry while it is written: where its places are, and what may interrupt it."""
+    """A function of an entry while it is written: where its places are, and what may interrupt it. There is one for all
+    steps, or one for each `MANY` of them and one that calls those."""
 
-    e: Evaluator
+    entry: Entry
     kernels: Mapping[str, Kernel]
     constants: Set[str]
     variables: Set[str]  # the slots that are no input and no output
+    position: Mapping[str, int]  # of each slot
+    parts: list[str]  # the text of what it calls
+    e: Evaluator
+    indices: tuple[str, ...] = ()  # of the loops around
     slots: dict[str, str] = field(default_factory=dict)  # name -> pointer
     word: int = threads.CLEAN  # HALF once a variable may have been written
 
 
 def _entry(entry: Entry, kernels: Mapping[str, Kernel], module: Module) -> str:
+    variables = {s.name for s in entry.slots if s.role == "param"}
+    position = {slot.name: k for k, slot in enumerate(entry.slots)}
+    constants = {c.name for c in module.constants}
+    written = _Entry(entry, kernels, constants, variables, position, [], _evaluator(entry))
+    if len(entry.steps) <= MANY:
+        _load_slots(written, position)
+    _steps(written, entry.steps)
+    written.e.fn.block.end = "ret i32 0"
+    outer, signature = guarded(entry.name, PARAMETERS)
+    return "\n".join([*written.parts, written.e.fn.text(signature), outer])
+
+
+def _evaluator(entry: Entry) -> Evaluator:
+    """The beginning of a function: the sizes."""
     e = Evaluator(Function(Externals()), False)
     fn = e.fn
     for name in ("sizes", "slots", "arena", "pool"):
@@ -86,18 +106,21 @@ def _entry(entry: Entry, kernels: Mapping[str, Kernel], module: Module) -> str:
     for k, size in enumerate(entry.sizes):
         at = fn.pure(f"getelementptr i64, ptr %sizes, i64 {k}", 0, "at")
         e.names[size] = Index((Term(fn.value(f"load i64, ptr {at}, align 8", size), 0, 1),))
-    variables = {s.name for s in entry.slots if s.role == "param"}
-    written = _Entry(e, kernels, {c.name for c in module.constants}, variables)
-    for k, slot in enumerate(entry.slots):
-        at = fn.pure(f"getelementptr ptr, ptr %slots, i64 {k}", 0, "at")
-        written.slots[slot.name] = fn.value(f"load ptr, ptr {at}, align 8", slot.name)
-    _steps(written, entry.steps)
-    fn.block.end = "ret i32 0"
-    outer, signature = guarded(entry.name, PARAMETERS)
-    return "\n".join([fn.text(signature), outer])
+    return e
+
+
+def _load_slots(entry: _Entry, names: Iterable[str]) -> None:
+    fn = entry.e.fn
+    for name in names:
+        at = fn.pure(f"getelementptr ptr, ptr %slots, i64 {entry.position[name]}", 0, "at")
+        entry.slots[name] = fn.value(f"load ptr, ptr {at}, align 8", name)
 
 
 def _steps(entry: _Entry, steps: tuple[Step, ...]) -> None:
+    if len(steps) > MANY:
+        for k in range(0, len(steps), MANY):
+            _part(entry, steps[k : k + MANY])
+        return
     for s in steps:
         if not isinstance(s, Loop) and s.kernel not in entry.kernels:
             raise fault(f"'{s.kernel}' is called, which is not a kernel")
@@ -107,6 +130,25 @@ def _steps(entry: _Entry, steps: tuple[Step, ...]) -> None:
             _loop(entry, s)
         else:
             _call(entry, s, entry.kernels[s.kernel])
+
+
+def _part(entry: _Entry, steps: tuple[Step, ...]) -> None:
+    """Write a function of some steps, and call it with what the entry is called with and the turns of the loops
+    around."""
+    part = replace(entry, e=_evaluator(entry.entry), slots={})
+    _load_slots(part, dict.fromkeys(p.name for p in places(steps) if p.name in entry.position))
+    parameters, given = [PARAMETERS], [PARAMETERS]
+    for index in entry.indices:
+        ref = part.e.fn.name(index)
+        part.e.names[index] = Index((Term(ref, 0, 1),))
+        parameters.append(f"i64 {ref}")
+        given.append(f"i64 {entry.e.scalar(entry.e.names[index]).ref}")
+    _steps(part, steps)
+    part.e.fn.block.end = "ret i32 0"
+    name = symbol(f"nnc.part.{len(entry.parts)}.{entry.entry.name}", "@")
+    entry.parts.append(part.e.fn.text(f"define internal i32 {name}({', '.join(parameters)}) #0"))
+    _leave(entry.e.fn, entry.e.fn.value(f"call i32 {name}({', '.join(given)})", "code"))
+    entry.word = part.word
 
 
 def _writes(entry: _Entry, step: Step) -> bool:
@@ -131,7 +173,8 @@ def _word(entry: _Entry) -> str:
 def _loop(entry: _Entry, loop: Loop) -> None:
     """Rotated, as loops in kernels are: `if (there is a turn) do { ... } while (there is another)`."""
     e = entry.e
-    fn, var, outer, word = e.fn, loop.index, dict(e.names), _word(entry)
+    fn, var, word = e.fn, loop.index, _word(entry)
+    names, indices = dict(e.names), entry.indices
     count = e.evaluate(size_expr(loop.count))
     bound = e.scalar(count).ref
     first = e.scalar(plus(e.index(count), -1)).ref if loop.reverse else "0"
@@ -142,6 +185,7 @@ def _loop(entry: _Entry, loop: Loop) -> None:
     e.names[var] = Index((Term(i, fn.level, 1),))
     now = fn.value(f"load atomic i32, ptr {word} monotonic, align 4", "now")
     _leave(fn, now)
+    entry.indices = (*indices, var)
     _steps(entry, loop.steps)
     following = fn.value(f"add i64 {i}, {-1 if loop.reverse else 1}", f"{var}.next")
     more = fn.value(
@@ -156,7 +200,7 @@ def _loop(entry: _Entry, loop: Loop) -> None:
     after = fn.start(f"{var}.end")
     end.end = f"br i1 {more}, label {symbol(head.label)}, label {symbol(after.label)}"
     before.end = f"br i1 {enter}, label {symbol(head.label)}, label {symbol(after.label)}"
-    e.names = outer
+    e.names, entry.indices = names, indices
 
 
 def _leave(fn: Function, code: str) -> None:

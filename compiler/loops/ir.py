@@ -343,6 +343,17 @@ def calls(steps: tuple[Step, ...]) -> Iterator[Call]:
             yield s
 
 
+def places(steps: tuple[Step, ...]) -> Iterator[Place]:
+    """What the steps are given, and what their loops look at."""
+    for s in steps:
+        if not isinstance(s, Loop):
+            yield from s.places
+            continue
+        if s.until is not None:
+            yield s.until
+        yield from places(s.steps)
+
+
 def walk(stmts: tuple[Stmt, ...]) -> Iterator[Stmt]:
     """Every statement, outer before inner."""
     for s in stmts:

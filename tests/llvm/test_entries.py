@@ -1,0 +1,79 @@
+"""Entries of many steps: written as several functions, they do what one would."""
+
+import ctypes
+
+import numpy as np
+import pytest
+
+from nnc.compiler.llvm import emit
+from nnc.compiler.loops.ir import (
+    Apply,
+    Buffer,
+    Call,
+    Check,
+    Const,
+    Entry,
+    Kernel,
+    Load,
+    Loop,
+    Module,
+    Place,
+    Slot,
+    Store,
+    i64,
+)
+from nnc.compiler.native import objects as native
+from nnc.compiler.types.sizes import symbol
+from nnc.compiler.types.tensors import TensorType
+
+STEPS = 5000
+X = Load("x", i64(0), "f32")
+LESS = Check(Apply("lt", (X, Const(1000.0, "f32")), "bool"), 7)  # x below 1000, or the step fails with this code
+PLUS = Kernel(
+    "plus", (), (Buffer("x", "f32", True),), (Store("x", i64(0), Apply("add", (X, Const(1.0, "f32")), "f32")),)
+)
+CHECKED = Kernel("checked", (), PLUS.buffers, (LESS, *PLUS.body))
+SLOTS = (Slot("x", TensorType("f32", (symbol("n"),)), "param"), Slot("y", TensorType("f32", (3,)), "output"))
+
+
+def run(steps, x, y):
+    target = native.target()
+    made = emit(Module((PLUS, CHECKED), (Entry("main", ("n",), SLOTS, 0, tuple(steps)),)), target)
+    library = native.Library(native.compile_object(made, target))
+    sizes = (ctypes.c_int64 * 1)(len(x))
+    slots = (ctypes.c_void_p * 2)(x.ctypes.data, y.ctypes.data)
+    return library.function("main")(ctypes.addressof(sizes), ctypes.addressof(slots), None, None), made
+
+
+def call(name, offset, kernel="plus"):
+    return Call(kernel, (), (Place("slot", name, offset),))
+
+
+def test_every_step_runs_once():
+    """Where a place depends on a size, too."""
+    x, y = np.zeros(4, np.float32), np.zeros(3, np.float32)
+    at = [4 * (k % 3) for k in range(STEPS)]
+    steps = [call("x", symbol("n") * 4 - 4 - a) if k % 2 else call("y", a) for k, a in enumerate(at)]
+    code, made = run(steps, x, y)
+    assert code == 0
+    assert made.count("@nnc.part.") > STEPS // 100
+    np.testing.assert_array_equal(y, np.bincount(np.array(at[::2]) // 4, minlength=3))
+    np.testing.assert_array_equal(x[::-1], np.bincount(np.array(at[1::2]) // 4, minlength=4))
+
+
+@pytest.mark.parametrize("turns", [0, 1, 3])
+def test_a_loop_of_many_steps(turns):
+    """Its parts know the turn, and that of the loop around."""
+    x, y = np.zeros(4, np.float32), np.zeros(3, np.float32)
+    inner = Loop("j", symbol("n"), (*(call("x", symbol("j") * 4),) * STEPS, call("y", symbol("i") * 4)))
+    code, _ = run([Loop("i", turns, (inner,))], x, y)
+    assert code == 0
+    np.testing.assert_array_equal(x, [turns * STEPS] * 4)
+    np.testing.assert_array_equal(y, [4] * turns + [0] * (3 - turns))
+
+
+def test_a_check_ends_all_of_it():
+    x, y = np.zeros(4, np.float32), np.zeros(3, np.float32)
+    code, _ = run([call("x", 0, "checked")] * STEPS + [call("y", 0)], x, y)
+    assert code == 7
+    assert x[0] == 1000 and y[0] == 0
