@@ -18,7 +18,7 @@ def rebuilt(graph: Graph, regions: Regions) -> Graph:
     for n in graph:
         if n.op in ("input", "param"):
             _place(b, graph, n.name)
-    for region in filter(None, regions.order):
+    for region in regions.order():
         results = [h for h in region.heads if h in needed] or list(effects(graph[h] for h in region.heads))
         if results:
             _add(b, graph, regions, region, results)
@@ -68,7 +68,7 @@ def _add(b: Builder, graph: Graph, regions: Regions, region: Region, results: Se
 def _needed(graph: Graph, regions: Regions) -> set[str]:
     """The heads that are read outside their region, or by the outside. What is there for its effect need not be."""
     needed = {behind(graph, v, regions.head) for _, v in graph.outputs + graph.updates}
-    for region in filter(None, regions.order):
+    for region in {*regions.of.values()}:
         inside = inside_of(graph, regions.head, region.heads)
         needed |= {behind(graph, a, regions.head) for n in inside for a in graph[n].args if a not in inside}
     return needed | {graph[v].args[0] for v in needed if graph[v].op == "item"}

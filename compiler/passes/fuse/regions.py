@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 
 from ...graph.boxes import box_of
 from ...graph.nodes import Graph, Node
@@ -21,11 +22,13 @@ from .heads import LARGE, WIDE, behind, is_buffer, renames
 BUFFERS = 28  # operands and results of a region
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Region:
     box: Box
     heads: list[str]
-    place: int  # in the order of regions
+    place: tuple[int, ...]  # behind those of all that it reads
+    last: int  # the position of its last head, which says when it is its turn
+    leads_to: str = ""  # a head that is known to be computed from it, by way of whatever
 
 
 def _box(graph: Graph, n: Node) -> Box:
@@ -51,16 +54,18 @@ def _joined(one: Box, other: Box) -> Box | None:
 
 
 class Regions:
-    """The regions so far: which heads are together, and who reads whom. `order` has each after those it reads; a merge
-    rearranges only what stands between the two. Pearce, Kelly, "A dynamic topological sort algorithm" (2007)."""
+    """The regions so far: which heads are together, and who reads whom. Each region has a place behind all that it
+    reads, and a merge moves only what stands between the two, what reads the first or what the second reads, whichever
+    is found sooner. Pearce, Kelly, "A dynamic topological sort algorithm" (2007)."""
 
     def __init__(self, graph: Graph, head: Mapping[str, bool]):
         self.graph, self.head = graph, head
         self.position = {n.name: k for k, n in enumerate(graph)}
         self.of: dict[str, Region] = {}
-        self.order: list[Region | None] = []  # None where a region was that is now part of another
         self.reads: dict[str, tuple[str, ...]] = {}  # head -> the heads its value is computed from
+        self.readers: dict[str, list[str]] = {}  # and the other way
         self.buffers: dict[str, tuple[str, ...]] = {}  # head -> the leaves its value is computed from
+        self._moves = 0
         made_of: dict[str, tuple[str, ...]] = {}  # any node -> the heads and leaves it is computed from
         for n in graph:
             sources = tuple(dict.fromkeys(h for a in n.args for h in made_of[a]))
@@ -68,9 +73,31 @@ class Regions:
             made_of[n.name] = (n.name, *sources) if n.op == "item" else (n.name,) if named else sources
             if head[n.name]:
                 self.reads[n.name] = tuple(h for h in sources if head[h])
+                self.readers[n.name] = []
+                for h in self.reads[n.name]:
+                    self.readers[h].append(n.name)
                 self.buffers[n.name] = tuple(h for h in sources if not head[h] and graph[h].shape)
-                self.of[n.name] = Region(_box(graph, n), [n.name], len(self.order))
-                self.order.append(self.of[n.name])
+                self.of[n.name] = Region(_box(graph, n), [n.name], (len(self.of),), len(self.of))
+
+    def order(self) -> list[Region]:
+        """The regions, each behind those it reads; among those that may run, first whose last head comes first."""
+        readers: dict[Region, dict[Region, None]] = {r: {} for r in self.of.values()}
+        waits = dict.fromkeys(readers, 0)
+        for h, reader in self.of.items():
+            for r in {self.of[x] for x in self.reads[h]} - {reader}:
+                if reader not in readers[r]:
+                    readers[r][reader] = None
+                    waits[reader] += 1
+        ready = [(r.last, r) for r in readers if not waits[r]]  # no two have the same head
+        heapify(ready)
+        found: list[Region] = []
+        while ready:
+            found.append(heappop(ready)[1])
+            for r in readers[found[-1]]:
+                waits[r] -= 1
+                if not waits[r]:
+                    heappush(ready, (r.last, r))
+        return found
 
     def merge(self, one: Region, other: Region) -> bool:
         """Join two regions, if they fit; whether they did."""
@@ -78,21 +105,52 @@ class Regions:
         first, second = (one, other) if one.place < other.place else (other, one)
         if box is None:
             return False
-        between = [r for r in self.order[first.place + 1 : second.place] if r is not None]
-        after = self._readers(first, between)
-        if self._reads_any(second, after):  # by way of a third region: one kernel would need itself
-            return False
         heads = sorted([*first.heads, *second.heads], key=self.position.__getitem__)
-        if not self._fit(box, heads):
+        if not self._fit(box, heads) or not self._moved(first, second):
             return False
-        first.box, first.heads = box, heads
-        for h in second.heads:
-            self.of[h] = first
-        last = second.place
-        moved = [*(r for r in between if id(r) not in after), first, *(r for r in between if id(r) in after)]
-        self.order[first.place : last + 1 - len(moved)] = [None] * (last + 1 - len(moved) - first.place)
-        for k, r in enumerate(moved, last + 1 - len(moved)):
-            self.order[k], r.place = r, k
+        reads = any(self.of[x] is first for h in second.heads for x in self.reads[h])
+        kept, gone = (first, second) if reads or first.last < second.last else (second, first)
+        for h in gone.heads:
+            self.of[h] = kept
+        kept.box, kept.heads, kept.place, kept.last = box, heads, first.place, max(first.last, second.last)
+        return True
+
+    def _moved(self, first: Region, second: Region) -> bool:
+        """Give the first a place where the second may be, too: behind what the second reads, before what reads the
+        first. There is none where the second reads the first by way of a third: one kernel would need itself. Both ways
+        are gone step by step, until one ends or they meet; so it takes as long as the shorter. What is nearest to
+        the second is looked at first, and what it leads to is remembered: in a deep network the way from one to the
+        other is as long as the network, and that of the next pair leads over this one."""
+        came = {first: first}  # what reads the first, and by way of what
+        needed: dict[Region, None] = {second: None}
+        down, up = [first], [second]
+        while down and up:
+            r = down.pop()
+            further = [self.of[x] for h in r.heads for x in self.readers[h]]
+            if r.leads_to:
+                further.append(self.of[r.leads_to])
+            for x in sorted({x for x in further if x not in came and x.place < second.place}, key=_place):
+                came[x] = r
+                if x in needed:
+                    return _remember(came, x)
+                down.append(x)
+            r = up.pop()
+            for x in (self.of[y] for h in r.heads for y in self.reads[h]):
+                if x in came and (x is not first or r is not second):
+                    return _remember(came, x)
+                if x not in needed and x.place > first.place:
+                    needed[x] = None
+                    up.append(x)
+        if not down:
+            place, moved = second.place, [first, *sorted(came.keys() - {first}, key=_place)]
+        else:
+            place, moved = first.place, [*sorted(needed.keys() - {second}, key=_place), first]
+        if len(moved) == 1:
+            first.place = place
+            return True
+        self._moves -= 1  # what is moved last comes first behind the place
+        for k, r in enumerate(moved):
+            r.place = (*place, self._moves, k)
         return True
 
     def _fit(self, box: Box, heads: list[str]) -> bool:
@@ -103,16 +161,18 @@ class Regions:
         size = sum(len(n.args) if n.op == "concat" and len(n.args) > WIDE else 1 for n in ordered)
         return size <= LARGE and len(operands) + len(heads) <= BUFFERS and fits(self.graph, box, heads, ordered)
 
-    def _readers(self, region: Region, between: Iterable[Region]) -> set[int]:
-        """Those that read it, directly or not; given and named by identity, in order."""
-        found: set[int] = set()
-        for r in between:
-            if any(self.of[x] is region or id(self.of[x]) in found for h in r.heads for x in self.reads[h]):
-                found.add(id(r))
-        return found
 
-    def _reads_any(self, region: Region, others: set[int]) -> bool:
-        return any(id(self.of[x]) in others for h in region.heads for x in self.reads[h])
+def _place(region: Region) -> tuple[int, ...]:
+    return region.place
+
+
+def _remember(came: Mapping[Region, Region], end: Region) -> bool:
+    """Say to all on the way that led to a region that they lead to it. No merge is possible then."""
+    r = end
+    while came[r] is not r:
+        r = came[r]
+        r.leads_to = end.heads[0]
+    return False
 
 
 def merged(graph: Graph, head: Mapping[str, bool]) -> Regions:
