@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import networkx as nx
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 import nnc
 from nnc.compiler.autodiff.differentiate import differentiate
 from nnc.compiler.graph.interpret import bind_sizes, evaluate
-from nnc.compiler.graph.nodes import Builder, Graph
+from nnc.compiler.graph.nodes import Builder, Graph, Node
 from nnc.compiler.graph.ops import OPS
 from nnc.compiler.graph.ops.calculus import Value
 from nnc.compiler.graph.text import parse_graph, print_graph
@@ -393,20 +395,34 @@ def test_the_verifier_names_the_pass_and_the_node() -> None:
     s = Sketch()
     x = s.input("x", 3)
     graph = s.finish(y=x.apply("exp"))
-    node = graph["v0"]
-    broken = type(node)(node.name, "exp", node.args, node.attrs, TensorType("f64", (4,)))
-    graph.dag.nodes["v0"]["node"] = broken
-    with pytest.raises(InternalError, match=r"after broken_pass: node v0 has the type f64\[4\]"):
-        verify(graph, after="broken_pass")
-    graph.dag.nodes["v0"]["node"] = node
-    assert verify(graph, after="nothing") is graph
-    graph.dag.add_edge("v0", "x", key=0)
-    with pytest.raises(InternalError, match="edges"):
-        verify(graph, after="a cycle")
+    assert verify(graph, "nothing") is graph
+    leaf, node = graph.nodes.values()
+
+    def wrong(outputs: tuple[tuple[str, str], ...] = graph.outputs, **nodes: Node) -> Graph:
+        return replace(graph, nodes=nodes, outputs=outputs)
+
+    broken = [
+        ("node v0 has the type f64[4]", wrong(x=leaf, v0=replace(node, type=TensorType("f64", (4,))))),
+        ("node v0 has an operator that does not exist: no", wrong(x=leaf, v0=replace(node, op="no"))),
+        ("node v0 is ill-typed", wrong(x=leaf, v0=replace(node, args=("x", "x")))),
+        ("node v0 reads x, which does not come before it", wrong(v0=node, x=leaf)),
+        ("node v1 is not stored under its name", wrong(x=leaf, v1=node)),
+        ("node nowhere does not exist, but is the output y", wrong((("y", "nowhere"),), x=leaf)),
+    ]
+    for message, bad in broken:
+        for before in (None, graph):  # what was verified does not hide it
+            with pytest.raises(InternalError, match=re.escape(f"after broken_pass: {message}")):
+                verify(bad, "broken_pass", before)
+
+
+def test_the_verifier_asks_again_where_an_operand_has_another_type() -> None:
     s = Sketch()
-    bad = Graph("g", s.finish(x=s.input("x")).dag, (("y", "nowhere"),))
-    with pytest.raises(InternalError, match="does not exist, but is the output y"):
-        verify(bad, after="x")
+    graph = s.finish(y=s.input("x", 3).apply("exp"))
+    leaf, node = graph.nodes.values()
+    wide = TensorType("f64", (4,))
+    other = replace(leaf, attrs={**leaf.attrs, "type": wide}, type=wide)
+    with pytest.raises(InternalError, match=r"node v0 has the type f64\[3\], but its operator says f64\[4\]"):
+        verify(replace(graph, nodes={"x": other, "v0": node}), "x", verify(graph, "nothing"))
 
 
 @pytest.mark.parametrize(

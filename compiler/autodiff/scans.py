@@ -153,7 +153,7 @@ def _active(body: Graph, inputs: Sequence[str], given: Sequence[bool], carried: 
     """The float inputs of a body that depend on operands that count, in the first turn or in a later one."""
     floats = [t.dtype in FLOATS for t in map(_tensor, (body[i].type for i in inputs))]
     wanted = {i for i, counts, real in zip(inputs, given, floats, strict=True) if counts and real}
-    nodes = {n.name: n for n in body}
+    nodes = body.nodes
     while True:
         reached = descendants(nodes, wanted, "stop_grad")
         more = {i for i, v, real in zip(inputs, carried, floats, strict=False) if v in reached and real} - wanted

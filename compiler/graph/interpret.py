@@ -68,9 +68,8 @@ def first_not_finite(graph: Graph, inputs: Arrays, params: Arrays) -> Node | Non
         bad[node.name] = any(np.asarray(a).dtype.kind == "f" and not np.isfinite(a).all() for a in arrays)
 
     evaluate(graph, inputs, params, None, look)
-    nodes = {n.name: n for n in graph}
-    behind = ancestors(nodes, [v for _, v in (*graph.outputs, *graph.updates) if bad[v]])
-    found = (nodes[name] for name in behind if bad[name] and nodes[name].args)
+    behind = ancestors(graph.nodes, [v for _, v in (*graph.outputs, *graph.updates) if bad[v]])
+    found = (graph[name] for name in behind if bad[name] and graph[name].args)
     return next((n for n in found if not any(bad[a] for a in n.args)), None)
 
 

@@ -1,14 +1,15 @@
-"""The computation graph: typed nodes in a networkx multigraph, edges keyed by operand position.
+"""The computation graph: typed nodes, and a networkx multigraph of them, whose edges are keyed by operand position.
 
 A graph is a value. Passes read one and build another with a `Builder`, which infers and checks every type as it goes,
 so a graph that exists is well-typed. Node order in the graph is a topological order and is deterministic: it is the
-order of building.
+order of building. Nodes know what they read; who reads them says the multigraph, which is made when it is first asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import networkx as nx
@@ -56,27 +57,34 @@ class Guard:
     span: Span | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Graph:
-    """One entry point: leaves `input` and `param`, named `outputs`, and `updates` (parameter path, new value) that
-    commit together when the step ends. `dag` has node name -> {"node": Node}, edges operand -> user, key = position."""
+    """One entry point: `nodes` by name in topological order, with the leaves `input` and `param`; named `outputs`;
+    and `updates` (parameter path, new value) that commit together when the step ends."""
 
     name: str
-    dag: nx.MultiDiGraph
+    nodes: Mapping[str, Node]
     outputs: tuple[tuple[str, str], ...]
     updates: tuple[tuple[str, str], ...] = ()
     guards: tuple[Guard, ...] = ()
 
     def __getitem__(self, name: str) -> Node:
-        node: Node = self.dag.nodes[name]["node"]
-        return node
+        return self.nodes[name]
 
     def __iter__(self) -> Iterator[Node]:
         """Nodes in topological order."""
-        return (data["node"] for _, data in self.dag.nodes(data=True))
+        return iter(self.nodes.values())
 
     def __len__(self) -> int:
-        return len(self.dag)
+        return len(self.nodes)
+
+    @cached_property
+    def dag(self) -> nx.MultiDiGraph:
+        """The names as a networkx graph: edges operand -> user, key = position."""
+        dag = nx.MultiDiGraph()
+        dag.add_nodes_from(self.nodes)
+        dag.add_edges_from((a, n.name, k) for n in self for k, a in enumerate(n.args))
+        return dag
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -85,7 +93,7 @@ class Graph:
 
     def users(self, name: str) -> list[Node]:
         """The nodes that read `name`, each once, in order."""
-        return [self[u] for u in self.dag.successors(name)]
+        return [self.nodes[u] for u in self.dag.successors(name)]
 
 
 class Builder:
@@ -155,12 +163,7 @@ class Builder:
         return node.name
 
     def finish(self, outputs: Iterable[tuple[str, str]], updates: Iterable[tuple[str, str]] = ()) -> Graph:
-        dag = nx.MultiDiGraph()
-        for node in self.nodes.values():
-            dag.add_node(node.name, node=node)
-            for position, arg in enumerate(node.args):
-                dag.add_edge(arg, node.name, key=position)
-        return Graph(self.name, dag, tuple(outputs), tuple(updates), tuple(self.guards))
+        return Graph(self.name, {**self.nodes}, tuple(outputs), tuple(updates), tuple(self.guards))
 
 
 def effects(nodes: Iterable[Node]) -> tuple[str, ...]:

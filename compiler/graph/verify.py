@@ -1,7 +1,8 @@
 """The verifier: is a graph well-formed? Asked after every pass, so that a pass that breaks a graph is named.
 
 In: a graph and the name of what made it. Out: the same graph, or `InternalError` E0901. Types are inferred again with
-the operators' own rules, so nothing about an operator is known here.
+the operators' own rules, so nothing about an operator is known here. A node that a verified graph had, with operands of
+the same types, is not asked again: it cannot change, and nothing else of a graph goes into its type.
 """
 
 from __future__ import annotations
@@ -13,31 +14,21 @@ from .ops import OPS
 from .ops.op import LOOP, ShapeError
 
 
-def verify(graph: Graph, after: str) -> Graph:
-    """The graph itself, if names, operands, order, types, outputs and leaves are as they must be."""
+def verify(graph: Graph, after: str, before: Graph | None = None) -> Graph:
+    """The graph itself, if names, operands, order, types, outputs and leaves are as they must be. `before` is a graph
+    that was verified."""
+    known = before.nodes if before is not None else {}
     types: dict[str, Type] = {}
     leaves: dict[tuple[str, str], str] = {}
-    for name, data in graph.dag.nodes(data=True):
-        node = data.get("node")
+    for name, node in graph.nodes.items():
         if not isinstance(node, Node) or node.name != name:
             raise _fault(after, name, "is not stored under its name")
-        if (op := OPS.get(node.op)) is None:
-            raise _fault(after, name, f"has an operator that does not exist: {node.op}")
-        edges = {position: arg for arg, _, position in graph.dag.in_edges(name, keys=True)}
-        if edges != dict(enumerate(node.args)):
-            raise _fault(after, name, f"reads {list(node.args)}, but its edges say {edges}")
         for a in node.args:
             if a not in types:
                 raise _fault(after, name, f"reads {a}, which does not come before it")
-        try:
-            inferred = op.infer([types[a] for a in node.args], node.attrs)
-        except (ShapeError, KeyError, TypeError, ValueError) as e:
-            raise _fault(after, name, f"is ill-typed: {type(e).__name__}: {e}") from e
-        if inferred != node.type:
-            raise _fault(after, name, f"has the type {node.type}, but its operator says {inferred}")
+        if known.get(name) is not node or any(types[a] != known[a].type for a in node.args):
+            _typed(node, [types[a] for a in node.args], after)
         types[name] = node.type
-        if op.kind == LOOP:
-            verify(node.attrs["body"], f"{after}, in the body of {name}")
         if node.op in ("input", "param"):
             leaf = (node.op, node.attrs["name" if node.op == "input" else "path"])
             if leaves.setdefault(leaf, name) != name and (node.op == "input" or types[leaves[leaf]] != node.type):
@@ -52,6 +43,20 @@ def verify(graph: Graph, after: str) -> Graph:
         if ("param", path) in leaves and types[leaves["param", path]] != types[value]:
             raise _fault(after, value, f"is {types[value]}, but updates {path}, a {types[leaves['param', path]]}")
     return graph
+
+
+def _typed(node: Node, operands: list[Type], after: str) -> None:
+    """Ask the operator of a node, and the body of a loop."""
+    if (op := OPS.get(node.op)) is None:
+        raise _fault(after, node.name, f"has an operator that does not exist: {node.op}")
+    try:
+        inferred = op.infer(operands, node.attrs)
+    except (ShapeError, KeyError, TypeError, ValueError) as e:
+        raise _fault(after, node.name, f"is ill-typed: {type(e).__name__}: {e}") from e
+    if inferred != node.type:
+        raise _fault(after, node.name, f"has the type {node.type}, but its operator says {inferred}")
+    if op.kind == LOOP:
+        verify(node.attrs["body"], f"{after}, in the body of {node.name}")
 
 
 def _fault(after: str, node: str, what: str) -> Exception:

@@ -44,9 +44,11 @@ def _inside(step: Pass, graph: Graph) -> Graph:
 
 def run(passes: Sequence[Pass], graph: Graph, observe: Callable[[str, Graph], None] | None = None) -> Graph:
     """The graph after all `passes` in order; `observe(name, graph)` sees it after each."""
+    verified: Graph | None = None
     for step in passes:
         made = step(_inside(step, graph))
-        graph = made if made is graph else verify(made, after=step.__name__)
+        if made is not graph:
+            graph = verified = verify(made, step.__name__, verified)
         if observe is not None:
             observe(step.__name__, graph)
     return graph

@@ -9,4 +9,4 @@ from .rewrite import assemble, live
 
 def dce(graph: Graph) -> Graph:
     """The graph without the nodes that nothing needs."""
-    return assemble(graph, live({n.name: n for n in graph}, graph.roots), graph.outputs, graph.updates)
+    return assemble(graph, live(graph.nodes, graph.roots), graph.outputs, graph.updates)

@@ -9,6 +9,7 @@ that it is not negative: a relation of sizes, which the caller looks at once per
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from ..graph.nodes import Graph, Guard, Node
 from ..graph.ops import OPS
@@ -80,7 +81,7 @@ def guard(graph: Graph) -> Graph:
             guards.append(Guard((Relation(n, ">=", 0),), "a size must not be negative", node.span))
     if len(guards) == len(graph.guards):
         return graph
-    return Graph(graph.name, graph.dag, graph.outputs, graph.updates, tuple(guards))
+    return replace(graph, guards=tuple(guards))
 
 
 def _sizes(graph: Graph) -> Iterator[tuple[Node, Dim]]:

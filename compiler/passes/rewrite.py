@@ -113,7 +113,7 @@ class Sweep:
 
 def rewrite(graph: Graph, rules: Table) -> Graph:
     """Sweep until no rule applies. What nothing needs any more disappears, inputs stay."""
-    nodes = {n.name: n for n in graph}
+    nodes = graph.nodes
     outputs, updates = graph.outputs, graph.updates
     for _ in range(SWEEPS):
         sweep = Sweep(nodes, [v for _, v in outputs + updates], rules)
@@ -139,6 +139,4 @@ def assemble(
     same = len(nodes) == len(graph) and all(nodes.get(n.name) is n for n in graph)
     if same and tuple(outputs) == graph.outputs and tuple(updates) == graph.updates:
         return graph
-    b = Builder(graph.name, OPS)
-    b.nodes, b.guards = dict(nodes), list(graph.guards)
-    return b.finish(tuple(outputs), tuple(updates))
+    return Graph(graph.name, nodes, tuple(outputs), tuple(updates), graph.guards)

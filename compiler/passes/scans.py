@@ -90,7 +90,7 @@ def _mentions(x: Any, index: str) -> bool:
 
 def hoist(graph: Graph) -> Graph:
     """The graph with what costs something and is the same in every turn computed once, before the scan."""
-    names = {n.name for n in graph}
+    names = {*graph.nodes}
 
     def change(n: Node, before: dict[str, Node]) -> Node | None:
         s = _apart(n)

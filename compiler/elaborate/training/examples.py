@@ -15,7 +15,6 @@ from ...types.sizes import symbols
 
 def bound_by(graph: Graph, symbol: str) -> str | None:
     """What binds the examples together, and where."""
-    nodes = {n.name: n for n in graph}
     for node in graph:
         if OPS[node.op].kind == LOOP and symbol in symbols(node.attrs["count"]):
             return f"a scan runs along {symbol}{_place(node)}"
@@ -27,8 +26,8 @@ def bound_by(graph: Graph, symbol: str) -> str | None:
         if rows is None:
             continue
         k, size = rows
-        if symbol in symbols(size(node.attrs, [nodes[a].type for a in node.args])):
-            if any(_is_given(nodes[a]) for a in ancestors(nodes, [node.args[k]])):
+        if symbol in symbols(size(node.attrs, [graph[a].type for a in node.args])):
+            if any(_is_given(graph[a]) for a in ancestors(graph.nodes, [node.args[k]])):
                 return f"an index from the data picks along {symbol}{_place(node)}"
     return None
 
