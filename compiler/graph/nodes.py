@@ -169,7 +169,7 @@ class Builder:
 def effects(nodes: Iterable[Node]) -> tuple[str, ...]:
     """The nodes that are there for what they do, which is to fail, whether or not anybody reads them: checks, and loops
     with checks in them."""
-    return tuple(n.name for n in nodes if may_fail(n))
+    return tuple(n.name for n in nodes if n.op == "in_range" or ("body" in n.attrs and may_fail(n)))
 
 
 def may_fail(node: Node) -> bool:

@@ -84,11 +84,11 @@ class _Steps:
 
 def _steps(graph: Graph, checks: Checks, library: _Library) -> _Steps:
     """The calls and loops of a graph; places of leaves and outputs are slots, those of all else offsets in an arena."""
-    bodies = {n.name: _body_of(graph, n) for n in graph if is_kernel(n) and OPS[n.op].kind != LOOP}
+    bodies = {n.name: library.shared(_body_of(graph, n)) for n in graph if is_kernel(n) and OPS[n.op].kind != LOOP}
     loops = {n.name: _steps(_entry_of(graph, n), checks, library) for n in graph if OPS[n.op].kind == LOOP}
-    scratch = {name: _scratch(body, library.target) for name, (body, _) in bodies.items()}
+    scratch = {name: library.scratch(body) for name, body in bodies.items()}
     scratch |= {name: (loop.plan.arena, 1)[: 1 + graph[name].attrs["until"]] for name, loop in loops.items()}
-    planned, root = plan(graph, scratch), roots(graph)
+    planned, root = plan(graph, scratch, {name: body for name, (body, _) in bodies.items()}), roots(graph)
     steps: list[L.Step] = [_copy(c.type, c.source, c.target, checks, library) for c in planned.copies if c.early]
     for name in planned.order:
         node = graph[name]
@@ -190,26 +190,40 @@ _Body = tuple[Graph, tuple[str, ...]]  # the graph of one kernel, and its inputs
 
 
 class _Library:
-    """The kernels made so far. Equal ones, whatever nodes they are for, are one, and equal graphs are lowered once."""
+    """The kernels made so far. Equal ones, whatever nodes they are for, are one, and of equal graphs only the first is
+    looked at."""
 
     def __init__(self, entry: str, target: Target):
         self.entry, self.target = entry, target
         self.names: dict[L.Kernel, str] = {}
-        self.made: dict[Hashable, L.Kernel] = {}
+        self._taken: set[str] = set()  # names
+        self._first: dict[Hashable, _Body] = {}
+        self._scratch: dict[_Body, tuple[Dim, ...]] = {}
+        self._made: dict[_Body, L.Kernel] = {}  # with its name
+
+    def shared(self, body: _Body) -> _Body:
+        """The first body that is equal to this one; what is asked below is asked of it."""
+        return self._first.setdefault(_pattern(body), body)
+
+    def scratch(self, body: _Body) -> tuple[Dim, ...]:
+        """The bytes a kernel needs for itself."""
+        if body not in self._scratch:
+            self._scratch[body] = _scratch(body[0], self.target)
+        return self._scratch[body]
 
     def call(self, body: _Body, checks: Checks, name: str, note: str, places: Sequence[L.Place]) -> L.Call:
-        pattern = _pattern(body)
-        if pattern not in self.made:
-            self.made[pattern] = _kernel(body, checks, self.target).kernel("", note)
-        kernel = self.made[pattern]
-        if kernel not in self.names:
-            stem = "".join(c if c.isascii() and c.isalnum() else "_" for c in f"{self.entry}_{name}")
-            taken = set(self.names.values())
-            unique, n = stem, 2
-            while unique in taken:
-                unique, n = f"{stem}_{n}", n + 1
-            self.names[kernel] = unique
-        return L.Call(self.names[kernel], tuple(symbol(s) for s in kernel.sizes), tuple(places))
+        if body not in self._made:
+            kernel = _kernel(body, checks, self.target).kernel("", note)
+            if kernel not in self.names:
+                stem = "".join(c if c.isascii() and c.isalnum() else "_" for c in f"{self.entry}_{name}")
+                unique, n = stem, 2
+                while unique in self._taken:
+                    unique, n = f"{stem}_{n}", n + 1
+                self.names[kernel] = unique
+                self._taken.add(unique)
+            self._made[body] = replace(kernel, name=self.names[kernel])
+        kernel = self._made[body]
+        return L.Call(kernel.name, tuple(symbol(s) for s in kernel.sizes), tuple(places))
 
     def kernels(self) -> tuple[L.Kernel, ...]:
         return tuple(replace(k, name=name) for k, name in self.names.items())
@@ -278,7 +292,6 @@ def _product(node: Node, graph: Graph) -> Product | None:
 
 
 def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:
-    """The bytes a kernel needs for itself."""
     for node in graph:
         if OPS[node.op].kind == CONTRACT:
             p = _product(node, graph)
@@ -294,10 +307,10 @@ def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:
 def _copy(type_: TensorType, source: L.Place, target: L.Place, checks: Checks, library: _Library) -> L.Call:
     b = Builder("copy", OPS)
     x = b.emit("input", name="x", type=TensorType(type_.dtype, (type_.size,)))
-    return library.call((b.finish((("y", x),)), (x,)), checks, "copy", "", [source, target])
+    return library.call(library.shared((b.finish((("y", x),)), (x,))), checks, "copy", "", [source, target])
 
 
 def _zeros(type_: TensorType, target: L.Place, checks: Checks, library: _Library) -> L.Call:
     b = Builder("zeros", OPS)
     zero = constant(b, 0, TensorType(type_.dtype, (type_.size,)))
-    return library.call((b.finish((("y", zero),)), ()), checks, "zeros", "", [target])
+    return library.call(library.shared((b.finish((("y", zero),)), ())), checks, "zeros", "", [target])

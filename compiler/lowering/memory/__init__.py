@@ -12,17 +12,22 @@ from collections.abc import Mapping, Sequence
 from ...graph.nodes import Graph
 from ...loops.ir import Place
 from ...types.sizes import Dim
+from .inplace import Overwrites
 from .offsets import arranged, buffers, shown
 from .order import ordered
 from .plans import Copy, Plan
 from .values import constant_name, is_kernel, output_slot, roots, shift, types
 
 
-def plan(graph: Graph, scratch: Mapping[str, Sequence[Dim]] | None = None) -> Plan:
-    """The plan of one entry. `scratch` gives bytes a kernel needs for itself while it runs."""
+def plan(
+    graph: Graph, scratch: Mapping[str, Sequence[Dim]] | None = None, equal: Mapping[str, Graph] | None = None
+) -> Plan:
+    """The plan of one entry. `scratch` gives bytes a kernel needs for itself while it runs; for `equal` see
+    `Overwrites`."""
     root = roots(graph)
-    order = ordered(graph, root)
-    found, arena = arranged(graph, buffers(graph, root, order, scratch or {}))
+    overwrites = Overwrites(graph, root, equal or {})
+    order = ordered(graph, root, overwrites)
+    found, arena = arranged(graph, buffers(graph, root, order, scratch or {}, overwrites))
     places = {**order.places, **{v: Place("arena", offset=at) for buffer, at in found for v in buffer.values}}
     lines = sorted((shown(graph, buffer, at) for buffer, at in found), key=lambda line: (line.born, line.values))
     copies = tuple(

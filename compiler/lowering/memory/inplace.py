@@ -12,57 +12,47 @@ from ...graph.ops.op import LOOP, MAP, REDUCE
 from .values import Value, shift, types
 
 
+class Overwrites:
+    """Whether a kernel reads an operand only at the index at which it then writes a result of the same type. `equal`
+    has for fused kernels the body of the first that is the same but for its names: only that one is looked at."""
+
+    def __init__(self, graph: Graph, root: Mapping[str, Value], equal: Mapping[str, Graph]):
+        self.graph, self.root, self._equal = graph, root, equal
+        self._known: dict[tuple[Graph, tuple[int, ...], int], bool] = {}
+
+    def __call__(self, kernel: str, result: int, operand: Value) -> bool:
+        graph, node = self.graph, self.graph[kernel]
+        given = tuple(k for k, a in enumerate(node.args) if self.root[a] == operand)
+        if any(graph[node.args[k]].type != types(node)[result] or shift(graph, node.args[k]) != 0 for k in given):
+            return False
+        if OPS[node.op].kind == LOOP:  # carries it on
+            return given == (result,) and result < node.attrs["carries"]
+        if node.op != "fused":
+            return OPS[node.op].kind == MAP
+        body = self._equal.get(kernel, node.attrs["body"])
+        key = body, given, result
+        if key not in self._known:
+            inputs = [n.name for n in body if n.op == "input"]
+            self._known[key] = _overwrites(body, [inputs[k] for k in given], body.outputs[result][1])
+        return self._known[key]
+
+
 def readers_to_wait_for(
-    graph: Graph,
-    root: Mapping[str, Value],
-    value: Value,
-    old: Value | None,
-    readers: Mapping[Value, list[str]],
-    after: Mapping[str, list[str]],
+    overwrites: Overwrites, value: Value, old: Value | None, readers: Mapping[Value, list[str]]
 ) -> list[str] | None:
-    """The kernels that must run before one may write a variable's new value over the old one; None where it may not.
-    `after` says which kernels run after each."""
+    """The kernels that must run before one may write a variable's new value over the old one; None where it may not."""
     maker = value[0]
-    if may_fail(graph[maker]):
+    if may_fail(overwrites.graph[maker]):
         return None  # with a part of it written
     if old is None:
         return []
-    others = [r for r in readers.get(old, ()) if r != maker]
-    if maker in readers.get(old, ()) and not overwrites(graph, root, maker, value[1], old):
+    if maker in readers.get(old, ()) and not overwrites(maker, value[1], old):
         return None
-    if others and reachable(after, maker) & {*others}:
-        return None  # somebody wants the old value after the new one is made
-    return others
-
-
-def reachable(after: Mapping[str, list[str]], start: str) -> set[str]:
-    """A kernel and all that run after it."""
-    seen, stack = {start}, [start]
-    while stack:
-        for k in after[stack.pop()]:
-            if k not in seen:
-                seen.add(k)
-                stack.append(k)
-    return seen
-
-
-def overwrites(graph: Graph, root: Mapping[str, Value], kernel: str, result: int, operand: Value) -> bool:
-    """Whether a kernel reads an operand only at the index at which it then writes a result of the same type."""
-    node = graph[kernel]
-    given = [k for k, a in enumerate(node.args) if root[a] == operand]
-    if any(graph[node.args[k]].type != types(node)[result] or shift(graph, node.args[k]) != 0 for k in given):
-        return False
-    if OPS[node.op].kind == LOOP:  # carries it on
-        return given == [result] and result < node.attrs["carries"]
-    if node.op != "fused":
-        return OPS[node.op].kind == MAP
-    body = node.attrs["body"]
-    inputs = [n.name for n in body if n.op == "input"]
-    return _overwrites(body, [inputs[k] for k in given], body.outputs[result][1])
+    return [r for r in readers.get(old, ()) if r != maker]
 
 
 def _overwrites(body: Graph, operands: list[str], result: str) -> bool:
-    """The same of the inputs of a fused body. What they flow into elementwise is read at the point of the loop. In a
+    """That of the inputs of a fused body. What they flow into elementwise is read at the point of the loop. In a
     fold a value of the kept axes is stored when all stages of its row are done; one of the whole box is stored in its
     stage, so no later stage may read the operand."""
     folds = [n for n in body if OPS[n.op].kind == REDUCE]

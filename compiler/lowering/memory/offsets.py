@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from functools import reduce
 from math import gcd
 
+import numpy as np
+
 from ...graph.nodes import Graph
 from ...graph.ops import OPS
 from ...graph.ops.op import LOOP
 from ...loops.index import term, total
 from ...types.sizes import Dim, terms
 from ...types.tensors import BYTES
-from .inplace import overwrites
+from .inplace import Overwrites
 from .order import Order
 from .plans import Line
 from .values import Value, types
@@ -37,7 +39,11 @@ class Buffer:
 
 
 def buffers(
-    graph: Graph, root: Mapping[str, Value], order: Order, scratch: Mapping[str, Sequence[Dim]]
+    graph: Graph,
+    root: Mapping[str, Value],
+    order: Order,
+    scratch: Mapping[str, Sequence[Dim]],
+    overwrites: Overwrites,
 ) -> list[Buffer]:
     """The buffers of the arena, in the order in which they are needed. What a kernel is the last to read it may write
     over."""
@@ -56,7 +62,7 @@ def buffers(
             value = (name, r)
             if value in order.places:
                 continue
-            shared = next((where[v] for v in free if overwrites(graph, root, name, r, v)), None)
+            shared = next((where[v] for v in free if overwrites(name, r, v)), None)
             if shared is not None:
                 free = [v for v in free if where[v] is not shared]
                 shared.values.append(value)
@@ -121,26 +127,22 @@ def _content(size: Dim) -> tuple[int, Dim]:
 
 def _fit(buffers: Sequence[tuple[Buffer, int]], alignment: int) -> tuple[list[int], int]:
     """Offsets for buffers of one kind, the largest first, each into the smallest gap that is free while it lives."""
+    size = [-(-n // alignment) * alignment for _, n in buffers]
+    number = np.int64 if sum(size) < 2**63 else np.object_
+    placed = np.zeros((4, len(buffers)), number)  # of those that have a place: start, stop, born, dies; by start
     offset = [0] * len(buffers)
-
-    def aligned(n: int) -> int:
-        return -(-n // alignment) * alignment
-
-    placed: list[int] = []
-    used = 0
-    for k in sorted(range(len(buffers)), key=lambda k: (-buffers[k][1], buffers[k][0].born, k)):
-        buffer, n = buffers[k]
-        busy = sorted(
-            (offset[j], offset[j] + aligned(buffers[j][1]))
-            for j in placed
-            if buffers[j][0].born <= buffer.dies and buffer.born <= buffers[j][0].dies
-        )
-        best, at = None, 0
-        for start, stop in busy:
-            if start - at >= aligned(n) and (best is None or start - at < best[0]):
-                best = (start - at, at)
-            at = max(at, stop)
-        offset[k] = best[1] if best else at
-        used = max(used, offset[k] + aligned(n))
-        placed.append(k)
-    return offset, used
+    order = sorted(range(len(buffers)), key=lambda k: (-buffers[k][1], buffers[k][0].born, k))
+    for count, k in enumerate(order):
+        buffer, n = buffers[k][0], size[k]
+        starts, stops, born, dies = placed[:, :count]
+        busy = (born <= buffer.dies) & (dies >= buffer.born)
+        begins = starts[busy]
+        ends = np.maximum.accumulate(np.concatenate(([0], stops[busy])))  # where what lies below is over
+        gaps = begins - ends[:-1]
+        wide = np.flatnonzero(gaps >= n)
+        at = int(ends[wide[np.argmin(gaps[wide])]] if len(wide) else ends[-1])
+        after = np.searchsorted(starts, at)
+        placed[:, after + 1 : count + 1] = placed[:, after:count]
+        placed[:, after] = at, at + n, buffer.born, buffer.dies
+        offset[k] = at
+    return offset, max((at + n for at, n in zip(offset, size, strict=True)), default=0)

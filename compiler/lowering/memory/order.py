@@ -8,11 +8,10 @@ from heapq import heapify, heappop, heappush
 
 from ...graph.nodes import Graph, may_fail
 from ...loops.ir import Place
-from .inplace import reachable, readers_to_wait_for
+from .inplace import Overwrites, readers_to_wait_for
 from .values import Value, constant_name, is_kernel, output_slot
 
 Move = tuple[Value, Value, bool]  # a copy from one value's place to another's, early or late; see `plans.Copy`
-After = dict[str, list[str]]  # kernel -> kernels that run after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +23,65 @@ class Order:
     moves: tuple[Move, ...]
 
 
-def ordered(graph: Graph, root: Mapping[str, Value]) -> Order:
+class _Sequence:
+    """Which kernels run after which. Each has a place behind all that run before it; one more that is to run before
+    another moves only what stands between the two. Pearce, Kelly, "A dynamic topological sort algorithm" (2007)."""
+
+    def __init__(self, kernels: Sequence[str]):
+        self.after: dict[str, list[str]] = {k: [] for k in kernels}
+        self._place: dict[str, tuple[int, ...]] = {k: (n,) for n, k in enumerate(kernels)}
+        self._moves = 0
+
+    def add(self, before: Sequence[str], kernel: str) -> bool:
+        """Let some run before a kernel; False, and nothing is changed, where one of them runs after it."""
+        end = max((self._place[k] for k in before), default=())
+        if self._place[kernel] < end:
+            behind, stack = {kernel}, [kernel]
+            while stack:
+                further = {k for k in self.after[stack.pop()] if k not in behind and self._place[k] <= end}
+                behind |= further
+                stack += further
+            if any(k in behind for k in before):
+                return False
+            self._moves -= 1  # what is moved last comes first behind the place
+            for n, k in enumerate(sorted(behind, key=self._place.__getitem__)):
+                self._place[k] = (*end, self._moves, n)
+        for k in before:
+            self.after[k].append(kernel)
+        return True
+
+    def in_order(self) -> tuple[str, ...]:
+        """Topological; among what may run, the first in the order of the graph."""
+        kernels = [*self.after]
+        position = {name: k for k, name in enumerate(kernels)}
+        waiting = dict.fromkeys(kernels, 0)
+        for followers in self.after.values():
+            for k in followers:
+                waiting[k] += 1
+        ready = [position[k] for k in kernels if not waiting[k]]
+        heapify(ready)
+        order: list[str] = []
+        while ready:
+            k = kernels[heappop(ready)]
+            order.append(k)
+            for f in self.after[k]:
+                waiting[f] -= 1
+                if not waiting[f]:
+                    heappush(ready, position[f])
+        assert len(order) == len(kernels), "the order of kernels has a cycle"
+        return tuple(order)
+
+
+def ordered(graph: Graph, root: Mapping[str, Value], overwrites: Overwrites) -> Order:
     """An order in which as much as may be is made where it belongs."""
     kernels = [n.name for n in graph if is_kernel(n)]
     readers: dict[Value, list[str]] = {}
-    after: After = {k: [] for k in kernels}
+    sequence = _Sequence(kernels)
     for k in kernels:
         for value in dict.fromkeys(root[a] for a in graph[k].args):
             readers.setdefault(value, []).append(k)
-            if value[0] in after:
-                after[value[0]].append(k)
+            if value[0] in sequence.after:
+                sequence.add([value[0]], k)
     places = _leaves(graph)
     leaves = {n.attrs["path"]: root[n.name] for n in graph if n.op == "param"}
     moves: list[Move] = []
@@ -42,10 +90,8 @@ def ordered(graph: Graph, root: Mapping[str, Value]) -> Order:
         value, slot, old = root[name], Place("slot", path), leaves.get(path)
         if value == old:
             continue
-        first = None if value in places else readers_to_wait_for(graph, root, value, old, readers, after)
-        if first is not None:
-            for r in first:
-                after[r].append(value[0])
+        first = None if value in places else readers_to_wait_for(overwrites, value, old, readers)
+        if first is not None and sequence.add(first, value[0]):
             places[value] = slot
             continue
         if value in overwritten:  # one variable takes the old value of another: keep it until the end
@@ -62,9 +108,12 @@ def ordered(graph: Graph, root: Mapping[str, Value]) -> Order:
         else:
             places[value] = slot
     paths = {p for p, _ in graph.updates}
-    writers = dict.fromkeys(v[0] for v, p in places.items() if p.base == "slot" and p.name in paths and v[0] in after)
-    checks = [k for k in kernels if may_fail(graph[k])]
-    return Order(_sorted(kernels, _checks_first(checks, list(writers), after)), places, tuple(dict.fromkeys(moves)))
+    writers = dict.fromkeys(v[0] for v, p in places.items() if p.base == "slot" and p.name in paths)
+    for check in (k for k in kernels if may_fail(graph[k])):  # a step that fails changes nothing
+        for w in writers:
+            if w != check and w in sequence.after:
+                sequence.add([check], w)
+    return Order(sequence.in_order(), places, tuple(dict.fromkeys(moves)))
 
 
 def _leaves(graph: Graph) -> dict[Value, Place]:
@@ -78,34 +127,3 @@ def _leaves(graph: Graph) -> dict[Value, Place]:
         elif node.op == "constant":
             places[node.name, 0] = Place("constant", constant_name(graph, node))
     return places
-
-
-def _checks_first(checks: Sequence[str], writers: Sequence[str], after: After) -> After:
-    """A step that fails changes nothing: kernels with run-time checks run before those that write variables."""
-    after = {k: [*later] for k, later in after.items()}
-    for c in checks:
-        for w in writers:
-            if w != c and c not in reachable(after, w):
-                after[c].append(w)
-    return after
-
-
-def _sorted(kernels: Sequence[str], after: After) -> tuple[str, ...]:
-    """Topological; among what may run, the first in the order of the graph."""
-    position = {name: k for k, name in enumerate(kernels)}
-    waiting = dict.fromkeys(kernels, 0)
-    for followers in after.values():
-        for k in followers:
-            waiting[k] += 1
-    ready = [position[k] for k in kernels if not waiting[k]]
-    heapify(ready)
-    order: list[str] = []
-    while ready:
-        k = kernels[heappop(ready)]
-        order.append(k)
-        for f in after[k]:
-            waiting[f] -= 1
-            if not waiting[f]:
-                heappush(ready, position[f])
-    assert len(order) == len(kernels), "the order of kernels has a cycle"
-    return tuple(order)
