@@ -94,10 +94,10 @@ class Sweep:
         new: dict[str, str] = {}
         for name, node in self._nodes.items():
             self.b.span = node.span
-            args = tuple(new[a] for a in node.args)
+            args = tuple([new[a] for a in node.args])
             moved = node if args == node.args else Node(name, node.op, args, node.attrs, node.type, node.span)
             before = len(self.b.nodes)
-            found = self._rewritten(moved) if name not in self._hidden else None
+            found = self._rewritten(moved) if node.op in self.rules and name not in self._hidden else None
             if found is None:
                 found = name
                 self.b.nodes[name] = moved
@@ -115,6 +115,8 @@ def rewrite(graph: Graph, rules: Table) -> Graph:
     """Sweep until no rule applies. What nothing needs any more disappears, inputs stay."""
     nodes = graph.nodes
     outputs, updates = graph.outputs, graph.updates
+    if not any(n.op in rules for n in graph):
+        return assemble(graph, live(nodes, [v for _, v in outputs + updates]), outputs, updates)
     for _ in range(SWEEPS):
         sweep = Sweep(nodes, [v for _, v in outputs + updates], rules)
         new = sweep.run()

@@ -29,6 +29,7 @@ class _Sequence:
 
     def __init__(self, kernels: Sequence[str]):
         self.after: dict[str, list[str]] = {k: [] for k in kernels}
+        self._before: dict[str, list[str]] = {k: [] for k in kernels}
         self._place: dict[str, tuple[int, ...]] = {k: (n,) for n, k in enumerate(kernels)}
         self._moves = 0
 
@@ -48,7 +49,17 @@ class _Sequence:
                 self._place[k] = (*end, self._moves, n)
         for k in before:
             self.after[k].append(kernel)
+        self._before[kernel] += before
         return True
+
+    def leading_to(self, kernel: str) -> set[str]:
+        """A kernel and all that run before it."""
+        seen, stack = {kernel}, [kernel]
+        while stack:
+            further = [k for k in self._before[stack.pop()] if k not in seen]
+            seen.update(further)
+            stack += further
+        return seen
 
     def in_order(self) -> tuple[str, ...]:
         """Topological; among what may run, the first in the order of the graph."""
@@ -110,8 +121,9 @@ def ordered(graph: Graph, root: Mapping[str, Value], overwrites: Overwrites) -> 
     paths = {p for p, _ in graph.updates}
     writers = dict.fromkeys(v[0] for v, p in places.items() if p.base == "slot" and p.name in paths)
     for check in (k for k in kernels if may_fail(graph[k])):  # a step that fails changes nothing
+        earlier = sequence.leading_to(check)
         for w in writers:
-            if w != check and w in sequence.after:
+            if w in sequence.after and w not in earlier:
                 sequence.add([check], w)
     return Order(sequence.in_order(), places, tuple(dict.fromkeys(moves)))
 

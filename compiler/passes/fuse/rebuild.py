@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ...graph.nodes import Builder, Graph, Node, effects
 from ...graph.ops import OPS
 from .heads import behind, renames
-from .regions import Region, Regions, inside_of
+from .regions import Region, Regions
 
 
 def rebuilt(graph: Graph, regions: Regions) -> Graph:
@@ -43,7 +43,7 @@ def _place(b: Builder, graph: Graph, name: str) -> None:
 
 def _add(b: Builder, graph: Graph, regions: Regions, region: Region, results: Sequence[str]) -> None:
     """Add the node of a region, and an item for each result where there are several; one node stands for itself."""
-    inside = inside_of(graph, regions.head, region.heads)
+    inside = regions.inside(region.heads)
     nodes = [graph[v] for v in sorted(inside, key=regions.position.__getitem__)]
     operands = tuple(dict.fromkeys(a for n in nodes for a in n.args if a not in inside))
     for a in operands:
@@ -69,6 +69,6 @@ def _needed(graph: Graph, regions: Regions) -> set[str]:
     """The heads that are read outside their region, or by the outside. What is there for its effect need not be."""
     needed = {behind(graph, v, regions.head) for _, v in graph.outputs + graph.updates}
     for region in {*regions.of.values()}:
-        inside = inside_of(graph, regions.head, region.heads)
+        inside = regions.inside(region.heads)
         needed |= {behind(graph, a, regions.head) for n in inside for a in graph[n].args if a not in inside}
     return needed | {graph[v].args[0] for v in needed if graph[v].op == "item"}

@@ -65,6 +65,8 @@ class Regions:
         self.reads: dict[str, tuple[str, ...]] = {}  # head -> the heads its value is computed from
         self.readers: dict[str, list[str]] = {}  # and the other way
         self.buffers: dict[str, tuple[str, ...]] = {}  # head -> the leaves its value is computed from
+        self._inline = {n.name for n in graph if not head[n.name] and not is_buffer(n)}
+        self._renames = {n.name for n in graph if renames(graph, n)}
         self._moves = 0
         made_of: dict[str, tuple[str, ...]] = {}  # any node -> the heads and leaves it is computed from
         for n in graph:
@@ -153,9 +155,28 @@ class Regions:
             r.place = (*place, self._moves, k)
         return True
 
+    def inside(self, heads: Iterable[str]) -> set[str]:
+        """The heads and everything inline that they are computed from."""
+        nodes = self.graph.nodes
+        inside = set(heads)
+        stack = list(inside)
+        while stack:
+            for a in nodes[stack.pop()].args:
+                if a not in inside and a in self._inline and not self._is_alias(a, inside):
+                    inside.add(a)
+                    stack.append(a)
+        return inside
+
+    def _is_alias(self, name: str, inside: set[str]) -> bool:
+        """A reshape of a buffer that is not made in the same region."""
+        if name not in self._renames:
+            return False
+        x = behind(self.graph, name, self.head)
+        return x not in self._inline and x not in inside
+
     def _fit(self, box: Box, heads: list[str]) -> bool:
         """Whether heads make one kernel over a box, of bearable size."""
-        inside = inside_of(self.graph, self.head, heads)
+        inside = self.inside(heads)
         operands = {x for n in inside for x in self.graph[n].args if x not in inside}
         ordered = [self.graph[n] for n in sorted(inside, key=self.position.__getitem__)]
         size = sum(len(n.args) if n.op == "concat" and len(n.args) > WIDE else 1 for n in ordered)
@@ -194,25 +215,3 @@ def merged(graph: Graph, head: Mapping[str, bool]) -> Regions:
             if other is not regions.of[h]:
                 regions.merge(other, regions.of[h])
     return regions
-
-
-def inside_of(graph: Graph, head: Mapping[str, bool], heads: Iterable[str]) -> set[str]:
-    """The heads and everything inline that they are computed from."""
-    inside = set(heads)
-    stack = list(inside)
-    while stack:
-        for a in graph[stack.pop()].args:
-            n = graph[a]
-            inline = not head[a] and not is_buffer(n) and not _is_alias(graph, head, a, inside)
-            if inline and a not in inside:
-                inside.add(a)
-                stack.append(a)
-    return inside
-
-
-def _is_alias(graph: Graph, head: Mapping[str, bool], name: str, inside: set[str]) -> bool:
-    """A reshape of a buffer that is not made in the same region."""
-    if not renames(graph, graph[name]):
-        return False
-    x = behind(graph, name, head)
-    return (head[x] or is_buffer(graph[x])) and x not in inside

@@ -26,13 +26,14 @@ def fold(graph: Graph) -> Graph:
 
 # f(numbers) is a number
 def folded(s: Sweep, n: Node) -> str | None:
-    reference = OPS[n.op].reference
-    if reference is None or not isinstance(n.type, TensorType):
-        return None
-    if not isinstance(n.type.size, int) or n.type.size > LIMIT:
-        return None
     operands = [s[a] for a in n.args]
-    if any(x.op != "constant" for x in operands) or _symbolic(tuple(n.attrs.values())):
+    if any(x.op != "constant" for x in operands):
+        return None
+    reference = OPS[n.op].reference
+    if reference is None or not isinstance(n.type, TensorType) or _symbolic(tuple(n.attrs.values())):
+        return None
+    size = n.type.size
+    if not isinstance(size, int) or size > LIMIT:
         return None
     arrays = list(map(_array, operands))
     with np.errstate(all="ignore"):
