@@ -27,8 +27,8 @@ from .values import Results, Shared, Tensor, Value, is_size, kind
 Listed = TypeVar("Listed", bound="tuple[Value, ...] | Results")
 AVERAGE = "average/"  # before the path of a parameter: its running average
 MAX_CALLS = 100  # how deep definitions may call one another
-MAX_BODIES = 10_000  # bodies written out in one entry: calls of definitions, and turns of `repeat`
-MAX_EVALUATED = 1_000_000  # expressions, and elements of lists, in one entry
+MAX_BODIES = 200_000  # bodies written out in one entry: calls of definitions, and turns of `repeat`
+MAX_EVALUATED = 4_000_000  # expressions, and elements of lists, in one entry
 MAX_BYTES = 2**40  # of one tensor
 MAX_F32 = 3.4028235677973366e38  # what rounds to more is infinite
 

@@ -20,7 +20,7 @@ from ..types.facts import Relation
 from ..types.sizes import Dim
 from ..types.tensors import TensorType, TupleType, Type
 
-MAX_NODES = 100_000  # of one graph
+MAX_NODES = 300_000  # of one graph
 
 Attrs = Mapping[str, Any]  # values are hashable: int, Size, float, str, bool, None, tuples of these, Graph
 
