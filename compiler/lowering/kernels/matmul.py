@@ -234,11 +234,16 @@ def _cut(body: Body, p: Product, height: int, left: str, strips: str, parallel: 
 
 
 def _strip(p: Product, at: Mapping[Walk, Dim], i0: Dim, height: int) -> Dim:
-    """Where the strip of the block of rows at i0 has its row k."""
+    """Where the strip of the block of rows at i0 has a step of the sum."""
+    return i0 * prod(w.size for w in p.inner) + _step(p, at) * height
+
+
+def _step(p: Product, at: Mapping[Walk, Dim]) -> Dim:
+    """Which step of the sum a point is, over all its loops."""
     k: Dim = 0
     for w in p.inner:
         k = k * w.size + at[w]
-    return i0 * prod(w.size for w in p.inner) + k * height
+    return k
 
 
 def _panel(p: Product, lanes: int, at: Mapping[Walk, Dim], j0: Dim, columns: Part) -> Dim:
@@ -247,10 +252,7 @@ def _panel(p: Product, lanes: int, at: Mapping[Walk, Dim], j0: Dim, columns: Par
     base: Dim = 0
     for w in p.sheets:
         base = base * w.size + at[w]
-    k: Dim = 0
-    for w in p.inner:
-        k = k * w.size + at[w]
-    return base * p.sheet(lanes) + j0 * depth + k * columns.padded(lanes)
+    return base * p.sheet(lanes) + j0 * depth + _step(p, at) * columns.padded(lanes)
 
 
 Steps = Sequence[tuple[Walk, Dim, Dim]]  # of a sum: its loops, with where they begin and end
