@@ -56,8 +56,12 @@ class GuardSpec:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """One entry point. Its native slots are, in this order: inputs, variables (including those it updates), outputs.
-    `sizes` is the order of the native size arguments; `arena` in bytes.
+    """One entry point. Its native slots are, in this order: inputs, variables (including those it updates), prepared,
+    outputs. `sizes` is the order of the native size arguments; `arena` in bytes.
+
+    What is computed of variables alone is `prepared`: a second native entry, `NAME.prepare`, writes it, and is called
+    before the first call and whenever one of `variables` has been changed. It has no sizes, and of the slots those of
+    the variables and of what is prepared; `preparing` is its arena in bytes.
 
     Entries of a model: `init` (input `seed`: i64; writes every variable but train/* and normalize/*), `predict`,
     `train` (one step: outputs are the metrics, `loss` first), `evaluate` (the same outputs, inference, no updates),
@@ -73,6 +77,8 @@ class Signature:
     guards: tuple[GuardSpec, ...]
     arena: Dim
     checks: tuple[str, ...] = ()  # message of check code k + 1
+    prepared: tuple[Port, ...] = ()  # their shapes are numbers
+    preparing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +181,8 @@ def signature_to_json(s: Signature) -> dict[str, Any]:
             "checks": s.checks,
             "inputs": [(p.name, p.dtype, p.shape, p.default) for p in s.inputs],
             "outputs": [(p.name, p.dtype, p.shape) for p in s.outputs],
+            "prepared": [(p.name, p.dtype, p.shape) for p in s.prepared],
+            "preparing": s.preparing,
             "guards": [([(r.left, r.op, r.right) for r in g.relations], g.message) for g in s.guards],
         }
     )
@@ -196,6 +204,8 @@ def signature_from_json(e: dict[str, Any]) -> Signature:
         tuple(GuardSpec(tuple(Relation(_dim(a), op, _dim(b)) for a, op, b in rs), m) for rs, m in e["guards"]),
         _dim(e["arena"]),
         tuple(e["checks"]),
+        tuple(map(port, e["prepared"])),
+        e["preparing"],
     )
 
 

@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from . import passes
 from .elaborate import Program
 from .graph.nodes import Graph, Guard
+from .graph.verify import verify
 from .lowering.lower import Lowered, lower
 from .manifest import GuardSpec, Port, Signature
 from .native.target import Target
+from .passes.prepare import prepare
 from .types.tensors import TensorType
 
 Observer = Callable[[str, Graph], None]
+
+ONCE = ("init", "train", "loss", "gradients")  # entries whose variables are others at each call, more often than not
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class Stages:
     backward: Graph  # with derivatives
     optimized: Graph
     fused: Graph  # the same, grouped into kernels
+    prepare: Graph | None  # what is computed when variables change, grouped as well; None where nothing is
     lowered: Lowered  # plan and loops
     signature: Signature
 
@@ -39,10 +44,14 @@ def stages(
     graph = program.graph(entry)
     backward = passes.run(passes.ALWAYS, graph, observe)
     optimized = passes.run(passes.REWRITE, backward, observe) if optimize else backward
-    fused = passes.run(passes.KERNELS, optimized, observe) if optimize else optimized
+    laid = passes.run(passes.LAYOUT, optimized, observe) if optimize else optimized
+    before, rest = (prepare(laid) if optimize and entry not in ONCE else None) or (None, laid)
+    kernels = passes.KERNELS if optimize else ()
+    fused = passes.run(kernels, rest, observe)
+    before = passes.run(kernels, verify(before, "prepare"), observe) if before is not None else None
     inputs, variables = _inputs(graph), _variables(program, optimized)
-    lowered = lower(fused, inputs, variables, target)
-    return Stages(graph, backward, optimized, fused, lowered, _signature(fused, inputs, variables, lowered))
+    lowered = lower(fused, inputs, variables, target, before)
+    return Stages(graph, backward, optimized, fused, before, lowered, _signature(fused, inputs, variables, lowered))
 
 
 def _inputs(graph: Graph) -> dict[str, TensorType]:
@@ -59,6 +68,7 @@ def _signature(
 ) -> Signature:
     default = {n.attrs["name"]: n.attrs.get("default") for n in graph if n.op == "input"}
     outputs = [s.type for s in lowered.entry.slots if s.role == "output"]
+    prepared = [(s.name, s.type) for s in lowered.entry.slots if s.role == "param" and s.name not in variables]
     return Signature(
         name=graph.name,
         sizes=lowered.entry.sizes,
@@ -69,6 +79,8 @@ def _signature(
         guards=tuple(GuardSpec(g.relations, _placed(g)) for g in graph.guards),
         arena=lowered.arena,
         checks=lowered.checks,
+        prepared=tuple(Port(path, t.dtype, t.shape) for path, t in prepared),
+        preparing=lowered.preparing,
     )
 
 

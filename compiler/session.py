@@ -43,7 +43,8 @@ _AMPLE_BYTES = 384 << 20  # with less to be had LLVM gets no thread of its own
 
 
 class Native:
-    """One entry, compiled and loaded. `run(sizes, slots, arena, pool)` calls it once, `epoch(job)` as a loop's step."""
+    """One entry, compiled and loaded. `run(sizes, slots, arena, pool)` calls it once, `epoch(job)` as a loop's step;
+    `prepare`, called in the same way, is the entry that prepares what it reads (None where nothing is)."""
 
     def __init__(self, signature: Signature, data: bytes, epoch: Callable[[int, Any], int]):
         self.signature = signature
@@ -51,6 +52,7 @@ class Native:
         self._library = native.Library(data)
         self._epoch = epoch
         self.run = self._library.function(signature.name)
+        self.prepare = self._library.function(f"{signature.name}.prepare") if signature.prepared else None
 
     def epoch(self, job: Any) -> int:
         return self._epoch(self._library.address(self.signature.name), job)
@@ -256,8 +258,10 @@ def emit(session: Session, stage: str, entry: str) -> str | bytes:
 
     made = session.stages(entry)
     match stage:
-        case "graph" | "backward" | "optimized" | "fused":
+        case "graph" | "backward" | "optimized":
             return print_graph(getattr(made, stage))
+        case "fused":
+            return "\n".join(print_graph(g) for g in (made.prepare, made.fused) if g is not None)
         case "dot":
             return print_dot(made.backward)
         case "loops":

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from ..compiler.manifest import ENTRIES, TrainSpec
 from ..dsl.errors import NncError
 from . import settings
-from .call.arrays import NUMPY, aligned, check_bytes, nbytes
 from .call.calls import Call, Session, Workspace
 from .call.column import Array, Rows
 from .call.messages import argument_error, unknown
+from .call.state import State
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -72,23 +72,18 @@ class Network:
         self.dataset = dataset if spec is not None and self.seed == spec.seed else None  # the split is of that seed
         self.workspace = Workspace(partial(session.pool, self.threads))
         self._calls: dict[str, Call] = {}
-        check_bytes(sum(nbytes(v.shape, NUMPY[v.dtype]) for v in manifest.variables), "the variables")
-        self.variables: dict[str, Array] = {
-            v.path: aligned(v.shape, NUMPY[v.dtype], f"`{v.path}`") for v in manifest.variables
-        }
+        self.variables = State(manifest.variables)
         self.reset()
 
     def reset(self, seed: int | None = None) -> None:
         """Back to the start: parameters drawn anew from the seed, nothing learned, nothing fitted."""
         if seed is not None:
             self.reseed(settings.seed(seed))
-        for array in self.variables.values():
-            array[...] = 0
+        self.variables.write(dict.fromkeys(self.variables, 0))
         if "init" in self.manifest.entries:
             self.entry("init")(self.seed)
-        for v in self.manifest.variables:
-            if v.role == "normalize":
-                self.variables[v.path][...] = 1 if v.path.endswith("/scale") else 0
+        scaled = [v.path for v in self.manifest.variables if v.role == "normalize"]
+        self.variables.write({path: int(path.endswith("/scale")) for path in scaled})
         spec = self.manifest.train
         self.set_training(seed=self.seed, t=0, epoch=0, steps=max(1, spec.epochs) if spec else 0)
         self.progress, self.epochs_done, self.schema = None, 0, None
@@ -157,23 +152,20 @@ class Network:
         examples stood in what the user passed."""
         from .data.normalize import fit
 
-        fit(self.manifest, self.variables, columns, rows)
+        self.variables.write(fit(self.manifest, self.variables, columns, rows))
 
     def set_training(self, **values: int) -> None:
         """Set those of the counters `train/t`, `train/epoch`, `train/steps`, `train/seed` that the program reads. One
         that is too large to be counted is the largest."""
-        for name, value in values.items():
-            array = self.variables.get(f"train/{name}")
-            if array is not None:
-                array[...] = min(value, 2 ** (8 * array.itemsize - 1) - 1)
+        read = {path: value for name, value in values.items() if (path := f"train/{name}") in self.variables}
+        most = {path: 2 ** (8 * self.variables[path].itemsize - 1) - 1 for path in read}
+        self.variables.write({path: min(value, most[path]) for path, value in read.items()})
 
     def assign(self, values: Mapping[str, Array]) -> None:
         """Set variables by path; the running average of a parameter begins anew with it."""
+        averages = {f"average/{path}": array for path, array in values.items()}
         with self.workspace.lock:
-            for path, array in values.items():
-                self.variables[path][...] = array
-                if (average := self.variables.get(f"average/{path}")) is not None:
-                    average[...] = array
+            self.variables.write({**values, **{p: a for p, a in averages.items() if p in self.variables}})
 
     @property
     def name(self) -> str:

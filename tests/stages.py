@@ -19,6 +19,7 @@ from nnc.compiler.lowering.lower import lower
 from nnc.compiler.lowering.memory import plan
 from nnc.compiler.native.target import level
 from nnc.compiler.passes import ALWAYS, OPTIMIZE, REWRITE, run
+from nnc.compiler.passes.prepare import prepare
 from nnc.compiler.passes.rewrite import Rule, rewrite
 from nnc.compiler.passes.rules.adjoint import windows_padded
 from nnc.compiler.passes.simplify import RULES as SIMPLIFY
@@ -64,6 +65,12 @@ def graph_stage(text: str, args: str) -> str:
 def passes_stage(text: str, args: str) -> str:
     """A graph after the passes named."""
     return print_graph(run([p for name in args.split() for p in PASSES[name]], parse_graph(text, NAME)))
+
+
+def prepare_stage(text: str, args: str) -> str:
+    """What a graph computes of variables alone, and the rest."""
+    graph = parse_graph(text, NAME)
+    return "\n".join(map(print_graph, prepare(graph) or (graph,)))
 
 
 RULES: dict[str, dict[str, tuple[Rule, ...]]] = {}  # a rewrite rule by name, for the operators that have it
@@ -152,6 +159,7 @@ STAGES: dict[str, Callable[[str, str], str]] = {
     "errors": errors_stage,
     "graph": graph_stage,
     "passes": passes_stage,
+    "prepare": prepare_stage,
     "rule": rule_stage,
     "backward": backward_stage,
     "lower": lower_stage,

@@ -95,7 +95,7 @@ model M(x: f32[B, 3]) -> f32[B, 3] { return x |> norm: BatchNorm }
 export f(x: f32[B, 3]) -> f32[B, 3] = M.norm(x)
 """
     )
-    net.variables["M.norm.running_mean"][:] = 1.0
+    net.state["M.norm.running_mean"] = np.ones_like(net.state["M.norm.running_mean"])
     assert np.array_equal(net.f(X[:, :3]), net.predict(X[:, :3]))
 
 
@@ -203,7 +203,7 @@ def test_each_parameter_learns_from_its_loss_by_its_optimizer() -> None:
     near, small = one("mean((y - goal)^2)"), one("mean(Net.body(x)^2)")
     for other in (near, small):
         for path in other.params:
-            other.variables[path][...] = net.params[path]
+            other.assign({path: net.params[path]})
     g, h = near.gradients(X, Y), small.gradients(X, Y)
     before, after = stepped(net)
     for path in net.params:

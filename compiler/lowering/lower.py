@@ -53,24 +53,43 @@ class Lowered:
     def arena(self) -> Dim:
         return self.plan.arena
 
+    @property
+    def preparing(self) -> int:
+        """Bytes that the entry needs which prepares what this one reads."""
+        arenas = [e.arena for e in self.module.entries[1:]]
+        return sum(a for a in arenas if isinstance(a, int))  # it has no sizes
+
 
 def lower(
-    graph: Graph, inputs: Mapping[str, TensorType], variables: Mapping[str, TensorType], target: Target
+    graph: Graph,
+    inputs: Mapping[str, TensorType],
+    variables: Mapping[str, TensorType],
+    target: Target,
+    before: Graph | None = None,
 ) -> Lowered:
     """Loops for one entry named `graph.name`. Its slots are `inputs`, then `variables` (by path), whether or not the
-    graph uses them, then the graph's outputs. Its size arguments are the symbols of all of these, sorted."""
-    slots = (
-        *(L.Slot(name, t, "input") for name, t in inputs.items()),
-        *(L.Slot(path, t, "param") for path, t in variables.items()),
-        *(L.Slot(output_slot(name), _type(graph, v), "output") for name, v in graph.outputs),
-    )
+    graph uses them, then the graph's outputs. Its size arguments are the symbols of all of these, sorted. What is to be
+    computed `before`, of variables alone, is an entry too, with slots for them; what it updates follows the variables.
+    """
     checks, library = Checks(), _Library(graph.name, target)
+    prepared = {path: _type(before, value) for path, value in before.updates} if before is not None else {}
+    stored = tuple(L.Slot(path, t, "param") for path, t in {**variables, **prepared}.items())
+    given = tuple(L.Slot(name, t, "input") for name, t in inputs.items())
+    results = tuple(L.Slot(output_slot(name), _type(graph, v), "output") for name, v in graph.outputs)
     lowered = _steps(graph, checks, library)
+    entries, constants = [_entry(graph.name, (*given, *stored, *results), lowered)], [*lowered.constants]
+    if before is not None:
+        first = _steps(before, checks, library)
+        entries.append(_entry(before.name, stored, first))
+        constants += first.constants
+    used = {p.name for e in entries for c in e.calls for p in c.places if p.base == "constant"}
+    module = L.Module(library.kernels(), tuple(entries), tuple(c for c in constants if c.name in used))
+    return Lowered(module, lowered.plan, tuple(checks.messages))
+
+
+def _entry(name: str, slots: tuple[L.Slot, ...], steps: _Steps) -> L.Entry:
     sizes = sorted({s for slot in slots for n in slot.type.shape for s in symbols(n)})
-    entry = L.Entry(graph.name, tuple(sizes), slots, lowered.plan.arena, lowered.steps)
-    used = {p.name for c in entry.calls for p in c.places if p.base == "constant"}
-    constants = tuple(c for c in lowered.constants if c.name in used)
-    return Lowered(L.Module(library.kernels(), (entry,), constants), lowered.plan, tuple(checks.messages))
+    return L.Entry(name, tuple(sizes), slots, steps.plan.arena, steps.steps)
 
 
 @dataclass(frozen=True, slots=True)

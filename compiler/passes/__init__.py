@@ -25,8 +25,9 @@ Pass = Callable[[Graph], Graph]
 
 ALWAYS: tuple[Pass, ...] = (check, guard, dce, differentiate, dce)
 REWRITE: tuple[Pass, ...] = (sink, fold, cse, simplify, cse, simplify, hoist, cse, trim, dce)  # the mathematics
-KERNELS: tuple[Pass, ...] = (layout, margins, align, cse, guard, fuse)  # how it lies in memory, and what runs together
-OPTIMIZE: tuple[Pass, ...] = (*REWRITE, *KERNELS)
+LAYOUT: tuple[Pass, ...] = (layout, margins, align, cse)  # how it lies in memory
+KERNELS: tuple[Pass, ...] = (guard, fuse)  # what runs together
+OPTIMIZE: tuple[Pass, ...] = (*REWRITE, *LAYOUT, *KERNELS)
 
 
 def _inside(step: Pass, graph: Graph) -> Graph:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ctypes import Array as CArray
-from ctypes import addressof, c_int64, c_void_p
+from ctypes import addressof, c_int64, c_void_p, sizeof
 from dataclasses import dataclass
 from math import inf
 from os import getpid
@@ -32,6 +32,7 @@ from .arrays import (
     NUMPY,
     Wanted,
     address_of,
+    aligned,
     aligned_bytes,
     bind,
     check_nbytes,
@@ -43,6 +44,7 @@ from .arrays import (
 from .column import Array
 from .interrupt import Watch
 from .messages import argument_error, listed, unknown
+from .state import State
 
 _HOLDS = {
     "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
@@ -58,6 +60,8 @@ class Native(Protocol):
 
     @property
     def signature(self) -> Signature: ...
+    @property
+    def prepare(self) -> Callable[[Any, Any, int, int | None], int] | None: ...
     def run(self, sizes: Any, slots: Any, arena: int, pool: int | None) -> int: ...
     def epoch(self, job: Any) -> int: ...
 
@@ -134,20 +138,26 @@ class _Sized:
 
 
 class Call:
-    """An entry point bound to a model's variables and workspace."""
+    """An entry point bound to a model's variables and workspace. It owns what is prepared of them."""
 
-    def __init__(self, native: Native, variables: Mapping[str, Array], workspace: Workspace):
+    def __init__(self, native: Native, state: State, workspace: Workspace):
         self.native, self._run = native, native.run
         self.signature = s = native.signature
         self.wants: tuple[Wanted, ...] = tuple(map(wanted, s.inputs))
-        self.workspace = workspace
-        self.variables = [variables[path] for path in s.variables]  # keeps the memory behind the slots alive
-        self._updated = [variables[path] for path in s.updates]
-        self._first_output = len(s.inputs) + len(s.variables)
+        self.workspace, self._state = workspace, state
+        stored = [state.stored(path) for path in s.variables]
+        prepared = [aligned([_value(n, {}) for n in p.shape], NUMPY[p.dtype], "what is prepared") for p in s.prepared]
+        self.variables = [*stored, *prepared]  # keeps the memory behind the slots alive
+        self._updated = [state.stored(path) for path in s.updates]
+        self._version: int | None = None  # of the state, when it was prepared
+        if s.prepared:
+            state.prepares(s.variables)
+        self._first_output = len(s.inputs) + len(self.variables)
         self._slots = (c_void_p * max(1, self._first_output + len(s.outputs)))()
         for k, array in enumerate(self.variables, len(s.inputs)):
             self._slots[k] = address_of(array)
         self._slots_address = addressof(self._slots)
+        self._variables_address = self._slots_address + len(s.inputs) * sizeof(c_void_p)
         self._size_names = s.sizes
         self._sized: dict[tuple[int, ...], _Sized] = {}
 
@@ -231,22 +241,44 @@ class Call:
 
     def launch(self, sized: _Sized, slots: int) -> int:
         """Run the native code once, on slots at an address, and give its status. Called with the lock held."""
+        if self._version != self._state.version:
+            self.refresh()
         arena, pool = self.workspace.arena(sized.arena), self.workspace.pool
         status = INTERRUPTED
         if sized.seconds <= _MOMENT:
             status = self._run(sized.address, slots, arena, pool)
         if status < 0:  # or a signal was meant for a call of the main thread
-            status = self._watched(sized, slots, arena, pool)
+            status = self._watched(self._run, sized, slots, self._updated)
+        if self._updated:
+            self._state.written(self.signature.updates)
         return status
 
-    def _watched(self, sized: _Sized, slots: int, arena: int, pool: Any) -> int:
+    def epoch(self, job: Any) -> int:
+        """Run the native code as the step of a job, whose slots are from here. Called with the lock held."""
+        self.refresh()
+        status = self.native.epoch(job)
+        if self._updated:
+            self._state.written(self.signature.updates)
+        return status
+
+    def refresh(self) -> None:
+        """Prepare what is read of variables as they are now, where they have changed. Called with the lock held."""
+        version = self._state.version
+        if self._version != version and (prepare := self.native.prepare) is not None:
+            self._watched(
+                prepare, _Sized((c_int64 * 1)(), 0, (), self.signature.preparing), self._variables_address, ()
+            )
+        self._version = version
+
+    def _watched(self, run: Callable[..., int], sized: _Sized, slots: int, updated: Sequence[Array]) -> int:
         """A call that a signal ends, with all variables as they were: its handler then runs, and where that does not
         raise the call begins anew."""
-        kept = [(a, a.copy()) for a in self._updated] if sized.seconds > _AGE else []
+        arena, pool = self.workspace.arena(sized.arena), self.workspace.pool
+        kept = [(a, a.copy()) for a in updated] if sized.seconds > _AGE else []
         start = perf_counter()
         try:
             with Watch(pool, half=bool(kept)) as watch:
-                while (status := self._run(sized.address, slots, arena, pool)) < 0:
+                while (status := run(sized.address, slots, arena, pool)) < 0:
                     _restore(kept)
                     watch.again()
         except KeyboardInterrupt:

@@ -46,10 +46,11 @@ def grad_check(
     trained = other.train_spec.trained
     errors: dict[str, float] = {}
     for name, gradient in analytic.items():
-        values = other.variables.get(name, inputs.get(name))
-        assert values is not None
-        loss = partial(_loss, other, arrays, trained.get(name))
+        moved = {name: other.variables[name].copy()} if name in other.variables else {}
+        values = moved[name] if moved else inputs[name]
+        loss = partial(_loss, other, moved, arrays, trained.get(name))
         errors[name] = _worst(loss, values.reshape(-1), gradient.reshape(-1), samples)
+        other.variables.write(moved)
     bad = {n: e for n, e in errors.items() if not e <= tolerance}
     if bad:
         worst = max(bad, key=lambda n: bad[n])
@@ -66,8 +67,9 @@ def grad_check(
     return errors
 
 
-def _loss(net: Model, arrays: list[Any], name: str | None) -> float:
-    """One loss of several by its name, or all together."""
+def _loss(net: Model, moved: Mapping[str, Any], arrays: list[Any], name: str | None) -> float:
+    """One loss of several by its name, or all together; with variables as they have been moved."""
+    net.variables.write(moved)
     value = net.loss(*arrays)
     if isinstance(value, float):
         return value

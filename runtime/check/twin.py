@@ -30,8 +30,6 @@ def twin(
         data_path=net.data_path,
     )
     with net.workspace.lock:
-        for path, array in net.variables.items():
-            if path in other.variables:
-                other.variables[path][...] = array
+        other.variables.write({path: array for path, array in net.variables.items() if path in other.variables})
     other.schema = net.schema
     return other

@@ -8,7 +8,7 @@ float64.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
 
 import numpy as np
@@ -22,12 +22,13 @@ _BLOCK_BYTES = 2 << 20  # of rows at a time, so that the float64 copies stay sma
 
 
 def fit(
-    manifest: Manifest, variables: MutableMapping[str, Array], columns: Mapping[str, Rows], rows: Array | None = None
-) -> None:
-    """Set `normalize/X/mean` and `normalize/X/scale` from column X, unless they are no longer 0 and 1."""
+    manifest: Manifest, variables: Mapping[str, Array], columns: Mapping[str, Rows], rows: Array | None = None
+) -> dict[str, Array]:
+    """`normalize/X/mean` and `normalize/X/scale` of column X, unless the variables are no longer 0 and 1."""
     kind = manifest.train.normalize if manifest.train else None
+    found: dict[str, Array] = {}
     if kind is None:
-        return
+        return found
     for name, column in columns.items():
         mean, scale = variables.get(f"normalize/{name}/mean"), variables.get(f"normalize/{name}/scale")
         if mean is None or scale is None or not len(column) or np.any(mean != 0) or np.any(scale != 1):
@@ -37,9 +38,10 @@ def fit(
                 "E0630", f"input `{name}` {bad}, so it cannot be normalized", help=BAD_DATA, kind=NonFiniteError
             )
         center, width = KINDS[kind](column, mean.shape)
-        mean[...] = center
-        scale[...] = np.where(width > 0, width, 1.0).astype(scale.dtype)
-        scale[scale == 0] = 1  # a width that this dtype rounds to zero
+        width = width.astype(scale.dtype)  # which may round it to zero
+        found[f"normalize/{name}/mean"] = center
+        found[f"normalize/{name}/scale"] = np.where(width > 0, width, 1)
+    return found
 
 
 def _bad(column: Rows, rows: Array | None) -> str | None:

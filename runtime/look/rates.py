@@ -48,8 +48,7 @@ def range_test(
         raise argument_error("E0603", f"the rates must grow, got {low} to {high}")
     other = twin(net, text=_with_rate(net, f"{low!r} * {high / low!r}^((t - 1) / {steps - 1})"))
     other.reset()  # what the optimiser remembers
-    for path in (*net.params, *net.state):
-        other.variables[path][...] = net.variables[path]
+    other.variables.write({path: net.variables[path] for path in (*net.params, *net.state)})
     other.set_training(steps=steps)
     call = other.entry("train")
     arrays = call.arguments(args, {}) if args else other.load_dataset().for_training(spec.inputs, call.wants)

@@ -127,8 +127,7 @@ def load(network: Network, path: str | PathLike[str]) -> None:
         check_bytes(sum(nbytes(v.shape, NUMPY[v.dtype]) for v in wanted.values()), str(path))
         loaded = _tensors(f, path, table, start, wanted, facts.tensors)
     with network.workspace.lock:
-        for name, array in loaded.items():
-            network.variables[wanted[name].path][...] = array
+        network.variables.write({wanted[name].path: array for name, array in loaded.items()})
         network.reseed(facts.seed)
         network.epochs_done, network.progress = facts.epochs_done, facts.progress if trains else None
         if network.schema != facts.schema:

@@ -126,8 +126,7 @@ class Rescue:
         """The variables as they were before global step `target`."""
         sweep, network = self.sweep, self.network
         self.watch.again(deaf=True)
-        for path, array in self._copy.items():
-            np.copyto(network.variables[path], array)
+        network.variables.write(self._copy)
         sweep.totals[:] = self._totals
         epoch, position = self._epoch, self._position
         while epoch * sweep.steps + position // sweep.batch < target:
@@ -170,8 +169,7 @@ class Rescue:
         found = next((f"`{name}` {found}" for name, array in values if (found := not_finite(array))), None)
         if found is None and (path := self._bad_variable()) is not None:
             found = f"`{path}` after the update {not_finite(variables[path])}"
-        for path, array in before.items():
-            np.copyto(variables[path], array)
+        variables.write(before)
         return found
 
     def _origin(self, entry: str, rows: Mapping[str, Any]) -> str:

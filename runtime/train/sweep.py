@@ -187,7 +187,7 @@ class Sweep:
                 self._sizes[job.batch_index] = self.batch
             job.arena, job.pool = workspace.arena(self._sized.arena), workspace.pool
             job.steps, job.nonfinite = 0, -1
-            status = self.call.native.epoch(job)
+            status = self.call.epoch(job)
             self.done += job.steps
         if status == HALF_DONE:
             raise HalfDone

@@ -398,15 +398,19 @@ def _passes(entry: _Entry) -> None:
     shuffled = rng.sample(passes.REWRITE, len(passes.REWRITE))
     backward = entry.stages.backward
     ways = [(f"pass {p.__name__}", partial(passes.run, (p,), backward)) for p in dict.fromkeys(passes.OPTIMIZE)]
-    ways.append(("passes in another order", partial(passes.run, (*shuffled, *passes.KERNELS), backward)))
+    mixed = (*shuffled, *passes.LAYOUT, *passes.KERNELS)
+    ways.append(("passes in another order", partial(passes.run, mixed, backward)))
     ways.append(("optimized", lambda: entry.stages.optimized))
     ways.append(("fused", lambda: entry.stages.fused))
+    prepare = entry.stages.prepare
     for what, made in ways:
         with limited(COMPILE_SECONDS):
             graph = made()
         if graph is backward:
             continue
         for sizes, inputs, params, reference in entry.cases:
+            if what == "fused" and prepare is not None:
+                params = {**params, **evaluate(prepare, {}, params, sizes)[1]}
             compare(what, _both(evaluate(graph, inputs, params, sizes)), reference)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from nnc.compiler.graph.interpret import bind_sizes, whole
 from nnc.compiler.graph.ops.elementwise import NUMPY
+from nnc.compiler.manifest import Port
 from nnc.compiler.session import Native
 from nnc.dsl.errors import ArgumentError, error
 
@@ -81,17 +82,21 @@ def call(
         space[...] = array
         return space
 
+    def unwritten(port: Port) -> np.ndarray:
+        dtype = np.dtype(NUMPY[port.dtype])
+        shape = [whole(n, bound) for n in port.shape]
+        return place.buffer(int(np.prod(shape)) * dtype.itemsize, dtype.itemsize).view(dtype).reshape(shape)
+
     given = [placed(inputs[p.name]) for p in s.inputs]
     stored = {path: placed(variables[path]) for path in s.variables}
-    outputs = {}
-    for p in s.outputs:
-        dtype = np.dtype(NUMPY[p.dtype])
-        shape = [whole(n, bound) for n in p.shape]
-        nbytes = int(np.prod(shape)) * dtype.itemsize
-        outputs[p.name] = place.buffer(nbytes, dtype.itemsize).view(dtype).reshape(shape)
-    buffers = [*given, *stored.values(), *outputs.values()]
+    prepared = [unwritten(p) for p in s.prepared]
+    outputs = {p.name: unwritten(p) for p in s.outputs}
+    buffers = [*given, *stored.values(), *prepared, *outputs.values()]
     numbers = placed(np.array([bound[n] for n in s.sizes] or [0], np.int64))
     slots = placed(np.array([b.ctypes.data for b in buffers] or [0], np.int64))
+    if native.prepare is not None:
+        arena = place.buffer(s.preparing, ALIGNMENT)
+        native.prepare(None, slots[len(given) :].ctypes.data, arena.ctypes.data, pool)
     arena = place.buffer(whole(s.arena, bound), ALIGNMENT)
     status = native.run(numbers.ctypes.data, slots.ctypes.data, arena.ctypes.data, pool)
     if status:

@@ -40,6 +40,7 @@ class FakeNative:
     variables: dict[str, Variable]
     body: Callable[..., int | None]
     calls: list[tuple[int, ...]] = field(default_factory=list)
+    prepare: None = None
 
     def run(self, sizes: Any, slots: Any, arena: int, pool: Any) -> int:
         s = self.signature

@@ -178,7 +178,7 @@ from nnc.runtime.model import Model
 net = Model(make_session(), threads=1)
 print("ready", flush=True)
 while True:
-    net.variables["Line.W"] += 1
+    net.params["Line.W"] = net.params["Line.W"] + 1
     net.save({path!r})
 """
 

@@ -359,7 +359,7 @@ def test_features_are_what_the_variables_have_axes_for(net, kind, shape, mean, s
     column = np.float32([[[[0, 2]], [[4, 6]]], [[[2, 0]], [[6, 4]]]])  # [2, 2, 1, 2]
     spec = replace(net.manifest.train, normalize=kind)
     variables = {"normalize/x/mean": np.zeros(shape), "normalize/x/scale": np.ones(shape)}
-    normalize.fit(replace(net.manifest, train=spec), variables, {"x": column})
+    variables |= normalize.fit(replace(net.manifest, train=spec), variables, {"x": column})
     if mean is not None:
         np.testing.assert_allclose(variables["normalize/x/mean"], mean)
         np.testing.assert_allclose(variables["normalize/x/scale"], scale)
