@@ -14,9 +14,10 @@ from .elaborate import Program
 from .graph.nodes import Graph, Guard
 from .graph.verify import verify
 from .lowering.lower import Lowered, lower
+from .lowering.panels import pack
 from .manifest import GuardSpec, Port, Signature
 from .native.target import Target
-from .passes.prepare import prepare
+from .passes.prepare import fixed, prepare
 from .types.tensors import TensorType
 
 Observer = Callable[[str, Graph], None]
@@ -45,13 +46,19 @@ def stages(
     backward = passes.run(passes.ALWAYS, graph, observe)
     optimized = passes.run(passes.REWRITE, backward, observe) if optimize else backward
     laid = passes.run(passes.LAYOUT, optimized, observe) if optimize else optimized
-    before, rest = (prepare(laid) if optimize and entry not in ONCE else None) or (None, laid)
+    before, rest = (_prepared(laid, target) if optimize and entry not in ONCE else None) or (None, laid)
     kernels = passes.KERNELS if optimize else ()
     fused = passes.run(kernels, rest, observe)
     before = passes.run(kernels, verify(before, "prepare"), observe) if before is not None else None
     inputs, variables = _inputs(graph), _variables(program, optimized)
     lowered = lower(fused, inputs, variables, target, before)
     return Stages(graph, backward, optimized, fused, before, lowered, _signature(fused, inputs, variables, lowered))
+
+
+def _prepared(graph: Graph, target: Target) -> tuple[Graph, Graph] | None:
+    """What an entry computes of variables alone, and the rest."""
+    packed = pack(graph, fixed(graph), target)
+    return prepare(verify(packed, "pack", graph))
 
 
 def _inputs(graph: Graph) -> dict[str, TensorType]:

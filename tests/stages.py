@@ -17,9 +17,10 @@ from nnc.compiler.loops.parse import parse_loops
 from nnc.compiler.loops.text import print_loops
 from nnc.compiler.lowering.lower import lower
 from nnc.compiler.lowering.memory import plan
+from nnc.compiler.lowering.panels import pack
 from nnc.compiler.native.target import level
 from nnc.compiler.passes import ALWAYS, OPTIMIZE, REWRITE, run
-from nnc.compiler.passes.prepare import prepare
+from nnc.compiler.passes.prepare import fixed, prepare
 from nnc.compiler.passes.rewrite import Rule, rewrite
 from nnc.compiler.passes.rules.adjoint import windows_padded
 from nnc.compiler.passes.simplify import RULES as SIMPLIFY
@@ -71,6 +72,12 @@ def prepare_stage(text: str, args: str) -> str:
     """What a graph computes of variables alone, and the rest."""
     graph = parse_graph(text, NAME)
     return "\n".join(map(print_graph, prepare(graph) or (graph,)))
+
+
+def pack_stage(text: str, args: str) -> str:
+    """A graph with the operands in panels that are the same in every call, for the target named."""
+    graph = parse_graph(text, NAME)
+    return print_graph(pack(graph, fixed(graph), level(args)))
 
 
 RULES: dict[str, dict[str, tuple[Rule, ...]]] = {}  # a rewrite rule by name, for the operators that have it
@@ -159,6 +166,7 @@ STAGES: dict[str, Callable[[str, str], str]] = {
     "errors": errors_stage,
     "graph": graph_stage,
     "passes": passes_stage,
+    "pack": pack_stage,
     "prepare": prepare_stage,
     "rule": rule_stage,
     "backward": backward_stage,

@@ -78,11 +78,12 @@ class Product:
     left: Dim  # where the left operand begins
     right: Dim
     clips: tuple[Clip, ...] = ()
+    width: int = 0  # columns of a panel, where the right operand lies in panels
 
     @property
     def packed(self) -> bool:
         """The right operand is not contiguous along the lanes: it is read from a copy that is."""
-        return self.columns[-1].right != 1
+        return self.columns[-1].right != 1 and not self.width
 
     @property
     def sheets(self) -> tuple[Walk, ...]:
@@ -96,7 +97,7 @@ class Product:
 
     def sheet(self, lanes: int) -> Dim:
         """The number of elements of one such matrix in panels."""
-        n = self.columns[-1].size
+        n, lanes = self.columns[-1].size, self.width or lanes
         whole = -(-n // lanes) * lanes if isinstance(n, int) else n + lanes
         return prod(w.size for w in self.inner) * whole
 
@@ -149,7 +150,10 @@ def _from_side(node: Node, graph: Nodes, side: int, apart: Collection[str]) -> P
         return None
     rows = tuple(sorted(rows, key=lambda w: number(w.size) if is_plain(node) else -number(w.left)))
     begins = [_start(m, shape) for m, shape in operands]
-    return Product(node, side, batch, rows, columns, inner, begins[side], begins[1 - side])
+    right_one = graph[node.args[1 - side]]
+    width = graph[right_one.args[0]].shape[-1] if right_one.op == "unpack" else 0
+    assert isinstance(width, int)
+    return Product(node, side, batch, rows, columns, inner, begins[side], begins[1 - side], width=width)
 
 
 def _clip(e: Affine, n: Dim, p: Product) -> Clip | None:

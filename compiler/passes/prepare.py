@@ -19,17 +19,17 @@ from ..types.sizes import Size
 from ..types.tensors import TensorType, TupleType
 from .rewrite import assemble, live
 
-FREE = ("broadcast", "constant", "iota", "reshape", "assume", "size")  # made of nothing, or not made at all
+FREE = ("broadcast", "constant", "iota", "reshape", "assume", "unpack", "size")  # made of nothing, or not made at all
 CHEAP = 4  # weight up to which what is made of nothing is made where it is read
 WORTH = 512  # vector instructions of all elements, below which a call does not notice
 
 
 def prepare(graph: Graph) -> tuple[Graph, Graph] | None:
     """The graph of `NAME.prepare` and the rest; None where that would not be worth a call."""
-    fixed = _fixed(graph)
+    made = fixed(graph)
     if all(n.op != "input" for n in graph):
         return None
-    found = _found(graph, fixed)
+    found = _found(graph, made)
     before = ancestors(graph.nodes, found)
     if sum(_work(graph[name]) for name in before) < WORTH:
         return None
@@ -40,19 +40,19 @@ def prepare(graph: Graph) -> tuple[Graph, Graph] | None:
     return Graph(f"{graph.name}.prepare", {name: graph[name] for name in before}, (), updates), rest
 
 
-def _fixed(graph: Graph) -> dict[str, int]:
+def fixed(graph: Graph) -> dict[str, int]:
     """The nodes that depend on variables alone, those that the entry does not write. Of what is made of nothing, the
     weight of one element; of all else, more than is cheap."""
     written = {path for path, _ in graph.updates}
-    fixed: dict[str, int] = {}
+    found: dict[str, int] = {}
     for n in graph:
         if n.op == "input" or may_fail(n) or (n.op == "param" and n.attrs["path"] in written):
             continue
-        if all(a in fixed for a in n.args) and _is_static(n.type) and _is_static(n.attrs):
+        if all(a in found for a in n.args) and _is_static(n.type) and _is_static(n.attrs):
             stored = n.op == "param" or (n.op == "constant" and n.shape)
             made = n.op in FREE or OPS[n.op].kind in (MAP, VIEW)
-            fixed[n.name] = own_weight(n) + sum(fixed[a] for a in n.args) if made and not stored else CHEAP + 1
-    return fixed
+            found[n.name] = own_weight(n) + sum(found[a] for a in n.args) if made and not stored else CHEAP + 1
+    return found
 
 
 def _is_static(x: Any) -> bool:

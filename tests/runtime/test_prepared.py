@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -106,13 +107,42 @@ def test_prepared_anew_when_variables_were_written(write, tmp_path):
         assert old.tobytes() != new.tobytes()
 
 
-def test_the_bits_are_those_of_a_call_that_prepares_nothing(tmp_path, monkeypatch):
-    wanted = nnc.compile(NET, threads=1).predict(X)
+NETS = {  # by name: the input and layers
+    "narrow": ("f32[B, 5]", "Dense(300) |> tanh |> Dense(1)"),
+    "odd": ("f32[B, 37]", "Dense(50) |> relu |> Dense(101) |> relu |> Dense(7)"),
+    "deep and large": ("f32[B, 900]", "Dense(450) |> relu |> Dense(333)"),
+    "double": ("f32[B, 37]", "Dense(51) |> tanh |> Dense(20)"),
+    "filters": ("f32[B, 3, 13, 13]", "Conv(20, 3, pad = 1) |> BatchNorm |> relu |> Conv(48, 3, stride = 2) |> flatten"),
+    "large filters": ("f32[B, 64, 9, 9]", "Conv(130, 3, pad = 1) |> relu |> Conv(64, 1) |> global_avg_pool"),
+    "depthwise": ("f32[B, 32, 8, 8]", "DepthwiseConv(3) |> ConvTranspose(16, 2, stride = 2) |> global_avg_pool"),
+    "recurrent": ("f32[B, 9, 20]", "Lstm(40) |> Gru(24) |> flatten |> Dense(3)"),
+    "attention": ("f32[B, 9, 32]", "TransformerBlock(4, causal = true) |> LayerNorm |> flatten |> Dense(10)"),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_bits_are_those_of_a_call_that_prepares_nothing(name, threads, tmp_path, monkeypatch):
+    given, layers = NETS[name]
+    compiled = partial(
+        nnc.compile,
+        f"model Net(x: {given}) {{ return x |> {layers} }}",
+        threads=threads,
+        dtype="f64" if name == "double" else "f32",
+    )
+    net = compiled()
+    assert net.entry("predict").signature.prepared
     monkeypatch.setenv("NNC_CACHE", str(tmp_path))
     monkeypatch.setattr(pipeline, "ONCE", (*pipeline.ONCE, "predict"))
-    net = nnc.compile(NET, threads=1)
-    assert not net.entry("predict").signature.prepared
-    assert net.predict(X).tobytes() == wanted.tobytes()
+    plain = compiled()
+    assert not plain.entry("predict").signature.prepared
+    for path in net.params:
+        plain.params[path] = net.params[path] = net.params[path] + np.float32(0.01)
+    port = net.entry("predict").signature.inputs[0]
+    for batch in (0, 1, 2, 5, 16, 17, 70):
+        shape = [batch, *port.shape[1:]]
+        x = np.random.default_rng(batch).normal(size=shape).astype("f8" if port.dtype == "f64" else "f4")
+        assert net.predict(x).tobytes() == plain.predict(x).tobytes(), batch
 
 
 def test_an_entry_that_writes_what_it_reads_prepares_the_rest():

@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from . import contraction, elementwise, indexing, layout, loop, ordering, pieces, plumbing, random, reduction
+from . import contraction, elementwise, indexing, layout, loop, ordering, panels, pieces, plumbing, random, reduction
 from .op import Op
 
 OPS: Mapping[str, Op] = MappingProxyType(
     {
         op.name: op
-        for family in (plumbing, elementwise, reduction, layout, pieces, contraction, indexing, ordering, random, loop)
+        for family in (
+            plumbing,
+            elementwise,
+            reduction,
+            layout,
+            panels,
+            pieces,
+            contraction,
+            indexing,
+            ordering,
+            random,
+            loop,
+        )
         for op in family.ALL
     }
 )

@@ -43,9 +43,10 @@ LANES = 16  # elements that are copied together
 def matmul(make: Callable[[], Body], p: Product, s: Schedule, parallel: bool = False) -> Body:
     """The kernel of a matrix product and what is elementwise in it. Buffers for what is copied and summed come last."""
     body = make()
-    left, right = (body.held[p.node.args[k]] for k in (p.side, 1 - p.side))
+    left, operand = body.held[p.node.args[p.side]], p.node.args[1 - p.side]
+    right = body.held[body.graph[operand].args[0] if p.width else operand]
     outputs = body.results()
-    panels = body.result(p.node.dtype, "panel") if s.panels else ""
+    panels = right if p.width else body.result(p.node.dtype, "panel") if s.panels else ""
     if s.blocks:
         _in_blocks(body, p, s, left, right, panels, outputs, parallel)
         return body
@@ -252,7 +253,7 @@ def _panel(p: Product, lanes: int, at: Mapping[Walk, Dim], j0: Dim, columns: Par
     base: Dim = 0
     for w in p.sheets:
         base = base * w.size + at[w]
-    return base * p.sheet(lanes) + j0 * depth + _step(p, at) * columns.padded(lanes)
+    return base * p.sheet(lanes) + j0 * depth + _step(p, at) * (p.width or columns.padded(lanes))
 
 
 Steps = Sequence[tuple[Walk, Dim, Dim]]  # of a sum: its loops, with where they begin and end

@@ -81,7 +81,8 @@ def schedule(p: Product, target: Target) -> Schedule:
 
 def _tile(p: Product, depth: Dim, panels: bool, target: Target) -> Tile:
     rows, columns = p.rows[-1].size if p.rows else 1, p.columns[-1].size
-    return choose(rows, columns, is_far(columns, depth, panels, p.node.dtype, target), p.node.dtype, target)
+    far = is_far(columns, depth, panels or p.width > 0, p.node.dtype, target)
+    return choose(rows, columns, far, p.node.dtype, target, p.width)
 
 
 def _of_windows(p: Product, target: Target) -> Schedule:
@@ -89,7 +90,7 @@ def _of_windows(p: Product, target: Target) -> Schedule:
     size, rows = BYTES[p.node.dtype], number(prod(w.size for w in p.rows))
     turned = number(prod(w.size for w in p.inner) * p.columns[-1].size) * size >= LARGE
     outside = next((k for k in range(len(p.rows)) if _span(p, k) * size <= LARGE), len(p.rows) - 1)
-    panels = p.packed or rows >= TIMES
+    panels = p.packed or (rows >= TIMES and not p.width)
     return Schedule(_tile(p, p.inner[-1].size, panels, target), panels, turned=turned, outside=outside)
 
 
@@ -99,9 +100,9 @@ def _of_matrices(p: Product, target: Target) -> Schedule:
     depth = prod(w.size for w in p.inner)
     large = number(depth * columns) * size >= LARGE
     copied = large and not p.clips and number(rows) > FEW
-    few = large and not p.packed and isinstance(rows, int) and rows <= FEW
+    few = large and not p.packed and not p.width and isinstance(rows, int) and rows <= FEW
     across = bool(p.rows) and p.rows[0].left == 1  # read across its rows, as for the gradient of a weight
-    blocks = copied or few or (across and not p.packed and number(depth) > 2 * DEPTH)
+    blocks = copied or few or (across and not p.packed and not p.width and number(depth) > 2 * DEPTH)
     first, rest = p.inner[0].size, number(prod(w.size for w in p.inner[1:]))
     deep = max(1, (STREAMS if few else DEPTH) // rest)
     if isinstance(first, int):
@@ -110,7 +111,7 @@ def _of_matrices(p: Product, target: Target) -> Schedule:
         last: Dim = (first - 1) // deep * deep if first else 0
     else:
         last = quotient(first, deep, {}) * deep
-    panels = p.packed or copied
+    panels = p.packed or (copied and not p.width)
     tile = _tile(p, deep if blocks else p.inner[-1].size, panels, target)
     height = min(BLOCK, -(-rows // SHARES)) if isinstance(rows, int) else BLOCK
     height = tile.rows * max(1, height // tile.rows)

@@ -50,12 +50,12 @@ def is_far(columns: Dim, depth: Dim, packed: bool, dtype: str, target: Target) -
 
 
 @cache
-def choose(rows: Dim, columns: Dim, far: bool, dtype: str, target: Target) -> Tile:
-    """The tile for a result of `rows` x `columns`."""
+def choose(rows: Dim, columns: Dim, far: bool, dtype: str, target: Target, width: int = 0) -> Tile:
+    """The tile for a result of `rows` x `columns`; of `width` columns, where that is given."""
     lanes = target.vector_bytes // BYTES[dtype]
     best: tuple[float, Tile] | None = None
     down = [_counts(Tile(r, 1, lanes).rows_of(rows), rows) for r in range(1, target.registers - 3)]
-    for vectors in range(1, 29):
+    for vectors in (width // lanes,) if width else range(1, 29):
         across = _counts(Tile(1, vectors, lanes).columns(columns), columns)
         for r in range(1, target.registers - 3):
             if r * vectors + min(r, vectors) + 1 <= target.registers:

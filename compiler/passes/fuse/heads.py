@@ -40,7 +40,7 @@ def heads(graph: Graph) -> dict[str, bool]:
     demanded = {behind(graph, v, rows=False) for v in graph.roots}
     for n in graph:
         if OPS[n.op].kind in (CONTRACT, LOOP):
-            demanded |= {behind(graph, a) for a in n.args}
+            demanded |= {behind(graph, a) for a in n.args if graph[a].op != "unpack"}
     values: dict[str, _Value] = {}
     for n in graph:
         values[n.name] = _value(graph, n, [values[a] for a in n.args], n.name in demanded)

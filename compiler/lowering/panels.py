@@ -1,0 +1,88 @@
+"""Packing: what kernels would copy to panels in every call lies in panels, where it is the same in every call.
+
+In: a graph whose values lie as kernels read them, and the values that are `fixed`. Out: the same graph, in which the
+right operand of a product is packed by operators of its own, so that it is prepared like all else that is fixed.
+
+    [matrix.., k.., j..]  ->  [matrix, k, j]  ->  margin, j = (t, i)  ->  [matrix, t, k, i]      i < width of a tile
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from math import prod
+from typing import TYPE_CHECKING
+
+from ..graph.cost import number
+from ..graph.nodes import Builder, Graph
+from ..graph.ops import OPS
+from ..graph.ops.contraction import index_of
+from ..graph.ops.op import CONTRACT
+from ..graph.product import Product, product
+from ..types.tensors import BYTES
+from .kernels.schedule import LARGE, schedule
+
+if TYPE_CHECKING:
+    from ..native.target import Target
+
+
+def pack(graph: Graph, fixed: Collection[str], target: Target) -> Graph:
+    """The graph with fixed right operands in panels; itself where there are none."""
+    b = Builder(graph.name, OPS)
+    b.guards = list(graph.guards)
+    made: dict[tuple[object, ...], str] = {}
+    new: dict[str, str] = {}
+    for n in graph:
+        b.span = n.span
+        args = [new[a] for a in n.args]
+        p = product(n, graph) if OPS[n.op].kind == CONTRACT and n.name not in fixed else None
+        axes = _axes(p, graph) if p is not None and n.args[1 - p.side] in fixed else None
+        if p is not None and axes is not None and _pays(p, target):
+            right, tile = args[1 - p.side], schedule(p, target).tile
+            key = right, axes, tile.vectors * tile.lanes
+            if key not in made:
+                made[key] = _packed(b, right, axes, tile.vectors * tile.lanes)
+            args[1 - p.side] = made[key]
+        new[n.name] = b.copy(n, tuple(args))
+    outputs, updates = (tuple((k, new[v]) for k, v in names) for names in (graph.outputs, graph.updates))
+    return b.finish(outputs, updates) if made else graph
+
+
+def _axes(p: Product, graph: Graph) -> tuple[tuple[int, ...], ...] | None:
+    """The axes of the right operand that say which matrix, those of its rows and those of its columns, in the order in
+    which the kernel walks; None where it is read under a window, or in part."""
+    shape, extent = graph[p.node.args[1 - p.side]].shape, dict(p.node.attrs["domain"])
+    letters = [index_of(e) for e in p.node.attrs["maps"][1 - p.side]]
+    if (
+        None in letters
+        or len({*letters}) != len(letters)
+        or any(extent[i] != n for i, n in zip(letters, shape, strict=True))
+    ):
+        return None
+    groups = [[i for w in walks for i in w.indices] for walks in (p.sheets, p.inner, p.columns[-1:])]
+    walked = {i for g in groups for i in g}
+    alone = [k for k, i in enumerate(letters) if i not in walked]  # of size 1
+    sheets, rows, columns = ([letters.index(i) for i in g if i in letters] for g in groups)
+    if sum(map(len, (alone, sheets, rows, columns))) != len(shape) or not all(isinstance(n, int) for n in shape):
+        return None
+    return (*alone, *sheets), tuple(rows), tuple(columns)
+
+
+def _pays(p: Product, target: Target) -> bool:
+    """Whether the kernel would copy the operand itself, or reads it from afar."""
+    size = number(prod(w.size for w in p.inner) * p.columns[-1].size) * BYTES[p.node.dtype]
+    return p.packed or schedule(p, target).panels or size >= LARGE
+
+
+def _packed(b: Builder, right: str, axes: tuple[tuple[int, ...], ...], width: int) -> str:
+    shape = b.shape(right)
+    sheets, rows, columns = (prod(shape[k] for k in a) for a in axes)
+    perm = tuple(k for a in axes for k in a)
+    x = right if perm == tuple(range(len(perm))) else b.emit("transpose", right, perm=perm)
+    x = b.emit("reshape", x, shape=(sheets, rows, columns))
+    assert isinstance(columns, int)
+    tiles = -(-columns // width)
+    if tiles * width != columns:
+        x = b.emit("pad", x, low=(0, 0, 0), high=(0, 0, tiles * width - columns), value=0.0)
+    x = b.emit("reshape", x, shape=(sheets, rows, tiles, width))
+    x = b.emit("transpose", x, perm=(0, 2, 1, 3))
+    return b.emit("unpack", x, perm=perm, sheets=len(axes[0]), columns=len(axes[2]), shape=shape)
