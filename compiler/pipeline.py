@@ -6,7 +6,7 @@ syntax tree -> graph -> derivatives -> optimised graph -> kernels -> plan and lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from . import passes
@@ -17,7 +17,9 @@ from .lowering.lower import Lowered, lower
 from .lowering.panels import pack
 from .manifest import GuardSpec, Port, Signature
 from .native.target import Target
+from .passes.cse import cse
 from .passes.prepare import fixed, prepare
+from .passes.scans import hoist, trim
 from .types.tensors import TensorType
 
 Observer = Callable[[str, Graph], None]
@@ -46,7 +48,7 @@ def stages(
     backward = passes.run(passes.ALWAYS, graph, observe)
     optimized = passes.run(passes.REWRITE, backward, observe) if optimize else backward
     laid = passes.run(passes.LAYOUT, optimized, observe) if optimize else optimized
-    before, rest = (_prepared(laid, target) if optimize and entry not in ONCE else None) or (None, laid)
+    before, rest = _prepared(laid, target, entry not in ONCE) if optimize else (None, laid)
     kernels = passes.KERNELS if optimize else ()
     fused = passes.run(kernels, rest, observe)
     before = passes.run(kernels, verify(before, "prepare"), observe) if before is not None else None
@@ -55,10 +57,15 @@ def stages(
     return Stages(graph, backward, optimized, fused, before, lowered, _signature(fused, inputs, variables, lowered))
 
 
-def _prepared(graph: Graph, target: Target) -> tuple[Graph, Graph] | None:
-    """What an entry computes of variables alone, and the rest."""
-    packed = pack(graph, fixed(graph), target)
-    return prepare(verify(packed, "pack", graph))
+def _prepared(graph: Graph, target: Target, apart: bool) -> tuple[Graph | None, Graph]:
+    """What an entry computes of variables alone, where that is to be an entry `apart` and worth it, and the rest."""
+    return (prepare(_packed(graph, fixed(graph), target)) if apart else None) or (None, _packed(graph, (), target))
+
+
+def _packed(graph: Graph, fixed: Collection[str], target: Target) -> Graph:
+    """What is the same in every call, or in every turn of a scan, in panels where kernels would copy it to some."""
+    packed = pack(graph, fixed, target)
+    return graph if packed is graph else passes.run((hoist, cse, trim), verify(packed, "pack", graph))
 
 
 def _inputs(graph: Graph) -> dict[str, TensorType]:

@@ -149,6 +149,16 @@ def test_size_zero(expression):
     np.testing.assert_array_equal(np.asarray(got).reshape(np.shape(want)), want)
 
 
+@pytest.mark.parametrize("sizes", [(3, 0), (0, 3), (0, 0), (5, 3)])
+def test_a_sum_of_products_over_two_indices_of_which_one_has_no_values(sizes):
+    k, m = sizes
+    x, y = np.ones((6, k, m), np.float32), np.ones((20, m, k), np.float32)
+    source = (
+        f"fn f(x: f32[6, {k}, {m}], y: f32[20, {m}, {k}]) {{ z[i, j] = sum[k, l](x[i, k, l] * y[j, l, k])\n return z }}"
+    )
+    np.testing.assert_array_equal(run(source, x, y), np.full((6, 20), k * m))
+
+
 def test_a_slice_of_nothing_among_slices_that_lie_side_by_side():
     source = """
     fn f(x: f32[2]) {

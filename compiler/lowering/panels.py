@@ -9,6 +9,7 @@ right operand of a product is packed by operators of its own, so that it is prep
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,9 @@ from ..graph.cost import number
 from ..graph.nodes import Builder, Graph
 from ..graph.ops import OPS
 from ..graph.ops.contraction import index_of
-from ..graph.ops.op import CONTRACT
+from ..graph.ops.op import CONTRACT, LOOP
 from ..graph.product import Product, product
+from ..passes.scans import invariants
 from ..types.tensors import BYTES
 from .kernels.schedule import LARGE, schedule
 
@@ -26,11 +28,13 @@ if TYPE_CHECKING:
 
 
 def pack(graph: Graph, fixed: Collection[str], target: Target) -> Graph:
-    """The graph with fixed right operands in panels; itself where there are none."""
+    """The graph with fixed right operands in panels, and in scans those that are the same in every turn; itself where
+    there are none. They are packed where they are read: `hoist` and `prepare` know what to do about that."""
     b = Builder(graph.name, OPS)
     b.guards = list(graph.guards)
     made: dict[tuple[object, ...], str] = {}
     new: dict[str, str] = {}
+    changed = False
     for n in graph:
         b.span = n.span
         args = [new[a] for a in n.args]
@@ -42,9 +46,11 @@ def pack(graph: Graph, fixed: Collection[str], target: Target) -> Graph:
             if key not in made:
                 made[key] = _packed(b, right, axes, tile.vectors * tile.lanes)
             args[1 - p.side] = made[key]
+        if OPS[n.op].kind == LOOP and (body := pack(n.attrs["body"], invariants(n), target)) is not n.attrs["body"]:
+            n, changed = replace(n, attrs={**n.attrs, "body": body}), True
         new[n.name] = b.copy(n, tuple(args))
     outputs, updates = (tuple((k, new[v]) for k, v in names) for names in (graph.outputs, graph.updates))
-    return b.finish(outputs, updates) if made else graph
+    return b.finish(outputs, updates) if made or changed else graph
 
 
 def _axes(p: Product, graph: Graph) -> tuple[tuple[int, ...], ...] | None:

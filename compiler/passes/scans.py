@@ -69,6 +69,12 @@ def _varying(s: _Scan, index: str) -> set[str]:
     return varying
 
 
+def invariants(n: Node) -> set[str]:
+    """The nodes of a scan's body that are the same in every turn."""
+    s = _apart(n)
+    return s.nodes.keys() - _varying(s, n.attrs["index"])
+
+
 def _mentions(x: Any, index: str) -> bool:
     """Whether an attribute speaks of the index."""
     match x:
@@ -98,7 +104,9 @@ def hoist(graph: Graph) -> Graph:
             return None  # derivatives are still to come, along the body
         varying = _varying(s, n.attrs["index"])
         given = dict(zip(s.inputs, s.args, strict=True))
-        worth = [x for x in s.nodes.values() if x.name not in varying and x.name not in given and _costs(x)]
+        copied = {a for x in s.nodes.values() if OPS[x.op].kind == CONTRACT or x.op == "unpack" for a in x.args}
+        same = [x for x in s.nodes.values() if x.name not in varying and x.name not in given]
+        worth = [x for x in same if _costs(x) or (x.op == "transpose" and x.name in copied)]
         if not worth:
             return None
         outside = dict(given)

@@ -16,7 +16,7 @@ Goto, van de Geijn, "Anatomy of high-performance matrix multiplication" (2008), 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
 
@@ -55,7 +55,7 @@ def matmul(make: Callable[[], Body], p: Product, s: Schedule, parallel: bool = F
         at = dict(zip(p.sheets, points, strict=True))
         if s.panels:  # sheet by sheet: it is used while it is near
             _pack(body, p, s.tile, at, right, panels, parallel)
-        read = _Operands(left, right, panels)
+        read = _Operands(left, right, panels, s.tile.vectors * s.tile.lanes)
         across, down = s.tile.columns(p.columns[-1].size), s.tile.rows_of(p.rows[-1].size if p.rows else 1)
         if s.turned:
             images, lines = p.rows[: s.outside], p.rows[s.outside : -1]
@@ -79,10 +79,22 @@ def matmul(make: Callable[[], Body], p: Product, s: Schedule, parallel: bool = F
                 for columns, j0 in _each(body, across, False):
                     _Tile(body, p, s.tile.lanes, read, at, i0, j0, rows.width, columns).write(outputs, p.whole)
         else:
-            for columns, j0 in _each(body, across, parallel):
-                for rows, i0 in _each(body, down, parallel):
-                    _Tile(body, p, s.tile.lanes, read, at, i0, j0, rows.width, columns).write(outputs, p.whole)
+            for rows, i0, columns, j0 in _each_tile(body, s, down, p.columns[-1].size, parallel):
+                _Tile(body, p, s.tile.lanes, read, at, i0, j0, rows.width, columns).write(outputs, p.whole)
     return body
+
+
+def _each_tile(body: Body, s: Schedule, down: Sequence[Part], columns: Dim,
+               parallel: bool) -> Iterator[tuple[Part, Dim, Part, Dim]]:  # fmt: skip
+    """Loops over the tiles, for each tile of columns all rows. A single row that is left over has too few sums to keep
+    the units busy, so it is taken by many tiles of columns at a time."""
+    single = [part for part in down if s.single and part.width == 1]
+    for wide, j in _each(body, s.tile.columns(columns), parallel):
+        for rows, i in _each(body, [part for part in down if part not in single], parallel):
+            yield rows, i, wide, j
+    for wide, j in _each(body, parts(columns, s.single), parallel) if single else ():
+        for rows, i in _each(body, single, parallel):
+            yield rows, i, wide, j
 
 
 def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panels: str, outputs: Results,
@@ -103,11 +115,10 @@ def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panel
     sums = "" if s.last == 0 else alone or body.result(p.node.dtype, "sum")
 
     def tiles(i0: Dim, height: Dim, j0: Dim, width: Dim, steps: Steps, *, last: bool) -> None:
-        read = _Operands(left, right, panels, strips, i0, s.height)
-        for wide, j in _each(body, s.tile.columns(width), False):
-            for down, i in _each(body, s.tile.rows_of(height), False):
-                tile = _Tile(body, p, s.tile.lanes, read, {}, i0 + i, j0 + j, down.width, wide)
-                tile.write(outputs, steps, sums) if last else tile.add_to(sums, steps)
+        read = _Operands(left, right, panels, s.tile.vectors * s.tile.lanes, strips, i0, s.height)
+        for down, i, wide, j in _each_tile(body, s, s.tile.rows_of(height), width, False):
+            tile = _Tile(body, p, s.tile.lanes, read, {}, i0 + i, j0 + j, down.width, wide)
+            tile.write(outputs, steps, sums) if last else tile.add_to(sums, steps)
 
     def block(i0: Dim, height: Dim, j0: Dim, width: Dim) -> None:
         if sums:
@@ -117,12 +128,11 @@ def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panel
                 tiles(i0, height, j0, width, [(first, k0, k0 + s.deep), *others], last=False)
         tiles(i0, height, j0, width, [(first, s.last, first.size), *others], last=True)
 
-    if s.width:
-        for part, j0 in _each(body, parts(columns, s.width, s.width), parallel):
-            block(0, rows, j0, columns - j0 if part.bounded else part.width)
-    else:
-        for part, i0 in _each(body, parts(rows, s.height, s.height), parallel):
-            block(i0, rows - i0 if part.bounded else part.width, 0, columns)
+    whole = [Part(0, 1, 1, 0)]  # one turn, of width 0
+    for wide, j0 in _each(body, parts(columns, s.width, s.width) if s.width else whole, parallel):
+        for high, i0 in _each(body, parts(rows, s.height, s.height) if s.height else whole, parallel):
+            height = rows - i0 if high.bounded else high.width or rows
+            block(i0, height, j0, columns - j0 if wide.bounded else wide.width or columns)
 
 
 def _far(p: Product, graph: Graph) -> tuple[Walk, ...]:
@@ -266,6 +276,7 @@ class _Operands:
     left: str
     right: str
     panels: str = ""
+    width: int = 0  # columns of a panel
     strips: str = ""
     block: Dim = 0  # of strips, the first row, and the number of rows
     height: int = 0
@@ -291,33 +302,37 @@ class _Tile:
         acc, pitch = self.begun(sums)
         self.ask_ahead()
         self.add(acc, steps)
-        with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
-            index = self.result_index(i, j)
-            body.in_register(self.p.node.name, index, acc, i * pitch + j)
-            body.store_all(outputs, [(v, index) for v in outputs])
+        for j, _ in self.each_column():
+            with body.loop(self.rows, unroll=0) as i:
+                index = self.result_index(i, j)
+                body.in_register(self.p.node.name, index, acc, i * pitch + j)
+                body.store_all(outputs, [(v, index) for v in outputs])
 
     def clear(self, sums: str) -> None:
         """Nothing is summed yet."""
         body, node = self.body, self.p.node
-        with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
-            body.store(sums, flat(self.result_index(i, j), node.shape), L.Const(0.0, node.dtype))
+        for j, _ in self.each_column():
+            with body.loop(self.rows, unroll=0) as i:
+                body.store(sums, flat(self.result_index(i, j), node.shape), L.Const(0.0, node.dtype))
 
     def add_to(self, sums: str, steps: Steps) -> None:
         """Some steps of the sum: the tile is read from `sums` and goes back there."""
         body, node = self.body, self.p.node
         acc, pitch = self.begun(sums)
         self.add(acc, steps)
-        with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
-            at = flat(self.result_index(i, j), node.shape)
-            body.store(sums, at, body.load(acc, i * pitch + j, node.dtype))
+        for j, _ in self.each_column():
+            with body.loop(self.rows, unroll=0) as i:
+                at = flat(self.result_index(i, j), node.shape)
+                body.store(sums, at, body.load(acc, i * pitch + j, node.dtype))
 
     def begun(self, sums: str) -> tuple[str, int]:
         """Registers for the tile, with 0 or with what is in `sums`, and how far its rows are apart in them."""
         body, node = self.body, self.p.node
         acc, pitch = self.register()
-        with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
-            before = body.load(sums, flat(self.result_index(i, j), node.shape), node.dtype) if sums else None
-            body.store(acc, i * pitch + j, before or L.Const(0.0, node.dtype))
+        for j, _ in self.each_column():
+            with body.loop(self.rows, unroll=0) as i:
+                before = body.load(sums, flat(self.result_index(i, j), node.shape), node.dtype) if sums else None
+                body.store(acc, i * pitch + j, before or L.Const(0.0, node.dtype))
         return acc, pitch
 
     def register(self) -> tuple[str, int]:
@@ -341,20 +356,23 @@ class _Tile:
         """The products at one point of the sum. Of vectors and rows the fewer wait in registers for the others."""
         body, dtype, pitch = self.body, self.p.node.dtype, self.columns.padded(self.lanes)
         left, right = self.read.strips or self.read.left, self.read.panels or self.read.right
-        with ExitStack() as stack:
-            if pitch // self.lanes > self.rows:
-                j = stack.enter_context(self.each_column())
-                vector = body.bind(body.load(right, self.right_at(at) + j, dtype))
-                i = stack.enter_context(body.loop(self.rows, unroll=0))
-            else:
-                near = body.register(dtype, pitch)
-                with self.each_column() as j:
-                    body.store(near, j, body.load(right, self.right_at(at) + j, dtype))
-                i = stack.enter_context(body.loop(self.rows, unroll=0))
-                j = stack.enter_context(self.each_column())
-                vector = body.load(near, j, dtype)
+
+        def add(i: Dim, j: Dim, vector: L.Expr) -> None:
             terms = (body.load(left, self.left_at(at, i), dtype), vector, body.load(acc, i * pitch + j, dtype))
             body.store(acc, i * pitch + j, L.Apply("fma", terms, dtype))
+
+        if pitch // self.lanes > self.rows:
+            for j, source in self.each_column(at):
+                vector = body.bind(body.load(right, source, dtype))
+                with body.loop(self.rows, unroll=0) as i:
+                    add(i, j, vector)
+            return
+        near = body.register(dtype, pitch)
+        for j, source in self.each_column(at):
+            body.store(near, j, body.load(right, source, dtype))
+        with body.loop(self.rows, unroll=0) as i:
+            for j, _ in self.each_column():
+                add(i, j, body.load(near, j, dtype))
 
     def ask_ahead(self) -> None:
         """What lies beside the tile, and is read when its sums are known, comes from far away in the meantime.
@@ -364,13 +382,23 @@ class _Tile:
         beside = [body.held[v] for v in others if body.graph[v].shape == shape]
         if not beside:
             return
-        with self.each_column() as j, body.loop(self.rows, unroll=0) as i:
-            index = self.result_index(i, j)
-            for buffer in beside:
-                body.emit(L.Prefetch(buffer, to_expr(flat(index, shape))))
+        for j, _ in self.each_column():
+            with body.loop(self.rows, unroll=0) as i:
+                index = self.result_index(i, j)
+                for buffer in beside:
+                    body.emit(L.Prefetch(buffer, to_expr(flat(index, shape))))
 
-    def each_column(self) -> AbstractContextManager[Dim]:
-        return across(self.body, self.columns, self.j0, self.p.columns[-1].size, self.lanes)
+    def each_column(self, at: Mapping[Walk, Dim] | None = None) -> Iterator[tuple[Dim, Dim]]:
+        """Vector by vector: a column of the tile, and where `right` has it at a point of the sum."""
+        body, width = self.body, self.read.width if self.read.panels else self.columns.width
+        if self.columns.width <= width:
+            with across(body, self.columns, self.j0, self.p.columns[-1].size, self.lanes) as j:
+                yield j, 0 if at is None else self.right_at(at, self.j0, self.columns) + j
+            return
+        for part in parts(self.columns.width, width):
+            with body.loop(part.stop, start=part.start, step=width, unroll=0, stem="t") as t:
+                with body.loop(part.width, lanes=self.lanes, unroll=0, stem="j") as j:
+                    yield t + j, 0 if at is None else self.right_at(at, self.j0 + t, part) + j
 
     def left_at(self, at: Mapping[Walk, Dim], i: Dim) -> Dim:
         if self.read.strips:
@@ -378,10 +406,10 @@ class _Tile:
         row = (self.i0 + i) * self.p.rows[-1].left if self.p.rows else 0
         return self.p.left + total(x * w.left for w, x in at.items()) + row
 
-    def right_at(self, at: Mapping[Walk, Dim]) -> Dim:
+    def right_at(self, at: Mapping[Walk, Dim], j0: Dim, columns: Part) -> Dim:
         if self.read.panels:
-            return _panel(self.p, self.lanes, at, self.j0, self.columns)
-        return self.p.right + total(x * w.right for w, x in at.items()) + self.j0
+            return _panel(self.p, self.lanes, at, j0, columns)
+        return self.p.right + total(x * w.right for w, x in at.items()) + j0
 
     def result_index(self, i: Dim, j: Dim) -> tuple[Dim, ...]:
         """The index in the result of row i and column j of the tile."""

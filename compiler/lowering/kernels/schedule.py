@@ -31,6 +31,7 @@ UNROLL = 4  # copies of a sum's body: with 16 the scheduler spills
 DEPTH = 384  # steps of a long sum at a time
 BLOCK = 128  # rows at a time, at most
 SHARES = 4  # blocks of rows that threads share, at least
+CHUNKS = 8  # of columns, where panels are there
 FEW = 16  # rows up to which the right operand is read as it lies, for all columns at a time; more are worth a copy
 STREAMS = 8  # rows of the right operand at a time, then
 WIDTH = 4096  # and columns of them
@@ -48,12 +49,13 @@ class Schedule:
     panels: bool
     strips: bool = False
     blocks: bool = False
-    height: int = 0  # rows of a block
-    width: int = 0  # its columns, where it has all of few rows; 0 where it has all columns
+    height: int = 0  # rows of a block; 0: it has all of them
+    width: int = 0  # its columns
     deep: int = 0  # steps at a time of the first index of the sum
     last: Dim = 0  # and the one from which on the sum is taken to its end
     turned: bool = False  # for a tile of columns after the other all rows, but for those of the first `outside` loops
     outside: int = 0
+    single: int = 0  # columns of a tile of one row, where one by one those are taken that are left over
 
     def scratch(self, p: Product, alone: bool) -> tuple[Dim, ...]:
         """Bytes of the panels, the strips and the sums; the result holds the sums where it is `alone` in a kernel."""
@@ -103,7 +105,7 @@ def _of_matrices(p: Product, target: Target) -> Schedule:
     few = large and not p.packed and not p.width and isinstance(rows, int) and rows <= FEW
     across = bool(p.rows) and p.rows[0].left == 1  # read across its rows, as for the gradient of a weight
     blocks = copied or few or (across and not p.packed and not p.width and number(depth) > 2 * DEPTH)
-    first, rest = p.inner[0].size, number(prod(w.size for w in p.inner[1:]))
+    first, rest = p.inner[0].size, max(1, number(prod(w.size for w in p.inner[1:])))
     deep = max(1, (STREAMS if few else DEPTH) // rest)
     if isinstance(first, int):
         turns = max(1, -(-first // deep))
@@ -116,7 +118,10 @@ def _of_matrices(p: Product, target: Target) -> Schedule:
     height = min(BLOCK, -(-rows // SHARES)) if isinstance(rows, int) else BLOCK
     height = tile.rows * max(1, height // tile.rows)
     strips = copied and across and number(p.inner[-1].left) * size >= PAGE
-    return Schedule(tile, panels, strips, blocks, height, WIDTH if few else 0, deep, last)
+    unit = tile.single(target)
+    single = unit if isinstance(columns, int) and not isinstance(rows, int) else 0
+    width = WIDTH if few else unit * -(-number(columns) // (unit * CHUNKS)) if p.width else 0
+    return Schedule(tile, panels, strips, blocks, 0 if few else height, width, deep, last, single=single)
 
 
 def _span(p: Product, first: int) -> int:

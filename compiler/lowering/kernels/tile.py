@@ -42,6 +42,11 @@ class Tile:
         """Whole tiles; then one of what is left, or single rows."""
         return parts(extent, self.rows)
 
+    def single(self, target: Target) -> int:
+        """The columns of a tile of one row, in whole tiles of these, that has as many sums as keep the units busy."""
+        busy = BOTH if target.vector_bytes < 64 else LATENCY
+        return self.vectors * self.lanes * max(1, busy // self.vectors)
+
 
 def is_far(columns: Dim, depth: Dim, packed: bool, dtype: str, target: Target) -> bool:
     """Whether the right operand comes from far away when a tile needs it: `depth` rows of `columns`, or in panels."""

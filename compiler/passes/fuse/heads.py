@@ -39,7 +39,7 @@ def heads(graph: Graph) -> dict[str, bool]:
     """For each node whether it is a head. Aliases of stored values are neither heads nor computed anywhere."""
     demanded = {behind(graph, v, rows=False) for v in graph.roots}
     for n in graph:
-        if OPS[n.op].kind in (CONTRACT, LOOP):
+        if OPS[n.op].kind in (CONTRACT, LOOP) or n.op == "unpack":
             demanded |= {behind(graph, a) for a in n.args if graph[a].op != "unpack"}
     values: dict[str, _Value] = {}
     for n in graph:
