@@ -5,12 +5,13 @@ A weight is in vector instructions per element; each operator says its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..types.sizes import Dim, substitute, symbols
+from ..types.tensors import TensorType, Type
 from .nodes import Node
 from .ops import OPS
-from .ops.op import MAP, REDUCE
+from .ops.op import LEAF, MAP, REDUCE, VIEW
 
 TYPICAL = 64  # what a size that is not known at compile time is taken to be
 
@@ -19,6 +20,20 @@ def own_weight(node: Node) -> int:
     """Of one element of a node, without its operands. Views and constants cost nothing."""
     op = OPS[node.op]
     return op.weight if op.kind == MAP else int(op.kind == REDUCE)
+
+
+def operations(node: Node, types: Sequence[Type], sizes: Mapping[str, int]) -> int:
+    """How many a node has, roughly, of operands of these types: in a product two for each pair of elements."""
+    flops = OPS[node.op].flops
+    if "body" in node.attrs:
+        body = node.attrs["body"]
+        turns = number(node.attrs.get("count", 1), sizes)
+        return turns * sum(operations(n, [body[a].type for a in n.args], sizes) for n in body)
+    if OPS[node.op].kind in (LEAF, VIEW) or node.op == "constant":
+        return 0
+    if flops is not None:
+        return number(flops(types, dict(node.attrs), node.type), sizes)
+    return number(node.type.size, sizes) if isinstance(node.type, TensorType) else 0
 
 
 def number(size: Dim, hints: Mapping[str, int] | None = None) -> int:

@@ -14,8 +14,8 @@ import numpy as np
 
 from ...dsl.errors import ArgumentError, InternalError, error
 from ..types.sizes import Dim, Size, divide, substitute, symbol, symbols
-from ..types.tensors import TensorType, TupleType, Type
-from .cost import number
+from ..types.tensors import TensorType, TupleType
+from .cost import operations
 from .nodes import Graph, Guard, Node, ancestors
 from .ops import OPS
 from .ops.elementwise import NUMPY
@@ -59,7 +59,7 @@ def first_not_finite(graph: Graph, inputs: Arrays, params: Arrays) -> Node | Non
     not; None where there is none, or where it would take more than seconds to find."""
     leaves = [(n, inputs.get(n.attrs["name"])) for n in graph if n.op == "input"]
     sizes = bind_sizes(((n.name, n.attrs["type"], np.shape(x)) for n, x in leaves if x is not None), {})
-    if sum(_work(n, [graph[a].type for a in n.args], sizes) for n in graph) > _QUICK:
+    if sum(operations(n, [graph[a].type for a in n.args], sizes) for n in graph) > _QUICK:
         return None
     bad: dict[str, bool] = {}
 
@@ -71,18 +71,6 @@ def first_not_finite(graph: Graph, inputs: Arrays, params: Arrays) -> Node | Non
     behind = ancestors(graph.nodes, [v for _, v in (*graph.outputs, *graph.updates) if bad[v]])
     found = (graph[name] for name in behind if bad[name] and graph[name].args)
     return next((n for n in found if not any(bad[a] for a in n.args)), None)
-
-
-def _work(node: Node, types: list[Type], sizes: Mapping[str, int]) -> int:
-    """Operations of a node, roughly."""
-    flops = OPS[node.op].flops
-    if "body" in node.attrs:
-        body = node.attrs["body"]
-        turns = number(node.attrs.get("count", 1), sizes)
-        return turns * sum(_work(n, [body[a].type for a in n.args], sizes) for n in body)
-    if flops is not None:
-        return number(flops(types, dict(node.attrs), node.type), sizes)
-    return number(node.type.size, sizes) if isinstance(node.type, TensorType) else 0
 
 
 def _apply(node: Node, args: list[Any], sizes: Mapping[str, int]) -> Any:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Lowered:
     module: L.Module
+    nodes: tuple[str, ...]  # for each step of the entry the node that it computes; "" where it copies
     plan: Plan
     checks: tuple[str, ...]  # the message of check code k + 1
 
@@ -84,7 +85,7 @@ def lower(
         constants += first.constants
     used = {p.name for e in entries for c in e.calls for p in c.places if p.base == "constant"}
     module = L.Module(library.kernels(), tuple(entries), tuple(c for c in constants if c.name in used))
-    return Lowered(module, lowered.plan, tuple(checks.messages))
+    return Lowered(module, lowered.nodes, lowered.plan, tuple(checks.messages))
 
 
 def _entry(name: str, slots: tuple[L.Slot, ...], steps: _Steps) -> L.Entry:
@@ -98,6 +99,7 @@ class _Steps:
 
     plan: Plan
     steps: tuple[L.Step, ...]
+    nodes: tuple[str, ...]  # that the steps compute
     constants: tuple[L.Constant, ...]
 
 
@@ -109,6 +111,7 @@ def _steps(graph: Graph, checks: Checks, library: _Library) -> _Steps:
     scratch |= {name: (loop.plan.arena, 1)[: 1 + graph[name].attrs["until"]] for name, loop in loops.items()}
     planned, root = plan(graph, scratch, {name: body for name, (body, _) in bodies.items()}), roots(graph)
     steps: list[L.Step] = [_copy(c.type, c.source, c.target, checks, library) for c in planned.copies if c.early]
+    nodes = [""] * len(steps)
     for name in planned.order:
         node = graph[name]
         operands = [_shifted(planned.places[root[a]], shift(graph, a)) for a in node.args]
@@ -118,11 +121,14 @@ def _steps(graph: Graph, checks: Checks, library: _Library) -> _Steps:
             steps += _loop(node, loops[name], operands, results, own, checks, library)
         else:
             steps.append(library.call(bodies[name], checks, name, str(node.span or ""), [*operands, *results, *own]))
+        nodes += [name] * (len(steps) - len(nodes))
     steps += [_copy(c.type, c.source, c.target, checks, library) for c in planned.copies if not c.early]
     constants = [
         L.Constant(constant_name(graph, n), n.dtype, tuple(n.attrs["values"])) for n in graph if n.op == "constant"
     ]
-    return _Steps(planned, tuple(steps), (*constants, *(c for loop in loops.values() for c in loop.constants)))
+    nodes += [""] * (len(steps) - len(nodes))
+    every = (*constants, *(c for loop in loops.values() for c in loop.constants))
+    return _Steps(planned, tuple(steps), tuple(nodes), every)
 
 
 # --- loops -----------------------------------------------------------------------------------------------------------

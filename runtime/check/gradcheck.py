@@ -91,12 +91,15 @@ def _worst(loss: Callable[[], float], flat: Any, gradient: Any, samples: int) ->
     return worst
 
 
-def sample_inputs(ports: tuple[Port, ...], batch: int = 3, seed: int = 0) -> list[Any]:
-    """Inputs to check with when there are none: normal floats, integers 0 and 1, `batch` for every name of a size."""
+def sample_inputs(
+    ports: tuple[Port, ...], batch: int = 3, seed: int = 0, sizes: Mapping[str, int] | None = None
+) -> list[Any]:
+    """Inputs to check with when there are none: normal floats, integers 0 and 1, `batch` for every name of a size that
+    is not among `sizes`."""
     rng = np.random.default_rng(seed)
     out: list[Any] = []
     for p in ports:
-        shape = tuple(_at(d, batch) for d in p.shape)
+        shape = tuple(_at(d, batch, sizes or {}) for d in p.shape)
         if p.dtype in ("f32", "f64"):
             out.append(rng.normal(size=shape))
         elif p.dtype == "bool":
@@ -106,8 +109,8 @@ def sample_inputs(ports: tuple[Port, ...], batch: int = 3, seed: int = 0) -> lis
     return out
 
 
-def _at(d: Dim, batch: int) -> int:
-    n = substitute(d, dict.fromkeys(symbols(d), batch))
+def _at(d: Dim, batch: int, sizes: Mapping[str, int]) -> int:
+    n = substitute(d, {**dict.fromkeys(symbols(d), batch), **sizes})
     assert isinstance(n, int)
     return n
 

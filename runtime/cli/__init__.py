@@ -29,8 +29,8 @@ from ...dsl.errors import NncError, ResourceError
 _HOME = {
     "check": "source", "fmt": "source", "compile": "build", "train": "train", "eval": "train", "predict": "train",
     "load-weights": "weights", "tune": "tune", "look": "look", "show": "picture", "test": "tests",
-    "summary": "build", "plan": "build", "gradcheck": "build", "explain": "source", "doc": "source",
-    "data": "data",
+    "summary": "build", "plan": "build", "profile": "profile", "gradcheck": "build", "explain": "source",
+    "doc": "source", "data": "data",
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .machine import roofline
+from nnc.compiler.native.machine import roofline
 
 Record = Mapping[str, Any]
 TITLES = {

@@ -1,7 +1,9 @@
 """What the machine can do at best: multiply-adds a second, and bytes read a second from a buffer of each size.
 
-Both are loops of LLVM IR at the width of its vectors, run on each of the threads at once. A row's time has two lower
-bounds of it, the roofline: its operations at that speed, and its bytes at the speed with which so many can be read.
+Both are loops of LLVM IR at the width of its vectors, run on each of the threads at once. What a kernel takes has two
+lower bounds of it, the roofline: its operations at that speed, and its bytes at the speed with which so many are read.
+
+Williams, Waterman, Patterson, "Roofline: an insightful visual performance model for multicore architectures" (2009).
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from nnc.compiler.native import objects
-from nnc.compiler.native.target import Target
+from . import objects
+from .target import Target
 
 SUMS = 12  # in flight: more than a multiply-add takes cycles, fewer than there are registers
 SIZES = [1 << k for k in range(14, 29)]
