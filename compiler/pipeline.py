@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 from . import passes
 from .elaborate import Program
+from .graph.cost import TYPICAL
 from .graph.nodes import Graph, Guard
 from .graph.verify import verify
 from .lowering.lower import Lowered, lower
 from .lowering.panels import pack
+from .lowering.wind import wind
 from .manifest import GuardSpec, Port, Signature
 from .native.target import Target
 from .passes.cse import cse
@@ -48,7 +50,8 @@ def stages(
     backward = passes.run(passes.ALWAYS, graph, observe)
     optimized = passes.run(passes.REWRITE, backward, observe) if optimize else backward
     laid = passes.run(passes.LAYOUT, optimized, observe) if optimize else optimized
-    before, rest = _prepared(laid, target, entry not in ONCE) if optimize else (None, laid)
+    wound = laid if program.settings.precise or not optimize else wind(laid, target, TYPICAL if entry in ONCE else 1)
+    before, rest = _prepared(wound, target, entry not in ONCE) if optimize else (None, laid)
     kernels = passes.KERNELS if optimize else ()
     fused = passes.run(kernels, rest, observe)
     before = passes.run(kernels, verify(before, "prepare"), observe) if before is not None else None

@@ -33,6 +33,7 @@ from .kernels.ordering import scratch as sorting
 from .kernels.pointwise import pointwise
 from .kernels.scatter import add_along, scatter
 from .kernels.schedule import schedule
+from .kernels.winograd import SHARES, Window, window, winograd
 from .memory import Plan, constant_name, is_kernel, output_slot, plan, roots, shift, types
 
 if TYPE_CHECKING:
@@ -292,6 +293,8 @@ def _kernel(of: _Body, checks: Checks, target: Target) -> Body:
     parallel = _is_parallel(graph)
     for node in graph:
         if OPS[node.op].kind == CONTRACT:
+            if (w := _wound(node, graph)) is not None:
+                return winograd(make, w, target, parallel)
             p = _product(node, graph)
             if p is None:
                 return contraction(make, node.name, target, parallel)
@@ -316,9 +319,17 @@ def _product(node: Node, graph: Graph) -> Product | None:
     return None if p is None or (p.packed and not p.rows) else p
 
 
+def _wound(node: Node, graph: Graph) -> Window | None:
+    """The convolution that reads the transforms of its filters."""
+    side = next((k for k, a in enumerate(node.args) if graph[a].op == "unwind"), None)
+    return None if side is None else window(node, graph, 1 - side)
+
+
 def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:
     for node in graph:
         if OPS[node.op].kind == CONTRACT:
+            if (w := _wound(node, graph)) is not None:
+                return w.scratch(SHARES if _is_parallel(graph) else 1)
             p = _product(node, graph)
             if p is not None:
                 return schedule(p, target).scratch(p, results(graph) == [node.name])

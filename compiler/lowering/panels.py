@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..graph.cost import number
 from ..graph.nodes import Builder, Graph
-from ..graph.ops import OPS
+from ..graph.ops import OPS, PACKED
 from ..graph.ops.contraction import index_of
 from ..graph.ops.op import CONTRACT, LOOP
 from ..graph.product import Product, product
@@ -38,7 +38,8 @@ def pack(graph: Graph, fixed: Collection[str], target: Target) -> Graph:
     for n in graph:
         b.span = n.span
         args = [new[a] for a in n.args]
-        p = product(n, graph) if OPS[n.op].kind == CONTRACT and n.name not in fixed else None
+        lies = any(graph[a].op in PACKED for a in n.args)
+        p = product(n, graph) if OPS[n.op].kind == CONTRACT and n.name not in fixed and not lies else None
         axes = _axes(p, graph) if p is not None and n.args[1 - p.side] in fixed else None
         if p is not None and axes is not None and _pays(p, target):
             right, tile = args[1 - p.side], schedule(p, target).tile
@@ -84,11 +85,16 @@ def _packed(b: Builder, right: str, axes: tuple[tuple[int, ...], ...], width: in
     sheets, rows, columns = (prod(shape[k] for k in a) for a in axes)
     perm = tuple(k for a in axes for k in a)
     x = right if perm == tuple(range(len(perm))) else b.emit("transpose", right, perm=perm)
-    x = b.emit("reshape", x, shape=(sheets, rows, columns))
+    x = panels(b, b.emit("reshape", x, shape=(sheets, rows, columns)), width)
+    return b.emit("unpack", x, perm=perm, sheets=len(axes[0]), columns=len(axes[2]), shape=shape)
+
+
+def panels(b: Builder, x: str, width: int) -> str:
+    """[matrix, k, j] as [matrix, t, k, i], with j = width * t + i."""
+    sheets, rows, columns = b.shape(x)
     assert isinstance(columns, int)
     tiles = -(-columns // width)
     if tiles * width != columns:
         x = b.emit("pad", x, low=(0, 0, 0), high=(0, 0, tiles * width - columns), value=0.0)
     x = b.emit("reshape", x, shape=(sheets, rows, tiles, width))
-    x = b.emit("transpose", x, perm=(0, 2, 1, 3))
-    return b.emit("unpack", x, perm=perm, sheets=len(axes[0]), columns=len(axes[2]), shape=shape)
+    return b.emit("transpose", x, perm=(0, 2, 1, 3))

@@ -13,13 +13,13 @@ from typing import Any
 
 from ..graph.cost import number, own_weight
 from ..graph.nodes import Graph, Node, ancestors, may_fail
-from ..graph.ops import OPS
+from ..graph.ops import OPS, PACKED
 from ..graph.ops.op import LEAF, MAP, VIEW
 from ..types.sizes import Size
 from ..types.tensors import TensorType, TupleType
 from .rewrite import assemble, live
 
-FREE = ("broadcast", "constant", "iota", "reshape", "assume", "unpack", "size")  # made of nothing, or not made at all
+FREE = ("broadcast", "constant", "iota", "reshape", "assume", "size", *PACKED)  # made of nothing, or not made at all
 CHEAP = 4  # weight up to which what is made of nothing is made where it is read
 WORTH = 512  # vector instructions of all elements, below which a call does not notice
 

@@ -128,6 +128,7 @@ def program_options(f: F | None = None, *, required: bool = True) -> Callable[..
     @click.option("--data", metavar="PATH", help="Data in place of those the train block names.")
     @click.option("--dtype", type=click.Choice(["f32", "f64"]), default="f32", help="f64 reads every f32 as f64.")
     @click.option("--target-cpu", default="native", metavar="CPU", help="native, x86-64-v2, x86-64-v3 or x86-64-v4.")
+    @click.option("--precise", is_flag=True, help="Without Winograd's algorithm, whose last digits differ.")
     @click.option("--no-cache", is_flag=True, help="Neither read nor write compiled code on disk.")
     @wraps(f)
     def command(
@@ -138,6 +139,7 @@ def program_options(f: F | None = None, *, required: bool = True) -> Callable[..
         data: str | None,
         dtype: str,
         target_cpu: str,
+        precise: bool,
         no_cache: bool,
         **rest: Any,
     ) -> Any:
@@ -151,6 +153,7 @@ def program_options(f: F | None = None, *, required: bool = True) -> Callable[..
             sizes=dict(sizes),
             dtype=dtype,
             target_cpu=target_cpu,
+            precise=precise,
             cache=not no_cache,
             data=data,
         )

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from . import contraction, elementwise, indexing, layout, loop, ordering, panels, pieces, plumbing, random, reduction
+from . import (
+    contraction,
+    elementwise,
+    indexing,
+    layout,
+    loop,
+    ordering,
+    panels,
+    pieces,
+    plumbing,
+    random,
+    reduction,
+    winograd,
+)
 from .op import Op
 
 OPS: Mapping[str, Op] = MappingProxyType(
@@ -17,6 +30,7 @@ OPS: Mapping[str, Op] = MappingProxyType(
             reduction,
             layout,
             panels,
+            winograd,
             pieces,
             contraction,
             indexing,
@@ -28,4 +42,6 @@ OPS: Mapping[str, Op] = MappingProxyType(
     }
 )
 
-__all__ = ["OPS", "Op"]
+PACKED = ("unpack", "unwind")  # an operand as a kernel likes to read it, seen as what it is
+
+__all__ = ["OPS", "PACKED", "Op"]

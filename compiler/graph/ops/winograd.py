@@ -1,0 +1,126 @@
+"""`unwind`: filters of 3 x 3 that lie as their Winograd transforms, seen as the filters they are.
+
+A convolution of such filters is computed for 4 x 4 results at a time, from 6 x 6 values, with 36 products in the place
+of 144. With the rows of B, G and A at the points 0, ±3/4, ±3/2 and infinity, which are exact in binary:
+
+    y = Aᵀ (G w Gᵀ * Bᵀ x B) A
+
+The operand holds G w Gᵀ in panels, [36, j // width, c, j % width]; the filters are what G⁺ makes of it again. A kernel
+reads the transforms as they lie; whoever else reads an `unwind` is right, and slow.
+
+Winograd, "Arithmetic complexity of computations" (1980); Lavin and Gray, "Fast algorithms for convolutional neural
+networks" (2015); Barabasz et al., "Error analysis and improving the accuracy of Winograd convolution" (2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from ...loops.ir import Apply, Const, Expr, floordiv, i64, mod, size_expr
+from ...types.tensors import TensorType, Type
+from . import require
+from .layout import inverse
+from .op import VIEW, Op, Sample, ShapeError
+
+NEAR, FAR = Fraction(3, 4), Fraction(3, 2)
+POINTS = (Fraction(0), NEAR, -NEAR, FAR, -FAR)  # and infinity
+TILE, TAPS, POSITIONS = 4, 3, 6  # results, filter and values along an axis
+
+Index = tuple[Expr, ...]
+Read = Callable[[int, Index], Expr]
+
+
+def _factor(p: Fraction) -> Fraction:
+    """The product of the distances of a point to the others."""
+    product = Fraction(1)
+    for q in POINTS:
+        product *= p - q if q != p else 1
+    return product
+
+
+# G, [6, 3], row by row: what the filter, a polynomial, is at each point; at infinity its last coefficient
+FILTER = (*(tuple(p**k / _factor(p) for k in range(TAPS)) for p in POINTS), (Fraction(0), Fraction(0), Fraction(1)))
+
+
+def _back() -> np.ndarray:
+    """G⁺, [3, 6]."""
+    g = np.array([[float(v) for v in row] for row in FILTER])
+    return np.linalg.pinv(g)
+
+
+def _infer(types: Sequence[Type], attrs: Any) -> TensorType:
+    (t,) = require.tensors("unwind", types, 1)
+    result = t.with_shape(require.sizes("unwind", attrs["shape"]))
+    perm = attrs["perm"]
+    if sorted(perm) != list(range(4)) or result.rank != 4 or t.rank != 4 or t.dtype not in ("f32", "f64"):
+        raise ShapeError("E0303", f"unwind needs each axis of {result} once, and panels of four axes", (0,))
+    rows, columns, channels, filters = (result.shape[k] for k in perm)
+    width = t.shape[3]
+    if not isinstance(width, int) or width < 1 or (rows, columns) != (TAPS, TAPS):
+        raise ShapeError("E0301", f"{t} does not hold the transforms of {result}", (0,))
+    if t.shape != (POSITIONS**2, -(-filters // width), channels, width):
+        raise ShapeError("E0301", f"{t} does not hold the transforms of {result}", (0,))
+    return result
+
+
+def _at(node: Any, types: Sequence[TensorType], index: Index, read: Read) -> Expr:
+    u, v, c, k = (index[a] for a in node.attrs["perm"])
+    width = size_expr(types[0].shape[3])
+    back = _back()
+
+    def part(tap: Expr, row: int, flip: bool) -> Expr:
+        """The coefficient of a position for a tap that only run time knows."""
+        values = [float(x) for x in (back[::-1] if flip else back)[:, row]]
+        e: Expr = Const(values[2], node.dtype)
+        for n in (1, 0):
+            e = Apply("select", (Apply("eq", (tap, i64(n)), "bool"), Const(values[n], node.dtype), e), node.dtype)
+        return e
+
+    total: Expr = Const(0.0, node.dtype)
+    for a in range(POSITIONS):
+        for b in range(POSITIONS):
+            weight = Apply("mul", (part(u, a, node.attrs["flip"][0]), part(v, b, node.attrs["flip"][1])), node.dtype)
+            value = read(0, (i64(POSITIONS * a + b), floordiv(k, width), c, mod(k, width)))
+            total = Apply("add", (total, Apply("mul", (weight, value), node.dtype)), node.dtype)
+    return total
+
+
+def _reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
+    (wound,) = args
+    shape = [require.known(type.shape)[a] for a in attrs["perm"]]
+    _, tiles, channels, width = wound.shape
+    u = wound.transpose(0, 2, 1, 3).reshape(POSITIONS, POSITIONS, channels, tiles * width)[..., : shape[3]]
+    back = _back()
+    w = np.einsum("ua,vb,abck->uvck", back, back, u.astype(np.float64))
+    rows, columns = (slice(None, None, -1 if f else 1) for f in attrs["flip"])
+    turned: np.ndarray = w[rows, columns].astype(wound.dtype)
+    return turned.transpose(inverse(attrs["perm"]))
+
+
+def _f(*shape: int, dtype: str = "f32") -> TensorType:
+    return TensorType(dtype, shape)
+
+
+UNWIND = Op(
+    name="unwind",
+    kind=VIEW,
+    implied=("shape",),
+    infer=_infer,
+    at=_at,
+    reference=_reference,
+    grad="it is made when derivatives have been written out",
+    axes=lambda attrs, old, new: None,
+    doc="The filters of `shape` whose Winograd transforms the operand [position, k // width, c, k % width] holds; of "
+    "their axes, in the order `perm`, two are those of the taps, which `flip` turns around, then c and k",
+    samples=(
+        Sample((_f(36, 1, 2, 4),), {"perm": (0, 1, 2, 3), "flip": (False, False), "shape": (3, 3, 2, 4)}),
+        Sample((_f(36, 2, 3, 4),), {"perm": (2, 3, 1, 0), "flip": (True, False), "shape": (5, 3, 3, 3)}),
+        Sample((_f(36, 1, 1, 2, dtype="f64"),), {"perm": (0, 1, 3, 2), "flip": (True, True), "shape": (3, 3, 2, 1)}),
+    ),
+)
+
+ALL = (UNWIND,)

@@ -1,0 +1,315 @@
+"""Convolutions with filters of 3 x 3 by Winograd's algorithm: see `graph.ops.winograd`.
+
+    input    for each tile of 6 x 6 values and each channel 36 sums of them            V[e, t, c]
+    product  for each of the 36 positions a product of matrices                       M[e, t, k] = V[e, t, c] U[e, c, k]
+    output   of 36 products 4 x 4 results, what is elementwise in them, and the store
+
+The one idea: V and M of a block of tiles stay in the cache from one stage to the next. A block is some rows of tiles of
+all images; threads take shares of the blocks, and each share has its own V and M. Each element is computed in one way
+whatever the block, so the bits are the same for any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...graph.boxes import flat
+from ...graph.nodes import Graph, Node
+from ...graph.ops.contraction import Affine, index_of
+from ...graph.ops.winograd import FAR, NEAR, POSITIONS, TAPS, TILE
+from ...loops import ir as L
+from ...loops.index import quotient, to_expr
+from ...types.sizes import Dim, symbol
+from ...types.tensors import BYTES
+from .body import Body, Results
+from .nest import Axes, parts, place
+from .tile import Tile, choose
+
+if TYPE_CHECKING:
+    from ...native.target import Target
+
+SHARES = 8  # of the blocks, for threads
+FEW, SOME, MANY = 12, 24, 48  # tiles of a block, at least: the transforms of filters are read once for each block
+NEAR_BYTES, FAR_BYTES = 1 << 20, 1 << 24  # of those transforms: with more the tiles must be more
+MARGIN = 16  # elements between rows of V and M, or they fall on the same lines of the cache
+UNROLL = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A convolution: `left` has the image, its axes in `image` are of (example, row, column, channel); `result` has the
+    axes (example, row, column, filter) of the result. A window begins at row + `start`[0], column + `start`[1]."""
+
+    node: Node
+    side: int
+    image: tuple[int, int, int, int]
+    result: tuple[int, int, int, int]
+    weights: tuple[int, int, int, int]  # axes of the filters: of taps, channels, filters
+    start: tuple[int, int]
+    flip: tuple[bool, bool]
+    shape: tuple[Dim, int, int, int]  # of the result: examples, rows, columns, filters
+    channels: int
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        return -(-self.shape[1] // TILE), -(-self.shape[2] // TILE)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """How many rows and columns of the image are read."""
+        down, across = self.tiles
+        return self.start[0] + TILE * down + TAPS - 1, self.start[1] + TILE * across + TAPS - 1
+
+    @property
+    def transforms(self) -> int:
+        """Bytes of the filters' transforms."""
+        return POSITIONS**2 * self.channels * self.shape[3] * BYTES[self.node.dtype]
+
+    def rows(self) -> int:
+        """Rows of tiles in a block."""
+        least = FEW if self.transforms <= NEAR_BYTES else SOME if self.transforms <= FAR_BYTES else MANY
+        return max(1, -(-least // self.tiles[1]))
+
+    def scratch(self, shares: int) -> tuple[int, int]:
+        """Bytes of V and M."""
+        count = shares * POSITIONS**2 * self.rows() * self.tiles[1] * BYTES[self.node.dtype]
+        return count * (self.channels + MARGIN), count * (self.shape[3] + MARGIN)
+
+
+def window(node: Node, graph: Graph, side: int) -> Window | None:
+    """The convolution that a contraction is, with operand `side` as the image; None where it is another."""
+    shapes = [graph[a].shape for a in node.args]
+    maps, domain = node.attrs["maps"], dict(node.attrs["domain"])
+    image, filters = maps[side], [index_of(e) for e in maps[1 - side]]
+    out = [index_of(e) for e in node.attrs["out"]]
+    spatial = [k for k, e in enumerate(image) if len(e[1]) == 2]
+    if len(image) != 4 or len(filters) != 4 or len(out) != 4 or None in filters or None in out or len(spatial) != 2:
+        return None
+    rows, columns = (_tap(image[k], out, filters) for k in spatial)
+    alone = [index_of(image[k]) for k in range(4) if k not in spatial]
+    if rows is None or columns is None or None in alone:
+        return None
+    example = next((i for i in alone if i in out and i not in filters), None)
+    channel = next((i for i in alone if i in filters and i not in out), None)
+    ours = {i for i in (example, rows[0], columns[0])}
+    filter = next((i for i in out if i in filters and i not in ours), None)
+    if example is None or channel is None or filter is None or len({*filters}) != 4 or filters.count(filter) != 1:
+        return None
+    letters = (example, rows[0], columns[0], filter)
+    sizes = [domain[i] for i in letters]
+    taps = [domain[rows[1]], domain[columns[1]]]
+    whole = all(domain[i] == n for i, n in zip(filters, shapes[1 - side], strict=True))
+    numbers = (*sizes[1:], domain[channel])
+    if taps != [TAPS, TAPS] or not whole or not all(isinstance(n, int) for n in numbers) or out[-1] != filter:
+        return None
+    lies = {index_of(image[k]): k for k in range(4) if k not in spatial}
+    return Window(
+        node,
+        side,
+        (lies[example], spatial[0], spatial[1], lies[channel]),
+        tuple(out.index(i) for i in letters),  # type: ignore[arg-type]
+        tuple(filters.index(i) for i in (rows[1], columns[1], channel, filter)),  # type: ignore[arg-type]
+        (rows[2], columns[2]),
+        (rows[3], columns[3]),
+        tuple(sizes),
+        domain[channel],
+    )
+
+
+def _tap(e: Affine, out: Sequence[str | None], filters: Sequence[str | None]) -> tuple[str, str, int, bool] | None:
+    """Of an axis that is read at i + u + a or i - u + a: i, u, where the window begins, and whether it is turned."""
+    i = next((i for i, c in e[1] if c == 1 and i in out), None)
+    u = next(((u, c) for u, c in e[1] if u in filters and u not in out and abs(c) == 1), None)
+    if i is None or u is None or not isinstance(e[0], int):
+        return None
+    start = e[0] if u[1] == 1 else e[0] - (TAPS - 1)
+    return (i, u[0], start, u[1] == -1) if start >= 0 else None
+
+
+def tile_of(w: Window, target: Target, width: int = 0) -> Tile:
+    """The register tile of the products."""
+    return choose(w.rows() * w.tiles[1], w.shape[3], False, w.node.dtype, target, width)
+
+
+def winograd(make: Callable[[], Body], w: Window, target: Target, parallel: bool) -> Body:
+    """The kernel of a convolution and what is elementwise in it. V and M come last."""
+    body = make()
+    wound = body.graph[body.graph[w.node.args[1 - w.side]].args[0]]
+    image, transforms = body.held[w.node.args[w.side]], body.held[wound.name]
+    width = wound.shape[-1]
+    assert isinstance(width, int)
+    outputs = body.results()
+    values, products = body.result(w.node.dtype, "tile"), body.result(w.node.dtype, "product")
+    shares, rows = SHARES if parallel else 1, w.rows()
+    all_rows, size = w.shape[0] * w.tiles[0], POSITIONS**2 * rows * w.tiles[1]
+    blocks = quotient(all_rows, rows, {})
+    each = quotient(blocks + shares - 1, shares, {})
+    with body.loop(shares, parallel=parallel, stem="s") as s:
+        kernel = _Blocks(body, w, tile_of(w, target, width), width, image, transforms, values, products,
+                         s * (size * (w.channels + MARGIN)), s * (size * (w.shape[3] + MARGIN)), outputs)  # fmt: skip
+        with body.loop(_least(body, (s + 1) * each, blocks), start=s * each, stem="b") as b:
+            kernel.block(b * rows, rows)
+        left = all_rows - blocks * rows
+        if left != 0:
+            last = (to_expr(s), L.i64(shares - 1))
+            with body.when(L.Apply("eq", last, "bool")):
+                kernel.block(blocks * rows, left)
+    return body
+
+
+def _least(body: Body, a: Dim, b: Dim) -> Dim:
+    return symbol(body.bound_var(L.Apply("minimum", (to_expr(a), to_expr(b)), "i64")).name)
+
+
+@dataclass(slots=True)
+class _Blocks:
+    """The blocks of a share."""
+
+    body: Body
+    w: Window
+    tile: Tile
+    width: int
+    image: str
+    transforms: str
+    values: str  # V
+    products: str  # M
+    values_at: Dim
+    products_at: Dim
+    outputs: Results
+
+    def block(self, row: Dim, rows: Dim) -> None:
+        """So many rows of tiles from one on."""
+        body, across = self.body, self.w.tiles[1]
+        count = rows * across
+        with body.loop(rows, stem="r") as r:
+            index: list[Dim] = [0, 0]
+            place(row + r, Axes((0, 1), (self.w.shape[0], self.w.tiles[0])), index, body)
+            with body.loop(across, stem="t") as t:
+                self.input(index[0], index[1], t, r * across + t, count)
+        with body.loop(POSITIONS**2, stem="e") as e:
+            self.product(e, count)
+        with body.loop(rows, stem="r") as r:
+            index = [0, 0]
+            place(row + r, Axes((0, 1), (self.w.shape[0], self.w.tiles[0])), index, body)
+            self.output(index[0], index[1], r * across, count)
+
+    def input(self, n: Dim, down: Dim, across: Dim, t: Dim, count: Dim) -> None:
+        body, w, dtype = self.body, self.w, self.w.node.dtype
+        shape = body.graph[w.node.args[w.side]].shape
+        with body.loop(w.channels, lanes=self.tile.lanes, stem="c") as c:
+
+            def read(u: int, v: int) -> L.Expr:
+                point = (n, TILE * down + w.start[0] + u, TILE * across + w.start[1] + v, c)
+                index = [point[w.image.index(axis)] for axis in range(4)]
+                return body.bind(body.load(self.image, flat(index, shape), dtype))
+
+            columns = [_input(body, [read(u, v) for u in range(POSITIONS)]) for v in range(POSITIONS)]
+            for a in range(POSITIONS):
+                row = _input(body, [columns[v][a] for v in range(POSITIONS)])
+                for b, value in enumerate(row):
+                    at = ((POSITIONS * a + b) * count + t) * (w.channels + MARGIN) + c
+                    body.store(self.values, self.values_at + at, value)
+
+    def product(self, e: Dim, count: Dim) -> None:
+        """M[e] = V[e] U[e]."""
+        body, w, dtype, lanes = self.body, self.w, self.w.node.dtype, self.tile.lanes
+        filters, tiles = w.shape[3], -(-w.shape[3] // self.width)
+        pitch = w.channels + MARGIN
+        for wide in parts(filters, self.width):
+            with body.loop(wide.stop, start=wide.start, step=self.width, stem="j") as j0:
+                for high in parts(count, self.tile.rows):
+                    with body.loop(high.stop, start=high.start, step=high.step, stem="i") as i0:
+                        padded = wide.padded(lanes)
+                        acc = body.register(dtype, high.width * padded)
+                        with body.loop(high.width, unroll=0) as i, body.loop(wide.width, lanes=lanes, unroll=0) as j:
+                            body.store(acc, i * padded + j, L.Const(0.0, dtype))
+                        near = body.register(dtype, padded)
+                        with body.loop(w.channels, unroll=UNROLL, stem="c") as c:
+                            at = (e * tiles * w.channels + c) * self.width + j0 * w.channels
+                            with body.loop(wide.width, lanes=lanes, unroll=0) as j:
+                                body.store(near, j, body.load(self.transforms, at + j, dtype))
+                            with body.loop(high.width, unroll=0) as i:
+                                left = body.load(self.values, self.values_at + (e * count + i0 + i) * pitch + c, dtype)
+                                with body.loop(wide.width, lanes=lanes, unroll=0) as j:
+                                    sums = (left, body.load(near, j, dtype), body.load(acc, i * padded + j, dtype))
+                                    body.store(acc, i * padded + j, L.Apply("fma", sums, dtype))
+                        with body.loop(high.width, unroll=0) as i, body.loop(wide.width, lanes=lanes, unroll=0) as j:
+                            at = (e * count + i0 + i) * (filters + MARGIN) + j0 + j
+                            body.store(self.products, self.products_at + at, body.load(acc, i * padded + j, dtype))
+
+    def output(self, n: Dim, down: Dim, first: Dim, count: Dim) -> None:
+        """A row of tiles. The last of an image may have fewer results."""
+        body, width = self.body, self.w.shape[2]
+        for rows, is_so in self.heights(down):
+            if is_so is None:
+                for part in parts(width, TILE):
+                    with body.loop(part.stop, start=part.start, step=TILE, stem="t") as x0:
+                        self.results(n, down, x0, first, count, rows, part.width)
+                continue
+            with body.when(is_so):
+                for part in parts(width, TILE):
+                    with body.loop(part.stop, start=part.start, step=TILE, stem="t") as x0:
+                        self.results(n, down, x0, first, count, rows, part.width)
+
+    def heights(self, down: Dim) -> list[tuple[int, L.Expr | None]]:
+        """How many rows of results a tile has, and when."""
+        height, tiles = self.w.shape[1], self.w.tiles[0]
+        if height % TILE == 0:
+            return [(TILE, None)]
+        if tiles == 1:
+            return [(height, None)]
+        last = (to_expr(down), L.i64(tiles - 1))
+        return [(TILE, L.Apply("lt", last, "bool")), (height % TILE, L.Apply("eq", last, "bool"))]
+
+    def results(self, n: Dim, down: Dim, x0: Dim, first: Dim, count: Dim, rows: int, columns: int) -> None:
+        body, w, dtype = self.body, self.w, self.w.node.dtype
+        t = first + quotient(x0, TILE, {})
+        with body.loop(w.shape[3], lanes=self.tile.lanes, stem="k") as k:
+
+            def read(a: int, b: int) -> L.Expr:
+                at = ((POSITIONS * a + b) * count + t) * (w.shape[3] + MARGIN) + k
+                return body.now(body.load(self.products, self.products_at + at, dtype))
+
+            halves = [_output(body, [read(a, b) for a in range(POSITIONS)], rows) for b in range(POSITIONS)]
+            for i in range(rows):
+                values = _output(body, [halves[b][i] for b in range(POSITIONS)], columns)
+                for j, value in enumerate(values):
+                    point = (n, TILE * down + i, x0 + j, k)
+                    index = tuple(point[w.result.index(axis)] for axis in range(4))
+                    body.is_now(w.node.name, index, value)
+                    body.store_all(self.outputs, [(v, index) for v in self.outputs])
+
+
+def _fma(body: Body, k: float, x: L.Expr, y: L.Expr) -> L.Expr:
+    return body.bind(L.Apply("fma", (L.Const(k, x.dtype), x, y), x.dtype))
+
+
+def _input(body: Body, d: Sequence[L.Expr]) -> list[L.Expr]:
+    """Bᵀ d."""
+    a, b = float(NEAR), float(FAR)
+    squares, both = a * a + b * b, a * a * b * b
+    out = [_fma(body, both, d[0], _fma(body, -squares, d[2], d[4]))]
+    for p, q in ((a, b), (b, a)):
+        even, odd = (_fma(body, -q * q, d[k - 2], d[k]) for k in (4, 3))
+        out += [_fma(body, p, odd, even), _fma(body, -p, odd, even)]
+    return [*out, _fma(body, both, d[1], _fma(body, -squares, d[3], d[5]))]
+
+
+def _output(body: Body, m: Sequence[L.Expr], count: int) -> list[L.Expr]:
+    """The first of Aᵀ m."""
+    a, b, dtype = float(NEAR), float(FAR), m[0].dtype
+
+    def add(x: L.Expr, y: L.Expr, op: str = "add") -> L.Expr:
+        return body.bind(L.Apply(op, (x, y), dtype))
+
+    near, far = (add(m[1], m[2]), add(m[3], m[4])), (add(m[1], m[2], "sub"), add(m[3], m[4], "sub"))
+    out = [add(m[0], add(*near))]
+    for k in range(1, count):
+        even, odd = near, far
+        x, y = even if k % 2 == 0 else odd
+        out.append(_fma(body, a**k, x, body.bind(L.Apply("mul", (L.Const(b**k, dtype), y), dtype))))
+    if count == TILE:
+        out[-1] = add(out[-1], m[5])
+    return out[:count]

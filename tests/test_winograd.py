@@ -1,0 +1,108 @@
+"""Convolutions of 3 x 3 by Winograd's algorithm: forward and backward, at every edge, beside the direct ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import nnc
+from nnc.compiler.lowering import wind
+from nnc.compiler.session import Session
+from nnc.compiler.settings import Settings
+from nnc.dsl.source import Source
+
+ROOM = 3e-5  # of the standard deviation
+
+
+@pytest.fixture(autouse=True)
+def one_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("NNC_CACHE", str(tmp_path_factory.getbasetemp() / "compiled"))
+
+
+def net(shape: str, layers: str, **settings: object) -> nnc.Model:
+    text = f"""
+model Net(x: f32[{shape}]) {{ return x |> {layers} |> flatten |> Dense(3) }}
+train Net(x, target: f32[B, 3]) {{
+    loss = mean((Net(x) - target)^2)
+    optimizer = SGD(lr = 0.1)
+}}
+"""
+    return nnc.compile(text, **settings)
+
+
+def wound(text: str, entry: str = "predict") -> int:
+    """How many convolutions go by the transforms of their filters."""
+    made = Session(Source("a.nn", text), Settings(cache=False)).stages(entry)
+    bodies = [n.attrs["body"] if n.op == "fused" else [n] for n in made.fused]
+    return sum(n.op == "unwind" for body in bodies for n in body)
+
+
+@pytest.mark.parametrize(("shape", "layers"), [
+    ("B, 32, 8, 8", "Conv(32, 3, pad = 1) |> relu"),
+    ("B, 40, 9, 13", "Conv(33, 3, pad = 1) |> tanh |> Conv(32, 3)"),  # edges of one row, of one column
+    ("B, 32, 6, 3", "Conv(48, 3, pad = 1) |> BatchNorm |> relu"),
+    ("B, 32, 5, 7", "Conv(32, 3, pad = 2)"),
+    ("2, 32, 10, 11", "Conv(32, 3) |> max_pool(2, stride = 1)"),
+    ("B, 32, 30, 30", "Conv(32, 3, pad = 1) |> avg_pool(2)"),  # more than one block of an image
+])  # fmt: skip
+def test_beside_the_direct_ones(shape, layers):
+    ours, direct = net(shape, layers, threads=2), net(shape, layers, threads=2, precise=True)
+    for batch in (2,) if shape[0] == "2" else (1, 2, 5):
+        rng = np.random.default_rng(batch)
+        x = rng.normal(size=(batch, *map(int, shape.split(",")[1:]))).astype(np.float32)
+        target = rng.normal(size=(batch, 3)).astype(np.float32)
+        got, want = ours.predict(x), direct.predict(x)
+        assert 0 < np.abs(got - want).max() <= ROOM * max(1, want.std())
+        names = [*ours.params, "x"]
+        gradients, wanted = (n.gradients(x, target, wrt=names) for n in (ours, direct))
+        for name in names:
+            assert np.abs(gradients[name] - wanted[name]).max() <= ROOM * max(np.abs(wanted[name]).max(), 1e-2), name
+
+
+def test_the_same_bits_on_any_number_of_threads_and_width():
+    shape, layers = "B, 32, 14, 14", "Conv(64, 3, pad = 1) |> relu |> Conv(32, 3, pad = 1)"
+    x = np.random.default_rng(0).normal(size=(7, 32, 14, 14)).astype(np.float32)
+    target = np.zeros((7, 3), np.float32)
+    found = []
+    for settings in ({"threads": 1}, {"threads": 2}, {"threads": 1, "target_cpu": "x86-64-v3"}):
+        model = net(shape, layers, **settings)
+        first = model.predict(x).tobytes()
+        model.train_step(x, target)
+        found.append((first, *(a.tobytes() for a in model.params.values())))
+    assert found[0] == found[1] == found[2]
+
+
+CONV = "model Net(x: f32[B, {c}, {n}, {n}]) {{ return x |> Conv({k}, {taps}, pad = 1, stride = {stride}) }}"
+
+
+@pytest.mark.parametrize(("c", "k", "n", "taps", "stride", "is_so"), [
+    (32, 32, 8, 3, 1, True), (32, 32, 8, 5, 1, False), (32, 32, 9, 3, 2, False), (16, 64, 8, 3, 1, False),
+    (64, 16, 8, 3, 1, False), (512, 512, 7, 3, 1, False), (512, 512, 14, 3, 1, True),
+])  # fmt: skip
+def test_where_it_pays(c, k, n, taps, stride, is_so):
+    assert wound(CONV.format(c=c, k=k, n=n, taps=taps, stride=stride)) == is_so
+
+
+def test_few_examples_of_few_tiles_are_not_worth_large_transforms_but_many_are():
+    text = CONV.format(c=512, k=512, n=7, taps=3, stride=1)
+    settings = "loss = mean((Net(x) - t)^2)\n optimizer = SGD(lr = 0.1)\n batch = 32"
+    train = f"\ntrain Net(x, t: f32[B, 512, 7, 7]) {{ {settings} }}\n"
+    assert not wound(text) and wound(text + train, "train")
+
+
+def test_f64_and_precise_are_direct(monkeypatch):
+    text = CONV.format(c=32, k=32, n=8, taps=3, stride=1)
+    for settings in (Settings(cache=False, dtype="f64"), Settings(cache=False, precise=True)):
+        assert "unwind" not in str(Session(Source("a.nn", text), settings).stages("predict").fused.nodes)
+    assert wind.LEAST == 32
+
+
+def test_a_value_that_is_not_finite_stays_where_a_tile_sees_it():
+    model = net("B, 32, 16, 16", "Conv(32, 3, pad = 1)", threads=1)
+    assert model.entry("predict").signature.prepared
+    text = "model Net(x: f32[B, 32, 16, 16]) { return x |> Conv(32, 3, pad = 1) }"
+    conv = nnc.compile(text, threads=1)
+    x = np.ones((1, 32, 16, 16), np.float32)
+    x[0, 3, 1, 1] = np.inf
+    y = conv.predict(x)
+    assert np.isfinite(y[:, :, 4:, 4:]).all() and not np.isfinite(y[:, :, :3, :3]).all()
