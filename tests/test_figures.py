@@ -329,6 +329,15 @@ def test_systems_of_equations_need_pivots_and_have_second_derivatives() -> None:
         nnc.function("fn f(a: f32[2, 3]) -> f32[2, 3] = cholesky(a)")(np.ones((2, 3)))
 
 
+@pytest.mark.parametrize("at", [(0, 2), (2, 1), (1, 1), (3, 3)])
+def test_cholesky_reads_the_lower_half_and_what_is_no_number_goes_no_further_than_it_must(at) -> None:
+    r = np.random.default_rng(0).normal(size=(4, 4))
+    a = r @ r.T + np.eye(4)
+    a[at] = np.nan
+    factor = nnc.function("fn f(a: f32[N, N]) -> f32[N, N] = cholesky(a)", dtype="f64")
+    np.testing.assert_allclose(factor(a), np.linalg.cholesky(a), atol=1e-12)
+
+
 # --- losses -----------------------------------------------------------------------------------------------------------
 
 
