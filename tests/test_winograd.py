@@ -83,6 +83,20 @@ def test_where_it_pays(c, k, n, taps, stride, is_so):
     assert wound(CONV.format(c=c, k=k, n=n, taps=taps, stride=stride)) == is_so
 
 
+@pytest.mark.parametrize("body", [
+    "y[n, i, j in 0..8, k] = sum[u, v, c](x[n, i + u, i + v, c] * w[u, v, c, k])",
+    "y[n, i, j, k] = sum[u, v, c](x[n, i + u, j + u, c] * w[u, v, c, k])",
+    "y[n, i, j, k] = sum[u, v, c](x[n, i + u, j + v, c] * w[u, v, k, c])",
+    "y[n, i, j, k] = sum[u, v, c](x[n, j + v, i + u, c] * w[v, u, c, k])",
+])  # fmt: skip
+def test_what_looks_like_a_convolution_and_what_is_one_in_another_order(body):
+    rng = np.random.default_rng(1)
+    x, w = rng.normal(size=(2, 10, 10, 32)).astype("f4"), rng.normal(size=(3, 3, 32, 32)).astype("f4")
+    source = f"fn f(x: f32[B, 10, 10, 32], w: f32[3, 3, 32, 32]) -> f32[B, 8, 8, 32] {{ {body}\n return y }}"
+    ours, direct = (nnc.function(source, precise=precise)(x, w) for precise in (False, True))
+    assert np.abs(ours - direct).max() <= ROOM * direct.std()
+
+
 def test_few_examples_of_few_tiles_are_not_worth_large_transforms_but_many_are():
     text = CONV.format(c=512, k=512, n=7, taps=3, stride=1)
     settings = "loss = mean((Net(x) - t)^2)\n optimizer = SGD(lr = 0.1)\n batch = 32"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ...graph.boxes import flat
 from ...graph.nodes import Graph, Node
-from ...graph.ops.contraction import Affine, index_of
+from ...graph.ops.contraction import Affine, index_of, is_gathered
 from ...graph.ops.winograd import FAR, NEAR, POSITIONS, TAPS, TILE
 from ...loops import ir as L
 from ...loops.index import quotient, to_expr
@@ -85,7 +85,7 @@ def window(node: Node, graph: Graph, side: int) -> Window | None:
     image, filters = maps[side], [index_of(e) for e in maps[1 - side]]
     out = [index_of(e) for e in node.attrs["out"]]
     spatial = [k for k, e in enumerate(image) if len(e[1]) == 2]
-    if len(image) != 4 or len(filters) != 4 or len(out) != 4 or None in filters or None in out or len(spatial) != 2:
+    if not is_gathered(node) or not len(image) == len(filters) == len(out) == 4 or len(spatial) != 2:
         return None
     rows, columns = (_tap(image[k], out, filters) for k in spatial)
     alone = [index_of(image[k]) for k in range(4) if k not in spatial]
@@ -93,11 +93,12 @@ def window(node: Node, graph: Graph, side: int) -> Window | None:
         return None
     example = next((i for i in alone if i in out and i not in filters), None)
     channel = next((i for i in alone if i in filters and i not in out), None)
-    ours = {i for i in (example, rows[0], columns[0])}
-    filter = next((i for i in out if i in filters and i not in ours), None)
-    if example is None or channel is None or filter is None or len({*filters}) != 4 or filters.count(filter) != 1:
+    filter = next((i for i in out if i in filters), None)
+    if example is None or channel is None or filter is None:
         return None
-    letters = (example, rows[0], columns[0], filter)
+    letters, weights = (example, rows[0], columns[0], filter), (rows[1], columns[1], channel, filter)
+    if {*letters} != {*out} or {*weights} != {*filters} or {*domain} != {*letters, *weights}:
+        return None
     sizes = [domain[i] for i in letters]
     taps = [domain[rows[1]], domain[columns[1]]]
     whole = all(domain[i] == n for i, n in zip(filters, shapes[1 - side], strict=True))
@@ -110,7 +111,7 @@ def window(node: Node, graph: Graph, side: int) -> Window | None:
         side,
         (lies[example], spatial[0], spatial[1], lies[channel]),
         tuple(out.index(i) for i in letters),  # type: ignore[arg-type]
-        tuple(filters.index(i) for i in (rows[1], columns[1], channel, filter)),  # type: ignore[arg-type]
+        tuple(filters.index(i) for i in weights),  # type: ignore[arg-type]
         (rows[2], columns[2]),
         (rows[3], columns[3]),
         tuple(sizes),
