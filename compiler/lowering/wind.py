@@ -49,6 +49,8 @@ def wind(graph: Graph, target: Target, examples: int) -> Graph:
 
 def _pays(w: Window, examples: int) -> bool:
     """Whether there are enough channels, and enough tiles for transforms of filters that come from afar."""
+    if 0 in w.tiles:
+        return False
     count = w.shape[0] if isinstance(w.shape[0], int) else examples
     near = w.transforms <= FAR_BYTES or count * w.tiles[0] * w.tiles[1] >= ENOUGH
     return near and min(w.channels, w.shape[3]) >= LEAST

@@ -67,14 +67,24 @@ class Window:
         """Bytes of the filters' transforms."""
         return POSITIONS**2 * self.channels * self.shape[3] * BYTES[self.node.dtype]
 
+    def width(self, graph: Graph) -> int:
+        """Columns of the panels in which the transforms lie."""
+        width = graph[graph[self.node.args[1 - self.side]].args[0]].shape[-1]
+        assert isinstance(width, int)
+        return width
+
     def rows(self) -> int:
         """Rows of tiles in a block."""
         least = FEW if self.transforms <= NEAR_BYTES else SOME if self.transforms <= FAR_BYTES else MANY
         return max(1, -(-least // self.tiles[1]))
 
-    def scratch(self, shares: int) -> tuple[int, int]:
+    def room(self, tile: Tile) -> int:
+        """Rows of V and M for a position: the tiles of a block, in whole register tiles."""
+        return -(-self.rows() * self.tiles[1] // tile.rows) * tile.rows
+
+    def scratch(self, shares: int, tile: Tile) -> tuple[int, int]:
         """Bytes of V and M."""
-        count = shares * POSITIONS**2 * self.rows() * self.tiles[1] * BYTES[self.node.dtype]
+        count = shares * POSITIONS**2 * self.room(tile) * BYTES[self.node.dtype]
         return count * (self.channels + MARGIN), count * (self.shape[3] + MARGIN)
 
 
@@ -137,26 +147,20 @@ def tile_of(w: Window, target: Target, width: int = 0) -> Tile:
 def winograd(make: Callable[[], Body], w: Window, target: Target, parallel: bool) -> Body:
     """The kernel of a convolution and what is elementwise in it. V and M come last."""
     body = make()
-    wound = body.graph[body.graph[w.node.args[1 - w.side]].args[0]]
-    image, transforms = body.held[w.node.args[w.side]], body.held[wound.name]
-    width = wound.shape[-1]
-    assert isinstance(width, int)
+    image = body.held[w.node.args[w.side]]
+    transforms, width = body.held[body.graph[w.node.args[1 - w.side]].args[0]], w.width(body.graph)
     outputs = body.results()
     values, products = body.result(w.node.dtype, "tile"), body.result(w.node.dtype, "product")
     shares, rows = SHARES if parallel else 1, w.rows()
-    all_rows, size = w.shape[0] * w.tiles[0], POSITIONS**2 * rows * w.tiles[1]
-    blocks = quotient(all_rows, rows, {})
+    tile = tile_of(w, target, width)
+    all_rows, size = w.shape[0] * w.tiles[0], POSITIONS**2 * w.room(tile)
+    blocks = quotient(all_rows + rows - 1, rows, {})
     each = quotient(blocks + shares - 1, shares, {})
     with body.loop(shares, parallel=parallel, stem="s") as s:
-        kernel = _Blocks(body, w, tile_of(w, target, width), width, image, transforms, values, products,
+        kernel = _Blocks(body, w, tile, width, w.room(tile), image, transforms, values, products,
                          s * (size * (w.channels + MARGIN)), s * (size * (w.shape[3] + MARGIN)), outputs)  # fmt: skip
         with body.loop(_least(body, (s + 1) * each, blocks), start=s * each, stem="b") as b:
-            kernel.block(b * rows, rows)
-        left = all_rows - blocks * rows
-        if left != 0:
-            last = (to_expr(s), L.i64(shares - 1))
-            with body.when(L.Apply("eq", last, "bool")):
-                kernel.block(blocks * rows, left)
+            kernel.block(b * rows, _least(body, all_rows - b * rows, rows))
     return body
 
 
@@ -171,7 +175,8 @@ class _Blocks:
     body: Body
     w: Window
     tile: Tile
-    width: int
+    width: int  # of a panel
+    count: int  # rows of V and M for a position
     image: str
     transforms: str
     values: str  # V
@@ -183,20 +188,19 @@ class _Blocks:
     def block(self, row: Dim, rows: Dim) -> None:
         """So many rows of tiles from one on."""
         body, across = self.body, self.w.tiles[1]
-        count = rows * across
         with body.loop(rows, stem="r") as r:
             index: list[Dim] = [0, 0]
             place(row + r, Axes((0, 1), (self.w.shape[0], self.w.tiles[0])), index, body)
             with body.loop(across, stem="t") as t:
-                self.input(index[0], index[1], t, r * across + t, count)
+                self.input(index[0], index[1], t, r * across + t)
         with body.loop(POSITIONS**2, stem="e") as e:
-            self.product(e, count)
+            self.product(e, rows * across)
         with body.loop(rows, stem="r") as r:
             index = [0, 0]
             place(row + r, Axes((0, 1), (self.w.shape[0], self.w.tiles[0])), index, body)
-            self.output(index[0], index[1], r * across, count)
+            self.output(index[0], index[1], r * across)
 
-    def input(self, n: Dim, down: Dim, across: Dim, t: Dim, count: Dim) -> None:
+    def input(self, n: Dim, down: Dim, across: Dim, t: Dim) -> None:
         body, w, dtype = self.body, self.w, self.w.node.dtype
         shape = body.graph[w.node.args[w.side]].shape
         with body.loop(w.channels, lanes=self.tile.lanes, stem="c") as c:
@@ -210,77 +214,65 @@ class _Blocks:
             for a in range(POSITIONS):
                 row = _input(body, [columns[v][a] for v in range(POSITIONS)])
                 for b, value in enumerate(row):
-                    at = ((POSITIONS * a + b) * count + t) * (w.channels + MARGIN) + c
+                    at = ((POSITIONS * a + b) * self.count + t) * (w.channels + MARGIN) + c
                     body.store(self.values, self.values_at + at, value)
 
     def product(self, e: Dim, count: Dim) -> None:
-        """M[e] = V[e] U[e]."""
+        """M[e] = V[e] U[e], in whole register tiles: what is beyond the count is of no meaning, and is not read."""
         body, w, dtype, lanes = self.body, self.w, self.w.node.dtype, self.tile.lanes
-        filters, tiles = w.shape[3], -(-w.shape[3] // self.width)
-        pitch = w.channels + MARGIN
+        filters, tiles, height = w.shape[3], -(-w.shape[3] // self.width), self.tile.rows
         for wide in parts(filters, self.width):
-            with body.loop(wide.stop, start=wide.start, step=self.width, stem="j") as j0:
-                for high in parts(count, self.tile.rows):
-                    with body.loop(high.stop, start=high.start, step=high.step, stem="i") as i0:
-                        padded = wide.padded(lanes)
-                        acc = body.register(dtype, high.width * padded)
-                        with body.loop(high.width, unroll=0) as i, body.loop(wide.width, lanes=lanes, unroll=0) as j:
-                            body.store(acc, i * padded + j, L.Const(0.0, dtype))
-                        near = body.register(dtype, padded)
-                        with body.loop(w.channels, unroll=UNROLL, stem="c") as c:
-                            at = (e * tiles * w.channels + c) * self.width + j0 * w.channels
-                            with body.loop(wide.width, lanes=lanes, unroll=0) as j:
-                                body.store(near, j, body.load(self.transforms, at + j, dtype))
-                            with body.loop(high.width, unroll=0) as i:
-                                left = body.load(self.values, self.values_at + (e * count + i0 + i) * pitch + c, dtype)
-                                with body.loop(wide.width, lanes=lanes, unroll=0) as j:
-                                    sums = (left, body.load(near, j, dtype), body.load(acc, i * padded + j, dtype))
-                                    body.store(acc, i * padded + j, L.Apply("fma", sums, dtype))
-                        with body.loop(high.width, unroll=0) as i, body.loop(wide.width, lanes=lanes, unroll=0) as j:
-                            at = (e * count + i0 + i) * (filters + MARGIN) + j0 + j
-                            body.store(self.products, self.products_at + at, body.load(acc, i * padded + j, dtype))
+            padded = wide.padded(lanes)
+            with (
+                body.loop(wide.stop, start=wide.start, step=self.width, stem="j") as j0,
+                body.loop(count, step=height, stem="i") as i0,
+            ):
+                acc, near = body.register(dtype, height * padded), body.register(dtype, padded)
+                with body.loop(height, unroll=0) as i, body.loop(wide.width, lanes=lanes, unroll=0) as j:
+                    body.store(acc, i * padded + j, L.Const(0.0, dtype))
+                with body.loop(w.channels, unroll=UNROLL, stem="c") as c:
+                    at = (e * tiles * w.channels + c) * self.width + j0 * w.channels
+                    with body.loop(wide.width, lanes=lanes, unroll=0) as j:
+                        body.store(near, j, body.load(self.transforms, at + j, dtype))
+                    with body.loop(height, unroll=0) as i:
+                        at = self.values_at + (e * self.count + i0 + i) * (w.channels + MARGIN) + c
+                        left = body.load(self.values, at, dtype)
+                        with body.loop(wide.width, lanes=lanes, unroll=0) as j:
+                            terms = (left, body.load(near, j, dtype), body.load(acc, i * padded + j, dtype))
+                            body.store(acc, i * padded + j, L.Apply("fma", terms, dtype))
+                with body.loop(height, unroll=0) as i, body.loop(wide.width, lanes=lanes, unroll=0) as j:
+                    sums = body.load(acc, i * padded + j, dtype)
+                    body.store(self.products, self.product_at(e, i0 + i, j0 + j), sums)
 
-    def output(self, n: Dim, down: Dim, first: Dim, count: Dim) -> None:
-        """A row of tiles. The last of an image may have fewer results."""
-        body, width = self.body, self.w.shape[2]
-        for rows, is_so in self.heights(down):
-            if is_so is None:
-                for part in parts(width, TILE):
-                    with body.loop(part.stop, start=part.start, step=TILE, stem="t") as x0:
-                        self.results(n, down, x0, first, count, rows, part.width)
-                continue
-            with body.when(is_so):
-                for part in parts(width, TILE):
-                    with body.loop(part.stop, start=part.start, step=TILE, stem="t") as x0:
-                        self.results(n, down, x0, first, count, rows, part.width)
-
-    def heights(self, down: Dim) -> list[tuple[int, L.Expr | None]]:
-        """How many rows of results a tile has, and when."""
-        height, tiles = self.w.shape[1], self.w.tiles[0]
-        if height % TILE == 0:
-            return [(TILE, None)]
-        if tiles == 1:
-            return [(height, None)]
-        last = (to_expr(down), L.i64(tiles - 1))
-        return [(TILE, L.Apply("lt", last, "bool")), (height % TILE, L.Apply("eq", last, "bool"))]
-
-    def results(self, n: Dim, down: Dim, x0: Dim, first: Dim, count: Dim, rows: int, columns: int) -> None:
-        body, w, dtype = self.body, self.w, self.w.node.dtype
-        t = first + quotient(x0, TILE, {})
-        with body.loop(w.shape[3], lanes=self.tile.lanes, stem="k") as k:
-
-            def read(a: int, b: int) -> L.Expr:
-                at = ((POSITIONS * a + b) * count + t) * (w.shape[3] + MARGIN) + k
-                return body.now(body.load(self.products, self.products_at + at, dtype))
-
-            halves = [_output(body, [read(a, b) for a in range(POSITIONS)], rows) for b in range(POSITIONS)]
-            for i in range(rows):
-                values = _output(body, [halves[b][i] for b in range(POSITIONS)], columns)
-                for j, value in enumerate(values):
-                    point = (n, TILE * down + i, x0 + j, k)
+    def output(self, n: Dim, down: Dim, first: Dim) -> None:
+        """A row of tiles: of each all results, which take the place of products, then those that the image has."""
+        body, w, lanes = self.body, self.w, self.tile.lanes
+        _, height, width, filters = w.shape
+        with body.loop(w.tiles[1], stem="t") as t:
+            with body.loop(filters, lanes=lanes, stem="k") as k:
+                for e, value in enumerate(self.results(first + t, k)):
+                    body.store(self.products, self.product_at(e, first + t, k), value)
+            rows, columns = _least(body, height - TILE * down, TILE), _least(body, width - TILE * t, TILE)
+            with body.loop(rows, stem="i") as i, body.loop(columns, stem="j") as j:
+                with body.loop(filters, lanes=lanes, stem="k") as k:
+                    point = (n, TILE * down + i, TILE * t + j, k)
                     index = tuple(point[w.result.index(axis)] for axis in range(4))
-                    body.is_now(w.node.name, index, value)
+                    at = self.product_at(TILE * i + j, first + t, k)
+                    body.in_register(w.node.name, index, self.products, at)
                     body.store_all(self.outputs, [(v, index) for v in self.outputs])
+
+    def product_at(self, e: Dim, t: Dim, k: Dim) -> Dim:
+        return self.products_at + (e * self.count + t) * (self.w.shape[3] + MARGIN) + k
+
+    def results(self, t: Dim, k: Dim) -> list[L.Expr]:
+        """Those of a tile, row by row."""
+        body, w = self.body, self.w
+
+        def read(a: int, b: int) -> L.Expr:
+            return body.now(body.load(self.products, self.product_at(POSITIONS * a + b, t, k), w.node.dtype))
+
+        halves = [_output(body, [read(a, b) for a in range(POSITIONS)]) for b in range(POSITIONS)]
+        return [y for i in range(TILE) for y in _output(body, [half[i] for half in halves])]
 
 
 def _fma(body: Body, k: float, x: L.Expr, y: L.Expr) -> L.Expr:
@@ -298,19 +290,15 @@ def _input(body: Body, d: Sequence[L.Expr]) -> list[L.Expr]:
     return [*out, _fma(body, both, d[1], _fma(body, -squares, d[3], d[5]))]
 
 
-def _output(body: Body, m: Sequence[L.Expr], count: int) -> list[L.Expr]:
-    """The first of Aᵀ m."""
+def _output(body: Body, m: Sequence[L.Expr]) -> list[L.Expr]:
+    """Aᵀ m."""
     a, b, dtype = float(NEAR), float(FAR), m[0].dtype
 
     def add(x: L.Expr, y: L.Expr, op: str = "add") -> L.Expr:
         return body.bind(L.Apply(op, (x, y), dtype))
 
-    near, far = (add(m[1], m[2]), add(m[3], m[4])), (add(m[1], m[2], "sub"), add(m[3], m[4], "sub"))
-    out = [add(m[0], add(*near))]
-    for k in range(1, count):
-        even, odd = near, far
-        x, y = even if k % 2 == 0 else odd
-        out.append(_fma(body, a**k, x, body.bind(L.Apply("mul", (L.Const(b**k, dtype), y), dtype))))
-    if count == TILE:
-        out[-1] = add(out[-1], m[5])
-    return out[:count]
+    def both(k: int, x: L.Expr, y: L.Expr) -> L.Expr:
+        return _fma(body, a**k, x, body.bind(L.Apply("mul", (L.Const(b**k, dtype), y), dtype)))
+
+    even, odd = (add(m[1], m[2]), add(m[3], m[4])), (add(m[1], m[2], "sub"), add(m[3], m[4], "sub"))
+    return [add(m[0], add(*even)), both(1, *odd), both(2, *even), add(both(3, *odd), m[5])]
