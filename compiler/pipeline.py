@@ -50,7 +50,8 @@ def stages(
     backward = passes.run(passes.ALWAYS, graph, observe)
     optimized = passes.run(passes.REWRITE, backward, observe) if optimize else backward
     laid = passes.run(passes.LAYOUT, optimized, observe) if optimize else optimized
-    wound = laid if program.settings.precise or not optimize else wind(laid, target, TYPICAL if entry in ONCE else 1)
+    direct = program.settings.precise or not optimize
+    wound = laid if direct else verify(wind(laid, target, TYPICAL if entry in ONCE else 1), "wind", laid)
     before, rest = _prepared(wound, target, entry not in ONCE) if optimize else (None, laid)
     kernels = passes.KERNELS if optimize else ()
     fused = passes.run(kernels, rest, observe)

@@ -18,6 +18,7 @@ from nnc.compiler.loops.text import print_loops
 from nnc.compiler.lowering.lower import lower
 from nnc.compiler.lowering.memory import plan
 from nnc.compiler.lowering.panels import pack
+from nnc.compiler.lowering.wind import wind
 from nnc.compiler.native.target import level
 from nnc.compiler.passes import ALWAYS, OPTIMIZE, REWRITE, run
 from nnc.compiler.passes.prepare import fixed, prepare
@@ -72,6 +73,11 @@ def prepare_stage(text: str, args: str) -> str:
     """What a graph computes of variables alone, and the rest."""
     graph = parse_graph(text, NAME)
     return "\n".join(map(print_graph, prepare(graph) or (graph,)))
+
+
+def wind_stage(text: str, args: str) -> str:
+    """A graph with convolutions by the transforms of their filters, for the target named and one example."""
+    return print_graph(wind(parse_graph(text, NAME), level(args), 1))
 
 
 def pack_stage(text: str, args: str) -> str:
@@ -166,6 +172,7 @@ STAGES: dict[str, Callable[[str, str], str]] = {
     "errors": errors_stage,
     "graph": graph_stage,
     "passes": passes_stage,
+    "wind": wind_stage,
     "pack": pack_stage,
     "prepare": prepare_stage,
     "rule": rule_stage,
