@@ -151,7 +151,7 @@ class Call:
         self._updated = [state.stored(path) for path in s.updates]
         self._version: int | None = None  # of the state, when it was prepared
         if s.prepared:
-            state.prepares(s.variables)
+            state.prepares(path for path in s.variables if path not in s.updates)  # of its own it prepares nothing
         self._first_output = len(s.inputs) + len(self.variables)
         self._slots = (c_void_p * max(1, self._first_output + len(s.outputs)))()
         for k, array in enumerate(self.variables, len(s.inputs)):

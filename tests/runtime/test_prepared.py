@@ -184,3 +184,19 @@ def test_a_version_is_raised_for_what_is_prepared_only():
     assert state.version == before
     state.written(["Net.last.W", "Net.first.W"])
     assert state.version == before + 1
+
+
+def test_an_entry_that_writes_its_own_state_does_not_prepare_again_each_time():
+    text = """
+model Counter(x: f32[B, 40]) -> f32[B, 40] {
+    weight table: f32[40, 40] = normal(0.0, 0.1)
+    state seen: f32[40] = 0
+    seen := seen + 1
+    return x @ exp(table) + seen
+}
+"""
+    net = nnc.compile(text, threads=1)
+    net.predict(X[:2, 0, 0, :1] * np.ones((1, 40), np.float32))
+    version = net.variables.version
+    net.predict(np.ones((2, 40), np.float32))
+    assert net.variables.version == version
