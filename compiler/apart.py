@@ -73,7 +73,7 @@ def _named(node: Node) -> str:
     """What a kernel does, by its operators: those that cost something, the largest kinds first."""
     if OPS[node.op].kind == LOOP:
         return f"scan of {len(node.attrs['body'])} operators"
-    body = [n for n in node.attrs["body"]] if node.op == "fused" else [node]
+    body = list(node.attrs["body"]) if node.op == "fused" else [node]
     kinds = (CONTRACT, KERNEL, REDUCE, MAP, VIEW)
     worth = [n for n in body if OPS[n.op].kind != LEAF and n.op != "constant"]
     first = dict.fromkeys(n.op for kind in kinds for n in worth if OPS[n.op].kind == kind)

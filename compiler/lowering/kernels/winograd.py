@@ -39,8 +39,9 @@ UNROLL = 4
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A convolution: `left` has the image, its axes in `image` are of (example, row, column, channel); `result` has the
-    axes (example, row, column, filter) of the result. A window begins at row + `start`[0], column + `start`[1]."""
+    """A convolution: operand `side` is the image, its axes in `image` are of (example, row, column, channel); `result`
+    has the axes (example, row, column, filter) of the result. A window begins at row + `start`[0], column + `start`[1].
+    """
 
     node: Node
     side: int
