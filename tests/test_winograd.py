@@ -30,11 +30,11 @@ train Net(x, target: f32[B, 3]) {{
     return nnc.compile(text, **settings)
 
 
-def wound(text: str, entry: str = "predict") -> int:
-    """How many convolutions go by the transforms of their filters."""
+def wound(text: str, entry: str = "predict", op: str = "unwind") -> int:
+    """How many convolutions go by the transforms of their filters; how many gradients by filters at these points."""
     made = Session(Source("a.nn", text), Settings(cache=False)).stages(entry)
     bodies = [n.attrs["body"] if n.op == "fused" else [n] for n in made.fused]
-    return sum(n.op == "unwind" for body in bodies for n in body)
+    return sum(n.op == op for body in bodies for n in body)
 
 
 @pytest.mark.parametrize(("shape", "layers"), [
@@ -102,6 +102,36 @@ def test_few_examples_of_few_tiles_are_not_worth_large_transforms_but_many_are()
     settings = "loss = mean((Net(x) - t)^2)\n optimizer = SGD(lr = 0.1)\n batch = 32"
     train = f"\ntrain Net(x, t: f32[B, 512, 7, 7]) {{ {settings} }}\n"
     assert not wound(text) and wound(text + train, "train")
+
+
+GRADIENT = """export g(x: f32[{n}, {h} + 2, {w} + 2, {c}], d: f32[{n}, {h}, {w}, {k}]) -> f32[{c}, 3, 3, {k}] {{
+    y[c in 0..{c}, u in 0..3, v in 0..3, k in 0..{k}] = sum[n, i, j](x[n, {at}, c] * d[n, i, j, k])
+    return y
+}}"""
+
+
+@pytest.mark.parametrize(("n", "h", "w", "c", "k", "at"), [
+    (5, 22, 21, 33, 40, "i + u, j + v"),
+    (1, 24, 24, 32, 64, "i + u, j - v + 2"),
+    (3, 36, 41, 36, 32, "i - u + 2, j + v"),  # more than one block
+    (0, 24, 24, 32, 32, "i + u, j + v"),
+])  # fmt: skip
+def test_the_gradient_by_filters_beside_the_direct_one(n, h, w, c, k, at):
+    text = GRADIENT.format(n="B", h=h, w=w, c=c, k=k, at=at)
+    rng = np.random.default_rng(n)
+    x, d = rng.normal(size=(n, h + 2, w + 2, c)).astype("f4"), rng.normal(size=(n, h, w, k)).astype("f4")
+    assert wound(text, "g", "filter_gradient") == 1
+    ours, direct = (nnc.compile(text, precise=precise, threads=2).g(x, d) for precise in (False, True))
+    assert np.abs(ours - direct).max() <= ROOM * direct.std()
+
+
+@pytest.mark.parametrize(("n", "size", "c", "k", "at", "is_so"), [
+    (8, 8, 32, 32, "i + u, j + v", True), (7, 8, 32, 32, "i + u, j + v", False), (8, 8, 31, 32, "i + u, j + v", False),
+    (32, 8, 32, 16, "i + u, j + v", False), (8, 8, 32, 32, "i + u, i + v", False),
+])  # fmt: skip
+def test_where_a_gradient_at_the_points_pays(n, size, c, k, at, is_so):
+    text = GRADIENT.format(n=n, h=size, w=size, c=c, k=k, at=at)
+    assert wound(text, "g", "filter_gradient") == is_so
 
 
 def test_f64_and_precise_are_direct(monkeypatch):

@@ -281,8 +281,8 @@ class Writer(VectorLoops):
     def parallel_loop(self, s: For, start: Index, stop: Index) -> None:
         """`nnc.fork(pool, word, name, context, turns)`."""
         fn = self.fn
-        if fn.level or self.lanes or not self.pool:
-            raise fault(f"parallel loop '{s.var}' is not the outermost loop")
+        if self.lanes or not self.pool:
+            raise fault(f"parallel loop '{s.var}' is in lanes, or in another")
         if s.bound is not None:
             stop = self.smaller(stop, self.index(self.evaluate(s.bound)))
         stride = s.step * s.lanes

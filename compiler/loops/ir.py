@@ -42,8 +42,8 @@ store in lanes leaves the lanes that are masked undefined.
 **Steps.** The sizes of calls and the offsets of places may speak of the indices of the loops around them. A loop with
 `until` ends after the turn that leaves a bool that is true in that place.
 
-**Parallel.** Only the outermost loop of a kernel may be parallel; iterations are independent. Threads take contiguous
-static ranges. Nothing in the result depends on how many there are.
+**Parallel.** A parallel loop is not in another, and reads no registers from outside of it; iterations are independent.
+Threads take contiguous static ranges. Nothing in the result depends on how many there are.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from ..types.tensors import TensorType
 from .kernels.body import Body, Checks, results
 from .kernels.contraction import contraction
 from .kernels.cost import FORK, nanoseconds
+from .kernels.filter_gradient import filter_gradient, tiles
 from .kernels.fold import fold
 from .kernels.fold import scratch as folding
 from .kernels.matmul import matmul
@@ -301,6 +302,8 @@ def _kernel(of: _Body, checks: Checks, target: Target) -> Body:
             return matmul(make, p, schedule(p, target), parallel)
         if OPS[node.op].kind == REDUCE and node.attrs["axes"]:
             return fold(make, parallel)
+        if node.op == "filter_gradient":
+            return filter_gradient(make, tiles(node, graph), target, parallel)
         if node.op in SCATTERS:
             return scatter(make, node.name)
         if node.op in ALONG:
@@ -335,6 +338,8 @@ def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:
                 return schedule(p, target).scratch(p, results(graph) == [node.name])
         if OPS[node.op].kind == REDUCE and node.attrs["axes"]:
             return folding(graph) if _is_parallel(graph) else ()
+        if node.op == "filter_gradient":
+            return tiles(node, graph).scratch()
         if node.op == "argsort":
             return sorting(graph, node, _is_parallel(graph))
     return ()

@@ -1,22 +1,24 @@
 """Winograd's algorithm, where it pays: filters of 3 x 3 become what they are at the points of `graph.ops.winograd`.
 
 In: a graph whose values lie as kernels read them. Out: the same graph, up to rounding, in which such a convolution
-reads the transforms of its filters. They are made by operators, so what is fixed is prepared; where a window of the
-last tile would leave the image, that gets a margin of 0.
+reads the transforms of its filters, and the gradient by them is summed at the same points. What leads to and from those
+is made by operators, so what is fixed is prepared; where a window of the last tile would leave the image, that gets a
+margin of 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from ..graph.nodes import Builder, Graph
+from ..graph.nodes import Builder, Graph, Node
 from ..graph.ops import OPS
 from ..graph.ops.contraction import plain
 from ..graph.ops.op import CONTRACT
-from ..graph.ops.winograd import FILTER, POSITIONS, TAPS
+from ..graph.ops.winograd import FILTER, POSITIONS, TAPS, TILE
 from ..types.sizes import Dim
 from ..types.tensors import TensorType
-from .kernels.winograd import FAR_BYTES, Window, tile_of, window
+from .kernels.winograd import FAR_BYTES, Window, tile_of, window, window_of_gradient
 from .panels import panels
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 LEAST = 32  # channels and filters: with fewer the transforms of tiles cost more than the products save
 ENOUGH = 8  # tiles: with fewer to read large transforms costs more
+MANY = 32  # and sums for a gradient
 
 
 def wind(graph: Graph, target: Target, examples: int) -> Graph:
@@ -36,15 +39,31 @@ def wind(graph: Graph, target: Target, examples: int) -> Graph:
         b.span = n.span
         args = [new[a] for a in n.args]
         if OPS[n.op].kind == CONTRACT and len(n.args) == 2 and n.dtype == "f32":
-            found = (window(n, graph, side) for side in (0, 1))
-            w = next((w for w in found if w is not None and _pays(w, examples)), None)
-            if w is not None:
+            if (w := _found(window, n, graph, lambda w: _pays(w, examples))) is not None:
                 args[w.side] = _wide(b, args[w.side], w)
                 args[1 - w.side] = _wound(b, args[1 - w.side], w, target)
                 changed = True
+            elif (w := _found(window_of_gradient, n, graph, lambda w: _pays_gradient(w, examples))) is not None:
+                new[n.name] = _gradient(b, args[w.side], args[1 - w.side], w)
+                changed = True
+                continue
         new[n.name] = b.copy(n, tuple(args))
     outputs, updates = (tuple((k, new[v]) for k, v in names) for names in (graph.outputs, graph.updates))
     return b.finish(outputs, updates) if changed else graph
+
+
+def _found(
+    of: Callable[[Node, Graph, int], Window | None], n: Node, graph: Graph, pays: Callable[[Window], bool]
+) -> Window | None:
+    return next((w for side in (0, 1) if (w := of(n, graph, side)) is not None and pays(w)), None)
+
+
+def _pays_gradient(w: Window, examples: int) -> bool:
+    """Whether there are enough channels, which lie side by side, and enough tiles for sums at more points than the
+    filters have: these are stored, and read."""
+    count = w.shape[0] if isinstance(w.shape[0], int) else examples
+    many = count * w.tiles[0] * w.tiles[1] >= MANY
+    return many and min(w.channels, w.shape[3]) >= LEAST and w.image[3] == 3 and w.result[3] == 3
 
 
 def _pays(w: Window, examples: int) -> bool:
@@ -54,6 +73,21 @@ def _pays(w: Window, examples: int) -> bool:
     count = w.shape[0] if isinstance(w.shape[0], int) else examples
     near = w.transforms <= FAR_BYTES or count * w.tiles[0] * w.tiles[1] >= ENOUGH
     return near and min(w.channels, w.shape[3]) >= LEAST
+
+
+def _gradient(b: Builder, image: str, results: str, w: Window) -> str:
+    """Gᵀ S G, as the filters lie."""
+    more = [0] * 4  # rows and columns, or the last tile is none
+    for axis, extent, count in zip(w.result[1:3], w.shape[1:3], w.tiles, strict=True):
+        more[axis] = TILE * count - extent
+    if any(more):
+        results = b.emit("pad", results, low=(0,) * 4, high=tuple(more), value=0.0)
+    sums = b.emit("filter_gradient", _wide(b, image, w), results, image=w.image, results=w.result, start=w.start)
+    _, channels, filters = b.shape(sums)
+    size = {"a": POSITIONS, "b": POSITIONS, "u": TAPS, "v": TAPS, "c": channels, "k": filters}
+    sums = b.emit("reshape", sums, shape=(POSITIONS, POSITIONS, channels, filters))
+    half = _at_points(b, sums, "abck", "au", w.flip[0], "ubck", size)
+    return _at_points(b, half, "ubck", "bv", w.flip[1], _letters(w), size)
 
 
 def _wide(b: Builder, image: str, w: Window) -> str:
@@ -74,29 +108,32 @@ def _wide(b: Builder, image: str, w: Window) -> str:
 
 def _wound(b: Builder, filters: str, w: Window, target: Target) -> str:
     """G w Gᵀ in panels."""
-    shape, dtype = b.shape(filters), b.type(filters).dtype
-    letters = [""] * 4
-    for axis, i in zip(w.weights, "uvck", strict=True):
-        letters[axis] = i
-    size = {i: shape[axis] for axis, i in zip(w.weights, "uvck", strict=True)}
-
-    def at_points(x: str, map: str, turned: bool, before: str, tap: str, point: str, after: str) -> str:
-        rows = [[float(v) for v in (row[::-1] if turned else row)] for row in FILTER]
-        g = b.emit("constant", values=tuple(v for row in rows for v in row), type=TensorType(dtype, (POSITIONS, TAPS)))
-        extent = {**size, "a": POSITIONS, "b": POSITIONS}
-        out = before + point + after
-        return b.emit(
-            "contract",
-            g,
-            x,
-            domain=tuple((i, extent[i]) for i in out + tap),
-            maps=(plain(point + tap), plain(map)),
-            out=plain(out),
-            shape=tuple(extent[i] for i in out),
-        )
-
-    half = at_points(filters, "".join(letters), w.flip[0], "", "u", "a", "vck")
-    whole = at_points(half, "avck", w.flip[1], "a", "v", "b", "ck")
+    shape = b.shape(filters)
+    size = {"a": POSITIONS, "b": POSITIONS, **dict(zip(_letters(w), shape, strict=True))}
+    half = _at_points(b, filters, _letters(w), "au", w.flip[0], "avck", size)
+    whole = _at_points(b, half, "avck", "bv", w.flip[1], "abck", size)
     tile = tile_of(w, target)
     wound = panels(b, b.emit("reshape", whole, shape=(POSITIONS**2, size["c"], size["k"])), tile.vectors * tile.lanes)
     return b.emit("unwind", wound, perm=w.weights, flip=w.flip, shape=shape)
+
+
+def _letters(w: Window) -> str:
+    """The indices of the filters, as their axes lie: u and v of taps, c of channels, k of filters."""
+    return "".join(i for _, i in sorted(zip(w.weights, "uvck", strict=True)))
+
+
+def _at_points(b: Builder, x: str, map: str, matrix: str, turned: bool, out: str, size: Mapping[str, Dim]) -> str:
+    """The product with G, whose indices are those of `matrix`: a position and a tap."""
+    dtype = b.type(x).dtype
+    rows = [[float(v) for v in (row[::-1] if turned else row)] for row in FILTER]
+    g = b.emit("constant", values=tuple(v for row in rows for v in row), type=TensorType(dtype, (POSITIONS, TAPS)))
+    (summed,) = {*matrix} - {*out}
+    return b.emit(
+        "contract",
+        g,
+        x,
+        domain=tuple((i, size[i]) for i in out + summed),
+        maps=(plain(matrix), plain(map)),
+        out=plain(out),
+        shape=tuple(size[i] for i in out),
+    )

@@ -112,6 +112,24 @@ def test_the_same_bits_on_every_width_and_number_of_threads(compiled, services):
         same([y, r], results[0])
 
 
+def test_threads_share_a_loop_in_each_turn_of_another(compiled, services):
+    """Row by row y = 2 y + x, whose columns are shared."""
+    value = f32("fma", Load("y", VJ, "f32"), Const(2.0, "f32"), Load("x", add(mul(VI, VM), VJ), "f32"))
+    columns = For("j", i64(0), VM, (Store("y", VJ, value),), lanes=16, parallel=True)
+    buffers = (Buffer("x", "f32"), Buffer("y", "f32", True))
+    kernel = Kernel("row_by_row", ("n", "m"), buffers, (For("i", i64(0), VN, (columns,)),))
+    n, m = 11, 203
+    x = np.random.default_rng(0).normal(size=n * m).astype(np.float32)
+    code, want = expected(kernel, {"n": n, "m": m}, [x, np.zeros(m, np.float32)])
+    assert code == 0
+    for threads in (1, 2, 5):
+        y, pool = np.zeros(m, np.float32), services.pool(threads)
+        assert compiled(kernel)({"n": n, "m": m}, [x, y], pool) == 0
+        same([x, y], want)
+        if pool:
+            pool.close()
+
+
 def tile(rows, vectors, lanes, unroll, dtype="f32"):
     """c = a @ b by register tiles, the shape of a contraction kernel."""
     wide = vectors * lanes
@@ -243,7 +261,8 @@ def wrong(body, sizes=("n",)):
     ((For("j", i64(0), VN, (For("k", i64(0), VJ, ()),), lanes=4),), "differ between lanes"),
     ((For("j", i64(0), VN, (For("k", i64(0), VN, (), lanes=4),), lanes=4),), "inside another"),
     ((For("j", i64(0), VN, (Store("y", i64(0), Load("x", VJ, "f32")),), lanes=4),), "differs between lanes"),
-    ((For("i", i64(0), VN, (For("j", i64(0), VN, (), parallel=True),)),), "not the outermost"),
+    ((For("i", i64(0), VN, (For("j", i64(0), VN, (), parallel=True),), parallel=True),), "or in another"),
+    ((For("i", i64(0), VN, (For("j", i64(0), VN, (), parallel=True),), lanes=4),), "in lanes"),
     ((Register("r", "f32", 4), For("i", i64(0), VN, (Store("r", VI, Const(0.0, "f32")),))), "not constant"),
     ((Register("r", "f32", 100_000_000),), "the most is"),
     ((Store("y", i64(0), Apply("frobnicate", (Const(0.0, "f32"),), "f32")),), "no function 'frobnicate'"),

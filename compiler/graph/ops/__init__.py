@@ -43,5 +43,6 @@ OPS: Mapping[str, Op] = MappingProxyType(
 )
 
 PACKED = ("unpack", "unwind")  # an operand as a kernel likes to read it, seen as what it is
+STORED = (*PACKED, "filter_gradient")  # whose operands are read more than once, and so lie in memory
 
-__all__ = ["OPS", "PACKED", "Op"]
+__all__ = ["OPS", "PACKED", "STORED", "Op"]

@@ -1,4 +1,5 @@
-"""`unwind`: filters of 3 x 3 that lie as their Winograd transforms, seen as the filters they are.
+"""Convolutions of 3 x 3 by Winograd's algorithm: `unwind` is filters that lie as their transforms, seen as the filters
+they are; `filter_gradient` is the gradient by such filters, at the same points.
 
 A convolution of such filters is computed for 4 x 4 results at a time, from 6 x 6 values, with 36 products in the place
 of 144. With the rows of B, G and A at the points 0, ±3/4, ±3/2 and infinity, which are exact in binary:
@@ -6,7 +7,10 @@ of 144. With the rows of B, G and A at the points 0, ±3/4, ±3/2 and infinity, 
     y = Aᵀ (G w Gᵀ * Bᵀ x B) A
 
 The operand holds G w Gᵀ in panels, [36, j // width, c, j % width]; the filters are what G⁺ makes of it again. A kernel
-reads the transforms as they lie; whoever else reads an `unwind` is right, and slow.
+reads the transforms as they lie; whoever else reads an `unwind` is right, and slow. The gradient by the filters is the
+adjoint, with sums over all tiles of all examples:
+
+    dw = Gᵀ (sum of Bᵀ x B * A dy Aᵀ) G
 
 Winograd, "Arithmetic complexity of computations" (1980); Lavin and Gray, "Fast algorithms for convolutional neural
 networks" (2015); Barabasz et al., "Error analysis and improving the accuracy of Winograd convolution" (2020).
@@ -21,10 +25,11 @@ from typing import Any
 import numpy as np
 
 from ...loops.ir import Apply, Const, Expr, floordiv, i64, mod, size_expr
+from ...types.sizes import Dim
 from ...types.tensors import TensorType, Type
 from . import require
 from .layout import inverse
-from .op import VIEW, Op, Sample, ShapeError
+from .op import KERNEL, VIEW, Op, Sample, ShapeError
 
 NEAR, FAR = Fraction(3, 4), Fraction(3, 2)
 POINTS = (Fraction(0), NEAR, -NEAR, FAR, -FAR)  # and infinity
@@ -50,6 +55,19 @@ def _back() -> np.ndarray:
     """G⁺, [3, 6]."""
     g = np.array([[float(v) for v in row] for row in FILTER])
     return np.linalg.pinv(g)
+
+
+def _image() -> np.ndarray:
+    """Bᵀ, [6, 6]: the polynomials that are 0 at all other points; the last at all."""
+    points = [float(p) for p in POINTS]
+    others = [[q for q in points if q != p] for p in points]
+    return np.array([[*np.poly(roots)[::-1], *[0.0] * (POSITIONS - 1 - len(roots))] for roots in (*others, points)])
+
+
+def _results() -> np.ndarray:
+    """Aᵀ, [4, 6]: powers of the points."""
+    at_infinity = [[float(k == TILE - 1)] for k in range(TILE)]
+    return np.hstack([[[float(p) ** k for p in POINTS] for k in range(TILE)], at_infinity])
 
 
 def _infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -123,4 +141,60 @@ UNWIND = Op(
     ),
 )
 
-ALL = (UNWIND,)
+
+def _infer_gradient(types: Sequence[Type], attrs: Any) -> TensorType:
+    image, results = require.tensors("filter_gradient", types, 2)
+    orders = attrs["image"], attrs["results"]
+    if any(t.rank != 4 or sorted(o) != list(range(4)) for t, o in zip((image, results), orders, strict=True)):
+        raise ShapeError("E0303", f"filter_gradient needs each axis of {image} and {results} once", (0, 1))
+    if image.dtype != results.dtype or image.dtype not in ("f32", "f64"):
+        raise ShapeError("E0302", f"filter_gradient needs floats of one dtype, not {image} and {results}", (0, 1))
+    examples, down, across, channels = (image.shape[k] for k in attrs["image"])
+    count, rows, columns, filters = (results.shape[k] for k in attrs["results"])
+    for size, n, start in ((down, rows, attrs["start"][0]), (across, columns, attrs["start"][1])):
+        if not isinstance(size, int) or not isinstance(n, int) or start < 0:
+            raise ShapeError("E0301", f"filter_gradient needs sizes that are known, not {image} and {results}", (0, 1))
+        if n % TILE or (n and size < start + n + TAPS - 1):
+            raise ShapeError("E0301", f"whole tiles of {results} from {attrs['start']} on do not fit {image}", (0, 1))
+    if examples != count:
+        raise ShapeError("E0301", f"{image} and {results} are not of equally many examples", (0, 1))
+    return TensorType(image.dtype, (POSITIONS**2, channels, filters))
+
+
+def _tiles(results: TensorType, attrs: Any) -> Dim:
+    """Of all examples."""
+    examples, rows, columns = (results.shape[k] for k in attrs["results"][:3])
+    count: Dim = examples * (rows // TILE) * (columns // TILE)
+    return count
+
+
+def _sums(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
+    x, dy = (a.transpose(order) for a, order in zip(args, (attrs["image"], attrs["results"]), strict=True))
+    top, left = attrs["start"]
+    out = np.zeros(require.known(type.shape))
+    for i in range(0, dy.shape[1], TILE):
+        for j in range(0, dy.shape[2], TILE):
+            tile = x[:, top + i : top + i + POSITIONS, left + j : left + j + POSITIONS].astype(np.float64)
+            values = np.einsum("au,bv,nuvc->abnc", _image(), _image(), tile)
+            slopes = np.einsum("ua,vb,nuvk->abnk", _results(), _results(), dy[:, i : i + TILE, j : j + TILE])
+            out += np.einsum("abnc,abnk->abck", values, slopes).reshape(out.shape)
+    return out.astype(x.dtype)
+
+
+FILTER_GRADIENT = Op(
+    name="filter_gradient",
+    kind=KERNEL,
+    infer=_infer_gradient,
+    reference=_sums,
+    grad="it is made when derivatives have been written out",
+    flops=lambda types, attrs, result: 2 * result.size * _tiles(types[1], attrs),
+    doc="The gradient by filters of 3 x 3 at Winograd's points [position, c, k]: sums over tiles of A dy Aᵀ, of 4 x 4 "
+    "results, by Bᵀ x B, of 6 x 6 values of the image from `start` on; `image` and `results` say which axes of theirs "
+    "are (example, row, column, channel)",
+    samples=(
+        Sample((_f(2, 10, 7, 3), _f(2, 8, 4, 2)), {"image": (0, 1, 2, 3), "results": (0, 1, 2, 3), "start": (0, 1)}),
+        Sample((_f(1, 9, 2, 6), _f(4, 1, 4, 5)), {"image": (0, 3, 1, 2), "results": (1, 2, 0, 3), "start": (0, 0)}),
+    ),
+)
+
+ALL = (UNWIND, FILTER_GRADIENT)

@@ -33,6 +33,7 @@ class _Scope:
     statements: list[L.Stmt] = field(default_factory=list)
     known: dict[Any, L.Expr] = field(default_factory=dict)  # (node, index) or expression -> its bound name
     conditional: bool = False
+    around: bool = False  # parallel loops
 
 
 def tensor(node: Node) -> TensorType:
@@ -58,7 +59,7 @@ class Body:
         self.held: dict[str, str] = {}  # node -> the buffer it lies in
         self.ranges: dict[str, Dim | None] = {}
         self.depth: dict[str, int] = {}  # of loop variables and bound names; sizes are at 0
-        self.scopes = [_Scope()]
+        self.scopes = [_Scope(around=True)]
         self._count: dict[str, int] = {}
         self._taken = {s for n in graph for x in (n.type, *n.attrs.values()) for s in _symbols(x)}  # names of sizes
 
@@ -132,16 +133,18 @@ class Body:
         bound: Dim | None = None,
         unroll: int = 1,
         parallel: bool = False,
+        around: bool = False,
         stem: str = "i",
     ) -> Iterator[Dim]:
-        """Open a loop and give its variable. A loop of one iteration is no loop; only an outermost loop is parallel."""
-        parallel = parallel and len(self.scopes) == 1
+        """Open a loop and give its variable. A loop of one iteration is no loop; only an outermost loop is parallel, or
+        one in loops that are opened to be `around` such."""
+        parallel = parallel and all(scope.around for scope in self.scopes)
         once = isinstance(start, int) and isinstance(stop, int) and start < stop <= start + step
         if once and bound is None:
             yield start
             return
         var = self.fresh(stem)
-        self.scopes.append(_Scope())
+        self.scopes.append(_Scope(around=around))
         self.depth[var] = len(self.scopes) - 1
         self.ranges[var] = stop
         yield symbol(var)

@@ -19,7 +19,7 @@ def nanoseconds(graph: Graph) -> float:
         flops = OPS[node.op].flops
         operands = [t for t in (graph[a].type for a in node.args) if isinstance(t, TensorType)]
         result = node.type if isinstance(node.type, TensorType) else TensorType("f32")
-        if kind == CONTRACT and flops is not None:
+        if (kind == CONTRACT or node.op == "filter_gradient") and flops is not None:
             total += number(flops(operands, dict(node.attrs), result)) / 80
         elif node.op == "argsort" and flops is not None:
             total += number(flops(operands, dict(node.attrs), result)) * 1.5

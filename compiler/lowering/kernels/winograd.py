@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING
 from ...graph.boxes import flat
 from ...graph.nodes import Graph, Node
 from ...graph.ops.contraction import Affine, index_of, is_gathered
-from ...graph.ops.winograd import FAR, NEAR, POSITIONS, TAPS, TILE
+from ...graph.ops.winograd import POSITIONS, TAPS, TILE
 from ...loops import ir as L
 from ...loops.index import quotient, to_expr
 from ...types.sizes import Dim, symbol
 from ...types.tensors import BYTES
+from . import transforms
 from .body import Body, Results
 from .nest import Axes, parts, place
 from .tile import Tile, choose
+from .transforms import two_sided
 
 if TYPE_CHECKING:
     from ...native.target import Target
@@ -91,10 +93,21 @@ class Window:
 
 def window(node: Node, graph: Graph, side: int) -> Window | None:
     """The convolution that a contraction is, with operand `side` as the image; None where it is another."""
-    shapes = [graph[a].shape for a in node.args]
-    maps, domain = node.attrs["maps"], dict(node.attrs["domain"])
-    image, filters = maps[side], [index_of(e) for e in maps[1 - side]]
-    out = [index_of(e) for e in node.attrs["out"]]
+    return _window(node, side, node.attrs["out"], node.attrs["maps"][1 - side], graph[node.args[1 - side]].shape)
+
+
+def window_of_gradient(node: Node, graph: Graph, side: int) -> Window | None:
+    """The convolution by whose filters a contraction is the gradient, with operand `side` as the image and the other
+    as the gradient by the result."""
+    return _window(node, side, node.attrs["maps"][1 - side], node.attrs["out"], graph[node.args[1 - side]].shape)
+
+
+def _window(
+    node: Node, side: int, results: Sequence[Affine], weights: Sequence[Affine], shape: Sequence[Dim]
+) -> Window | None:
+    """The convolution whose results and filters have these indices; the other operand, of a `shape`, is read whole."""
+    domain, image = dict(node.attrs["domain"]), node.attrs["maps"][side]
+    out, filters, other = ([index_of(e) for e in es] for es in (results, weights, node.attrs["maps"][1 - side]))
     spatial = [k for k, e in enumerate(image) if len(e[1]) == 2]
     if not is_gathered(node) or not len(image) == len(filters) == len(out) == 4 or len(spatial) != 2:
         return None
@@ -107,14 +120,15 @@ def window(node: Node, graph: Graph, side: int) -> Window | None:
     filter = next((i for i in out if i in filters), None)
     if example is None or channel is None or filter is None:
         return None
-    letters, weights = (example, rows[0], columns[0], filter), (rows[1], columns[1], channel, filter)
-    if {*letters} != {*out} or {*weights} != {*filters} or {*domain} != {*letters, *weights}:
+    letters, taps = (example, rows[0], columns[0], filter), (rows[1], columns[1], channel, filter)
+    if {*letters} != {*out} or {*taps} != {*filters} or {*domain} != {*letters, *taps}:
         return None
     sizes = [domain[i] for i in letters]
-    taps = [domain[rows[1]], domain[columns[1]]]
-    whole = all(domain[i] == n for i, n in zip(filters, shapes[1 - side], strict=True))
+    whole = all(i is not None and domain[i] == n for i, n in zip(other, shape, strict=True))
     numbers = (*sizes[1:], domain[channel])
-    if taps != [TAPS, TAPS] or not whole or not all(isinstance(n, int) for n in numbers) or out[-1] != filter:
+    if [domain[i] for i in taps[:2]] != [TAPS, TAPS] or not whole or not all(isinstance(n, int) for n in numbers):
+        return None
+    if out[-1] != filter:
         return None
     lies = {index_of(image[k]): k for k in range(4) if k not in spatial}
     return Window(
@@ -122,7 +136,7 @@ def window(node: Node, graph: Graph, side: int) -> Window | None:
         side,
         (lies[example], spatial[0], spatial[1], lies[channel]),
         tuple(out.index(i) for i in letters),  # type: ignore[arg-type]
-        tuple(filters.index(i) for i in weights),  # type: ignore[arg-type]
+        tuple(filters.index(i) for i in taps),  # type: ignore[arg-type]
         (rows[2], columns[2]),
         (rows[3], columns[3]),
         tuple(sizes),
@@ -149,7 +163,7 @@ def winograd(make: Callable[[], Body], w: Window, target: Target, parallel: bool
     """The kernel of a convolution and what is elementwise in it. V and M come last."""
     body = make()
     image = body.held[w.node.args[w.side]]
-    transforms, width = body.held[body.graph[w.node.args[1 - w.side]].args[0]], w.width(body.graph)
+    filters, width = body.held[body.graph[w.node.args[1 - w.side]].args[0]], w.width(body.graph)
     outputs = body.results()
     values, products = body.result(w.node.dtype, "tile"), body.result(w.node.dtype, "product")
     shares, rows = SHARES if parallel else 1, w.rows()
@@ -158,15 +172,18 @@ def winograd(make: Callable[[], Body], w: Window, target: Target, parallel: bool
     blocks = quotient(all_rows + rows - 1, rows, {})
     each = quotient(blocks + shares - 1, shares, {})
     with body.loop(shares, parallel=parallel, stem="s") as s:
-        kernel = _Blocks(body, w, tile, width, w.room(tile), image, transforms, values, products,
+        kernel = _Blocks(body, w, tile, width, w.room(tile), image, filters, values, products,
                          s * (size * (w.channels + MARGIN)), s * (size * (w.shape[3] + MARGIN)), outputs)  # fmt: skip
-        with body.loop(_least(body, (s + 1) * each, blocks), start=s * each, stem="b") as b:
-            kernel.block(b * rows, _least(body, all_rows - b * rows, rows))
+        with body.loop(extreme(body, "minimum", (s + 1) * each, blocks), start=s * each, stem="b") as b:
+            kernel.block(b * rows, extreme(body, "minimum", all_rows - b * rows, rows))
     return body
 
 
-def _least(body: Body, a: Dim, b: Dim) -> Dim:
-    return symbol(body.bound_var(L.Apply("minimum", (to_expr(a), to_expr(b)), "i64")).name)
+def extreme(body: Body, which: str, a: Dim, b: Dim) -> Dim:
+    """The `minimum` or `maximum` of two sizes, by name."""
+    if isinstance(a, int) and isinstance(b, int):
+        return min(a, b) if which == "minimum" else max(a, b)
+    return symbol(body.bound_var(L.Apply(which, (to_expr(a), to_expr(b)), "i64")).name)
 
 
 @dataclass(slots=True)
@@ -211,12 +228,8 @@ class _Blocks:
                 index = [point[w.image.index(axis)] for axis in range(4)]
                 return body.bind(body.load(self.image, flat(index, shape), dtype))
 
-            columns = [_input(body, [read(u, v) for u in range(POSITIONS)]) for v in range(POSITIONS)]
-            for a in range(POSITIONS):
-                row = _input(body, [columns[v][a] for v in range(POSITIONS)])
-                for b, value in enumerate(row):
-                    at = ((POSITIONS * a + b) * self.count + t) * (w.channels + MARGIN) + c
-                    body.store(self.values, self.values_at + at, value)
+            for e, value in enumerate(two_sided(body, transforms.image, POSITIONS, read)):
+                body.store(self.values, self.values_at + (e * self.count + t) * (w.channels + MARGIN) + c, value)
 
     def product(self, e: Dim, count: Dim) -> None:
         """M[e] = V[e] U[e], in whole register tiles: what is beyond the count is of no meaning, and is not read."""
@@ -253,7 +266,10 @@ class _Blocks:
             with body.loop(filters, lanes=lanes, stem="k") as k:
                 for e, value in enumerate(self.results(first + t, k)):
                     body.store(self.products, self.product_at(e, first + t, k), value)
-            rows, columns = _least(body, height - TILE * down, TILE), _least(body, width - TILE * t, TILE)
+            rows, columns = (
+                extreme(body, "minimum", height - TILE * down, TILE),
+                extreme(body, "minimum", width - TILE * t, TILE),
+            )
             with body.loop(rows, stem="i") as i, body.loop(columns, stem="j") as j:
                 with body.loop(filters, lanes=lanes, stem="k") as k:
                     point = (n, TILE * down + i, TILE * t + j, k)
@@ -272,34 +288,4 @@ class _Blocks:
         def read(a: int, b: int) -> L.Expr:
             return body.now(body.load(self.products, self.product_at(POSITIONS * a + b, t, k), w.node.dtype))
 
-        halves = [_output(body, [read(a, b) for a in range(POSITIONS)]) for b in range(POSITIONS)]
-        return [y for i in range(TILE) for y in _output(body, [half[i] for half in halves])]
-
-
-def _fma(body: Body, k: float, x: L.Expr, y: L.Expr) -> L.Expr:
-    return body.bind(L.Apply("fma", (L.Const(k, x.dtype), x, y), x.dtype))
-
-
-def _input(body: Body, d: Sequence[L.Expr]) -> list[L.Expr]:
-    """Bᵀ d."""
-    a, b = float(NEAR), float(FAR)
-    squares, both = a * a + b * b, a * a * b * b
-    out = [_fma(body, both, d[0], _fma(body, -squares, d[2], d[4]))]
-    for p, q in ((a, b), (b, a)):
-        even, odd = (_fma(body, -q * q, d[k - 2], d[k]) for k in (4, 3))
-        out += [_fma(body, p, odd, even), _fma(body, -p, odd, even)]
-    return [*out, _fma(body, both, d[1], _fma(body, -squares, d[3], d[5]))]
-
-
-def _output(body: Body, m: Sequence[L.Expr]) -> list[L.Expr]:
-    """Aᵀ m."""
-    a, b, dtype = float(NEAR), float(FAR), m[0].dtype
-
-    def add(x: L.Expr, y: L.Expr, op: str = "add") -> L.Expr:
-        return body.bind(L.Apply(op, (x, y), dtype))
-
-    def both(k: int, x: L.Expr, y: L.Expr) -> L.Expr:
-        return _fma(body, a**k, x, body.bind(L.Apply("mul", (L.Const(b**k, dtype), y), dtype)))
-
-    even, odd = (add(m[1], m[2]), add(m[3], m[4])), (add(m[1], m[2], "sub"), add(m[3], m[4], "sub"))
-    return [add(m[0], add(*even)), both(1, *odd), both(2, *even), add(both(3, *odd), m[5])]
+        return two_sided(body, transforms.result, POSITIONS, read)

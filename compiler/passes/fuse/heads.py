@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...graph.cost import own_weight
 from ...graph.nodes import Graph, Node
-from ...graph.ops import OPS, PACKED
+from ...graph.ops import OPS, PACKED, STORED
 from ...graph.ops.contraction import is_gathered
 from ...graph.ops.op import CONTRACT, LOOP, MAP, REDUCE, VIEW
 from ...types.sizes import Size
@@ -39,7 +39,7 @@ def heads(graph: Graph) -> dict[str, bool]:
     """For each node whether it is a head. Aliases of stored values are neither heads nor computed anywhere."""
     demanded = {behind(graph, v, rows=False) for v in graph.roots}
     for n in graph:
-        if OPS[n.op].kind in (CONTRACT, LOOP) or n.op in PACKED:
+        if OPS[n.op].kind in (CONTRACT, LOOP) or n.op in STORED:
             demanded |= {behind(graph, a) for a in n.args if graph[a].op not in PACKED}
     values: dict[str, _Value] = {}
     for n in graph:
