@@ -24,7 +24,7 @@ from .panels import panels
 if TYPE_CHECKING:
     from ..native.target import Target
 
-LEAST = 32  # channels and filters: with fewer the transforms of tiles cost more than the products save
+LEAST = 16  # channels and filters: with fewer the transforms of tiles cost more than the products save
 ENOUGH = 8  # tiles: with fewer to read large transforms costs more
 MANY = 32  # and sums for a gradient
 

@@ -27,12 +27,12 @@ from .body import Body
 from .nest import Axes, Part, place
 from .tile import Tile, choose
 from .transforms import two_sided
-from .winograd import MARGIN, UNROLL, extreme
+from .winograd import UNROLL, extreme, plane
 
 if TYPE_CHECKING:
     from ...native.target import Target
 
-NEAR_BYTES = 1 << 21  # of V and Z, together
+NEAR_BYTES = 1 << 19  # of V and Z, together
 FEW = 64  # tiles of a block, at least
 
 
@@ -54,14 +54,15 @@ class Tiles:
         return max(1, -(-max(FEW, NEAR_BYTES // max(1, one)) // max(1, self.across)))
 
     @property
-    def count(self) -> int:
-        """Rows of V and Z for a position."""
-        return self.rows * self.across
+    def planes(self) -> tuple[int, int]:
+        """How far the positions are apart in V and Z."""
+        count, dtype = self.rows * self.across, self.node.dtype
+        return plane(count * self.channels, dtype), plane(count * self.filters, dtype)
 
     def scratch(self) -> tuple[int, int]:
         """Bytes of V and Z."""
-        room = POSITIONS**2 * self.count * BYTES[self.node.dtype]
-        return room * (self.channels + MARGIN), room * (self.filters + MARGIN)
+        values, slopes = (POSITIONS**2 * size * BYTES[self.node.dtype] for size in self.planes)
+        return values, slopes
 
 
 def tiles(node: Node, graph: Graph) -> Tiles:
@@ -130,7 +131,7 @@ class _Sums:
                 return body.bind(body.load(buffer, flat([point[axes.index(a)] for a in range(4)], shape), node.dtype))
 
             for e, value in enumerate(two_sided(body, how, size, read)):
-                body.store(to, (e * self.tiles.count + t) * (extent + MARGIN) + c, value)
+                body.store(to, e * self.tiles.planes[side] + t * extent + c, value)
 
     def product(self, e: Dim, count: Dim, block: Dim) -> None:
         for high in self.tile.rows_of(self.tiles.channels):
@@ -148,12 +149,13 @@ class _Sums:
         acc, near = body.register(dtype, high.width * padded), body.register(dtype, padded)
         with body.loop(high.width, unroll=0) as i, body.loop(wide.width, lanes=lanes, unroll=0) as j:
             body.store(acc, i * padded + j, L.Const(0.0, dtype))
+            body.emit(L.Prefetch(self.sums, to_expr((e * t.channels + i0 + i) * t.filters + j0 + j)))
         with body.loop(count, unroll=UNROLL, stem="t") as row:
-            at = e * t.count + row
+            values_at, slopes_at = (e * size for size in t.planes)
             with body.loop(wide.width, lanes=lanes, unroll=0) as j:
-                body.store(near, j, body.load(self.slopes, at * (t.filters + MARGIN) + j0 + j, dtype))
+                body.store(near, j, body.load(self.slopes, slopes_at + row * t.filters + j0 + j, dtype))
             with body.loop(high.width, unroll=0) as i:
-                left = body.load(self.values, at * (t.channels + MARGIN) + i0 + i, dtype)
+                left = body.load(self.values, values_at + row * t.channels + i0 + i, dtype)
                 with body.loop(wide.width, lanes=lanes, unroll=0) as j:
                     terms = (left, body.load(near, j, dtype), body.load(acc, i * padded + j, dtype))
                     body.store(acc, i * padded + j, L.Apply("fma", terms, dtype))
