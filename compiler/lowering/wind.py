@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 
 from ..graph.nodes import Builder, Graph, Node
 from ..graph.ops import OPS
-from ..graph.ops.contraction import plain
+from ..graph.ops.contraction import Affine, Map, plain
 from ..graph.ops.op import CONTRACT
 from ..graph.ops.winograd import FILTER, POSITIONS, TAPS, TILE
 from ..types.sizes import Dim
 from ..types.tensors import TensorType
 from .kernels.winograd import FAR_BYTES, Window, tile_of, window, window_of_gradient
-from .panels import panels
 
 if TYPE_CHECKING:
     from ..native.target import Target
@@ -86,8 +85,8 @@ def _gradient(b: Builder, image: str, results: str, w: Window) -> str:
     _, channels, filters = b.shape(sums)
     size = {"a": POSITIONS, "b": POSITIONS, "u": TAPS, "v": TAPS, "c": channels, "k": filters}
     sums = b.emit("reshape", sums, shape=(POSITIONS, POSITIONS, channels, filters))
-    half = _at_points(b, sums, "abck", "au", w.flip[0], "ubck", size)
-    return _at_points(b, half, "ubck", "bv", w.flip[1], _letters(w), size)
+    half = _at_points(b, sums, plain("abck"), "au", w.flip[0], "ubck", size)
+    return _at_points(b, half, plain("ubck"), "bv", w.flip[1], _letters(w), size)
 
 
 def _wide(b: Builder, image: str, w: Window) -> str:
@@ -108,12 +107,16 @@ def _wide(b: Builder, image: str, w: Window) -> str:
 
 def _wound(b: Builder, filters: str, w: Window, target: Target) -> str:
     """G w Gᵀ in panels."""
-    shape = b.shape(filters)
+    shape, tile = b.shape(filters), tile_of(w, target)
+    width = tile.vectors * tile.lanes
     size = {"a": POSITIONS, "b": POSITIONS, **dict(zip(_letters(w), shape, strict=True))}
-    half = _at_points(b, filters, _letters(w), "au", w.flip[0], "avck", size)
-    whole = _at_points(b, half, "avck", "bv", w.flip[1], "abck", size)
-    tile = tile_of(w, target)
-    wound = panels(b, b.emit("reshape", whole, shape=(POSITIONS**2, size["c"], size["k"])), tile.vectors * tile.lanes)
+    half = _at_points(b, filters, plain(_letters(w)), "au", w.flip[0], "avck", size)
+    size |= {"j": -(-w.shape[3] // width), "i": width}
+    if more := size["j"] * width - w.shape[3]:
+        half = b.emit("pad", half, low=(0,) * 4, high=(0, 0, 0, more), value=0.0)
+    panel: Affine = (0, (("j", width), ("i", 1)))
+    whole = _at_points(b, half, (*plain("avc"), panel), "bv", w.flip[1], "abjci", size)
+    wound = b.emit("reshape", whole, shape=(POSITIONS**2, *b.shape(whole)[2:]))
     return b.emit("unwind", wound, perm=w.weights, flip=w.flip, shape=shape)
 
 
@@ -122,7 +125,7 @@ def _letters(w: Window) -> str:
     return "".join(i for _, i in sorted(zip(w.weights, "uvck", strict=True)))
 
 
-def _at_points(b: Builder, x: str, map: str, matrix: str, turned: bool, out: str, size: Mapping[str, Dim]) -> str:
+def _at_points(b: Builder, x: str, map: Map, matrix: str, turned: bool, out: str, size: Mapping[str, Dim]) -> str:
     """The product with G, whose indices are those of `matrix`: a position and a tap."""
     dtype = b.type(x).dtype
     rows = [[float(v) for v in (row[::-1] if turned else row)] for row in FILTER]
@@ -133,7 +136,7 @@ def _at_points(b: Builder, x: str, map: str, matrix: str, turned: bool, out: str
         g,
         x,
         domain=tuple((i, size[i]) for i in out + summed),
-        maps=(plain(matrix), plain(map)),
+        maps=(plain(matrix), map),
         out=plain(out),
         shape=tuple(size[i] for i in out),
     )
