@@ -38,6 +38,8 @@ from .cost import number
 from .nodes import Node
 from .ops.contraction import Affine, Map, is_gathered, is_plain, safe
 
+SOME = 16  # rows, enough for any tile
+
 
 @dataclass(frozen=True, slots=True)
 class Walk:
@@ -148,12 +150,18 @@ def _from_side(node: Node, graph: Nodes, side: int, apart: Collection[str]) -> P
     batch, rows, columns, inner = (_joined(kinds.pop(k, []), apart) for k in _KINDS)
     if kinds or not inner or not columns or columns[-1].out != 1 or (columns[-1].right != 1 and not is_plain(node)):
         return None
-    rows = tuple(sorted(rows, key=lambda w: number(w.size) if is_plain(node) else -number(w.left)))
+    rows = tuple(sorted(rows, key=lambda w: _tiled(w.size) if is_plain(node) else (False, -number(w.left))))
     begins = [_start(m, shape) for m, shape in operands]
     right_one = graph[node.args[1 - side]]
     width = graph[right_one.args[0]].shape[-1] if right_one.op == "unpack" else 0
     assert isinstance(width, int)
     return Product(node, side, batch, rows, columns, inner, begins[side], begins[1 - side], width=width)
+
+
+def _tiled(n: Dim) -> tuple[bool, int]:
+    """Which of several rows are tiled: the longest; but one whose size is known, and not small, before one that may be
+    of a single example."""
+    return isinstance(n, int) and n >= SOME, number(n)
 
 
 def _clip(e: Affine, n: Dim, p: Product) -> Clip | None:

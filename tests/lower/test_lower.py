@@ -178,7 +178,7 @@ def test_the_bits_are_the_same_for_any_number_of_threads(compiled, pool):
     taken = b.emit("exp", b.emit("gather", x, b.emit("input", name="i", type=TensorType("i32", (B,))), axis=0))
     outputs = {"h": h, "small": small, "p": p, "columns": columns, "total": total, "taken": taken}
     run = compiled(fuse(check(b.finish(tuple(outputs.items())))))
-    assert sum(s.parallel for k in run.lowered.module.kernels for s in k.body if isinstance(s, For)) >= 4
+    assert sum(s.parallel for k in run.lowered.module.kernels for s in k.body if isinstance(s, For)) >= 3
     rng = np.random.default_rng(3)
     for n in (1, 37, 200):
         inputs = {"x": rng.standard_normal((n, 300), np.float32), "w": rng.standard_normal((1300, 300), np.float32)}

@@ -179,7 +179,8 @@ def test_the_tile_divides_the_shape_and_fits_the_registers():
 @pytest.mark.parametrize("free", ["", "i", "j", "k"])
 @pytest.mark.parametrize("spec", ["ik,kj->ij", "ik,jk->ij", "ki,kj->ij", "ik,kj->ji"])
 @pytest.mark.parametrize("after", [False, True])
-def test_large_products_have_the_bits_of_small_ones(spec, free, after, compiled, monkeypatch):
+@pytest.mark.parametrize("chunks", [False, True])
+def test_large_products_have_the_bits_of_small_ones(spec, free, after, chunks, compiled, monkeypatch):
     """Copies and blocks change no bit, whatever is left at the edges, and which size is known only at run time."""
     extents = {"i": 131, "k": 1027, "j": 275}
     sizes = {c: symbol("F") if c == free else n for c, n in extents.items()}
@@ -194,8 +195,10 @@ def test_large_products_have_the_bits_of_small_ones(spec, free, after, compiled,
     rng = np.random.default_rng(0)
     given = {n: rng.standard_normal([extents[c] for c in k]).astype("f")
              for n, k in (("x", left), ("y", right), *([("z", out)] if after else []))}  # fmt: skip
-    for name in ("LARGE", "PAGE"):
+    for name in ("LARGE", "PAGE", "NEAR", "MANY"):
         monkeypatch.setattr(schedule, name, 1)
+    if not chunks:
+        monkeypatch.setattr(schedule, "SOME", 0)
     bound = {"F": extents[free]} if free else {}
     large = compiled(graph)
     stems = {buffer.name.rstrip("0123456789") for k in large.lowered.module.kernels for buffer in k.buffers}

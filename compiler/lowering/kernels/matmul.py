@@ -31,6 +31,7 @@ from ...types.sizes import Dim, symbol
 from ...types.tensors import BYTES
 from .body import Body, Results, results
 from .nest import ENOUGH, Axes, Part, across, outer, over, parts, place
+from .packing import cut, each, pack, pack_part, pack_rows, panel, strip
 from .schedule import UNROLL, Schedule
 from .tile import Tile
 
@@ -54,17 +55,17 @@ def matmul(make: Callable[[], Body], p: Product, s: Schedule, parallel: bool = F
         points = stack.enter_context(outer(body, [w.size for w in p.sheets], parallel))
         at = dict(zip(p.sheets, points, strict=True))
         if s.panels:  # sheet by sheet: it is used while it is near
-            _pack(body, p, s.tile, at, right, panels, parallel)
+            pack(body, p, s, right, panels, parallel, at)
         read = _Operands(left, right, panels, s.tile.vectors * s.tile.lanes)
         across, down = s.tile.columns(p.columns[-1].size), s.tile.rows_of(p.rows[-1].size if p.rows else 1)
         if s.turned:
             images, lines = p.rows[: s.outside], p.rows[s.outside : -1]
             points = stack.enter_context(outer(body, [w.size for w in images], parallel))
             at |= dict(zip(images, points, strict=True))
-            for columns, j0 in _each(body, across, parallel):
+            for columns, j0 in each(body, across, parallel):
                 with outer(body, [w.size for w in lines], False) as points:
                     here = at | dict(zip(lines, points, strict=True))
-                    for rows, i0 in _each(body, down, False):
+                    for rows, i0 in each(body, down, False):
                         _Tile(body, p, s.tile.lanes, read, here, i0, j0, rows.width, columns).write(outputs, p.whole)
             return body
         far, lines = _far(p, body.graph), _lines(p)
@@ -77,8 +78,8 @@ def matmul(make: Callable[[], Body], p: Product, s: Schedule, parallel: bool = F
             assert sums is not None, "the sums of a product are a result"
             _around(body, p, s.tile, read, at, far, lines, sums)
         elif parallel and not at and _many(down) > _many(across) < ENOUGH:
-            for rows, i0 in _each(body, down, parallel):
-                for columns, j0 in _each(body, across, False):
+            for rows, i0 in each(body, down, parallel):
+                for columns, j0 in each(body, across, False):
                     _Tile(body, p, s.tile.lanes, read, at, i0, j0, rows.width, columns).write(outputs, p.whole)
         else:
             for rows, i0, columns, j0 in _each_tile(body, s, down, p.columns[-1].size, parallel):
@@ -91,11 +92,11 @@ def _each_tile(body: Body, s: Schedule, down: Sequence[Part], columns: Dim,
     """Loops over the tiles, for each tile of columns all rows. A single row that is left over has too few sums to keep
     the units busy, so it is taken by many tiles of columns at a time."""
     single = [part for part in down if s.single and part.width == 1]
-    for wide, j in _each(body, s.tile.columns(columns), parallel):
-        for rows, i in _each(body, [part for part in down if part not in single], parallel):
+    for wide, j in each(body, s.tile.columns(columns), parallel):
+        for rows, i in each(body, [part for part in down if part not in single], parallel):
             yield rows, i, wide, j
-    for wide, j in _each(body, parts(columns, s.single), parallel) if single else ():
-        for rows, i in _each(body, single, parallel):
+    for wide, j in each(body, parts(columns, s.single), parallel) if single else ():
+        for rows, i in each(body, single, parallel):
             yield rows, i, wide, j
 
 
@@ -106,35 +107,44 @@ def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panel
     of k, and so the bits, stay."""
     rows, columns, (first, *rest) = p.rows[-1].size if p.rows else 1, p.columns[-1].size, p.inner
     others = [(w, 0, w.size) for w in rest]
-    if s.panels and p.packed:
-        _pack(body, p, s.tile, {}, right, panels, parallel)
-    elif s.panels:
-        _pack_rows(body, p, s, right, panels, parallel)
+    if s.panels and not s.chunk:
+        (pack if p.packed else pack_rows)(body, p, s, right, panels, parallel)
     strips = body.result(p.node.dtype, "strip") if s.strips else ""
     if s.strips:
-        _cut(body, p, s.height, left, strips, parallel)
+        cut(body, p, s.height, left, strips, parallel)
     alone = outputs.get(p.node.name) if len(outputs) == 1 else None
     sums = "" if s.last == 0 else alone or body.result(p.node.dtype, "sum")
 
     def tiles(i0: Dim, height: Dim, j0: Dim, width: Dim, steps: Steps, *, last: bool) -> None:
-        read = _Operands(left, right, panels, s.tile.vectors * s.tile.lanes, strips, i0, s.height)
+        part = s.part(p, steps[0][1])
+        read = _Operands(left, right, panels, s.tile.vectors * s.tile.lanes, strips, i0, s.height, part)
         for down, i, wide, j in _each_tile(body, s, s.tile.rows_of(height), width, False):
             tile = _Tile(body, p, s.tile.lanes, read, {}, i0 + i, j0 + j, down.width, wide)
             tile.write(outputs, steps, sums) if last else tile.add_to(sums, steps)
 
-    def block(i0: Dim, height: Dim, j0: Dim, width: Dim) -> None:
-        if sums:
-            with over(body, [Axes((0,), (height,)), Axes((1,), (width,))], 2, lanes=s.tile.lanes) as (i, j):
-                body.store(sums, (i0 + i) * columns + j0 + j, L.Const(0.0, p.node.dtype))
-            with body.loop(s.last, step=s.deep, stem="k") as k0:
-                tiles(i0, height, j0, width, [(first, k0, k0 + s.deep), *others], last=False)
-        tiles(i0, height, j0, width, [(first, s.last, first.size), *others], last=True)
+    def turn(area: tuple[Dim, Dim, Dim, Dim], start: Dim, stop: Dim, *, last: bool) -> None:
+        i0, height, j0, width = area
+        steps = [(first, start, stop), *others]
+        if not s.chunk:
+            return tiles(i0, height, j0, width, steps, last=last)
+        pack_part(body, p, s, right, panels, j0, width, start, stop)
+        for i, high in blocks(False):
+            tiles(i, high, j0, width, steps, last=last)
+
+    def blocks(shared: bool) -> Iterator[tuple[Dim, Dim]]:
+        for high, i0 in each(body, parts(rows, s.height, s.height) if s.height else whole, shared):
+            yield i0, rows - i0 if high.bounded else high.width or rows
 
     whole = [Part(0, 1, 1, 0)]  # one turn, of width 0
-    for wide, j0 in _each(body, parts(columns, s.width, s.width) if s.width else whole, parallel):
-        for high, i0 in _each(body, parts(rows, s.height, s.height) if s.height else whole, parallel):
-            height = rows - i0 if high.bounded else high.width or rows
-            block(i0, height, j0, columns - j0 if wide.bounded else wide.width or columns)
+    for wide, j0 in each(body, parts(columns, s.width, s.width) if s.width else whole, parallel):
+        width = columns - j0 if wide.bounded else wide.width or columns
+        for i0, height in [(0, rows)] if s.chunk else blocks(parallel):
+            if sums:
+                with over(body, [Axes((0,), (height,)), Axes((1,), (width,))], 2, lanes=s.tile.lanes) as (i, j):
+                    body.store(sums, (i0 + i) * columns + j0 + j, L.Const(0.0, p.node.dtype))
+                with body.loop(s.last, step=s.deep, stem="k") as k0:
+                    turn((i0, height, j0, width), k0, k0 + s.deep, last=False)
+            turn((i0, height, j0, width), s.last, first.size, last=True)
 
 
 def _far(p: Product, graph: Graph) -> tuple[Walk, ...]:
@@ -165,8 +175,8 @@ def _around(body: Body, p: Product, tile: Tile, read: _Operands, at: Mapping[Wal
 
     def tiles(here: Mapping[Walk, Dim]) -> Iterator[_Tile]:
         with outer(body, [w.size for w in lines], False) as points:
-            for columns, j0 in _each(body, tile.columns(p.columns[-1].size), False):
-                for rows, i0 in _each(body, tile.rows_of(p.rows[-1].size), False):
+            for columns, j0 in each(body, tile.columns(p.columns[-1].size), False):
+                for rows, i0 in each(body, tile.rows_of(p.rows[-1].size), False):
                     line = dict(zip(lines, points, strict=True))
                     yield _Tile(body, p, tile.lanes, read, {**here, **line}, i0, j0, rows.width, columns)
 
@@ -196,89 +206,8 @@ def _clipped(body: Body, p: Product, at: Mapping[Walk, Dim], w: Walk, start: Dim
     return symbol(body.bound_var(first).name), symbol(body.bound_var(last).name)
 
 
-def _each(body: Body, parts: Sequence[Part], parallel: bool) -> Iterator[tuple[Part, Dim]]:
-    """A loop over the tiles of each part; only whole tiles are many enough for threads."""
-    for part in parts:
-        with body.loop(part.stop, start=part.start, step=part.step, parallel=parallel and part.start == 0) as first:
-            yield part, first
-
-
 def _many(parts: Sequence[Part]) -> int:
     return sum(-(-number(p.stop - p.start) // p.step) for p in parts)
-
-
-def _pack(body: Body, p: Product, tile: Tile, at: Mapping[Walk, Dim], right: str, panels: str, parallel: bool) -> None:
-    """Panels of one sheet of `right`: for each tile of columns all k, for each k the tile's columns."""
-    for columns, j0 in _each(body, tile.columns(p.columns[-1].size), parallel):
-        here = dict(at)
-        with ExitStack() as inside:
-            # vector by vector: the lines that one gather touches stay in the first-level cache for the next k
-            v = inside.enter_context(body.loop(columns.padded(tile.lanes), step=tile.lanes, stem="j"))
-            for w in p.inner:
-                here[w] = inside.enter_context(body.loop(w.size, stem="k"))
-            _copy(body, p, tile, here, j0, v, columns, right, panels)
-
-
-def _pack_rows(body: Body, p: Product, s: Schedule, right: str, panels: str, parallel: bool) -> None:
-    """Panels of a large matrix whose rows are contiguous: as many rows at a time as there are pages near."""
-    first, *rest = p.inner
-
-    def pack(start: Dim, stop: Dim) -> None:
-        for columns, j0 in _each(body, s.tile.columns(p.columns[-1].size), False):
-            with ExitStack() as inside:
-                here = {first: inside.enter_context(body.loop(stop, start=start, stem="k"))}
-                here |= {w: inside.enter_context(body.loop(w.size, stem="k")) for w in rest}
-                v = inside.enter_context(body.loop(columns.padded(s.tile.lanes), step=s.tile.lanes, unroll=0, stem="j"))
-                _copy(body, p, s.tile, here, j0, v, columns, right, panels)
-
-    with body.loop(s.last, step=s.deep, parallel=parallel, stem="k") as k0:
-        pack(k0, k0 + s.deep)
-    pack(s.last, first.size)
-
-
-def _copy(body: Body, p: Product, tile: Tile, at: Mapping[Walk, Dim], j0: Dim, v: Dim, columns: Part,
-          right: str, panels: str) -> None:  # fmt: skip
-    """A vector of a panel."""
-    bound = p.columns[-1].size - j0 - v if columns.bounded or columns.width % tile.lanes else None
-    with body.loop(tile.lanes, lanes=tile.lanes, unroll=0, bound=bound, stem="j") as i:
-        source = p.right + total(x * w.right for w, x in at.items()) + (j0 + v + i) * p.columns[-1].right
-        body.store(panels, _panel(p, tile.lanes, at, j0, columns) + v + i, body.load(right, source, p.node.dtype))
-
-
-def _cut(body: Body, p: Product, height: int, left: str, strips: str, parallel: bool) -> None:
-    """Strips of `left`: for each block of rows all k, for each k the block's rows."""
-    rows = p.rows[-1]
-    for block, i0 in _each(body, parts(rows.size, height, height), parallel):
-        here: dict[Walk, Dim] = {}
-        with ExitStack() as inside:
-            for w in p.inner:
-                here[w] = inside.enter_context(body.loop(w.size, stem="k"))
-            count = rows.size - i0 if block.bounded else block.width
-            i = inside.enter_context(body.loop(count, lanes=LANES, stem="i"))
-            source = p.left + total(x * w.left for w, x in here.items()) + (i0 + i) * rows.left
-            body.store(strips, _strip(p, here, i0, height) + i, body.load(left, source, p.node.dtype))
-
-
-def _strip(p: Product, at: Mapping[Walk, Dim], i0: Dim, height: int) -> Dim:
-    """Where the strip of the block of rows at i0 has a step of the sum."""
-    return i0 * prod(w.size for w in p.inner) + _step(p, at) * height
-
-
-def _step(p: Product, at: Mapping[Walk, Dim]) -> Dim:
-    """Which step of the sum a point is, over all its loops."""
-    k: Dim = 0
-    for w in p.inner:
-        k = k * w.size + at[w]
-    return k
-
-
-def _panel(p: Product, lanes: int, at: Mapping[Walk, Dim], j0: Dim, columns: Part) -> Dim:
-    """Where the panel of the columns at j0 has its row k."""
-    depth = prod(w.size for w in p.inner)
-    base: Dim = 0
-    for w in p.sheets:
-        base = base * w.size + at[w]
-    return base * p.sheet(lanes) + j0 * depth + _step(p, at) * (p.width or columns.padded(lanes))
 
 
 Steps = Sequence[tuple[Walk, Dim, Dim]]  # of a sum: its loops, with where they begin and end
@@ -295,6 +224,7 @@ class _Operands:
     strips: str = ""
     block: Dim = 0  # of strips, the first row, and the number of rows
     height: int = 0
+    part: tuple[Dim, Dim] | None = None  # of the sum, in panels
 
 
 @dataclass(slots=True)
@@ -417,13 +347,13 @@ class _Tile:
 
     def left_at(self, at: Mapping[Walk, Dim], i: Dim) -> Dim:
         if self.read.strips:
-            return _strip(self.p, at, self.read.block, self.read.height) + self.i0 + i - self.read.block
+            return strip(self.p, at, self.read.block, self.read.height) + self.i0 + i - self.read.block
         row = (self.i0 + i) * self.p.rows[-1].left if self.p.rows else 0
         return self.p.left + total(x * w.left for w, x in at.items()) + row
 
     def right_at(self, at: Mapping[Walk, Dim], j0: Dim, columns: Part) -> Dim:
         if self.read.panels:
-            return _panel(self.p, self.lanes, at, j0, columns)
+            return panel(self.p, self.lanes, at, j0, columns, self.read.part)
         return self.p.right + total(x * w.right for w, x in at.items()) + j0
 
     def result_index(self, i: Dim, j: Dim) -> tuple[Dim, ...]:

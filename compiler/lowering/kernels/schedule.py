@@ -1,7 +1,8 @@
 """How a matrix product is computed: its register tile, what is copied first, and whether it is summed in blocks.
 
 In: a product and a target. Out: a `Schedule`. The one idea: multiply-add units wait for memory, not for each other. So
-what a tile would read line by line of ever other pages is copied to where it lies side by side, once for all tiles:
+what a tile would read line by line of ever other pages is copied to where it lies side by side, once for all tiles, or
+some of it at a time for all rows:
 
     panels   of the right operand   for each tile of columns all k, for each k the tile's columns
     strips   of the left operand    for each block of rows all k, for each k the block's rows
@@ -36,6 +37,9 @@ FEW = 16  # rows up to which the right operand is read as it lies, for all colum
 STREAMS = 8  # rows of the right operand at a time, then
 WIDTH = 4096  # and columns of them
 LARGE = 1 << 18  # bytes of it that do not stay in the second-level cache beside the rest
+NEAR = 1 << 17  # that do
+MANY = 2  # chunks of columns, which threads share
+SOME = 1 << 10  # rows up to which a copy of all panels at once takes time that shows
 PAGE = 1 << 12
 DEEPEST = 1 << 13  # steps of a window's sum that stay near with a tile of columns; longer ones go around the tiles
 TIMES = 256  # uses of a window's weights that are worth a copy
@@ -56,12 +60,20 @@ class Schedule:
     turned: bool = False  # for a tile of columns after the other all rows, but for those of the first `outside` loops
     outside: int = 0
     single: int = 0  # columns of a tile of one row, where one by one those are taken that are left over
+    chunk: bool = False  # panels of a block's columns are copied for some steps of the sum at a time, not all before
+
+    def part(self, p: Product, start: Dim) -> tuple[Dim, Dim] | None:
+        """Of the sum what panels hold at a time, where they do not hold all: from `start`, so many steps."""
+        return (start, self.deep * prod(w.size for w in p.inner[1:])) if self.chunk else None
 
     def scratch(self, p: Product, alone: bool) -> tuple[Dim, ...]:
         """Bytes of the panels, the strips and the sums; the result holds the sums where it is `alone` in a kernel."""
         rows, columns, size = p.rows[-1].size if p.rows else 1, p.columns[-1].size, BYTES[p.node.dtype]
         out: list[Dim] = []
-        if self.panels:
+        if self.panels and self.chunk:
+            across = quotient(columns + self.width - 1, self.width, {}) * self.width
+            out.append(self.deep * prod(w.size for w in p.inner[1:]) * across * size)
+        elif self.panels:
             out.append(p.panels(self.tile.lanes) * size)
         if self.strips:
             blocks = quotient(rows + self.height - 1, self.height, {})
@@ -121,7 +133,10 @@ def _of_matrices(p: Product, target: Target) -> Schedule:
     unit = tile.single(target)
     single = unit if isinstance(columns, int) and not isinstance(rows, int) else 0
     width = WIDTH if few else unit * -(-number(columns) // (unit * CHUNKS)) if p.width else 0
-    return Schedule(tile, panels, strips, blocks, 0 if few else height, width, deep, last, single=single)
+    near = unit * max(1, NEAR // (deep * rest * unit * size))
+    chunk = copied and not p.width and number(rows) <= SOME and isinstance(columns, int) and columns >= MANY * near
+    width = near if chunk else width
+    return Schedule(tile, panels, strips, blocks, 0 if few else height, width, deep, last, single=single, chunk=chunk)
 
 
 def _span(p: Product, first: int) -> int:
