@@ -15,6 +15,7 @@ from .graph.nodes import Graph, Node
 from .graph.ops import OPS
 from .graph.ops.op import CONTRACT, KERNEL, LEAF, LOOP, MAP, REDUCE, VIEW
 from .llvm import emit
+from .llvm.kernel import has_parallel
 from .loops import ir as L
 from .native import objects
 from .session import Session
@@ -50,22 +51,25 @@ class Step:
         return sum(number(t.nbytes, sizes) for t in given if isinstance(t, TensorType))
 
 
-def apart(session: Session, name: str) -> list[Step]:
-    """The steps of an entry. Raises `KeyError` where there is none of that name."""
+def apart(session: Session, name: str, sizes: Mapping[str, int]) -> list[Step]:
+    """The steps of an entry at some sizes. Raises `KeyError` where there is none of that name."""
     with objects.compiling():
         made = session.stages(name)
-        module, entry = made.lowered.module, made.lowered.entry
-        entries = tuple(replace(entry, name=f"{name}.{k}", steps=(s,)) for k, s in enumerate(entry.steps))
+        module, entry, nodes, fused = made.lowered.module, made.lowered.entry, made.lowered.nodes, made.fused
+        if made.many is not None and entry.many is not None and sizes[entry.many.size] >= entry.many.least:
+            entry = next(e for e in module.entries if e.name == entry.many.entry)
+            nodes, fused = made.lowered.many, made.many.graph
+        entries = tuple(replace(entry, name=f"{name}.{k}", steps=(s,), many=None) for k, s in enumerate(entry.steps))
         code = emit(replace(module, entries=entries), session.target)
         library = objects.Library(objects.compile_object(code, session.target))
-    parallel = {k.name: any(isinstance(s, L.For) and s.parallel for s in k.body) for k in module.kernels}
+    parallel = {k.name: has_parallel(k) for k in module.kernels}
     steps = []
-    for one, step, node in zip(entries, entry.steps, made.lowered.nodes, strict=True):
+    for one, step, node in zip(entries, entry.steps, nodes, strict=True):
         shared = any(parallel[c.kernel] for c in L.calls((step,)))
-        of = made.fused[node] if node else None
+        of = fused[node] if node else None
         named = _named(of) if of is not None else "copy"
         span = of.span if of is not None else None
-        steps.append(Step(named, span, shared, library.function(one.name), of, made.fused))
+        steps.append(Step(named, span, shared, library.function(one.name), of, fused))
     return steps
 
 

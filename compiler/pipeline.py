@@ -6,22 +6,25 @@ syntax tree -> graph -> derivatives -> optimised graph -> kernels -> plan and lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 
 from . import passes
 from .elaborate import Program
 from .graph.cost import TYPICAL
-from .graph.nodes import Graph, Guard
+from .graph.nodes import Graph
 from .graph.verify import verify
-from .lowering.lower import Lowered, lower
+from .lowering.lower import Lowered, Variant, lower
 from .lowering.panels import pack
+from .lowering.signature import signature
 from .lowering.wind import wind
-from .manifest import GuardSpec, Port, Signature
+from .manifest import Signature
 from .native.target import Target
 from .passes.cse import cse
+from .passes.layout import LANES, batch_in_lanes
 from .passes.prepare import fixed, prepare
 from .passes.scans import hoist, trim
+from .types.sizes import Size, symbols
 from .types.tensors import TensorType
 
 Observer = Callable[[str, Graph], None]
@@ -38,6 +41,7 @@ class Stages:
     optimized: Graph
     fused: Graph  # the same, grouped into kernels
     prepare: Graph | None  # what is computed when variables change, grouped as well; None where nothing is
+    many: Variant | None  # both for many examples, where that is other code
     lowered: Lowered  # plan and loops
     signature: Signature
 
@@ -49,21 +53,41 @@ def stages(
     graph = program.graph(entry)
     backward = passes.run(passes.ALWAYS, graph, observe)
     optimized = passes.run(passes.REWRITE, backward, observe) if optimize else backward
-    laid = passes.run(passes.LAYOUT, optimized, observe) if optimize else optimized
-    direct = program.settings.precise or not optimize
-    wound = laid if direct else verify(wind(laid, target, TYPICAL if entry in ONCE else 1), "wind", laid)
-    before, rest = _prepared(wound, target, entry not in ONCE) if optimize else (None, laid)
-    kernels = passes.KERNELS if optimize else ()
-    fused = passes.run(kernels, rest, observe)
-    before = passes.run(kernels, verify(before, "prepare"), observe) if before is not None else None
+    size = batch_in_lanes(optimized) if optimize and not optimized.updates else None
+    how = _How(target, entry not in ONCE, program.settings.precise, optimize, observe)
+    few, many = how.variant(optimized, passes.LAYOUT), None
+    if isinstance(size, Size) and (name := str(size)) in symbols(size):
+        graph_of_many = replace(optimized, name=f"{optimized.name}.many")
+        many = how.variant(graph_of_many, passes.LAYOUT_OF_MANY, "prepared/many"), name, LANES
     inputs, variables = _inputs(graph), _variables(program, optimized)
-    lowered = lower(fused, inputs, variables, target, before)
-    return Stages(graph, backward, optimized, fused, before, lowered, _signature(fused, inputs, variables, lowered))
+    lowered = lower(few, inputs, variables, target, many)
+    other = many[0] if many is not None else None
+    told = signature([v.graph for v in (few, other) if v is not None], inputs, variables, lowered)
+    return Stages(graph, backward, optimized, few.graph, few.before, other, lowered, told)
 
 
-def _prepared(graph: Graph, target: Target, apart: bool) -> tuple[Graph | None, Graph]:
-    """What an entry computes of variables alone, where that is to be an entry `apart` and worth it, and the rest."""
-    return (prepare(_packed(graph, fixed(graph), target)) if apart else None) or (None, _packed(graph, (), target))
+@dataclass(frozen=True, slots=True)
+class _How:
+    """An optimised graph to kernels; what depends on variables alone may be an entry `apart`."""
+
+    target: Target
+    apart: bool
+    precise: bool
+    optimize: bool
+    observe: Observer | None
+
+    def variant(self, graph: Graph, layout: tuple[passes.Pass, ...], stem: str = "prepared") -> Variant:
+        if not self.optimize:
+            return Variant(graph)
+        laid = passes.run(layout, graph, self.observe)
+        if not self.precise:
+            laid = verify(wind(laid, self.target, 1 if self.apart else TYPICAL), "wind", laid)
+        made = prepare(_packed(laid, fixed(laid), self.target), stem) if self.apart else None
+        before, rest = made or (None, _packed(laid, (), self.target))
+        fused = passes.run(passes.KERNELS, rest, self.observe)
+        if before is not None:
+            before = passes.run(passes.KERNELS, verify(before, "prepare"), self.observe)
+        return Variant(fused, before)
 
 
 def _packed(graph: Graph, fixed: Collection[str], target: Target) -> Graph:
@@ -79,29 +103,3 @@ def _inputs(graph: Graph) -> dict[str, TensorType]:
 def _variables(program: Program, graph: Graph) -> dict[str, TensorType]:
     used = {n.attrs["path"] for n in graph if n.op == "param"} | {path for path, _ in graph.updates}
     return {path: d.type for path, d in program.variables.items() if path in used}
-
-
-def _signature(
-    graph: Graph, inputs: Mapping[str, TensorType], variables: Mapping[str, TensorType], lowered: Lowered
-) -> Signature:
-    default = {n.attrs["name"]: n.attrs.get("default") for n in graph if n.op == "input"}
-    outputs = [s.type for s in lowered.entry.slots if s.role == "output"]
-    prepared = [(s.name, s.type) for s in lowered.entry.slots if s.role == "param" and s.name not in variables]
-    return Signature(
-        name=graph.name,
-        sizes=lowered.entry.sizes,
-        inputs=tuple(Port(n, t.dtype, t.shape, default[n]) for n, t in inputs.items()),
-        variables=tuple(variables),
-        updates=tuple(path for path, _ in graph.updates),
-        outputs=tuple(Port(n, t.dtype, t.shape) for (n, _), t in zip(graph.outputs, outputs, strict=True)),
-        guards=tuple(GuardSpec(g.relations, _placed(g)) for g in graph.guards),
-        arena=lowered.arena,
-        checks=lowered.checks,
-        prepared=tuple(Port(path, t.dtype, t.shape) for path, t in prepared),
-        preparing=lowered.preparing,
-    )
-
-
-def _placed(guard: Guard) -> str:
-    """The message of a guard with the place that asked for it."""
-    return f"{guard.message} ({guard.span})" if guard.span is not None else guard.message

@@ -261,7 +261,8 @@ def emit(session: Session, stage: str, entry: str) -> str | bytes:
         case "graph" | "backward" | "optimized":
             return print_graph(getattr(made, stage))
         case "fused":
-            return "\n".join(print_graph(g) for g in (made.prepare, made.fused) if g is not None)
+            of_many = (made.many.before, made.many.graph) if made.many is not None else ()
+            return "\n".join(print_graph(g) for g in (made.prepare, made.fused, *of_many) if g is not None)
         case "dot":
             return print_dot(made.backward)
         case "loops":

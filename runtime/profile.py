@@ -64,7 +64,8 @@ def profile(net: Network, entry: str, arguments: list[Any], machine: Mapping[str
         slots[k] = address_of(array)
     for (k, _, _), array in zip(sized.outputs, outputs, strict=True):
         slots[k] = address_of(array)
-    steps = apart(net.session, entry)
+    known = {name: int(sized.sizes[k]) for k, name in enumerate(call.signature.sizes)}
+    steps = apart(net.session, entry, known)
     spent: list[list[int]] = [[] for _ in steps]
     whole: list[int] = []
     with net.workspace.lock:
@@ -82,7 +83,6 @@ def profile(net: Network, entry: str, arguments: list[Any], machine: Mapping[str
             call.launch(sized, addressof(slots))
             whole.append(perf_counter_ns() - start)
     machine = machine or measured(net.threads)
-    known = {name: int(sized.sizes[k]) for k, name in enumerate(call.signature.sizes)}
     rows = []
     for step, times in zip(steps, spent, strict=True):
         flops, size = step.operations(known), step.nbytes(known)

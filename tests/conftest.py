@@ -14,7 +14,7 @@ from nnc.compiler.graph.interpret import bind_sizes, whole
 from nnc.compiler.graph.nodes import Graph
 from nnc.compiler.graph.ops.elementwise import NUMPY
 from nnc.compiler.llvm import emit
-from nnc.compiler.lowering.lower import lower
+from nnc.compiler.lowering.lower import Variant, lower
 from nnc.compiler.native import objects as native
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +56,7 @@ def _run_compiled(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, n
     """The outputs of a graph without parameters. Raises `IndexError` with the message of a check that failed."""
     target = native.target("native")
     types = {n.attrs["name"]: n.attrs["type"] for n in graph if n.op == "input"}
-    lowered = lower(graph, types, {}, target)
+    lowered = lower(Variant(graph), types, {}, target)
     library = native.Library(native.compile_object(emit(lowered.module, target), target))
     arrays = {k: np.array(inputs[k], NUMPY[t.dtype], order="C") for k, t in types.items()}
     sizes = bind_sizes([(k, t, arrays[k].shape) for k, t in types.items()], {})

@@ -15,7 +15,7 @@ from nnc.compiler.graph.text import parse_graph, print_graph
 from nnc.compiler.llvm import emit
 from nnc.compiler.loops.parse import parse_loops
 from nnc.compiler.loops.text import print_loops
-from nnc.compiler.lowering.lower import lower
+from nnc.compiler.lowering.lower import Variant, lower
 from nnc.compiler.lowering.memory import plan
 from nnc.compiler.lowering.panels import pack
 from nnc.compiler.lowering.wind import wind
@@ -121,7 +121,7 @@ def lower_stage(text: str, args: str) -> str:
     graph = parse_graph(text, NAME)
     inputs = {n.attrs["name"]: n.type for n in graph if n.op == "input"}
     variables = {n.attrs["path"]: n.type for n in graph if n.op == "param"}
-    return print_loops(lower(graph, inputs, variables, level(args)).module)
+    return print_loops(lower(Variant(graph), inputs, variables, level(args)).module)
 
 
 def plan_stage(text: str, args: str) -> str:

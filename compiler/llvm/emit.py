@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ..loops.ir import Call, Constant, Entry, Kernel, Loop, Module, Place, Step, calls, places, size_expr
+from ..loops.ir import Call, Constant, Entry, Kernel, Loop, Many, Module, Place, Step, calls, places, size_expr
 from ..types.sizes import Dim
 
 if TYPE_CHECKING:
@@ -89,12 +89,26 @@ def _entry(entry: Entry, kernels: Mapping[str, Kernel], module: Module) -> str:
     position = {slot.name: k for k, slot in enumerate(entry.slots)}
     constants = {c.name for c in module.constants}
     written = _Entry(entry, kernels, constants, variables, position, [], _evaluator(entry))
+    if entry.many is not None:
+        _instead(written.e, entry.many)
     if len(entry.steps) <= MANY:
         _load_slots(written, position)
     _steps(written, entry.steps)
     written.e.fn.block.end = "ret i32 0"
     outer, signature = guarded(entry.name, PARAMETERS)
     return "\n".join([*written.parts, written.e.fn.text(signature), outer])
+
+
+def _instead(e: Evaluator, many: Many) -> None:
+    """Run the other entry, where there are so many."""
+    fn = e.fn
+    enough = fn.value(f"icmp sge i64 {e.scalar(e.names[many.size]).ref}, {many.least}", "enough")
+    before = fn.block
+    other = fn.start("many")
+    code = fn.value(f"call i32 {symbol(many.entry, '@')}({PARAMETERS})", "code")
+    other.end = f"ret i32 {code}"
+    few = fn.start("few")
+    before.end = f"br i1 {enough}, label {symbol(other.label)}, label {symbol(few.label)}"
 
 
 def _evaluator(entry: Entry) -> Evaluator:

@@ -224,6 +224,15 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class Many:
+    """Another entry with the same slots that runs instead where a size is `least` or more."""
+
+    entry: str
+    size: str
+    least: int
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """Compiled to `i32 NAME(const i64 *sizes, void *const *slots, void *arena, void *pool)`; 0 is success, a
     positive number the code of the check that failed, a negative one says that it was interrupted (`llvm.threads`).
@@ -234,6 +243,7 @@ class Entry:
     slots: tuple[Slot, ...]
     arena: Dim  # bytes, 64-byte aligned base
     steps: tuple[Step, ...]
+    many: Many | None = None
 
     @property
     def calls(self) -> tuple[Call, ...]:

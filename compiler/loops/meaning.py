@@ -76,6 +76,8 @@ def evaluate(kernel: Kernel, sizes: Mapping[str, int], buffers: Mapping[str, lis
 
 def run(module: Module, entry: Entry, sizes: Mapping[str, int], slots: Mapping[str, bytearray]) -> int:
     """Run an entry on memory. The arena begins as bytes that mean nothing."""
+    if entry.many is not None and sizes[entry.many.size] >= entry.many.least:
+        entry = next(e for e in module.entries if e.name == entry.many.entry)
     memory = {("slot", name): data for name, data in slots.items()}
     memory["arena", ""] = bytearray(b"\xa5" * _number(entry.arena, sizes))
     for c in module.constants:

@@ -28,6 +28,7 @@ from .ir import (
     Let,
     Load,
     Loop,
+    Many,
     Module,
     Place,
     Prefetch,
@@ -327,10 +328,16 @@ class _Parser:
 
     def entry(self) -> Entry:
         name, sizes, slots = self.name(), self.listed(self.name), self.listed(self.slot)
+        many = self.many() if self.accept("many") else None
         self.expect("arena")
         arena = self.size()
         self.expect("{")
-        return Entry(name, sizes, slots, arena, self.steps())
+        return Entry(name, sizes, slots, arena, self.steps(), many)
+
+    def many(self) -> Many:
+        entry = self.name()
+        self.expect("from")
+        return Many(entry, self.name(), self.integer())
 
     def steps(self) -> tuple[Step, ...]:
         """Calls and loops up to the brace that ends them."""

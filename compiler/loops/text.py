@@ -177,7 +177,8 @@ def _entry(e: Entry) -> Iterator[str]:
     yield f"entry {_name(e.name)}({', '.join(map(_name, e.sizes))})("
     for s in e.slots:
         yield f"    {s.role} {_name(s.name)}: {s.type},"
-    yield f") arena {e.arena} {{"
+    many = f" many {_name(e.many.entry)} from {_name(e.many.size)} {e.many.least}" if e.many is not None else ""
+    yield f"){many} arena {e.arena} {{"
     yield from _steps(e.steps, "    ")
     yield "}"
 

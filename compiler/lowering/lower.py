@@ -8,7 +8,7 @@ planned like an entry of its own and then moved to where its operands and its ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from ..graph.ops.op import CONTRACT, LOOP, REDUCE
 from ..graph.product import Product, product
 from ..loops import ir as L
 from ..passes.argument import ARGUMENTS, expand
-from ..types.sizes import Dim, symbol, symbols
+from ..types.sizes import Dim, Monomial, collect, symbol, symbols, terms
 from ..types.tensors import TensorType
 from .kernels.body import Body, Checks, results
 from .kernels.contraction import contraction
@@ -47,6 +47,7 @@ class Lowered:
     nodes: tuple[str, ...]  # for each step of the entry the node that it computes; "" where it copies
     plan: Plan
     checks: tuple[str, ...]  # the message of check code k + 1
+    many: tuple[str, ...] = ()  # what `nodes` is of the entry for many examples
 
     @property
     def entry(self) -> L.Entry:
@@ -54,40 +55,70 @@ class Lowered:
 
     @property
     def arena(self) -> Dim:
-        return self.plan.arena
+        """Bytes that are enough for few examples and for many."""
+        return _largest(e.arena for e in self.module.entries if e.name in (self.entry.name, self._many))
 
     @property
     def preparing(self) -> int:
         """Bytes that the entry needs which prepares what this one reads."""
-        arenas = [e.arena for e in self.module.entries[1:]]
+        arenas = [e.arena for e in self.module.entries[1:] if e.name != self._many]
         return sum(a for a in arenas if isinstance(a, int))  # it has no sizes
+
+    @property
+    def _many(self) -> str:
+        return self.entry.many.entry if self.entry.many is not None else ""
+
+
+def _largest(sizes: Iterable[Dim]) -> Dim:
+    """Of polynomials without negative terms one that is at least as large as each, whatever the symbols are."""
+    most: dict[Monomial, int] = {}
+    for m, c in (t for size in sizes for t in terms(size)):
+        most[m] = max(c, most.get(m, 0))
+    return collect(most.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What an entry is for some batches: its kernels, and those of what is computed before, of variables alone."""
+
+    graph: Graph
+    before: Graph | None = None
 
 
 def lower(
-    graph: Graph,
+    few: Variant,
     inputs: Mapping[str, TensorType],
     variables: Mapping[str, TensorType],
     target: Target,
-    before: Graph | None = None,
+    many: tuple[Variant, str, int] | None = None,
 ) -> Lowered:
-    """Loops for one entry named `graph.name`. Its slots are `inputs`, then `variables` (by path), whether or not the
+    """Loops for one entry named like its graph. Its slots are `inputs`, then `variables` (by path), whether or not the
     graph uses them, then the graph's outputs. Its size arguments are the symbols of all of these, sorted. What is to be
     computed `before`, of variables alone, is an entry too, with slots for them; what it updates follows the variables.
+    `many` is another graph for batches where a size, which is named, is so large, at least.
     """
+    graph = few.graph
     checks, library = Checks(), _Library(graph.name, target)
-    prepared = {path: _type(before, value) for path, value in before.updates} if before is not None else {}
+    variants = [few, *([many[0]] if many is not None else [])]
+    befores = [v.before for v in variants if v.before is not None]
+    prepared = {path: _type(b, value) for b in befores for path, value in b.updates}
     stored = tuple(L.Slot(path, t, "param") for path, t in {**variables, **prepared}.items())
     given = tuple(L.Slot(name, t, "input") for name, t in inputs.items())
     results = tuple(L.Slot(output_slot(name), _type(graph, v), "output") for name, v in graph.outputs)
-    lowered = _steps(graph, checks, library)
-    entries, constants = [_entry(graph.name, (*given, *stored, *results), lowered)], [*lowered.constants]
-    if before is not None:
-        first = _steps(before, checks, library)
-        entries.append(_entry(before.name, stored, first))
-        constants += first.constants
+    instead = L.Many(many[0].graph.name, *many[1:]) if many is not None else None
+    lowered = [_steps(v.graph, checks, library) for v in variants]
+    slots = (*given, *stored, *results)
+    entries = [_entry(v.graph.name, slots, made) for v, made in zip(variants, lowered, strict=True)]
+    entries[0] = replace(entries[0], many=instead)
+    first = [_steps(b, checks, library) for b in befores]
+    if first:
+        steps = tuple(s for f in first for s in f.steps)
+        entries.append(L.Entry(f"{graph.name}.prepare", (), stored, _largest(f.plan.arena for f in first), steps))
     used = {p.name for e in entries for c in e.calls for p in c.places if p.base == "constant"}
-    module = L.Module(library.kernels(), tuple(entries), tuple(c for c in constants if c.name in used))
-    return Lowered(module, lowered.nodes, lowered.plan, tuple(checks.messages))
+    constants = tuple(c for part in (*lowered, *first) for c in part.constants if c.name in used)
+    module = L.Module(library.kernels(), tuple(entries), constants)
+    nodes, *more = (part.nodes for part in lowered)
+    return Lowered(module, nodes, lowered[0].plan, tuple(checks.messages), *more)
 
 
 def _entry(name: str, slots: tuple[L.Slot, ...], steps: _Steps) -> L.Entry:

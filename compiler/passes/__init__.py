@@ -14,7 +14,7 @@ from .cse import cse
 from .dce import dce
 from .fuse import fuse
 from .guard import check, guard
-from .layout import layout
+from .layout import layout, layout_of_many
 from .rewrite import assemble
 from .rules.adjoint import margins
 from .rules.fold import fold
@@ -28,6 +28,8 @@ REWRITE: tuple[Pass, ...] = (sink, fold, cse, simplify, cse, simplify, hoist, cs
 LAYOUT: tuple[Pass, ...] = (layout, margins, align, cse)  # how it lies in memory
 KERNELS: tuple[Pass, ...] = (guard, fuse)  # what runs together
 OPTIMIZE: tuple[Pass, ...] = (*REWRITE, *LAYOUT, *KERNELS)
+
+LAYOUT_OF_MANY: tuple[Pass, ...] = (layout_of_many, *LAYOUT[1:])  # and for many examples, where that is another matter
 
 
 def _inside(step: Pass, graph: Graph) -> Graph:

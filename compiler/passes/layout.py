@@ -7,8 +7,9 @@ reduced, padded or cut behind it follows, and where a value is asked for as it w
 products of matrices) it is transposed.
 
 The lanes of a convolution go along its filters. Weights are small, so to transpose them in each step costs little.
-Where too many lanes would be idle (6 filters) they go along the batch instead, in steps of training: the batches of
-inference may be small. A gradient of weights then has its terms in the lanes.
+Where too many lanes would be idle (6 filters) they go along the batch instead. A gradient of weights then has its terms
+in the lanes. In inference a batch may be small: an entry without updates is laid out in both ways (`layout_of_many`),
+and which runs is a matter of the size of a call.
 
 An order is a permutation: axis k of what lies in memory is axis `order[k]` of the value.
 """
@@ -37,11 +38,20 @@ IDLE = 1.25  # times the work of full lanes, above which the lanes go along the 
 
 def layout(graph: Graph) -> Graph:
     """The graph with orders chosen; itself where no contraction asks for one."""
+    return _laid(graph, batch_in_lanes(graph) if graph.updates else None)
+
+
+def layout_of_many(graph: Graph) -> Graph:
+    """The same, with the lanes along the batch wherever that saves work."""
+    return _laid(graph, batch_in_lanes(graph))
+
+
+def _laid(graph: Graph, lanes: Dim | None) -> Graph:
     if not any(_is_window(graph, n) for n in graph):
         return graph
     b = Builder(graph.name, OPS)
     b.guards = list(graph.guards)
-    made = _Orders(graph, b, _batch(graph))
+    made = _Orders(graph, b, lanes)
     for n in graph:
         b.span = n.span
         made.place(n)
@@ -59,11 +69,11 @@ def _is_window(graph: Graph, n: Node) -> bool:
     )
 
 
-def _batch(graph: Graph) -> Dim | None:
-    """The size along which the lanes go in all of the graph; None where they go along filters."""
+def batch_in_lanes(graph: Graph) -> Dim | None:
+    """The size along which the lanes should go in all of the graph, if it is large; None where along filters."""
     windows = [n for n in graph if _is_window(graph, n)]
     sizes = {n for w in windows for _, n in w.attrs["domain"] if not isinstance(n, int)}
-    if not graph.updates or len(sizes) != 1:
+    if len(sizes) != 1:
         return None
     full = filters = 0.0
     for w in windows:

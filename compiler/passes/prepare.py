@@ -24,8 +24,9 @@ CHEAP = 4  # weight up to which what is made of nothing is made where it is read
 WORTH = 512  # vector instructions of all elements, below which a call does not notice
 
 
-def prepare(graph: Graph) -> tuple[Graph, Graph] | None:
-    """The graph of `NAME.prepare` and the rest; None where that would not be worth a call."""
+def prepare(graph: Graph, stem: str = "prepared") -> tuple[Graph, Graph] | None:
+    """The graph of `NAME.prepare` and the rest; None where that would not be worth a call. Paths of what is prepared
+    begin with `stem`."""
     made = fixed(graph)
     if all(n.op != "input" for n in graph):
         return None
@@ -33,7 +34,7 @@ def prepare(graph: Graph) -> tuple[Graph, Graph] | None:
     before = ancestors(graph.nodes, found)
     if sum(_work(graph[name]) for name in before) < WORTH:
         return None
-    paths = {name: f"prepared/{name}" for name in before if name in found}
+    paths = {name: f"{stem}/{name}" for name in before if name in found}
     nodes = {n.name: _variable(n, paths[n.name]) if n.name in paths else n for n in graph}
     rest = assemble(graph, live(nodes, graph.roots), graph.outputs, graph.updates)
     updates = tuple((path, name) for name, path in paths.items())

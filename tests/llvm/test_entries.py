@@ -16,12 +16,14 @@ from nnc.compiler.loops.ir import (
     Kernel,
     Load,
     Loop,
+    Many,
     Module,
     Place,
     Slot,
     Store,
     i64,
 )
+from nnc.compiler.loops.meaning import run as meaning
 from nnc.compiler.native import objects as native
 from nnc.compiler.types.sizes import symbol
 from nnc.compiler.types.tensors import TensorType
@@ -70,6 +72,23 @@ def test_a_loop_of_many_steps(turns):
     assert code == 0
     np.testing.assert_array_equal(x, [turns * STEPS] * 4)
     np.testing.assert_array_equal(y, [4] * turns + [0] * (3 - turns))
+
+
+def test_from_some_size_on_another_entry_runs():
+    target = native.target()
+    few = Entry("main", ("n",), SLOTS, 0, (call("x", 0),), Many("main.many", "n", 3))
+    many = Entry("main.many", ("n",), SLOTS, 0, (call("y", 4),))
+    module = Module((PLUS,), (few, many))
+    library = native.Library(native.compile_object(emit(module, target), target))
+    for n in (1, 2, 3, 10):
+        x, y = np.zeros(n, np.float32), np.zeros(3, np.float32)
+        slots = (ctypes.c_void_p * 2)(x.ctypes.data, y.ctypes.data)
+        sizes = (ctypes.c_int64 * 1)(n)
+        assert library.function("main")(ctypes.addressof(sizes), ctypes.addressof(slots), None, None) == 0
+        assert (x[0], y[1]) == ((1, 0) if n < 3 else (0, 1))
+        memory = {"x": bytearray(4 * n), "y": bytearray(12)}
+        assert meaning(module, few, {"n": n}, memory) == 0
+        assert memory == {"x": bytearray(x.tobytes()), "y": bytearray(y.tobytes())}
 
 
 def test_a_check_ends_all_of_it():

@@ -12,7 +12,7 @@ import pytest
 from nnc.compiler.graph.nodes import Builder, Graph
 from nnc.compiler.llvm import emit
 from nnc.compiler.llvm.support import support as support_module
-from nnc.compiler.lowering.lower import lower
+from nnc.compiler.lowering.lower import Variant, lower
 from nnc.compiler.lowering.memory import output_slot
 from nnc.compiler.native import objects as native
 from nnc.compiler.types.sizes import substitute, symbol
@@ -33,7 +33,7 @@ class Compiled:
         variables |= {path: graph[v].type for path, v in graph.updates if path not in variables}
         self.graph, self.threads = graph, threads
         self.target = native.target(target)
-        self.lowered = lower(graph, inputs, variables, self.target)
+        self.lowered = lower(Variant(graph), inputs, variables, self.target)
         self.loaded = native.Library(native.compile_object(emit(self.lowered.module, self.target), self.target))
         self.run = self.loaded.function(graph.name)
 

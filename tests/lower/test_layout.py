@@ -8,7 +8,7 @@ from nnc.compiler import passes
 from nnc.compiler.elaborate import Program
 from nnc.compiler.graph.interpret import evaluate
 from nnc.compiler.graph.ops.elementwise import NUMPY
-from nnc.compiler.passes.layout import _batch
+from nnc.compiler.passes.layout import batch_in_lanes
 from nnc.compiler.settings import Settings
 from nnc.dsl.source import Source
 
@@ -64,7 +64,7 @@ def close(got, wanted):
 def test_a_step_in_any_order(layers, filters, along, compiled):
     graph, optimized = step(layers, *filters)
     rewritten = passes.run(passes.REWRITE, graph)
-    assert (_batch(rewritten) is not None) == (along == "batch")
+    assert (batch_in_lanes(rewritten) is not None) == (along == "batch")
     assert "transpose" in {n.op for n in passes.run((passes.layout,), rewritten)}
     native, v3 = compiled(optimized), compiled(optimized, "x86-64-v3")
     for batch in (1, 3, 16, 37) if along == "batch" else (1, 3):

@@ -33,11 +33,17 @@ def one_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("NNC_CACHE", str(tmp_path_factory.getbasetemp() / "compiled"))
 
 
-@pytest.mark.parametrize("entry", ["train", "predict"])
-def test_the_steps_one_after_the_other_are_the_entry(entry):
-    whole, parted = nnc.compile(NET, threads=2), nnc.compile(NET, threads=2)
+FEW = "model Net(x: f32[B, 1, 6, 6]) { return x |> Conv(5, 3) |> relu |> flatten |> Dense(4) }"  # filters
+
+
+@pytest.mark.parametrize(("text", "entry", "shape"), [
+    (NET, "train", (3, 6, 5)), (NET, "predict", (3, 6, 5)), (FEW, "predict", (3, 1, 6, 6)),
+    (FEW, "predict", (20, 1, 6, 6)),
+])  # fmt: skip
+def test_the_steps_one_after_the_other_are_the_entry(text, entry, shape):
+    whole, parted = nnc.compile(text, threads=2), nnc.compile(text, threads=2)
     rng = np.random.default_rng(0)
-    x, target = rng.normal(size=(3, 6, 5)).astype("f4"), rng.normal(size=(3, 4)).astype("f4")
+    x, target = rng.normal(size=shape).astype("f4"), rng.normal(size=(3, 4)).astype("f4")
     given = [x, target] if entry == "train" else [x]
     wanted = whole.entry(entry)(*given)
     call = parted.entry(entry)
@@ -48,7 +54,7 @@ def test_the_steps_one_after_the_other_are_the_entry(entry):
     for k, array in [*enumerate(arrays), *((k, a) for (k, _, _), a in zip(sized.outputs, outputs, strict=True))]:
         slots[k] = address_of(array)
     arena, pool = parted.workspace.arena(sized.arena), parted.workspace.pool
-    for step in apart(parted.session, entry):
+    for step in apart(parted.session, entry, sizes):
         assert step.run(sized.address, addressof(slots), arena, pool) == 0
     assert [a.tobytes() for a in outputs] == [a.tobytes() for a in wanted]
     for path, array in whole.variables.items():
