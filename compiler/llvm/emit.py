@@ -30,12 +30,11 @@ ATTRIBUTES = 'attributes #0 = { nounwind "no-builtins" }\n'
 
 def emit(module: Module, target: Target) -> str:
     """The text of a module for a target."""
-    fused = target.has_fma
-    externals = Externals()
+    externals = Externals(target.has_fma, target.has_scale)
     kernels = {k.name: k for k in module.kernels}
     shared = _shared_places(module)
     parts = [_constant(c) for c in module.constants]
-    parts += [write(k, externals, fused, shared.get(k.name, set())) for k in module.kernels]
+    parts += [write(k, externals, shared.get(k.name, set())) for k in module.kernels]
     parts += [_entry(e, kernels, module) for e in module.entries]
     if module.entries:
         parts.append(environment(target.triple))
@@ -43,7 +42,7 @@ def emit(module: Module, target: Target) -> str:
         parts.append(threads.NEVER)
     if any(map(has_parallel, module.kernels)):
         parts += [threads.declarations(), threads.fork(target.triple)]
-    parts += definitions(externals, fused, "\n".join(parts))
+    parts += definitions(externals, "\n".join(parts))
     return "\n".join([f'target triple = "{target.triple}"\n', *parts, *sorted(externals.declares), "", ATTRIBUTES])
 
 
@@ -113,7 +112,7 @@ def _instead(e: Evaluator, many: Many) -> None:
 
 def _evaluator(entry: Entry) -> Evaluator:
     """The beginning of a function: the sizes."""
-    e = Evaluator(Function(Externals()), False)
+    e = Evaluator(Function(Externals()))
     fn = e.fn
     for name in ("sizes", "slots", "arena", "pool"):
         fn.fresh(name)

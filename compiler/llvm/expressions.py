@@ -60,8 +60,8 @@ def _variables(root: Expr) -> tuple[str, ...]:
 class Evaluator(Accesses):
     """The names in scope, and what expressions of them evaluate to."""
 
-    def __init__(self, fn: Function, fused: bool):
-        super().__init__(fn, fused)
+    def __init__(self, fn: Function):
+        super().__init__(fn)
         self.names: dict[str, Operand] = {}
         self._free: dict[int, tuple[str, ...]] = {}  # of an index, by identity: the variables in it
         self._indices: dict[tuple[object, ...], Operand] = {}  # by identity and the values of its variables
@@ -138,7 +138,7 @@ class Evaluator(Accesses):
             level = max(level, v.level)
             refs.append(v.ref)
         source = values[0].dtype if fn != "select" else dtype
-        i = Instructions(self.fn, source, wide, level, self.fused, stem)
+        i = Instructions(self.fn, source, wide, level, stem)
         if rule.shared:
             ref = maths.call(i.of(dtype), fn, refs)
         elif fn == "cast":

@@ -24,8 +24,15 @@ class Instructions:
     dtype: str
     lanes: int
     level: int
-    fused: bool  # the target multiplies and adds in one rounding
     stem: str = "t"
+
+    @property
+    def fused(self) -> bool:
+        return self.fn.externals.fused
+
+    @property
+    def scales(self) -> bool:
+        return self.fn.externals.scales
 
     def of(self, dtype: str) -> Instructions:
         """The same lanes in another dtype."""
@@ -71,6 +78,13 @@ class Instructions:
         full = f"@llvm.{name}.{suffix(self.dtype, self.lanes)}"
         self.fn.externals.declares.add(f"declare {self.type} {full}({', '.join([self.type] * len(args))})")
         return self.pure(f"call {self.type} {full}({', '.join(f'{self.type} {a}' for a in args)})")
+
+    def ldexp(self, a: str, n: str) -> str:
+        """a 2^n for an n in bits."""
+        b = self.bits
+        full = f"@llvm.ldexp.{suffix(self.dtype, self.lanes)}.{suffix(b.dtype, b.lanes)}"
+        self.fn.externals.declares.add(f"declare {self.type} {full}({self.type}, {b.type})")
+        return self.pure(f"call {self.type} {full}({self.type} {a}, {b.type} {n})")
 
     def add(self, a: str, b: str) -> str:
         return self.op("fadd" if self.is_float else "add", a, b)

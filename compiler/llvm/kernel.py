@@ -73,10 +73,10 @@ def returns_code(kernel: Kernel) -> bool:
     return has_checks(kernel) or is_long(kernel)
 
 
-def write(kernel: Kernel, externals: Externals, fused: bool, shared: set[int]) -> str:
-    """The text of a kernel's functions. `externals` grows by what they use; `fused`: the target has FMA; `shared`: the
-    buffers that some call gives the place of another. The others are `noalias`."""
-    w = Writer(kernel, externals, fused, frozenset(b.name for k, b in enumerate(kernel.buffers) if k not in shared))
+def write(kernel: Kernel, externals: Externals, shared: set[int]) -> str:
+    """The text of a kernel's functions. `externals` grows by what they use; `shared`: the buffers that some call
+    gives the place of another. The others are `noalias`."""
+    w = Writer(kernel, externals, frozenset(b.name for k, b in enumerate(kernel.buffers) if k not in shared))
     w.fn.fresh("entry")
     parameters = []
     for s in kernel.sizes:
@@ -103,8 +103,8 @@ def write(kernel: Kernel, externals: Externals, fused: bool, shared: set[int]) -
 class Writer(VectorLoops):
     """Writes one function. Holds the text so far, the names in scope and the lanes of the vector loop around."""
 
-    def __init__(self, kernel: Kernel, externals: Externals, fused: bool, apart: frozenset[str]):
-        super().__init__(Function(externals), fused)
+    def __init__(self, kernel: Kernel, externals: Externals, apart: frozenset[str]):
+        super().__init__(Function(externals))
         self.kernel = kernel
         self.checks = returns_code(kernel)
         self.apart = apart  # buffers that overlap no other
@@ -288,7 +288,7 @@ class Writer(VectorLoops):
         stride = s.step * s.lanes
         length = self.scalar(plus(sum_of(stop, start, -1), stride - 1)).ref
         turns = length if stride == 1 else fn.value(f"sdiv i64 {length}, {stride}", "turns")
-        inner = Writer(self.kernel, fn.externals, self.fused, self.apart)
+        inner = Writer(self.kernel, fn.externals, self.apart)
         inner.fn.fresh("entry")
         low, high = inner.fn.name("low"), inner.fn.name("high")
         context, used = parallel.Context(), parallel.names_in(s)

@@ -35,16 +35,16 @@ def call(i: Instructions, fn: str, args: list[str]) -> str:
     return i.pure(f"call {i.type} {name}({given})")
 
 
-def definitions(externals: Externals, fused: bool, text: str) -> list[str]:
+def definitions(externals: Externals, text: str) -> list[str]:
     """The functions that `text`, the module's kernels, calls, and what they call."""
-    called = [_definition(*key, externals, fused, text) for key in sorted(externals.maths)]
+    called = [_definition(*key, externals, text) for key in sorted(externals.maths)]
     return [*called, *(externals.helpers[key] for key in sorted(externals.helpers))]
 
 
-def _definition(name: str, dtype: str, lanes: int, externals: Externals, fused: bool, text: str) -> str:
+def _definition(name: str, dtype: str, lanes: int, externals: Externals, text: str) -> str:
     """Inlined where that does not make the code much longer: it then costs LLVM seconds and gains little."""
     fn = Function(externals)
-    i = Instructions(fn, dtype, lanes, 0, fused)
+    i = Instructions(fn, dtype, lanes, 0)
     types = operands(i, name)
     args = [fn.name(a) for a in ("x", "y")[: len(types)]]
     parameters = ", ".join(f"{t} {a}" for t, a in zip(types, args, strict=True))

@@ -52,9 +52,8 @@ class Memory:
 class Accesses:
     """The buffers in scope, and the function that grows."""
 
-    def __init__(self, fn: Function, fused: bool):
+    def __init__(self, fn: Function):
         self.fn = fn
-        self.fused = fused
         self.memory: dict[str, Memory] = {}
         self.lanes: Lanes | None = None
         self._addresses: dict[tuple[str, tuple[Term, ...], int], tuple[str, int]] = {}
@@ -67,7 +66,7 @@ class Accesses:
         return bool(v.stride) if isinstance(v, Index) else v.lanes > 1
 
     def instructions(self, v: Value, dtype: str | None = None, lanes: int | None = None) -> Instructions:
-        return Instructions(self.fn, dtype or v.dtype, lanes or v.lanes, v.level, self.fused)
+        return Instructions(self.fn, dtype or v.dtype, lanes or v.lanes, v.level)
 
     def index(self, v: Operand) -> Index:
         if not isinstance(v, Index):
@@ -112,7 +111,7 @@ class Accesses:
             return Value(literal(v.const.value, v.dtype, n), v.dtype, n, 0)
         if v.ref.lstrip("-").isdigit():
             return Value(literal(int(v.ref), v.dtype, n), v.dtype, n, 0)
-        return Value(Instructions(self.fn, v.dtype, n, v.level, self.fused).splat(v.ref), v.dtype, n, v.level)
+        return Value(Instructions(self.fn, v.dtype, n, v.level).splat(v.ref), v.dtype, n, v.level)
 
     def any_lane(self, ref: str, n: int) -> str:
         """Whether a bool is true in any lane."""

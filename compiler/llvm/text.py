@@ -89,8 +89,10 @@ def vector_literal(values: list[int | float | bool], dtype: str) -> str:
 @dataclass(slots=True)
 class Externals:
     """What the functions of a module use and do not define: intrinsics, as declarations; vector mathematics, as
-    (function, dtype, lanes); and what that calls in turn, as text."""
+    (function, dtype, lanes); and what that calls in turn, as text. And what the target can do."""
 
+    fused: bool = False  # it multiplies and adds in one rounding
+    scales: bool = False  # it multiplies by a power of two in one rounding
     declares: set[str] = field(default_factory=set)
     maths: set[tuple[str, str, int]] = field(default_factory=set)
     helpers: dict[tuple[str, str, int], str] = field(default_factory=dict)  # by (name, dtype, lanes)

@@ -93,7 +93,7 @@ class VectorLoops(Evaluator):
                 before_bound = self.prefix(left, s)
                 remaining = self.scalar(left)
                 self.lanes.some = self.instructions(remaining).compare("sgt", remaining.ref, "0")
-                i = Instructions(self.fn, "bool", s.lanes, left.level, self.fused, "mask")
+                i = Instructions(self.fn, "bool", s.lanes, left.level, "mask")
                 mask = before_bound if mask is None else i.both(before_bound, mask)
         if mask is not None and count == 0:
             return
@@ -127,11 +127,11 @@ class VectorLoops(Evaluator):
         """The mask of lanes l with l * step < left."""
         assert self.lanes
         n, level = s.lanes, left.level
-        i = Instructions(self.fn, "i64", 1, level, self.fused, "left")
+        i = Instructions(self.fn, "i64", 1, level, "left")
         remaining = self.scalar(left).ref
         clipped = i.intrinsic("smin", i.intrinsic("smax", remaining, "0"), str(n * s.step))
         count = i.convert("trunc", clipped, "i32")
-        i32 = Instructions(self.fn, "i32", n, level, self.fused, "mask")
+        i32 = Instructions(self.fn, "i32", n, level, "mask")
         iota = vector_literal([k * s.step for k in range(n)], "i32")
         return i32.compare("slt", iota, self.splat(Value(count, "i32", 1, level), n).ref)
 
@@ -140,7 +140,7 @@ class VectorLoops(Evaluator):
         if difference.known:
             return a if difference.constant <= 0 else b
         level = max(a.level, b.level)
-        i = Instructions(self.fn, "i64", 1, level, self.fused, "stop")
+        i = Instructions(self.fn, "i64", 1, level, "stop")
         return Index((Term(i.intrinsic("smin", self.scalar(a).ref, self.scalar(b).ref), level, 1),))
 
     # --- copies that transpose -------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ class VectorLoops(Evaluator):
             start = literal(identity(s.fold, dtype), dtype, lanes.count)
             self.fn.line(f"store {type_} {start}, ptr {partial.ref}, align 64", lanes.before)
         old = self.fn.value(f"load {type_}, ptr {partial.ref}, align 64", stem)
-        i = Instructions(self.fn, dtype, lanes.count, self.fn.level, self.fused, stem)
+        i = Instructions(self.fn, dtype, lanes.count, self.fn.level, stem)
         new = FUNCTIONS[FOLDS[s.fold]].llvm(i, old, self.in_lanes(value).ref)
         if lanes.mask:
             new = i.select(lanes.mask, new, old)
@@ -246,14 +246,14 @@ class VectorLoops(Evaluator):
                     )
                     for at in (0, n)
                 )
-                total = rule(Instructions(self.fn, dtype, n, self.fn.level, self.fused, stem), low, high)
+                total = rule(Instructions(self.fn, dtype, n, self.fn.level, stem), low, high)
             if p.into > 1:
                 self.lanes = Lanes(n, self.fn.level, self.fn.block)
                 self.update(p.buffer, p.index._replace(stride=1), Value(total, dtype, n, self.fn.level), rule)
                 self.lanes = None
                 continue
             low, high = (self.fn.value(f"extractelement {type_text(dtype, 2)} {total}, i64 {k}", stem) for k in (0, 1))
-            total = rule(Instructions(self.fn, dtype, 1, self.fn.level, self.fused, stem), low, high)
+            total = rule(Instructions(self.fn, dtype, 1, self.fn.level, stem), low, high)
             self.update(p.buffer, p.index, self.result(Value(total, dtype, 1, self.fn.level)), rule)
 
     def update(self, buffer: str, index: Operand, value: Operand, rule: Rule) -> None:
@@ -267,7 +267,7 @@ class VectorLoops(Evaluator):
         lanes = old.lanes
         new = self.in_lanes(value).ref if wide else self.scalar(value).ref
         level = self.fn.level
-        i = Instructions(self.fn, memory.dtype, lanes, level, self.fused, buffer)
+        i = Instructions(self.fn, memory.dtype, lanes, level, buffer)
         self.store(buffer, index, self.result(Value(rule(i, old.ref, new), memory.dtype, lanes, level)))
 
     def update_lanes(self, buffer: str, index: Operand, value: Operand, rule: Rule) -> None:

@@ -26,6 +26,11 @@ class Target:
     registers: int
 
     @property
+    def has_scale(self) -> bool:
+        """Whether it multiplies by powers of two in one rounding: an instruction of AVX-512."""
+        return self.vector_bytes == 64
+
+    @property
     def key(self) -> str:
         """What distinguishes objects made for it from others."""
         return f"{self.triple} {self.cpu} {self.features}"

@@ -13,7 +13,7 @@ import numpy as np
 
 from .code import Code
 from .function import ALWAYS, Scalar
-from .polynomials import BIAS, INV_LN2, LN2_PARTS, MANTISSA, clamp, horner, reduce_exp, scale, split_log
+from .polynomials import BIAS, INV_LN2, LN2_PARTS, MANTISSA, clamp, horner, reduce_exp, scale, scaled, split_log
 
 # e^r = 1 + r + r² q(r), |r| <= ln 2 / 2. Relative errors: 3.6e-9 of e^r; 5.4e-10 and 1.2e-17 of e^r - 1.
 EXP_F32 = (0.4999999403953552, 0.1666652113199234, 0.04166838899254799, 0.00836874544620514, 0.0013814540579915047)
@@ -42,12 +42,9 @@ def _exp(i: Code, x: str) -> str:
 
 
 def exp_between(i: Code, x: str) -> str:
-    """For x from where exp is 0 to where it is infinite. 2^n is applied in two halves, so that subnormal results are
-    rounded once and nothing overflows early."""
+    """For x from where exp is 0 to where it is infinite."""
     n, r = reduce_exp(i, x)
-    b = i.bits
-    half = b.op("ashr", n, b.const(1))
-    return i.mul(i.mul(exp_of(i, r), scale(i, half)), scale(i, b.sub(n, half)))
+    return scaled(i, exp_of(i, r), n)
 
 
 def exp_of(i: Code, r: str) -> str:

@@ -38,6 +38,16 @@ def scale(i: Code, n: str) -> str:
     return i.from_bits(b.op("shl", b.add(n, b.const(BIAS[i.dtype])), b.const(MANTISSA[i.dtype])))
 
 
+def scaled(i: Code, x: str, n: str) -> str:
+    """x 2^n, also where that is not normal, rounded once: for an x near 1 one half of n changes no digit, and nothing
+    overflows early."""
+    if i.scales:
+        return i.ldexp(x, n)
+    b = i.bits
+    half = b.op("ashr", n, b.const(1))
+    return i.mul(i.mul(x, scale(i, half)), scale(i, b.sub(n, half)))
+
+
 def reduce_exp(i: Code, x: str) -> tuple[str, str]:
     """(n, r) with x = n ln 2 + r, |r| <= ln 2 / 2, n an integer in bits. A NaN gives a NaN r and some n."""
     shifted = i.fma(x, i.const(INV_LN2), i.const(MAGIC[i.dtype]))
