@@ -125,7 +125,7 @@ def _solve(cx: Context, computed: Sequence[Computed], scope: Scope) -> None:
             continue
         (name,) = missing
         linear = _linear(cx, c.dim, name, scope)
-        if linear is None:
+        if linear is None or linear[0] == 0:
             advice = (
                 f"`{name}` follows from a sum or a multiple, as in `2*{name} + 1`: give this axis a name of its own"
             )
