@@ -253,6 +253,16 @@ def test_a_window_longer_than_what_it_slides_over_is_refused(source):
         f(np.ones(10, np.float32), np.ones(30, np.float32))
 
 
+def test_windows_over_what_has_no_elements():
+    source = """fn f(x: f32[N, 0], w: f32[1]) -> f32[N, 0, 2] {
+    v = transpose(reshape(x, [N, 2, 0]), [0, 2, 1])
+    y[n, j, i] = sum[u](v[n, j, i + u] * w[u])
+    return y
+}"""
+    for n in (0, 1, 20):
+        assert nnc.function(source)(np.zeros((n, 0), "f4"), np.ones(1, "f4")).shape == (n, 0, 2)
+
+
 def test_a_guard_is_asked_for_only_where_a_size_might_be_negative():
     from nnc.compiler.types.sizes import nonnegative, parse_size
 

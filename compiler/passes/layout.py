@@ -78,6 +78,8 @@ def batch_in_lanes(graph: Graph) -> Dim | None:
     full = filters = 0.0
     for w in windows:
         work = prod(number(n) for _, n in w.attrs["domain"])
+        if not work:
+            continue
         extent = dict(w.attrs["domain"])
         lanes = [*(i for i, _ in _alone(w)), *_common(w)]
         wide = [n for i in lanes if isinstance(n := extent[i], int)]
