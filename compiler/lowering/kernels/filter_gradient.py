@@ -27,7 +27,7 @@ from .body import Body
 from .nest import Axes, Part, place
 from .tile import Tile, choose
 from .transforms import two_sided
-from .winograd import UNROLL, extreme, plane
+from .winograd import UNROLL, extreme, multiply, plane
 
 if TYPE_CHECKING:
     from ...native.target import Target
@@ -152,13 +152,9 @@ class _Sums:
             body.emit(L.Prefetch(self.sums, to_expr((e * t.channels + i0 + i) * t.filters + j0 + j)))
         with body.loop(count, unroll=UNROLL, stem="t") as row:
             values_at, slopes_at = (e * size for size in t.planes)
-            with body.loop(wide.width, lanes=lanes, unroll=0) as j:
-                body.store(near, j, body.load(self.slopes, slopes_at + row * t.filters + j0 + j, dtype))
-            with body.loop(high.width, unroll=0) as i:
-                left = body.load(self.values, values_at + row * t.channels + i0 + i, dtype)
-                with body.loop(wide.width, lanes=lanes, unroll=0) as j:
-                    terms = (left, body.load(near, j, dtype), body.load(acc, i * padded + j, dtype))
-                    body.store(acc, i * padded + j, L.Apply("fma", terms, dtype))
+            left = self.values, values_at + row * t.channels + i0, 1
+            multiply(body, lanes, wide, high.width, (acc, near), left,
+                     (self.slopes, slopes_at + row * t.filters + j0), dtype)  # fmt: skip
         for first in (True, False):
             is_so = L.Apply("eq" if first else "gt", (to_expr(block), L.i64(0)), "bool")
             with body.when(is_so), body.loop(high.width, unroll=0) as i:

@@ -25,7 +25,7 @@ from ...types.sizes import Dim, symbol
 from ...types.tensors import BYTES
 from . import transforms
 from .body import Body, Results
-from .nest import Axes, parts, place
+from .nest import Axes, Part, parts, place
 from .tile import Tile, choose
 from .transforms import two_sided
 
@@ -187,6 +187,21 @@ def winograd(make: Callable[[], Body], w: Window, target: Target, parallel: bool
     return body
 
 
+def multiply(body: Body, lanes: int, wide: Part, height: int, registers: tuple[str, str], left: tuple[str, Dim, int],
+             right: tuple[str, Dim], dtype: str) -> None:  # fmt: skip
+    """One step of a sum: to the `height` rows of the first of the registers is added an element of the left operand, in
+    a buffer from a place on, so far from row to row, times a row of the right one, which waits in the second."""
+    (acc, near), (values, begin, pitch), (source, at) = registers, left, right
+    padded = wide.padded(lanes)
+    with body.loop(wide.width, lanes=lanes, unroll=0) as j:
+        body.store(near, j, body.load(source, at + j, dtype))
+    with body.loop(height, unroll=0) as i:
+        value = body.load(values, begin + i * pitch, dtype)
+        with body.loop(wide.width, lanes=lanes, unroll=0) as j:
+            terms = (value, body.load(near, j, dtype), body.load(acc, i * padded + j, dtype))
+            body.store(acc, i * padded + j, L.Apply("fma", terms, dtype))
+
+
 def extreme(body: Body, which: str, a: Dim, b: Dim) -> Dim:
     """The `minimum` or `maximum` of two sizes, by name."""
     if isinstance(a, int) and isinstance(b, int):
@@ -252,15 +267,10 @@ class _Blocks:
                 with body.loop(height, unroll=0) as i, body.loop(wide.width, lanes=lanes, unroll=0) as j:
                     body.store(acc, i * padded + j, L.Const(0.0, dtype))
                 with body.loop(w.channels, unroll=UNROLL, stem="c") as c:
-                    at = (e * tiles * w.channels + c) * self.width + j0 * w.channels
-                    with body.loop(wide.width, lanes=lanes, unroll=0) as j:
-                        body.store(near, j, body.load(self.transforms, at + j, dtype))
-                    with body.loop(height, unroll=0) as i:
-                        at = self.starts[0] + e * self.planes[0] + (i0 + i) * w.channels + c
-                        left = body.load(self.values, at, dtype)
-                        with body.loop(wide.width, lanes=lanes, unroll=0) as j:
-                            terms = (left, body.load(near, j, dtype), body.load(acc, i * padded + j, dtype))
-                            body.store(acc, i * padded + j, L.Apply("fma", terms, dtype))
+                    right = (e * tiles * w.channels + c) * self.width + j0 * w.channels
+                    left = self.starts[0] + e * self.planes[0] + i0 * w.channels + c
+                    multiply(body, self.tile.lanes, wide, height, (acc, near), (self.values, left, w.channels),
+                             (self.transforms, right), dtype)  # fmt: skip
                 with body.loop(height, unroll=0) as i, body.loop(wide.width, lanes=lanes, unroll=0) as j:
                     sums = body.load(acc, i * padded + j, dtype)
                     body.store(self.products, self.product_at(e, i0 + i, j0 + j), sums)
