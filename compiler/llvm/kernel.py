@@ -103,9 +103,10 @@ def write(kernel: Kernel, externals: Externals, shared: set[int]) -> str:
 class Writer(VectorLoops):
     """Writes one function. Holds the text so far, the names in scope and the lanes of the vector loop around."""
 
-    def __init__(self, kernel: Kernel, externals: Externals, apart: frozenset[str]):
+    def __init__(self, kernel: Kernel, externals: Externals, apart: frozenset[str], name: str = ""):
         super().__init__(Function(externals))
         self.kernel = kernel
+        self.name = name or kernel.name
         self.checks = returns_code(kernel)
         self.apart = apart  # buffers that overlap no other
         self.pool = ""  # where the kernel has parallel loops
@@ -279,48 +280,74 @@ class Writer(VectorLoops):
     # --- parallel loops --------------------------------------------------------------------------------------------
 
     def parallel_loop(self, s: For, start: Index, stop: Index) -> None:
-        """`nnc.fork(pool, word, name, context, turns)`."""
+        """`nnc.fork(pool, word, name, context, turns)`, or all turns on this thread where that is not worth while."""
         fn = self.fn
         if self.lanes or not self.pool:
-            raise fault(f"parallel loop '{s.var}' is in lanes, or in another")
+            raise fault(f"parallel loop '{s.var}' is in lanes")
         if s.bound is not None:
             stop = self.smaller(stop, self.index(self.evaluate(s.bound)))
         stride = s.step * s.lanes
         length = self.scalar(plus(sum_of(stop, start, -1), stride - 1)).ref
         turns = length if stride == 1 else fn.value(f"sdiv i64 {length}, {stride}", "turns")
-        inner = Writer(self.kernel, fn.externals, self.apart)
+        name = f"{self.name}.{fn.fresh(s.var)}"
+        context = self.outline(name, s, start, stop)
+        if s.when is None:
+            code = self.fork(name, turns, context)
+        else:
+            condition = self.scalar(self.evaluate(s.when)).ref
+            before, many = fn.block, fn.push("many")
+            forked = self.fork(name, turns, context)
+            many_end, few = fn.pop(), fn.push("few")
+            alone = fn.value(parallel.directly(f"{name}.body", turns, context), "code")
+            few_end, after = fn.pop(), fn.start("ran")
+            before.end = f"br i1 {condition}, label {symbol(many.label)}, label {symbol(few.label)}"
+            many_end.end = few_end.end = f"br label {symbol(after.label)}"
+            ways = f"[ {forked}, {symbol(many_end.label)} ], [ {alone}, {symbol(few_end.label)} ]"
+            code = fn.value(f"phi i32 {ways}", "code")
+        self.stores += 1
+        self.leave(fn.value(f"icmp ne i32 {code}, 0", "failed"), code)
+
+    def outline(self, name: str, s: For, start: Index, stop: Index) -> parallel.Context:
+        """Write the functions of a parallel loop; gives what they are to be called with."""
+        inner = Writer(self.kernel, self.fn.externals, self.apart, name)
         inner.fn.fresh("entry")
         low, high = inner.fn.name("low"), inner.fn.name("high")
-        context, used = parallel.Context(), parallel.names_in(s)
+        context, used, stride = parallel.Context(), parallel.names_in(s), s.step * s.lanes
         first = inner.index(inner.receive("start", start, self, context))
         last = inner.index(inner.receive("stop", stop, self, context))
         inner.word = inner.fn.name("word")
         context.add("ptr", self.word, inner.word)
-        for name, v in self.names.items():
-            if name in used:
-                inner.names[name] = inner.receive(name, v, self, context)
-        for name, m in self.memory.items():
-            if name in used:
+        if any(isinstance(x, For) and x.parallel for x in walk(s.body)):
+            inner.pool = inner.fn.name("pool")
+            context.add("ptr", self.pool, inner.pool)
+        for value, v in self.names.items():
+            if value in used:
+                inner.names[value] = inner.receive(value, v, self, context)
+        for buffer, m in self.memory.items():
+            if buffer in used:
                 if m.length is not None:
-                    raise fault(f"registers '{name}' do not reach into a parallel loop")
-                inner.memory[name] = Memory(inner.fn.name(name), m.dtype)
-                context.add("ptr", m.ref, inner.memory[name].ref, self.attributes(name))
+                    raise fault(f"registers '{buffer}' do not reach into a parallel loop")
+                inner.memory[buffer] = Memory(inner.fn.name(buffer), m.dtype)
+                context.add("ptr", m.ref, inner.memory[buffer].ref, self.attributes(buffer))
         last = inner.smaller(last, sum_of(first, Index((Term(high, 0, stride),))))
         inner.loop_over(replace(s, bound=None), sum_of(first, Index((Term(low, 0, stride),))), last)
         inner.fn.block.end = "ret i32 0"
-        name = f"{self.kernel.name}.{fn.fresh(s.var)}"
         self.outlined += [
+            *inner.outlined,
             inner.fn.text(parallel.signature(f"{name}.body", low, high, context)),
             parallel.unpack(name, f"{name}.body", context),
         ]
+        return context
+
+    def fork(self, name: str, turns: str, context: parallel.Context) -> str:
+        """The code of a loop that threads share."""
+        fn = self.fn
         where = fn.alloca(f"[{max(1, len(context.fields))} x i64]", "context")
         for k, (type_, outside, _) in enumerate(context.fields):
             at = fn.pure(f"getelementptr i64, ptr {where}, i64 {k}", 0, "at")
             fn.line(f"store {type_} {outside}, ptr {at}, align 8")
         args = f"ptr {self.pool}, ptr {self.word}, ptr {symbol(name, '@')}, ptr {where}, i64 {turns}"
-        code = fn.value(f"call i32 @nnc.fork({args})", "code")
-        self.stores += 1
-        self.leave(fn.value(f"icmp ne i32 {code}, 0", "failed"), code)
+        return fn.value(f"call i32 @nnc.fork({args})", "code")
 
     def receive(self, name: str, v: Operand, outer: Writer, context: parallel.Context) -> Index | Value:
         """The same value in a parallel body; what is not constant is passed in the context."""

@@ -39,6 +39,12 @@ def unpack(name: str, body: str, context: Context) -> str:
     return "\n".join([head, *lines, "}\n"])
 
 
+def directly(body: str, turns: str, context: Context) -> str:
+    """A call of the function with the loop, for all turns."""
+    args = ["i64 0", f"i64 {turns}", *(f"{type_} {outside}" for type_, outside, _ in context.fields)]
+    return f"call i32 {symbol(body, '@')}({', '.join(args)})"
+
+
 def signature(body: str, low: str, high: str, context: Context) -> str:
     """Of the function with the loop."""
     parameters = [f"i64 {low}", f"i64 {high}"]
@@ -58,8 +64,8 @@ def names_in(loop: For) -> set[str]:
             case Store(buffer, index, value) | Reduce(buffer, index, _, value):
                 names.add(buffer)
                 pending += [index, value]
-            case For(start=start, stop=stop, bound=bound):
-                pending += [start, stop] if bound is None else [start, stop, bound]
+            case For(start=start, stop=stop, bound=bound, when=when):
+                pending += [e for e in (start, stop, bound, when) if e is not None]
             case Prefetch(buffer, index):
                 names.add(buffer)
                 pending.append(index)

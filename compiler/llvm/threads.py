@@ -13,8 +13,9 @@ is not 0. With a null pool, one thread, one turn, a pool that another caller is 
 everything runs on the caller's thread. The parts depend on the number of threads; the results do not, because turns are
 independent.
 
-Waiting is 50 `sched_yield`, then a futex (measured: 2.7 µs a fork-join even with both threads on one core; spinning
-longer is worse there). The only symbols needed are pthread_create, pthread_join and syscall.
+Waiting is 1000 `sched_yield`, a few tenths of a millisecond, then a futex, from which a thread wakes late (measured:
+convolutions at batch 1 take 0.7 of the time that they take with 50, and with both threads on one core as long). The
+only symbols needed are pthread_create, pthread_join and syscall.
 
 **Interrupting.** A pool has three words, which whoever wants its callers to stop fills with the code to return: SOFT is
 looked at between steps of the training loop, CLEAN while an entry has written no variable yet, HALF from then on. A
@@ -46,7 +47,7 @@ NUMBERS = {
     **{f"W_{name}": at for name, at in _WORKER.items()},  # from the worker's line
     **{f"WORKER_{name}": WORKERS + at for name, at in _WORKER.items()},  # of worker 0, from the pool
     "MAX_THREADS": 256,
-    "SPINS": 50,
+    "SPINS": 1000,
     "BLOCK": 4096,  # turns between two looks at a word
 }  # fmt: skip
 

@@ -8,7 +8,7 @@
                | NAME[expr] = expr                        store
                | NAME[expr] [n] fold= expr                reduce, fold one of sum prod max min
                | register NAME : DTYPE[n]                 n elements that live in registers, n constant, uninitialised
-               | for NAME in expr..expr [step n] [vector lanes [bound expr]] [parallel] [unroll n] { stmt* }
+               | for NAME in expr..expr [step n] [vector lanes [bound expr]] [parallel [if expr]] [unroll n] { stmt* }
                | if expr { stmt* }                        the condition is uniform (the same in all lanes)
                | check expr else CODE                     when false in any lane that is on, the entry returns CODE
                | prefetch NAME[expr]                      soon read or written there, in lanes at the first: a hint
@@ -42,8 +42,9 @@ store in lanes leaves the lanes that are masked undefined.
 **Steps.** The sizes of calls and the offsets of places may speak of the indices of the loops around them. A loop with
 `until` ends after the turn that leaves a bool that is true in that place.
 
-**Parallel.** A parallel loop is not in another, and reads no registers from outside of it; iterations are independent.
-Threads take contiguous static ranges. Nothing in the result depends on how many there are.
+**Parallel.** A parallel loop is in no lanes and reads no registers from outside of it; iterations are independent.
+Threads take contiguous static ranges, where the condition holds if there is one. A parallel loop in another is for one
+thread wherever the outer one is for several. Nothing in the result depends on how many there are.
 """
 
 from __future__ import annotations
@@ -141,6 +142,7 @@ class For:
     bound: Expr | None = None
     unroll: int = 1
     parallel: bool = False
+    when: Expr | None = None  # a parallel loop: where it is worth while
 
 
 @dataclass(frozen=True, slots=True)

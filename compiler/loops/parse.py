@@ -246,6 +246,8 @@ class _Parser:
                     how["bound"] = self.expression(names, buffers)
                 case "parallel":
                     how["parallel"] = True
+                    if self.accept("if"):
+                        how["when"] = self.expression(names, buffers)
                 case "vector":
                     how["lanes"] = self.integer()
                 case _:

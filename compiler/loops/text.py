@@ -132,7 +132,7 @@ def _how(s: For, text: Callable[[Expr], str]) -> str:
     if s.bound is not None:
         words.append(f"bound {text(s.bound)}")
     if s.parallel:
-        words.append("parallel")
+        words.append("parallel" if s.when is None else f"parallel if {text(s.when)}")
     if s.unroll != 1:
         words.append(f"unroll {s.unroll}")
     return "".join(f" {w}" for w in words)

@@ -24,7 +24,6 @@ from ..types.sizes import Dim, Monomial, collect, symbol, symbols, terms
 from ..types.tensors import TensorType
 from .kernels.body import Body, Checks, results
 from .kernels.contraction import contraction
-from .kernels.cost import FORK, nanoseconds
 from .kernels.filter_gradient import filter_gradient, tiles
 from .kernels.fold import fold
 from .kernels.fold import scratch as folding
@@ -34,6 +33,7 @@ from .kernels.ordering import scratch as sorting
 from .kernels.pointwise import pointwise
 from .kernels.scatter import add_along, scatter
 from .kernels.schedule import schedule
+from .kernels.sharing import is_shared
 from .kernels.winograd import SHARES, Window, tile_of, window, winograd
 from .memory import Plan, constant_name, is_kernel, output_slot, plan, roots, shift, types
 
@@ -322,7 +322,7 @@ def _kernel(of: _Body, checks: Checks, target: Target) -> Body:
             body.operand(x)
         return body
 
-    parallel = _is_parallel(graph)
+    parallel = is_shared(graph)
     for node in graph:
         if OPS[node.op].kind == CONTRACT:
             if (w := _wound(node, graph)) is not None:
@@ -342,11 +342,6 @@ def _kernel(of: _Body, checks: Checks, target: Target) -> Body:
     return pointwise(make, parallel)
 
 
-def _is_parallel(graph: Graph) -> bool:
-    """Whether there is work for more than one thread."""
-    return nanoseconds(graph) > FORK
-
-
 def _product(node: Node, graph: Graph) -> Product | None:
     """The matrix product that a contraction is, where that is worth its while."""
     p = product(node, graph)
@@ -363,16 +358,16 @@ def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:
     for node in graph:
         if OPS[node.op].kind == CONTRACT:
             if (w := _wound(node, graph)) is not None:
-                return w.scratch(SHARES if _is_parallel(graph) else 1, tile_of(w, target, w.width(graph)))
+                return w.scratch(SHARES if is_shared(graph) else 1, tile_of(w, target, w.width(graph)))
             p = _product(node, graph)
             if p is not None:
                 return schedule(p, target).scratch(p, results(graph) == [node.name])
         if OPS[node.op].kind == REDUCE and node.attrs["axes"]:
-            return folding(graph) if _is_parallel(graph) else ()
+            return folding(graph) if is_shared(graph) else ()
         if node.op == "filter_gradient":
             return tiles(node, graph).scratch()
         if node.op == "argsort":
-            return sorting(graph, node, _is_parallel(graph))
+            return sorting(graph, node, is_shared(graph))
     return ()
 
 

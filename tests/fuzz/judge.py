@@ -29,7 +29,7 @@ from nnc.compiler.graph.interpret import Arrays, evaluate
 from nnc.compiler.graph.nodes import Graph
 from nnc.compiler.graph.ops.contraction import is_gathered
 from nnc.compiler.graph.ops.elementwise import NUMPY
-from nnc.compiler.lowering import lower
+from nnc.compiler.lowering.kernels import sharing
 from nnc.compiler.native import objects as native
 from nnc.compiler.passes.rewrite import assemble
 from nnc.compiler.pipeline import Stages
@@ -380,7 +380,7 @@ def _step(entry: _Entry) -> None:
 def _threads(entry: _Entry) -> None:
     """The same bits on one thread and on two, all loops parallel that may be."""
     session = entry.sessions("f32")
-    with patch.object(lower, "FORK", -1.0), limited(COMPILE_SECONDS):
+    with patch.object(sharing, "FORK", -1), limited(COMPILE_SECONDS):
         code = code_of(session, session.stages(entry.name))
     pool = session.pool(2)
     for sizes, inputs, params, _ in entry.cases:

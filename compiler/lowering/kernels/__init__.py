@@ -10,7 +10,7 @@
     contraction   every other contraction: depthwise convolutions, zero padding, several operands
     scatter       rows, or elements of a last axis, added where data says
     ordering      recurrences along an axis; the order that sorts one
-    cost          weights of operators; what is computed again, what is worth a fork
+    sharing       which loops threads share: what is worth a fork, decided when sizes are known
 
 Scheduling is decided here, where a loop is opened, not by rewriting loops afterwards: lanes, tiles, unrolling and
 threads follow from the kind of kernel and its sizes, and each kernel can be read against the loops it prints.

@@ -22,6 +22,7 @@ from ...loops import ir as L
 from ...loops.index import from_expr, to_expr
 from ...types.sizes import Dim, Size, symbol, symbols
 from ...types.tensors import BYTES, TensorType, TupleType
+from .sharing import ALWAYS, NEVER, Sharing, sharing, work
 
 Index = tuple[Dim, ...]
 Source = Callable[[Index], L.Expr]
@@ -34,6 +35,7 @@ class _Scope:
     known: dict[Any, L.Expr] = field(default_factory=dict)  # (node, index) or expression -> its bound name
     conditional: bool = False
     around: bool = False  # parallel loops
+    sharing: Sharing | None = None
 
 
 def tensor(node: Node) -> TensorType:
@@ -61,6 +63,7 @@ class Body:
         self.depth: dict[str, int] = {}  # of loop variables and bound names; sizes are at 0
         self.scopes = [_Scope(around=True)]
         self._count: dict[str, int] = {}
+        self._cost: Dim | None = None  # picoseconds of the kernel
         self._taken = {s for n in graph for x in (n.type, *n.attrs.values()) for s in _symbols(x)}  # names of sizes
 
     def fresh(self, stem: str) -> str:
@@ -117,6 +120,15 @@ class Body:
     def load(self, buffer: str, at: Dim, dtype: str) -> L.Load:
         return L.Load(buffer, to_expr(at), dtype)
 
+    def _outside(self, size: Dim) -> Dim | None:
+        """A size that is known outside of all loops."""
+        return size if all(self.depth.get(s, 0) == 0 for s in symbols(size)) else None
+
+    def _work(self) -> Dim:
+        if self._cost is None:
+            self._cost = work(self.graph)
+        return self._cost
+
     # --- statements
 
     def emit(self, statement: L.Stmt, depth: int | None = None) -> None:
@@ -136,19 +148,25 @@ class Body:
         around: bool = False,
         stem: str = "i",
     ) -> Iterator[Dim]:
-        """Open a loop and give its variable. A loop of one iteration is no loop; only an outermost loop is parallel, or
-        one in loops that are opened to be `around` such."""
-        parallel = parallel and all(scope.around for scope in self.scopes)
+        """Open a loop and give its variable. A loop of one iteration is no loop. A loop is parallel where that pays,
+        if it is outermost, in loops that are opened to be `around` such, or in parallel ones that may have few turns.
+        """
         once = isinstance(start, int) and isinstance(stop, int) and start < stop <= start + step
         if once and bound is None:
             yield start
             return
+        outer = [scope.sharing for scope in self.scopes if not scope.around]
+        shares = sharing(self._work(), outer, self._outside(stop - start), step * lanes) if parallel else None
         var = self.fresh(stem)
-        self.scopes.append(_Scope(around=around))
+        self.scopes.append(_Scope(around=around, sharing=shares))
         self.depth[var] = len(self.scopes) - 1
         self.ranges[var] = stop
         yield symbol(var)
         scope = self.scopes.pop()
+        condition = shares.condition if shares else NEVER
+        if condition != NEVER:
+            for s in filter(None, outer):
+                s.inner.append(condition)
         self.emit(
             L.For(
                 var,
@@ -159,7 +177,8 @@ class Body:
                 lanes,
                 None if bound is None else to_expr(bound),
                 unroll,
-                parallel,
+                condition != NEVER,
+                None if condition in (NEVER, ALWAYS) else condition,
             )
         )
 
@@ -353,8 +372,8 @@ def expressions(s: L.Stmt) -> tuple[L.Expr, ...]:
             return (index, value)
         case L.Prefetch(_, index):
             return (index,)
-        case L.For(_, start, stop, bound=bound):
-            return (start, stop) if bound is None else (start, stop, bound)
+        case L.For(_, start, stop, bound=bound, when=when):
+            return tuple(e for e in (start, stop, bound, when) if e is not None)
         case L.If(condition) | L.Check(condition):
             return (condition,)
     return ()

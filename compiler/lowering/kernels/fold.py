@@ -22,6 +22,7 @@ from ...graph.nodes import Graph, Node
 from ...graph.ops import OPS
 from ...graph.ops.op import MAP, REDUCE, VIEW
 from ...loops import ir as L
+from ...loops.index import quotient
 from ...types.sizes import Dim
 from ...types.tensors import BYTES, FLOATS
 from .blocks import MANY, TURNS, WHOLE, Each, Share, Total, cast, cut, least, over_blocks
@@ -200,26 +201,27 @@ def shared(graph: Graph) -> list[Node]:
     alone = (
         all(len(n.attrs["axes"]) == len(box) and not behind & {*n.args} and n.dtype != "f64" for n in found)
         and all(v not in behind or not graph[v].shape for v in results(graph))
-        and isinstance(size, int)
-        and size >= 2 * SHARE
+        and all(isinstance(n, int) for n in box[1:])
+        and (not isinstance(size, int) or size >= 2 * SHARE)
     )
     return found if alone else []
 
 
 def scratch(graph: Graph) -> tuple[Dim, ...]:
     """Bytes for the results of shares, of which there are no more than this."""
-    return tuple((2 * number(prod(graph[n.args[0]].shape)) // SHARE + 2) * BYTES[n.dtype] for n in shared(graph))
+    return tuple((2 * prod(graph[n.args[0]].shape) // SHARE + 2) * BYTES[n.dtype] for n in shared(graph))
 
 
 def _shares(body: Body, stages: Stages, outputs: Results, reduced: list[Axes]) -> None:
     """Shares of a fixed size, whatever the number of threads; their results are put together in order, sums in f64."""
     first, *inner = reduced
-    assert isinstance(first.size, int)
     length = max(1, SHARE // number(prod(g.size for g in inner)))
-    length = next((n for n in range(length, length // 2, -1) if first.size % n == 0), length)
+    if isinstance(first.size, int):
+        length = next((n for n in range(length, length // 2, -1) if first.size % n == 0), length)
+    shares = quotient(first.size + (length - 1), length, body.ranges)
     width = _width(body.graph, reduced)
     parts = {r.name: body.result(r.dtype, "share") for r in stages.folds(0)}
-    with body.loop(-(-first.size // length), parallel=True, stem="p") as p:
+    with body.loop(shares, parallel=True, stem="p") as p:
         start, size = p * length, first.size - p * length
         size = length if first.size % length == 0 else least(body, size, length)
         at = (0,) * len(stages.box)
@@ -230,7 +232,7 @@ def _shares(body: Body, stages: Stages, outputs: Results, reduced: list[Axes]) -
         how, dtype = _how(body, r), "f64" if _how(body, r) == "sum" and r.dtype in FLOATS else r.dtype
         every = body.register(dtype, 1)
         body.store(every, 0, L.Const(L.identity(how, dtype), dtype))
-        with body.loop(-(-first.size // length), stem="p") as p:
+        with body.loop(shares, stem="p") as p:
             body.fold(every, 0, how, cast(body.load(parts[r.name], p, r.dtype), dtype))
         body.is_now(r.name, (), body.bind(cast(body.load(every, 0, dtype), r.dtype)))
     body.store_all(outputs, [(v, ()) for v in stages.rest])

@@ -30,7 +30,7 @@ from ...loops.index import to_expr, total
 from ...types.sizes import Dim, symbol
 from ...types.tensors import BYTES
 from .body import Body, Results, results
-from .nest import ENOUGH, Axes, Part, across, outer, over, parts, place
+from .nest import Axes, Part, across, outer, over, parts, place
 from .packing import cut, each, pack, pack_part, pack_rows, panel, strip
 from .schedule import UNROLL, Schedule
 from .tile import Tile
@@ -71,16 +71,12 @@ def matmul(make: Callable[[], Body], p: Product, s: Schedule, parallel: bool = F
         far, lines = _far(p, body.graph), _lines(p)
         far = far if lines or _many(across) * _many(down) > 1 else ()
         before = p.rows[: -1 - len(lines)] if far else p.rows[:-1]
-        points = stack.enter_context(outer(body, [w.size for w in before], parallel and not p.sheets))
+        points = stack.enter_context(outer(body, [w.size for w in before], parallel))
         at |= dict(zip(before, points, strict=True))
         if far:
             sums = outputs[p.node.name]
             assert sums is not None, "the sums of a product are a result"
             _around(body, p, s.tile, read, at, far, lines, sums)
-        elif parallel and not at and _many(down) > _many(across) < ENOUGH:
-            for rows, i0 in each(body, down, parallel):
-                for columns, j0 in each(body, across, False):
-                    _Tile(body, p, s.tile.lanes, read, at, i0, j0, rows.width, columns).write(outputs, p.whole)
         else:
             for rows, i0, columns, j0 in _each_tile(body, s, down, p.columns[-1].size, parallel):
                 _Tile(body, p, s.tile.lanes, read, at, i0, j0, rows.width, columns).write(outputs, p.whole)
@@ -118,7 +114,7 @@ def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panel
     def tiles(i0: Dim, height: Dim, j0: Dim, width: Dim, steps: Steps, *, last: bool) -> None:
         part = s.part(p, steps[0][1])
         read = _Operands(left, right, panels, s.tile.vectors * s.tile.lanes, strips, i0, s.height, part)
-        for down, i, wide, j in _each_tile(body, s, s.tile.rows_of(height), width, False):
+        for down, i, wide, j in _each_tile(body, s, s.tile.rows_of(height), width, parallel):
             tile = _Tile(body, p, s.tile.lanes, read, {}, i0 + i, j0 + j, down.width, wide)
             tile.write(outputs, steps, sums) if last else tile.add_to(sums, steps)
 
@@ -132,7 +128,7 @@ def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panel
             tiles(i, high, j0, width, steps, last=last)
 
     def blocks(shared: bool) -> Iterator[tuple[Dim, Dim]]:
-        for high, i0 in each(body, parts(rows, s.height, s.height) if s.height else whole, shared):
+        for high, i0 in each(body, parts(rows, s.height, s.height) if s.height else whole, shared, rest=True):
             yield i0, rows - i0 if high.bounded else high.width or rows
 
     whole = [Part(0, 1, 1, 0)]  # one turn, of width 0
@@ -142,7 +138,7 @@ def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panel
             if sums:
                 with over(body, [Axes((0,), (height,)), Axes((1,), (width,))], 2, lanes=s.tile.lanes) as (i, j):
                     body.store(sums, (i0 + i) * columns + j0 + j, L.Const(0.0, p.node.dtype))
-                with body.loop(s.last, step=s.deep, stem="k") as k0:
+                with body.loop(s.last, step=s.deep, around=True, stem="k") as k0:
                     turn((i0, height, j0, width), k0, k0 + s.deep, last=False)
             turn((i0, height, j0, width), s.last, first.size, last=True)
 

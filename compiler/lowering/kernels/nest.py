@@ -16,8 +16,8 @@ from ...loops import ir as L
 from ...loops.index import from_expr, quotient, remainder, term, to_expr, total
 from ...types.sizes import Dim, Quotient, Size, Symbol, symbol, symbols, terms
 from .body import Body, Index, expressions
+from .sharing import ENOUGH
 
-ENOUGH = 8  # turns of a loop, to be shared by threads
 _ARITHMETIC = frozenset({"add", "sub", "mul", "floordiv", "mod", "neg"})
 
 
@@ -122,8 +122,9 @@ def over(
     with ExitStack() as stack:
         for n, g in enumerate(groups):
             width = lanes if n == len(groups) - 1 else 1
+            shared = parallel and (n == 0 or width == 1)
             point = stack.enter_context(
-                body.loop(g.size, lanes=width, unroll=unroll if width > 1 else 1, parallel=parallel and n == 0)
+                body.loop(g.size, lanes=width, unroll=unroll if width > 1 else 1, parallel=shared)
             )
             place(point, g, index, body)
         yield tuple(index)
@@ -131,26 +132,30 @@ def over(
 
 @contextmanager
 def outer(body: Body, extents: Sequence[Dim], parallel: bool) -> Iterator[list[Dim]]:
-    """Open one loop per extent and give its variables. Where threads are to share the first, but it has few turns, it
-    is one loop with those behind it."""
-    joined = 1
-    while parallel and joined < len(extents) and _few(prod(extents[:joined])) and isinstance(extents[joined], int):
-        joined += 1
+    """Open one loop per extent and give its variables. Where threads are to share one, but it has few turns, it is one
+    loop with those behind it."""
     with ExitStack() as stack:
         points: list[Dim] = []
-        if joined > 1:
-            at = stack.enter_context(body.loop(prod(extents[:joined]), parallel=parallel))
-            for n in reversed(extents[1:joined]):
-                points.append(_named(body, remainder(at, n, body.ranges), n))
+        while len(points) < len(extents):
+            joined = _joined(extents[len(points) :]) if parallel else 1
+            group = extents[len(points) : len(points) + joined]
+            at = stack.enter_context(body.loop(prod(group), parallel=parallel))
+            behind: list[Dim] = []
+            for n in reversed(group[1:]):
+                behind.append(_named(body, remainder(at, n, body.ranges), n))
                 at = quotient(at, n, body.ranges)
-            points = [_named(body, at, extents[0]), *reversed(points)]
-        for n in extents[len(points) :]:
-            points.append(stack.enter_context(body.loop(n, parallel=parallel)))
+            points += [_named(body, at, group[0]) if behind else at, *reversed(behind)]
         yield points
 
 
-def _few(n: Dim) -> bool:
-    return isinstance(n, int) and n < ENOUGH
+def _joined(extents: Sequence[Dim]) -> int:
+    """How many of them it takes for enough turns, as far as they are known."""
+    turns = 1
+    for count, n in enumerate(extents):
+        if turns >= ENOUGH or not isinstance(n, int):
+            return max(1, count)
+        turns *= n
+    return len(extents)
 
 
 def _named(body: Body, x: Dim, extent: Dim) -> Dim:

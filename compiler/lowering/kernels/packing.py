@@ -17,10 +17,11 @@ from .tile import Tile
 LANES = 16  # elements that are copied together
 
 
-def each(body: Body, parts: Sequence[Part], parallel: bool) -> Iterator[tuple[Part, Dim]]:
-    """A loop over the tiles of each part; only whole tiles are many enough for threads."""
+def each(body: Body, parts: Sequence[Part], parallel: bool, rest: bool = False) -> Iterator[tuple[Part, Dim]]:
+    """A loop over the tiles of each part; only whole tiles are enough work for threads, if the `rest` is not too."""
     for part in parts:
-        with body.loop(part.stop, start=part.start, step=part.step, parallel=parallel and part.start == 0) as first:
+        shared = parallel and (rest or part.start == 0)
+        with body.loop(part.stop, start=part.start, step=part.step, parallel=shared) as first:
             yield part, first
 
 

@@ -179,11 +179,12 @@ def winograd(make: Callable[[], Body], w: Window, target: Target, parallel: bool
     planes = plane(room * w.channels, w.node.dtype), plane(room * w.shape[3], w.node.dtype)
     blocks = quotient(all_rows + rows - 1, rows, {})
     each = quotient(blocks + shares - 1, shares, {})
-    with body.loop(shares, parallel=parallel, stem="s") as s:
+    with body.loop(extreme(body, "minimum", blocks, shares), parallel=parallel, stem="s") as s:
         starts = s * (POSITIONS**2 * planes[0]), s * (POSITIONS**2 * planes[1])
         kernel = _Blocks(body, w, tile, width, planes, image, filters, values, products, starts, outputs)
-        with body.loop(extreme(body, "minimum", (s + 1) * each, blocks), start=s * each, stem="b") as b:
-            kernel.block(b * rows, extreme(body, "minimum", all_rows - b * rows, rows))
+        stop = extreme(body, "minimum", (s + 1) * each, blocks)
+        with body.loop(stop, start=s * each, around=True, stem="b") as b:
+            kernel.block(b * rows, extreme(body, "minimum", all_rows - b * rows, rows), parallel)
     return body
 
 
@@ -225,23 +226,24 @@ class _Blocks:
     starts: tuple[Dim, Dim]  # of the share in V and M
     outputs: Results
 
-    def block(self, row: Dim, rows: Dim) -> None:
+    def block(self, row: Dim, rows: Dim, parallel: bool) -> None:
         """So many rows of tiles from one on."""
         body, across = self.body, self.w.tiles[1]
-        with body.loop(rows, stem="r") as r:
-            index: list[Dim] = [0, 0]
-            place(row + r, Axes((0, 1), (self.w.shape[0], self.w.tiles[0])), index, body)
-            with body.loop(across, stem="t") as t:
-                self.input(index[0], index[1], t, r * across + t)
-        with body.loop(POSITIONS**2, stem="e") as e:
+        with body.loop(rows * across, parallel=parallel, stem="t") as t:
+            self.input(self.place_of(row * across + t), t)
+        with body.loop(POSITIONS**2, parallel=parallel, stem="e") as e:
             self.product(e, rows * across)
-        with body.loop(rows, stem="r") as r:
-            index = [0, 0]
-            place(row + r, Axes((0, 1), (self.w.shape[0], self.w.tiles[0])), index, body)
-            self.output(index[0], index[1], r * across)
+        with body.loop(rows * across, parallel=parallel, stem="t") as t:
+            self.output(self.place_of(row * across + t), t)
 
-    def input(self, n: Dim, down: Dim, across: Dim, t: Dim) -> None:
-        body, w, dtype = self.body, self.w, self.w.node.dtype
+    def place_of(self, tile: Dim) -> tuple[Dim, Dim, Dim]:
+        """Example, row and column of a tile."""
+        index: list[Dim] = [0, 0, 0]
+        place(tile, Axes((0, 1, 2), (self.w.shape[0], *self.w.tiles)), index, self.body)
+        return index[0], index[1], index[2]
+
+    def input(self, tile: tuple[Dim, Dim, Dim], t: Dim) -> None:
+        (n, down, across), body, w, dtype = tile, self.body, self.w, self.w.node.dtype
         shape = body.graph[w.node.args[w.side]].shape
         with body.loop(w.channels, lanes=self.tile.lanes, stem="c") as c:
 
@@ -275,25 +277,22 @@ class _Blocks:
                     sums = body.load(acc, i * padded + j, dtype)
                     body.store(self.products, self.product_at(e, i0 + i, j0 + j), sums)
 
-    def output(self, n: Dim, down: Dim, first: Dim) -> None:
-        """A row of tiles: of each all results, which take the place of products, then those that the image has."""
-        body, w, lanes = self.body, self.w, self.tile.lanes
+    def output(self, tile: tuple[Dim, Dim, Dim], t: Dim) -> None:
+        """All results, which take the place of products, then those that the image has."""
+        (n, down, across), body, w, lanes = tile, self.body, self.w, self.tile.lanes
         _, height, width, filters = w.shape
-        with body.loop(w.tiles[1], stem="t") as t:
+        with body.loop(filters, lanes=lanes, stem="k") as k:
+            for e, value in enumerate(self.results(t, k)):
+                body.store(self.products, self.product_at(e, t, k), value)
+        rows = extreme(body, "minimum", height - TILE * down, TILE)
+        columns = extreme(body, "minimum", width - TILE * across, TILE)
+        with body.loop(rows, stem="i") as i, body.loop(columns, stem="j") as j:
             with body.loop(filters, lanes=lanes, stem="k") as k:
-                for e, value in enumerate(self.results(first + t, k)):
-                    body.store(self.products, self.product_at(e, first + t, k), value)
-            rows, columns = (
-                extreme(body, "minimum", height - TILE * down, TILE),
-                extreme(body, "minimum", width - TILE * t, TILE),
-            )
-            with body.loop(rows, stem="i") as i, body.loop(columns, stem="j") as j:
-                with body.loop(filters, lanes=lanes, stem="k") as k:
-                    point = (n, TILE * down + i, TILE * t + j, k)
-                    index = tuple(point[w.result.index(axis)] for axis in range(4))
-                    at = self.product_at(TILE * i + j, first + t, k)
-                    body.in_register(w.node.name, index, self.products, at)
-                    body.store_all(self.outputs, [(v, index) for v in self.outputs])
+                point = (n, TILE * down + i, TILE * across + j, k)
+                index = tuple(point[w.result.index(axis)] for axis in range(4))
+                at = self.product_at(TILE * i + j, t, k)
+                body.in_register(w.node.name, index, self.products, at)
+                body.store_all(self.outputs, [(v, index) for v in self.outputs])
 
     def product_at(self, e: Dim, t: Dim, k: Dim) -> Dim:
         return self.starts[1] + e * self.planes[1] + t * self.w.shape[3] + k

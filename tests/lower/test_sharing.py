@@ -1,0 +1,108 @@
+"""Which loops threads share, as far as sizes decide it when a kernel runs."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import nnc
+from nnc.compiler.loops import ir as L
+from nnc.compiler.lowering.kernels.sharing import ALWAYS, FEW, FORK, NEVER, all_of, more, negated, pays, sharing
+from nnc.compiler.session import Session
+from nnc.compiler.settings import Settings
+from nnc.compiler.types.sizes import substitute, symbol
+from nnc.dsl.source import Source
+
+B, T = symbol("B"), symbol("T")
+WHAT = {
+    "gt": operator.gt, "le": operator.le, "ge": operator.ge, "and": operator.and_, "or": operator.or_,
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "floordiv": operator.floordiv, "mod": operator.mod,
+}  # fmt: skip
+NET = """
+model Net(x: f32[B, 3, 56, 56]) -> (y: f32[B, 12]) {
+    h = x |> Conv(64, 5, stride = 2, pad = 2) |> relu |> Conv(128, 3, pad = 1) |> max_pool(2) |> Conv(64, 1)
+    y = h |> flatten |> Dense(400) |> softmax |> Dense(12)
+}
+"""
+
+
+def value(e: L.Expr, sizes: dict[str, int]) -> int:
+    match e:
+        case L.Const(number):
+            return int(number)
+        case L.Var(name):
+            return sizes[name]
+        case L.Apply(fn, args):
+            return int(WHAT[fn](*(value(a, sizes) for a in args)))
+    raise AssertionError(e)
+
+
+@pytest.mark.parametrize("x", [3 * B - 20, 20 - 3 * B, B * T - 9, 9 - B * T, B - T + 2, 2 * T - B, 4 - B, B - 1])
+def test_conditions_say_what_they_mean(x):
+    conditions = [more(x, 0), negated(more(x, 0)), all_of([more(x, 0), more(B, 3), negated(more(B, 7))])]
+    for b in range(1, 12):
+        for t in range(1, 12):
+            sizes = {"B": b, "T": t}
+            holds = substitute(x, sizes) > 0
+            assert [bool(value(c, sizes)) for c in conditions] == [holds, not holds, holds and 3 < b <= 7], (b, t)
+
+
+def test_what_is_known_is_decided():
+    assert more(3, 2) == ALWAYS and more(2, 2) == NEVER
+    assert all_of([more(B, 4), negated(more(B, 4))]) == NEVER
+    assert all_of([]) == ALWAYS == negated(NEVER)
+    assert more(3 * B, 20) == L.Apply("gt", (L.Var("B"), L.i64(6)), "bool")
+    assert pays(FORK + 1, 1) == ALWAYS and pays(FORK, 1) == NEVER
+    assert pays(B * (FORK // 1_000_000), 1) == NEVER, "too little at any size that may well be"
+
+
+def test_an_inner_loop_is_shared_where_the_outer_has_few_turns():
+    rows = sharing(B * 10 * FORK, (), B, 1)
+    assert rows is not None
+    columns = sharing(B * 10 * FORK, (rows,), 640, 16)
+    assert columns is not None
+    rows.inner.append(columns.condition)
+    for b in range(1, 20):
+        outer, inner = (bool(value(s.condition, {"B": b})) for s in (rows, columns))
+        assert (outer, inner) == (b > FEW, b <= FEW)
+    assert sharing(B * 10 * FORK, (rows, columns), 100, 1) is None
+    assert sharing(B * FORK // 2, (rows,), 640, 16) is None, "too little for each row"
+    known = sharing(100 * FORK, (), 100, 1)
+    assert sharing(100 * FORK, (known,), 640, 16) is None, "100 turns are enough"
+
+
+def nested(stmts: tuple[L.Stmt, ...], around: tuple[L.For, ...] = ()) -> Iterator[tuple[L.For, ...]]:
+    """Parallel loops with those around them."""
+    for s in stmts:
+        if isinstance(s, L.For):
+            here = (*around, s) if s.parallel else around
+            if s.parallel:
+                yield here
+            yield from nested(s.body, here)
+        elif isinstance(s, L.If):
+            yield from nested(s.body, around)
+
+
+def test_of_two_loops_at_most_one_is_shared():
+    session = Session(Source("a.nn", NET), Settings(cache=False))
+    found = [loops for k in session.stages("predict").lowered.module.kernels for loops in nested(k.body)]
+    pairs = [loops for loops in found if len(loops) == 2]
+    assert len(pairs) >= 3 and max(map(len, found)) == 2
+    for outer, inner in pairs:
+        conditions = [all_of([ALWAYS if s.when is None else s.when for s in loops]) for loops in ((outer,), (inner,))]
+        for b in range(1, 50):
+            sizes = {"B": b, **dict.fromkeys(("v0", "v1"), (b + 1) // 2)}
+            assert sum(value(c, sizes) for c in conditions) <= 1, (b, conditions)
+
+
+def test_one_example_has_the_bits_it_has_among_many_on_any_number_of_threads(tmp_path, monkeypatch):
+    monkeypatch.setenv("NNC_CACHE", str(tmp_path))
+    x = np.random.default_rng(0).normal(size=(9, 3, 56, 56)).astype(np.float32)
+    alone, *others = (nnc.compile(NET, threads=threads, seed=3) for threads in (1, 2, 3))
+    for batch in (1, 2, 3, 4, 9):
+        want = alone.predict(x[:batch])
+        for other in others:
+            np.testing.assert_array_equal(other.predict(x[:batch]).view(np.int32), want.view(np.int32))
