@@ -30,11 +30,16 @@ train Net(x, target: f32[B, 3]) {{
     return nnc.compile(text, **settings)
 
 
+def positions(text: str, entry: str = "predict", op: str = "unwind") -> list[int]:
+    """At how many: of convolutions by the transforms of their filters, or of gradients by filters."""
+    fused = Session(Source("a.nn", text), Settings(cache=False)).stages(entry).fused
+    graphs = [n.attrs["body"] for n in fused if n.op == "fused"] + [fused]
+    found = [(g, n) for g in graphs for n in g if n.op == op]
+    return [(n if op == "filter_gradient" else g[n.args[0]]).shape[0] for g, n in found]
+
+
 def wound(text: str, entry: str = "predict", op: str = "unwind") -> int:
-    """How many convolutions go by the transforms of their filters; how many gradients by filters at these points."""
-    made = Session(Source("a.nn", text), Settings(cache=False)).stages(entry)
-    bodies = [n.attrs["body"] if n.op == "fused" else [n] for n in made.fused]
-    return sum(n.op == op for body in bodies for n in body)
+    return len(positions(text, entry, op))
 
 
 @pytest.mark.parametrize(("shape", "layers"), [
@@ -46,7 +51,11 @@ def wound(text: str, entry: str = "predict", op: str = "unwind") -> int:
     ("2, 32, 10, 11", "Conv(32, 3) |> max_pool(2, stride = 1)"),
     ("B, 32, 30, 30", "Conv(32, 3, pad = 1) |> avg_pool(2)"),  # more than one block of an image
 ])  # fmt: skip
-def test_beside_the_direct_ones(shape, layers):
+@pytest.mark.parametrize("tiles", [wind.LARGE, wind.SMALL], ids=["large", "small"])
+def test_beside_the_direct_ones(shape, layers, tiles, monkeypatch, tmp_path):
+    monkeypatch.setattr(wind, "TILES", (tiles,))
+    monkeypatch.setattr(wind, "ENOUGH", 1)
+    monkeypatch.setenv("NNC_CACHE", str(tmp_path))
     ours, direct = net(shape, layers, threads=2), net(shape, layers, threads=2, precise=True)
     for batch in (2,) if shape[0] == "2" else (1, 2, 5):
         rng = np.random.default_rng(batch)
@@ -78,7 +87,8 @@ CONV = "model Net(x: f32[B, {c}, {n}, {n}]) {{ return x |> Conv({k}, {taps}, pad
 
 @pytest.mark.parametrize(("c", "k", "n", "taps", "stride", "is_so"), [
     (32, 32, 8, 3, 1, True), (32, 32, 8, 5, 1, False), (32, 32, 9, 3, 2, False), (15, 64, 8, 3, 1, False),
-    (64, 15, 8, 3, 1, False), (64, 16, 8, 3, 1, True), (512, 512, 7, 3, 1, False), (512, 512, 14, 3, 1, True),
+    (64, 15, 8, 3, 1, False), (64, 16, 8, 3, 1, True), (512, 512, 7, 3, 1, True),
+    (512, 512, 4, 3, 1, False), (512, 512, 14, 3, 1, True),
 ])  # fmt: skip
 def test_where_it_pays(c, k, n, taps, stride, is_so):
     assert wound(CONV.format(c=c, k=k, n=n, taps=taps, stride=stride)) == is_so
@@ -98,11 +108,11 @@ def test_what_looks_like_a_convolution_and_what_is_one_in_another_order(body):
     assert np.abs(ours - direct).max() <= ROOM * direct.std()
 
 
-def test_few_examples_of_few_tiles_are_not_worth_large_transforms_but_many_are():
+def test_few_examples_have_small_tiles_where_large_ones_are_few_and_their_transforms_far():
     text = CONV.format(c=512, k=512, n=7, taps=3, stride=1)
     settings = "loss = mean((Net(x) - t)^2)\n optimizer = SGD(lr = 0.1)\n batch = 32"
     train = f"\ntrain Net(x, t: f32[B, 512, 7, 7]) {{ {settings} }}\n"
-    assert not wound(text) and wound(text + train, "train")
+    assert positions(text) == [16] and {*positions(text + train, "train")} == {36}
 
 
 GRADIENT = """export g(x: f32[{n}, {h} + 2, {w} + 2, {c}], d: f32[{n}, {h}, {w}, {k}]) -> f32[{c}, 3, 3, {k}] {{

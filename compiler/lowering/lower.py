@@ -17,12 +17,13 @@ from ..graph.ops import OPS
 from ..graph.ops.calculus import constant
 from ..graph.ops.indexing import SCATTERS
 from ..graph.ops.op import CONTRACT, LOOP, REDUCE
+from ..graph.ops.winograd import filtering
 from ..graph.product import Product, product
 from ..loops import ir as L
 from ..passes.argument import ARGUMENTS, expand
 from ..types.sizes import Dim, Monomial, collect, symbol, symbols, terms
 from ..types.tensors import TensorType
-from .kernels.body import Body, Checks, results
+from .kernels.body import Body, Checks, results, tensor
 from .kernels.contraction import contraction
 from .kernels.filter_gradient import filter_gradient, tiles
 from .kernels.fold import fold
@@ -351,7 +352,10 @@ def _product(node: Node, graph: Graph) -> Product | None:
 def _wound(node: Node, graph: Graph) -> Window | None:
     """The convolution that reads the transforms of its filters."""
     side = next((k for k, a in enumerate(node.args) if graph[a].op == "unwind"), None)
-    return None if side is None else window(node, graph, 1 - side)
+    if side is None:
+        return None
+    (transforms,) = graph[node.args[side]].args
+    return window(node, graph, 1 - side, filtering(tensor(graph[transforms])))
 
 
 def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:

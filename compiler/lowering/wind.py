@@ -8,14 +8,14 @@ margin of 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..graph.nodes import Builder, Graph, Node
 from ..graph.ops import OPS
 from ..graph.ops.contraction import Affine, Map, plain
 from ..graph.ops.op import CONTRACT
-from ..graph.ops.winograd import FILTER, POSITIONS, TAPS, TILE
+from ..graph.ops.winograd import LARGE, POSITIONS, SMALL, TAPS, TILE
 from ..types.sizes import Dim
 from ..types.tensors import TensorType
 from .kernels.winograd import FAR_BYTES, Window, tile_of, window, window_of_gradient
@@ -23,6 +23,7 @@ from .kernels.winograd import FAR_BYTES, Window, tile_of, window, window_of_grad
 if TYPE_CHECKING:
     from ..native.target import Target
 
+TILES = (LARGE, SMALL)
 LEAST = 16  # channels and filters: with fewer the transforms of tiles cost more than the products save
 ENOUGH = 8  # tiles: with fewer to read large transforms costs more
 MANY = 32  # and sums for a gradient
@@ -38,11 +39,11 @@ def wind(graph: Graph, target: Target, examples: int) -> Graph:
         b.span = n.span
         args = [new[a] for a in n.args]
         if OPS[n.op].kind == CONTRACT and len(n.args) == 2 and n.dtype == "f32":
-            if (w := _found(window, n, graph, lambda w: _pays(w, examples))) is not None:
+            if (w := _convolution(n, graph, examples)) is not None:
                 args[w.side] = _wide(b, args[w.side], w)
                 args[1 - w.side] = _wound(b, args[1 - w.side], w, target)
                 changed = True
-            elif (w := _found(window_of_gradient, n, graph, lambda w: _pays_gradient(w, examples))) is not None:
+            elif (w := _gradient_of(n, graph, examples)) is not None:
                 new[n.name] = _gradient(b, args[w.side], args[1 - w.side], w)
                 changed = True
                 continue
@@ -51,10 +52,16 @@ def wind(graph: Graph, target: Target, examples: int) -> Graph:
     return b.finish(outputs, updates) if changed else graph
 
 
-def _found(
-    of: Callable[[Node, Graph, int], Window | None], n: Node, graph: Graph, pays: Callable[[Window], bool]
-) -> Window | None:
-    return next((w for side in (0, 1) if (w := of(n, graph, side)) is not None and pays(w)), None)
+def _convolution(n: Node, graph: Graph, examples: int) -> Window | None:
+    """The convolution that a contraction is, with the tiles that pay for so many examples; None where none do."""
+    found = (window(n, graph, side, how) for how in TILES for side in (0, 1))
+    return next((w for w in found if w is not None and _pays(w, examples)), None)
+
+
+def _gradient_of(n: Node, graph: Graph, examples: int) -> Window | None:
+    """The convolution by whose filters a contraction is the gradient, where sums at more points pay."""
+    found = (window_of_gradient(n, graph, side) for side in (0, 1))
+    return next((w for w in found if w is not None and _pays_gradient(w, examples)), None)
 
 
 def _pays_gradient(w: Window, examples: int) -> bool:
@@ -66,11 +73,12 @@ def _pays_gradient(w: Window, examples: int) -> bool:
 
 
 def _pays(w: Window, examples: int) -> bool:
-    """Whether there are enough channels, and enough tiles for transforms of filters that come from afar."""
+    """Whether there are enough channels, and enough tiles for transforms of filters that come from afar. Small tiles
+    are for what has too few large ones."""
     if 0 in w.tiles:
         return False
     count = w.shape[0] if isinstance(w.shape[0], int) else examples
-    near = w.transforms <= FAR_BYTES or count * w.tiles[0] * w.tiles[1] >= ENOUGH
+    near = (w.how == LARGE and w.transforms <= FAR_BYTES) or count * w.tiles[0] * w.tiles[1] >= ENOUGH
     return near and min(w.channels, w.shape[3]) >= LEAST
 
 
@@ -85,8 +93,8 @@ def _gradient(b: Builder, image: str, results: str, w: Window) -> str:
     _, channels, filters = b.shape(sums)
     size = {"a": POSITIONS, "b": POSITIONS, "u": TAPS, "v": TAPS, "c": channels, "k": filters}
     sums = b.emit("reshape", sums, shape=(POSITIONS, POSITIONS, channels, filters))
-    half = _at_points(b, sums, plain("abck"), "au", w.flip[0], "ubck", size)
-    return _at_points(b, half, plain("ubck"), "bv", w.flip[1], _letters(w), size)
+    half = _at_points(b, sums, plain("abck"), "au", w, "ubck", size)
+    return _at_points(b, half, plain("ubck"), "bv", w, _letters(w), size)
 
 
 def _wide(b: Builder, image: str, w: Window) -> str:
@@ -109,14 +117,15 @@ def _wound(b: Builder, filters: str, w: Window, target: Target) -> str:
     """G w Gᵀ in panels."""
     shape, tile = b.shape(filters), tile_of(w, target)
     width = tile.vectors * tile.lanes
-    size = {"a": POSITIONS, "b": POSITIONS, **dict(zip(_letters(w), shape, strict=True))}
-    half = _at_points(b, filters, plain(_letters(w)), "au", w.flip[0], "avck", size)
+    points = w.how.positions
+    size = {"a": points, "b": points, **dict(zip(_letters(w), shape, strict=True))}
+    half = _at_points(b, filters, plain(_letters(w)), "au", w, "avck", size)
     size |= {"j": -(-w.shape[3] // width), "i": width}
     if more := size["j"] * width - w.shape[3]:
         half = b.emit("pad", half, low=(0,) * 4, high=(0, 0, 0, more), value=0.0)
     panel: Affine = (0, (("j", width), ("i", 1)))
-    whole = _at_points(b, half, (*plain("avc"), panel), "bv", w.flip[1], "abjci", size)
-    wound = b.emit("reshape", whole, shape=(POSITIONS**2, *b.shape(whole)[2:]))
+    whole = _at_points(b, half, (*plain("avc"), panel), "bv", w, "abjci", size)
+    wound = b.emit("reshape", whole, shape=(w.positions, *b.shape(whole)[2:]))
     return b.emit("unwind", wound, perm=w.weights, flip=w.flip, shape=shape)
 
 
@@ -125,11 +134,12 @@ def _letters(w: Window) -> str:
     return "".join(i for _, i in sorted(zip(w.weights, "uvck", strict=True)))
 
 
-def _at_points(b: Builder, x: str, map: Map, matrix: str, turned: bool, out: str, size: Mapping[str, Dim]) -> str:
-    """The product with G, whose indices are those of `matrix`: a position and a tap."""
-    dtype = b.type(x).dtype
-    rows = [[float(v) for v in (row[::-1] if turned else row)] for row in FILTER]
-    g = b.emit("constant", values=tuple(v for row in rows for v in row), type=TensorType(dtype, (POSITIONS, TAPS)))
+def _at_points(b: Builder, x: str, map: Map, matrix: str, w: Window, out: str, size: Mapping[str, Dim]) -> str:
+    """The product with G, whose indices are those of `matrix`: a position and a tap, of rows or of columns."""
+    dtype, turned = b.type(x).dtype, w.flip["uv".index(matrix[1])]
+    rows = [[float(v) for v in (row[::-1] if turned else row)] for row in w.how.filter]
+    shape = (w.how.positions, TAPS)
+    g = b.emit("constant", values=tuple(v for row in rows for v in row), type=TensorType(dtype, shape))
     (summed,) = {*matrix} - {*out}
     return b.emit(
         "contract",

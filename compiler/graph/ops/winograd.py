@@ -2,11 +2,12 @@
 they are; `filter_gradient` is the gradient by such filters, at the same points.
 
 A convolution of such filters is computed for 4 x 4 results at a time, from 6 x 6 values, with 36 products in the place
-of 144. With the rows of B, G and A at the points 0, ±3/4, ±3/2 and infinity, which are exact in binary:
+of 144; or, where few results meet large transforms, for 2 x 2 with 16 in the place of 36. With the rows of B, G and A
+at the points 0, ±3/4, ±3/2 and infinity, or 0, ±1 and infinity, which are exact in binary:
 
     y = Aᵀ (G w Gᵀ * Bᵀ x B) A
 
-The operand holds G w Gᵀ in panels, [36, j // width, c, j % width]; the filters are what G⁺ makes of it again. A kernel
+The operand holds G w Gᵀ in panels, [position, j // width, c, j % width]; the filters are what G⁺ makes of it. A kernel
 reads the transforms as they lie; whoever else reads an `unwind` is right, and slow. The gradient by the filters is the
 adjoint, with sums over all tiles of all examples:
 
@@ -19,7 +20,10 @@ networks" (2015); Barabasz et al., "Error analysis and improving the accuracy of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -31,43 +35,65 @@ from . import require
 from .layout import inverse
 from .op import KERNEL, VIEW, Op, Sample, ShapeError
 
-NEAR, FAR = Fraction(3, 4), Fraction(3, 2)
-POINTS = (Fraction(0), NEAR, -NEAR, FAR, -FAR)  # and infinity
-TILE, TAPS, POSITIONS = 4, 3, 6  # results, filter and values along an axis
+TAPS = 3  # of a filter along an axis
 
 Index = tuple[Expr, ...]
 Read = Callable[[int, Index], Expr]
 
 
-def _factor(p: Fraction) -> Fraction:
-    """The product of the distances of a point to the others."""
-    product = Fraction(1)
-    for q in POINTS:
-        product *= p - q if q != p else 1
-    return product
+@dataclass(frozen=True)
+class Filtering:
+    """F(tile x tile, 3 x 3), Winograd's name for so many results at a time, at the points 0, plus and minus each of
+    `pairs`, and infinity."""
+
+    tile: int  # results along an axis
+    pairs: tuple[Fraction, ...]
+
+    @property
+    def positions(self) -> int:
+        """Values along an axis that a tile reads, and points."""
+        return self.tile + TAPS - 1
+
+    @cached_property
+    def points(self) -> tuple[Fraction, ...]:
+        """All but infinity."""
+        return (Fraction(0), *(q for p in self.pairs for q in (p, -p)))
+
+    @cached_property
+    def filter(self) -> tuple[tuple[Fraction, ...], ...]:
+        """G, [positions, 3], row by row: what the filter, a polynomial, is at each point, over the product of the
+        distances of the point to the others; at infinity its last coefficient."""
+        scales = [prod(p - q for q in self.points if q != p) for p in self.points]
+        rows = [tuple(p**k / scale for k in range(TAPS)) for p, scale in zip(self.points, scales, strict=True)]
+        return (*rows, (Fraction(0), Fraction(0), Fraction(1)))
+
+    @cached_property
+    def back(self) -> np.ndarray:
+        """G⁺, [3, positions]."""
+        return np.linalg.pinv(np.array([[float(v) for v in row] for row in self.filter]))
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        """Bᵀ, [positions, positions]: the polynomials that are 0 at all other points; the last at all."""
+        points = [float(p) for p in self.points]
+        roots = (*([q for q in points if q != p] for p in points), points)
+        return np.array([[*np.poly(r)[::-1], *[0.0] * (self.positions - 1 - len(r))] for r in roots])
+
+    @cached_property
+    def results(self) -> np.ndarray:
+        """Aᵀ, [tile, positions]: powers of the points."""
+        at_infinity = [[float(k == self.tile - 1)] for k in range(self.tile)]
+        return np.hstack([[[float(p) ** k for p in self.points] for k in range(self.tile)], at_infinity])
 
 
-# G, [6, 3], row by row: what the filter, a polynomial, is at each point; at infinity its last coefficient
-FILTER = (*(tuple(p**k / _factor(p) for k in range(TAPS)) for p in POINTS), (Fraction(0), Fraction(0), Fraction(1)))
+LARGE = Filtering(4, (Fraction(3, 4), Fraction(3, 2)))
+SMALL = Filtering(2, (Fraction(1),))
+TILE, POSITIONS = LARGE.tile, LARGE.positions  # those of the gradient
 
 
-def _back() -> np.ndarray:
-    """G⁺, [3, 6]."""
-    g = np.array([[float(v) for v in row] for row in FILTER])
-    return np.linalg.pinv(g)
-
-
-def _image() -> np.ndarray:
-    """Bᵀ, [6, 6]: the polynomials that are 0 at all other points; the last at all."""
-    points = [float(p) for p in POINTS]
-    others = [[q for q in points if q != p] for p in points]
-    return np.array([[*np.poly(roots)[::-1], *[0.0] * (POSITIONS - 1 - len(roots))] for roots in (*others, points)])
-
-
-def _results() -> np.ndarray:
-    """Aᵀ, [4, 6]: powers of the points."""
-    at_infinity = [[float(k == TILE - 1)] for k in range(TILE)]
-    return np.hstack([[[float(p) ** k for p in POINTS] for k in range(TILE)], at_infinity])
+def filtering(transforms: TensorType) -> Filtering:
+    """The one whose transforms of filters have this shape."""
+    return SMALL if transforms.shape[0] == SMALL.positions**2 else LARGE
 
 
 def _infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -80,7 +106,7 @@ def _infer(types: Sequence[Type], attrs: Any) -> TensorType:
     width = t.shape[3]
     if not isinstance(width, int) or width < 1 or (rows, columns) != (TAPS, TAPS):
         raise ShapeError("E0301", f"{t} does not hold the transforms of {result}", (0,))
-    if t.shape != (POSITIONS**2, -(-filters // width), channels, width):
+    if t.shape != (filtering(t).positions ** 2, -(-filters // width), channels, width):
         raise ShapeError("E0301", f"{t} does not hold the transforms of {result}", (0,))
     return result
 
@@ -88,7 +114,8 @@ def _infer(types: Sequence[Type], attrs: Any) -> TensorType:
 def _at(node: Any, types: Sequence[TensorType], index: Index, read: Read) -> Expr:
     u, v, c, k = (index[a] for a in node.attrs["perm"])
     width = size_expr(types[0].shape[3])
-    back = _back()
+    how = filtering(types[0])
+    back = how.back
 
     def part(tap: Expr, row: int, flip: bool) -> Expr:
         """The coefficient of a position for a tap that only run time knows."""
@@ -99,10 +126,10 @@ def _at(node: Any, types: Sequence[TensorType], index: Index, read: Read) -> Exp
         return e
 
     total: Expr = Const(0.0, node.dtype)
-    for a in range(POSITIONS):
-        for b in range(POSITIONS):
+    for a in range(how.positions):
+        for b in range(how.positions):
             weight = Apply("mul", (part(u, a, node.attrs["flip"][0]), part(v, b, node.attrs["flip"][1])), node.dtype)
-            value = read(0, (i64(POSITIONS * a + b), floordiv(k, width), c, mod(k, width)))
+            value = read(0, (i64(how.positions * a + b), floordiv(k, width), c, mod(k, width)))
             total = Apply("add", (total, Apply("mul", (weight, value), node.dtype)), node.dtype)
     return total
 
@@ -110,9 +137,9 @@ def _at(node: Any, types: Sequence[TensorType], index: Index, read: Read) -> Exp
 def _reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
     (wound,) = args
     shape = [require.known(type.shape)[a] for a in attrs["perm"]]
-    _, tiles, channels, width = wound.shape
-    u = wound.transpose(0, 2, 1, 3).reshape(POSITIONS, POSITIONS, channels, tiles * width)[..., : shape[3]]
-    back = _back()
+    squared, tiles, channels, width = wound.shape
+    back = (SMALL if squared == SMALL.positions**2 else LARGE).back
+    u = wound.transpose(0, 2, 1, 3).reshape(*back.shape[1:] * 2, channels, tiles * width)[..., : shape[3]]
     w = np.einsum("ua,vb,abck->uvck", back, back, u.astype(np.float64))
     rows, columns = (slice(None, None, -1 if f else 1) for f in attrs["flip"])
     turned: np.ndarray = w[rows, columns].astype(wound.dtype)
@@ -137,6 +164,7 @@ UNWIND = Op(
     samples=(
         Sample((_f(36, 1, 2, 4),), {"perm": (0, 1, 2, 3), "flip": (False, False), "shape": (3, 3, 2, 4)}),
         Sample((_f(36, 2, 3, 4),), {"perm": (2, 3, 1, 0), "flip": (True, False), "shape": (5, 3, 3, 3)}),
+        Sample((_f(16, 1, 2, 4),), {"perm": (0, 1, 2, 3), "flip": (False, True), "shape": (3, 3, 2, 4)}),
         Sample((_f(36, 1, 1, 2, dtype="f64"),), {"perm": (0, 1, 3, 2), "flip": (True, True), "shape": (3, 3, 2, 1)}),
     ),
 )
@@ -175,8 +203,8 @@ def _sums(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarra
     for i in range(0, dy.shape[1], TILE):
         for j in range(0, dy.shape[2], TILE):
             tile = x[:, top + i : top + i + POSITIONS, left + j : left + j + POSITIONS].astype(np.float64)
-            values = np.einsum("au,bv,nuvc->abnc", _image(), _image(), tile)
-            slopes = np.einsum("ua,vb,nuvk->abnk", _results(), _results(), dy[:, i : i + TILE, j : j + TILE])
+            values = np.einsum("au,bv,nuvc->abnc", LARGE.image, LARGE.image, tile)
+            slopes = np.einsum("ua,vb,nuvk->abnk", LARGE.results, LARGE.results, dy[:, i : i + TILE, j : j + TILE])
             out += np.einsum("abnc,abnk->abck", values, slopes).reshape(out.shape)
     return out.astype(x.dtype)
 

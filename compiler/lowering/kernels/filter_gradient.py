@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ...graph.boxes import flat
 from ...graph.nodes import Graph, Node
-from ...graph.ops.winograd import POSITIONS, TILE
+from ...graph.ops.winograd import LARGE, POSITIONS, TILE
 from ...loops import ir as L
 from ...loops.index import quotient, to_expr
 from ...types.sizes import Dim
@@ -130,7 +130,7 @@ class _Sums:
                 point = (n, top + u, left + v, c)
                 return body.bind(body.load(buffer, flat([point[axes.index(a)] for a in range(4)], shape), node.dtype))
 
-            for e, value in enumerate(two_sided(body, how, size, read)):
+            for e, value in enumerate(two_sided(LARGE, body, how, size, read)):
                 body.store(to, e * self.tiles.planes[side] + t * extent + c, value)
 
     def product(self, e: Dim, count: Dim, block: Dim) -> None:

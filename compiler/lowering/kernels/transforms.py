@@ -7,48 +7,68 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ...graph.ops.winograd import FAR, NEAR
+from ...graph.ops.winograd import LARGE, Filtering
 from ...loops import ir as L
 from .body import Body
 
-Transform = Callable[[Body, Sequence[L.Expr]], list[L.Expr]]
+Transform = Callable[[Filtering, Body, Sequence[L.Expr]], list[L.Expr]]
 
 
-def two_sided(body: Body, transform: Transform, size: int, read: Callable[[int, int], L.Expr]) -> list[L.Expr]:
+def two_sided(
+    how: Filtering, body: Body, transform: Transform, size: int, read: Callable[[int, int], L.Expr]
+) -> list[L.Expr]:
     """T x Tᵀ of `size` x `size` values, row by row."""
-    columns = [transform(body, [read(u, v) for u in range(size)]) for v in range(size)]
-    return [value for row in zip(*columns, strict=True) for value in transform(body, row)]
+    columns = [transform(how, body, [read(u, v) for u in range(size)]) for v in range(size)]
+    return [value for row in zip(*columns, strict=True) for value in transform(how, body, row)]
 
 
-def image(body: Body, d: Sequence[L.Expr]) -> list[L.Expr]:
+def image(how: Filtering, body: Body, d: Sequence[L.Expr]) -> list[L.Expr]:
     """Bᵀ d."""
-    a, b = float(NEAR), float(FAR)
-    squares, both = a * a + b * b, a * a * b * b
-    out = [_fma(body, both, d[0], _fma(body, -squares, d[2], d[4]))]
-    for p, q in ((a, b), (b, a)):
-        even, odd = (_fma(body, -q * q, d[k - 2], d[k]) for k in (4, 3))
+    pairs = [float(p) for p in how.pairs]
+    out = [_polynomial(body, pairs, d)]
+    for p in pairs:
+        others = [q for q in pairs if q != p]
+        even, odd = _polynomial(body, others, d[2:]), _polynomial(body, others, d[1:])
         out += [_fma(body, p, odd, even), _fma(body, -p, odd, even)]
-    return [*out, _fma(body, both, d[1], _fma(body, -squares, d[3], d[5]))]
+    return [*out, _polynomial(body, pairs, d[1:])]
 
 
-def result(body: Body, m: Sequence[L.Expr]) -> list[L.Expr]:
+def _polynomial(body: Body, pairs: Sequence[float], d: Sequence[L.Expr]) -> L.Expr:
+    """The coefficients of the product of x² - p² by every other value."""
+    coefficients = [1.0]  # from the highest power on
+    for p in pairs:
+        coefficients = [a - p * p * b for a, b in zip([*coefficients, 0.0], [0.0, *coefficients], strict=True)]
+    total = d[2 * len(pairs)]
+    for k, c in enumerate(coefficients[1:], 1):
+        total = _fma(body, c, d[2 * (len(pairs) - k)], total)
+    return total
+
+
+def result(how: Filtering, body: Body, m: Sequence[L.Expr]) -> list[L.Expr]:
     """Aᵀ m."""
-    a, b, dtype = float(NEAR), float(FAR), m[0].dtype
+    dtype, pairs = m[0].dtype, [float(p) for p in how.pairs]
 
     def add(x: L.Expr, y: L.Expr, op: str = "add") -> L.Expr:
         return body.bind(L.Apply(op, (x, y), dtype))
 
-    def both(k: int, x: L.Expr, y: L.Expr) -> L.Expr:
-        return _fma(body, a**k, x, body.bind(L.Apply("mul", (L.Const(b**k, dtype), y), dtype)))
+    def powers(k: int, values: Sequence[L.Expr]) -> L.Expr:
+        """What each pair has, times the power of its point."""
+        total = values[-1] if k == 0 else body.bind(L.Apply("mul", (L.Const(pairs[-1] ** k, dtype), values[-1]), dtype))
+        for p, x in zip(pairs[-2::-1], values[-2::-1], strict=True):
+            total = add(x, total) if k == 0 else _fma(body, p**k, x, total)
+        return total
 
-    even, odd = (add(m[1], m[2]), add(m[3], m[4])), (add(m[1], m[2], "sub"), add(m[3], m[4], "sub"))
-    return [add(m[0], add(*even)), both(1, *odd), both(2, *even), add(both(3, *odd), m[5])]
+    even = [add(m[k], m[k + 1]) for k in range(1, len(m) - 1, 2)]
+    odd = [add(m[k], m[k + 1], "sub") for k in range(1, len(m) - 1, 2)]
+    out = [powers(k, odd if k % 2 else even) for k in range(how.tile)]
+    return [add(m[0], out[0]), *out[1:-1], add(out[-1], m[-1])]
 
 
-def gradient(body: Body, d: Sequence[L.Expr]) -> list[L.Expr]:
+def gradient(how: Filtering, body: Body, d: Sequence[L.Expr]) -> list[L.Expr]:
     """A d, of the gradient by a tile of results."""
+    assert how == LARGE
     out = [d[0]]
-    for p in (float(NEAR), float(FAR)):
+    for p in map(float, how.pairs):
         even, odd = (_fma(body, p * p, d[k + 2], d[k]) for k in (0, 1))
         out += [_fma(body, p, odd, even), _fma(body, -p, odd, even)]
     return [*out, d[3]]

@@ -4,6 +4,8 @@
     product  for each of the 36 positions a product of matrices                       M[e, t, k] = V[e, t, c] U[e, c, k]
     output   of 36 products 4 x 4 results, what is elementwise in them, and the store
 
+(or 4 x 4, 16 and 2 x 2).
+
 The one idea: V and M of a block of tiles stay in the cache from one stage to the next. A block is some rows of tiles of
 all images; threads take shares of the blocks, and each share has its own V and M. Each element is computed in one way
 whatever the block, so the bits are the same for any number of threads.
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING
 from ...graph.boxes import flat
 from ...graph.nodes import Graph, Node
 from ...graph.ops.contraction import Affine, index_of, is_gathered
-from ...graph.ops.winograd import POSITIONS, TAPS, TILE
+from ...graph.ops.winograd import LARGE, TAPS, Filtering
 from ...loops import ir as L
 from ...loops.index import quotient, to_expr
 from ...types.sizes import Dim, symbol
@@ -54,21 +56,27 @@ class Window:
     flip: tuple[bool, bool]
     shape: tuple[Dim, int, int, int]  # of the result: examples, rows, columns, filters
     channels: int
+    how: Filtering
 
     @property
     def tiles(self) -> tuple[int, int]:
-        return -(-self.shape[1] // TILE), -(-self.shape[2] // TILE)
+        return -(-self.shape[1] // self.how.tile), -(-self.shape[2] // self.how.tile)
+
+    @property
+    def positions(self) -> int:
+        """At which there is a product of matrices."""
+        return self.how.positions**2
 
     @property
     def reach(self) -> tuple[int, int]:
         """How many rows and columns of the image are read."""
-        down, across = self.tiles
-        return self.start[0] + TILE * down + TAPS - 1, self.start[1] + TILE * across + TAPS - 1
+        down, across = (self.how.tile * n + TAPS - 1 for n in self.tiles)
+        return self.start[0] + down, self.start[1] + across
 
     @property
     def transforms(self) -> int:
         """Bytes of the filters' transforms."""
-        return POSITIONS**2 * self.channels * self.shape[3] * BYTES[self.node.dtype]
+        return self.positions * self.channels * self.shape[3] * BYTES[self.node.dtype]
 
     def width(self, graph: Graph) -> int:
         """Columns of the panels in which the transforms lie."""
@@ -77,9 +85,10 @@ class Window:
         return width
 
     def rows(self) -> int:
-        """Rows of tiles in a block."""
+        """Rows of tiles in a block; of small ones, which are for few examples, no more than one has."""
         least = FEW if self.transforms <= NEAR_BYTES else SOME if self.transforms <= FAR_BYTES else MANY
-        return max(1, -(-least // self.tiles[1]))
+        rows = max(1, -(-least // self.tiles[1]))
+        return rows if self.how == LARGE else min(rows, self.tiles[0])
 
     def room(self, tile: Tile) -> int:
         """Rows of V and M for a position: the tiles of a block, in whole register tiles."""
@@ -87,24 +96,26 @@ class Window:
 
     def scratch(self, shares: int, tile: Tile) -> tuple[int, int]:
         """Bytes of V and M."""
-        planes, room, dtype = shares * POSITIONS**2, self.room(tile), self.node.dtype
+        planes, room, dtype = shares * self.positions, self.room(tile), self.node.dtype
         values, products = plane(room * self.channels, dtype), plane(room * self.shape[3], dtype)
         return planes * values * BYTES[dtype], planes * products * BYTES[dtype]
 
 
-def window(node: Node, graph: Graph, side: int) -> Window | None:
+def window(node: Node, graph: Graph, side: int, how: Filtering = LARGE) -> Window | None:
     """The convolution that a contraction is, with operand `side` as the image; None where it is another."""
-    return _window(node, side, node.attrs["out"], node.attrs["maps"][1 - side], graph[node.args[1 - side]].shape)
+    filters = graph[node.args[1 - side]].shape
+    return _window(node, side, node.attrs["out"], node.attrs["maps"][1 - side], filters, how)
 
 
 def window_of_gradient(node: Node, graph: Graph, side: int) -> Window | None:
     """The convolution by whose filters a contraction is the gradient, with operand `side` as the image and the other
     as the gradient by the result."""
-    return _window(node, side, node.attrs["maps"][1 - side], node.attrs["out"], graph[node.args[1 - side]].shape)
+    results = graph[node.args[1 - side]].shape
+    return _window(node, side, node.attrs["maps"][1 - side], node.attrs["out"], results, LARGE)
 
 
 def _window(
-    node: Node, side: int, results: Sequence[Affine], weights: Sequence[Affine], shape: Sequence[Dim]
+    node: Node, side: int, results: Sequence[Affine], weights: Sequence[Affine], shape: Sequence[Dim], how: Filtering
 ) -> Window | None:
     """The convolution whose results and filters have these indices; the other operand, of a `shape`, is read whole."""
     domain, image = dict(node.attrs["domain"]), node.attrs["maps"][side]
@@ -142,6 +153,7 @@ def _window(
         (rows[3], columns[3]),
         tuple(sizes),
         domain[channel],
+        how,
     )
 
 
@@ -180,7 +192,7 @@ def winograd(make: Callable[[], Body], w: Window, target: Target, parallel: bool
     blocks = quotient(all_rows + rows - 1, rows, {})
     each = quotient(blocks + shares - 1, shares, {})
     with body.loop(extreme(body, "minimum", blocks, shares), parallel=parallel, stem="s") as s:
-        starts = s * (POSITIONS**2 * planes[0]), s * (POSITIONS**2 * planes[1])
+        starts = s * (w.positions * planes[0]), s * (w.positions * planes[1])
         kernel = _Blocks(body, w, tile, width, planes, image, filters, values, products, starts, outputs)
         stop = extreme(body, "minimum", (s + 1) * each, blocks)
         with body.loop(stop, start=s * each, around=True, stem="b") as b:
@@ -231,7 +243,7 @@ class _Blocks:
         body, across = self.body, self.w.tiles[1]
         with body.loop(rows * across, parallel=parallel, stem="t") as t:
             self.input(self.place_of(row * across + t), t)
-        with body.loop(POSITIONS**2, parallel=parallel, stem="e") as e:
+        with body.loop(self.w.positions, parallel=parallel, stem="e") as e:
             self.product(e, rows * across)
         with body.loop(rows * across, parallel=parallel, stem="t") as t:
             self.output(self.place_of(row * across + t), t)
@@ -248,11 +260,11 @@ class _Blocks:
         with body.loop(w.channels, lanes=self.tile.lanes, stem="c") as c:
 
             def read(u: int, v: int) -> L.Expr:
-                point = (n, TILE * down + w.start[0] + u, TILE * across + w.start[1] + v, c)
+                point = (n, w.how.tile * down + w.start[0] + u, w.how.tile * across + w.start[1] + v, c)
                 index = [point[w.image.index(axis)] for axis in range(4)]
                 return body.bind(body.load(self.image, flat(index, shape), dtype))
 
-            for e, value in enumerate(two_sided(body, transforms.image, POSITIONS, read)):
+            for e, value in enumerate(two_sided(w.how, body, transforms.image, w.how.positions, read)):
                 body.store(self.values, self.starts[0] + e * self.planes[0] + t * w.channels + c, value)
 
     def product(self, e: Dim, count: Dim) -> None:
@@ -280,17 +292,17 @@ class _Blocks:
     def output(self, tile: tuple[Dim, Dim, Dim], t: Dim) -> None:
         """All results, which take the place of products, then those that the image has."""
         (n, down, across), body, w, lanes = tile, self.body, self.w, self.tile.lanes
-        _, height, width, filters = w.shape
+        (_, height, width, filters), size = w.shape, w.how.tile
         with body.loop(filters, lanes=lanes, stem="k") as k:
             for e, value in enumerate(self.results(t, k)):
                 body.store(self.products, self.product_at(e, t, k), value)
-        rows = extreme(body, "minimum", height - TILE * down, TILE)
-        columns = extreme(body, "minimum", width - TILE * across, TILE)
+        rows = extreme(body, "minimum", height - size * down, size)
+        columns = extreme(body, "minimum", width - size * across, size)
         with body.loop(rows, stem="i") as i, body.loop(columns, stem="j") as j:
             with body.loop(filters, lanes=lanes, stem="k") as k:
-                point = (n, TILE * down + i, TILE * across + j, k)
+                point = (n, size * down + i, size * across + j, k)
                 index = tuple(point[w.result.index(axis)] for axis in range(4))
-                at = self.product_at(TILE * i + j, t, k)
+                at = self.product_at(size * i + j, t, k)
                 body.in_register(w.node.name, index, self.products, at)
                 body.store_all(self.outputs, [(v, index) for v in self.outputs])
 
@@ -302,6 +314,6 @@ class _Blocks:
         body, w = self.body, self.w
 
         def read(a: int, b: int) -> L.Expr:
-            return body.now(body.load(self.products, self.product_at(POSITIONS * a + b, t, k), w.node.dtype))
+            return body.now(body.load(self.products, self.product_at(w.how.positions * a + b, t, k), w.node.dtype))
 
-        return two_sided(body, transforms.result, POSITIONS, read)
+        return two_sided(w.how, body, transforms.result, w.how.positions, read)
