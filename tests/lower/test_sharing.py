@@ -60,18 +60,20 @@ def test_what_is_known_is_decided():
 
 
 def test_an_inner_loop_is_shared_where_the_outer_has_few_turns():
-    rows = sharing(B * 10 * FORK, (), B, 1)
+    rows = sharing(B * 10 * FORK, 1, (), B, 1)
     assert rows is not None
-    columns = sharing(B * 10 * FORK, (rows,), 640, 16)
+    columns = sharing(B * 10 * FORK, 1, (rows,), 640, 16)
     assert columns is not None
     rows.inner.append(columns.condition)
     for b in range(1, 20):
         outer, inner = (bool(value(s.condition, {"B": b})) for s in (rows, columns))
         assert (outer, inner) == (b > FEW, b <= FEW)
-    assert sharing(B * 10 * FORK, (rows, columns), 100, 1) is None
-    assert sharing(B * FORK // 2, (rows,), 640, 16) is None, "too little for each row"
-    known = sharing(100 * FORK, (), 100, 1)
-    assert sharing(100 * FORK, (known,), 640, 16) is None, "100 turns are enough"
+    assert sharing(B * 10 * FORK, 1, (rows, columns), 100, 1) is None
+    assert sharing(B * FORK // 2, 1, (rows,), 640, 16) is None, "too little for each row"
+    known = sharing(100 * FORK, 1, (), 100, 1)
+    assert sharing(100 * FORK, 1, (known,), 640, 16) is None, "100 turns are enough"
+    assert sharing(100 * FORK, 99, (), 640, 16) is not None
+    assert sharing(100 * FORK, 100, (), 640, 16) is None, "a hundred times a hundredth of the work"
 
 
 def nested(stmts: tuple[L.Stmt, ...], around: tuple[L.For, ...] = ()) -> Iterator[tuple[L.For, ...]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import copysign
+from math import copysign, prod
 from typing import Any
 
 from ....dsl.errors import InternalError, error
@@ -19,7 +19,7 @@ from ...graph.boxes import flat, side_by_side
 from ...graph.nodes import Graph, Node
 from ...graph.ops.op import MAP, REDUCE, VIEW
 from ...loops import ir as L
-from ...loops.index import from_expr, to_expr
+from ...loops.index import from_expr, quotient, to_expr
 from ...types.sizes import Dim, Size, symbol, symbols
 from ...types.tensors import BYTES, TensorType, TupleType
 from .sharing import ALWAYS, NEVER, Sharing, sharing, work
@@ -35,6 +35,7 @@ class _Scope:
     known: dict[Any, L.Expr] = field(default_factory=dict)  # (node, index) or expression -> its bound name
     conditional: bool = False
     around: bool = False  # parallel loops
+    turns: Dim = 1  # of a loop that is
     sharing: Sharing | None = None
 
 
@@ -156,9 +157,12 @@ class Body:
             yield start
             return
         outer = [scope.sharing for scope in self.scopes if not scope.around]
-        shares = sharing(self._work(), outer, self._outside(stop - start), step * lanes) if parallel else None
+        times = prod(scope.turns for scope in self.scopes)
+        extent = self._outside(stop - start)
+        shares = sharing(self._work(), times, outer, extent, step * lanes) if parallel else None
         var = self.fresh(stem)
-        self.scopes.append(_Scope(around=around, sharing=shares))
+        turns = quotient(extent + (step - 1), step, {}) if around and extent is not None else 1
+        self.scopes.append(_Scope(around=around, turns=turns, sharing=shares))
         self.depth[var] = len(self.scopes) - 1
         self.ranges[var] = stop
         yield symbol(var)

@@ -97,12 +97,13 @@ class Sharing:
         return all_of([self.possible, *map(negated, self.inner)])
 
 
-def sharing(work: Dim, around: Sequence[Sharing | None], extent: Dim | None, stride: int) -> Sharing | None:
-    """How threads share a loop of a kernel in others, of which they share one at most; None: they do not."""
+def sharing(work: Dim, times: Dim, around: Sequence[Sharing | None], extent: Dim | None, stride: int) -> Sharing | None:
+    """How threads share a loop of a kernel, in loops that open it so many times, and in others of which they share one
+    at most; None: they do not."""
     if len(around) > 1 or None in around:
         return None
     outer = around[0] if around else None
-    shares = Sharing(extent, stride, pays(work, outer.turns if outer else 1), outer)
+    shares = Sharing(extent, stride, pays(work, times * (outer.turns if outer else 1)), outer)
     return None if shares.possible == NEVER else shares
 
 
