@@ -56,6 +56,7 @@ def test_what_is_known_is_decided():
     assert all_of([]) == ALWAYS == negated(NEVER)
     assert more(3 * B, 20) == L.Apply("gt", (L.Var("B"), L.i64(6)), "bool")
     assert pays(FORK + 1, 1) == ALWAYS and pays(FORK, 1) == NEVER
+    assert pays((B + T) // (B - 1) * FORK, 1) != NEVER, "whatever it is where B is 1"
     assert pays(B * (FORK // 1_000_000), 1) == NEVER, "too little at any size that may well be"
 
 
@@ -108,3 +109,13 @@ def test_one_example_has_the_bits_it_has_among_many_on_any_number_of_threads(tmp
         want = alone.predict(x[:batch])
         for other in others:
             np.testing.assert_array_equal(other.predict(x[:batch]).view(np.int32), want.view(np.int32))
+
+
+def test_a_size_that_divides_by_another_may_be_none_at_all():
+    f = nnc.function("""fn f(x: f32[B], y: f32[N]) {
+    z[i in 0..(N // (B - 1)), j in 0..B] = tanh(x[j] * y[0])
+    return sum(z, axis = 1)
+}""")
+    np.testing.assert_allclose(f(np.ones(3, np.float32), np.ones(7, np.float32)), [3 * np.tanh(1)] * 3, rtol=1e-6)
+    with pytest.raises(nnc.ArgumentError, match="E0606"):
+        f(np.ones(1, np.float32), np.ones(7, np.float32))

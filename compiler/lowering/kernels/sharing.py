@@ -63,9 +63,18 @@ def is_shared(graph: Graph) -> bool:
 
 def pays(work: Dim, parts: Dim) -> L.Expr:
     """Where threads are worth while for each of so many parts of the work."""
-    most = work - parts * FORK
-    values = (substitute(most, dict.fromkeys(symbols(most), n)) for n in (1, TYPICAL, MANY))
-    return more(work, parts * FORK) if any(isinstance(v, int) and v > 0 for v in values) else NEVER
+    left = work - parts * FORK
+    may_be = any(_known(left, n) > 0 for n in (1, TYPICAL, MANY))
+    return more(work, parts * FORK) if may_be else NEVER
+
+
+def _known(x: Dim, n: int) -> int:
+    """A number where each size in it is n; 0 where there is no such number, as of B // (B - 1) for 1."""
+    try:
+        value = substitute(x, dict.fromkeys(symbols(x), n))
+    except ZeroDivisionError:
+        return 0
+    return value if isinstance(value, int) else 0
 
 
 @dataclass(slots=True)
