@@ -15,8 +15,8 @@ from .graph.nodes import Graph, Node
 from .graph.ops import OPS
 from .graph.ops.op import CONTRACT, KERNEL, LEAF, LOOP, MAP, REDUCE, VIEW
 from .llvm import emit
-from .llvm.kernel import has_parallel
 from .loops import ir as L
+from .loops.meaning import shares
 from .native import objects
 from .session import Session
 from .types.tensors import TensorType
@@ -26,7 +26,8 @@ SHOWN = 3  # operators of a kernel that its name tells
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`run(sizes, slots, arena, pool)` runs it. `span` is where it is from; `parallel` whether threads share it."""
+    """`run(sizes, slots, arena, pool)` runs it. `span` is where it is from; `parallel` whether threads share it, at the
+    sizes at hand."""
 
     name: str
     span: Span | None
@@ -62,10 +63,14 @@ def apart(session: Session, name: str, sizes: Mapping[str, int]) -> list[Step]:
         entries = tuple(replace(entry, name=f"{name}.{k}", steps=(s,), many=None) for k, s in enumerate(entry.steps))
         code = emit(replace(module, entries=entries), session.target)
         library = objects.Library(objects.compile_object(code, session.target))
-    parallel = {k.name: has_parallel(k) for k in module.kernels}
+    kernels = {k.name: k for k in module.kernels}
     steps = []
     for one, step, node in zip(entries, entry.steps, nodes, strict=True):
-        shared = any(parallel[c.kernel] for c in L.calls((step,)))
+        shared = any(
+            shares(k, {s: number(n, sizes) for s, n in zip(k.sizes, c.sizes, strict=True)})
+            for c in L.calls((step,))
+            for k in (kernels[c.kernel],)
+        )
         of = fused[node] if node else None
         named = _named(of) if of is not None else "copy"
         span = of.span if of is not None else None

@@ -38,13 +38,14 @@ def has_parallel(kernel: Kernel) -> bool:
 def is_long(s: For | Kernel) -> bool:
     """Whether a loop, or some loop of a kernel, may take so long that each of its turns looks whether it is to stop:
     one that does not end soon, as far as sizes are known. Where it holds no other loop a look costs something: a
-    parallel one is looked after by `threads`, and another whose length is not known must be likely to be longer."""
+    parallel one is looked after by `threads` where it is shared, and another whose length is not known must be likely
+    to be longer."""
     if isinstance(s, Kernel):
         return any(isinstance(x, For) and (x.parallel or is_long(x)) for x in walk(s.body))
     if any(isinstance(x, For) and x.unroll for x in walk(s.body)):
         return _turns((s,)) > _SOON
     known = isinstance(s.start, Const) and isinstance(s.stop, Const)
-    return not s.parallel and _turns((s,)) > (_SOON if known else 64 * _SOON)
+    return not (s.parallel and s.when is None) and _turns((s,)) > (_SOON if known else 64 * _SOON)
 
 
 def _turns(stmts: tuple[Stmt, ...]) -> float:

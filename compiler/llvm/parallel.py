@@ -1,8 +1,9 @@
 """Parallel loops: the body as a function of a range of turns, which `threads` divides.
 
-In: a parallel loop. Out: two functions and a call of `nnc.fork`. A turn is one iteration or one group of lanes. What
-the body reads is passed in a context of 8-byte fields; the function that receives it unpacks it into parameters of the
-function with the loop, so that the buffers there are `noalias` as they are in the kernel.
+In: a parallel loop. Out: two functions and a call of `nnc.fork`, and one for all turns where it is not shared. A turn
+is one iteration or one group of lanes. What the body reads is passed in a context of 8-byte fields; the function that
+receives it unpacks it into parameters of the function with the loop, so that the buffers there are `noalias` as they
+are in the kernel.
 """
 
 from __future__ import annotations

@@ -40,6 +40,7 @@ from .ir import (
     Store,
     Var,
     identity,
+    walk,
 )
 
 # a Number is here also a list of them, one per lane
@@ -72,6 +73,20 @@ def evaluate(kernel: Kernel, sizes: Mapping[str, int], buffers: Mapping[str, lis
     except _Failed as e:
         return int(e.args[0])
     return 0
+
+
+def shares(kernel: Kernel, sizes: Mapping[str, int]) -> bool:
+    """Whether threads share a loop of a kernel at these sizes."""
+    state = _State(dict(sizes), {})
+    for s in walk(kernel.body):
+        try:
+            if isinstance(s, Let):
+                state.names[s.name] = _eval(s.value, state)
+            elif isinstance(s, For) and s.parallel and (s.when is None or _eval(s.when, state)):
+                return True
+        except KeyError:
+            pass  # it is known in a loop only, and no condition speaks of it
+    return False
 
 
 def run(module: Module, entry: Entry, sizes: Mapping[str, int], slots: Mapping[str, bytearray]) -> int:

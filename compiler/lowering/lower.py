@@ -23,7 +23,7 @@ from ..loops import ir as L
 from ..passes.argument import ARGUMENTS, expand
 from ..types.sizes import Dim, Monomial, collect, symbol, symbols, terms
 from ..types.tensors import TensorType
-from .kernels.body import Body, Checks, results, tensor
+from .kernels.body import Body, Checks, results
 from .kernels.contraction import contraction
 from .kernels.filter_gradient import filter_gradient, tiles
 from .kernels.fold import fold
@@ -355,7 +355,7 @@ def _wound(node: Node, graph: Graph) -> Window | None:
     if side is None:
         return None
     (transforms,) = graph[node.args[side]].args
-    return window(node, graph, 1 - side, filtering(tensor(graph[transforms])))
+    return window(node, graph, 1 - side, filtering(graph[transforms].shape[0]))
 
 
 def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:

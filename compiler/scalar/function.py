@@ -1,6 +1,6 @@
 """What a scalar function is: one paragraph, of which every stage asks what it needs.
 
-The loop IR applies it, `loops.meaning` computes it, `graph.ops.elementwise` makes an operator of it, `kernels.cost`
+The loop IR applies it, `loops.meaning` computes it, `graph.ops.elementwise` makes an operator of it, `graph.cost`
 weighs it, the language has it as a sign or a builtin, and `llvm` writes it. So a new function is a paragraph in the
 file of its family.
 

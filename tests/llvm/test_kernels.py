@@ -22,7 +22,7 @@ from nnc.compiler.loops.ir import (
     i64,
     mul,
 )
-from nnc.compiler.loops.meaning import evaluate
+from nnc.compiler.loops.meaning import evaluate, shares
 from nnc.compiler.loops.parse import parse_loops
 from nnc.compiler.loops.text import print_loops
 from nnc.compiler.native import objects as native
@@ -124,6 +124,7 @@ def test_threads_share_the_outer_loop_or_the_inner(compiled, services, n):
     kernel = Kernel("either", ("n", "m"), (Buffer("x", "f32"), Buffer("y", "f32", True)), (rows,))
     module = Module((kernel,), ())
     assert parse_loops(print_loops(module)) == module
+    assert [shares(kernel, {"n": n, "m": m}) for m in (37, 203)] == [n > 3, True]
     run = compiled(kernel)
     for m in (1, 37, 203):
         x = np.random.default_rng(m).normal(size=n * m).astype(np.float32)

@@ -10,6 +10,7 @@ import pytest
 
 import nnc
 from nnc.compiler.loops import ir as L
+from nnc.compiler.loops.meaning import shares
 from nnc.compiler.lowering.kernels.sharing import ALWAYS, FEW, FORK, NEVER, all_of, more, negated, pays, sharing
 from nnc.compiler.session import Session
 from nnc.compiler.settings import Settings
@@ -71,6 +72,9 @@ def test_an_inner_loop_is_shared_where_the_outer_has_few_turns():
         assert (outer, inner) == (b > FEW, b <= FEW)
     assert sharing(B * 10 * FORK, 1, (rows, columns), 100, 1) is None
     assert sharing(B * FORK // 2, 1, (rows,), 640, 16) is None, "too little for each row"
+    steps = sharing(B * T * FORK, 1, (rows,), T, 1)
+    assert steps is not None
+    assert [bool(value(steps.condition, {"B": 2, "T": t})) for t in (1, 2, 9)] == [False, True, True]
     known = sharing(100 * FORK, 1, (), 100, 1)
     assert sharing(100 * FORK, 1, (known,), 640, 16) is None, "100 turns are enough"
     assert sharing(100 * FORK, 99, (), 640, 16) is not None
@@ -119,3 +123,36 @@ def test_a_size_that_divides_by_another_may_be_none_at_all():
     np.testing.assert_allclose(f(np.ones(3, np.float32), np.ones(7, np.float32)), [3 * np.tanh(1)] * 3, rtol=1e-6)
     with pytest.raises(nnc.ArgumentError, match="E0606"):
         f(np.ones(1, np.float32), np.ones(7, np.float32))
+
+
+def test_rows_are_shared_where_columns_are_fewer_than_a_tile():
+    session = Session(Source("a.nn", "export f(w: f32[400, 400], x: f32[400, N]) = w @ x"), Settings(cache=False))
+    (kernel,) = session.stages("f").lowered.module.kernels
+    assert all(shares(kernel, {"N": n}) for n in (31, 32, 63, 640))
+
+
+def test_what_a_turn_of_a_scan_does_is_the_work_of_a_turn():
+    text = """model Net(x: f32[B, T, 64], w: f32[64, 64]) -> f32[B, 64] {
+    h[b in 0..B, k in 0..64] = 0.0
+    scan t in 0..T { h = tanh(h @ w + x[:, t]) }
+    return h
+}"""
+    session = Session(Source("a.nn", text), Settings(cache=False))
+    kernels = session.stages("predict").lowered.module.kernels
+    assert not any(shares(k, dict.fromkeys(k.sizes, 0) | {"B": 4, "T": 100_000}) for k in kernels)
+
+
+def test_integers_that_shares_leave_lie_where_integers_may():
+    text = """export f(x: f32[B, 32], w: f32[32]) {
+    y = tanh(x @ w)
+    return (y / sum(exp(y)), cast(sum(cast(x > 0, i64)), f32))
+}"""
+    lowered = Session(Source("a.nn", text), Settings(cache=False)).stages("f").lowered
+    kernels = {k.name: k for k in lowered.module.kernels}
+    found = 0
+    for call in lowered.entry.calls:
+        for place, buffer in zip(call.places, kernels[call.kernel].buffers, strict=True):
+            if place.base == "arena" and buffer.dtype in ("i64", "f64"):
+                found += 1
+                assert all(substitute(place.offset, {"B": b}) % 8 == 0 for b in range(1, 40)), place.offset
+    assert found

@@ -91,9 +91,9 @@ SMALL = Filtering(2, (Fraction(1),))
 TILE, POSITIONS = LARGE.tile, LARGE.positions  # those of the gradient
 
 
-def filtering(transforms: TensorType) -> Filtering:
-    """The one whose transforms of filters have this shape."""
-    return SMALL if transforms.shape[0] == SMALL.positions**2 else LARGE
+def filtering(squared: Dim) -> Filtering:
+    """The one with so many positions along both axes."""
+    return SMALL if squared == SMALL.positions**2 else LARGE
 
 
 def _infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -106,7 +106,7 @@ def _infer(types: Sequence[Type], attrs: Any) -> TensorType:
     width = t.shape[3]
     if not isinstance(width, int) or width < 1 or (rows, columns) != (TAPS, TAPS):
         raise ShapeError("E0301", f"{t} does not hold the transforms of {result}", (0,))
-    if t.shape != (filtering(t).positions ** 2, -(-filters // width), channels, width):
+    if t.shape != (filtering(t.shape[0]).positions ** 2, -(-filters // width), channels, width):
         raise ShapeError("E0301", f"{t} does not hold the transforms of {result}", (0,))
     return result
 
@@ -114,7 +114,7 @@ def _infer(types: Sequence[Type], attrs: Any) -> TensorType:
 def _at(node: Any, types: Sequence[TensorType], index: Index, read: Read) -> Expr:
     u, v, c, k = (index[a] for a in node.attrs["perm"])
     width = size_expr(types[0].shape[3])
-    how = filtering(types[0])
+    how = filtering(types[0].shape[0])
     back = how.back
 
     def part(tap: Expr, row: int, flip: bool) -> Expr:
@@ -138,7 +138,7 @@ def _reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.n
     (wound,) = args
     shape = [require.known(type.shape)[a] for a in attrs["perm"]]
     squared, tiles, channels, width = wound.shape
-    back = (SMALL if squared == SMALL.positions**2 else LARGE).back
+    back = filtering(squared).back
     u = wound.transpose(0, 2, 1, 3).reshape(*back.shape[1:] * 2, channels, tiles * width)[..., : shape[3]]
     w = np.einsum("ua,vb,abck->uvck", back, back, u.astype(np.float64))
     rows, columns = (slice(None, None, -1 if f else 1) for f in attrs["flip"])

@@ -116,7 +116,7 @@ class _Sums:
         self._transform(1, "results", transforms.gradient, TILE, corner, self.slopes, t)
 
     def _transform(
-        self, side: int, order: str, how: transforms.Transform, size: int, corner: tuple[Dim, ...], to: str, t: Dim
+        self, side: int, order: str, way: transforms.Transform, size: int, corner: tuple[Dim, ...], to: str, t: Dim
     ) -> None:
         """All channels of one tile of an operand, to a row of V or Z."""
         body, node = self.body, self.tiles.node
@@ -130,7 +130,7 @@ class _Sums:
                 point = (n, top + u, left + v, c)
                 return body.bind(body.load(buffer, flat([point[axes.index(a)] for a in range(4)], shape), node.dtype))
 
-            for e, value in enumerate(two_sided(LARGE, body, how, size, read)):
+            for e, value in enumerate(two_sided(LARGE, body, way, size, read)):
                 body.store(to, e * self.tiles.planes[side] + t * extent + c, value)
 
     def product(self, e: Dim, count: Dim, block: Dim) -> None:

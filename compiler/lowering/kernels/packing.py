@@ -18,10 +18,12 @@ LANES = 16  # elements that are copied together
 
 
 def each(body: Body, parts: Sequence[Part], parallel: bool, rest: bool = False) -> Iterator[tuple[Part, Dim]]:
-    """A loop over the tiles of each part; only whole tiles are enough work for threads, if the `rest` is not too."""
+    """A loop over the tiles of each part; only whole tiles are enough work for threads, if the `rest` is not too. A
+    loop inside of the rest may be shared, where all of it is."""
     for part in parts:
         shared = parallel and (rest or part.start == 0)
-        with body.loop(part.stop, start=part.start, step=part.step, parallel=shared) as first:
+        around = parallel and not shared
+        with body.loop(part.stop, start=part.start, step=part.step, parallel=shared, around=around) as first:
             yield part, first
 
 

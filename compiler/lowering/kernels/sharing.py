@@ -10,9 +10,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from math import prod
 
 from ...graph.cost import TYPICAL, own_weight
-from ...graph.nodes import Graph
+from ...graph.nodes import Graph, Node
 from ...graph.ops import OPS
 from ...graph.ops.op import CONTRACT, KERNEL, MAP, REDUCE
 from ...loops import ir as L
@@ -26,7 +27,7 @@ FEW = 3  # turns of a loop of which threads share an inner one instead
 MANY = 65536  # what a size that is not known at compile time may well be
 FLOP, ELEMENT, INSTRUCTION, BYTE, STEP = 12, 50, 15, 15, 1500  # picoseconds on one thread
 WOUND = 3  # times as fast is Winograd's algorithm
-LONG = 1 << 39  # no more than half a second is said of one size
+LONG = 1 << 39  # no more than half a second for each unit of a size, that sizes times it are numbers
 ALWAYS, NEVER = L.Const(True, "bool"), L.Const(False, "bool")
 
 
@@ -50,10 +51,19 @@ def work(graph: Graph) -> Dim:
         elif kind == MAP:
             size, each = result.size, own_weight(node) * INSTRUCTION
         elif node.op == "input":
-            size, each = result.size, BYTES[result.dtype] * BYTE
+            size, each = _read(graph, node), BYTES[result.dtype] * BYTE
         for m, c in terms(size):
             total[m] += c * each
-    return collect((m, min(c, LONG)) for m, c in total.items())
+    scale = 1 + max(map(abs, total.values()), default=0) // LONG
+    return collect((m, c // scale) for m, c in total.items())
+
+
+def _read(graph: Graph, node: Node) -> Dim:
+    """How many elements of an operand a kernel looks at."""
+    users = graph.users(node.name)
+    if users and all(u.op == "slice" for u in users):
+        return sum(prod(u.shape) for u in users)
+    return prod(node.shape)
 
 
 def is_shared(graph: Graph) -> bool:
@@ -94,11 +104,14 @@ class Sharing:
 
     @property
     def possible(self) -> L.Expr:
-        """Where it pays, and the loop around has few turns, and no more than this one, if one of both is known."""
+        """Where it pays, and the loop around has few turns, and no more than this one; where neither is known, this
+        one has several."""
         if self.outer is None:
             return self.paying
-        limits = [FEW] + [n for n in [self.turns] if isinstance(n, int) or isinstance(self.outer.turns, int)]
-        return all_of([self.paying, *(negated(more(self.outer.turns, n)) for n in limits)])
+        around, own = self.outer.turns, self.turns
+        known = isinstance(own, int) or isinstance(around, int)
+        enough = negated(more(around, own)) if known else more(own, 1)
+        return all_of([self.paying, negated(more(around, FEW)), enough])
 
     @property
     def condition(self) -> L.Expr:

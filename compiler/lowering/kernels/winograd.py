@@ -7,8 +7,9 @@
 (or 4 x 4, 16 and 2 x 2).
 
 The one idea: V and M of a block of tiles stay in the cache from one stage to the next. A block is some rows of tiles of
-all images; threads take shares of the blocks, and each share has its own V and M. Each element is computed in one way
-whatever the block, so the bits are the same for any number of threads.
+all images; threads take shares of the blocks, and each share has its own V and M; of few shares they take the tiles
+and the positions in a block. Each element is computed in one way whatever the block, so the bits are the same for any
+number of threads.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def _element(graph: Graph, value: Value) -> int:
     node, k = graph[value[0]], value[1]
     made = types(node) if k >= 0 else (*types(node), *(t for a in node.args for t in types(graph[a])))
     own = max((BYTES[t.dtype] for t in (made if k < 0 else made[k : k + 1])), default=1)
-    if OPS[node.op].kind != LOOP or k >= 0:
+    if k >= 0 or "body" not in node.attrs:
         return own
     body = node.attrs["body"]
     return max([own, *(_element(body, (n.name, -1)) for n in body)])
