@@ -65,6 +65,21 @@ x14: f32[7, 17, 0, 4], x17: f32[1, 3, 1, 5]) {
     assert verdict.kind == "ok", verdict.message
 
 
+def test_a_product_that_may_overflow_on_its_way_to_0() -> None:
+    """Another: in float32 the 210 factors are infinite before a 0 comes, or after it, and in float64 they never are."""
+    program = Program(
+        """fn f(x5: f32[3, 70], x6: f32[70, 70]) {
+    v7 = x5 @ x6.T
+    return (v7, prod(v7, axis = [0, 1]))
+}
+""",
+        values="whole",
+        seed=777002434,
+    )
+    ((_, verdict),) = verdicts(lambda _: judge(program), [0])
+    assert verdict.kind == "ok", verdict.message
+
+
 @pytest.mark.parametrize("size", [4, 5, 16])
 def test_a_window_over_nothing_reads_nothing(size: int) -> None:
     """A random program: where the filter is one longer, the slope reads of an operand without elements."""

@@ -263,6 +263,11 @@ def _noisy(run: Callable[[], object], noise: float, seed: int):
         if node.op == "contract" and not is_gathered(node) and not all(np.isfinite(x).all() for x in args):
             return np.full_like(value, np.nan)  # the third liberty of `passes.algebra`
         if node.op in INEXACT and isinstance(value, np.ndarray) and value.dtype.kind == "f":
+            if node.op == "reduce_prod" and noise == NOISE["f32"]:  # some order of the factors may leave float32
+                factors = np.abs(args[0])
+                large = exact(node, [np.maximum(factors, 1)], sizes)
+                small = exact(node, [np.where(factors > 0, np.minimum(factors, 1), 1)], sizes)
+                value = np.where((large > NOT_FINITE) | (small < 1 / NOT_FINITE), np.nan, value)
             scale = abs(value)
             if node.op in SUMS:  # what cancels in it was rounded all the same: the length of a random walk
                 squares = [x * x if x.dtype.kind == "f" else x for x in args]
