@@ -66,16 +66,17 @@ def apart(session: Session, name: str, sizes: Mapping[str, int]) -> list[Step]:
     kernels = {k.name: k for k in module.kernels}
     steps = []
     for one, step, node in zip(entries, entry.steps, nodes, strict=True):
-        shared = any(
-            shares(k, {s: number(n, sizes) for s, n in zip(k.sizes, c.sizes, strict=True)})
-            for c in L.calls((step,))
-            for k in (kernels[c.kernel],)
-        )
+        shared = any(_is_shared(kernels[c.kernel], c, sizes) for c in L.calls((step,)))
         of = fused[node] if node else None
         named = _named(of) if of is not None else "copy"
         span = of.span if of is not None else None
         steps.append(Step(named, span, shared, library.function(one.name), of, fused))
     return steps
+
+
+def _is_shared(kernel: L.Kernel, call: L.Call, sizes: Mapping[str, int]) -> bool:
+    """Whether threads share a kernel that is called in an entry of these sizes."""
+    return shares(kernel, {name: number(n, sizes) for name, n in zip(kernel.sizes, call.sizes, strict=True)})
 
 
 def _named(node: Node) -> str:

@@ -38,6 +38,14 @@ def operations(node: Node, types: Sequence[Type], sizes: Mapping[str, int]) -> i
 
 def number(size: Dim, hints: Mapping[str, int] | None = None) -> int:
     """A size as a number, symbols as `hints` say or typical."""
-    known = dict.fromkeys(symbols(size), TYPICAL) | dict(hints or {})
-    value = substitute(size, known)
-    return max(0, value) if isinstance(value, int) else TYPICAL
+    value = value_of(size, dict.fromkeys(symbols(size), TYPICAL) | dict(hints or {}))
+    return TYPICAL if value is None else max(0, value)
+
+
+def value_of(x: Dim, known: Mapping[str, int]) -> int | None:
+    """The number that this is for these sizes; None where there is none, as of B // (B - 1) for 1."""
+    try:
+        value = substitute(x, known)
+    except ZeroDivisionError:
+        return None
+    return value if isinstance(value, int) else None

@@ -352,10 +352,11 @@ def _product(node: Node, graph: Graph) -> Product | None:
 def _wound(node: Node, graph: Graph) -> Window | None:
     """The convolution that reads the transforms of its filters."""
     side = next((k for k, a in enumerate(node.args) if graph[a].op == "unwind"), None)
-    if side is None:
+    w = None if side is None else window(node, graph, 1 - side)
+    if side is None or w is None:
         return None
     (transforms,) = graph[node.args[side]].args
-    return window(node, graph, 1 - side, filtering(graph[transforms].shape[0]))
+    return replace(w, how=filtering(graph[transforms].shape[0]))
 
 
 def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:

@@ -9,6 +9,7 @@ margin of 0.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..graph.nodes import Builder, Graph, Node
@@ -54,8 +55,9 @@ def wind(graph: Graph, target: Target, examples: int) -> Graph:
 
 def _convolution(n: Node, graph: Graph, examples: int) -> Window | None:
     """The convolution that a contraction is, with the tiles that pay for so many examples; None where none do."""
-    found = (window(n, graph, side, how) for how in TILES for side in (0, 1))
-    return next((w for w in found if w is not None and _pays(w, examples)), None)
+    found = [w for side in (0, 1) if (w := window(n, graph, side)) is not None]
+    ways = (replace(w, how=how) for how in TILES for w in found)
+    return next((w for w in ways if _pays(w, examples)), None)
 
 
 def _gradient_of(n: Node, graph: Graph, examples: int) -> Window | None:

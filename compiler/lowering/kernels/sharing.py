@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from functools import reduce
 from math import prod
 
-from ...graph.cost import TYPICAL, own_weight
+from ...graph.cost import TYPICAL, own_weight, value_of
 from ...graph.nodes import Graph, Node
 from ...graph.ops import OPS
 from ...graph.ops.op import CONTRACT, KERNEL, MAP, REDUCE
 from ...loops import ir as L
 from ...loops.index import quotient, to_expr
-from ...types.sizes import Dim, Monomial, Symbol, collect, substitute, symbols, terms
+from ...types.sizes import Dim, Monomial, Symbol, collect, symbols, terms
 from ...types.tensors import BYTES, TensorType
 
 FORK = 24_000_000  # picoseconds of work below which threads are not worth their waiting for each other
@@ -74,17 +74,9 @@ def is_shared(graph: Graph) -> bool:
 def pays(work: Dim, parts: Dim) -> L.Expr:
     """Where threads are worth while for each of so many parts of the work."""
     left = work - parts * FORK
-    may_be = any(_known(left, n) > 0 for n in (1, TYPICAL, MANY))
+    values = (value_of(left, dict.fromkeys(symbols(left), n)) for n in (1, TYPICAL, MANY))
+    may_be = any(v is not None and v > 0 for v in values)
     return more(work, parts * FORK) if may_be else NEVER
-
-
-def _known(x: Dim, n: int) -> int:
-    """A number where each size in it is n; 0 where there is no such number, as of B // (B - 1) for 1."""
-    try:
-        value = substitute(x, dict.fromkeys(symbols(x), n))
-    except ZeroDivisionError:
-        return 0
-    return value if isinstance(value, int) else 0
 
 
 @dataclass(slots=True)

@@ -57,7 +57,7 @@ class Window:
     flip: tuple[bool, bool]
     shape: tuple[Dim, int, int, int]  # of the result: examples, rows, columns, filters
     channels: int
-    how: Filtering
+    how: Filtering = LARGE
 
     @property
     def tiles(self) -> tuple[int, int]:
@@ -102,21 +102,19 @@ class Window:
         return planes * values * BYTES[dtype], planes * products * BYTES[dtype]
 
 
-def window(node: Node, graph: Graph, side: int, how: Filtering = LARGE) -> Window | None:
+def window(node: Node, graph: Graph, side: int) -> Window | None:
     """The convolution that a contraction is, with operand `side` as the image; None where it is another."""
-    filters = graph[node.args[1 - side]].shape
-    return _window(node, side, node.attrs["out"], node.attrs["maps"][1 - side], filters, how)
+    return _window(node, side, node.attrs["out"], node.attrs["maps"][1 - side], graph[node.args[1 - side]].shape)
 
 
 def window_of_gradient(node: Node, graph: Graph, side: int) -> Window | None:
     """The convolution by whose filters a contraction is the gradient, with operand `side` as the image and the other
     as the gradient by the result."""
-    results = graph[node.args[1 - side]].shape
-    return _window(node, side, node.attrs["maps"][1 - side], node.attrs["out"], results, LARGE)
+    return _window(node, side, node.attrs["maps"][1 - side], node.attrs["out"], graph[node.args[1 - side]].shape)
 
 
 def _window(
-    node: Node, side: int, results: Sequence[Affine], weights: Sequence[Affine], shape: Sequence[Dim], how: Filtering
+    node: Node, side: int, results: Sequence[Affine], weights: Sequence[Affine], shape: Sequence[Dim]
 ) -> Window | None:
     """The convolution whose results and filters have these indices; the other operand, of a `shape`, is read whole."""
     domain, image = dict(node.attrs["domain"]), node.attrs["maps"][side]
@@ -154,7 +152,6 @@ def _window(
         (rows[3], columns[3]),
         tuple(sizes),
         domain[channel],
-        how,
     )
 
 
