@@ -1,7 +1,8 @@
 """An entry taken apart: each of its steps compiled as an entry of its own, so that each can be timed.
 
 In: a session and the name of an entry. Out: its steps in order. Run one after the other, on the slots and the arena of
-the entry, they do what the entry does. A step is a kernel, a loop over kernels (a scan), or a copy.
+the entry, they do what the entry does, of a micro-batch where it runs those. A step is a kernel, a loop over kernels (a
+scan), or a copy.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def apart(session: Session, name: str, sizes: Mapping[str, int]) -> list[Step]:
         if made.many is not None and entry.many is not None and sizes[entry.many.size] >= entry.many.least:
             entry = next(e for e in module.entries if e.name == entry.many.entry)
             nodes, fused = made.lowered.many, made.many.graph
-        entries = tuple(replace(entry, name=f"{name}.{k}", steps=(s,), many=None) for k, s in enumerate(entry.steps))
+        whole = replace(entry, many=None, microbatches=None)
+        entries = tuple(replace(whole, name=f"{name}.{k}", steps=(s,)) for k, s in enumerate(entry.steps))
         code = emit(replace(module, entries=entries), session.target)
         library = objects.Library(objects.compile_object(code, session.target))
     kernels = {k.name: k for k in module.kernels}

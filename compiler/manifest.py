@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .types.facts import Relation
-from .types.sizes import Dim, parse_size
+from .types.sizes import Dim, parse_size, substitute
 from .types.tensors import TensorType
 
+LINE = 64  # bytes of the cache, at one of which an arena begins
 # the entries that a model may have; all others are exports, or functions where there is no model
 ENTRIES = ("init", "predict", "train", "evaluate", "loss", "gradients", "taps")
 
@@ -57,7 +58,8 @@ class GuardSpec:
 @dataclass(frozen=True, slots=True)
 class Signature:
     """One entry point. Its native slots are, in this order: inputs, variables (including those it updates), prepared,
-    outputs. `sizes` is the order of the native size arguments; `arena` in bytes.
+    outputs. `sizes` is the order of the native size arguments; `arena` in bytes, `microbatch` the size that counts
+    examples and how many of them are run at a time, where it runs no more.
 
     What is computed of variables alone is `prepared`: a second native entry, `NAME.prepare`, writes it, and is called
     before the first call and whenever one of `variables` has been changed. It has no sizes, and of the slots those of
@@ -79,6 +81,15 @@ class Signature:
     checks: tuple[str, ...] = ()  # message of check code k + 1
     prepared: tuple[Port, ...] = ()  # their shapes are numbers
     preparing: int = 0
+    microbatch: tuple[str, int] | None = None
+
+    def scratch(self, sizes: Mapping[str, int], threads: int) -> Dim:
+        """Bytes of arena that a call at these sizes is to be given: threads may run a micro-batch each."""
+        if self.microbatch is None or sizes[self.microbatch[0]] <= self.microbatch[1]:
+            return self.arena
+        size, length = self.microbatch
+        one = substitute(self.arena, {size: length})
+        return (one + LINE - 1) // LINE * LINE * max(1, min(threads, sizes[size] // length))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +194,7 @@ def signature_to_json(s: Signature) -> dict[str, Any]:
             "outputs": [(p.name, p.dtype, p.shape) for p in s.outputs],
             "prepared": [(p.name, p.dtype, p.shape) for p in s.prepared],
             "preparing": s.preparing,
+            "microbatch": s.microbatch,
             "guards": [([(r.left, r.op, r.right) for r in g.relations], g.message) for g in s.guards],
         }
     )
@@ -206,6 +218,7 @@ def signature_from_json(e: dict[str, Any]) -> Signature:
         tuple(e["checks"]),
         tuple(map(port, e["prepared"])),
         e["preparing"],
+        tuple(e["microbatch"]) if e["microbatch"] is not None else None,
     )
 
 

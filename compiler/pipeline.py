@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from . import passes
 from .elaborate import Program
 from .graph.cost import TYPICAL
+from .graph.examples import examples
 from .graph.nodes import Graph
 from .graph.verify import verify
 from .lowering.lower import Lowered, Variant, lower
+from .lowering.microbatches import microbatches
 from .lowering.panels import pack
 from .lowering.signature import signature
 from .lowering.wind import wind
@@ -61,6 +63,8 @@ def stages(
         many = how.variant(graph_of_many, passes.LAYOUT_OF_MANY, "prepared/many"), name, LANES
     inputs, variables = _inputs(graph), _variables(program, optimized)
     lowered = lower(few, inputs, variables, target, many)
+    if optimize and (counted := examples(optimized)) is not None:
+        lowered = lowered.apart(microbatches(few.graph, counted, lowered.arena, LANES if many is not None else 1))
     other = many[0] if many is not None else None
     told = signature([v.graph for v in (few, other) if v is not None], inputs, variables, lowered)
     return Stages(graph, backward, optimized, few.graph, few.before, other, lowered, told)

@@ -8,7 +8,6 @@ the user holds is a `Model`, the face of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,7 +69,7 @@ class Network:
         self.schema: Schema | None = None  # of the table it was trained with: columns and classes
         self.data_path = data_path
         self.dataset = dataset if spec is not None and self.seed == spec.seed else None  # the split is of that seed
-        self.workspace = Workspace(partial(session.pool, self.threads))
+        self.workspace = Workspace(session.pool, self.threads)
         self._calls: dict[str, Call] = {}
         self.variables = State(manifest.variables)
         self.reset()

@@ -1,13 +1,14 @@
 """Where the time of an entry goes: each of its kernels timed alone, beside what the machine could do at best.
 
 In: a network, the name of an entry, arguments. Out: a `Profile`, a row for each kernel in the order of the run. All are
-run in turns on the same memory, so what one leaves in the cache the next one finds.
+run in turns on the same memory, so what one leaves in the cache the next one finds. Where the entry runs micro-batches,
+so do they, one; the times are those of all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ctypes import addressof
+from ctypes import addressof, c_int64
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..compiler.apart import apart
+from ..compiler.manifest import Signature
 from ..compiler.native.machine import measured, roofline
 from ..compiler.session import Session
 from .call.arrays import address_of, bind
@@ -65,14 +67,16 @@ def profile(net: Network, entry: str, arguments: list[Any], machine: Mapping[str
     for (k, _, _), array in zip(sized.outputs, outputs, strict=True):
         slots[k] = address_of(array)
     known = {name: int(sized.sizes[k]) for k, name in enumerate(call.signature.sizes)}
-    steps = apart(net.session, entry, known)
+    part, parts = _microbatch(call.signature, known)
+    numbers = (c_int64 * max(1, len(part)))(*part.values())
+    steps = apart(net.session, entry, part)
     spent: list[list[int]] = [[] for _ in steps]
     whole: list[int] = []
     with net.workspace.lock:
         if status := call.launch(sized, addressof(slots)):  # once, for what it says and for a warm cache
             call.failed(status, arrays)
         arena, pool = net.workspace.arena(sized.arena), net.workspace.pool
-        at = sized.address, addressof(slots), arena, pool
+        at = addressof(numbers), addressof(slots), arena, pool
         begun = perf_counter_ns()
         while len(whole) < ROUNDS[0] or (len(whole) < ROUNDS[1] and perf_counter_ns() - begun < LEAST_SECONDS * 1e9):
             for step, times in zip(steps, spent, strict=True):
@@ -89,5 +93,13 @@ def profile(net: Network, entry: str, arguments: list[Any], machine: Mapping[str
         place = f"{Path(step.span.source.name).name}:{step.span.position[0]}" if step.span is not None else ""
         text = " ".join(step.span.text.split()) if step.span is not None else ""
         bound = roofline(flops, size, machine)
-        rows.append(Timed(step.name, place, text, median(times) / 1e9, flops, size, bound, step.parallel))
+        rows.append(Timed(step.name, place, text, parts * median(times) / 1e9, flops, size, bound, step.parallel))
     return Profile(entry, known, net.threads, median(whole) / 1e9, tuple(rows), machine)
+
+
+def _microbatch(signature: Signature, sizes: Mapping[str, int]) -> tuple[Mapping[str, int], float]:
+    """The sizes at which kernels are called, and how many such calls there are."""
+    size, length = signature.microbatch or ("", 0)
+    if size not in sizes or sizes[size] <= length:
+        return sizes, 1.0
+    return {**sizes, size: length}, sizes[size] / length

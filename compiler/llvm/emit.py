@@ -15,7 +15,7 @@ from ..types.sizes import Dim
 
 if TYPE_CHECKING:
     from ..native.target import Target
-from . import threads
+from . import microbatches, threads
 from .environment import environment, guarded
 from .expressions import Evaluator
 from .kernel import has_parallel, is_long, returns_code, write
@@ -38,9 +38,12 @@ def emit(module: Module, target: Target) -> str:
     parts += [_entry(e, kernels, module) for e in module.entries]
     if module.entries:
         parts.append(environment(target.triple))
+    apart = any(e.microbatches is not None for e in module.entries)
+    if apart:
+        parts.append(threads.microbatches(target.triple))
     if any("@nnc.never" in p for p in parts):
         parts.append(threads.NEVER)
-    if any(map(has_parallel, module.kernels)):
+    if apart or any(map(has_parallel, module.kernels)):
         parts += [threads.declarations(), threads.fork(target.triple)]
     parts += definitions(externals, "\n".join(parts))
     return "\n".join([f'target triple = "{target.triple}"\n', *parts, *sorted(externals.declares), "", ATTRIBUTES])
@@ -95,7 +98,13 @@ def _entry(entry: Entry, kernels: Mapping[str, Kernel], module: Module) -> str:
     _steps(written, entry.steps)
     written.e.fn.block.end = "ret i32 0"
     outer, signature = guarded(entry.name, PARAMETERS)
-    return "\n".join([*written.parts, written.e.fn.text(signature), outer])
+    if entry.microbatches is None:
+        return "\n".join([*written.parts, written.e.fn.text(signature), outer])
+    steps, whole = symbol(f"nnc.steps.{entry.name}", "@"), _evaluator(entry)
+    microbatches.batch(entry, whole, PARAMETERS, steps)
+    some = microbatches.some(entry, _evaluator(entry), PARAMETERS, steps)
+    inner = written.e.fn.text(f"define internal i32 {steps}({PARAMETERS}) noinline #0")
+    return "\n".join([*written.parts, inner, some, whole.fn.text(signature), outer])
 
 
 def _instead(e: Evaluator, many: Many) -> None:

@@ -48,6 +48,7 @@ NUMBERS = {
     **{f"WORKER_{name}": WORKERS + at for name, at in _WORKER.items()},  # of worker 0, from the pool
     "MAX_THREADS": 256,
     "SPINS": 1000,
+    "CLEAN_WORD": WORDS + CLEAN,
     "BLOCK": 4096,  # turns between two looks at a word
 }  # fmt: skip
 
@@ -65,6 +66,11 @@ def _numbers(triple: str) -> tuple[int, int, int, int] | None:
 _SERIAL_FORK = """define internal i32 @nnc.fork(ptr %pool, ptr %word, ptr %body, ptr %context, i64 %turns) #0 {
   %code = call i32 @nnc.blocks(ptr %word, ptr %body, ptr %context, i64 0, i64 %turns)
   ret i32 %code
+}
+"""
+
+_SERIAL_THREADS = """define internal i64 @nnc.threads(ptr %pool) #0 {
+  ret i64 1
 }
 """
 
@@ -114,6 +120,11 @@ def fork(triple: str) -> str:
         return _filled("blocks") + _SERIAL_FORK
     futex, yield_, *_ = numbers
     return _filled("blocks") + _filled("fork", FUTEX=futex, YIELD=yield_)
+
+
+def microbatches(triple: str) -> str:
+    """`nnc.micro` and what it needs beside `fork`."""
+    return f"{_SERIAL_THREADS if _numbers(triple) is None else _filled('threads')}\n{_filled('microbatches')}"
 
 
 def pool(triple: str) -> str:

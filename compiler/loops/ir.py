@@ -13,7 +13,8 @@
                | check expr else CODE                     when false in any lane that is on, the entry returns CODE
                | prefetch NAME[expr]                      soon read or written there, in lanes at the first: a hint
     expr     ::= constant | NAME | NAME[expr] | fn(expr, ...)
-    entry    ::= entry NAME (size, ...) (slot, ...) arena SIZE { step* }
+    entry    ::= entry NAME (size, ...) (slot, ...) [many NAME from NAME n] [microbatches NAME n step n]
+                       arena SIZE { step* }
     step     ::= NAME (size, ...) (place, ...)            a call of a kernel
                | for NAME in 0..SIZE [reverse] [until place] { step* }
     place    ::= slot NAME [+ SIZE] | arena + SIZE | constant NAME [+ SIZE]
@@ -235,6 +236,28 @@ class Many:
 
 
 @dataclass(frozen=True, slots=True)
+class Microbatches:
+    """A batch of more than `length` examples, which `size` counts, is run so many at a time, on slots that are moved on
+    where their first axis is that size; what is left at the end in multiples of `step` where not much is beyond them.
+    Threads may run some at a time, each in an arena of its own."""
+
+    size: str
+    length: int
+    step: int = 1
+
+    def stride(self, slot: Slot) -> Dim:
+        """Bytes by which a slot is moved on for an example."""
+        t = slot.type
+        return t.with_shape(t.shape[1:]).nbytes if t.shape and str(t.shape[0]) == self.size else 0
+
+    def next(self, rest: int) -> int:
+        """How many of the examples that are left come next."""
+        taken = min(self.length, rest)
+        over = taken % self.step
+        return taken - over if taken > self.step and 2 * over <= self.step else taken
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """Compiled to `i32 NAME(const i64 *sizes, void *const *slots, void *arena, void *pool)`; 0 is success, a
     positive number the code of the check that failed, a negative one says that it was interrupted (`llvm.threads`).
@@ -246,6 +269,7 @@ class Entry:
     arena: Dim  # bytes, 64-byte aligned base
     steps: tuple[Step, ...]
     many: Many | None = None
+    microbatches: Microbatches | None = None
 
     @property
     def calls(self) -> tuple[Call, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..scalar import FUNCTIONS
@@ -31,6 +31,7 @@ from .ir import (
     Let,
     Load,
     Loop,
+    Microbatches,
     Module,
     Prefetch,
     Reduce,
@@ -91,6 +92,8 @@ def shares(kernel: Kernel, sizes: Mapping[str, int]) -> bool:
 
 def run(module: Module, entry: Entry, sizes: Mapping[str, int], slots: Mapping[str, bytearray]) -> int:
     """Run an entry on memory. The arena begins as bytes that mean nothing."""
+    if entry.microbatches is not None:
+        return _microbatches(module, replace(entry, microbatches=None), entry.microbatches, sizes, slots)
     if entry.many is not None and sizes[entry.many.size] >= entry.many.least:
         entry = next(e for e in module.entries if e.name == entry.many.entry)
     memory = {("slot", name): data for name, data in slots.items()}
@@ -114,6 +117,23 @@ def run(module: Module, entry: Entry, sizes: Mapping[str, int], slots: Mapping[s
         return 0
 
     return steps(entry.steps, sizes)
+
+
+def _microbatches(
+    module: Module, entry: Entry, m: Microbatches, sizes: Mapping[str, int], slots: Mapping[str, bytearray]
+) -> int:
+    """Some examples after the others, on their part of the slots."""
+    one = {s.name: stride for s in entry.slots if (stride := _number(m.stride(s), sizes))}
+    start, code = 0, 0
+    while not code and (start < sizes[m.size] or not start):
+        count = m.next(sizes[m.size] - start)
+        spans = {name: slice(start * n, (start + count) * n) for name, n in one.items()}
+        parts = {name: data[spans[name]] if name in one else data for name, data in slots.items()}
+        code = run(module, entry, {**sizes, m.size: count}, parts)
+        for name, span in spans.items():
+            slots[name][span] = parts[name]
+        start += max(1, count)
+    return code
 
 
 def _number(x: Dim, sizes: Mapping[str, int]) -> int:

@@ -29,6 +29,7 @@ from .ir import (
     Load,
     Loop,
     Many,
+    Microbatches,
     Module,
     Place,
     Prefetch,
@@ -331,15 +332,21 @@ class _Parser:
     def entry(self) -> Entry:
         name, sizes, slots = self.name(), self.listed(self.name), self.listed(self.slot)
         many = self.many() if self.accept("many") else None
+        apart = self.microbatches() if self.accept("microbatches") else None
         self.expect("arena")
         arena = self.size()
         self.expect("{")
-        return Entry(name, sizes, slots, arena, self.steps(), many)
+        return Entry(name, sizes, slots, arena, self.steps(), many, apart)
 
     def many(self) -> Many:
         entry = self.name()
         self.expect("from")
         return Many(entry, self.name(), self.integer())
+
+    def microbatches(self) -> Microbatches:
+        size, length = self.name(), self.integer()
+        self.expect("step")
+        return Microbatches(size, length, self.integer())
 
     def steps(self) -> tuple[Step, ...]:
         """Calls and loops up to the brace that ends them."""

@@ -178,7 +178,9 @@ def _entry(e: Entry) -> Iterator[str]:
     for s in e.slots:
         yield f"    {s.role} {_name(s.name)}: {s.type},"
     many = f" many {_name(e.many.entry)} from {_name(e.many.size)} {e.many.least}" if e.many is not None else ""
-    yield f"){many} arena {e.arena} {{"
+    m = e.microbatches
+    apart = f" microbatches {_name(m.size)} {m.length} step {m.step}" if m is not None else ""
+    yield f"){many}{apart} arena {e.arena} {{"
     yield from _steps(e.steps, "    ")
     yield "}"
 

@@ -59,6 +59,11 @@ class Lowered:
         """Bytes that are enough for few examples and for many."""
         return _largest(e.arena for e in self.module.entries if e.name in (self.entry.name, self._many))
 
+    def apart(self, microbatches: L.Microbatches | None) -> Lowered:
+        """With an entry that runs micro-batches."""
+        first, *more = self.module.entries
+        return replace(self, module=replace(self.module, entries=(replace(first, microbatches=microbatches), *more)))
+
     @property
     def preparing(self) -> int:
         """Bytes that the entry needs which prepares what this one reads."""

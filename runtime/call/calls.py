@@ -81,8 +81,8 @@ class Workspace:
 
     A child made by fork inherits neither the worker threads nor a usable lock: it gets its own at its first call."""
 
-    def __init__(self, make_pool: Callable[[], Any]):
-        self._make_pool = make_pool
+    def __init__(self, make_pool: Callable[[int], Any], threads: int):
+        self._make_pool, self.threads = make_pool, threads
         self._fresh()
 
     def _fresh(self) -> None:
@@ -124,7 +124,7 @@ class Workspace:
     @property
     def pool(self) -> Any:
         if not self._pool:
-            self._pool = (self._make_pool(),)
+            self._pool = (self._make_pool(self.threads),)
         return self._pool[0]
 
 
@@ -212,7 +212,7 @@ class Call:
                 raise argument_error("E0606", f"`{port.name}` of {s.name} would have the shape {list(shape)}")
             check_nbytes(shape, NUMPY[port.dtype], f"`{port.name}` of {s.name}")
             outputs.append((slot, shape, NUMPY[port.dtype]))
-        arena = _value(s.arena, sizes)
+        arena = _value(s.scratch(sizes, self.workspace.threads), sizes)
         if arena < 0:
             raise argument_error("E0606", f"{s.name} would need {arena} bytes of memory of its own")
         native_sizes = (c_int64 * max(1, len(key)))(*key)
@@ -291,7 +291,7 @@ class Call:
         """Scratch memory at these sizes, and that of the outputs."""
         s = self.signature
         outputs = sum(nbytes([_value(d, sizes) for d in p.shape], NUMPY[p.dtype]) for p in s.outputs)
-        return _value(s.arena, sizes) + outputs
+        return _value(s.scratch(sizes, self.workspace.threads), sizes) + outputs
 
     def slots_copy(self) -> Any:
         """Slots of one's own with the variables filled in, for a job that runs this entry many times."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ...compiler.elaborate.outline import Row
     from ...compiler.graph.nodes import Graph
     from ...compiler.lowering.memory import Plan
-    from ...compiler.manifest import Variable
+    from ...compiler.manifest import Signature, Variable
     from ...compiler.pipeline import Stages
     from ...compiler.session import Session
     from ...compiler.types.sizes import Dim
@@ -136,7 +136,7 @@ def _show_built(session: Session, program: Program, start: float, everything: bo
                 name,
                 _ports(native.signature.inputs),
                 _ports(native.signature.outputs),
-                _bytes(native.signature.arena),
+                _arena(native.signature),
                 human(native.code_size),
             )
         )
@@ -154,9 +154,19 @@ def _ports(ports: Any) -> str:
     return ", ".join(shown) if len(shown) <= 3 else f"{', '.join(shown[:2])}, ... ({len(shown)})"
 
 
+def _arena(signature: Signature) -> str:
+    """`a + b*B` bytes, and the most that B is at a time."""
+    return " ".join([_bytes(signature.arena), *(f"({size} <= {most})" for size, most in _most(signature))])
+
+
 def _bytes(size: Dim) -> str:
-    """`a + b*B` bytes, with units where it is a number."""
+    """With units where it is a number."""
     return human(size) if isinstance(size, int) else f"{size} B"
+
+
+def _most(signature: Signature) -> list[tuple[str, int]]:
+    """The examples of a micro-batch, where an entry runs those."""
+    return [signature.microbatch] if signature.microbatch is not None else []
 
 
 # --- summary ----------------------------------------------------------------------------------------------------------
@@ -268,6 +278,8 @@ def plan(program: Program, entry: str | None, batch: int | None, max_memory: int
     batch = batch or (spec.batch if spec and spec.batch else 1)
     sizes = dict.fromkeys(made.signature.sizes, batch)
     planned = made.lowered.plan
+    for size, most in _most(made.signature):
+        sizes[size] = min(sizes[size], most)
     needed = _number(planned.arena, sizes)
     _show_plan(name, made, planned, sizes, needed)
     if max_memory is not None and needed > max_memory:
@@ -316,6 +328,8 @@ def _show_plan(name: str, made: Stages, planned: Plan, sizes: dict[str, int], ne
     print_table(("value", "from", "offset", "bytes", _at(sizes) or "bytes", "kernels"), rows, left=2)
     bound, kernel = planned.lower_bound(sizes)
     say(f"{name}: {len(planned.order)} kernels, arena {planned.arena} bytes, {needed:,} {_at(sizes)}".rstrip())
+    for size, most in _most(made.signature):
+        say(f"where {size} is larger than {most}, so many examples at a time, in an arena for each thread")
     where = f" (while {planned.order[kernel]} runs)" if planned.order else ""
     say(f"lower bound {bound:,} bytes{where}")
     variables = sum(_number(s.type.nbytes, sizes) for s in made.lowered.entry.slots if s.role == "param")

@@ -41,7 +41,7 @@ from nnc.dsl.errors import ArgumentError, InternalError, NncError, error
 from nnc.dsl.source import Source
 
 from . import plain, steps
-from .machine import Guarded, Memory, call
+from .machine import THREADS, Guarded, Memory, call
 from .program import Program, Sizes, arguments
 
 NOISE = {"f64": 2.0**-42, "f32": 2.0**-21}  # relative, of each operation: some bits more than its rounding
@@ -387,7 +387,7 @@ def _threads(entry: _Entry) -> None:
     session = entry.sessions("f32")
     with patch.object(sharing, "FORK", -1), limited(COMPILE_SECONDS):
         code = code_of(session, session.stages(entry.name))
-    pool = session.pool(2)
+    pool = session.pool(THREADS)
     for sizes, inputs, params, _ in entry.cases:
         inputs, params, reference = _single(entry, sizes, inputs, params)
         one, two = (_called(code, inputs, params, sizes, pool=p) for p in (None, pool))

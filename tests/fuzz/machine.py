@@ -24,6 +24,7 @@ Arrays = dict[str, np.ndarray]
 PAGE = mmap.PAGESIZE
 PROT_NONE = 0
 ALIGNMENT = 64  # of the arena
+THREADS = 2  # of a pool
 UNWRITTEN = 0xFF  # NaN everywhere: nothing may be read that was not written
 
 
@@ -97,7 +98,7 @@ def call(
     if native.prepare is not None:
         arena = place.buffer(s.preparing, ALIGNMENT)
         native.prepare(None, slots[len(given) :].ctypes.data, arena.ctypes.data, pool)
-    arena = place.buffer(whole(s.arena, bound), ALIGNMENT)
+    arena = place.buffer(whole(s.scratch(bound, THREADS if pool is not None else 1), bound), ALIGNMENT)
     status = native.run(numbers.ctypes.data, slots.ctypes.data, arena.ctypes.data, pool)
     if status:
         raise error("E0607", s.checks[status - 1], kind=ArgumentError)

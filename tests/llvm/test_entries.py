@@ -13,14 +13,17 @@ from nnc.compiler.loops.ir import (
     Check,
     Const,
     Entry,
+    For,
     Kernel,
     Load,
     Loop,
     Many,
+    Microbatches,
     Module,
     Place,
     Slot,
     Store,
+    Var,
     i64,
 )
 from nnc.compiler.loops.meaning import run as meaning
@@ -89,6 +92,55 @@ def test_from_some_size_on_another_entry_runs():
         memory = {"x": bytearray(4 * n), "y": bytearray(12)}
         assert meaning(module, few, {"n": n}, memory) == 0
         assert memory == {"x": bytearray(x.tobytes()), "y": bytearray(y.tobytes())}
+
+
+EACH = Kernel(  # y[b] = x[b] + 1 by way of an arena; the second buffer counts calls
+    "each",
+    ("n",),
+    (Buffer("x", "f32"), Buffer("calls", "f32", True), Buffer("a", "f32", True), Buffer("y", "f32", True)),
+    (
+        Store("calls", i64(0), Apply("add", (Load("calls", i64(0), "f32"), Const(1.0, "f32")), "f32")),
+        For("k", i64(0), Var("n"), (
+            Store("a", Var("k"), Load("x", Var("k"), "f32")),
+            Check(Apply("lt", (Load("a", Var("k"), "f32"), Const(1000.0, "f32")), "bool"), 7),
+        )),
+        For("k", i64(0), Var("n"), (
+            Store("y", Var("k"), Apply("add", (Load("a", Var("k"), "f32"), Const(1.0, "f32")), "f32")),
+        )),
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("count", "calls"), [(0, 1), (1, 1), (4, 1), (8, 1), (9, 2), (10, 2), (11, 1), (17, 3), (40, 4)]
+)
+@pytest.mark.parametrize("threads", [0, 3])
+def test_micro_batches(services, count, calls, threads):
+    """12 at a time, and what is left in fours where at most two are beyond. Threads have arenas of their own."""
+    n, f = symbol("n"), TensorType("f32", (symbol("n"),))
+    slots = (
+        Slot("x", f, "input"),
+        Slot("calls", TensorType("f32", (1,)), "param"),
+        Slot("y", TensorType("f32", (n, 1)), "output"),
+    )
+    step = Call("each", (n,), (Place("slot", "x"), Place("slot", "calls"), Place("arena"), Place("slot", "y")))
+    entry = Entry("main", ("n",), slots, n * 4, (step,), microbatches=Microbatches("n", 12, 4))
+    module = Module((EACH,), (entry,))
+    library = native.Library(native.compile_object(emit(module, native.target()), native.target()))
+    pool = services.pool(threads) if threads else None
+    x = np.arange(count, dtype=np.float32)
+    for wrong in (False, True):
+        x[-1:] = 2000 if wrong and count > 1 else x[-1:]
+        made, y, arena = np.zeros(1, np.float32), np.zeros(max(1, count), np.float32), np.zeros(64 * 4, np.float32)
+        slots_ = (ctypes.c_void_p * 3)(*(a.ctypes.data for a in (x, made, y)))
+        sizes = (ctypes.c_int64 * 1)(count)
+        status = library.function("main")(ctypes.addressof(sizes), ctypes.addressof(slots_), arena.ctypes.data, pool)
+        memory = {"x": bytearray(x.tobytes()), "calls": bytearray(4), "y": bytearray(max(4, 4 * count))}
+        assert status == meaning(module, entry, {"n": count}, memory)
+        assert memory["y"] == bytearray(y.tobytes())
+        assert np.frombuffer(memory["calls"], np.float32) == calls
+        assert threads or made == calls
+        assert wrong or np.array_equal(y[:count], x + 1)
 
 
 def test_a_check_ends_all_of_it():
