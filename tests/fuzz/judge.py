@@ -29,6 +29,7 @@ from nnc.compiler.graph.interpret import Arrays, evaluate
 from nnc.compiler.graph.nodes import Graph
 from nnc.compiler.graph.ops.contraction import is_gathered
 from nnc.compiler.graph.ops.elementwise import NUMPY
+from nnc.compiler.lowering import microbatches
 from nnc.compiler.lowering.kernels import sharing
 from nnc.compiler.native import objects as native
 from nnc.compiler.passes.rewrite import assemble
@@ -383,9 +384,10 @@ def _step(entry: _Entry) -> None:
 
 
 def _threads(entry: _Entry) -> None:
-    """The same bits on one thread and on two, all loops parallel that may be."""
+    """The same bits on one thread and on two, all loops parallel that may be, examples one by one where they may be."""
     session = entry.sessions("f32")
-    with patch.object(sharing, "FORK", -1), limited(COMPILE_SECONDS):
+    alone = patch.multiple(microbatches, NEAR=1, READ=0)
+    with patch.object(sharing, "FORK", -1), alone, limited(COMPILE_SECONDS):
         code = code_of(session, session.stages(entry.name))
     pool = session.pool(THREADS)
     for sizes, inputs, params, _ in entry.cases:
