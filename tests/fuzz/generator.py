@@ -184,7 +184,9 @@ def _function(g: Generator) -> str:
     made = [v for v in g.scope.pool if v.name in g.scope.local]
     last = made[-1]
     results = [*[v for v in made[:-1] if g.chance(0.25 if v.real else 0.5)][-5:], last]
-    if g.chance(0.1):
+    if last.shape and isinstance(last.shape[0], str) and g.chance(0.5):
+        results = [v for v in results if v.shape[:1] == last.shape[:1]]  # perhaps each example for itself
+    elif g.chance(0.1):
         results.append(g.rng.choice(g.scope.pool))  # perhaps an argument, or the same again
     result = ", ".join(v.name for v in results)
     result = f"({result})" if len(results) > 1 else result
