@@ -2,9 +2,9 @@
 
 An equation over the reals is not enough: a rule must hold for NaN, infinities and -0 as well, so x - x is not 0, x * 0
 is not 0, 0 - x is not -x and x + 0 is x only where x cannot be -0. Three liberties are taken and no others: results may
-differ by rounding (x^3 is x*x*x), the sign of a contraction that is zero is not defined, and where the adjoint of a
-window has a factor that is not finite, elements near it may be NaN, too: a term that is not there is 0 times it. Two
-rules turn an infinity that only an intermediate result was into the right value; they say so.
+differ by rounding (x^3 is x*x*x), the sign of a contraction that is zero is not defined, and where a factor of a window
+or of its adjoint is not finite, elements near it may be NaN or not: a term that is not there, beyond the margin, is 0
+times it, or nothing. Two rules turn an infinity that only an intermediate result was into the right value; they say so.
 """
 
 from __future__ import annotations
