@@ -14,7 +14,7 @@ from ...graph.nodes import Node
 from ...graph.ops import OPS
 from ...graph.ops.contraction import Affine, Map, index_of, is_plain
 from ...graph.ops.op import Seen
-from ...types.sizes import Dim
+from ...types.sizes import Dim, nonnegative
 from ..rewrite import Sweep, Table
 
 ZERO: Affine = (0, ())
@@ -36,6 +36,14 @@ def _inside(e: Affine, n: Dim, extent: Mapping[str, Dim]) -> bool:
     return low >= 0 and high < n
 
 
+def _ends_within(e: Affine | None, n: Dim, extent: Mapping[str, Dim]) -> bool:
+    """Certainly e < n everywhere in the domain."""
+    if e is None:
+        return False
+    last = sum((max(c, 0) * (extent[i] - 1) for i, c in e[1]), e[0])
+    return nonnegative(n - 1 - last)
+
+
 def _seen_through(s: Sweep, name: str, m: Map, extent: Mapping[str, Dim]) -> tuple[str, Map] | None:
     """The operand behind a view, and the map that reads it."""
     v = s[name]
@@ -48,6 +56,8 @@ def _seen_through(s: Sweep, name: str, m: Map, extent: Mapping[str, Dim]) -> tup
         small = s.emit("reshape", x, shape=tuple(n for n in s.shape(x) if n != 1))
         return small, tuple(e for n, e in zip(v.shape, m, strict=True) if n != 1)
     read = [_at(k, m) for k in seen]
+    if v.op == "slice" and not all(_ends_within(e, n, extent) for e, n in zip(read, s.shape(x), strict=True)):
+        return None  # there the kernel would ask at each read
     return (x, tuple(e for e in read if e is not None)) if None not in read else None
 
 
