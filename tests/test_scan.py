@@ -110,6 +110,18 @@ VALUES = {
     "nothing is carried": (
         "fn f(x: f32[T, K]) -> f32[T] {\n scan t in 0..T { y[t] = max(x[t]) }\n return y\n}",
         (normal(3, 4),), lambda x: x.max(1)),
+    "sizes that grow with the turn": (
+        "fn f(x: f32[T, K], w: f32[K, T]) -> (y: f32[T, K], s: f32[K], n: f32[T]) {\n s = 0.0\n scan t in 0..T {\n"
+        "  seen = x[:t + 1]\n  p = softmax(seen @ w, axis = 0)\n"
+        "  s = s + sum(p, axis = 0) @ w.T * 0.1 + max(seen, axis = 0)\n"
+        "  y[t] = cumsum(seen, axis = 0)[t]\n  n[t] = cast(size(seen, 0), f32)\n }\n}",
+        (normal(5, 3), normal(3, 5)), lambda x, w: (
+            np.cumsum(x, 0), sum(np.ones(5) @ w.T * 0.1 + x[:t + 1].max(0) for t in range(5)), np.arange(1.0, 6))),
+    "sizes that shrink, in a scan in a scan": (
+        "fn f(x: f32[N, M], k: f32[M]) -> f32[N] {\n scan i in 0..N {\n  s = 0.0\n"
+        "  scan j in 0..M {\n   s = s + sum(x[i:, j:] * expand(k[j:], 0))\n  }\n  y[i] = s\n }\n return y\n}",
+        (normal(4, 3), normal(3)), lambda x, k: np.array(
+            [sum((x[i:, j:] * k[j:]).sum() for j in range(3)) for i in range(4)])),
     "a value is carried that never changes": (
         "fn f(x: f32[T]) -> (a: f32, b: f32) {\n (a, b) = (3.0, 1.0)\n"
         " scan t in 0..T {\n  a = a\n  b = b * a + x[t]\n }\n}",
@@ -185,6 +197,28 @@ fn f(x: f32[T, K], w: f32[2, K]) -> f32 {
     return s^2 + sum(ys^3)
 }
 """, ((5, 2), (2, 2))),
+    "sizes that grow with the turn": ("""
+fn f(x: f32[T, K], W: f32[K, K], v: f32[T, K]) -> f32 {
+    s = x[0]
+    scan t in 0..T {
+        seen = x[:t + 1]
+        p = softmax(tanh(seen @ W) @ s)
+        s = 0.5 * s + p @ v[:t + 1] + x[t]
+        y[t] = sum(p^2) + sum(seen[1:] * v[1:t + 1])
+    }
+    return sum(s^2) + sum(y^2)
+}
+""", ((4, 2), (2, 2), (4, 2))),
+    "sizes that shrink, in a scan in a scan": ("""
+fn f(x: f32[N, M], k: f32[M]) -> f32 {
+    s = 0.0
+    scan i in 0..N {
+        rest = sin(x[i:])
+        scan j in 0..M { s = 0.7 * s + sum((rest[:, j:] * expand(k[j:], 0))^2) }
+    }
+    return s^2
+}
+""", ((3, 2), (2,))),
     "checkpoint": ("""
 fn f(x: f32[T, K], W: f32[K, K]) -> f32 {
     s = x[0]

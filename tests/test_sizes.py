@@ -14,7 +14,7 @@ from nnc.compiler.graph.ops.contraction import is_gathered
 from nnc.compiler.session import Session
 from nnc.compiler.settings import Settings
 from nnc.compiler.types.facts import equal, learned
-from nnc.compiler.types.sizes import Dim, divide, parse_size, substitute
+from nnc.compiler.types.sizes import Dim, divide, highest, parse_size, substitute, symbols
 from nnc.dsl.source import Source
 
 
@@ -46,6 +46,19 @@ def _random(rng: random.Random, depth: int) -> str:
         case 5:
             return f"({_random(rng, depth - 1)} % {rng.randrange(1, 7)})"
     return f"({_random(rng, depth - 1)} // {rng.randrange(1, 7)})"
+
+
+def test_what_is_highest_is_enough_for_each_turn() -> None:
+    rng = random.Random(4)
+    parts = ("A", "B", "H", "H", "(A + H) // 3", "(2 * H + 5) % 4", "H // 2", "(B + 7) // (H + 2)", "3")
+    for _ in range(3000):
+        text = " ".join(f"{rng.choice('+++-')} {' * '.join(rng.sample(parts, rng.randint(1, 3)))}" for _ in range(4))
+        size = parse_size(f"0 {text}")
+        values = {name: rng.randrange(20) for name in "AB"}
+        most = highest(size, "H", parse_size("A + 1"))
+        assert "H" not in symbols(most)
+        turns = [substitute(size, {**values, "H": h}) for h in range(values["A"] + 2)]
+        assert max(turns) <= max(0, substitute(most, values)), size
 
 
 def test_sizes_are_what_they_say() -> None:

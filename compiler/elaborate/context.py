@@ -18,7 +18,7 @@ from ..graph.ops.op import ShapeError
 from ..manifest import TrainSpec
 from ..settings import Settings
 from ..types.facts import Facts, Relation, learned
-from ..types.sizes import Dim, SizeTooLarge, bounded, product, symbols
+from ..types.sizes import Dim, SizeTooLarge, bounded, nonnegative, product, symbols
 from ..types.tensors import FLOATS, INTS, MAX_RANK, TensorType
 from .scope import Scope
 from .turns import extremes
@@ -372,14 +372,14 @@ class Context:
         return pairs
 
     def _check_size(self, t: TensorType, span: Span | None) -> None:
-        for f in self.frames:
-            if any(f.index in symbols(n) for n in t.shape):
-                raise error(
-                    "E0305",
-                    f"the size of a value cannot depend on `{f.name}`, but this is {t}",
-                    span,
-                    help=f"take all and leave out what lies beyond `{f.name}`: `where(iota(n) < {f.name}, ..)`",
-                )
+        """What depends on the turn of a scan is 0 or more in every turn; of other sizes that is asked in the end."""
+        for n in t.shape:
+            if nonnegative(n) or not any(f.index in symbols(n) for f in self.frames):
+                continue
+            message = f"the size {n} must not be negative"
+            if any(isinstance(a, int) and isinstance(b, int) and a < b for a, b in self.turns(n, 0, ">=", span)):
+                raise error("E0307", message, span)
+            self.guard(n, 0, message, span, ">=")
 
     def asked(self) -> Span | None:
         """The innermost call that stands in a user's file."""

@@ -164,6 +164,7 @@ def _elaborated(cx: Context, s: ast.Scan, scope: Scope, given: dict[str, Any], s
                 carried[name] = tensor(cx, value, inner.spans.get(name), wanted)
             else:
                 carried[name] = _refined(cx, cx.here(value, inner.spans.get(name)), given[name], name, s.span)
+            _steady(frame, carried[name], "carried", inner.spans.get(name))
         until = None
         if s.until is not None:
             until = tensor(cx, cx.evaluate(s.until, inner), s.until.span)
@@ -302,8 +303,21 @@ def collects(cx: Context, s: ast.Assign, scope: Scope) -> bool:
         axis = axis + sum(cx_rank - 1 for cx_rank in _rests(indices[:axis], value.rank, len(rest)))
     else:
         value = tensor(cx, cx.evaluate(s.value, scope), s.value.span)
-    frame.collected[target.name] = (cx.here(value, s.span), axis, s.span)
+    kept = cx.here(value, s.span)
+    _steady(frame, kept, "collected", s.value.span)
+    frame.collected[target.name] = (kept, axis, s.span)
     return True
+
+
+def _steady(frame: Frame, value: Tensor, what: str, span: Span | None) -> None:
+    """What leaves a turn has a size that does not depend on it."""
+    if any(frame.index in symbols(n) for n in value.shape):
+        raise error(
+            "E0305",
+            f"what is {what} has the same size in each turn, but this is {value.type}",
+            span,
+            help=f"take all and leave out what lies beyond `{frame.name}`: `where(iota(n) < {frame.name}, ..)`",
+        )
 
 
 def _rests(before: Sequence[Any], rank: int, count: int) -> Iterator[int]:

@@ -28,6 +28,7 @@ def operations(node: Node, types: Sequence[Type], sizes: Mapping[str, int]) -> i
     if "body" in node.attrs:
         body = node.attrs["body"]
         turns = number(node.attrs.get("count", 1), sizes)
+        sizes = {**sizes, node.attrs.get("index", ""): turns // 2}  # of what grows with the turn
         return turns * sum(operations(n, [body[a].type for a in n.args], sizes) for n in body)
     if OPS[node.op].kind in (LEAF, VIEW) or node.op == "constant":
         return 0

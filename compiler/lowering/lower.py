@@ -21,7 +21,7 @@ from ..graph.ops.winograd import filtering
 from ..graph.product import Product, product
 from ..loops import ir as L
 from ..passes.argument import ARGUMENTS, expand
-from ..types.sizes import Dim, Monomial, collect, symbol, symbols, terms
+from ..types.sizes import Dim, Monomial, collect, highest, symbol, symbols, terms
 from ..types.tensors import TensorType
 from .kernels.body import Body, Checks, results
 from .kernels.contraction import contraction
@@ -76,9 +76,12 @@ class Lowered:
 
 
 def _largest(sizes: Iterable[Dim]) -> Dim:
-    """Of polynomials without negative terms one that is at least as large as each, whatever the symbols are."""
+    """A polynomial that is at least as large as each, whatever the symbols are, where each has no negative value."""
+    different = list(dict.fromkeys(sizes))
+    if len(different) == 1:
+        return different[0]
     most: dict[Monomial, int] = {}
-    for m, c in (t for size in sizes for t in terms(size)):
+    for m, c in (t for size in different for t in terms(size)):
         most[m] = max(c, most.get(m, 0))
     return collect(most.items())
 
@@ -147,7 +150,8 @@ def _steps(graph: Graph, checks: Checks, library: _Library) -> _Steps:
     bodies = {n.name: library.shared(_body_of(graph, n)) for n in graph if is_kernel(n) and OPS[n.op].kind != LOOP}
     loops = {n.name: _steps(_entry_of(graph, n), checks, library) for n in graph if OPS[n.op].kind == LOOP}
     scratch = {name: library.scratch(body) for name, body in bodies.items()}
-    scratch |= {name: (loop.plan.arena, 1)[: 1 + graph[name].attrs["until"]] for name, loop in loops.items()}
+    for name, loop in loops.items():
+        scratch[name] = (_of_turns(graph[name], loop), 1)[: 1 + graph[name].attrs["until"]]
     planned, root = plan(graph, scratch, {name: body for name, (body, _) in bodies.items()}), roots(graph)
     steps: list[L.Step] = [_copy(c.type, c.source, c.target, checks, library) for c in planned.copies if c.early]
     nodes = [""] * len(steps)
@@ -223,6 +227,11 @@ def _loop(
         slots[output_slot(UNTIL)] = until
     steps = _moved(lowered.steps, slots, own[0])
     yield L.Loop(node.attrs["index"], node.attrs["count"], steps, node.attrs["reverse"], until)
+
+
+def _of_turns(node: Node, lowered: _Steps) -> Dim:
+    """Bytes of arena that are enough for any turn."""
+    return highest(lowered.plan.arena, node.attrs["index"], node.attrs["count"])
 
 
 def _moved(steps: tuple[L.Step, ...], slots: Mapping[str, L.Place], arena: L.Place) -> tuple[L.Step, ...]:

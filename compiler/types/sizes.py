@@ -278,6 +278,30 @@ def least(x: Dim) -> float:
     return total
 
 
+def highest(x: Dim, name: str, bound: Dim) -> Dim:
+    """A size without a symbol that is at least `x` where the symbol is from 0 to `bound`. Symbols and quotients are 0
+    or more, divisors above 0."""
+    total: Dim = 0
+    for m, c in terms(x):
+        if all(name not in symbols(_as_size(a)) for a in m):
+            total = total + collect([(m, c)])
+        elif c > 0:
+            total = total + c * product(_highest_of(a, name, bound) for a in m)
+    return total
+
+
+def _highest_of(a: Atom, name: str, bound: Dim) -> Dim:
+    if isinstance(a, Symbol):
+        return bound if a.name == name else symbol(a.name)
+    if a.op == "//" and name not in symbols(a.bottom):
+        return divide(highest(a.top, name, bound), a.bottom)[0]
+    return highest(a.top if a.op == "//" else a.bottom, name, bound)
+
+
+def _as_size(a: Atom) -> Dim:
+    return collect([((a,), 1)])
+
+
 def _least_of(a: Atom) -> float:
     if isinstance(a, Symbol) or a.op == "%":
         return 0

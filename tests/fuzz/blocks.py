@@ -19,6 +19,13 @@ def turns_over(g: Generator, x: Value, t: str) -> tuple[str, str, Dim]:
     less = n - 1 if whole else computed(f"{n} - 1")
     ways = [(f"{x.name}[{t}]", f"0..{n}", n)] * 5
     ways += [(f"{x.name}[{n} - 1 - {t}]", f"0..{n}", n)]
+    seen = f"{x.name}[:{t} + 1]"  # whose size depends on the turn
+    forms = (f"mean({seen}, axis = 0)", f"max({seen}, axis = 0)", f"sum(tanh({seen}) * sigmoid({seen}), axis = 0)",
+             f"sum(softmax({seen}, axis = 0) * {seen}, axis = 0)", f"cumsum({seen}, axis = 0)[{t}]",
+             f"sum({x.name}[{t}:]^2, axis = 0)")  # fmt: skip
+    if x.real:
+        ways += [(g.one_of(*forms), f"0..{n}", n)] * 3
+        ways += [(f"({seen}.T @ {seen})[0]", f"0..{n}", n)] * (x.rank == 2)
     if not whole or n > 0:
         ways += [(f"{x.name}[{t}]", f"1..{n}", less), (f"{x.name}[{t}] - {x.name}[{t} - 1]", f"1..{n}", less),
                  (f"mean({x.name}[{t}:{t} + 2], axis = 0)", f"0..{less}", less)]  # fmt: skip

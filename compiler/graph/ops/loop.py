@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...types.sizes import symbols
 from ...types.tensors import TensorType, TupleType, Type
 from . import require
 from .elementwise import NUMPY
@@ -37,6 +38,9 @@ def _infer(types: Sequence[Type], attrs: Any) -> TupleType:
             f"the body of scan carries {_shown(given[:carries])} on as {_shown(results[:carries])}",
             tuple(range(carries)),
         )
+    for v, t in zip(body.outputs, results, strict=False):
+        if any(attrs["index"] in symbols(n) for n in t.shape):
+            raise ShapeError("E0305", f"`{v[0]}`, a result of scan, is {t}, whose size depends on the turn")
     collected = tuple(t.with_shape((count, *t.shape)) for t in results[carries:])
     return TupleType((*results[:carries], *collected))
 
