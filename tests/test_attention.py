@@ -190,12 +190,32 @@ def test_in_blocks_it_is_the_same_in_less_memory() -> None:
         blocks = nnc.function(source.format(call=f"attend_in_blocks(q, k, v, 16, {causal})"))
         for one, other in zip(whole, blocks(*arrays), strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
-        with pytest.raises(nnc.NncError, match="the blocks of queries must divide the sequence"):
-            blocks(*(a[:, :47] for a in arrays))
+        rest = [a[:, :41] for a in arrays]  # two blocks, and 9 that are left
+        whole = nnc.function(source.format(call=f"attend(q, k, v, {bias})"))(*rest)
+        for one, other in zip(whole, blocks(*rest), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
     net = nnc.compile(BLOCK.format(options="causal = true, block = 16"))
     arena = net.session.entry("train").signature.arena
     at = [substitute(arena, {"B": 3, "T": 1024 * t}) for t in (1, 2, 3)]
     assert at[2] - 2 * at[1] + at[0] == 0, "it grows with T"
+
+
+@pytest.mark.parametrize("length", [1, 40, 64, 65, 150, 256, 300])
+@pytest.mark.parametrize("known", [True, False])
+def test_blocks_of_any_sequence(length, known) -> None:
+    """The block that the library chooses, of a sequence whose length the compiler knows or does not."""
+    size = str(length) if known else "T"
+    source = f"""
+    fn f(q: f32[2, {size}, 3, 8], k: f32[2, {size}, 3, 8], v: f32[2, {size}, 3, 8]) ->
+        (y: f32[2, {size}, 3, 8], dq: f32[2, {size}, 3, 8], dk: f32[2, {size}, 3, 8], dv: f32[2, {size}, 3, 8]) {{{{
+        y = {{call}}
+        (dq, dk, dv) = grad(sum(y^2), [q, k, v])
+    }}}}"""
+    arrays = [a.astype(np.float32) for a in rng().normal(size=(3, 2, length, 3, 8))]
+    whole = nnc.function(source.format(call="attend(q, k, v, causal_bias(size(q, 1)))"))(*arrays)
+    call = "attend_in_blocks(q, k, v, block_of(size(q, 1)), true)"
+    for one, other in zip(whole, nnc.function(source.format(call=call))(*arrays), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 def test_step_by_step_is_all_at_once() -> None:
