@@ -88,8 +88,8 @@ class Signature:
         if self.microbatch is None or sizes[self.microbatch[0]] <= self.microbatch[1]:
             return self.arena
         size, length = self.microbatch
-        one = substitute(self.arena, {size: length})
-        return (one + LINE - 1) // LINE * LINE * max(1, min(threads, sizes[size] // length))
+        one = (substitute(self.arena, {size: length}) + LINE - 1) // LINE * LINE
+        return one * threads if 2 * (sizes[size] // length) > threads else one
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,9 @@ def stages(
     inputs, variables = _inputs(graph), _variables(program, optimized)
     lowered = lower(few, inputs, variables, target, many)
     if optimize and (counted := examples(optimized)) is not None:
-        lowered = lowered.apart(microbatches(few.graph, counted, lowered.arena, LANES if many is not None else 1))
+        lowered = lowered.in_microbatches(
+            microbatches(few.graph, counted, lowered.arena, LANES if many is not None else 1)
+        )
     other = many[0] if many is not None else None
     told = signature([v.graph for v in (few, other) if v is not None], inputs, variables, lowered)
     return Stages(graph, backward, optimized, few.graph, few.before, other, lowered, told)

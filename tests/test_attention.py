@@ -218,6 +218,18 @@ def test_blocks_of_any_sequence(length, known) -> None:
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
+def test_the_work_of_causal_attention_is_what_its_blocks_see() -> None:
+    def macs(length: int, causal: str) -> int:
+        text = f"model Net(x: f32[B, {length}, 16]) -> (y: f32[B, {length}, 16]) {{ y = x |> Attention(2, {causal}) }}"
+        return nnc.compile(text).session.program.macs("Net")
+
+    dense = 4 * 16 * 16
+    for length in (48, 64, 192, 200):
+        assert macs(length, "causal = false") == length * dense + 2 * length * length * 16
+    for length, pairs in ((64, 64 * 64), (192, 64 * (64 + 128 + 192)), (200, 64 * (64 + 128 + 192) + 8 * 200)):
+        assert macs(length, "causal = true") == length * dense + 2 * pairs * 16
+
+
 def test_step_by_step_is_all_at_once() -> None:
     """Within the memory; then the oldest is forgotten."""
     whole = nnc.compile(STACK.format(layers=2, step="false", start=0))

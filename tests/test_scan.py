@@ -209,6 +209,17 @@ fn f(x: f32[T, K], W: f32[K, K], v: f32[T, K]) -> f32 {
     return sum(s^2) + sum(y^2)
 }
 """, ((4, 2), (2, 2), (4, 2))),
+    "a sum over as many as there were turns": ("""
+fn f(x: f32[T, K], w: f32[K, N]) -> f32 {
+    s = x[0, 0] * 0.0
+    scan t in 0..T {
+        z[n] = sum[u in 0..t + 1, k](x[u, k] * w[k, n])
+        s = s + sum(tanh(z))
+        ys[t] = z
+    }
+    return sum(ys^2) + s
+}
+""", ((3, 2), (2, 2))),
     "sizes that shrink, in a scan in a scan": ("""
 fn f(x: f32[N, M], k: f32[M]) -> f32 {
     s = 0.0

@@ -51,9 +51,11 @@ def _random(rng: random.Random, depth: int) -> str:
 def test_what_is_highest_is_enough_for_each_turn() -> None:
     rng = random.Random(4)
     parts = ("A", "B", "H", "H", "(A + H) // 3", "(2 * H + 5) % 4", "H // 2", "(B + 7) // (H + 2)", "3")
+    signed = ("(A - H) // 16", "(B - H + 1) // 2", "(H - B) // 3")
     for _ in range(3000):
         text = " ".join(f"{rng.choice('+++-')} {' * '.join(rng.sample(parts, rng.randint(1, 3)))}" for _ in range(4))
-        size = parse_size(f"0 {text}")
+        alone = "".join(f" {sign} {rng.choice(signed)}" for sign in rng.sample(("+", "-", "- 2 *"), 2))
+        size = parse_size(f"0 {text}{alone}")
         values = {name: rng.randrange(20) for name in "AB"}
         most = highest(size, "H", parse_size("A + 1"))
         assert "H" not in symbols(most)

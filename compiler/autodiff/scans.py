@@ -17,12 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..graph.cost import own_weight
-from ..graph.nodes import Builder, Graph, Node, ancestors, descendants, effects
+from ..graph.nodes import Builder, Graph, Node, ancestors, descendants, effects, mentions
 from ..graph.ops import OPS
 from ..graph.ops.calculus import constant
 from ..graph.ops.op import CONTRACT, KERNEL, MAP, REDUCE
 from ..types.sizes import Dim, substitute, symbol, symbols
-from ..types.tensors import FLOATS, TensorType, TupleType, Type
+from ..types.tensors import FLOATS, TensorType, Type
 
 CHEAP = 6  # weight of a value that is computed again rather than collected
 
@@ -227,7 +227,7 @@ def _worth(turn: _Turn, name: str) -> bool:
     n = turn.inside[name]
     if n.op == "input":
         return name in turn.inputs[: turn.carries]
-    if name in turn.again or _grows(turn, name):
+    if name in turn.again or mentions(n.type, turn.index):
         return False
     kind = OPS[n.op].kind
     return (
@@ -250,18 +250,11 @@ def _again(turn: _Turn, name: str) -> bool:
     return name in turn.again and name not in turn.slices
 
 
-def _grows(turn: _Turn, name: str) -> bool:
-    """Whether a value has another size in each turn, so that it cannot be collected."""
-    t = turn.inside[name].type
-    shapes = [i.shape for i in (t.items if isinstance(t, TupleType) else (t,)) if isinstance(i, TensorType)]
-    return any(turn.index in symbols(n) for shape in shapes for n in shape)
-
-
 def _linear(turn: _Turn, name: str, needs: list[str], have: set[str] | None) -> bool:
     """Whether the sum over turns of a value is an operator on collected values, which `needs` gets. With `have`, sums
     over axes of those count too."""
     n = turn.inside[name]
-    if name not in turn.backward:
+    if name not in turn.backward or mentions((n.attrs, n.type), turn.index):
         return False
     match n.op:
         case "add":
@@ -270,12 +263,12 @@ def _linear(turn: _Turn, name: str, needs: list[str], have: set[str] | None) -> 
             return _linear(turn, n.args[0], needs, have)
         case "contract" | "scatter_add":
             needs += [a for a in n.args if _varies(turn, a)]
-            return not any(_again(turn, a) or _grows(turn, a) for a in n.args)
+            return not any(_again(turn, a) or mentions(turn.inside[a].type, turn.index) for a in n.args)
         case "reduce_sum":
             if _linear(turn, n.args[0], needs, have):
                 return True
             needs.append(n.args[0])
-            return not _grows(turn, n.args[0]) and have is not None and n.args[0] in have
+            return not mentions(turn.inside[n.args[0]].type, turn.index) and have is not None and n.args[0] in have
     return False
 
 

@@ -247,9 +247,12 @@ def _slice(cx: Context, item: ast.Slice, n: Dim, scope: Scope) -> tuple[Dim, Dim
         )
     start: Dim = 0 if item.start is None else _bound(cx, cx.integer(item.start, scope, "a slice"), n, item.span)
     stop: Dim = n if item.stop is None else _bound(cx, cx.integer(item.stop, scope, "a slice"), n, item.span)
+    message = f"the slice {item.span.text} must not end before it begins"
     if isinstance(start, int) and isinstance(stop, int):
         stop = max(start, stop)
-    elif not at_least(cx, stop, start, f"the slice {item.span.text} must not end before it begins", item.span):
+    elif not at_least(cx, stop, start, message, item.span):
+        if any(f.index in symbols(start) | symbols(stop) for f in cx.frames):
+            raise error("E0301", f"{message}, in any turn", item.span)
         stop = start
     return start, stop, step
 

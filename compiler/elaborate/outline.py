@@ -13,7 +13,7 @@ from math import prod
 
 from ..graph.nodes import Node
 from ..graph.ops import OPS, op
-from ..types.sizes import Dim, Size, product, substitute, symbols
+from ..types.sizes import Dim, Size, product, substitute, symbols, total_of
 from ..types.tensors import TensorType
 from .context import Context, Declared, Part
 
@@ -88,7 +88,7 @@ def _macs(n: Node) -> Dim:
         case op.CONTRACT if len(n.args) > 1:
             return _of_one(product(size for _, size in n.attrs["domain"]))
         case op.LOOP:
-            return _of_one(n.attrs["count"]) * sum(map(_macs, n.attrs["body"]), start=0)
+            return _of_one(total_of(sum(map(_macs, n.attrs["body"]), start=0), n.attrs["index"], n.attrs["count"]))
     return 0
 
 

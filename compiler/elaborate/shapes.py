@@ -14,7 +14,7 @@ from ...dsl.diagnostics import Label
 from ...dsl.errors import error
 from ...dsl.source import Span
 from ..types.facts import Relation, apart, equal, lowest, shorter
-from ..types.sizes import Dim, Size, divide, symbols
+from ..types.sizes import Dim, Size, divide, nonnegative, symbols
 from ..types.tensors import FLOATS, INTS, TensorType
 from .context import Context, check_fits
 from .values import OPERATORS, Results, SizeCondition, Tensor, Value, is_size, kind
@@ -39,6 +39,8 @@ def same_size(cx: Context, a: Dim, b: Dim, what: str, span: Span | None) -> Dim 
 
 def at_least(cx: Context, a: Dim, b: Dim, message: str, span: Span | None) -> bool:
     """Whether a >= b. What only run time can decide becomes a guard, and counts as true."""
+    if nonnegative(a - b):
+        return True
     if len(pairs := cx.turns(a, b, ">=", span)) != 1 or pairs[0] != (a, b):
         return all([at_least(cx, x, y, message, span) for x, y in pairs])
     difference = a - b

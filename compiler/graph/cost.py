@@ -26,10 +26,10 @@ def operations(node: Node, types: Sequence[Type], sizes: Mapping[str, int]) -> i
     """How many a node has, roughly, of operands of these types: in a product two for each pair of elements."""
     flops = OPS[node.op].flops
     if "body" in node.attrs:
-        body = node.attrs["body"]
-        turns = number(node.attrs.get("count", 1), sizes)
-        sizes = {**sizes, node.attrs.get("index", ""): turns // 2}  # of what grows with the turn
-        return turns * sum(operations(n, [body[a].type for a in n.args], sizes) for n in body)
+        body, turns = node.attrs["body"], number(node.attrs.get("count", 1), sizes)
+        ends = [{**sizes, node.attrs["index"]: i} for i in (0, turns - 1)] if "index" in node.attrs else [sizes]
+        work = (operations(n, [body[a].type for a in n.args], at) for at in ends for n in body)
+        return turns * sum(work) // len(ends)  # what grows with the turn grows evenly
     if OPS[node.op].kind in (LEAF, VIEW) or node.op == "constant":
         return 0
     if flops is not None:

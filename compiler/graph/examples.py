@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..types.sizes import Size, symbols
+from ..types.sizes import symbols
 from ..types.tensors import TensorType, TupleType
-from .nodes import Graph, Node
+from .nodes import Graph, Node, mentions
 from .ops import OPS
 from .ops.contraction import index_of
 from .ops.layout import regroup
@@ -26,10 +26,10 @@ def examples(graph: Graph) -> str | None:
     if graph.updates or len(first) != 1 or not (size := first.pop()):
         return None
     name = str(size[0])
-    if symbols(size[0]) != {name} or _has([(r.left, r.right) for g in graph.guards for r in g.relations], name):
+    if symbols(size[0]) != {name} or mentions([(r.left, r.right) for g in graph.guards for r in g.relations], name):
         return None
     inputs = [n.shape for n in graph if n.op == "input"]
-    if not any(s[:1] == size for s in inputs) or any(_has(s[1:], name) for s in inputs):
+    if not any(s[:1] == size for s in inputs) or any(mentions(s[1:], name) for s in inputs):
         return None
     return name if _apart(graph, name) else None
 
@@ -57,30 +57,30 @@ def _places(n: Node, name: str) -> tuple[int | None, ...] | None:
 def _is_apart(n: Node, types: Sequence[Any], places: Sequence[Any], result: Any, name: str) -> bool:
     kind, attrs = OPS[n.op].kind, {k: v for k, v in n.attrs.items() if k not in ("shape", "type")}
     if kind == TUPLE or kind == LEAF:
-        return n.op != "fused" and not _has(attrs, name)
+        return n.op != "fused" and not mentions(attrs, name)
     if n.op == "scan":
-        return not _has(attrs["count"], name) and _apart(attrs["body"], name)
+        return not mentions(attrs["count"], name) and _apart(attrs["body"], name)
     axes: list[int | None] = [p[0] for p in places]
     q: int | None = result[0]
     if q is None:
-        return all(p is None for p in axes) and not _has(attrs, name)
+        return all(p is None for p in axes) and not mentions(attrs, name)
     if n.op == "broadcast" and axes == [None]:
-        return not _has(attrs, name)
+        return not mentions(attrs, name)
     if all(p is None for p in axes):
         return n.op == "iota" and attrs["axis"] != q
     if n.op in _ALONG:
-        return _ALONG[n.op](attrs, types, axes) and not _has(attrs, name)
+        return _ALONG[n.op](attrs, types, axes) and not mentions(attrs, name)
     if kind == CONTRACT:
         return _is_index(n, axes, q, name)
     if n.op == "reshape":
         return ((axes[0],), (q,)) in regroup(types[0].shape, n.shape)
     if kind == MAP:
-        return not _has(attrs, name)
+        return not mentions(attrs, name)
     cell, p = OPS[n.op].axes, axes[0]
     seen = cell(n.attrs, types[0].shape, n.shape) if cell is not None else None
     if seen is None or p is None or axes != [p] * len(axes) or seen[p] != Seen(q):
         return False
-    return not _has({k: v[:p] + v[p + 1 :] if isinstance(v, tuple) else v for k, v in attrs.items()}, name)
+    return not mentions({k: v[:p] + v[p + 1 :] if isinstance(v, tuple) else v for k, v in attrs.items()}, name)
 
 
 def _is_index(n: Node, axes: Sequence[int | None], result: int, name: str) -> bool:
@@ -97,19 +97,7 @@ def _is_index(n: Node, axes: Sequence[int | None], result: int, name: str) -> bo
     if str(dict(n.attrs["domain"])[letter]) != name:
         return False
     rest = {k: v for k, v in n.attrs.items() if k not in ("shape", "domain")}
-    return not _has((rest, [size for i, size in n.attrs["domain"] if i != letter]), name)
-
-
-def _has(x: Any, name: str) -> bool:
-    """Whether a size in it has to do with a symbol."""
-    match x:
-        case Size():
-            return name in symbols(x)
-        case tuple() | list():
-            return any(_has(v, name) for v in x)
-        case Mapping():
-            return any(_has(v, name) for v in x.values())
-    return False
+    return not mentions((rest, [size for i, size in n.attrs["domain"] if i != letter]), name)
 
 
 # Operators that treat one axis unlike the others, by the axis of examples of each operand: whether that is another.

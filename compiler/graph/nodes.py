@@ -17,7 +17,7 @@ import networkx as nx
 from ...dsl.errors import error
 from ...dsl.source import Span
 from ..types.facts import Relation
-from ..types.sizes import Dim
+from ..types.sizes import Dim, Size, symbols
 from ..types.tensors import TensorType, TupleType, Type
 
 MAX_NODES = 300_000  # of one graph
@@ -202,3 +202,19 @@ __all__ = [
     "Attrs", "Builder", "Graph", "Guard", "Node", "TensorType", "TupleType", "ancestors", "descendants", "effects",
     "may_fail",
 ]  # fmt: skip
+
+
+def mentions(x: Any, name: str) -> bool:
+    """Whether a size in it, an attribute, a type or a graph, has to do with a symbol."""
+    match x:
+        case Size():
+            return name in symbols(x)
+        case TensorType(_, shape):
+            return mentions(shape, name)
+        case TupleType(items) | tuple(items) | list(items):
+            return any(mentions(i, name) for i in items)
+        case Mapping():
+            return any(mentions(v, name) for v in x.values())
+        case Graph():
+            return any(mentions(n.attrs, name) for n in x)
+    return False

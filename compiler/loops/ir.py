@@ -245,6 +245,9 @@ class Microbatches:
     length: int
     step: int = 1
 
+    def __post_init__(self) -> None:
+        assert self.length % self.step == 0, "a whole micro-batch is one that comes next"
+
     def stride(self, slot: Slot) -> Dim:
         """Bytes by which a slot is moved on for an example."""
         t = slot.type

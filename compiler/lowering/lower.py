@@ -59,10 +59,11 @@ class Lowered:
         """Bytes that are enough for few examples and for many."""
         return _largest(e.arena for e in self.module.entries if e.name in (self.entry.name, self._many))
 
-    def apart(self, microbatches: L.Microbatches | None) -> Lowered:
-        """With an entry that runs micro-batches."""
+    def in_microbatches(self, microbatches: L.Microbatches | None) -> Lowered:
+        """With an entry that runs those. The arena of one is enough for few examples and for many."""
         first, *more = self.module.entries
-        return replace(self, module=replace(self.module, entries=(replace(first, microbatches=microbatches), *more)))
+        first = replace(first, microbatches=microbatches, arena=self.arena if microbatches is not None else first.arena)
+        return replace(self, module=replace(self.module, entries=(first, *more)))
 
     @property
     def preparing(self) -> int:

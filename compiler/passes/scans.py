@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..graph.cost import own_weight
-from ..graph.nodes import Builder, Graph, Node, ancestors, effects, may_fail
+from ..graph.nodes import Builder, Graph, Node, ancestors, effects, may_fail, mentions
 from ..graph.ops import OPS
 from ..graph.ops.op import CONTRACT, KERNEL, LOOP, MAP, REDUCE
-from ..types.sizes import Size, symbols
-from ..types.tensors import TensorType, TupleType
+from ..types.tensors import TensorType
 from .rewrite import assemble
 
 CHEAP = 4  # weight up to which a value is computed again in each turn rather than stored
@@ -64,7 +63,7 @@ def _varying(s: _Scan, index: str) -> set[str]:
     """The nodes of a body that need not be the same in every turn."""
     varying = set(s.inputs[: s.carries])
     for name, x in s.nodes.items():
-        if any(a in varying for a in x.args) or _mentions(x.attrs, index) or may_fail(x):
+        if any(a in varying for a in x.args) or mentions(x.attrs, index) or may_fail(x):
             varying.add(name)
     return varying
 
@@ -73,22 +72,6 @@ def invariants(n: Node) -> set[str]:
     """The nodes of a scan's body that are the same in every turn."""
     s = _apart(n)
     return s.nodes.keys() - _varying(s, n.attrs["index"])
-
-
-def _mentions(x: Any, index: str) -> bool:
-    """Whether an attribute speaks of the index."""
-    match x:
-        case Size():
-            return index in symbols(x)
-        case TensorType(_, shape):
-            return _mentions(shape, index)
-        case TupleType(items) | tuple(items):
-            return any(_mentions(i, index) for i in items)
-        case dict():
-            return any(_mentions(v, index) for v in x.values())
-        case Graph():
-            return any(_mentions(dict(n.attrs), index) for n in x)
-    return False
 
 
 # --- hoist -----------------------------------------------------------------------------------------------------------

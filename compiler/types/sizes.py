@@ -279,34 +279,38 @@ def least(x: Dim) -> float:
 
 
 def highest(x: Dim, name: str, bound: Dim) -> Dim:
-    """A size without a symbol that is at least `x` where the symbol is from 0 to `bound`. Symbols and quotients are 0
-    or more, divisors above 0."""
+    """A size without a symbol that is at least `x` where the symbol is from 0 to `bound`. Others are 0 or more,
+    divisors above 0; of several factors none is negative."""
     total: Dim = 0
     for m, c in terms(x):
-        if all(name not in symbols(_as_size(a)) for a in m):
+        if all(name not in symbols(collect([((a,), 1)])) for a in m):
             total = total + collect([(m, c)])
         elif c > 0:
-            total = total + c * product(_highest_of(a, name, bound) for a in m)
+            total = total + c * prod((_highest_of(a, name, bound) for a in m), start=1)
+        elif len(m) == 1 and isinstance(m[0], Quotient) and m[0].op == "//" and name not in symbols(m[0].bottom):
+            total = total - c * divide(highest(-m[0].top, name, bound) + m[0].bottom - 1, m[0].bottom)[0]
     return total
+
+
+def total_of(x: Dim, name: str, count: Dim) -> Dim:
+    """The sum of a size over the values of a symbol from 0 to `count` - 1, where it is linear in that."""
+    return count * (substitute(x, {name: 0}) + substitute(x, {name: count - 1})) // 2
 
 
 def _highest_of(a: Atom, name: str, bound: Dim) -> Dim:
     if isinstance(a, Symbol):
         return bound if a.name == name else symbol(a.name)
-    if a.op == "//" and name not in symbols(a.bottom):
-        return divide(highest(a.top, name, bound), a.bottom)[0]
-    return highest(a.top if a.op == "//" else a.bottom, name, bound)
-
-
-def _as_size(a: Atom) -> Dim:
-    return collect([((a,), 1)])
+    if a.op == "%":
+        return highest(a.bottom, name, bound)
+    top = highest(a.top, name, bound)
+    return top if name in symbols(a.bottom) else divide(top, a.bottom)[0]
 
 
 def _least_of(a: Atom) -> float:
     if isinstance(a, Symbol) or a.op == "%":
         return 0
     top = least(a.top)
-    if top < 0 and isinstance(a.bottom, int):
+    if -inf < top < 0 and isinstance(a.bottom, int):
         return top // a.bottom
     return 0 if top >= 0 else -inf
 

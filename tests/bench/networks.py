@@ -93,6 +93,10 @@ def transformer(f: Any, x: Any) -> Any:
     return f.scores(f.layer_norm(h, "layernorm_1"), "token")
 
 
+def attention(f: Any, x: Any) -> Any:
+    return f.attention(x, "attention_1", HEADS)
+
+
 def lstm(f: Any, x: Any, units: int) -> Any:
     return f.lstm(x, "lstm_1", units)
 

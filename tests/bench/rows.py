@@ -161,6 +161,11 @@ TRANSFORMER = f"""model Gpt(x: i32[B, {CONTEXT}]) -> (logits: f32[B, {CONTEXT}, 
 }}
 """
 LSTM = "model Net(x: f32[B, 64, 128]) -> (y: f32[B, 64, 128]) { y = x |> Lstm(128) }\n"
+LONG = 4096  # positions
+ATTENTION = f"""model Net(x: f32[B, {LONG}, {WIDTH}]) -> (y: f32[B, {LONG}, {WIDTH}]) {{
+    y = x |> Attention({HEADS}, causal = true)
+}}
+"""
 CHAIN = "sigmoid(exp(tanh(x))) * x"
 ELEMENTS = 1 << 22
 LIBRARIES = ("numpy", "torch")  # of matrix products
@@ -197,6 +202,7 @@ NETWORKS = {  # at the batch with which they are trained
         _row("ResNet-20 b32", _definitions("resnet20.nn"), "ResNet20", networks.resnet20, (32, 3, 32, 32)),
         _row("ResNet-18 b8", _definitions("resnet.nn"), "ResNet18", networks.resnet18, (8, 3, 224, 224)),
         _row("transformer b16", TRANSFORMER, "Gpt", networks.transformer, (16, CONTEXT), CHARACTERS),
+        _row(f"attention {LONG} b1", ATTENTION, "Net", networks.attention, (1, LONG, WIDTH), output="y"),
         _row("LSTM b32", LSTM, "Net", partial(networks.lstm, units=128), (32, 64, 128), output="y"),
     )
 }
@@ -224,6 +230,7 @@ def _training() -> Iterator[Row]:
     yield _train("ResNet-20 b32", _classes(32), 3)
     yield _train("ResNet-18 b8", Data((8,), 1000), 1, lr=1e-3)
     yield _train("transformer b16", Data((16, CONTEXT), CHARACTERS), 5, optimizer="Adam", lr=1e-3)
+    yield _train(f"attention {LONG} b1", Data((1, LONG, WIDTH)), 1, loss="squares", lr=0.1)
     yield _train("LSTM b32", Data((32, 64, 128)), 10, loss="squares", lr=0.1)
     text = f"""export chain(x: f32[N]) -> (loss: f32, gradient: f32[N]) {{
     loss = sum({CHAIN})

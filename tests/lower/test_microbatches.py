@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from nnc.compiler.graph.cost import number
 from nnc.compiler.graph.examples import examples
 from nnc.compiler.lowering import microbatches
 from nnc.compiler.session import Session
@@ -91,3 +92,28 @@ def test_a_condition_on_the_size_of_the_batch_is_one_of_all_of_it():
     assert examples(of(f"fn f(x: f32[B, 64]) {{ {body} }}").optimized) == "B"
     made = of(f"fn f(x: f32[B, 64]) {{ first = x[:4]\n {body} }}").optimized
     assert made.guards and examples(made) is None
+
+
+def test_the_arena_is_enough_for_the_entry_for_many():
+    made = of("""
+model Net(x: f32[B, 3, 32, 32]) -> (y: f32[B, 10]) {
+    y = x |> Conv(6, 5) |> relu |> max_pool(2) |> Conv(16, 5) |> relu |> max_pool(2) |> flatten |> Dense(10)
+}
+""", "predict")  # fmt: skip
+    first, *more = made.lowered.module.entries
+    many = next(e for e in more if e.name == first.many.entry)
+    at = {"B": first.microbatches.length}
+    assert number(made.lowered.plan.arena, at) < number(many.arena, at) == number(first.arena, at)
+    assert made.signature.scratch({"B": 10 * at["B"]}, 3) == 3 * (-(-number(many.arena, at) // 64) * 64)
+
+
+def test_what_does_not_depend_on_examples_is_not_computed_for_a_few_of_them():
+    made = of("""
+fn f(x: f32[B, 64, 64], a: f32[512, 512], c: f32[512, 512]) {
+    w = max(abs(a @ c))
+    y = cumsum(softmax(tanh(x)), axis = 1)
+    return sum(y * w, axis = 1)
+}
+""")  # fmt: skip
+    products, example = 2 * 512**3, 20 * 64 * 64
+    assert made.signature.microbatch[1] * example > products
