@@ -83,9 +83,14 @@ class Signature:
     preparing: int = 0
     microbatch: tuple[str, int] | None = None
 
+    def at_once(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """The sizes of what runs at a time in a call at these: of a micro-batch where the batch is larger."""
+        most = dict([self.microbatch] if self.microbatch is not None else [])
+        return {name: min(n, most.get(name, n)) for name, n in sizes.items()}
+
     def scratch(self, sizes: Mapping[str, int], threads: int) -> Dim:
         """Bytes of arena that a call at these sizes is to be given: threads may run a micro-batch each."""
-        if self.microbatch is None or sizes[self.microbatch[0]] <= self.microbatch[1]:
+        if self.microbatch is None or self.at_once(sizes) == sizes:
             return self.arena
         size, length = self.microbatch
         one = (substitute(self.arena, {size: length}) + LINE - 1) // LINE * LINE

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from ..compiler.apart import apart
-from ..compiler.manifest import Signature
 from ..compiler.native.machine import measured, roofline
 from ..compiler.session import Session
 from .call.arrays import address_of, bind
@@ -67,7 +66,8 @@ def profile(net: Network, entry: str, arguments: list[Any], machine: Mapping[str
     for (k, _, _), array in zip(sized.outputs, outputs, strict=True):
         slots[k] = address_of(array)
     known = {name: int(sized.sizes[k]) for k, name in enumerate(call.signature.sizes)}
-    part, parts = _microbatch(call.signature, known)
+    part = call.signature.at_once(known)
+    parts = max((known[name] / n for name, n in part.items() if n), default=1.0)  # 1 unless there are micro-batches
     numbers = (c_int64 * max(1, len(part)))(*part.values())
     steps = apart(net.session, entry, part)
     spent: list[list[int]] = [[] for _ in steps]
@@ -95,11 +95,3 @@ def profile(net: Network, entry: str, arguments: list[Any], machine: Mapping[str
         bound = roofline(flops, size, machine)
         rows.append(Timed(step.name, place, text, parts * median(times) / 1e9, flops, size, bound, step.parallel))
     return Profile(entry, known, net.threads, median(whole) / 1e9, tuple(rows), machine)
-
-
-def _microbatch(signature: Signature, sizes: Mapping[str, int]) -> tuple[Mapping[str, int], float]:
-    """The sizes at which kernels are called, and how many such calls there are."""
-    size, length = signature.microbatch or ("", 0)
-    if size not in sizes or sizes[size] <= length:
-        return sizes, 1.0
-    return {**sizes, size: length}, sizes[size] / length

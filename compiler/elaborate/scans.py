@@ -15,7 +15,7 @@ from ...dsl import ast
 from ...dsl.diagnostics import Label
 from ...dsl.errors import error
 from ...dsl.source import Span
-from ..graph.nodes import Builder, Graph, ancestors
+from ..graph.nodes import Builder, Graph, ancestors, mentions
 from ..graph.ops import OPS
 from ..types.sizes import Dim, symbol, symbols
 from ..types.tensors import TensorType
@@ -311,7 +311,7 @@ def collects(cx: Context, s: ast.Assign, scope: Scope) -> bool:
 
 def _steady(frame: Frame, value: Tensor, what: str, span: Span | None) -> None:
     """What leaves a turn has a size that does not depend on it."""
-    if any(frame.index in symbols(n) for n in value.shape):
+    if mentions(value.type, frame.index):
         raise error(
             "E0305",
             f"what is {what} has the same size in each turn, but this is {value.type}",

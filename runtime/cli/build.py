@@ -276,10 +276,8 @@ def plan(program: Program, entry: str | None, batch: int | None, max_memory: int
     made = session.stages(name)
     spec = session.manifest.train
     batch = batch or (spec.batch if spec and spec.batch else 1)
-    sizes = dict.fromkeys(made.signature.sizes, batch)
+    sizes = made.signature.at_once(dict.fromkeys(made.signature.sizes, batch))
     planned = made.lowered.plan
-    for size, most in _most(made.signature):
-        sizes[size] = min(sizes[size], most)
     needed = _number(planned.arena, sizes)
     _show_plan(name, made, planned, sizes, needed)
     if max_memory is not None and needed > max_memory:
