@@ -144,7 +144,6 @@ def test_a_block_ends_where_it_ends():
 
 
 def test_the_same_bits_on_any_vectors_and_threads():
-    """Sums alone: without fused multiply-add, as on v2, a product is another number."""
     x = RNG.random((5000, 40), dtype=np.float32)
     source = """
 export f(x: f32[N, 40]) -> (a: f32, b: f32[40], c: f32[40], d: f32[N]) {

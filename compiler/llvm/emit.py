@@ -16,6 +16,7 @@ from ..types.sizes import Dim
 if TYPE_CHECKING:
     from ..native.target import Target
 from . import microbatches, threads
+from .emulate import EMULATED
 from .environment import environment, guarded
 from .expressions import Evaluator
 from .kernel import has_parallel, is_long, returns_code, write
@@ -28,14 +29,16 @@ PARAMETERS = "ptr %sizes, ptr %slots, ptr %arena, ptr %pool"  # of an entry
 ATTRIBUTES = 'attributes #0 = { nounwind "no-builtins" }\n'
 
 
-def emit(module: Module, target: Target) -> str:
-    """The text of a module for a target."""
-    externals = Externals(target.has_fma, target.has_scale)
+def emit(module: Module, target: Target, interface: str = "") -> str:
+    """The text of a module for a target. Where there is an `interface`, functions as text, these are what the outside
+    calls and not the entries."""
+    externals = Externals({name: EMULATED[name] for name in target.lacks}, target.has_scale)
     kernels = {k.name: k for k in module.kernels}
     shared = _shared_places(module)
     parts = [_constant(c) for c in module.constants]
     parts += [write(k, externals, shared.get(k.name, set())) for k in module.kernels]
-    parts += [_entry(e, kernels, module) for e in module.entries]
+    parts += [_entry(e, kernels, module, "internal" if interface else "") for e in module.entries]
+    parts.append(interface)
     if module.entries:
         parts.append(environment(target.triple))
     apart = any(e.microbatches is not None for e in module.entries)
@@ -86,7 +89,7 @@ class _Entry:
     word: int = threads.CLEAN  # HALF once a variable may have been written
 
 
-def _entry(entry: Entry, kernels: Mapping[str, Kernel], module: Module) -> str:
+def _entry(entry: Entry, kernels: Mapping[str, Kernel], module: Module, linkage: str) -> str:
     variables = {s.name for s in entry.slots if s.role == "param"}
     position = {slot.name: k for k, slot in enumerate(entry.slots)}
     constants = {c.name for c in module.constants}
@@ -97,7 +100,7 @@ def _entry(entry: Entry, kernels: Mapping[str, Kernel], module: Module) -> str:
         _load_slots(written, position)
     _steps(written, entry.steps)
     written.e.fn.block.end = "ret i32 0"
-    outer, signature = guarded(entry.name, PARAMETERS)
+    outer, signature = guarded(entry.name, PARAMETERS, linkage)
     if entry.microbatches is None:
         return "\n".join([*written.parts, written.e.fn.text(signature), outer])
     steps, whole = symbol(f"nnc.steps.{entry.name}", "@"), _evaluator(entry)

@@ -7,10 +7,10 @@ the level of its operands. Floats carry no fast-math flags: the result is the IE
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from .text import Function, literal, suffix, type_text
+from .text import Function, literal, suffix, symbol, type_text
 
 _SPLIT_INT = {"f32": "i32", "f64": "i64"}
 _NUMBER = re.compile(r"0x(?![7F]FF(?!0000000000000))[0-9A-F]{16}\)?$")  # a float literal that is not NaN
@@ -25,10 +25,6 @@ class Instructions:
     lanes: int
     level: int
     stem: str = "t"
-
-    @property
-    def fused(self) -> bool:
-        return self.fn.externals.fused
 
     @property
     def scales(self) -> bool:
@@ -47,6 +43,10 @@ class Instructions:
     def lane(self) -> Instructions:
         """One of the lanes."""
         return replace(self, lanes=1)
+
+    def within(self, fn: Function) -> Instructions:
+        """The same in another function, outside of its loops."""
+        return replace(self, fn=fn, level=0)
 
     @property
     def type(self) -> str:
@@ -74,10 +74,24 @@ class Instructions:
         return self.pure(f"{name} {self.type} {a}, {b}")
 
     def intrinsic(self, name: str, *args: str) -> str:
-        """`llvm.name` whose operands and result have this type."""
+        """`llvm.name` whose operands and result have this type; what the target lacks is written out."""
+        if rule := self.fn.externals.lacks.get(f"{name}.{self.dtype}"):
+            return self._emulated(name, rule, args)
         full = f"@llvm.{name}.{suffix(self.dtype, self.lanes)}"
         self.fn.externals.declares.add(f"declare {self.type} {full}({', '.join([self.type] * len(args))})")
         return self.pure(f"call {self.type} {full}({', '.join(f'{self.type} {a}' for a in args)})")
+
+    def _emulated(self, name: str, rule: Callable[..., str], args: tuple[str, ...]) -> str:
+        """A call of a function of the module that does the same; it is written once."""
+        at = symbol(f"nnc.{name}.{self.dtype}x{self.lanes}", "@")
+        key = (f"nnc.{name}", self.dtype, self.lanes)
+        if key not in self.fn.externals.helpers:
+            fn = Function(self.fn.externals)
+            parameters = [fn.name(a) for a in ("x", "y", "z")[: len(args)]]
+            fn.block.end = f"ret {self.type} {rule(self.within(fn), *parameters)}"
+            typed = ", ".join(f"{self.type} {a}" for a in parameters)
+            self.define(key, fn.text(f"define internal {self.type} {at}({typed}) noinline #0"))
+        return self.pure(f"call {self.type} {at}({', '.join(f'{self.type} {a}' for a in args)})")
 
     def ldexp(self, a: str, n: str) -> str:
         """a 2^n for an n in bits."""
@@ -102,8 +116,8 @@ class Instructions:
         return self.pure(f"fneg {self.type} {a}") if self.is_float else self.sub(self.const(0), a)
 
     def fma(self, a: str, b: str, c: str) -> str:
-        """a*b + c."""
-        return self.intrinsic("fma", a, b, c) if self.fused else self.add(self.mul(a, b), c)
+        """a*b + c, rounded once."""
+        return self.intrinsic("fma", a, b, c)
 
     def compare(self, predicate: str, a: str, b: str) -> str:
         """A bool: `olt`, `une`, ... on floats, `slt`, `ne`, ... on integers."""
@@ -154,8 +168,10 @@ class Instructions:
         return self.pure(f"call i1 {full}({bools} {a})")
 
     def define(self, key: tuple[str, str, int], text: str) -> None:
-        """A function that the module needs beside this one, once under each key."""
-        self.fn.externals.helpers[key] = text
+        """A function that the module needs beside this one, once under each key; what it declares, the module does."""
+        lines = text.splitlines()
+        self.fn.externals.declares.update(d for d in lines if d.startswith("declare "))
+        self.fn.externals.helpers[key] = "\n".join(d for d in lines if not d.startswith("declare ")) + "\n"
 
     def call_where(
         self, condition: str, name: str, args: Sequence[tuple[str, str]], values: Sequence[tuple[str, str, str]]

@@ -41,7 +41,7 @@ def is_long(s: For | Kernel) -> bool:
     parallel one is looked after by `threads` where it is shared, and another whose length is not known must be likely
     to be longer."""
     if isinstance(s, Kernel):
-        return any(isinstance(x, For) and (x.parallel or is_long(x)) for x in walk(s.body))
+        return not s.alone and any(isinstance(x, For) and (x.parallel or is_long(x)) for x in walk(s.body))
     if any(isinstance(x, For) and x.unroll for x in walk(s.body)):
         return _turns((s,)) > _SOON
     known = isinstance(s.start, Const) and isinstance(s.stop, Const)
@@ -190,7 +190,7 @@ class Writer(VectorLoops):
 
     def look(self, s: For) -> None:
         """At the beginning of a turn: return the code in the word, if one is there."""
-        if is_long(s):
+        if self.word and is_long(s):
             now = self.fn.value(f"load atomic i32, ptr {self.word} monotonic, align 4", "now")
             self.leave(self.fn.value(f"icmp ne i32 {now}, 0", "interrupted"), now)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -91,7 +92,7 @@ class Externals:
     """What the functions of a module use and do not define: intrinsics, as declarations; vector mathematics, as
     (function, dtype, lanes); and what that calls in turn, as text. And what the target can do."""
 
-    fused: bool = False  # it multiplies and adds in one rounding
+    lacks: Mapping[str, Callable[..., str]] = field(default_factory=dict)  # by intrinsic and dtype, what is written
     scales: bool = False  # it multiplies by a power of two in one rounding
     declares: set[str] = field(default_factory=set)
     maths: set[tuple[str, str, int]] = field(default_factory=set)

@@ -184,6 +184,7 @@ class Kernel:
     buffers: tuple[Buffer, ...]
     body: tuple[Stmt, ...]
     note: str = field(default="", compare=False)  # what it computes, for people
+    alone: bool = False  # has no parallel loops, and nobody interrupts it (see `loops.alone`)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LEVELS = {"x86-64-v2": (16, False, 16), "x86-64-v3": (32, True, 16), "x86-64-v4": (64, True, 32)}
+FUSED = frozenset({"fma.f32", "fma.f64"})
+LEVELS = {  # bytes of a vector, registers for them, intrinsics that are no instruction
+    "x86-64-v2": (16, 16, FUSED),
+    "x86-64-v3": (32, 16, frozenset[str]()),
+    "x86-64-v4": (64, 32, frozenset[str]()),
+}
 REQUIRED = {  # of each level, what its own instructions need beyond the one before
     "x86-64-v2": frozenset({"sse4.2", "ssse3", "popcnt", "cx16"}),
     "x86-64-v3": frozenset({"avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"}),
@@ -15,15 +20,16 @@ TARGETS = ("native", *LEVELS)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What code is made for. `vector_bytes` and `registers` describe the widest vector registers."""
+    """What code is made for. `vector_bytes` and `registers` describe the widest vector registers; what it `lacks`, by
+    name and dtype, is written out (`llvm.emulate`), with the same bits."""
 
     name: str
     triple: str
     cpu: str
     features: str  # "+avx2,-avx512f,..."; empty: what the cpu name implies
     vector_bytes: int
-    has_fma: bool
     registers: int
+    lacks: frozenset[str] = frozenset()
 
     @property
     def has_scale(self) -> bool:

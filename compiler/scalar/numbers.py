@@ -49,7 +49,7 @@ def nearest(x: Fraction, dtype: str) -> float:
     try:
         return float(rounded(math.copysign(float(round(abs(x) / unit) * unit), x), dtype))
     except OverflowError:
-        return math.copysign(math.inf, x)
+        return math.inf if x > 0 else -math.inf
 
 
 def quotient(a: float, b: float) -> float:

@@ -33,20 +33,9 @@ Pair = tuple[str, str]  # high + low
 
 
 def product(i: Code, a: str, b: str) -> Pair:
-    """(a b rounded, its error), exactly; without FMA by splitting the factors (Veltkamp, Dekker)."""
+    """(a b rounded, its error), exactly."""
     p = i.mul(a, b)
-    if i.fused:
-        return p, i.fma(a, b, i.neg(p))
-    (ah, al), (bh, bl) = _split(i, a), _split(i, b)
-    e = i.sub(i.mul(ah, bh), p)
-    e = i.add(i.add(e, i.mul(ah, bl)), i.mul(al, bh))
-    return p, i.add(e, i.mul(al, bl))
-
-
-def _split(i: Code, a: str) -> Pair:
-    t = i.mul(a, i.const(134217729.0))  # 2^27 + 1
-    high = i.sub(t, i.sub(t, a))
-    return high, i.sub(a, high)
+    return p, i.fma(a, b, i.neg(p))
 
 
 def total(i: Code, a: str, b: str) -> Pair:

@@ -1,9 +1,8 @@
 """sin and cos: reduction to |r| <= π/4 and two polynomials.
 
 The angle is x = n π/2 + r. Up to 2^20 (f32: 2^16) multiples of a few pieces of π/2 are subtracted, in f64 pieces so
-short that the products are exact (Cody & Waite 1980); f32 does it with FMA, or in f64 where there is none. Beyond, a
-lane at a time, `nnc.reduce` multiplies x by the 192 bits of 2/π that matter (Payne & Hanek 1983), which is exact enough
-for every double.
+short that the products are exact (Cody & Waite 1980), in f32 with FMA. Beyond, a lane at a time, `nnc.reduce`
+multiplies x by the 192 bits of 2/π that matter (Payne & Hanek 1983), which is exact enough for every double.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ COS_F64 = (0.041666666666666595, -0.0013888888888872895, 2.4801587288748237e-05,
 # π/2 in pieces of 33 bits and a rest.
 HALF_PI = (1.5707963267341256, 6.077100506303966e-11, 2.0222662487111665e-21, 8.4784276603689e-32)
 HALF_PI_F32 = (1.5707963705062866, -4.371138828673793e-08, -1.7151245100058819e-15)  # for FMA, in f32
-HALF_PI_LOW = 6.077100506506192e-11  # all after the first piece
 TWO_OVER_PI = 0.6366197723675814
 MAGIC, MAGIC_F32 = 6755399441055744.0, 12582912.0
 LARGE = {"f32": 2.0**16, "f64": 2.0**20}
@@ -51,24 +49,17 @@ def difference(i: Code, a: str, b: str) -> tuple[str, str]:
 
 def reduce(i: Code, x: str) -> tuple[str, str, str]:
     """(quadrant in bits, r, correction to r) for |x| <= LARGE; NaN and infinities give a NaN r."""
-    if i.dtype == "f32" and i.fused:
+    if i.dtype == "f32":
         shifted = i.fma(x, i.const(TWO_OVER_PI), i.const(MAGIC_F32))
         n = i.neg(i.sub(shifted, i.const(MAGIC_F32)))
         r = x
         for part in HALF_PI_F32:
             r = i.fma(n, i.const(part), r)
         return i.to_bits(shifted), r, ""
-    wide = i.of("f64")
-    given = x
-    if i.dtype == "f32":
-        given = i.convert("fpext", x, "f64")
-    shifted = wide.add(wide.mul(given, wide.const(TWO_OVER_PI)), wide.const(MAGIC))
-    n = wide.sub(shifted, wide.const(MAGIC))
-    bits = wide.to_bits(shifted)  # the low bits of an integer added to MAGIC are its own
-    if i.dtype == "f32":
-        r = wide.sub(wide.sub(given, wide.mul(n, wide.const(HALF_PI[0]))), wide.mul(n, wide.const(HALF_PI_LOW)))
-        return wide.bits.convert("trunc", bits, "i32"), wide.convert("fptrunc", r, "f32"), ""
-    first = i.sub(given, i.mul(n, i.const(HALF_PI[0])))
+    shifted = i.add(i.mul(x, i.const(TWO_OVER_PI)), i.const(MAGIC))
+    n = i.sub(shifted, i.const(MAGIC))
+    bits = i.to_bits(shifted)  # the low bits of an integer added to MAGIC are its own
+    first = i.sub(x, i.mul(n, i.const(HALF_PI[0])))
     second, e = difference(i, first, i.mul(n, i.const(HALF_PI[1])))
     third, f = difference(i, second, i.mul(n, i.const(HALF_PI[2])))
     low = i.sub(i.add(e, f), i.mul(n, i.const(HALF_PI[3])))
