@@ -49,14 +49,21 @@ class Stages:
 
 
 def stages(
-    program: Program, entry: str, target: Target, optimize: bool = True, observe: Observer | None = None
+    program: Program,
+    entry: str,
+    target: Target,
+    optimize: bool = True,
+    observe: Observer | None = None,
+    apart: bool = True,
 ) -> Stages:
-    """Run the pipeline for one entry, up to loops."""
+    """Run the pipeline for one entry, up to loops. What depends on variables alone is prepared `apart`, in an entry of
+    its own, where the entry is likely to be called more than once with the same."""
     graph = program.graph(entry)
     backward = passes.run(passes.ALWAYS, graph, observe)
     optimized = passes.run(passes.REWRITE, backward, observe) if optimize else backward
     size = batch_in_lanes(optimized) if optimize and not optimized.updates else None
-    how = _How(target, entry not in ONCE, program.settings.precise, optimize, observe)
+    again = entry not in ONCE
+    how = _How(target, apart and again, again, program.settings.precise, optimize, observe)
     few, many = how.variant(optimized, passes.LAYOUT), None
     if isinstance(size, Size) and (name := str(size)) in symbols(size):
         graph_of_many = replace(optimized, name=f"{optimized.name}.many")
@@ -74,10 +81,12 @@ def stages(
 
 @dataclass(frozen=True, slots=True)
 class _How:
-    """An optimised graph to kernels; what depends on variables alone may be an entry `apart`."""
+    """An optimised graph to kernels; what depends on variables alone may be an entry `apart`. The entry is called
+    `again` with the same variables or not: what it computes, and so its bits, depend on that, not on the former."""
 
     target: Target
     apart: bool
+    again: bool
     precise: bool
     optimize: bool
     observe: Observer | None
@@ -87,7 +96,7 @@ class _How:
             return Variant(graph)
         laid = passes.run(layout, graph, self.observe)
         if not self.precise:
-            laid = verify(wind(laid, self.target, 1 if self.apart else TYPICAL), "wind", laid)
+            laid = verify(wind(laid, self.target, 1 if self.again else TYPICAL), "wind", laid)
         made = prepare(_packed(laid, fixed(laid), self.target), stem) if self.apart else None
         before, rest = made or (None, _packed(laid, (), self.target))
         fused = passes.run(passes.KERNELS, rest, self.observe)

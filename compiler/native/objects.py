@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -23,13 +22,13 @@ import llvmlite.binding as llvm
 
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import InternalError, UnsupportedError
+from .elf import symbols
 from .room import require
-from .target import FUSED, LEVELS, REQUIRED, TARGETS, Target, level
+from .target import ALONE, FUSED, LEVELS, REQUIRED, TARGETS, THREADS, Target, level
 
 INTERRUPTED, HALF_DONE = -1, -2  # codes of a call that was to stop: nothing was changed; variables may be
 _BASE_BYTES = 16 << 20  # that LLVM may need to begin, or to load an object
 _COMPILE_BYTES, _BYTES_OF_IR = 48 << 20, 32  # to compile: measured 30 MB, and 14 bytes for one of text
-ALLOWED_SYMBOLS = frozenset({"pthread_create", "pthread_join", "syscall"})
 
 
 def target(name: str = "native") -> Target:
@@ -59,6 +58,17 @@ def target(name: str = "native") -> Target:
     else:
         width = (16, 16, frozenset() if "fma" in on else FUSED)
     return Target(name, triple, llvm.get_host_cpu_name(), features.flatten(), *width)
+
+
+def target_alone(name: str) -> Target:
+    """One of `target.ALONE`, or this machine's own. Raises `UnsupportedError` (E0504) for another name."""
+    if name not in ALONE:
+        known = f"known: {', '.join(ALONE)}"
+        raise UnsupportedError(Diagnostic("E0504", f"'{name}' is not a target that nnc builds for", (), (known,)))
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    llvm.initialize_native_asmparser()
+    return ALONE[name]
 
 
 _COMPILING = threading.RLock()
@@ -105,7 +115,12 @@ def version() -> str:
 def _machine(t: Target) -> llvm.TargetMachine:
     """A new machine each time: an engine that is given one destroys it."""
     return llvm.Target.from_triple(t.triple).create_target_machine(
-        cpu=t.cpu, features=t.features, opt=1, reloc="pic", codemodel="small"
+        cpu=t.cpu,
+        features=t.features,
+        opt=1,
+        reloc="pic" if t.position_independent else "static",
+        codemodel="small",
+        abiname=t.abi,
     )
 
 
@@ -133,7 +148,7 @@ def compile_object(ir: str, t: Target) -> bytes:
     """An object file. Raises `InternalError` (E0901) where the IR is wrong or needs a symbol that is not allowed."""
     machine = _machine(t)
     data: bytes = machine.emit_object(_module(ir, t, machine))
-    _check_symbols(data)
+    _check_symbols(data, t.calls)
     return data
 
 
@@ -149,40 +164,11 @@ def optimized(ir: str, t: Target) -> str:
     return str(_module(ir, t, _machine(t)))
 
 
-def symbols(data: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(defined, undefined) global symbols of an ELF64 little-endian object, each sorted."""
-
-    def bad() -> InternalError:
-        return InternalError(Diagnostic("E0901", "the object is not a 64-bit little-endian ELF file"))
-
-    if len(data) < 64 or data[:6] != b"\x7fELF\x02\x01":
-        raise bad()
-    (table,) = struct.unpack_from("<Q", data, 40)
-    size, count = struct.unpack_from("<HH", data, 58)
-    try:
-        headers = [struct.unpack_from("<IIQQQQIIQQ", data, table + k * size) for k in range(count)]
-        defined: set[str] = set()
-        undefined: set[str] = set()
-        for h in headers:
-            if h[1] != 2:  # SHT_SYMTAB
-                continue
-            names = headers[h[6]][4]
-            for at in range(h[4] + 24, h[4] + h[5], 24):
-                name_at, info, _, section = struct.unpack_from("<IBBH", data, at)
-                if info >> 4 == 0:  # local
-                    continue
-                name = data[names + name_at : data.index(b"\0", names + name_at)].decode()
-                (defined if section else undefined).add(name)
-    except (struct.error, IndexError, ValueError) as e:
-        raise bad() from e
-    return tuple(sorted(defined)), tuple(sorted(undefined - {"_GLOBAL_OFFSET_TABLE_"}))
-
-
-def _check_symbols(data: bytes) -> tuple[str, ...]:
+def _check_symbols(data: bytes, allowed: frozenset[str] = THREADS) -> tuple[str, ...]:
     """The defined symbols; an undefined one that is not allowed is our fault, and would crash when called."""
     defined, undefined = symbols(data)
     for name in undefined:
-        if name not in ALLOWED_SYMBOLS:
+        if name not in allowed:
             raise InternalError(Diagnostic("E0901", f"generated code needs '{name}', which it may not call"))
     return defined
 

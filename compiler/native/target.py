@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+THREADS = frozenset({"pthread_create", "pthread_join", "syscall"})
 FUSED = frozenset({"fma.f32", "fma.f64"})
 LEVELS = {  # bytes of a vector, registers for them, intrinsics that are no instruction
     "x86-64-v2": (16, 16, FUSED),
@@ -21,7 +23,8 @@ TARGETS = ("native", *LEVELS)
 @dataclass(frozen=True, slots=True)
 class Target:
     """What code is made for. `vector_bytes` and `registers` describe the widest vector registers; what it `lacks`, by
-    name and dtype, is written out (`llvm.emulate`), with the same bits."""
+    name and dtype, is written out (`llvm.emulate`), with the same bits. `calls` are the functions that code may need
+    beside its own."""
 
     name: str
     triple: str
@@ -30,11 +33,18 @@ class Target:
     vector_bytes: int
     registers: int
     lacks: frozenset[str] = frozenset()
+    calls: frozenset[str] = THREADS
+    abi: str = ""  # where the triple leaves it open
+    position_independent: bool = True
 
     @property
     def has_scale(self) -> bool:
         """Whether it multiplies by powers of two in one rounding: an instruction of AVX-512."""
         return self.vector_bytes == 64
+
+    @property
+    def pointer_bits(self) -> int:
+        return 64 if self.triple.split("-")[0] in ("x86_64", "aarch64", "riscv64") else 32
 
     @property
     def key(self) -> str:
@@ -45,3 +55,17 @@ class Target:
 def level(name: str, triple: str = "x86_64-unknown-linux-gnu") -> Target:
     """One of LEVELS, whether this machine has it or not: for code that need not run here."""
     return Target(name, triple, name, "", *LEVELS[name])
+
+
+def _alone(name: str, triple: str, cpu: str, features: str, width: tuple[int, int], **more: Any) -> Target:
+    return Target(name, triple, cpu, features, *width, **{"calls": frozenset(), **more})
+
+
+ALONE = {  # what code can be made for that needs no operating system; the widths are those of vectors and registers
+    t.name: t
+    for t in (
+        *(_alone(n, "x86_64-unknown-none-elf", n, "", w[:2], lacks=w[2]) for n, w in LEVELS.items()),
+        _alone("aarch64", "aarch64-unknown-none-elf", "generic", "+neon", (16, 32)),
+        _alone("riscv64", "riscv64-unknown-none-elf", "generic-rv64", "+m,+a,+f,+d,+c", (8, 32), abi="lp64d"),
+    )
+}

@@ -27,9 +27,10 @@ from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import NncError, ResourceError
 
 _HOME = {
-    "check": "source", "fmt": "source", "compile": "build", "train": "train", "eval": "train", "predict": "train",
+    "check": "source", "fmt": "source", "compile": "compile", "train": "train", "eval": "train", "predict": "train",
     "load-weights": "weights", "tune": "tune", "look": "look", "show": "picture", "test": "tests",
-    "summary": "build", "plan": "build", "profile": "profile", "gradcheck": "build", "explain": "source",
+    "build": "ship", "state": "ship", "summary": "compile", "plan": "compile", "profile": "profile",
+    "gradcheck": "compile", "explain": "source",
     "doc": "source", "data": "data",
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ import pytest
 
 from nnc.compiler.llvm import emit, support
 from nnc.compiler.loops.ir import Buffer, For, Kernel, Load, Store, Var, i64
+from nnc.compiler.native import elf
 from nnc.compiler.native import objects as native
 from nnc.compiler.native.target import level
 from nnc.dsl.errors import InternalError, UnsupportedError
@@ -54,13 +55,13 @@ def test_unknown_target():
 
 def test_an_object_needs_only_the_thread_calls(module_of, targets):
     """Everything the back end can write in one module: vector mathematics, loops that look like memcpy and memset."""
-    assert native.symbols(native.compile_object(emit(module_of(COPY), targets["native"]), targets["native"])) == (
+    assert elf.symbols(native.compile_object(emit(module_of(COPY), targets["native"]), targets["native"])) == (
         ("main",),
         (),
     )
-    exported, needed = native.symbols(native.compile_object(support(targets["native"]), targets["native"]))
+    exported, needed = elf.symbols(native.compile_object(support(targets["native"]), targets["native"]))
     assert exported == ("nnc_epoch", "nnc_pool_create", "nnc_pool_destroy", "nnc_pool_forget", "nnc_pool_words")
-    assert set(needed) <= native.ALLOWED_SYMBOLS
+    assert set(needed) <= native.THREADS
 
 
 @pytest.mark.parametrize("target", ["x86-64-v2", "x86-64-v3", "x86-64-v4"])
@@ -136,4 +137,4 @@ def test_a_header_that_lies_is_refused():
     struct.pack_into("<Q", header, 40, 2**40)
     struct.pack_into("<HH", header, 58, 64, 3)
     with pytest.raises(InternalError):
-        native.symbols(bytes(header))
+        elf.symbols(bytes(header))

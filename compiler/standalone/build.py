@@ -1,0 +1,62 @@
+"""A network as an object file and a header: all that it does without us.
+
+In: a session, a target, which entries. Out: `Built`. Every entry takes the way of the pipeline, up to loops; these
+become one module that runs on its caller's thread, with the functions of the interface around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from ..llvm import emit
+from ..loops.alone import alone
+from ..manifest import Manifest
+from ..native import objects as native
+from ..native.elf import symbols
+from ..native.target import Target
+from ..pipeline import Stages, stages
+from ..session import Session
+from .archive import archive
+from .glue import glue
+from .header import header
+from .interface import Interface, interface
+
+TRAINING = ("init", "train", "evaluate")
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    interface: Interface
+    header: str
+    object: bytes
+    library: bytes
+    made: Mapping[str, Stages]
+
+
+def entries(manifest: Manifest, trains: bool, wanted: Iterable[str] = ()) -> list[str]:
+    """The entries of a build: `predict`, those of training, and of the exports those `wanted`."""
+    return [e for e in manifest.entries if e == "predict" or (trains and e in TRAINING) or e in wanted]
+
+
+@native.compiling()
+def build(
+    session: Session,
+    target: Target,
+    prefix: str,
+    names: Iterable[str],
+    about: str = "",
+    trained: Callable[[Interface, Stages], bytes] | None = None,
+) -> Built:
+    """Compile the entries of those names. `trained` gives the bytes of the prepared weights, for a constant."""
+    names = list(names)
+    optimize = session.settings.optimize
+    made = {n: stages(session.program, n, target, optimize, apart=n == "predict") for n in names}
+    face = interface(session.manifest, made, "train" in names)
+    constant = trained(face, made["predict"]) if trained is not None else None
+    functions = glue(face, prefix, target, constant)
+    module = alone(m.lowered.module for m in made.values())
+    data = native.compile_object(emit(module, target, functions), target)
+    defined, _ = symbols(data)
+    text = header(face, prefix, target, about, constant is not None)
+    return Built(face, text, data, archive({f"{prefix[:12]}.o": (data, defined)}), made)

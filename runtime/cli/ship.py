@@ -1,0 +1,191 @@
+"""The commands about networks that leave: build, state."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...dsl.errors import ArgumentError, DataError, UnsupportedError, error
+from ..call.messages import human, unknown
+from ..store.files import write, writing
+from .options import Program, program_options
+from .show import print_json, print_table, say
+from .train import trained
+
+if TYPE_CHECKING:
+    from ..model import Model
+    from ..ship.build import Build
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def _list_targets(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if not value:
+        return
+    from ...compiler.native.target import ALONE
+
+    print_table(
+        ("target", "triple", "processor", "written out", "may call"),
+        [(t.name, t.triple, t.cpu, " ".join(sorted(t.lacks)), " ".join(sorted(t.calls))) for t in ALONE.values()],
+        left=5,
+    )
+    ctx.exit()
+
+
+@click.command()
+@program_options
+@click.option(
+    "--targets",
+    "listed",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_list_targets,
+    help="List what can be built for.",
+)
+@click.option(
+    "--target", "targets", multiple=True, metavar="TARGET", help="What to build for: aarch64 (default: x86-64-v3)."
+)
+@click.option("--train", "trains", is_flag=True, help="With the training step.")
+@click.option("--weights", metavar="PATH", help="A checkpoint: what predictions read becomes a constant.")
+@click.option("--entry", "exports", multiple=True, metavar="NAME", help="Also this export of the file.")
+@click.option("--name", metavar="NAME", help="What all names begin with (default: that of the file).")
+@click.option("-o", "--output", metavar="DIR", help="Where to write (default: a folder of that name).")
+@click.option("--json", "as_json", is_flag=True, help="What was built, as JSON on stdout.")
+def build(
+    program: Program,
+    targets: tuple[str, ...],
+    trains: bool,
+    weights: str | None,
+    exports: tuple[str, ...],
+    name: str | None,
+    output: str | None,
+    as_json: bool,
+) -> None:
+    """Make a library of FILE, or of a run's folder, that needs nothing of ours: a C header and an object."""
+    from ...compiler.standalone.build import entries
+    from ..ship.build import build as built
+
+    prefix = _prefix(program, name)
+    folder = Path(output or prefix)
+    of_run = Path(program.file).is_dir()
+    net = trained(program, weights, 1, warn=False)
+    names = entries(net.manifest, trains, exports)
+    for export in exports:
+        if export not in net.exports:
+            raise unknown("export", export, net.exports)
+    if trains and net.manifest.train is None:
+        what = f"{net.name} has no train block, so there is no training step to build"
+        raise error("E0609", what, help="leave out --train", kind=ArgumentError)
+    if not names:
+        known = ", ".join(net.exports) or "none"
+        raise error(
+            "E0608", f"say what to build with --entry: there is no `predict`; exports: {known}", kind=ArgumentError
+        )
+    learned = weights or (program.file if of_run else None)
+    made = [built(net, t, prefix, names, learned) for t in targets or ("x86-64-v3",)]
+    for b in made:
+        _write(folder if len(made) == 1 else folder / b.target, b)
+    if as_json:
+        print_json([dict(b.facts) for b in made])
+    else:
+        _show(folder, made)
+
+
+def _prefix(program: Program, name: str | None) -> str:
+    """What names in C begin with."""
+    if name is None:
+        name = re.sub(r"[^a-z0-9_]", "_", Path(program.file).resolve().stem.lower())
+        return name if _NAME.fullmatch(name) else f"net_{name}"
+    if not _NAME.fullmatch(name):
+        raise click.UsageError(f"--name is what names in C begin with: lower case, digits and _, not {name!r}")
+    return name
+
+
+def _write(folder: Path, b: Build) -> None:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, data in b.files.items():
+        write(folder / name, data)
+
+
+def _show(folder: Path, made: list[Build]) -> None:
+    facts = [b.facts for b in made]
+    batch = facts[0]["batch"]
+    columns = ("target", "undefined", "code and constants", "state", "prepared", "predict 1", f"train {batch}")
+    rows = [
+        (f["target"], " ".join(f["undefined"]) or "nothing", human(f["flash"]), human(f["state"]), human(f["prepared"]),
+         *(human(n) if n is not None else "" for n in f["scratch"].values()))
+        for f in facts
+    ]  # fmt: skip
+    print_table(columns, rows, left=2)
+    say(f"scratch memory is for so many examples; {', '.join(f'{n}()' for n in facts[0]['functions'])}")
+    say(f"{folder}: {', '.join(made[0].files)}")
+    here = folder if len(made) == 1 else folder / made[0].target
+    p = made[0].prefix
+    say(f"try: cc -std=c99 -I{here} {here}/example.c {here}/lib{p}.a -o example && ./example")
+
+
+@click.group()
+def state() -> None:
+    """All there is to a training, as the bytes of the C struct `NAME_state`: out of a run and back."""
+
+
+@state.command()
+@program_options
+@click.option("--weights", metavar="PATH", help="A checkpoint.")
+@click.option("--only-weights", is_flag=True, help="The struct NAME_weights alone.")
+@click.option("-o", "--output", required=True, metavar="PATH", help="The file to write.")
+def export(program: Program, weights: str | None, only_weights: bool, output: str) -> None:
+    """Write the state of FILE with --weights, or of a run's folder."""
+    from ..ship.learned import read
+
+    net = trained(program, weights, 1)
+    struct, layout = _struct(net, only_weights)
+    data = read(net, struct, layout)
+    write(Path(output), data)
+    say(f"{output}: {struct.name} of {net.name}, {human(len(data))}")
+
+
+@state.command(name="import")
+@program_options
+@click.argument("state_file", metavar="STATE")
+@click.option("--only-weights", is_flag=True, help="STATE is the struct NAME_weights alone.")
+@click.option("-o", "--output", required=True, metavar="PATH", help="The checkpoint to write.")
+def import_(program: Program, state_file: str, only_weights: bool, output: str) -> None:
+    """Make a checkpoint of FILE from STATE, the bytes of a state that a C program wrote."""
+    from ...dsl.files import open_regular
+    from ..ship.learned import take
+    from ..store.checkpoint import reading
+
+    net = trained(replace(program), None, 1, warn=False)
+    struct, layout = _struct(net, only_weights)
+    with reading(Path(state_file)), open_regular(Path(state_file)) as f:
+        data = f.read(struct.nbytes + 1)
+    if len(data) != struct.nbytes:
+        found = "more" if len(data) > struct.nbytes else f"{len(data)}"
+        what = f"{state_file}: expected the {struct.nbytes} bytes of {struct.name} of {net.name}, found {found}"
+        raise error("E0623", what, kind=DataError)
+    if layout is not None and data[:8] != layout.to_bytes(8, "little"):
+        what = f"{state_file}: expected a state of {net.name} as FILE has it, found one of another network or version"
+        raise error("E0624", what, kind=DataError)
+    take(net, struct, data)
+    net.save(output)
+    say(f"{output}: a checkpoint of {net.name}, after {net.epochs_done} epochs")
+
+
+def _struct(net: Model, only_weights: bool) -> tuple[Any, int | None]:
+    from ...compiler.standalone import structs
+
+    learned = structs.weights(net.manifest)
+    if only_weights:
+        return learned, None
+    if net.manifest.train is None:
+        what = f"{net.name} has no train block, so it has no state"
+        raise error("E0632", what, help="--only-weights", kind=UnsupportedError)
+    whole = structs.state(net.manifest, learned)
+    return whole, structs.layout(whole)

@@ -1,0 +1,85 @@
+"""A network as files for another program: header, object, library, what build systems ask, an example.
+
+In: a network, a target. Out: a `Build`, of files by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...compiler.native import elf
+from ...compiler.native import objects as native
+from ...compiler.pipeline import Stages
+from ...compiler.session import Session
+from ...compiler.standalone.build import build as compiled
+from ...compiler.standalone.glue import alignment
+from ...compiler.standalone.interface import Call, Interface
+from ...compiler.types.sizes import substitute
+from ..network import Network
+from .example import example
+from .learned import prepared
+from .lock import lock
+from .packaging import cmake, pkg_config
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """`files` by name; `interface` and `facts` of what was built."""
+
+    prefix: str
+    target: str
+    files: Mapping[str, bytes]
+    interface: Interface
+    facts: Mapping[str, Any]
+
+
+def build(network: Network, target: str, prefix: str, names: list[str], trained: str | None = None) -> Build:
+    """Of the entries of those names. With `trained`, the path that the parameters are from, what predictions read is a
+    constant. Raises `UnsupportedError` (E0504) for a target that is none."""
+    made_for, session = native.target_alone(target), network.session
+    assert isinstance(session, Session)
+    about = f"{network.name}, made by nnc for {target}"
+
+    def constant(face: Interface, stages: Stages) -> bytes:
+        return prepared(network, face, stages)
+
+    b = compiled(session, made_for, prefix, names, about, constant if trained is not None else None)
+    files = {
+        f"{prefix}.h": b.header.encode(),
+        f"{prefix}.o": b.object,
+        f"lib{prefix}.a": b.library,
+        f"{prefix}-config.cmake": cmake(prefix).encode(),
+        f"{prefix}.pc": pkg_config(prefix, about).encode(),
+        "example.c": example(b.interface, prefix, trained is not None).encode(),
+    }
+    files[f"{prefix}.lock"] = lock(network.manifest, session.settings, target, prefix, names, trained, files).encode()
+    _, undefined = elf.symbols(b.object)
+    spec, calls = network.manifest.train, {c.name: c for c in b.interface.calls}
+    batch = spec.batch if spec is not None and spec.batch else 1
+    facts = {
+        "target": target,
+        "flash": elf.flash(b.object),
+        "state": b.interface.state.nbytes,
+        "weights": b.interface.weights.nbytes,
+        "prepared": b.interface.prepared.nbytes,
+        "scratch": {
+            "predict": scratch(calls.get("predict"), 1, alignment(made_for)),
+            "train": scratch(calls.get("train"), batch, alignment(made_for)),
+        },
+        "batch": batch,
+        "undefined": list(undefined),
+        "functions": [f"{prefix}_{c}" for c in calls],
+    }
+    return Build(prefix, target, files, b.interface, facts)
+
+
+def scratch(call: Call | None, batch: int, alignment: int) -> int | None:
+    """Bytes of scratch memory of a call where every size is the batch."""
+    if call is None:
+        return None
+    sizes = {size: min(batch, call.most.get(size, batch)) for size, _ in call.sizes}
+    arena = substitute(call.arena, sizes)
+    assert isinstance(arena, int)
+    return arena + alignment - 1 if arena else 0

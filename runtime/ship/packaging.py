@@ -1,0 +1,29 @@
+"""What build systems are told of a library."""
+
+from __future__ import annotations
+
+
+def cmake(prefix: str) -> str:
+    """For `find_package`."""
+    here = "${CMAKE_CURRENT_LIST_DIR}"
+    return f"""# find_package({prefix} REQUIRED PATHS <this folder>)
+# target_link_libraries(program {prefix}::{prefix})
+if(NOT TARGET {prefix}::{prefix})
+  add_library({prefix}::{prefix} STATIC IMPORTED)
+  set_target_properties({prefix}::{prefix} PROPERTIES
+    IMPORTED_LOCATION "{here}/lib{prefix}.a"
+    INTERFACE_INCLUDE_DIRECTORIES "{here}")
+endif()
+"""
+
+
+def pkg_config(prefix: str, about: str) -> str:
+    """For `pkg-config --cflags --libs` with this folder in PKG_CONFIG_PATH."""
+    return f"""prefix=${{pcfiledir}}
+
+Name: {prefix}
+Description: {about}
+Version: 1
+Cflags: -I${{prefix}}
+Libs: ${{prefix}}/lib{prefix}.a
+"""

@@ -1,0 +1,153 @@
+"""`nnc build` and `nnc state`: the files, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nnc
+from nnc.runtime.cli import main
+
+from .conftest import MODELS, STRICT, loaded, ship
+
+XOR = str(MODELS / "xor.nn")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_two_builds_are_the_same_bytes(capfd) -> None:
+    for folder in ("a", "b"):
+        assert main(["build", XOR, "--train", "-o", folder]) == 0
+    names = sorted(p.name for p in Path("a").iterdir())
+    assert names == ["example.c", "libxor.a", "xor-config.cmake", "xor.h", "xor.lock", "xor.o", "xor.pc"]
+    for name in names:
+        assert Path("a", name).read_bytes() == Path("b", name).read_bytes(), name
+    lock = json.loads(Path("a", "xor.lock").read_text())
+    assert lock["target"] == "x86-64-v3" and set(lock["sources"]) == {"xor.nn"}
+    assert str(MODELS) not in Path("a", "xor.lock").read_text() and str(MODELS) not in Path("a", "xor.h").read_text()
+    assert "nothing" in capfd.readouterr().out
+
+
+def test_targets_are_listed(capfd) -> None:
+    assert main(["build", "--targets"]) == 0
+    out = capfd.readouterr().out
+    assert all(name in out for name in ("x86-64-v2", "aarch64", "riscv64"))
+
+
+def test_several_targets_have_folders_of_their_own(capfd) -> None:
+    assert main(["build", XOR, "--target", "aarch64", "--target", "riscv64", "-o", "o", "--name", "net", "--json"]) == 0
+    facts = json.loads(capfd.readouterr().out)
+    assert [f["target"] for f in facts] == ["aarch64", "riscv64"]
+    assert all(f["undefined"] == [] and f["flash"] > 1000 and f["scratch"]["train"] is None for f in facts)
+    assert Path("o/aarch64/net.h").exists() and Path("o/riscv64/libnet.a").exists()
+
+
+def test_trained_weights_are_a_constant(capfd) -> None:
+    """Of a run: the program links, and predicts what Python does; nothing is to be prepared."""
+    assert main(["train", XOR, "--out", "run", "--epochs", "30"]) == 0
+    assert main(["build", "run", "--name", "net", "-o", "o"]) == 0
+    Path("main.c").write_text("""
+#include "net.h"
+#include <stdio.h>
+static unsigned char scratch[1 + NET_PREDICT_SCRATCH(4)];
+int main(void) {
+    static const float x[4][2] = {{0, 0}, {0, 1}, {1, 0}, {1, 1}};
+    static float logit[4];
+    if (net_check(NET_LAYOUT) || net_predict(&net_trained, 4, x, logit, scratch, sizeof scratch)) return 1;
+    for (int k = 0; k < 4; k++) printf("%a\\n", (double)logit[k]);
+    return 0;
+}
+""")
+    subprocess.run(["cc", *STRICT, "-Io", "main.c", "o/libnet.a", "-o", "main"], check=True)
+    out = subprocess.run(["./main"], capture_output=True, text=True, check=True).stdout.split()
+    net = nnc.compile(XOR)
+    net.load("run")
+    x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
+    assert [float.fromhex(v) for v in out] == net.predict(x).ravel().tolist()
+
+
+def test_a_large_network_s_weights_are_prepared_by_the_target_s_own_code(tmp_path: Path) -> None:
+    """LeNet-5: panels of dense weights, and what the constant has is what `prepare` makes."""
+    net = nnc.compile(MODELS / "lenet5.nn", threads=1, seed=3)
+    net.save("w.nnw")
+    made = ship(net, "x86-64-v2", tmp_path / "plain")
+    library = loaded(made, tmp_path / "plain")
+    weights, ready = (
+        np.zeros(made.interface.weights.nbytes, np.uint8),
+        np.zeros(made.interface.prepared.nbytes, np.uint8),
+    )
+    for path, at, f in made.interface.weights.places():
+        weights[at : at + f.nbytes] = net.variables[path].reshape(-1).view(np.uint8)
+    assert library.call("prepare", {"weights": weights, "prepared": ready}, {})[0] == 0
+    constant = ship(net, "x86-64-v2", tmp_path / "constant", trains=False, trained="w.nnw").files["net.o"]
+    assert ready.tobytes() in constant
+
+
+def test_a_state_goes_to_c_and_back(tmp_path: Path, capfd) -> None:
+    """Python trains, C goes on, Python goes on: as Python alone."""
+    source = "".join(
+        line if "data" not in line and "stop" not in line else "" for line in Path(XOR).read_text().splitlines(True)
+    )
+    Path("net.nn").write_text(source)
+    x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
+    y = np.array([0, 1, 1, 0], np.float32)
+    alone, net = (nnc.compile("net.nn", threads=1) for _ in range(2))
+    given = dict(zip([p.name for p in net.entry("train").signature.inputs], (x, y), strict=True))
+    for k in range(9):
+        alone.train_step(*given.values())
+        if k < 3:
+            net.train_step(*given.values())
+    net.save("net.nnw")
+    assert main(["state", "export", "net.nn", "--weights", "net.nnw", "-o", "state.bin"]) == 0
+    made = ship(net, "x86-64-v2", tmp_path / "o")
+    library = loaded(made, tmp_path / "o")
+    state = np.fromfile("state.bin", np.uint8).copy()
+    for _ in range(3):
+        assert library.call("train", {"state": state}, {"B": 4}, **given)[0] == 0
+    state.tofile("state.bin")
+    assert main(["state", "import", "net.nn", "state.bin", "-o", "back.nnw"]) == 0
+    net.load("back.nnw")
+    for _ in range(3):
+        net.train_step(*given.values())
+    for path, array in alone.variables.items():
+        np.testing.assert_array_equal(net.variables[path], array, err_msg=path)
+    Path("short.bin").write_bytes(state.tobytes()[:-1])
+    assert main(["state", "import", "net.nn", "short.bin", "-o", "no.nnw"]) == 4
+    state[3] ^= 1
+    state.tofile("state.bin")
+    assert main(["state", "import", "net.nn", "state.bin", "-o", "no.nnw"]) == 4
+    assert (
+        "expected the" in (err := capfd.readouterr().err) and "another network" in err and not Path("no.nnw").exists()
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments, code, said",
+    [
+        (["--target", "z80"], 1, "is not a target that nnc builds for"),
+        (["--entry", "nothing"], 1, "nothing"),
+        (["--name", "Big Name"], 2, "lower case"),
+        (["--weights", "nowhere.nnw"], 4, "nowhere.nnw"),
+    ],
+)
+def test_what_is_refused(arguments: list[str], code: int, said: str, capfd) -> None:
+    assert main(["build", XOR, "-o", "o", *arguments]) == code
+    assert said in capfd.readouterr().err and not Path("o").exists()
+
+
+def test_a_program_without_a_model_leaves_by_its_exports(capfd) -> None:
+    Path("f.nn").write_text("export twice(x: f32[N]) -> f32[N] = 2 * x\n")
+    assert main(["build", "f.nn"]) == 1
+    assert "twice" in capfd.readouterr().err
+    assert main(["build", "f.nn", "--train"]) == 1
+    assert main(["build", "f.nn", "--entry", "twice"]) == 0
+    assert "int32_t f_twice(size_t n, const float x[], float result[]," in Path("f/f.h").read_text()
+    subprocess.run(["cc", *STRICT, "-If", "f/example.c", "f/libf.a", "-o", "example"], check=True)
+    assert subprocess.run(["./example"]).returncode == 0
