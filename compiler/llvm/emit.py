@@ -138,7 +138,7 @@ def _load_slots(entry: _Entry, names: Iterable[str]) -> None:
     fn = entry.e.fn
     for name in names:
         at = fn.pure(f"getelementptr ptr, ptr %slots, i64 {entry.position[name]}", 0, "at")
-        entry.slots[name] = fn.value(f"load ptr, ptr {at}, align 8", name)
+        entry.slots[name] = fn.value(f"load ptr, ptr {at}", name)
 
 
 def _steps(entry: _Entry, steps: tuple[Step, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Operations that a processor lacks, in those that it has, with the same bits: fused multiply-add.
+"""Operations that a processor lacks, in those that it has, with the same bits: fused multiply-add, rounding, roots.
 
 In: operands. Out: what the instruction would give, as the body of a function of the module. LLVM itself would call libm
 for every lane.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from string import Template
 
 from .instructions import Instructions
 from .text import Function
@@ -119,7 +120,54 @@ def _each(i: Instructions, at: str) -> str:
     return fn.text(f"define internal {{ {i.type} }} {at}({', '.join(f'{i.type} {a}' for a in args)}) noinline #0")
 
 
+def _roundeven(i: Instructions, x: str) -> str:
+    """To the nearest integer: where there are digits behind the point, adding as much as has none rounds them away."""
+    big, size = i.const(_NO_FRACTION[i.dtype]), i.intrinsic("fabs", x)
+    near = i.intrinsic("copysign", i.sub(i.add(size, big), big), x)
+    return i.select(i.compare("olt", size, big), near, x)
+
+
+def _floor(i: Instructions, x: str) -> str:
+    near = _roundeven(i, x)
+    return i.select(i.compare("ogt", near, x), i.sub(near, i.const(1)), near)
+
+
+def _ceil(i: Instructions, x: str) -> str:
+    return i.neg(_floor(i, i.neg(x)))
+
+
+def _trunc(i: Instructions, x: str) -> str:
+    return i.intrinsic("copysign", _floor(i, i.intrinsic("fabs", x)), x)
+
+
+def _sqrt(i: Instructions, x: str) -> str:
+    """Digit by digit, a lane at a time (`sqrt.ll`)."""
+    one = f"@nnc.sqrt.one.{i.dtype}"
+    digits, bias, integer, type_ = {"f32": (23, 127, "i32", "float"), "f64": (52, 1023, "i64", "double")}[i.dtype]
+    template = Template(Path(__file__).with_name("sqrt.ll").read_text("ascii"))
+    i.define(
+        ("nnc.sqrt.one", i.dtype, 0),
+        template.substitute(
+            NAME=one, FLOAT=type_, INTEGER=integer, DIGITS=digits, STEPS=digits + 2, WHOLE=1 << digits,
+            FRACTION=(1 << digits) - 1, BIAS=bias, UP=63 - digits,
+            WIDEN="zext i32 %bits to i64" if i.dtype == "f32" else "add i64 %bits, 0",
+            NARROW="trunc i64 %made to i32" if i.dtype == "f32" else "add i64 %made, 0",
+        ),
+    )  # fmt: skip
+    if i.lanes == 1:
+        return i.pure(f"call {type_} {one}({type_} {x})")
+    result = "poison"
+    for k in range(i.lanes):
+        lane = i.pure(f"extractelement {i.type} {x}, i64 {k}")
+        root = i.pure(f"call {type_} {one}({type_} {lane})")
+        result = i.pure(f"insertelement {i.type} {result}, {type_} {root}, i64 {k}")
+    return result
+
+
+_NO_FRACTION = {"f32": 2.0**23, "f64": 2.0**52}  # the least that has no digits behind the point
+_RULES = {"roundeven": _roundeven, "floor": _floor, "ceil": _ceil, "trunc": _trunc, "sqrt": _sqrt}
 EMULATED: Mapping[str, Callable[..., str]] = {  # by intrinsic and dtype
+    **{f"{name}.{dtype}": rule for name, rule in _RULES.items() for dtype in ("f32", "f64")},
     "fma.f32": _fma_f32,
     "fma.f64": _fma_f64,
 }

@@ -43,12 +43,12 @@ def some(entry: Entry, e: Evaluator, parameters: str, steps: str) -> str:
         fn.line(f"store i64 {count if size == m.size else e.scalar(e.names[size]).ref}, ptr {at}, align 8")
     for k, slot in enumerate(entry.slots):
         at = fn.pure(f"getelementptr ptr, ptr %slots, i64 {k}", 0, "at")
-        there = fn.value(f"load ptr, ptr {at}, align 8", slot.name)
+        there = fn.value(f"load ptr, ptr {at}", slot.name)
         if stride := m.stride(slot):
             offset = fn.value(f"mul i64 {start}, {e.scalar(e.evaluate(size_expr(stride))).ref}", "offset")
             there = fn.value(f"getelementptr i8, ptr {there}, i64 {offset}", slot.name)
         own = fn.pure(f"getelementptr ptr, ptr {slots}, i64 {k}", 0, "at")
-        fn.line(f"store ptr {there}, ptr {own}, align 8")
+        fn.line(f"store ptr {there}, ptr {own}")
     code = fn.value(f"call i32 {steps}(ptr {sizes}, ptr {slots}, ptr %arena, ptr %pool)", "code")
     fn.block.end = f"ret i32 {code}"
     return fn.text(f"define internal i32 {_some(entry)}({parameters}, i64 {start}, i64 {count}) #0")

@@ -99,7 +99,11 @@ loop:
   br i1 %more, label %turn, label %done
 turn:
   %a.bits = bitcast double %a to i64
-  %a.exponent = lshr i64 %a.bits, 52
+  %a.field = lshr i64 %a.bits, 52
+  %a.small = icmp eq i64 %a.field, 0
+  %a.zeros = call i64 @llvm.ctlz.i64(i64 %a.bits, i1 false)
+  %a.below = sub i64 12, %a.zeros
+  %a.exponent = select i1 %a.small, i64 %a.below, i64 %a.field
   %apart = sub i64 %a.exponent, %b.exponent
   %k.any = sub i64 %apart, 25
   %k.none = icmp slt i64 %k.any, 0
@@ -117,7 +121,8 @@ turn:
   %s.two = fmul double %s.third, %p
   %s = fmul double %s.two, %q
   %quotient = fdiv double %a, %s
-  %n = call double @llvm.trunc.f64(double %quotient)
+  %n.whole = fptosi double %quotient to i32
+  %n = sitofp i32 %n.whole to double
   %s.bits = bitcast double %s to i64
   %high.bits = and i64 %s.bits, {HALF}
   %high = bitcast i64 %high.bits to double

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from nnc.compiler.llvm import emit, support
+from nnc.compiler.llvm.emulate import EMULATED
 from nnc.compiler.loops.ir import Apply, Buffer, Call, Entry, For, Kernel, Load, Module, Place, Slot, Store, Var, i64
 from nnc.compiler.native import objects as native
 from nnc.compiler.types.sizes import symbol
@@ -47,6 +49,7 @@ def targets() -> dict[str, native.Target]:
     for name in ("x86-64-v2", "x86-64-v3"):
         with contextlib.suppress(UnsupportedError):
             found[name] = native.target(name)
+    found["lacking"] = replace(found["native"], lacks=frozenset(EMULATED))  # what it has is written out all the same
     return found
 
 

@@ -190,7 +190,32 @@ def hard(dtype, n=400):
 
 
 @LANES
-@pytest.mark.parametrize("target", ["x86-64-v2", "x86-64-v3", "native"])
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_remainders_of_all_magnitudes_end_and_are_exact(elementwise, dtype, lanes):
+    """A dividend that became subnormal on the way was divided by too large a multiple, for ever."""
+    rng = np.random.default_rng(1)
+    span = (-149, 128) if dtype == "f32" else (-1074, 1024)
+    x, y = (np.ldexp(rng.uniform(1, 2, 3000), rng.integers(*span, 3000)).astype(NUMPY[dtype]) for _ in range(2))
+    x[0], y[0] = (8.7e-283, 4.9e-322) if dtype == "f64" else (1e-30, 1e-44)
+    same(elementwise("remainder", (dtype,) * 2, lanes=lanes)(x, y), np.remainder(x, y))
+
+
+@LANES
+@pytest.mark.parametrize("fn", ["floor", "ceil", "round", "remainder", "sqrt"])
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_what_a_processor_lacks_is_written_out(elementwise, fn, dtype, lanes):
+    rng = np.random.default_rng(0)
+    span = (-149, 128) if dtype == "f32" else (-1074, 1024)
+    some = [np.ldexp(rng.uniform(1, 2, 3000), rng.integers(*span, 3000)) for _ in range(2)]
+    near = [rng.uniform(-20, 20, 3000), rng.integers(-40, 40, 3000) / 2]
+    args = [np.concatenate(parts).astype(NUMPY[dtype]) for parts in zip(some, near, edges(dtype, 2), strict=True)]
+    args = args[: 1 + (fn == "remainder")]
+    has, lacks = (elementwise(fn, (dtype,) * len(args), lanes=lanes, target=t)(*args) for t in ("native", "lacking"))
+    same(lacks, has)
+
+
+@LANES
+@pytest.mark.parametrize("target", ["x86-64-v2", "x86-64-v3", "native", "lacking"])
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
 def test_fma_rounds_once(elementwise, dtype, lanes, target):
     """Also where the processor has no such instruction: an f32 in f64, an f64 as pairs, and what is extreme in
