@@ -55,22 +55,22 @@ def stages(
     optimize: bool = True,
     observe: Observer | None = None,
     apart: bool = True,
+    variants: bool = True,
 ) -> Stages:
-    """Run the pipeline for one entry, up to loops. What depends on variables alone is prepared `apart`, in an entry of
-    its own, where the entry is likely to be called more than once with the same."""
+    """Run the pipeline for one entry, up to loops. What depends on variables alone is an entry `apart`. Without
+    `variants` the code for few examples runs many, too, and all at once."""
     graph = program.graph(entry)
     backward = passes.run(passes.ALWAYS, graph, observe)
     optimized = passes.run(passes.REWRITE, backward, observe) if optimize else backward
-    size = batch_in_lanes(optimized) if optimize and not optimized.updates else None
-    again = entry not in ONCE
-    how = _How(target, apart and again, again, program.settings.precise, optimize, observe)
+    size = batch_in_lanes(optimized) if optimize and variants and not optimized.updates else None
+    how = _How(target, apart, entry not in ONCE, program.settings.precise, optimize, observe)
     few, many = how.variant(optimized, passes.LAYOUT), None
     if isinstance(size, Size) and (name := str(size)) in symbols(size):
         graph_of_many = replace(optimized, name=f"{optimized.name}.many")
         many = how.variant(graph_of_many, passes.LAYOUT_OF_MANY, "prepared/many"), name, LANES
     inputs, variables = _inputs(graph), _variables(program, optimized)
     lowered = lower(few, inputs, variables, target, many)
-    if optimize and (counted := examples(optimized)) is not None:
+    if optimize and variants and (counted := examples(optimized)) is not None:
         lowered = lowered.in_microbatches(
             microbatches(few.graph, counted, lowered.arena, LANES if many is not None else 1)
         )
@@ -82,7 +82,7 @@ def stages(
 @dataclass(frozen=True, slots=True)
 class _How:
     """An optimised graph to kernels; what depends on variables alone may be an entry `apart`. The entry is called
-    `again` with the same variables or not: what it computes, and so its bits, depend on that, not on the former."""
+    `again` with the same variables or not: what it computes, and so its bits, depend on that alone."""
 
     target: Target
     apart: bool
@@ -97,7 +97,7 @@ class _How:
         laid = passes.run(layout, graph, self.observe)
         if not self.precise:
             laid = verify(wind(laid, self.target, 1 if self.again else TYPICAL), "wind", laid)
-        made = prepare(_packed(laid, fixed(laid), self.target), stem) if self.apart else None
+        made = prepare(_packed(laid, fixed(laid), self.target), stem) if self.apart and self.again else None
         before, rest = made or (None, _packed(laid, (), self.target))
         fused = passes.run(passes.KERNELS, rest, self.observe)
         if before is not None:

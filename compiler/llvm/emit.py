@@ -16,7 +16,7 @@ from ..types.sizes import Dim
 if TYPE_CHECKING:
     from ..native.target import Target
 from . import microbatches, threads
-from .emulate import EMULATED
+from .emulate import EMULATED, RELAXED
 from .environment import environment, guarded
 from .expressions import Evaluator
 from .kernel import has_parallel, is_long, returns_code, write
@@ -32,21 +32,22 @@ ATTRIBUTES = 'attributes #0 = { nounwind "no-builtins" }\n'
 def emit(module: Module, target: Target, interface: str = "") -> str:
     """The text of a module for a target. Where there is an `interface`, functions as text, these are what the outside
     calls and not the entries."""
-    externals = Externals({name: EMULATED[name] for name in target.lacks}, target.has_scale)
+    lacks = RELAXED if target.relaxed else {name: EMULATED[name] for name in target.lacks}
+    externals = Externals(lacks, target.has_scale)
     kernels = {k.name: k for k in module.kernels}
     shared = _shared_places(module)
     parts = [_constant(c) for c in module.constants]
     parts += [write(k, externals, shared.get(k.name, set())) for k in module.kernels]
     parts += [_entry(e, kernels, module, "internal" if interface else "") for e in module.entries]
-    parts.append(interface)
+    parts.append(externals.declared(interface))
     if module.entries:
-        parts.append(environment(target.triple))
+        parts.append(environment(target))
     apart = any(e.microbatches is not None for e in module.entries)
     if apart:
-        parts.append(threads.microbatches(target.triple))
+        parts.append(threads.microbatches_alone() if interface else threads.microbatches(target.triple))
     if any("@nnc.never" in p for p in parts):
         parts.append(threads.NEVER)
-    if apart or any(map(has_parallel, module.kernels)):
+    if (apart and not interface) or any(map(has_parallel, module.kernels)):
         parts += [threads.declarations(), threads.fork(target.triple)]
     parts += definitions(externals, "\n".join(parts))
     return "\n".join([f'target triple = "{target.triple}"\n', *parts, *sorted(externals.declares), "", ATTRIBUTES])

@@ -12,11 +12,13 @@ lane goes through integers (`fma.ll`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from string import Template
 
+from ..scalar import wide
 from .instructions import Instructions
-from .text import Function
+from .text import Function, type_text, vector_literal
 
 _HALFWAY, _BELOW = 0x10000000, 0x1FFFFFFF  # of an f64 between two neighbours of f32, and the bits that an f32 lacks
 _NORMAL = 2.0**-126
@@ -99,6 +101,7 @@ def _fma_f64(i: Instructions, x: str, y: str, z: str) -> str:
     rare = bools.flip(bools.both(product, bools.either(alone, safe(z, True))))
     each = f"@nnc.fma.each.f64x{i.lanes}"
     i.define(("nnc.fma.each", "f64", i.lanes), _each(i, each))
+    wide.define(i)
     i.define(("nnc.fma.one", "", 0), Path(__file__).with_name("fma.ll").read_text("ascii"))
     args = tuple((i.type, a) for a in (x, y, z))
     (result,) = i.call_where(i.some(rare), each, args, (("t", i.type, fused),))
@@ -164,6 +167,42 @@ def _sqrt(i: Instructions, x: str) -> str:
     return result
 
 
+def _relaxed(i: Instructions, x: str, y: str, z: str) -> str:
+    """WebAssembly's relaxed multiply-add, four or two lanes at a time; a scalar is a lane of it."""
+    n = 4 if i.dtype == "f32" else 2
+    part = replace(i, lanes=n)
+    name = f"@llvm.wasm.relaxed.madd.v{n}{i.dtype}"
+    i.fn.externals.declares.add(f"declare {part.type} {name}({', '.join([part.type] * 3)})")
+
+    def fused(args: list[str]) -> str:
+        return i.pure(f"call {part.type} {name}({', '.join(f'{part.type} {a}' for a in args)})")
+
+    if i.lanes == 1:
+        given = [i.pure(f"insertelement {part.type} poison, {i.type} {a}, i64 0") for a in (x, y, z)]
+        return i.pure(f"extractelement {part.type} {fused(given)}, i64 0")
+    if i.lanes < n:
+        widths = vector_literal([min(k, i.lanes - 1) for k in range(n)], "i32")
+        given = [i.pure(f"shufflevector {i.type} {a}, {i.type} poison, <{n} x i32> {widths}") for a in (x, y, z)]
+        first = vector_literal(list(range(i.lanes)), "i32")
+        return i.pure(f"shufflevector {part.type} {fused(given)}, {part.type} poison, <{i.lanes} x i32> {first}")
+    parts = []
+    for at in range(0, i.lanes, n):
+        which = vector_literal(list(range(at, at + n)), "i32")
+        parts.append(
+            fused([i.pure(f"shufflevector {i.type} {a}, {i.type} poison, <{n} x i32> {which}") for a in (x, y, z)])
+        )
+    while len(parts) > 1:
+        n *= 2
+        half = f"<{n // 2} x {type_text(i.dtype)}>"
+        both = vector_literal(list(range(n)), "i32")
+        parts = [
+            i.pure(f"shufflevector {half} {a}, {half} {b}, <{n} x i32> {both}")
+            for a, b in zip(parts[::2], parts[1::2], strict=True)
+        ]
+    return parts[0]
+
+
+RELAXED: Mapping[str, Callable[..., str]] = {"fma.f32": _relaxed, "fma.f64": _relaxed}
 _NO_FRACTION = {"f32": 2.0**23, "f64": 2.0**52}  # the least that has no digits behind the point
 _RULES = {"roundeven": _roundeven, "floor": _floor, "ceil": _ceil, "trunc": _trunc, "sqrt": _sqrt}
 EMULATED: Mapping[str, Callable[..., str]] = {  # by intrinsic and dtype

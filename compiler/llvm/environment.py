@@ -11,8 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .text import symbol
+
+if TYPE_CHECKING:
+    from ..native.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +41,31 @@ _ARCHITECTURES: Mapping[str, _Control] = {
     "aarch64": _Control(
         0, -1, "declare i64 @llvm.aarch64.get.fpcr()\ndeclare void @llvm.aarch64.set.fpcr(i64)\n",
         "%control = call i64 @llvm.aarch64.get.fpcr()", "call void @llvm.aarch64.set.fpcr(i64 %control)"),
+    "arm": _Control(
+        0, 0x1C09F00, "declare i32 @llvm.arm.get.fpscr()\ndeclare void @llvm.arm.set.fpscr(i32)\n",
+        "%fpscr = call i32 @llvm.arm.get.fpscr()\n  %control = zext i32 %fpscr to i64",
+        "%fpscr = trunc i64 %control to i32\n  call void @llvm.arm.set.fpscr(i32 %fpscr)"),
+    "riscv": _Control(
+        1, -1, "declare i32 @llvm.get.rounding()\ndeclare void @llvm.set.rounding(i32)\n",
+        "%mode = call i32 @llvm.get.rounding()\n  %control = zext i32 %mode to i64",
+        "%mode = trunc i64 %control to i32\n  call void @llvm.set.rounding(i32 %mode)"),
 }  # fmt: skip
-_NONE = _Control(0, -1, "", "%control = add i64 0, 0", "")  # an architecture that is not known keeps what it has
+_NONE = _Control(0, -1, "", "%control = add i64 0, 0", "")  # what has no such register, or is not known
 
 
-def environment(triple: str) -> str:
+def _control(target: Target) -> _Control:
+    """ARM before 64 bits and RISC-V may be without floats: then there is nothing to set."""
+    machine = target.triple.split("-")[0]
+    if machine.startswith(("arm", "thumb")):
+        return _ARCHITECTURES["arm"] if target.triple.endswith("hf") else _NONE
+    if machine.startswith("riscv"):
+        return _ARCHITECTURES["riscv"] if "+f" in target.features.split(",") else _NONE
+    return _ARCHITECTURES.get(machine, _NONE)
+
+
+def environment(target: Target) -> str:
     """`nnc.enter`, which sets the default environment and gives the one there was, and `nnc.leave`, which takes it."""
-    c = _ARCHITECTURES.get(triple.split("-")[0], _NONE)
+    c = _control(target)
     return f"""{c.declarations}
 define internal void @nnc.control(i64 %control) alwaysinline #0 {{
   {c.set}

@@ -169,9 +169,7 @@ class Instructions:
 
     def define(self, key: tuple[str, str, int], text: str) -> None:
         """A function that the module needs beside this one, once under each key; what it declares, the module does."""
-        lines = text.splitlines()
-        self.fn.externals.declares.update(d for d in lines if d.startswith("declare "))
-        self.fn.externals.helpers[key] = "\n".join(d for d in lines if not d.startswith("declare ")) + "\n"
+        self.fn.externals.helpers[key] = self.fn.externals.declared(text)
 
     def call_where(
         self, condition: str, name: str, args: Sequence[tuple[str, str]], values: Sequence[tuple[str, str, str]]

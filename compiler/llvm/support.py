@@ -17,5 +17,5 @@ def support(target: Target) -> str:
     """LLVM IR that exports `nnc_pool_create`, `nnc_pool_destroy`, `nnc_pool_forget`, `nnc_pool_words`
     and `nnc_epoch`."""
     triple = target.triple
-    parts = [threads.declarations(), environment(triple), threads.fork(triple), threads.pool(triple), epoch()]
+    parts = [threads.declarations(), environment(target), threads.fork(triple), threads.pool(triple), epoch()]
     return "\n".join([f'target triple = "{triple}"\n', *parts, ATTRIBUTES])

@@ -98,6 +98,12 @@ class Externals:
     maths: set[tuple[str, str, int]] = field(default_factory=set)
     helpers: dict[tuple[str, str, int], str] = field(default_factory=dict)  # by (name, dtype, lanes)
 
+    def declared(self, text: str) -> str:
+        """Functions without what they declare, which the module does, once."""
+        lines = text.splitlines()
+        self.declares.update(d for d in lines if d.startswith("declare "))
+        return "\n".join(d for d in lines if not d.startswith("declare ")) + "\n"
+
 
 @dataclass(slots=True)
 class Block:

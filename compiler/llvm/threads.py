@@ -124,7 +124,13 @@ def fork(triple: str) -> str:
 
 def microbatches(triple: str) -> str:
     """`nnc.micro` and what it needs beside `fork`."""
-    return f"{_SERIAL_THREADS if _numbers(triple) is None else _filled('threads')}\n{_filled('microbatches')}"
+    threads = _SERIAL_THREADS if _numbers(triple) is None else _filled("threads")
+    return f"{_filled('next')}\n{threads}\n{_filled('microbatches')}"
+
+
+def microbatches_alone() -> str:
+    """`nnc.micro` for a thread alone; it needs nothing."""
+    return f"{_filled('next')}\n{_filled('alone')}"
 
 
 def pool(triple: str) -> str:

@@ -22,9 +22,10 @@ import llvmlite.binding as llvm
 
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import InternalError, UnsupportedError
-from .elf import symbols
+from . import elf, wasm
+from .alone import ALONE
 from .room import require
-from .target import ALONE, FUSED, LEVELS, REQUIRED, TARGETS, THREADS, Target, level
+from .target import FUSED, LEVELS, REQUIRED, TARGETS, THREADS, Target, level
 
 INTERRUPTED, HALF_DONE = -1, -2  # codes of a call that was to stop: nothing was changed; variables may be
 _BASE_BYTES = 16 << 20  # that LLVM may need to begin, or to load an object
@@ -61,7 +62,7 @@ def target(name: str = "native") -> Target:
 
 
 def target_alone(name: str) -> Target:
-    """One of `target.ALONE`, or this machine's own. Raises `UnsupportedError` (E0504) for another name."""
+    """One of `alone.ALONE`. Raises `UnsupportedError` (E0504) for another name."""
     if name not in ALONE:
         known = f"known: {', '.join(ALONE)}"
         raise UnsupportedError(Diagnostic("E0504", f"'{name}' is not a target that nnc builds for", (), (known,)))
@@ -162,6 +163,16 @@ def assembly(ir: str, t: Target) -> str:
 def optimized(ir: str, t: Target) -> str:
     """The IR after the light pipeline, as text."""
     return str(_module(ir, t, _machine(t)))
+
+
+def symbols(data: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(defined, undefined) global symbols of an object, each sorted."""
+    return wasm.symbols(data) if data[:4] == b"\0asm" else elf.symbols(data)
+
+
+def flash(data: bytes) -> int:
+    """Bytes of code and constants of an object."""
+    return wasm.size(data) if data[:4] == b"\0asm" else elf.flash(data)
 
 
 def _check_symbols(data: bytes, allowed: frozenset[str] = THREADS) -> tuple[str, ...]:

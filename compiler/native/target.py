@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 THREADS = frozenset({"pthread_create", "pthread_join", "syscall"})
 FUSED = frozenset({"fma.f32", "fma.f64"})
@@ -36,6 +35,7 @@ class Target:
     calls: frozenset[str] = THREADS
     abi: str = ""  # where the triple leaves it open
     position_independent: bool = True
+    relaxed: bool = False  # WebAssembly's relaxed multiply-add, which is fused where the engine has that
 
     @property
     def has_scale(self) -> bool:
@@ -55,17 +55,3 @@ class Target:
 def level(name: str, triple: str = "x86_64-unknown-linux-gnu") -> Target:
     """One of LEVELS, whether this machine has it or not: for code that need not run here."""
     return Target(name, triple, name, "", *LEVELS[name])
-
-
-def _alone(name: str, triple: str, cpu: str, features: str, width: tuple[int, int], **more: Any) -> Target:
-    return Target(name, triple, cpu, features, *width, **{"calls": frozenset(), **more})
-
-
-ALONE = {  # what code can be made for that needs no operating system; the widths are those of vectors and registers
-    t.name: t
-    for t in (
-        *(_alone(n, "x86_64-unknown-none-elf", n, "", w[:2], lacks=w[2]) for n, w in LEVELS.items()),
-        _alone("aarch64", "aarch64-unknown-none-elf", "generic", "+neon", (16, 32)),
-        _alone("riscv64", "riscv64-unknown-none-elf", "generic-rv64", "+m,+a,+f,+d,+c", (8, 32), abi="lp64d"),
-    )
-}

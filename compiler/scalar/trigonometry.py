@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from . import wide
 from .code import Code
 from .function import Scalar
 from .polynomials import horner
@@ -75,6 +76,7 @@ def reduce_all(i: Code, x: str) -> tuple[str, str, str]:
     name = f"@nnc.reduce.{i.dtype}x{i.lanes}"
     i.define(("nnc.reduce", i.dtype, i.lanes), _reduce_lanes(i, name))
     i.define(("nnc.reduce.one", "", 0), _reduce_one(i.lane))
+    wide.define(i)
     b = i.bits
     args = (i.type, x), (i.of("bool").type, large), (b.type, n), (i.type, r)
     n, r = i.call_where(i.some(large), name, args, (("n", b.type, n), ("r", i.type, r)))
@@ -265,11 +267,8 @@ define internal {{ i64, double }} @nnc.reduce(double %x) noinline #0 {{
   %w0 = or i64 %h0, %l0
   %w1 = or i64 %h1, %l1
   %w2 = or i64 %h2, %l2
-  %m.wide = zext i64 %m to i128
-  %w1.wide = zext i64 %w1 to i128
-  %w2.wide = zext i64 %w2 to i128
-  %p2 = mul i128 %m.wide, %w2.wide
-  %p1 = mul i128 %m.wide, %w1.wide
+  %p2 = call i128 @nnc.wide.mul(i64 %m, i64 %w2)
+  %p1 = call i128 @nnc.wide.mul(i64 %m, i64 %w1)
   %p0 = mul i64 %m, %w0
   %carry = lshr i128 %p2, 64
   %middle = add i128 %p1, %carry
@@ -293,8 +292,9 @@ define internal {{ i64, double }} @nnc.reduce(double %x) noinline #0 {{
   %f.negated = sub i128 0, %f
   %f.abs = select i1 %up, i128 %f.negated, i128 %f
   %zeros = call i128 @llvm.ctlz.i128(i128 %f.abs, i1 false)
-  %left = and i128 %zeros, 127
-  %f.normal = shl i128 %f.abs, %left
+  %zeros.i64 = trunc i128 %zeros to i64
+  %left = and i64 %zeros.i64, 127
+  %f.normal = call i128 @nnc.wide.shl(i128 %f.abs, i64 %left)
   %high.wide = lshr i128 %f.normal, 75
   %high.i64 = trunc i128 %high.wide to i64
   %low.up = shl i128 %f.normal, 53
@@ -303,8 +303,7 @@ define internal {{ i64, double }} @nnc.reduce(double %x) noinline #0 {{
   %high = sitofp i64 %high.i64 to double
   %low.int = sitofp i64 %low.i64 to double
   %low = fmul double %low.int, {f64.const(2.0**-53)}
-  %left.i64 = trunc i128 %left to i64
-  %scale.exponent = sub i64 {1023 - 53}, %left.i64
+  %scale.exponent = sub i64 {1023 - 53}, %left
   %scale.bits = shl i64 %scale.exponent, 52
   %scale = bitcast i64 %scale.bits to double
   %high.pi = fmul double %high, {f64.const(1.5707963267948966)}

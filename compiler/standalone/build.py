@@ -13,7 +13,6 @@ from ..llvm import emit
 from ..loops.alone import alone
 from ..manifest import Manifest
 from ..native import objects as native
-from ..native.elf import symbols
 from ..native.target import Target
 from ..pipeline import Stages, stages
 from ..session import Session
@@ -47,16 +46,20 @@ def build(
     names: Iterable[str],
     about: str = "",
     trained: Callable[[Interface, Stages], bytes] | None = None,
+    small: bool = False,
 ) -> Built:
-    """Compile the entries of those names. `trained` gives the bytes of the prepared weights, for a constant."""
+    """Compile the entries of those names. `trained` gives the bytes of the prepared weights, for a constant, and what
+    makes them is left out where there is no training. A `small` build has code for few examples alone."""
     names = list(names)
     optimize = session.settings.optimize
-    made = {n: stages(session.program, n, target, optimize, apart=n == "predict") for n in names}
+    made = {n: stages(session.program, n, target, optimize, apart=n == "predict", variants=not small) for n in names}
     face = interface(session.manifest, made, "train" in names)
     constant = trained(face, made["predict"]) if trained is not None else None
+    if constant is not None and "train" not in names:
+        face = face.without("prepare")
     functions = glue(face, prefix, target, constant)
     module = alone(m.lowered.module for m in made.values())
     data = native.compile_object(emit(module, target, functions), target)
-    defined, _ = symbols(data)
+    defined, _ = native.symbols(data)
     text = header(face, prefix, target, about, constant is not None)
     return Built(face, text, data, archive({f"{prefix[:12]}.o": (data, defined)}), made)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Union
 
 from ...dsl.errors import UnsupportedError, error
@@ -103,6 +103,10 @@ class Interface:
     calls: tuple[Call, ...]
     checks: tuple[tuple[str, str], ...]
     layout: int
+
+    def without(self, name: str) -> Interface:
+        """But for a function; what it alone calls is then not in the object."""
+        return replace(self, calls=tuple(c for c in self.calls if c.name != name))
 
     @property
     def structs(self) -> tuple[Struct, ...]:

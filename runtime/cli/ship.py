@@ -26,7 +26,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 def _list_targets(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if not value:
         return
-    from ...compiler.native.target import ALONE
+    from ...compiler.native.alone import ALONE
 
     print_table(
         ("target", "triple", "processor", "written out", "may call"),
@@ -52,6 +52,7 @@ def _list_targets(ctx: click.Context, param: click.Parameter, value: bool) -> No
 )
 @click.option("--train", "trains", is_flag=True, help="With the training step.")
 @click.option("--weights", metavar="PATH", help="A checkpoint: what predictions read becomes a constant.")
+@click.option("--optimize", type=click.Choice(["speed", "size"]), help="By default size on bare processors.")
 @click.option("--entry", "exports", multiple=True, metavar="NAME", help="Also this export of the file.")
 @click.option("--name", metavar="NAME", help="What all names begin with (default: that of the file).")
 @click.option("-o", "--output", metavar="DIR", help="Where to write (default: a folder of that name).")
@@ -61,6 +62,7 @@ def build(
     targets: tuple[str, ...],
     trains: bool,
     weights: str | None,
+    optimize: Any,
     exports: tuple[str, ...],
     name: str | None,
     output: str | None,
@@ -87,7 +89,7 @@ def build(
             "E0608", f"say what to build with --entry: there is no `predict`; exports: {known}", kind=ArgumentError
         )
     learned = weights or (program.file if of_run else None)
-    made = [built(net, t, prefix, names, learned) for t in targets or ("x86-64-v3",)]
+    made = [built(net, t, prefix, names, learned, optimize) for t in targets or ("x86-64-v3",)]
     for b in made:
         _write(folder if len(made) == 1 else folder / b.target, b)
     if as_json:

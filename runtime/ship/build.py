@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from ...compiler.native import elf
 from ...compiler.native import objects as native
 from ...compiler.pipeline import Stages
 from ...compiler.session import Session
@@ -35,17 +34,26 @@ class Build:
     facts: Mapping[str, Any]
 
 
-def build(network: Network, target: str, prefix: str, names: list[str], trained: str | None = None) -> Build:
+def build(
+    network: Network,
+    target: str,
+    prefix: str,
+    names: list[str],
+    trained: str | None = None,
+    optimize: Literal["speed", "size"] | None = None,
+) -> Build:
     """Of the entries of those names. With `trained`, the path that the parameters are from, what predictions read is a
-    constant. Raises `UnsupportedError` (E0504) for a target that is none."""
+    constant. Without a word how to `optimize`, code for a target without an operating system is small. Raises
+    `UnsupportedError` (E0504) for a target that is none."""
     made_for, session = native.target_alone(target), network.session
     assert isinstance(session, Session)
+    optimize = optimize or ("speed" if made_for.position_independent else "size")
     about = f"{network.name}, made by nnc for {target}"
 
     def constant(face: Interface, stages: Stages) -> bytes:
         return prepared(network, face, stages)
 
-    b = compiled(session, made_for, prefix, names, about, constant if trained is not None else None)
+    b = compiled(session, made_for, prefix, names, about, constant if trained is not None else None, optimize == "size")
     files = {
         f"{prefix}.h": b.header.encode(),
         f"{prefix}.o": b.object,
@@ -54,13 +62,15 @@ def build(network: Network, target: str, prefix: str, names: list[str], trained:
         f"{prefix}.pc": pkg_config(prefix, about).encode(),
         "example.c": example(b.interface, prefix, trained is not None).encode(),
     }
-    files[f"{prefix}.lock"] = lock(network.manifest, session.settings, target, prefix, names, trained, files).encode()
-    _, undefined = elf.symbols(b.object)
+    files[f"{prefix}.lock"] = lock(
+        network.manifest, session.settings, (target, optimize), prefix, names, trained, files
+    ).encode()
+    _, undefined = native.symbols(b.object)
     spec, calls = network.manifest.train, {c.name: c for c in b.interface.calls}
     batch = spec.batch if spec is not None and spec.batch else 1
     facts = {
         "target": target,
-        "flash": elf.flash(b.object),
+        "flash": native.flash(b.object),
         "state": b.interface.state.nbytes,
         "weights": b.interface.weights.nbytes,
         "prepared": b.interface.prepared.nbytes,

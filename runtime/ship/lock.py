@@ -16,7 +16,7 @@ from ...dsl.files import digest_of
 def lock(
     m: Manifest,
     settings: Settings,
-    target: str,
+    target: tuple[str, str],
     prefix: str,
     names: Sequence[str],
     trained: str | None,
@@ -26,7 +26,8 @@ def lock(
     facts = {
         "nnc": version("nnc"),
         "compiler": native.version(),
-        "target": target,
+        "target": target[0],
+        "optimize": target[1],
         "name": prefix,
         "entries": list(names),
         "settings": {
