@@ -32,8 +32,9 @@ ATTRIBUTES = 'attributes #0 = { nounwind "no-builtins" }\n'
 def emit(module: Module, target: Target, interface: str = "") -> str:
     """The text of a module for a target. Where there is an `interface`, functions as text, these are what the outside
     calls and not the entries."""
-    lacks = RELAXED if target.relaxed else {name: EMULATED[name] for name in target.lacks}
-    externals = Externals(lacks, target.has_scale)
+    written = {name: EMULATED[name] for name in target.lacks if name in EMULATED}
+    written |= RELAXED if target.relaxed else {}
+    externals = Externals("masked.memory" not in target.lacks, written, target.has_scale)
     kernels = {k.name: k for k in module.kernels}
     shared = _shared_places(module)
     parts = [_constant(c) for c in module.constants]

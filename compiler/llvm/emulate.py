@@ -202,10 +202,20 @@ def _relaxed(i: Instructions, x: str, y: str, z: str) -> str:
     return parts[0]
 
 
+def _any(i: Instructions, x: str) -> str:
+    """Whether a bool is true in any lane: as bytes."""
+    n = i.lanes
+    name = f"@llvm.vector.reduce.or.v{n}i8"
+    i.fn.externals.declares.add(f"declare i8 {name}(<{n} x i8>)")
+    narrow = i.pure(f"zext {i.type} {x} to <{n} x i8>")
+    return i.pure(f"trunc i8 {i.pure(f'call i8 {name}(<{n} x i8> {narrow})')} to i1")
+
+
 RELAXED: Mapping[str, Callable[..., str]] = {"fma.f32": _relaxed, "fma.f64": _relaxed}
 _NO_FRACTION = {"f32": 2.0**23, "f64": 2.0**52}  # the least that has no digits behind the point
 _RULES = {"roundeven": _roundeven, "floor": _floor, "ceil": _ceil, "trunc": _trunc, "sqrt": _sqrt}
 EMULATED: Mapping[str, Callable[..., str]] = {  # by intrinsic and dtype
+    "any.bool": _any,
     **{f"{name}.{dtype}": rule for name, rule in _RULES.items() for dtype in ("f32", "f64")},
     "fma.f32": _fma_f32,
     "fma.f64": _fma_f64,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from .text import Function, literal, suffix, symbol, type_text
 
+FEW = 25  # instructions of a function that is inlined wherever it is called
 _SPLIT_INT = {"f32": "i32", "f64": "i64"}
 _NUMBER = re.compile(r"0x(?![7F]FF(?!0000000000000))[0-9A-F]{16}\)?$")  # a float literal that is not NaN
 
@@ -90,7 +91,8 @@ class Instructions:
             parameters = [fn.name(a) for a in ("x", "y", "z")[: len(args)]]
             fn.block.end = f"ret {self.type} {rule(self.within(fn), *parameters)}"
             typed = ", ".join(f"{self.type} {a}" for a in parameters)
-            self.define(key, fn.text(f"define internal {self.type} {at}({typed}) noinline #0"))
+            how = "alwaysinline" if len(fn.blocks) == 1 and fn.size <= FEW else "noinline"
+            self.define(key, fn.text(f"define internal {self.type} {at}({typed}) {how} #0"))
         return self.pure(f"call {self.type} {at}({', '.join(f'{self.type} {a}' for a in args)})")
 
     def ldexp(self, a: str, n: str) -> str:
@@ -162,6 +164,8 @@ class Instructions:
         """Whether a bool is true in any lane."""
         if self.lanes == 1:
             return a
+        if rule := self.fn.externals.lacks.get("any.bool"):
+            return rule(self.of("bool"), a)
         bools = type_text("bool", self.lanes)
         full = f"@llvm.vector.reduce.or.v{self.lanes}i1"
         self.fn.externals.declares.add(f"declare i1 {full}({bools})")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from . import masked
 from .instructions import Instructions
 from .text import Block, Function, fault, literal, memory_type, symbol, type_text, vector_literal
 from .values import Index, Operand, Term, Value
@@ -115,9 +116,7 @@ class Accesses:
 
     def any_lane(self, ref: str, n: int) -> str:
         """Whether a bool is true in any lane."""
-        name = f"@llvm.vector.reduce.or.v{n}i1"
-        self.fn.externals.declares.add(f"declare i1 {name}(<{n} x i1>)")
-        return self.fn.value(f"call i1 {name}(<{n} x i1> {ref})")
+        return Instructions(self.fn, "bool", n, self.fn.level).some(ref)
 
     def result(self, v: Value) -> Operand:
         """A scalar i64 is an index."""
@@ -184,8 +183,7 @@ class Accesses:
             vector = type_text(in_memory, n)
             if mask is None:
                 return self.loaded(f"load {vector}, ptr {at}, align {align}", dtype, n, stem)
-            full = f"@llvm.masked.load.v{n}{in_memory}.p0"
-            self.fn.externals.declares.add(f"declare {vector} {full}(ptr, i32, <{n} x i1>, {vector})")
+            full = masked.function(self.fn.externals, "load", in_memory, n)
             return self.loaded(
                 f"call {vector} {full}(ptr {at}, i32 {align}, <{n} x i1> {mask}, {vector} zeroinitializer)",
                 dtype,
@@ -194,8 +192,7 @@ class Accesses:
             )
         pointers = self.pointers(memory, index)
         vector = type_text(in_memory, n)
-        full = f"@llvm.masked.gather.v{n}{in_memory}.v{n}p0"
-        self.fn.externals.declares.add(f"declare {vector} {full}(<{n} x ptr>, i32, <{n} x i1>, {vector})")
+        full = masked.function(self.fn.externals, "gather", in_memory, n, mask is None)
         on = mask or "splat (i1 true)"
         return self.loaded(
             f"call {vector} {full}(<{n} x ptr> {pointers}, i32 {align}, <{n} x i1> {on}, {vector} zeroinitializer)",
@@ -254,13 +251,11 @@ class Accesses:
             if mask is None:
                 self.fn.line(f"store {vector} {v}, ptr {at}, align {align}")
                 return
-            full = f"@llvm.masked.store.v{n}{in_memory}.p0"
-            self.fn.externals.declares.add(f"declare void {full}({vector}, ptr, i32, <{n} x i1>)")
+            full = masked.function(self.fn.externals, "store", in_memory, n)
             self.fn.line(f"call void {full}({vector} {v}, ptr {at}, i32 {align}, <{n} x i1> {mask})")
             return
         pointers = self.pointers(memory, index)
-        full = f"@llvm.masked.scatter.v{n}{in_memory}.v{n}p0"
-        self.fn.externals.declares.add(f"declare void {full}({vector}, <{n} x ptr>, i32, <{n} x i1>)")
+        full = masked.function(self.fn.externals, "scatter", in_memory, n, mask is None)
         on = mask or "splat (i1 true)"
         self.fn.line(f"call void {full}({vector} {v}, <{n} x ptr> {pointers}, i32 {align}, <{n} x i1> {on})")
 

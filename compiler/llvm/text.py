@@ -92,6 +92,7 @@ class Externals:
     """What the functions of a module use and do not define: intrinsics, as declarations; vector mathematics, as
     (function, dtype, lanes); and what that calls in turn, as text. And what the target can do."""
 
+    masks: bool = True  # it loads and stores the lanes that are on
     lacks: Mapping[str, Callable[..., str]] = field(default_factory=dict)  # by intrinsic and dtype, what is written
     scales: bool = False  # it multiplies by a power of two in one rounding
     declares: set[str] = field(default_factory=set)

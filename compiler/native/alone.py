@@ -6,12 +6,17 @@ every compiler for it brings (libgcc, compiler-rt), by name, as its users want t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .target import LEVELS, Target
 
 _ROUNDING = ("floor", "ceil", "trunc", "roundeven")
-_INTRINSICS = tuple(f"{name}.{dtype}" for name in ("fma", "sqrt", *_ROUNDING) for dtype in ("f32", "f64"))
+_INTRINSICS = (
+    *(f"{name}.{dtype}" for name in ("fma", "sqrt", *_ROUNDING) for dtype in ("f32", "f64")),
+    "any.bool",
+    "masked.memory",
+)
 
 
 def _names(prefix: str, names: str, suffix: str = "") -> frozenset[str]:
@@ -43,11 +48,12 @@ _RISCV_F32 = (
 )
 
 
-def _alone(name: str, triple: str, cpu: str, features: str, width: tuple[int, int], *lacks: str, **more: Any) -> Target:
+def _alone(name: str, triple: str, cpu: str, features: str, width: Sequence[int], *lacks: str, **more: Any) -> Target:
     """`width`: bytes of a vector, registers of that; `lacks`: a dtype, of which it has no fused multiply-add, rounding
     and roots, or an intrinsic, of any dtype."""
     found = {i for i in _INTRINSICS if not {*lacks}.isdisjoint(i.split("."))}
-    return Target(name, triple, cpu, features, *width, lacks=frozenset(found), **{"calls": frozenset(), **more})
+    nbytes, registers = width
+    return Target(name, triple, cpu, features, nbytes, registers, frozenset(found), **{"calls": frozenset(), **more})
 
 
 def _cortex_m(name: str, architecture: str, *lacks: str, calls: frozenset[str], abi: str = "eabihf") -> Target:
@@ -58,26 +64,50 @@ def _cortex_m(name: str, architecture: str, *lacks: str, calls: frozenset[str], 
 def _riscv32(name: str, features: str, abi: str, *lacks: str, calls: frozenset[str]) -> Target:
     triple, cpu = "riscv32-unknown-none-elf", "generic-rv32"
     return _alone(
-        name, triple, cpu, features, (4, 32), *lacks, abi=abi, calls=_RISCV | calls, position_independent=False
+        name,
+        triple,
+        cpu,
+        features,
+        (4, 32),
+        "masked",
+        *lacks,
+        abi=abi,
+        calls=_RISCV | calls,
+        position_independent=False,
     )
 
 
 def _wasm(name: str, features: str, *lacks: str, relaxed: bool = False) -> Target:
     features = f"+simd128,+sign-ext,+nontrapping-fptoint,+mutable-globals,+multivalue{features}"
     triple = "wasm32-unknown-unknown"
-    return _alone(name, triple, "generic", features, (16, 16), *lacks, relaxed=relaxed, position_independent=False)
+    return _alone(
+        name,
+        triple,
+        "generic",
+        features,
+        (16, 16),
+        "any",
+        "masked",
+        *lacks,
+        relaxed=relaxed,
+        position_independent=False,
+    )
 
 
 ALONE = {
     t.name: t
     for t in (
         *(
-            _alone(name, "x86_64-unknown-none-elf", name, "", (nbytes, registers), *(["fma"] if lacks else []))
+            _alone(
+                name, "x86_64-unknown-none-elf", name, "", (nbytes, registers), *(["fma", "masked"] if lacks else [])
+            )
             for name, (nbytes, registers, lacks) in LEVELS.items()
         ),
-        _alone("aarch64", "aarch64-unknown-none-elf", "generic", "+neon", (16, 32)),
+        _alone("aarch64", "aarch64-unknown-none-elf", "generic", "+neon", (16, 32), "masked"),
         # NEON flushes subnormals, whatever is set
-        _alone("armv7-a", "armv7a-unknown-none-eabihf", "generic", "-neon,+vfp4", (4, 32), *_ROUNDING, calls=_ARM),
+        _alone(
+            "armv7-a", "armv7a-unknown-none-eabihf", "generic", "-neon,+vfp4", (4, 32), *_ROUNDING, "masked", calls=_ARM
+        ),
         _cortex_m("cortex-m0plus", "v6m", "f32", "f64", calls=_ARM_SMALL | _ARM_F32 | _ARM_F64, abi="eabi"),
         _cortex_m("cortex-m4", "v7em", *_ROUNDING, "f64", calls=_ARM_F64),
         _cortex_m("cortex-m7", "v7em", calls=frozenset()),

@@ -25,7 +25,7 @@ from ...dsl.errors import InternalError, UnsupportedError
 from . import elf, wasm
 from .alone import ALONE
 from .room import require
-from .target import FUSED, LEVELS, REQUIRED, TARGETS, THREADS, Target, level
+from .target import FUSED, LEVELS, MASKED, REQUIRED, TARGETS, THREADS, Target, level
 
 INTERRUPTED, HALF_DONE = -1, -2  # codes of a call that was to stop: nothing was changed; variables may be
 _BASE_BYTES = 16 << 20  # that LLVM may need to begin, or to load an object
@@ -51,13 +51,13 @@ def target(name: str = "native") -> Target:
         known = f"known: {', '.join(TARGETS)}"
         raise UnsupportedError(Diagnostic("E0504", f"'{name}' is not a target on this machine", (), (known,)))
     if triple.startswith("aarch64"):
-        width = (16, 32, frozenset[str]())
+        width = (16, 32, MASKED)
     elif REQUIRED["x86-64-v4"] <= on:
         width = LEVELS["x86-64-v4"]
     elif REQUIRED["x86-64-v3"] <= on:
         width = LEVELS["x86-64-v3"]
     else:
-        width = (16, 16, frozenset() if "fma" in on else FUSED)
+        width = (16, 16, MASKED if "fma" in on else FUSED | MASKED)
     return Target(name, triple, llvm.get_host_cpu_name(), features.flatten(), *width)
 
 

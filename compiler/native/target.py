@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 THREADS = frozenset({"pthread_create", "pthread_join", "syscall"})
+MASKED = frozenset({"masked.memory"})
 FUSED = frozenset({"fma.f32", "fma.f64"})
 LEVELS = {  # bytes of a vector, registers for them, intrinsics that are no instruction
-    "x86-64-v2": (16, 16, FUSED),
+    "x86-64-v2": (16, 16, FUSED | MASKED),
     "x86-64-v3": (32, 16, frozenset[str]()),
     "x86-64-v4": (64, 32, frozenset[str]()),
 }

@@ -1,8 +1,9 @@
 """A WebAssembly module from the one object that LLVM makes of a network: what a linker would do, without one.
 
 In: an object (WebAssembly tool conventions, "Linking", version 2). Out: a module that imports nothing and exports its
-functions and its memory. There is one object and nothing is undefined in it, so no index of a function or type changes:
-data get addresses, functions whose address is taken places in the table, and what waited for these is patched.
+functions, its memory, and as numbers the addresses of its constants and of the first byte that is free (`heap`). There
+is one object and nothing is undefined in it, so no index of a function or type changes: data get addresses, functions
+whose address is taken places in the table, and what waited for these is patched.
 """
 
 from __future__ import annotations
@@ -100,14 +101,16 @@ def link(data: bytes, hidden: str = "") -> bytes:
     exports = [_text("memory") + b"\2\0"]
     exports += [_text(s.name) + b"\0" + _leb(s.index) for s in functions if s.name != hidden]
     pages = -(-(STACK + len(segment)) // PAGE)
-    end = _aligned(STACK + len(segment), 16)
-    exports.append(_text("heap") + b"\3" + _leb(1))
+    constants = [s for s in made.symbols if s.kind == _OF_DATA and not s.flags & (_LOCAL | _UNDEFINED)]
+    addresses = {"heap": _aligned(STACK + len(segment), 16), **{s.name: starts[s.index] + s.offset for s in constants}}
+    exports += [_text(name) + b"\3" + _leb(k) for k, name in enumerate(addresses, 1)]
+    numbers = [b"\x7f\0\x41" + _sleb(at) + b"\x0b" for at in addresses.values()]
     parts = {
         _TYPE: made.sections[_TYPE],
         _FUNCTION: made.sections[_FUNCTION],
         _TABLE: _many([b"\x70\0" + _leb(1 + len(table))]),
         _MEMORY: _many([b"\0" + _leb(pages)]),
-        _GLOBAL: _many([b"\x7f\1\x41" + _sleb(STACK) + b"\x0b", b"\x7f\0\x41" + _sleb(end) + b"\x0b"]),
+        _GLOBAL: _many([b"\x7f\1\x41" + _sleb(STACK) + b"\x0b", *numbers]),
         _EXPORT: _many(exports),
         _ELEMENT: _many([b"\0\x41\1\x0b" + _many([_leb(f) for f in table])] if table else []),
         _CODE: bytes(code),

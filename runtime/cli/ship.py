@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,15 @@ def _list_targets(ctx: click.Context, param: click.Parameter, value: bool) -> No
 )
 @click.option("--train", "trains", is_flag=True, help="With the training step.")
 @click.option("--weights", metavar="PATH", help="A checkpoint: what predictions read becomes a constant.")
+@click.option(
+    "--as",
+    "form",
+    type=click.Choice(["lib", "python", "wasm"]),
+    default="lib",
+    help="A C library, or a folder for npm.",
+)
 @click.option("--optimize", type=click.Choice(["speed", "size"]), help="By default size on bare processors.")
+@click.option("--shared", is_flag=True, help="Also a shared object, for x86-64: what `dlopen` takes.")
 @click.option("--entry", "exports", multiple=True, metavar="NAME", help="Also this export of the file.")
 @click.option("--name", metavar="NAME", help="What all names begin with (default: that of the file).")
 @click.option("-o", "--output", metavar="DIR", help="Where to write (default: a folder of that name).")
@@ -62,7 +71,9 @@ def build(
     targets: tuple[str, ...],
     trains: bool,
     weights: str | None,
+    form: str,
     optimize: Any,
+    shared: bool,
     exports: tuple[str, ...],
     name: str | None,
     output: str | None,
@@ -89,13 +100,47 @@ def build(
             "E0608", f"say what to build with --entry: there is no `predict`; exports: {known}", kind=ArgumentError
         )
     learned = weights or (program.file if of_run else None)
+    if form != "lib":
+        if targets:
+            raise click.UsageError(f"--as {form} has targets of its own: it takes no --target")
+        folder = Path(output or ".") if form == "python" else folder
+        (_web if form == "wasm" else _wheel)(net, prefix, names, learned, folder, as_json)
+        return
     made = [built(net, t, prefix, names, learned, optimize) for t in targets or ("x86-64-v3",)]
-    for b in made:
-        _write(folder if len(made) == 1 else folder / b.target, b)
+    more = [b.shared() if shared else {} for b in made]
+    for b, also in zip(made, more, strict=True):
+        _write(folder if len(made) == 1 else folder / b.target, {**b.files, **also})
     if as_json:
         print_json([dict(b.facts) for b in made])
     else:
         _show(folder, made)
+
+
+def _web(net: Model, prefix: str, names: list[str], learned: str | None, folder: Path, as_json: bool) -> None:
+    from ..ship.web import web
+
+    files, made = web(net, prefix, names, learned)
+    _show_files(folder, files, made, as_json)
+    if not as_json:
+        say(f'import {{ load }} from "./{folder}/index.mjs"; with npm: npm install ./{folder}')
+
+
+def _wheel(net: Model, prefix: str, names: list[str], learned: str | None, folder: Path, as_json: bool) -> None:
+    from ..ship.wheel import wheel
+
+    name, data, made = wheel(net, prefix, names, learned)
+    _show_files(folder, {name: data}, made, as_json)
+    if not as_json:
+        say(f"try: pip install {folder / name}, then import {prefix} in Python: it needs NumPy alone")
+
+
+def _show_files(folder: Path, files: Mapping[str, bytes], made: Build, as_json: bool) -> None:
+    """Write them, and say how large they are."""
+    _write(folder, files)
+    if as_json:
+        print_json({**made.facts, "files": {name: len(data) for name, data in files.items()}})
+    else:
+        print_table(("file", "size"), [(str(folder / name), human(len(data))) for name, data in files.items()])
 
 
 def _prefix(program: Program, name: str | None) -> str:
@@ -108,10 +153,10 @@ def _prefix(program: Program, name: str | None) -> str:
     return name
 
 
-def _write(folder: Path, b: Build) -> None:
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    for name, data in b.files.items():
+    for name, data in files.items():
         write(folder / name, data)
 
 

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ...compiler.native import objects as native
+from ...compiler.native import shared
+from ...compiler.native.target import LEVELS
 from ...compiler.pipeline import Stages
 from ...compiler.session import Session
 from ...compiler.standalone.build import build as compiled
 from ...compiler.standalone.glue import alignment
 from ...compiler.standalone.interface import Call, Interface
 from ...compiler.types.sizes import substitute
+from ...dsl.errors import UnsupportedError, error
 from ..network import Network
 from .example import example
 from .learned import prepared
@@ -32,6 +35,15 @@ class Build:
     files: Mapping[str, bytes]
     interface: Interface
     facts: Mapping[str, Any]
+
+    def shared(self) -> dict[str, bytes]:
+        """The library as a shared object, by its name. Raises `UnsupportedError` (E0632) where it is not for x86-64."""
+        if self.target not in LEVELS:
+            what = f"a shared object for {self.target} is not made here"
+            help = f"link lib{self.prefix}.a with the compiler for it: `-shared -Wl,--whole-archive`"
+            raise error("E0632", what, help=help, kind=UnsupportedError)
+        name = f"lib{self.prefix}.so"
+        return {name: shared.link(self.files[f"{self.prefix}.o"], name)}
 
 
 def build(

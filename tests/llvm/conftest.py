@@ -15,6 +15,7 @@ from nnc.compiler.llvm import emit, support
 from nnc.compiler.llvm.emulate import EMULATED
 from nnc.compiler.loops.ir import Apply, Buffer, Call, Entry, For, Kernel, Load, Module, Place, Slot, Store, Var, i64
 from nnc.compiler.native import objects as native
+from nnc.compiler.native.target import MASKED
 from nnc.compiler.types.sizes import symbol
 from nnc.compiler.types.tensors import TensorType
 from nnc.dsl.errors import UnsupportedError
@@ -49,7 +50,9 @@ def targets() -> dict[str, native.Target]:
     for name in ("x86-64-v2", "x86-64-v3"):
         with contextlib.suppress(UnsupportedError):
             found[name] = native.target(name)
-    found["lacking"] = replace(found["native"], lacks=frozenset(EMULATED))  # what it has is written out all the same
+    found["lacking"] = replace(
+        found["native"], lacks=frozenset(EMULATED) | MASKED
+    )  # what it has is written out all the same
     return found
 
 

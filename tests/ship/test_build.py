@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import subprocess
 from pathlib import Path
@@ -47,6 +48,23 @@ def test_several_targets_have_folders_of_their_own(capfd) -> None:
     assert [f["target"] for f in facts] == ["aarch64", "riscv64"]
     assert all(f["undefined"] == [] and f["flash"] > 1000 and f["scratch"]["train"] is None for f in facts)
     assert Path("o/aarch64/net.h").exists() and Path("o/riscv64/libnet.a").exists()
+
+
+def test_a_shared_object_is_what_dlopen_takes(capfd) -> None:
+    """As from any language: addresses and numbers."""
+    assert main(["build", XOR, "--train", "--shared", "--target", "x86-64-v2", "-o", "o", "--name", "net"]) == 0
+    library = ctypes.CDLL("./o/libnet.so")
+    library.net_message.restype = ctypes.c_char_p
+    header = Path("o/net.h").read_text()
+    layout = int(header.partition("NET_LAYOUT UINT64_C(")[2].partition(")")[0], 16)
+    assert library.net_check(ctypes.c_uint64(layout)) == 0 and library.net_message(0) == b"no error"
+    nbytes = int(header.partition("sizeof(net_state) == ")[2].partition(" ")[0])
+    state = (ctypes.c_uint8 * nbytes)()
+    assert library.net_init(state, ctypes.c_int64(3), ctypes.c_int64(10), None, ctypes.c_size_t(0)) == 0
+    net = nnc.compile(XOR, seed=3)
+    assert net.params["Xor.dense_1.W"].tobytes() in bytes(state)
+    assert main(["build", XOR, "--shared", "--target", "aarch64", "-o", "no"]) == 1
+    assert "whole-archive" in capfd.readouterr().err and not Path("no").exists()
 
 
 def test_trained_weights_are_a_constant(capfd) -> None:

@@ -1,0 +1,181 @@
+"""A shared object from the one object that LLVM makes of a network: what a linker would do, without one.
+
+In: an ELF object for x86-64, position independent, in which nothing is undefined. Out: a library that `dlopen` takes:
+its sections in three pages' worth of segments, read, run and dynamic, and a table of its symbols ("System V Application
+Binary Interface, AMD64 Architecture Processor Supplement"; "Tool Interface Standard: Executable and Linking Format").
+Every reference is to a place in it, so nothing is left for the loader to do.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ...dsl.diagnostics import Diagnostic
+from ...dsl.errors import InternalError
+
+_PAGE = 4096
+_HEADER = "<IIQQQQIIQQ"  # of a section
+_ALLOC, _EXECUTED = 2, 4  # flags of sections
+_NOBITS, _SYMTAB, _RELA = 8, 2, 4  # types of sections
+_RELATIVE = (2, 4)  # R_X86_64_PC32, R_X86_64_PLT32: of 32 bits, from the place itself
+_READ, _RUN = 4, 5  # flags of segments
+
+
+@dataclass(slots=True)
+class _Section:
+    index: int
+    type: int
+    flags: int
+    offset: int
+    size: int
+    link: int
+    info: int
+    alignment: int
+    address: int = 0
+
+
+def link(data: bytes, name: str) -> bytes:
+    """The library, which calls itself `name`."""
+    sections = list(_sections(data))
+    kept = [
+        s for s in sections if s.flags & _ALLOC and s.type != _NOBITS and s.size and not _unwinds(data, s, sections)
+    ]
+    exported = sorted((n, s, at) for n, s, at, binding in _symbols(data, sections) if binding == 1 and s)
+    names = b"\0" + b"".join(n.encode() + b"\0" for n, _, _ in exported) + name.encode() + b"\0"
+    table_bytes = 24 * (1 + len(exported))
+    hashed = _hash([n for n, _, _ in exported])
+    head = 64 + 56 * 5
+    at_hash = _up(head, 8)
+    at_symbols = _up(at_hash + len(hashed), 8)
+    at_names = at_symbols + table_bytes
+    end = _place([s for s in kept if not s.flags & _EXECUTED], at_names + len(names))
+    text = _up(end, _PAGE)
+    text_end = _place([s for s in kept if s.flags & _EXECUTED], text)
+    dynamic = _up(text_end, _PAGE)
+    placed = {s.index: s for s in kept}
+    image = bytearray(dynamic + 16 * 7)
+    for s in kept:
+        image[s.address : s.address + s.size] = data[s.offset : s.offset + s.size]
+    _relocate(image, data, sections, placed)
+    image[at_hash : at_hash + len(hashed)] = hashed
+    image[at_names : at_names + len(names)] = names
+    where = 1
+    for k, (n, section, value) in enumerate(exported, 1):
+        # global, a function or an object, in the section of code or of constants (see `_headers`)
+        kind, place = (0x12, 5) if placed[section].flags & _EXECUTED else (0x11, 4)
+        entry = struct.pack("<IBBHQQ", where, kind, 0, place, placed[section].address + value, 0)
+        image[at_symbols + 24 * k : at_symbols + 24 * (k + 1)] = entry
+        where += len(n.encode()) + 1
+    tags = ((14, where), (4, at_hash), (5, at_names), (6, at_symbols), (10, len(names)), (11, 24), (0, 0))
+    image[dynamic:] = b"".join(struct.pack("<QQ", *t) for t in tags)
+    segments = (
+        (1, _READ, 0, end, _PAGE),
+        (1, _RUN, text, text_end - text, _PAGE),
+        (1, 6, dynamic, len(image) - dynamic, _PAGE),
+        (2, 6, dynamic, len(image) - dynamic, 8),
+        (0x6474E551, 6, 0, 0, 16),  # the stack is not run
+    )
+    parts = (
+        (".hash", 5, 2, at_hash, len(hashed), 2, 0, 8, 4),
+        (".dynsym", 11, 2, at_symbols, table_bytes, 3, 1, 8, 24),
+        (".dynstr", 3, 2, at_names, len(names), 0, 0, 1, 0),
+        (".rodata", 1, 2, at_names + len(names), end - at_names - len(names), 0, 0, 1, 0),
+        (".text", 1, 6, text, text_end - text, 0, 0, 16, 0),
+        (".dynamic", 6, 3, dynamic, len(image) - dynamic, 3, 0, 8, 16),
+    )
+    headers, at_headers, count = _headers(parts, _up(len(image), 8))
+    image += b"\0" * (_up(len(image), 8) - len(image)) + headers
+    how = (3, 62, 1, 0, 64, at_headers, 0, 64, 56, 5, 64, count, count - 1)
+    image[:64] = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", *how)
+    image[64:head] = b"".join(struct.pack("<IIQQQQQQ", t, f, at, at, at, n, n, a) for t, f, at, n, a in segments)
+    return bytes(image)
+
+
+def _headers(parts: Sequence[tuple[str, int, int, int, int, int, int, int, int]], at: int) -> tuple[bytes, int, int]:
+    """The table of sections, which linkers read and loaders do not, with its names before it: bytes, where the table
+    begins, how many there are. A part is (name, type, flags, address, bytes, link, info, alignment, bytes of an entry).
+    """
+    names = b"\0" + b"".join(p[0].encode() + b"\0" for p in parts) + b".shstrtab\0"
+    rows, where = [bytes(64)], 1
+    for name, type_, flags, address, nbytes, linked, info, alignment, each in parts:
+        place = (address, address, nbytes, linked, info, alignment, each)
+        rows.append(struct.pack("<IIQQQQIIQQ", where, type_, flags, *place))
+        where += len(name) + 1
+    rows.append(struct.pack("<IIQQQQIIQQ", where, 3, 0, 0, at, len(names), 0, 0, 1, 0))
+    begin = _up(at + len(names), 8)
+    return names + bytes(begin - at - len(names)) + b"".join(rows), begin, len(rows)
+
+
+def _bad(what: str) -> InternalError:
+    return InternalError(Diagnostic("E0901", f"the object cannot be linked: {what}"))
+
+
+def _sections(data: bytes) -> Iterator[_Section]:
+    if data[:6] != b"\x7fELF\2\1" or data[18:20] != b"\x3e\0":
+        raise _bad("it is not for x86-64")
+    (table,) = struct.unpack_from("<Q", data, 40)
+    size, count = struct.unpack_from("<HH", data, 58)
+    for k in range(count):
+        _, type_, flags, _, offset, n, link_, info, alignment, _ = struct.unpack_from(
+            "<IIQQQQIIQQ", data, table + k * size
+        )
+        yield _Section(k, type_, flags, offset, n, link_, info, alignment)
+
+
+def _unwinds(data: bytes, s: _Section, sections: list[_Section]) -> bool:
+    """Whether a section is for exceptions and debuggers: nothing here throws."""
+    (names,) = struct.unpack_from("<H", data, 62)
+    (table,) = struct.unpack_from("<Q", data, 40)
+    (name,) = struct.unpack_from("<I", data, table + s.index * 64)
+    at = sections[names].offset + name
+    return data[at : data.index(b"\0", at)] == b".eh_frame"
+
+
+def _symbols(data: bytes, sections: list[_Section]) -> Iterator[tuple[str, int, int, int]]:
+    """The name of each symbol, its section (0: none), its value and how it is bound."""
+    for s in (s for s in sections if s.type == _SYMTAB):
+        names = sections[s.link].offset
+        for at in range(s.offset, s.offset + s.size, 24):
+            name, info, _, section, value, _ = struct.unpack_from("<IBBHQQ", data, at)
+            start = names + name
+            yield data[start : data.index(b"\0", start)].decode(), section, value, info >> 4
+
+
+def _place(sections: list[_Section], at: int) -> int:
+    for s in sections:
+        s.address = _up(at, max(1, s.alignment))
+        at = s.address + s.size
+    return at
+
+
+def _relocate(image: bytearray, data: bytes, sections: list[_Section], placed: Mapping[int, _Section]) -> None:
+    symbols = list(_symbols(data, sections))
+    for r in (s for s in sections if s.type == _RELA and s.info in placed):
+        for at in range(r.offset, r.offset + r.size, 24):
+            offset, info, addend = struct.unpack_from("<QQq", data, at)
+            name, section, value, _ = symbols[info >> 32]
+            if info & 0xFFFFFFFF not in _RELATIVE or section not in placed:
+                raise _bad(f"a relocation of kind {info & 0xFFFFFFFF} to '{name}'")
+            place = placed[r.info].address + offset
+            struct.pack_into("<i", image, place, placed[section].address + value + addend - place)
+
+
+def _hash(names: list[str]) -> bytes:
+    """The table by which a loader finds a symbol: chains of those whose names have one hash, modulo the buckets."""
+    buckets = [0] * max(1, len(names))
+    chains = [0] * (1 + len(names))
+    for k, name in enumerate(names, 1):
+        h = 0
+        for byte in name.encode():
+            h = (h << 4) + byte
+            high = h & 0xF0000000
+            h = (h ^ high >> 24) & ~high
+        b = h % len(buckets)
+        chains[k], buckets[b] = buckets[b], k
+    return struct.pack(f"<II{len(buckets)}I{len(chains)}I", len(buckets), len(chains), *buckets, *chains)
+
+
+def _up(n: int, to: int) -> int:
+    return -(-n // to) * to

@@ -1,0 +1,130 @@
+"""A network as a Python wheel: a library for each level of x86-64, and a thin module over it; no llvmlite, no compiler.
+
+In: a network. Out: the bytes of the wheel, the same for the same network ("The Python Packaging User Guide: Binary
+distribution format").
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+
+from ...compiler.native import shared
+from ...compiler.native.target import LEVELS
+from ...compiler.standalone.interface import Call, Interface, Parameter
+from ...compiler.types.sizes import Dim, symbols
+from ..network import Network
+from .build import Build, build
+
+_DATE = (1980, 1, 1, 0, 0, 0)  # the first that an archive can have
+_TAG = "py3-none-manylinux2014_x86_64"  # it needs nothing of the system's libraries
+
+
+def wheel(
+    network: Network, prefix: str, names: list[str], trained: str | None = None, version: str = "1.0"
+) -> tuple[str, bytes, Build]:
+    """The name of the file, its bytes, and the build for the second level."""
+    made = {level: build(network, level, prefix, names, trained) for level in reversed(LEVELS)}
+    libraries = {
+        f"{level}.so": shared.link(b.files[f"{prefix}.o"], f"{prefix}-{level}.so") for level, b in made.items()
+    }
+    one = next(iter(made.values()))
+    text = _facts(network, one.interface, prefix, list(libraries), trained is not None)
+    files = {
+        f"{prefix}/__init__.py": Path(__file__).with_name("module.py").read_bytes(),
+        f"{prefix}/facts.py": text.encode(),
+        f"{prefix}/py.typed": b"",
+        **{f"{prefix}/{name}": data for name, data in libraries.items()},
+    }
+    info = f"{prefix}-{version}.dist-info"
+    about = f"{network.name}, a neural network made by nnc"
+    metadata = f"Metadata-Version: 2.1\nName: {prefix}\nVersion: {version}\nSummary: {about}\n"
+    files[f"{info}/METADATA"] = f"{metadata}Requires-Python: >=3.10\nRequires-Dist: numpy\n".encode()
+    files[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nGenerator: nnc\nRoot-Is-Purelib: false\nTag: {_TAG}\n".encode()
+    record = f"{info}/RECORD"
+    lines = [f"{name},sha256={_digest(data)},{len(data)}" for name, data in files.items()]
+    files[record] = "\n".join([*lines, f"{record},,", ""]).encode()
+    return f"{prefix}-{version}-{_TAG}.whl", _archive(files), made["x86-64-v3"]
+
+
+def _digest(data: bytes) -> str:
+    return urlsafe_b64encode(sha256(data).digest()).rstrip(b"=").decode()
+
+
+def _archive(files: Mapping[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            entry = zipfile.ZipInfo(name, _DATE)
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(entry, data)
+    return out.getvalue()
+
+
+def _facts(network: Network, face: Interface, prefix: str, libraries: list[str], trained: bool) -> str:
+    """The module of what is of this network alone."""
+    spec = network.manifest.train
+    sums = [m.name for m in spec.metrics if m.over == "sum"] if spec is not None else []
+    weights = next((f.offset for f in face.state.fields if f.name == "weights"), 0)
+    lines = [
+        f'"""What the package is of: {network.name}."""',
+        f"PREFIX, LAYOUT, LIBRARIES = {prefix!r}, {face.layout}, {libraries!r}",
+        f"TRAINED = {f'{prefix}_trained' if trained else ''!r}",
+        f"BATCH, SUMS = {spec.batch if spec is not None and spec.batch else 64}, {sums!r}",
+        f"WEIGHTS = {weights}  # where they lie in a state",
+        "STRUCTS = {  # bytes, and of each variable where it lies, its dtype and its shape",
+    ]
+    for s in face.structs:
+        lines.append(f"    {s.name!r}: ({s.nbytes}, {{")
+        lines += [f"        {path!r}: ({at}, {f.dtype!r}, {f.shape!r})," for path, at, f in s.places()]
+        lines.append("    }),")
+    lines += ["}", "CALLS = {  # parameters, sizes, bytes of scratch memory, results"]
+    for c in face.calls:
+        lines.append(f"    {c.name!r}: ([")
+        lines += [f"        {_parameter(p, c)}," for p in c.parameters[:-2]]
+        sizes, outputs = [s for s, _ in c.sizes], [p.name for p in c.outputs]
+        lines.append(f"    ], {sizes!r}, lambda n: {_scratch(c)}, {outputs!r}),")
+    return "\n".join([*lines, "}", ""])
+
+
+def _parameter(p: Parameter, c: Call) -> str:
+    """(kind, name, dtype, shape)."""
+    sizes = {parameter: size for size, parameter in c.sizes}
+    if "$metrics" in p.declared:
+        return "('metrics', '', '', ())"
+    if p.name in sizes:
+        return f"('size', {sizes[p.name]!r}, 'size', ())"
+    if p.port is None:
+        if p.type != "ptr":
+            return f"('number', {p.name!r}, 'i64', ())"
+        return f"('held', {p.declared.partition('$')[2].partition(' ')[0]!r}, '', ())"
+    if p.type != "ptr":
+        return f"('number', {p.port.name!r}, {p.port.dtype!r}, ())"
+    if p.port in c.outputs:
+        return f"('output', {p.port.name!r}, {p.port.dtype!r}, ({''.join(f'{_formula(n)}, ' for n in p.port.shape)}))"
+    free = set(sizes.values())
+    shape = "".join(f"{str(n)!r}, " if str(n) in free else f"{_formula(n)}, " for n in p.port.shape)
+    return f"('input', {p.port.name!r}, {p.port.dtype!r}, ({shape}))"
+
+
+def _formula(n: Dim) -> str:
+    return f"lambda n: {_text(n)}"
+
+
+def _text(n: Dim) -> str:
+    """A size in Python, of `n`, the sizes by name."""
+    text = str(n)
+    names = sorted(symbols(n), key=len, reverse=True) if not isinstance(n, int) else []
+    return re.sub(r"\b(" + "|".join(map(re.escape, names)) + r")\b", r'n["\1"]', text) if names else text
+
+
+def _scratch(c: Call) -> str:
+    if c.arena == 0:
+        return "0"
+    most = ", ".join(f"{size!r}: min(n[{size!r}], {k})" for size, k in c.most.items())
+    return f"(lambda n: {_text(c.arena)} + 63)({{**n, {most}}})" if most else f"{_text(c.arena)} + 63"
