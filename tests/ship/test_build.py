@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from nnc.runtime.cli import main
 from .conftest import MODELS, STRICT, loaded, ship
 
 XOR = str(MODELS / "xor.nn")
+README = (MODELS.parent / "README.md").read_text("utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -169,3 +172,19 @@ def test_a_program_without_a_model_leaves_by_its_exports(capfd) -> None:
     assert "int32_t f_twice(size_t n, const float x[], float result[]," in Path("f/f.h").read_text()
     subprocess.run(["cc", *STRICT, "-If", "f/example.c", "f/libf.a", "-o", "example"], check=True)
     assert subprocess.run(["./example"]).returncode == 0
+
+
+def test_the_readme_s_five_commands_end_in_programs_that_run() -> None:
+    """From nothing to predictions and to a training in C."""
+    block = next(b for b in re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE) if "nnc build" in b)
+    commands = block.strip().splitlines()
+    assert len(commands) == 5
+    Path("models").symlink_to(MODELS)
+    out = [
+        subprocess.run(
+            c.replace("nnc ", f"{sys.executable} -m nnc ", 1) if c.startswith("nnc ") else c,
+            shell=True, capture_output=True, text=True, check=True,
+        ).stdout
+        for c in commands
+    ]  # fmt: skip
+    assert out[2].startswith("logits ") and out[4].count("loss ") == 10
