@@ -56,7 +56,7 @@ def _list_targets(ctx: click.Context, param: click.Parameter, value: bool) -> No
 @click.option(
     "--as",
     "form",
-    type=click.Choice(["lib", "python", "wasm"]),
+    type=click.Choice(["lib", "python", "wasm", "arduino"]),
     default="lib",
     help="A C library, or a folder for npm.",
 )
@@ -104,7 +104,7 @@ def build(
         if targets:
             raise click.UsageError(f"--as {form} has targets of its own: it takes no --target")
         folder = Path(output or ".") if form == "python" else folder
-        (_web if form == "wasm" else _wheel)(net, prefix, names, learned, folder, as_json)
+        {"wasm": _web, "python": _wheel, "arduino": _arduino}[form](net, prefix, names, learned, folder, as_json)
         return
     made = [built(net, t, prefix, names, learned, optimize) for t in targets or ("x86-64-v3",)]
     more = [b.shared() if shared else {} for b in made]
@@ -134,6 +134,15 @@ def _wheel(net: Model, prefix: str, names: list[str], learned: str | None, folde
         say(f"try: pip install {folder / name}, then import {prefix} in Python: it needs NumPy alone")
 
 
+def _arduino(net: Model, prefix: str, names: list[str], learned: str | None, folder: Path, as_json: bool) -> None:
+    from ..ship.arduino import arduino
+
+    files, made = arduino(net, prefix, names, learned)
+    _show_files(folder, files, made, as_json)
+    if not as_json:
+        say(f"put {folder} where Arduino has its libraries, then open the example {prefix}")
+
+
 def _show_files(folder: Path, files: Mapping[str, bytes], made: Build, as_json: bool) -> None:
     """Write them, and say how large they are."""
     _write(folder, files)
@@ -154,9 +163,9 @@ def _prefix(program: Program, name: str | None) -> str:
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
+        with writing(folder / name):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write(folder / name, data)
 
 

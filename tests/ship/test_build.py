@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -188,3 +189,35 @@ def test_the_readme_s_five_commands_end_in_programs_that_run() -> None:
         for c in commands
     ]  # fmt: skip
     assert out[2].startswith("logits ") and out[4].count("loss ") == 10
+
+
+ARDUINO = """
+#include <stdint.h>
+#include <stddef.h>
+struct Port { void begin(long); void println(const char *); void println(double); void println(long); };
+extern Port Serial;
+void delay(int);
+"""
+
+
+@pytest.mark.parametrize("flags", [["--train"], ["--weights", "net.nnw"]])
+def test_a_library_for_arduino(flags: list[str], tmp_path: Path, capfd) -> None:
+    """Of the shape that its specification asks; the sketch is C++ that the compiler for the board takes."""
+    nnc.compile(MODELS / "lenet5.nn").save("net.nnw")
+    assert main(["build", str(MODELS / "lenet5.nn"), "--as", "arduino", "--name", "lenet", "-o", "lenet", *flags]) == 0
+    assert "open the example lenet" in capfd.readouterr().out
+    files = {str(p.relative_to("lenet")) for p in Path("lenet").rglob("*") if p.is_file()}
+    assert {"library.properties", "src/lenet.h", "examples/lenet/lenet.ino", "src/cortex-m0plus/liblenet.a"} <= files
+    properties = dict(line.split("=", 1) for line in Path("lenet/library.properties").read_text().splitlines())
+    assert properties["precompiled"] == "full" and properties["ldflags"] == "-llenet"
+    if shutil.which("arm-none-eabi-g++") is None:
+        pytest.skip("arm-none-eabi-g++ is not installed")
+    Path("sketch.cpp").write_text(ARDUINO + Path("lenet/examples/lenet/lenet.ino").read_text())
+    cpu = ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"]
+    strict = ["-std=gnu++17", "-Wall", "-Wextra", "-Werror", "-fno-exceptions", "-c"]
+    subprocess.run(["arm-none-eabi-g++", *cpu, *strict, "-Ilenet/src", "sketch.cpp", "-o", "sketch.o"], check=True)
+    library = "lenet/src/cortex-m4/fpv4-sp-d16-hard/liblenet.a"
+    linked = ["arm-none-eabi-g++", *cpu, "-nostdlib", "-r", "sketch.o", library, "-o", "all.o"]
+    subprocess.run(linked, check=True)
+    undefined = subprocess.run(["arm-none-eabi-nm", "-u", "all.o"], capture_output=True, text=True, check=True).stdout
+    assert "lenet_" not in undefined
