@@ -1,4 +1,4 @@
-"""The commands about networks that leave: build, state."""
+"""The commands about networks that leave: build, reproduce, state."""
 
 from __future__ import annotations
 
@@ -184,6 +184,51 @@ def _show(folder: Path, made: list[Build]) -> None:
     here = folder if len(made) == 1 else folder / made[0].target
     p = made[0].prefix
     say(f"try: cc -std=c99 -I{here} {here}/example.c {here}/lib{p}.a -o example && ./example")
+
+
+@click.command()
+@click.argument("lock_file", metavar="LOCK")
+@click.argument("file", required=False)
+@click.option("--weights", metavar="PATH", help="The checkpoint that was a constant.")
+def reproduce(lock_file: str, file: str | None, weights: str | None) -> None:
+    """Build again what LOCK is of, and say whether every byte is the same.
+
+    FILE is where the program is now (default: a file of its name beside LOCK, in the folder above, or here)."""
+    from ...compiler.native.objects import version
+    from ..ship.build import build as built
+    from ..ship.lock import digest, digest_of, read_lock
+
+    path = Path(lock_file)
+    lock = read_lock(path)
+    found = file or _found(path, next(iter(lock.sources), ""))
+    given = weights or (_found(path, next(iter(lock.weights))) if lock.weights else None)
+    program = Program(
+        file=found, model=lock.model, hyper=lock.hyper, sizes=lock.sizes, dtype=lock.dtype, precise=lock.precise
+    )
+    net = trained(program, given, 1, warn=False)
+    made = built(net, lock.target, lock.name, list(lock.entries), given, lock.optimize)
+    now = {Path(name).name: digest(text.encode()) for name, text in net.manifest.sources.items()}
+    now |= {Path(name).name: of for name, of in net.manifest.files.items()}
+    now |= {name: digest_of(Path(given)) for name in lock.weights if given is not None}
+    now |= {name: digest(data) for name, data in made.files.items()}
+    wanted = {**lock.sources, **lock.arrays, **lock.weights, **lock.files}
+    differ = [name for name, of in wanted.items() if now.get(name) != of]
+    rows = [(n, of[:16], now.get(n, "")[:16], "differs" if n in differ else "") for n, of in wanted.items()]
+    print_table(("file", "was", "is", ""), rows, left=4)
+    if differ:
+        who = "" if lock.compiler == version() else f" (made by {lock.compiler}, this is {version()})"
+        what = f"{path}: expected the same bytes, found others in {', '.join(differ)}{who}"
+        raise error("E0623", what, kind=DataError)
+    say(f"{path}: the same, byte for byte")
+
+
+def _found(lock: Path, name: str) -> str:
+    """A file that a lock names: beside it, in the folder above, or here."""
+    for folder in (lock.parent, lock.parent.parent, Path()):
+        if (folder / name).is_file():
+            return str(folder / name)
+    what = f"{lock}: expected `{name}` beside it, in the folder above or here, found none"
+    raise error("E0622", what, help="say where it is: `nnc reproduce LOCK FILE --weights PATH`", kind=DataError)
 
 
 @click.group()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ...compiler.native import objects as native
 from ...compiler.native import shared
@@ -52,7 +52,7 @@ def build(
     prefix: str,
     names: list[str],
     trained: str | None = None,
-    optimize: Literal["speed", "size"] | None = None,
+    optimize: str | None = None,
 ) -> Build:
     """Of the entries of those names. With `trained`, the path that the parameters are from, what predictions read is a
     constant. Without a word how to `optimize`, code for a target without an operating system is small. Raises
@@ -74,9 +74,9 @@ def build(
         f"{prefix}.pc": pkg_config(prefix, about).encode(),
         "example.c": example(b.interface, prefix, trained is not None).encode(),
     }
-    files[f"{prefix}.lock"] = lock(
-        network.manifest, session.settings, (target, optimize), prefix, names, trained, files
-    ).encode()
+    files[f"{prefix}.lock"] = (
+        lock(network.manifest, session.settings, (target, optimize), prefix, names, trained, files).text().encode()
+    )
     _, undefined = native.symbols(b.object)
     spec, calls = network.manifest.train, {c.name: c for c in b.interface.calls}
     batch = spec.batch if spec is not None and spec.batch else 1

@@ -4,13 +4,44 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 from ...compiler.manifest import Manifest
 from ...compiler.native import objects as native
 from ...compiler.settings import Settings
-from ...dsl.files import digest_of
+from ...dsl.errors import DataError, error
+from ..store.checkpoint import of_run, reading
+from ..store.facts import Wrong, load, read
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """Versions, settings, and the sha256 by name of what went in and came out. Of the `sources` the first is the file
+    itself."""
+
+    nnc: str
+    compiler: str
+    target: str
+    optimize: str
+    name: str
+    entries: tuple[str, ...]
+    model: str | None
+    dtype: str
+    precise: bool
+    hyper: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    arrays: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self), indent=2) + "\n"
 
 
 def lock(
@@ -21,33 +52,35 @@ def lock(
     names: Sequence[str],
     trained: str | None,
     files: Mapping[str, bytes],
-) -> str:
-    """As JSON: versions, settings, and the sha256 of what went in and came out."""
-    facts = {
-        "nnc": version("nnc"),
-        "compiler": native.version(),
-        "target": target[0],
-        "optimize": target[1],
-        "name": prefix,
-        "entries": list(names),
-        "settings": {
-            "model": m.model,
-            "hyper": {h.name: h.value for h in m.hypers},
-            "sizes": dict(m.sizes),
-            "dtype": m.dtype,
-            "precise": settings.precise,
-        },
-        "sources": {_base(name): _digest(text.encode()) for name, text in m.sources.items()},
-        "arrays": {_base(name): digest for name, digest in m.files.items()},
-        "weights": {_base(trained): digest_of(trained)} if trained is not None else {},
-        "files": {name: _digest(data) for name, data in files.items()},
-    }
-    return json.dumps(facts, indent=2) + "\n"
+) -> Lock:
+    """Of a build from now."""
+    weights = of_run(Path(trained)) if trained is not None else None
+    return Lock(
+        version("nnc"), native.version(), *target, prefix, tuple(names), m.model, m.dtype, settings.precise,
+        {h.name: h.value for h in m.hypers}, dict(m.sizes),
+        {Path(name).name: digest(text.encode()) for name, text in m.sources.items()},
+        {Path(name).name: of for name, of in m.files.items()},
+        {weights.name: digest_of(weights)} if weights is not None else {},
+        {name: digest(data) for name, data in files.items()},
+    )  # fmt: skip
 
 
-def _base(name: str) -> str:
-    return name.rpartition("/")[2]
+def read_lock(path: Path) -> Lock:
+    """Raises `DataError`: E0622 where it cannot be read, E0623 where it is no lock."""
+    try:
+        return read(Lock, load(path))
+    except OSError as e:
+        raise error("E0622", f"{path}: {(e.strerror or str(e)).lower()}", kind=DataError) from e
+    except ValueError as e:
+        said = str(e) if isinstance(e, Wrong) else f"expected the lock of a build, found {str(e)[:80]}"
+        raise error("E0623", f"{path}: {said}", kind=DataError) from e
 
 
-def _digest(data: bytes) -> str:
+def digest_of(path: Path) -> str:
+    """Of a checkpoint's bytes."""
+    with reading(path) as f:
+        return digest(f.read())
+
+
+def digest(data: bytes) -> str:
     return sha256(data).hexdigest()

@@ -40,6 +40,25 @@ def test_two_builds_are_the_same_bytes(capfd) -> None:
     assert "nothing" in capfd.readouterr().out
 
 
+def test_a_lock_makes_the_same_bytes_again_or_says_what_differs(capfd) -> None:
+    Path("net.nn").write_text(Path(XOR).read_text())
+    nnc.compile("net.nn", seed=4).save("w.nnw")
+    nnc.compile("net.nn", seed=5).save("other.nnw")
+    assert main(["build", "net.nn", "--weights", "w.nnw", "--target", "aarch64", "-o", "o"]) == 0
+    assert main(["reproduce", "o/net.lock"]) == 0
+    assert "byte for byte" in capfd.readouterr().out
+    assert main(["reproduce", "o/net.lock", "net.nn", "--weights", "other.nnw"]) == 4
+    err = capfd.readouterr().err
+    assert "w.nnw" in err and "net.o" in err and "net.h" not in err
+    Path("net.nn").write_text(Path(XOR).read_text() + "# more\n")
+    assert main(["reproduce", "o/net.lock"]) == 4
+    Path("net.nn").unlink()
+    assert main(["reproduce", "o/net.lock"]) == 4
+    assert "found none" in capfd.readouterr().err
+    Path("bad.lock").write_text("[1]")
+    assert main(["reproduce", "bad.lock"]) == 4 and main(["reproduce", "nowhere.lock"]) == 4
+
+
 def test_targets_are_listed(capfd) -> None:
     assert main(["build", "--targets"]) == 0
     out = capfd.readouterr().out
