@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = {".py", ".ll", ".mjs", ".nn", ".lark", ".md", ".typed", ".gz", ".csv", ".rules"}
+SHIPPED = {".py", ".ll", ".mjs", ".html", ".nn", ".lark", ".md", ".typed", ".gz", ".csv", ".rules"}
 
 
 def _tracked() -> set[str]:

@@ -61,8 +61,8 @@ def test_the_tour_ends_at_softmax_minus_one_hot() -> None:
 
 def test_commands_name_what_exists() -> None:
     shell = "\n".join(blocks(README, "sh"))
-    (model,) = re.findall(r"nnc train (\S+)", shell)
-    assert (ROOT / model).is_file()
+    models = re.findall(r"nnc (?:train|build) (models/\S+)", shell)
+    assert models and all((ROOT / model).is_file() for model in models)
     (test_command,) = re.findall(r"\.venv/bin/pip install .*pytest.*", shell)
     ci = ROOT / ".ci" / "run"
     if ci.is_file():  # not in a wheel

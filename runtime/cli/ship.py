@@ -61,6 +61,7 @@ def _list_targets(ctx: click.Context, param: click.Parameter, value: bool) -> No
     help="A C library, or a folder for npm.",
 )
 @click.option("--optimize", type=click.Choice(["speed", "size"]), help="By default size on bare processors.")
+@click.option("--page", "as_page", is_flag=True, help="With --as wasm --train: one HTML file that trains in a browser.")
 @click.option("--shared", is_flag=True, help="Also a shared object, for x86-64: what `dlopen` takes.")
 @click.option("--entry", "exports", multiple=True, metavar="NAME", help="Also this export of the file.")
 @click.option("--name", metavar="NAME", help="What all names begin with (default: that of the file).")
@@ -73,6 +74,7 @@ def build(
     weights: str | None,
     form: str,
     optimize: Any,
+    as_page: bool,
     shared: bool,
     exports: tuple[str, ...],
     name: str | None,
@@ -100,6 +102,11 @@ def build(
             "E0608", f"say what to build with --entry: there is no `predict`; exports: {known}", kind=ArgumentError
         )
     learned = weights or (program.file if of_run else None)
+    if as_page:
+        if form != "wasm" or not trains:
+            raise click.UsageError("--page is a page that trains: it goes with --as wasm --train")
+        _page(net, prefix, output)
+        return
     if form != "lib":
         if targets:
             raise click.UsageError(f"--as {form} has targets of its own: it takes no --target")
@@ -123,6 +130,14 @@ def _web(net: Model, prefix: str, names: list[str], learned: str | None, folder:
     _show_files(folder, files, made, as_json)
     if not as_json:
         say(f'import {{ load }} from "./{folder}/index.mjs"; with npm: npm install ./{folder}')
+
+
+def _page(net: Model, prefix: str, output: str | None) -> None:
+    from ..ship.page import page
+
+    path = Path(output or f"{prefix}.html")
+    write(path, data := page(net, prefix))
+    say(f"{path}: {human(len(data))}; open it in a browser, it needs no network")
 
 
 def _wheel(net: Model, prefix: str, names: list[str], learned: str | None, folder: Path, as_json: bool) -> None:
