@@ -97,6 +97,7 @@ def _wasm(name: str, features: str, *lacks: str, relaxed: bool = False) -> Targe
 ALONE = {
     t.name: t
     for t in (
+        _alone("x86-64", "x86_64-unknown-none-elf", "x86-64", "", (16, 16), "fma", "masked", *_ROUNDING),
         *(
             _alone(
                 name, "x86_64-unknown-none-elf", name, "", (nbytes, registers), *(["fma", "masked"] if lacks else [])

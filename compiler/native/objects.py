@@ -62,10 +62,16 @@ def target(name: str = "native") -> Target:
 
 
 def target_alone(name: str) -> Target:
-    """One of `alone.ALONE`. Raises `UnsupportedError` (E0504) for another name."""
+    """One of `alone.ALONE`, or `native`, the best of them for this machine. Raises `UnsupportedError` (E0504)."""
+    here = llvm.get_process_triple().partition("-")[0]
+    if name == "native":
+        width = target().vector_bytes
+        name = {64: "x86-64-v4", 32: "x86-64-v3"}.get(width, "x86-64-v2") if here == "x86_64" else here
     if name not in ALONE:
-        known = f"known: {', '.join(ALONE)}"
+        known = f"known: native, {', '.join(ALONE)}"
         raise UnsupportedError(Diagnostic("E0504", f"'{name}' is not a target that nnc builds for", (), (known,)))
+    if name in LEVELS and here != "x86_64":  # it asks the processor in assembly, which LLVM reads for its own machine
+        raise UnsupportedError(Diagnostic("E0504", f"'{name}' is built on x86-64 only, and this machine is {here}"))
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     llvm.initialize_native_asmparser()

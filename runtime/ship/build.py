@@ -59,6 +59,7 @@ def build(
     `UnsupportedError` (E0504) for a target that is none."""
     made_for, session = native.target_alone(target), network.session
     assert isinstance(session, Session)
+    target = made_for.name
     optimize = optimize or ("speed" if made_for.position_independent else "size")
     about = f"{network.name}, made by nnc for {target}"
 

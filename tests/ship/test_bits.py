@@ -43,7 +43,7 @@ def run(command: list[str], folder: Path, images: np.ndarray, labels: np.ndarray
     return [float.fromhex(word).hex() if "x" in word else word for word in ran.stdout.split()]
 
 
-@pytest.mark.parametrize("target", [*LEVELS, *CROSS])
+@pytest.mark.parametrize("target", ["x86-64", *LEVELS, *CROSS])
 def test_a_training_in_c_has_the_bits_of_python(target: str, learned, tmp_path: Path) -> None:
     net, images, labels, printed = learned
     made = ship(net, target, tmp_path)

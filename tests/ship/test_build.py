@@ -65,6 +65,14 @@ def test_targets_are_listed(capfd) -> None:
     assert all(name in out for name in ("x86-64-v2", "aarch64", "riscv64"))
 
 
+def test_native_is_the_best_that_this_machine_has(capfd) -> None:
+    assert main(["build", XOR, "--target", "native", "-o", "o", "--json"]) == 0
+    (facts,) = json.loads(capfd.readouterr().out)
+    compiled = subprocess.run(["cc", "-Io", "o/example.c", "o/libxor.a", "-o", "example"])
+    assert compiled.returncode == 0 and subprocess.run(["./example"]).returncode == 0
+    assert facts["target"] in ("x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64")
+
+
 def test_several_targets_have_folders_of_their_own(capfd) -> None:
     assert main(["build", XOR, "--target", "aarch64", "--target", "riscv64", "-o", "o", "--name", "net", "--json"]) == 0
     facts = json.loads(capfd.readouterr().out)
