@@ -39,8 +39,9 @@ def emit(module: Module, target: Target, interface: str = "") -> str:
     shared = _shared_places(module)
     parts = [_constant(c) for c in module.constants]
     parts += [write(k, externals, shared.get(k.name, set())) for k in module.kernels]
-    parts += [_entry(e, kernels, module, "internal" if interface else "") for e in module.entries]
-    parts.append(externals.declared(interface))
+    parts += [_entry(e, kernels, module, "internal " if interface else "") for e in module.entries]
+    if interface:
+        parts.append(externals.declared(interface))
     if module.entries:
         parts.append(environment(target))
     apart = any(e.microbatches is not None for e in module.entries)

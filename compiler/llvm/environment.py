@@ -104,7 +104,7 @@ left:
 def guarded(name: str, parameters: str, linkage: str = "") -> tuple[str, str]:
     """An exported function `i32 name(parameters)`, and the first line of the one that works in its place."""
     outer, inner = symbol(name, "@"), symbol(f"nnc.in.{name}", "@")
-    text = f"""define {linkage} i32 {outer}({parameters}) #0 {{
+    text = f"""define {linkage}i32 {outer}({parameters}) #0 {{
   %control = call i64 @nnc.enter()
   %code = call i32 {inner}({parameters})
   call void @nnc.leave(i64 %control)

@@ -17,32 +17,30 @@ Thing = TypeVar("Thing", Kernel, Constant)
 
 def alone(modules: Iterable[Module]) -> Module:
     """Kernels and constants that are equal but for their names are one. Entries keep their names, which differ."""
-    kernels: dict[Kernel, str] = {}
-    constants: dict[Constant, str] = {}
+    kernels: dict[str, Kernel] = {}
+    constants: dict[str, Constant] = {}
     entries: list[Entry] = []
     for m in modules:
-        kernel_names = {k.name: _shared(kernels, replace(_serial(k), name="", note=""), k.name) for k in m.kernels}
-        constant_names = {c.name: _shared(constants, replace(c, name=""), c.name) for c in m.constants}
+        kernel_names = {k.name: _shared(kernels, _serial(k), k.name) for k in m.kernels}
+        constant_names = {c.name: _shared(constants, c, c.name) for c in m.constants}
         entries += [replace(e, steps=_renamed(e.steps, kernel_names, constant_names)) for e in m.entries]
-    return Module(
-        tuple(replace(k, name=name) for k, name in kernels.items()),
-        tuple(entries),
-        tuple(replace(c, name=name) for c, name in constants.items()),
-    )
+    return Module(tuple(kernels.values()), tuple(entries), tuple(constants.values()))
 
 
-def _shared(known: dict[Thing, str], thing: Thing, name: str) -> str:
-    """The name of an equal thing; else its own, or one like it that is free."""
-    if thing not in known:
-        taken, free, k = set(known.values()), name, 1
+def _shared(known: dict[str, Thing], thing: Thing, name: str) -> str:
+    """The name of an equal thing; else its own, or one like it that is free. Equal is what is written in the same way:
+    0 and -0 are not."""
+    key = repr(replace(thing, name=""))
+    if key not in known:
+        taken, free, k = {t.name for t in known.values()}, name, 1
         while free in taken:
             free, k = f"{name}.{k}", k + 1
-        known[thing] = free
-    return known[thing]
+        known[key] = replace(thing, name=free)
+    return known[key].name
 
 
 def _serial(kernel: Kernel) -> Kernel:
-    return replace(kernel, body=_in_order(kernel.body), alone=True)
+    return replace(kernel, body=_in_order(kernel.body), alone=True, note="")
 
 
 def _in_order(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:

@@ -26,6 +26,7 @@ def _names(prefix: str, names: str, suffix: str = "") -> frozenset[str]:
 # Run-time ABI for the Arm Architecture, and "The GCC low-level runtime library" (GCC internals)
 _ARM = _names("__aeabi_", "l2d l2f ul2d ul2f d2lz f2lz d2ulz f2ulz ldivmod uldivmod lmul")
 _ARM_SMALL = _names("__aeabi_", "llsl llsr lasr idiv uidiv idivmod uidivmod") | _names("__", "clzsi2 clzdi2")
+_ARMV7 = _ARM | _ARM_SMALL
 _ARM_F64 = _names("__aeabi_", "d2f d2iz d2uiz dadd dsub drsub dmul ddiv f2d i2d ui2d") | _names(
     "__aeabi_dcmp", "eq ge gt le lt un"
 )
@@ -69,7 +70,6 @@ def _riscv32(name: str, features: str, abi: str, *lacks: str, calls: frozenset[s
         cpu,
         features,
         (4, 32),
-        "masked",
         *lacks,
         abi=abi,
         calls=_RISCV | calls,
@@ -106,9 +106,7 @@ ALONE = {
         ),
         _alone("aarch64", "aarch64-unknown-none-elf", "generic", "+neon", (16, 32), "masked"),
         # NEON flushes subnormals, whatever is set
-        _alone(
-            "armv7-a", "armv7a-unknown-none-eabihf", "generic", "-neon,+vfp4", (4, 32), *_ROUNDING, "masked", calls=_ARM
-        ),
+        _alone("armv7-a", "armv7a-unknown-none-eabihf", "generic", "-neon,+vfp4", (4, 32), *_ROUNDING, calls=_ARMV7),
         _cortex_m("cortex-m0plus", "v6m", "f32", "f64", calls=_ARM_SMALL | _ARM_F32 | _ARM_F64, abi="eabi"),
         _cortex_m("cortex-m4", "v7em", *_ROUNDING, "f64", calls=_ARM_F64),
         _cortex_m("cortex-m7", "v7em", calls=frozenset()),

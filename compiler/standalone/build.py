@@ -52,7 +52,10 @@ def build(
     makes them is left out where there is no training. A `small` build has code for few examples alone."""
     names = list(names)
     optimize = session.settings.optimize
-    made = {n: stages(session.program, n, target, optimize, apart=n == "predict", variants=not small) for n in names}
+    program, made = session.program, {}
+    for n in names:  # what a call itself writes cannot be prepared before it
+        apart = n == "predict" and not program.graph(n).updates
+        made[n] = stages(program, n, target, optimize, apart=apart, variants=not small)
     face = interface(session.manifest, made, "train" in names)
     constant = trained(face, made["predict"]) if trained is not None else None
     if constant is not None and "train" not in names:

@@ -10,24 +10,17 @@ from math import prod
 from pathlib import Path
 
 from ..llvm.expressions import Evaluator
-from ..llvm.text import Externals, Function, symbol
+from ..llvm.text import Externals, Function, float_bits, symbol
 from ..llvm.values import Index, Term
 from ..loops.ir import size_expr
 from ..native.target import Target
-from ..types.sizes import Dim
+from ..types.sizes import Dim, Quotient, Symbol, terms
 from . import epoch
-from .interface import Argument, Call, Interface, Member, Own, Passed
+from .interface import FAULTS, Argument, Call, Interface, Member, Own, Passed
 from .processor import lacks_instructions
 
 OK, SIZE, SCRATCH, LAYOUT, CPU, NOT_FINITE, ROWS = 0, -1, -2, -3, -4, -5, -6
-FAULTS = {
-    SIZE: ("SIZE", "a size is too large, or one that the network cannot have"),
-    SCRATCH: ("SCRATCH", "the scratch memory is too small"),
-    LAYOUT: ("LAYOUT", "the state is of another network, or of another version of it"),
-    CPU: ("CPU", "this processor lacks instructions that the code is made of"),
-    NOT_FINITE: ("NAN", "a loss or a metric is not finite any more"),
-    ROWS: ("ROWS", "the function that gives the examples did not"),
-}
+_LARGE = 2.0**62  # bytes
 _COMPARE = {"==": "eq", "!=": "ne", "<": "slt", "<=": "sle", ">": "sgt", ">=": "sge"}
 
 
@@ -116,10 +109,32 @@ def _judge(w: _Writer, face: Interface) -> None:
         w.refuse(w.value(f"icmp ne i64 {found}, {_signed(face.layout)}"), LAYOUT)
     for size, _ in call.sizes:
         w.refuse(w.value(f"icmp ugt i64 {w.e.scalar(w.e.names[size]).ref}, {call.limit}"), SIZE)
+    for formula in call.formulas:  # sizes that are small each may be large together
+        n = _about(w, formula)
+        w.refuse(w.value(f"fcmp ogt double {n}, {float_bits(_LARGE, 'f64')}"), SIZE)
     for guard in call.guards:
+        some = "false"
         for r in guard.relations:
             holds = w.value(f"icmp {_COMPARE[r.op]} i64 {w.size(r.left)}, {w.size(r.right)}", "holds")
-            w.refuse(w.value(f"xor i1 {holds}, true"), SIZE)
+            some = w.value(f"or i1 {some}, {holds}", "some")
+        w.refuse(w.value(f"xor i1 {some}, true"), SIZE)
+
+
+def _about(w: _Writer, formula: Dim) -> str:
+    """A size as a double, which does not wrap: the sum of all its terms as if none were subtracted."""
+    total = "0.0"
+    for monomial, k in terms(formula):
+        product = float_bits(float(abs(k)), "f64")
+        for atom in monomial:
+            match atom:
+                case Symbol(name):
+                    ref = w.e.scalar(w.e.names[name]).ref
+                    factor = w.value(f"uitofp i64 {ref} to double")
+                case Quotient(op, top, bottom):
+                    factor = _about(w, top if op == "//" else bottom)
+            product = w.value(f"fmul double {product}, {factor}")
+        total = w.value(f"fadd double {total}, {product}")
+    return total
 
 
 def _signed(bits: int) -> int:
@@ -203,7 +218,7 @@ def _codes(call: Call) -> str:
 def _message(face: Interface, prefix: str) -> str:
     """What a code says, in words; never null. The codes follow each other, so that texts are found by their offsets: a
     table of pointers would be one that a loader writes."""
-    said = {OK: "no error", **{code: message for code, (_, message) in FAULTS.items()}}
+    said = {OK: "no error", **{-k: message for k, message in enumerate(FAULTS.values(), 1)}}
     said |= {k: message for k, (_, message) in enumerate(face.checks, 1)}
     first, texts, offsets = min(said), b"an unknown code\0", []
     for code in range(first, max(said) + 1):

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from ..native.target import Target
 from ..types.sizes import Dim, Quotient, Size, Symbol, terms
 from . import epoch
-from .glue import FAULTS, alignment
-from .interface import C, Call, Interface
+from .glue import alignment
+from .interface import FAULTS, C, Call, Interface
 from .structs import Field, Struct
 
 _SAID = {
@@ -80,8 +80,8 @@ def _origin(f: Field) -> str:
 def _codes(face: Interface, big: str) -> list[str]:
     """What functions return: 0, a fault of the caller, or a check of the data that failed, which changed nothing."""
     rows = [("OK", 0, "")]
-    rows += [(f"E_{name}", code, message) for code, (name, message) in FAULTS.items()]
-    rows += [(f"E_{name.upper()}", k, message) for k, (name, message) in enumerate(face.checks, 1)]
+    rows += [(f"E_{name}", -k, message) for k, (name, message) in enumerate(FAULTS.items(), 1)]
+    rows += [(f"E_{name}", k, message) for k, (name, message) in enumerate(face.checks, 1)]
     shown = [f"    {big}_{name} = {code},{f'  /* {text} */' if text else ''}" for name, code, text in rows]
     return ["enum {", *shown, "};", ""]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Union
 
 from ...dsl.errors import UnsupportedError, error
 from ..manifest import GuardSpec, Manifest, Port, Variable
-from ..types.sizes import Dim, Size, substitute
+from ..types.sizes import Dim, Size, substitute, symbols
 from . import structs
 from .structs import Struct, free
 
@@ -27,7 +27,18 @@ MOST = (1 << 31) - 1  # of a size
 _BYTES = 1 << 62  # that are addressed, at most
 _BY = re.compile(r" by `(\w+)`")
 _NUMBERS = {path: name for name, path in structs.PROGRESS.items()}  # passed by value where there is no state
+OWN = ("init", "predict", "train", "evaluate")  # the entries of a model; all others are exports
 METRICS = ("train", "evaluate")
+FAULTS = {  # of the caller, and what they mean: codes -1, -2, ..
+    "SIZE": "a size is too large, or one that the network cannot have",
+    "SCRATCH": "the scratch memory is too small",
+    "LAYOUT": "the state is of another network, or of another version of it",
+    "CPU": "this processor lacks instructions that the code is made of",
+    "NAN": "a loss or a metric is not finite any more",
+    "ROWS": "the function that gives the examples did not",
+}
+# what else has a name of its own behind the prefix, in capitals, as macros have it
+_NAMES = tuple("CHECK MESSAGE PREPARE ORDER EPOCH WEIGHTS STATE PREPARED METRICS TRAINED ROWS LAYOUT H".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +94,7 @@ class Call:
     arena: Dim
     most: Mapping[str, int]  # sizes of what runs at a time, at most
     limit: int  # of each size
+    formulas: tuple[Dim, ...]  # numbers of bytes that several sizes decide
     guards: tuple[GuardSpec, ...]
     codes: tuple[int, ...]  # of the interface, for check 1, 2, ..
     inputs: tuple[Port, ...] = ()
@@ -116,6 +128,13 @@ class Interface:
         return tuple(s for s in found if s.fields)
 
 
+def _named(entry: str, taken: Iterable[str]) -> str:
+    """What C calls the function of an entry. An export that would have the name of something of ours, or one that
+    differs only in capitals, ends in `_`."""
+    own = {*_NAMES, *(t.upper() for t in taken)}
+    return entry if entry in OWN else free(f"{entry}_" if entry.upper() in own else entry, taken)
+
+
 @dataclass(slots=True)
 class _Build:
     manifest: Manifest
@@ -124,12 +143,17 @@ class _Build:
     prepared: Struct
     metrics: Struct
     checks: dict[str, str] = field(default_factory=dict)  # message -> name
+    functions: dict[str, str] = field(default_factory=dict)  # entry -> name
+
+    def named(self, entry: str) -> str:
+        self.functions[entry] = _named(entry, (*OWN, *self.functions.values()))
+        return self.functions[entry]
 
     def codes(self, messages: Sequence[str]) -> tuple[int, ...]:
         for m in messages:
             if m not in self.checks:
                 said = _BY.search(m)
-                self.checks[m] = free(said[1] if said else "check", self.checks.values())
+                self.checks[m] = free((said[1] if said else "check").upper(), (*FAULTS, *self.checks.values()))
         return tuple(list(self.checks).index(m) + 1 for m in messages)
 
 
@@ -200,13 +224,13 @@ def _call(b: _Build, name: str, stages: Stages) -> Call:
             taken.add(number.name)
             given.append(number)
             slots.append(Passed(number.name, "i64"))
-        else:
+        else:  # of no elements, or read by what prepares
             slots.append(Own(0))
     for port in s.prepared:
-        assert holder is not None
+        assert holder is not None, "what is prepared is in a struct"
         slots.append(Member(holder.name, places[port.name]) if port.name in places else Own(0))
     if name in METRICS:
-        at = {f.name: f.offset for f in b.metrics.fields}
+        at = {f.path: f.offset for f in b.metrics.fields}
         if at:
             given.append(Parameter(out := free("out", taken), f"$metrics *{out}", "ptr"))
             taken.add(out)
@@ -221,8 +245,10 @@ def _call(b: _Build, name: str, stages: Stages) -> Call:
     given += _scratch(taken)
     most = dict([s.microbatch] if s.microbatch is not None else [])
     shapes = [p.type.nbytes for p in (*s.inputs, *s.outputs)]
+    several = tuple(f for f in (s.arena, *shapes) if len(symbols(f)) > 1) if len(s.sizes) > 1 else ()
     return Call(
-        name, name, tuple(given), tuple(sizes), tuple(slots), s.arena, most, _limit(s.sizes, [s.arena, *shapes]),
+        b.named(name), name, tuple(given), tuple(sizes), tuple(slots), s.arena, most,
+        MOST if several else _limit(s.sizes, [s.arena, *shapes]), several,
         s.guards, b.codes(s.checks), s.inputs, s.outputs, begins=begins,
     )  # fmt: skip
 
@@ -240,7 +266,8 @@ def _holder(
         return Parameter("p", "const $prepared *p", "ptr"), _places(b.prepared)
     const = "" if updates else "const "
     places = _places(b.weights)
-    if all(path in places or (path in _NUMBERS and path not in updates) for path in variables):
+    empty = {v.path for v in b.manifest.variables if 0 in v.shape}
+    if all(path in places or path in empty or (path in _NUMBERS and path not in updates) for path in variables):
         return (Parameter("w", f"{const}$weights *w", "ptr") if places else None), places
     if b.state is None:
         what = f"`{name}` reads what only training has: it needs a build that trains"
@@ -261,16 +288,30 @@ def _prepare(b: _Build, stages: Stages) -> Call:
     def read(path: str) -> Member | Passed:
         return Member("w", weights[path]) if path in weights else Passed(_NUMBERS[path], "i64")
 
+    def slot(path: str) -> Source:
+        return read(path) if path in weights or path in _NUMBERS else Own(0)
+
     copied = [(path, at, f) for path, at, f in b.prepared.places() if path not in computed]
     copies = tuple((Member("p", at), read(path), f.nbytes) for path, at, f in copied)
-    slots: list[Source] = [read(path) for path in s.variables]
-    slots += [Member("p", ready[p.name]) for p in s.prepared]
+    slots: list[Source] = [slot(path) for path in s.variables]
+    slots += [Member("p", ready[p.name]) if p.name in ready else Own(0) for p in s.prepared]
     given = [Parameter("w", "const $weights *w", "ptr")] if weights else []
     given += [Parameter(n, f"int64_t {n}", "i64") for n in numbers]
     given += [Parameter("p", "$prepared *p", "ptr"), *_scratch({"w", "p", *numbers})]
     entry = f"{s.name}.prepare" if s.prepared else ""
     return Call(
-        "prepare", entry, tuple(given), (), tuple(slots), s.preparing, {}, MOST, (), b.codes(s.checks), copies=copies
+        "prepare",
+        entry,
+        tuple(given),
+        (),
+        tuple(slots),
+        s.preparing,
+        {},
+        MOST,
+        (),
+        (),
+        b.codes(s.checks),
+        copies=copies,
     )
 
 

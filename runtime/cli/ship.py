@@ -29,11 +29,14 @@ def _list_targets(ctx: click.Context, param: click.Parameter, value: bool) -> No
         return
     from ...compiler.native.alone import ALONE
 
-    print_table(
-        ("target", "triple", "processor", "written out", "may call"),
-        [(t.name, t.triple, t.cpu, " ".join(sorted(t.lacks)), " ".join(sorted(t.calls))) for t in ALONE.values()],
-        left=5,
-    )
+    rows = []
+    for t in ALONE.values():
+        by_dtype: dict[str, list[str]] = {}
+        for name, _, dtype in (i.partition(".") for i in sorted(t.lacks)):
+            by_dtype.setdefault(dtype, []).append(name)
+        lacks = "; ".join(f"{dtype} {', '.join(names)}" for dtype, names in by_dtype.items())
+        rows.append((t.name, t.triple, t.cpu, lacks, str(len(t.calls)) if t.calls else "nothing"))
+    print_table(("target", "triple", "processor", "written out", "may call, of libgcc"), rows, left=4)
     ctx.exit()
 
 
@@ -290,6 +293,8 @@ def import_(program: Program, state_file: str, only_weights: bool, output: str) 
         what = f"{state_file}: expected a state of {net.name} as FILE has it, found one of another network or version"
         raise error("E0624", what, kind=DataError)
     take(net, struct, data)
+    if "train/epoch" in net.variables:
+        net.epochs_done = int(net.variables["train/epoch"])
     net.save(output)
     say(f"{output}: a checkpoint of {net.name}, after {net.epochs_done} epochs")
 

@@ -43,22 +43,22 @@ export class Held {
     // A copy of all bytes: of a state, what `nnc state import` reads.
     get bytes() {
         const { buffer } = this.network.exports.memory;
-        return new Uint8Array(buffer, this.at, facts.structs[this.kind].bytes).slice();
+        return new Uint8Array(buffer, this.place, facts.structs[this.kind].bytes).slice();
     }
     set bytes(given) {
         const wanted = facts.structs[this.kind].bytes;
         if (given.length !== wanted) throw new RangeError(`${this.kind} has ${wanted} bytes, got ${given.length}`);
-        new Uint8Array(this.network.exports.memory.buffer, this.at, wanted).set(given);
+        new Uint8Array(this.network.exports.memory.buffer, this.place, wanted).set(given);
     }
     // A copy of a field: a number, or a typed array; of several axes, in order.
     get(path) {
         const { at, dtype, count, scalar } = this._field(path);
-        const found = new ARRAYS[dtype](this.network.exports.memory.buffer, this.at + at, count).slice();
+        const found = new ARRAYS[dtype](this.network.exports.memory.buffer, this.place + at, count).slice();
         return scalar ? found[0] : found;
     }
     set(path, value) {
         const { at, dtype, count, scalar } = this._field(path);
-        const to = new ARRAYS[dtype](this.network.exports.memory.buffer, this.at + at, count);
+        const to = new ARRAYS[dtype](this.network.exports.memory.buffer, this.place + at, count);
         if (scalar) to[0] = value;
         else if (value.length === count) to.set(value);
         else throw new RangeError(`${path} has ${count} numbers, got ${value.length}`);
@@ -66,9 +66,13 @@ export class Held {
     get fields() {
         return Object.keys(facts.structs[this.kind].fields);
     }
-    // Give the memory back.
+    // Give the memory back: nothing can be done with this any more.
     free() {
         this.network._free(this);
+    }
+    get place() {
+        if (this.at === null) throw new TypeError(`this ${this.kind} was freed`);
+        return this.at;
     }
     _field(path) {
         const found = facts.structs[this.kind].fields[path];
@@ -118,10 +122,11 @@ export class Network {
         return at;
     }
     _free(held) {
-        const { bytes } = facts.structs[held.kind];
+        const { bytes } = facts.structs[held.kind], at = held.place;
+        if (held === this.trained) throw new TypeError("what was learned is part of the module");
         if (!this.spare.has(bytes)) this.spare.set(bytes, []);
-        this.spare.get(bytes).push(held.at);
-        held.at = NaN;
+        this.spare.get(bytes).push(at);
+        held.at = null;
     }
     _reach(end) {
         const more = end - this.exports.memory.buffer.byteLength;
@@ -164,7 +169,7 @@ export class Network {
             if (p.held) {
                 const h = held[p.held] ?? (p.held === "weights" && held.state);
                 if (!h) throw new TypeError(`${name} wants ${p.held}`);
-                return h.at + (h.kind === "state" && p.held === "weights" ? facts.structs.state.weights : 0);
+                return h.place + (h.kind === "state" && p.held === "weights" ? facts.structs.state.weights : 0);
             }
             if (p.metrics) return out;
             if (p.size) return known[p.size];

@@ -17,27 +17,26 @@ import numpy as np
 
 from . import facts  # type: ignore[attr-defined]  # written beside this file when the package is made
 
-DTYPES = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.uint8}
+DTYPES = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_, "u64": np.uint64}
 _ALIGNED = 64
 
 
 class Fault(ValueError):
-    """What the network refused: `code` is that of the C interface."""
+    """What the network refused: `code` is that of the C interface, 0 for what was refused before it was called."""
 
     def __init__(self, message: str, code: int = 0):
         super().__init__(message)
         self.code = code
 
 
-def _load() -> ctypes.CDLL:
-    """The library of the highest level that the processor has; the check itself needs no more than the first."""
-    here = Path(__file__).parent
-    first = ctypes.CDLL(str(here / facts.LIBRARIES[-1]))
+def _load() -> tuple[str, ctypes.CDLL]:
+    """The library of the highest level that the processor has, and its name; the check itself needs no level."""
     for name in facts.LIBRARIES:
-        library = ctypes.CDLL(str(here / name))
-        if not getattr(library, f"{facts.PREFIX}_check")(ctypes.c_uint64(facts.LAYOUT)):
-            return library
-    raise Fault(_message(first, -4), -4)
+        library = ctypes.CDLL(str(Path(__file__).parent / name))
+        code = getattr(library, f"{facts.PREFIX}_check")(ctypes.c_uint64(facts.LAYOUT))
+        if not code:
+            return name, library
+    raise Fault(_message(library, code), code)
 
 
 def _message(library: ctypes.CDLL, code: int) -> str:
@@ -47,7 +46,8 @@ def _message(library: ctypes.CDLL, code: int) -> str:
     return found.decode()
 
 
-_library = _load()
+_name, _library = _load()
+_structs = {**facts.STRUCTS, **facts.PREPARED[_name]}
 _local = threading.local()
 
 
@@ -74,7 +74,7 @@ class Struct(MutableMapping[str, np.ndarray]):
     """The variables in a C struct, by path: views, so that what is written is what the network reads."""
 
     def __init__(self, kind: str, memory: np.ndarray | None = None):
-        self.kind, (self.nbytes, self._fields) = kind, facts.STRUCTS[kind]
+        self.kind, (self.nbytes, self._fields) = kind, _structs[kind]
         self.memory = _zeros(self.nbytes) if memory is None else memory
 
     def __getitem__(self, path: str) -> np.ndarray:
@@ -95,36 +95,47 @@ class Struct(MutableMapping[str, np.ndarray]):
         return len(self._fields)
 
 
+def _converted(what: str, value: Any, dtype: str) -> np.ndarray:
+    """An array of the dtype; a number that it does not have is refused."""
+    array, wanted = np.asarray(value), DTYPES[dtype]
+    if array.dtype == wanted:
+        return array
+    if array.dtype.kind not in ("biuf" if dtype[0] == "f" else "biu"):
+        raise Fault(f"{what} is {array.dtype}, wanted {dtype}")
+    with np.errstate(over="ignore"):
+        found: np.ndarray = array.astype(wanted)
+    same = found == array if found.dtype.kind != "f" else np.isfinite(found) | ~np.isfinite(array)
+    if not same.all():
+        raise Fault(f"{what} has {array[~same].flat[0]}, which {dtype} does not have")
+    return found
+
+
 class _Function:
     """A function of the library, called with arrays."""
 
     def __init__(self, name: str):
         self.name = name
-        self.parameters, self.sizes, self.scratch, self.outputs = facts.CALLS[name]
-        self.run = getattr(_library, f"{facts.PREFIX}_{name}")
+        function, self.parameters, self.sizes = facts.CALLS[name]
+        self.scratch = facts.SCRATCH[_name][name]
+        self.run = getattr(_library, f"{facts.PREFIX}_{function}")
         kinds = {"size": ctypes.c_size_t, "f32": ctypes.c_float, "f64": ctypes.c_double, "i32": ctypes.c_int32,
-                 "i64": ctypes.c_int64, "bool": ctypes.c_int8}  # fmt: skip
-        self.run.argtypes = [
-            *(
-                kinds.get(p[2], ctypes.c_void_p) if p[0] in ("size", "number") else ctypes.c_void_p
-                for p in self.parameters
-            ),
-            ctypes.c_void_p,
-            ctypes.c_size_t,
-        ]
+                 "i64": ctypes.c_int64, "bool": ctypes.c_uint8}  # fmt: skip
+        by_value = ("size", "number", "progress")
+        given = [kinds[p[2]] if p[0] in by_value else ctypes.c_void_p for p in self.parameters]
+        self.run.argtypes = [*given, ctypes.c_void_p, ctypes.c_size_t]
         self.inputs = [p[1] for p in self.parameters if p[0] in ("input", "number")]
 
-    def __call__(self, held: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        sizes: dict[str, int] = {}
-        arrays: dict[str, np.ndarray] = {}
-        for kind, name, dtype, shape in self.parameters:
-            if kind == "input":
-                arrays[name] = self._taken(name, given[name], dtype, shape, sizes)
-        for size in self.sizes:
-            if size not in sizes:
-                raise Fault(f"{self.name}: no input says what size {size} is")
+    def __call__(
+        self, held: Mapping[str, np.ndarray], given: Mapping[str, Any], progress: Any = None
+    ) -> dict[str, Any]:
+        taken = {
+            p[1]: _converted(f"{self.name}: {p[1]}", given[p[1]], p[2]) for p in self.parameters if p[0] == "input"
+        }
+        sizes = self._sizes(taken)
+        arrays = {name: np.ascontiguousarray(array) for name, array in taken.items()}
         results: dict[str, Any] = {}
         arguments: list[Any] = []
+        metrics = None
         for kind, name, dtype, shape in self.parameters:
             match kind:
                 case "size":
@@ -135,7 +146,9 @@ class _Function:
                     results[name] = np.empty([n(sizes) for n in shape], DTYPES[dtype])
                     arguments.append(_address(results[name]))
                 case "number":
-                    arguments.append(given[name])
+                    arguments.append(_converted(f"{self.name}: {name}", given[name], dtype).item())
+                case "progress":
+                    arguments.append((progress or given)[name])
                 case "metrics":
                     metrics = Struct("metrics")
                     arguments.append(_address(metrics.memory))
@@ -145,27 +158,38 @@ class _Function:
         code = self.run(*arguments, _scratch(nbytes), nbytes)
         if code:
             raise Fault(_message(_library, code), code)
-        if any(p[0] == "metrics" for p in self.parameters):
-            results |= {path: metrics[path].item() for path in metrics}
+        if metrics is not None:
+            results |= {path: array.item() for path, array in metrics.items()}
         return results
 
-    def _taken(self, name: str, value: Any, dtype: str, shape: Any, sizes: dict[str, int]) -> np.ndarray:
-        array = np.asarray(value)
-        wanted = DTYPES[dtype]
-        if array.dtype != wanted:
-            if not np.can_cast(array.dtype, wanted, "same_kind") and not (array.dtype.kind in "iu" and dtype[0] == "i"):
-                raise Fault(f"{self.name}: {name} is {array.dtype}, wanted {dtype}")
-            array = array.astype(wanted)
-        if array.ndim != len(shape):
-            raise Fault(f"{self.name}: {name} has {array.ndim} axes, wanted {len(shape)}")
-        for n, size in zip(array.shape, shape, strict=True):
-            if isinstance(size, str):
-                sizes.setdefault(size, n)
-        for axis, (n, size) in enumerate(zip(array.shape, shape, strict=True)):
-            fits = sizes[size] if isinstance(size, str) else size(sizes)
-            if n != fits:
-                raise Fault(f"{self.name}: axis {axis} of {name} is {n}, wanted {fits}")
-        return np.ascontiguousarray(array)
+    def _sizes(self, taken: Mapping[str, np.ndarray]) -> dict[str, int]:
+        """What the arrays say of the sizes: those that stand alone first, then multiples of one."""
+        sizes: dict[str, int] = {}
+        shapes = {p[1]: p[3] for p in self.parameters if p[0] == "input"}
+        for name, shape in shapes.items():
+            if taken[name].ndim != len(shape):
+                raise Fault(f"{self.name}: {name} has {taken[name].ndim} axes, wanted {len(shape)}")
+            for n, size in zip(taken[name].shape, shape, strict=True):
+                if isinstance(size, str):
+                    sizes.setdefault(size, n)
+        for name, shape in shapes.items():
+            for n, size in zip(taken[name].shape, shape, strict=True):
+                if isinstance(size, tuple) and n % size[0] == 0:
+                    sizes.setdefault(size[1], n // size[0])
+        if missing := [size for size in self.sizes if size not in sizes]:
+            raise Fault(f"{self.name}: no input says what size {missing[0]} is")
+        for name, shape in shapes.items():
+            for axis, (n, size) in enumerate(zip(taken[name].shape, shape, strict=True)):
+                match size:
+                    case str():
+                        fits = sizes[size]
+                    case (times, of):
+                        fits = times * sizes[of]
+                    case _:
+                        fits = size(sizes)
+                if n != fits:
+                    raise Fault(f"{self.name}: axis {axis} of {name} is {n}, wanted {fits}")
+        return sizes
 
 
 _FUNCTIONS = {name: _Function(name) for name in facts.CALLS}
@@ -173,11 +197,17 @@ _FUNCTIONS = {name: _Function(name) for name in facts.CALLS}
 
 def _named(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments by the names of the inputs."""
-    inputs = [n for n in _FUNCTIONS[name].inputs if n not in kwargs]
-    if len(args) > len(inputs):
-        raise TypeError(f"{name} takes {', '.join(_FUNCTIONS[name].inputs)}; got {len(args)} more")
-    given = {**dict(zip(inputs, args, strict=False)), **kwargs}
-    for n in _FUNCTIONS[name].inputs:
+    if name not in _FUNCTIONS:
+        raise TypeError(f"this was built without `{name}`")
+    inputs = _FUNCTIONS[name].inputs
+    for n in kwargs:
+        if n not in inputs:
+            raise TypeError(f"{name} takes {', '.join(inputs)}, not {n}")
+    left = [n for n in inputs if n not in kwargs]
+    if len(args) > len(left):
+        raise TypeError(f"{name} takes {', '.join(inputs)}; got {len(args) - len(left)} more")
+    given = {**dict(zip(left, args, strict=False)), **kwargs}
+    for n in inputs:
         if n not in given:
             raise TypeError(f"{name} wants {n}")
     return given
@@ -190,18 +220,23 @@ def _results(name: str, found: dict[str, Any]) -> Any:
 
 
 class Network:
-    """Weights of its own: those that were built in, or drawn from a seed, where it trains."""
+    """Weights of its own: those that were built in where there are some and no seed is given, else drawn from a seed,
+    where it was built to train; else zeros, for `params` to be filled and `prepare` to be called."""
 
-    def __init__(self, seed: int = 42):
+    def __init__(self, seed: int | None = None):
         self._state: Struct | None = None
         self._prepared: np.ndarray | None = None
+        self._lock = threading.Lock()
+        memory = None
         if "init" in facts.CALLS:
             self._state = Struct("state")
-            _FUNCTIONS["init"]({"state": self._state.memory}, {"seed": seed, "steps": 1})
-        at = facts.WEIGHTS if self._state is not None else 0
-        memory = self._state.memory[at : at + facts.STRUCTS["weights"][0]] if self._state is not None else None
-        self.params = Struct("weights", memory) if "weights" in facts.STRUCTS else {}
-        self.seed = seed
+            _FUNCTIONS["init"](
+                {"state": self._state.memory}, {"seed": facts.SEED if seed is None else seed, "steps": 1}
+            )
+            memory = self._state.memory[facts.WEIGHTS : facts.WEIGHTS + _structs["weights"][0]]
+        self.params: MutableMapping[str, np.ndarray] = Struct("weights", memory) if "weights" in _structs else {}
+        if isinstance(self.params, Struct) and facts.TRAINED and seed is None:
+            self.params.memory[:] = np.frombuffer((Path(__file__).parent / "weights.bin").read_bytes(), np.uint8)
 
     def _held(self) -> dict[str, np.ndarray]:
         held = {"weights": self.params.memory} if isinstance(self.params, Struct) else {}
@@ -209,71 +244,96 @@ class Network:
             held["state"] = self._state.memory
         return held
 
+    def _progress(self) -> dict[str, int]:
+        """Where training stands, for what depends on it: random draws."""
+        found = {"seed": facts.SEED, "step": 0, "epoch": 0, "steps": 1}
+        if self._state is not None:
+            paths = {"seed": "train/seed", "step": "train/t", "epoch": "train/epoch", "steps": "train/steps"}
+            found |= {name: int(self._state[path]) for name, path in paths.items() if path in self._state}
+        return found
+
     def prepare(self) -> None:
         """Make what predictions read of the weights: to be called where `params` was written to."""
+        made = None
         if "prepare" in facts.CALLS:
-            numbers = {"seed": self.seed, "step": 0, "epoch": 0, "steps": 1}
-            self._prepared = _zeros(facts.STRUCTS["prepared"][0])
-            _FUNCTIONS["prepare"]({**self._held(), "prepared": self._prepared}, numbers)
+            made = _zeros(_structs["prepared"][0])
+            _FUNCTIONS["prepare"]({**self._held(), "prepared": made}, {}, self._progress())
+        elif facts.TRAINED:
+            made = _trained
+        self._prepared = made
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Results in inference mode: an array, or a named tuple of several."""
-        if self._prepared is None:
-            self.prepare()
-        held = {**self._held(), "prepared": self._prepared}
-        return _results("predict", _FUNCTIONS["predict"](held, _named("predict", args, kwargs)))
+        given = _named("predict", args, kwargs)
+        with self._lock:
+            if self._prepared is None:
+                self.prepare()
+            prepared = self._prepared
+        held = self._held() if prepared is None else {**self._held(), "prepared": prepared}
+        return _results("predict", _FUNCTIONS["predict"](held, given, self._progress()))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Another export of the program."""
-        return _results(name, _FUNCTIONS[name](self._held(), _named(name, args, kwargs)))
+        return _results(name, _FUNCTIONS[name](self._held(), _named(name, args, kwargs), self._progress()))
 
     def train_step(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """One step; losses and metrics, of before the update."""
+        given = _named("train", args, kwargs)
         self._prepared = None
-        return _FUNCTIONS["train"](self._held(), _named("train", args, kwargs))
+        return _FUNCTIONS["train"](self._held(), given, self._progress())
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Losses and metrics in inference mode."""
-        return _FUNCTIONS["evaluate"](self._held(), _named("evaluate", args, kwargs))
+        return _FUNCTIONS["evaluate"](self._held(), _named("evaluate", args, kwargs), self._progress())
 
     def fit(
         self,
         *args: Any,
         epochs: int = 1,
-        batch: int = facts.BATCH,
-        shuffle: bool = True,
+        batch: int | None = facts.BATCH,
+        shuffle: bool = facts.SHUFFLE,
         callback: Callable[[dict[str, float]], object] | None = None,
         **kwargs: Any,
     ) -> list[dict[str, float]]:
-        """Train on whole arrays, in the order of `nnc train`: a dictionary of losses and metrics for each epoch. A
-        callback that returns True ends it."""
-        assert self._state is not None
+        """Train on whole arrays, in the order of `nnc train`: a dictionary of losses and metrics for each epoch.
+        Without a `batch` all examples are one. A callback that returns True ends it."""
         given = {n: np.asarray(a) for n, a in _named("train", args, kwargs).items()}
-        n = len(next(iter(given.values())))
-        state, history = self._state, []
-        first = int(state["train/epoch"])
-        state["train/steps"] = (first + epochs) * -(-n // batch)
+        assert self._state is not None
+        rows = {n: len(a) for n, a in given.items() if n in facts.ROWS}
+        if not rows:
+            raise Fault("nothing that is trained on comes by examples: `train_step` takes it whole")
+        n = next(iter(rows.values()))
+        if n == 0 or any(count != n for count in rows.values()):
+            raise Fault(f"examples of {', '.join(f'{name}: {count}' for name, count in rows.items())}")
+        state, history, batch = self._state, [], batch or n
+        first = int(state["train/epoch"]) if "train/epoch" in state else 0
+        self._set("train/steps", (first + epochs) * -(-n // batch))
         for epoch in range(first, first + epochs):
-            state["train/epoch"] = epoch
+            self._set("train/epoch", epoch)
             order = self.order(n, epoch) if shuffle else np.arange(n)
             totals: dict[str, float] = {}
             for at in range(0, n, batch):
                 some = order[at : at + batch]
-                for name, value in self.train_step(**{k: a[some] for k, a in given.items()}).items():
+                cut = {k: a[some] if k in rows else a for k, a in given.items()}
+                for name, value in self.train_step(**cut).items():
                     totals[name] = totals.get(name, 0.0) + value * (1 if name in facts.SUMS else len(some))
             row = {name: total / (1 if name in facts.SUMS else n) for name, total in totals.items()}
             history.append({"epoch": epoch + 1, **row})
-            state["train/epoch"] = epoch + 1
+            self._set("train/epoch", epoch + 1)
             if callback is not None and callback(history[-1]) is True:
                 break
         return history
+
+    def _set(self, path: str, value: int) -> None:
+        if self._state is not None and path in self._state:
+            self._state[path] = value
 
     def order(self, n: int, epoch: int) -> np.ndarray:
         """The order in which n examples are taken in an epoch."""
         found = np.empty(n, np.uint32)
         run, nbytes = getattr(_library, f"{facts.PREFIX}_order"), 8 * n + 7
         place, scratch = ctypes.c_void_p(_address(found)), ctypes.c_void_p(_scratch(nbytes))
-        counters = ctypes.c_int64(self.seed), ctypes.c_int64(epoch)
+        counters = ctypes.c_int64(self._progress()["seed"]), ctypes.c_int64(epoch)
         code = run(place, ctypes.c_size_t(n), *counters, scratch, ctypes.c_size_t(nbytes))
         if code:
             raise Fault(_message(_library, code), code)
@@ -300,12 +360,9 @@ def predict(*args: Any, **kwargs: Any) -> Any:
     """Results of what was learned when this was built."""
     if not facts.TRAINED:
         raise TypeError("this was built without weights: `Network()` has some of its own")
-    held = {"prepared": _trained}
-    return _results("predict", _FUNCTIONS["predict"](held, _named("predict", args, kwargs)))
+    given = _named("predict", args, kwargs)
+    return _results("predict", _FUNCTIONS["predict"]({"prepared": _trained}, given))
 
 
 if facts.TRAINED:
-    _place = ctypes.c_uint8.in_dll(_library, facts.TRAINED)
-    _trained = np.ctypeslib.as_array(
-        (ctypes.c_uint8 * facts.STRUCTS["prepared"][0]).from_address(ctypes.addressof(_place))
-    )
+    _trained = np.ctypeslib.as_array((ctypes.c_uint8 * _structs["prepared"][0]).in_dll(_library, facts.TRAINED))

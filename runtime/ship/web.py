@@ -25,6 +25,7 @@ _ARRAYS = {
     "bool": "Uint8Array",
 }
 _OWN = ("init", "prepare")  # methods that are the same for every network
+_TAKEN = ("constructor", "exports", "relaxed", "top", "spare", "trained", "hold", "init", "prepare", "order")
 _HELD = """export interface Held {
     readonly kind: string;
     bytes: Uint8Array;
@@ -149,13 +150,18 @@ def _holders(c: Call) -> list[str]:
             "$metrics" not in p.declared]  # fmt: skip
 
 
+def _method_name(c: Call) -> str:
+    """That of the function, but for what a network has in JavaScript."""
+    return f"{c.name}_" if c.name in _TAKEN else c.name
+
+
 def _method(c: Call) -> str:
     """A method around a function."""
     held = _holders(c)
     given = f"{held[0]}, " if held else ""
     inside = f"[{held[0]}.kind]: {held[0]}" if held else ""
     return (
-        f"Network.prototype.{c.name} = function ({given}given = {{}}, sizes = {{}}) {{\n"
+        f"Network.prototype.{_method_name(c)} = function ({given}given = {{}}, sizes = {{}}) {{\n"
         f'    return this._call("{c.name}", {{ {inside} }}, given, sizes);\n}};'
     )
 
@@ -190,7 +196,9 @@ def _declared(c: Call, face: Interface) -> str:
         elif p.type == "i64":
             inputs.append(f"{p.name}: number")
         elif "$metrics" in p.declared:
-            results += [f"{f.name}: number" for f in face.metrics.fields]
+            results += [f"{f.path}: number" for f in face.metrics.fields]
     held = "".join(f"{h}: Held, " for h in _holders(c)[:1])
     sizes = "; ".join(f"{s}?: number" for s, _ in c.sizes)
-    return f"{c.name}({held}given: {{ {'; '.join(inputs)} }}, sizes?: {{ {sizes} }}): {{ {'; '.join(results)} }};"
+    return (
+        f"{_method_name(c)}({held}given: {{ {'; '.join(inputs)} }}, sizes?: {{ {sizes} }}): {{ {'; '.join(results)} }};"
+    )

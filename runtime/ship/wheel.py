@@ -10,16 +10,18 @@ import io
 import re
 import zipfile
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from hashlib import sha256
 from pathlib import Path
 
 from ...compiler.native import shared
 from ...compiler.native.target import LEVELS
-from ...compiler.standalone.interface import Call, Interface, Parameter
-from ...compiler.types.sizes import Dim, symbols
+from ...compiler.standalone.interface import Call, Parameter
+from ...compiler.standalone.structs import Struct
+from ...compiler.types.sizes import Dim, Symbol, symbols, terms
 from ..network import Network
 from .build import Build, build
+from .learned import read
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that an archive can have
 _TAG = "py3-none-manylinux2014_x86_64"  # it needs nothing of the system's libraries
@@ -30,17 +32,15 @@ def wheel(
 ) -> tuple[str, bytes, Build]:
     """The name of the file, its bytes, and the build for the second level."""
     made = {level: build(network, level, prefix, names, trained) for level in reversed(LEVELS)}
-    libraries = {
-        f"{level}.so": shared.link(b.files[f"{prefix}.o"], f"{prefix}-{level}.so") for level, b in made.items()
-    }
-    one = next(iter(made.values()))
-    text = _facts(network, one.interface, prefix, list(libraries), trained is not None)
     files = {
         f"{prefix}/__init__.py": Path(__file__).with_name("module.py").read_bytes(),
-        f"{prefix}/facts.py": text.encode(),
+        f"{prefix}/facts.py": _facts(network, made, prefix, trained is not None).encode(),
         f"{prefix}/py.typed": b"",
-        **{f"{prefix}/{name}": data for name, data in libraries.items()},
     }
+    for level, b in made.items():
+        files[f"{prefix}/{level}.so"] = shared.link(b.files[f"{prefix}.o"], f"{prefix}-{level}.so")
+    if trained is not None:
+        files[f"{prefix}/weights.bin"] = read(network, made["x86-64-v3"].interface.weights)
     info = f"{prefix}-{version}.dist-info"
     about = f"{network.name}, a neural network made by nnc"
     metadata = f"Metadata-Version: 2.1\nName: {prefix}\nVersion: {version}\nSummary: {about}\n"
@@ -66,30 +66,49 @@ def _archive(files: Mapping[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def _facts(network: Network, face: Interface, prefix: str, libraries: list[str], trained: bool) -> str:
-    """The module of what is of this network alone."""
-    spec = network.manifest.train
+def _facts(network: Network, made: Mapping[str, Build], prefix: str, trained: bool) -> str:
+    """The module of what is of this network alone. What is prepared, and scratch memory, differ by level."""
+    face, spec = made["x86-64-v3"].interface, network.manifest.train
+    libraries = [f"{level}.so" for level in made]
     sums = [m.name for m in spec.metrics if m.over == "sum"] if spec is not None else []
+    train = next((c for c in face.calls if c.name == "train"), None)
+    rows = [p.name for p in train.inputs if spec and p.shape and str(p.shape[0]) == spec.batch_size] if train else []
     weights = next((f.offset for f in face.state.fields if f.name == "weights"), 0)
     lines = [
         f'"""What the package is of: {network.name}."""',
         f"PREFIX, LAYOUT, LIBRARIES = {prefix!r}, {face.layout}, {libraries!r}",
         f"TRAINED = {f'{prefix}_trained' if trained else ''!r}",
-        f"BATCH, SUMS = {spec.batch if spec is not None and spec.batch else 64}, {sums!r}",
+        f"BATCH, SHUFFLE, SEED = {spec.batch if spec else None}, {spec.shuffle if spec else True}, {network.seed}",
+        f"SUMS, ROWS = {sums!r}, {rows!r}  # metrics that are added up, inputs that come by examples",
         f"WEIGHTS = {weights}  # where they lie in a state",
         "STRUCTS = {  # bytes, and of each variable where it lies, its dtype and its shape",
     ]
     for s in face.structs:
-        lines.append(f"    {s.name!r}: ({s.nbytes}, {{")
-        lines += [f"        {path!r}: ({at}, {f.dtype!r}, {f.shape!r})," for path, at, f in s.places()]
-        lines.append("    }),")
-    lines += ["}", "CALLS = {  # parameters, sizes, bytes of scratch memory, results"]
+        lines += _struct(s) if s.name != "prepared" else []
+    lines.append("}\nPREPARED = {")
+    for level, b in made.items():
+        found = [s for s in b.interface.structs if s.name == "prepared"]
+        lines += [f"    '{level}.so': {{", *(line for s in found for line in _struct(s)), "    },"]
+    lines.append("}\nSCRATCH = {  # bytes")
+    for level, b in made.items():
+        calls = [f"        {_key(c)!r}: lambda n: {_scratch(c)}," for c in b.interface.calls]
+        lines += [f"    '{level}.so': {{", *calls, "    },"]
+    lines.append("}\nCALLS = {  # the function, parameters, sizes")
     for c in face.calls:
-        lines.append(f"    {c.name!r}: ([")
+        lines.append(f"    {_key(c)!r}: ({c.name!r}, [")
         lines += [f"        {_parameter(p, c)}," for p in c.parameters[:-2]]
-        sizes, outputs = [s for s, _ in c.sizes], [p.name for p in c.outputs]
-        lines.append(f"    ], {sizes!r}, lambda n: {_scratch(c)}, {outputs!r}),")
+        lines.append(f"    ], {[s for s, _ in c.sizes]!r}),")
     return "\n".join([*lines, "}", ""])
+
+
+def _key(c: Call) -> str:
+    """What Python calls a function: as the program does."""
+    return "prepare" if c.name == "prepare" else c.entry
+
+
+def _struct(s: Struct) -> list[str]:
+    fields = [f"        {path!r}: ({at}, {f.dtype!r}, {f.shape!r})," for path, at, f in s.places()]
+    return [f"    {s.name!r}: ({s.nbytes}, {{", *fields, "    }),"]
 
 
 def _parameter(p: Parameter, c: Call) -> str:
@@ -101,15 +120,25 @@ def _parameter(p: Parameter, c: Call) -> str:
         return f"('size', {sizes[p.name]!r}, 'size', ())"
     if p.port is None:
         if p.type != "ptr":
-            return f"('number', {p.name!r}, 'i64', ())"
+            return f"('progress', {p.name!r}, 'i64', ())"
         return f"('held', {p.declared.partition('$')[2].partition(' ')[0]!r}, '', ())"
     if p.type != "ptr":
         return f"('number', {p.port.name!r}, {p.port.dtype!r}, ())"
     if p.port in c.outputs:
         return f"('output', {p.port.name!r}, {p.port.dtype!r}, ({''.join(f'{_formula(n)}, ' for n in p.port.shape)}))"
     free = set(sizes.values())
-    shape = "".join(f"{str(n)!r}, " if str(n) in free else f"{_formula(n)}, " for n in p.port.shape)
+    shape = "".join(f"{_said(n, free)}, " for n in p.port.shape)
     return f"('input', {p.port.name!r}, {p.port.dtype!r}, ({shape}))"
+
+
+def _said(n: Dim, free: Collection[str]) -> str:
+    """A size that an array says: a name, a multiple of one, or else a formula to be checked."""
+    if str(n) in free:
+        return repr(str(n))
+    match terms(n):
+        case ((((Symbol(name),), times)),) if times > 0:
+            return repr((times, name))
+    return _formula(n)
 
 
 def _formula(n: Dim) -> str:

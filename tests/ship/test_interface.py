@@ -66,7 +66,7 @@ def test_a_label_outside_is_an_error_and_changes_nothing(library: Library) -> No
     held = begun(library)
     before = held["state"].copy()
     code, _ = library.call("train", held, {"B": 8}, x=X, label=LABEL + 1)
-    assert library.face.checks[code - 1][0] == "label"
+    assert library.face.checks[code - 1][0] == "LABEL"
     assert "`label` is outside an axis of size 3" in message(library, code)
     np.testing.assert_array_equal(held["state"], before)
     assert library.call("train", held, {"B": 8}, x=X, label=LABEL)[0] == 0
