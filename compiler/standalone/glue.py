@@ -85,10 +85,11 @@ def _function(call: Call, face: Interface, prefix: str, target: Target) -> str:
     if call.begins:
         _begin(w, face)
     for to, source, nbytes in call.copies:
-        if isinstance(source, Passed):
-            w.fn.line(f"store {source.type} {w.refs[source.parameter]}, ptr {w.at(to)}")
-        else:
-            w.fn.line(f"call void @nnc.copy(ptr {w.at(to)}, ptr {w.at(source)}, i64 {nbytes})")
+        match to, source:
+            case Member(), Passed(parameter, type_):
+                w.fn.line(f"store {type_} {w.refs[parameter]}, ptr {w.at(to)}")
+            case Member(), Member():
+                w.fn.line(f"call void @nnc.copy(ptr {w.at(to)}, ptr {w.at(source)}, i64 {nbytes})")
     if not call.entry:
         w.fn.block.end = "ret i32 0"
     else:

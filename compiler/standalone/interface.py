@@ -99,7 +99,7 @@ class Call:
     codes: tuple[int, ...]  # of the interface, for check 1, 2, ..
     inputs: tuple[Port, ...] = ()
     outputs: tuple[Port, ...] = ()
-    copies: tuple[tuple[Member, Member | Passed, int], ...] = ()  # bytes into a struct, first
+    copies: tuple[tuple[Source, Source, int], ...] = ()  # bytes into a struct, first
     begins: bool = False  # fills a state anew
 
 
@@ -194,149 +194,139 @@ def _read_by(entry: str, stages: Stages, manifest: Manifest) -> list[Variable]:
     return [v for v in manifest.variables if v.path in read]
 
 
+class _Parameters:
+    """Those of a function so far, each with a name of its own."""
+
+    def __init__(self) -> None:
+        self.given: list[Parameter] = []
+
+    def add(self, wanted: str, declared: str, type_: str, port: Port | None = None) -> Parameter:
+        """`declared` is C, with `{}` for the name."""
+        name = free(wanted, {p.name for p in self.given})
+        self.given.append(Parameter(name, declared.format(name), type_, port))
+        return self.given[-1]
+
+
 def _call(b: _Build, name: str, stages: Stages) -> Call:
-    s = stages.signature
+    s, p = stages.signature, _Parameters()
+    places = _holder(b, p, name, s.variables, s.updates)
+    sizes = tuple((size, p.add(size.lower(), "size_t {}", "size").name) for size in s.sizes)
+    slots = [_input(p, port) for port in s.inputs]
     begins = name == "init"
-    given: list[Parameter] = []
-    slots: list[Source] = []
-    holder, places = _holder(b, name, s.variables, s.updates, begins)
-    if holder is not None:
-        given.append(holder)
-    taken = {p.name for p in given}
-    sizes: list[tuple[str, str]] = []
-    for size in s.sizes:
-        sizes.append((size, free(size.lower(), taken)))
-        taken.add(sizes[-1][1])
-        given.append(Parameter(sizes[-1][1], f"size_t {sizes[-1][1]}", "size"))
-    for p in s.inputs:
-        parameter, source = _input(p, taken)
-        taken.add(parameter.name)
-        given.append(parameter)
-        slots.append(source)
-    if begins:
-        seed = [p.name for p in given if p.name == "seed"]
-        given += [Parameter(n, f"int64_t {n}", "i64") for n in ("seed", "steps") if n not in seed]
-    for path in s.variables:
-        if path in places and holder is not None:
-            slots.append(Member(holder.name, places[path]))
-        elif path in _NUMBERS and not (holder is not None and "$prepared" in holder.declared):
-            number = Parameter(free(_NUMBERS[path], taken), f"int64_t {free(_NUMBERS[path], taken)}", "i64")
-            taken.add(number.name)
-            given.append(number)
-            slots.append(Passed(number.name, "i64"))
-        else:  # of no elements, or read by what prepares
-            slots.append(Own(0))
-    for port in s.prepared:
-        assert holder is not None, "what is prepared is in a struct"
-        slots.append(Member(holder.name, places[port.name]) if port.name in places else Own(0))
-    if name in METRICS:
-        at = {f.path: f.offset for f in b.metrics.fields}
-        if at:
-            given.append(Parameter(out := free("out", taken), f"$metrics *{out}", "ptr"))
-            taken.add(out)
-        for p in s.outputs:
-            slots.append(Member(out, at[p.name]) if p.name in at else Own(structs.BYTES[p.dtype]))
-    else:
-        for p in s.outputs:
-            parameter = _pointer(p, free(p.name, taken), "")
-            taken.add(parameter.name)
-            given.append(parameter)
-            slots.append(Argument(parameter.name))
-    given += _scratch(taken)
-    most = dict([s.microbatch] if s.microbatch is not None else [])
-    shapes = [p.type.nbytes for p in (*s.inputs, *s.outputs)]
-    several = tuple(f for f in (s.arena, *shapes) if len(symbols(f)) > 1) if len(s.sizes) > 1 else ()
+    for number in ("seed", "steps") if begins else ():
+        if number not in {q.name for q in p.given}:
+            p.add(number, "int64_t {}", "i64")
+    slots += _variables(p, [*s.variables, *(port.name for port in s.prepared)], places)
+    slots += _results(b, p, s.outputs, name in METRICS)
+    p.add("scratch", "void *{}", "ptr")
+    p.add("bytes", "size_t {}", "size")
+    formulas = [s.arena, *(port.type.nbytes for port in (*s.inputs, *s.outputs))]
+    several = tuple(f for f in formulas if len(symbols(f)) > 1)
     return Call(
-        b.named(name), name, tuple(given), tuple(sizes), tuple(slots), s.arena, most,
-        MOST if several else _limit(s.sizes, [s.arena, *shapes]), several,
-        s.guards, b.codes(s.checks), s.inputs, s.outputs, begins=begins,
-    )  # fmt: skip
+        name=b.named(name),
+        entry=name,
+        parameters=tuple(p.given),
+        sizes=sizes,
+        slots=tuple(slots),
+        arena=s.arena,
+        most=dict([s.microbatch] if s.microbatch is not None else []),
+        limit=MOST if several else _limit(s.sizes, formulas),
+        formulas=several,
+        guards=s.guards,
+        codes=b.codes(s.checks),
+        inputs=s.inputs,
+        outputs=s.outputs,
+        begins=begins,
+    )
 
 
 def _holder(
-    b: _Build, name: str, variables: Sequence[str], updates: Sequence[str], begins: bool
-) -> tuple[Parameter | None, Mapping[str, int]]:
-    """The struct that a function takes, and where in it the variables and what is prepared lie."""
-    if begins:
-        assert b.state is not None
-        return Parameter("s", "$state *s", "ptr"), _places(b.state)
-    if not variables:
-        return None, {}
-    if name == "predict" and b.prepared.fields:
-        return Parameter("p", "const $prepared *p", "ptr"), _places(b.prepared)
-    const = "" if updates else "const "
-    places = _places(b.weights)
+    b: _Build, p: _Parameters, name: str, variables: Sequence[str], updates: Sequence[str]
+) -> Mapping[str, Member]:
+    """Add the struct that a function takes; where in it the variables and what is prepared lie."""
+    if not variables and name != "init":
+        return {}
+    const = "" if updates or name == "init" else "const "
+    weights = {path for path, _, _ in b.weights.places()}
     empty = {v.path for v in b.manifest.variables if 0 in v.shape}
-    if all(path in places or path in empty or (path in _NUMBERS and path not in updates) for path in variables):
-        return (Parameter("w", f"{const}$weights *w", "ptr") if places else None), places
+    if name == "predict" and b.prepared.fields:
+        return _held(p, "p", "const $prepared *{}", b.prepared)
+    if name != "init" and all(v in weights or v in empty or (v in _NUMBERS and v not in updates) for v in variables):
+        return _held(p, "w", f"{const}$weights *{{}}", b.weights) if weights else {}
     if b.state is None:
         what = f"`{name}` reads what only training has: it needs a build that trains"
         raise error("E0632", what, kind=UnsupportedError)
-    return Parameter("s", f"{const}$state *s", "ptr"), _places(b.state)
+    return _held(p, "s", f"{const}$state *{{}}", b.state)
 
 
-def _places(struct: Struct) -> Mapping[str, int]:
-    return {path: at for path, at, _ in struct.places()}
+def _held(p: _Parameters, wanted: str, declared: str, struct: Struct) -> Mapping[str, Member]:
+    name = p.add(wanted, declared, "ptr").name
+    return {path: Member(name, at) for path, at, _ in struct.places()}
+
+
+def _variables(p: _Parameters, paths: Iterable[str], places: Mapping[str, Member]) -> list[Source]:
+    """Slots of what lies in the struct; a number of training that does not is a parameter."""
+    slots: list[Source] = []
+    prepared = any("$prepared" in q.declared for q in p.given)
+    for path in paths:
+        if path in places:
+            slots.append(places[path])
+        elif path in _NUMBERS and not prepared:
+            slots.append(Passed(p.add(_NUMBERS[path], "int64_t {}", "i64").name, "i64"))
+        else:  # of no elements, or read by what prepares
+            slots.append(Own(0))
+    return slots
+
+
+def _results(b: _Build, p: _Parameters, outputs: Iterable[Port], metrics: bool) -> list[Source]:
+    """Slots of results: arrays of the caller, or a struct of metrics, of which some are not shown."""
+    if not metrics:
+        return [Argument(_array(p, port, "").name) for port in outputs]
+    places = _held(p, "out", "$metrics *{}", b.metrics) if b.metrics.fields else {}
+    return [places.get(port.name, Own(structs.BYTES[port.dtype])) for port in outputs]
 
 
 def _prepare(b: _Build, stages: Stages) -> Call:
     """The function that makes what predictions read of the weights: copies, and what the entry computes."""
-    s, weights, ready = stages.signature, _places(b.weights), _places(b.prepared)
-    computed = {p.name for p in s.prepared}
-    numbers = [_NUMBERS[path] for path in s.variables if path in _NUMBERS]
-
-    def read(path: str) -> Member | Passed:
-        return Member("w", weights[path]) if path in weights else Passed(_NUMBERS[path], "i64")
-
-    def slot(path: str) -> Source:
-        return read(path) if path in weights or path in _NUMBERS else Own(0)
-
-    copied = [(path, at, f) for path, at, f in b.prepared.places() if path not in computed]
-    copies = tuple((Member("p", at), read(path), f.nbytes) for path, at, f in copied)
-    slots: list[Source] = [slot(path) for path in s.variables]
-    slots += [Member("p", ready[p.name]) if p.name in ready else Own(0) for p in s.prepared]
-    given = [Parameter("w", "const $weights *w", "ptr")] if weights else []
-    given += [Parameter(n, f"int64_t {n}", "i64") for n in numbers]
-    given += [Parameter("p", "$prepared *p", "ptr"), *_scratch({"w", "p", *numbers})]
-    entry = f"{s.name}.prepare" if s.prepared else ""
+    s, p = stages.signature, _Parameters()
+    weights = _held(p, "w", "const $weights *{}", b.weights) if b.weights.fields else {}
+    read = dict(zip(s.variables, _variables(p, s.variables, weights), strict=True))
+    ready = _held(p, "p", "$prepared *{}", b.prepared)
+    p.add("scratch", "void *{}", "ptr")
+    p.add("bytes", "size_t {}", "size")
+    computed = {port.name for port in s.prepared}
     return Call(
-        "prepare",
-        entry,
-        tuple(given),
-        (),
-        tuple(slots),
-        s.preparing,
-        {},
-        MOST,
-        (),
-        (),
-        b.codes(s.checks),
-        copies=copies,
+        name="prepare",
+        entry=f"{s.name}.prepare" if s.prepared else "",
+        parameters=tuple(p.given),
+        sizes=(),
+        slots=(*read.values(), *(ready.get(port.name, Own(0)) for port in s.prepared)),
+        arena=s.preparing,
+        most={},
+        limit=MOST,
+        formulas=(),
+        guards=(),
+        codes=b.codes(s.checks),
+        copies=tuple((ready[path], read[path], f.nbytes) for path, _, f in b.prepared.places() if path not in computed),
     )
 
 
-def _input(p: Port, taken: Iterable[str]) -> tuple[Parameter, Source]:
-    name = free(p.name, taken)
-    if p.shape:
-        return _pointer(p, name, "const "), Argument(name)
-    type_ = {"f32": "float", "f64": "double", "bool": "i8"}.get(p.dtype, p.dtype)
-    return Parameter(name, f"{C[p.dtype]} {name}", type_, p), Passed(name, type_)
+def _input(p: _Parameters, port: Port) -> Source:
+    """The slot of an array, or of a number, which is passed by value."""
+    if port.shape:
+        return Argument(_array(p, port, "const ").name)
+    type_ = {"f32": "float", "f64": "double", "bool": "i8"}.get(port.dtype, port.dtype)
+    return Passed(p.add(port.name, f"{C[port.dtype]} {{}}", type_, port).name, type_)
 
 
-def _pointer(p: Port, name: str, const: str) -> Parameter:
+def _array(p: _Parameters, port: Port, const: str) -> Parameter:
     """`const float x[][64]` where all axes but the first are numbers, else a pointer to the first element."""
-    inner = [str(n) for n in p.shape[1:]]
-    if p.shape and all(n.isdigit() and n != "0" for n in inner):
-        first = str(p.shape[0]) if isinstance(p.shape[0], int) and p.shape[0] else ""
-        declared = f"{const}{C[p.dtype]} {name}[{first}]{''.join(f'[{n}]' for n in inner)}"
-    else:
-        declared = f"{const}{C[p.dtype]} *{name}"
-    return Parameter(name, declared, "ptr", p)
-
-
-def _scratch(taken: Iterable[str]) -> tuple[Parameter, Parameter]:
-    scratch, nbytes = free("scratch", taken), free("bytes", taken)
-    return Parameter(scratch, f"void *{scratch}", "ptr"), Parameter(nbytes, f"size_t {nbytes}", "size")
+    first, inner = port.shape[:1], [str(n) for n in port.shape[1:]]
+    declared = f"{const}{C[port.dtype]} *{{}}"
+    if first and all(n.isdigit() and n != "0" for n in inner):
+        rows = str(first[0]) if isinstance(first[0], int) and first[0] else ""
+        declared = f"{const}{C[port.dtype]} {{}}[{rows}]{''.join(f'[{n}]' for n in inner)}"
+    return p.add(port.name, declared, "ptr", port)
 
 
 def _limit(sizes: Sequence[str], formulas: Sequence[Dim]) -> int:
