@@ -112,15 +112,21 @@ def test_risc_v_alone(target: str, trained, tmp_path: Path) -> None:
     assert printed([emulator, str(tmp_path / "steps")]) == wanted
 
 
-def test_armv7(trained, tmp_path: Path) -> None:
-    needs("arm-linux-gnueabihf-gcc", "qemu-arm")
+HOSTED = {
+    "armv7-a": ("arm-linux-gnueabihf-gcc", "qemu-arm"),
+    "aarch64": ("aarch64-linux-gnu-gcc", "qemu-aarch64"),
+}
+
+
+@pytest.mark.parametrize("target", HOSTED)
+def test_arm_with_an_operating_system(target: str, trained, tmp_path: Path) -> None:
+    needs(*HOSTED[target])
     net, shape, wanted = trained
-    ship(net, "armv7-a", tmp_path)
-    subprocess.run(
-        ["arm-linux-gnueabihf-gcc", "-std=gnu99", "-static", *flags(shape, tmp_path), BARE / "steps.c",
-         BARE / "hosted.c", tmp_path / "libnet.a", "-o", tmp_path / "steps"], check=True,
-    )  # fmt: skip
-    assert printed(["qemu-arm", str(tmp_path / "steps")]) == wanted
+    ship(net, target, tmp_path)
+    files = [BARE / "steps.c", BARE / "hosted.c", tmp_path / "libnet.a", "-o", tmp_path / "steps"]
+    compiler, emulator = HOSTED[target]
+    subprocess.run([compiler, "-std=gnu99", "-static", *flags(shape, tmp_path), *files], check=True)
+    assert printed([emulator, str(tmp_path / "steps")]) == wanted
 
 
 @pytest.mark.parametrize("target", ["wasm32", "wasm32-relaxed"])

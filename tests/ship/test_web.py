@@ -12,6 +12,8 @@ import pytest
 
 import nnc
 from nnc.compiler.standalone import structs
+from nnc.runtime.call.arrays import NUMPY
+from nnc.runtime.check.gradcheck import sample_inputs
 from nnc.runtime.cli import main
 from nnc.runtime.ship.web import web
 
@@ -94,3 +96,38 @@ console.log(typeof net.predict);
 """)
         ran = subprocess.run(["node", tmp_path / "check.mjs"], capture_output=True, text=True)
         assert ran.stdout == "function\n", (name, ran.stderr)
+
+
+TRAINED = (
+    "adaline", "autoencoder", "char_lstm", "convolutional_autoencoder", "diffusion", "distillation", "gan", "hopfield",
+    "logistic_regression", "q_learning", "restricted_boltzmann", "two_layer", "variational_autoencoder", "xor",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_steps_of_a_model_are_those_of_python(name: str, tmp_path: Path) -> None:
+    """State, random draws, losses of all kinds: after three steps all variables have Python's bits."""
+    net = nnc.compile(MODELS / f"{name}.nn", threads=1)
+    files, made = web(net, "net", ["init", "predict", "train"])
+    for file, data in files.items():
+        (tmp_path / file).write_bytes(data)
+    net.reset(5)
+    net.set_training(steps=9)
+    ports = net.entry("train").signature.inputs
+    sizes = dict.fromkeys(net.entry("train").signature.sizes, 3)
+    calls = []
+    for k in range(3):
+        given = {}
+        for p, value in zip(ports, sample_inputs(ports, 3, sizes=sizes, seed=k), strict=True):
+            array = np.ascontiguousarray(value, NUMPY[p.dtype])
+            (tmp_path / f"{k}.{p.name}").write_bytes(array.tobytes())
+            given[p.name] = [p.dtype, f"{k}.{p.name}"] if p.shape else array.item()
+        net.entry("train")(*sample_inputs(ports, 3, sizes=sizes, seed=k))
+        calls.append({"inputs": given, "sizes": sizes})
+    (tmp_path / "steps.json").write_text(json.dumps({"seed": 5, "steps": 9, "calls": calls}))
+    script = str(SCRIPT.with_name("steps.mjs"))
+    ran = subprocess.run(["node", script, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    state = np.fromfile(tmp_path / "state.bin", np.uint8)
+    for path, (ours, theirs) in variables(net, made.interface.state, state).items():
+        assert ours == theirs, path
