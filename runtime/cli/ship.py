@@ -218,7 +218,8 @@ def reproduce(lock_file: str, file: str | None, weights: str | None) -> None:
 
     path = Path(lock_file)
     lock = read_lock(path)
-    found = file or _found(path, next(iter(lock.sources), ""))
+    main = next(iter(lock.sources), "")
+    found = file or _found(path, main)
     given = weights or (_found(path, next(iter(lock.weights))) if lock.weights else None)
     program = Program(
         file=found, model=lock.model, hyper=lock.hyper, sizes=lock.sizes, dtype=lock.dtype, precise=lock.precise
@@ -226,6 +227,7 @@ def reproduce(lock_file: str, file: str | None, weights: str | None) -> None:
     net = trained(program, given, 1, warn=False)
     made = built(net, lock.target, lock.name, list(lock.entries), given, lock.optimize)
     now = {Path(name).name: digest(text.encode()) for name, text in net.manifest.sources.items()}
+    now[main] = now.pop(Path(found).name, "")  # whatever it is called now
     now |= {Path(name).name: of for name, of in net.manifest.files.items()}
     now |= {name: digest_of(Path(given)) for name in lock.weights if given is not None}
     now |= {name: digest(data) for name, data in made.files.items()}

@@ -47,6 +47,8 @@ def test_a_lock_makes_the_same_bytes_again_or_says_what_differs(capfd) -> None:
     assert main(["build", "net.nn", "--weights", "w.nnw", "--target", "aarch64", "-o", "o"]) == 0
     assert main(["reproduce", "o/net.lock"]) == 0
     assert "byte for byte" in capfd.readouterr().out
+    Path("elsewhere.nn").write_text(Path("net.nn").read_text())
+    assert main(["reproduce", "o/net.lock", "elsewhere.nn"]) == 0
     assert main(["reproduce", "o/net.lock", "net.nn", "--weights", "other.nnw"]) == 4
     err = capfd.readouterr().err
     assert "w.nnw" in err and "net.o" in err and "net.h" not in err
