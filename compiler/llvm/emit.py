@@ -190,8 +190,10 @@ def _writes(entry: _Entry, step: Step) -> bool:
 
 
 def _word(entry: _Entry) -> str:
-    """The address of the word that interrupts what comes next."""
+    """The address of the word that interrupts what comes next; none where nobody interrupts."""
     fn = entry.e.fn
+    if all(k.alone for k in entry.kernels.values()):
+        return ""
     alone, own, words = threads.words("%pool")
     alone, own = fn.pure(alone, 0, "alone"), fn.pure(own, 0, "own")
     words = fn.pure(words.replace("%alone", alone).replace("%own", own), 0, "words")
@@ -211,8 +213,8 @@ def _loop(entry: _Entry, loop: Loop) -> None:
     head = fn.push(f"{var}.loop")
     i = fn.name(var)
     e.names[var] = Index((Term(i, fn.level, 1),))
-    now = fn.value(f"load atomic i32, ptr {word} monotonic, align 4", "now")
-    _leave(fn, now)
+    if word:
+        _leave(fn, fn.value(f"load atomic i32, ptr {word} monotonic, align 4", "now"))
     entry.indices = (*indices, var)
     _steps(entry, loop.steps)
     following = fn.value(f"add i64 {i}, {-1 if loop.reverse else 1}", f"{var}.next")

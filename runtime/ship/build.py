@@ -105,4 +105,4 @@ def scratch(call: Call | None, batch: int, alignment: int) -> int | None:
     sizes = {size: min(batch, call.most.get(size, batch)) for size, _ in call.sizes}
     arena = substitute(call.arena, sizes)
     assert isinstance(arena, int)
-    return arena + alignment - 1 if arena else 0
+    return arena + alignment - 1 if call.arena != 0 else 0

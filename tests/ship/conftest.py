@@ -101,7 +101,7 @@ class Library:
     def scratch(self, c: Call, sizes: Mapping[str, int]) -> int:
         at_once = {s: min(n, c.most.get(s, n)) for s, n in sizes.items()}
         arena = int(str(nnc_size(c.arena, at_once)))
-        return arena + 63 if arena else 0
+        return arena + 63 if c.arena != 0 else 0
 
 
 def nnc_size(n: Any, sizes: Mapping[str, int]) -> Any:

@@ -162,6 +162,19 @@ def test_integers_are_divided_on_armv7(tmp_path: Path) -> None:
     assert "__aeabi_idivmod" in made.facts["undefined"]
 
 
+def test_loops_of_an_entry_ask_nobody_on_a_small_processor(tmp_path: Path) -> None:
+    """A Cortex-M0+ has no atomic loads, and there is nobody who would interrupt."""
+    source = """
+export f(x: f32[T, 4]) -> f32[4] {
+    h = broadcast(0.0, [4])
+    scan t in 0..T { h = tanh(h + x[t]) }
+    return h
+}
+"""
+    made = ship(nnc.compile(source), "cortex-m0plus", tmp_path, False, exports=("f",))
+    assert not any("atomic" in name for name in made.facts["undefined"])
+
+
 def test_an_imported_state_says_how_many_epochs_were_done(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(MODELS / "data", "data")
