@@ -29,7 +29,7 @@ class Built:
     interface: Interface
     header: str
     object: bytes
-    library: bytes
+    archive: bytes
     made: Mapping[str, Stages]
 
 

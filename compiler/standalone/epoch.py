@@ -16,7 +16,7 @@ from ..llvm.text import TYPES, symbol
 from ..native.target import Target
 from ..types.sizes import symbol as size_symbol
 from ..types.tensors import FLOATS
-from .interface import C, Call, Interface
+from .interface import NOT_FINITE, OK, ROWS, SCRATCH, SIZE, C, Call, Interface
 from .structs import BYTES, Field, free
 
 _WORD = 8  # to which buffers of examples are aligned
@@ -105,18 +105,18 @@ entry:
   %many = icmp ugt i64 %n.wide, 2147483647
   br i1 %many, label %size, label %sized
 size:
-  ret i32 -1
+  ret i32 {SIZE}
 sized:
   %keys = shl i64 %n.wide, 3
   %needed = add i64 %keys, {_WORD - 1}
   %little = icmp ult i64 %bytes.wide, %needed
   br i1 %little, label %scratch.missing, label %fine
 scratch.missing:
-  ret i32 -2
+  ret i32 {SCRATCH}
 fine:
 {_aligned(size)}
   call void @nnc.order(ptr %order, ptr %start, i64 %n.wide, i64 %seed, i64 %epoch)
-  ret i32 0
+  ret i32 {OK}
 }}
 """
 
@@ -173,7 +173,7 @@ entry:
   %bad = or i1 %n.bad, %batch.bad
   br i1 %bad, label %size, label %sized
 size:
-  ret i32 -1
+  ret i32 {SIZE}
 sized:
 {_aligned(size)}
 {chr(10).join(buffers)}
@@ -181,7 +181,7 @@ sized:
   %little = icmp ult i64 %bytes.wide, %taken.{every}
   br i1 %little, label %scratch.missing, label %next
 scratch.missing:
-  ret i32 -2
+  ret i32 {SCRATCH}
 next:
   %done = phi i64 [ 0, %sized ], [ %done.next, %counted ]
   %rest = sub i64 %n.wide, %done
@@ -210,7 +210,7 @@ ask:
   %got = icmp eq i32 %failed, 0
   br i1 %got, label %given, label %rows.missing
 rows.missing:
-  ret i32 -6
+  ret i32 {ROWS}
 given:
   %i.next = add i64 %i, 1
   %another = icmp slt i64 %i.next, %now
@@ -231,7 +231,7 @@ count:
 {chr(10).join(f"  %finite.{k + 1} = and i1 %finite.{k}, %is.finite.{k}" for k in range(len(metrics)))}
   br i1 %finite.{len(metrics)}, label %counted, label %not.finite
 not.finite:
-  ret i32 -5
+  ret i32 {NOT_FINITE}
 counted:
   %done.next = add i64 %done, %now
   br label %next
@@ -242,7 +242,7 @@ finished:
   %epoch = load i64, ptr %epoch.at, align 8
   %epoch.next = add i64 %epoch, 1
   store i64 %epoch.next, ptr %epoch.at, align 8
-  ret i32 0
+  ret i32 {OK}
 }}
 {outer}"""
 

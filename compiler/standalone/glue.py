@@ -16,10 +16,9 @@ from ..loops.ir import size_expr
 from ..native.target import Target
 from ..types.sizes import Dim, Quotient, Symbol, terms
 from . import epoch
-from .interface import FAULTS, Argument, Call, Interface, Member, Own, Passed
+from .interface import CPU, FAULTS, LAYOUT, OK, SCRATCH, SIZE, Argument, Call, Interface, Member, Own, Passed
 from .processor import lacks_instructions
 
-OK, SIZE, SCRATCH, LAYOUT, CPU, NOT_FINITE, ROWS = 0, -1, -2, -3, -4, -5, -6
 _LARGE = 2.0**62  # bytes
 _COMPARE = {"==": "eq", "!=": "ne", "<": "slt", "<=": "sle", ">": "sgt", ">=": "sge"}
 
@@ -104,8 +103,7 @@ def _function(call: Call, face: Interface, prefix: str, target: Target) -> str:
 def _judge(w: _Writer, face: Interface) -> None:
     """The state is of this network; sizes are such that the entry may run."""
     call = w.call
-    holder = call.parameters[0].declared if call.parameters else ""
-    if "$state" in holder and not call.begins:
+    if call.parameters and call.parameters[0].held == "state" and not call.begins:
         found = w.value(f"load i64, ptr {w.refs['s']}, align 8", "layout")
         w.refuse(w.value(f"icmp ne i64 {found}, {_signed(face.layout)}"), LAYOUT)
     for size, _ in call.sizes:

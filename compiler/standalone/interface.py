@@ -37,6 +37,7 @@ FAULTS = {  # of the caller, and what they mean: codes -1, -2, ..
     "NAN": "a loss or a metric is not finite any more",
     "ROWS": "the function that gives the examples did not",
 }
+OK, SIZE, SCRATCH, LAYOUT, CPU, NOT_FINITE, ROWS = 0, -1, -2, -3, -4, -5, -6
 # what else has a name of its own behind the prefix, in capitals, as macros have it
 _NAMES = tuple("CHECK MESSAGE PREPARE ORDER EPOCH WEIGHTS STATE PREPARED METRICS TRAINED ROWS LAYOUT H".split())
 
@@ -47,6 +48,11 @@ class Parameter:
     declared: str  # in C, with its name
     type: str  # in LLVM IR; "size" is as wide as a pointer
     port: Port | None = None  # of the entry
+
+    @property
+    def held(self) -> str:
+        """The struct that it points to, without the prefix; "" where it is none."""
+        return self.declared.partition("$")[2].partition(" ")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +273,7 @@ def _held(p: _Parameters, wanted: str, declared: str, struct: Struct) -> Mapping
 def _variables(p: _Parameters, paths: Iterable[str], places: Mapping[str, Member]) -> list[Source]:
     """Slots of what lies in the struct; a number of training that does not is a parameter."""
     slots: list[Source] = []
-    prepared = any("$prepared" in q.declared for q in p.given)
+    prepared = any(q.held == "prepared" for q in p.given)
     for path in paths:
         if path in places:
             slots.append(places[path])

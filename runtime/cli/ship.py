@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +60,7 @@ def _list_targets(ctx: click.Context, param: click.Parameter, value: bool) -> No
     "form",
     type=click.Choice(["lib", "python", "wasm", "arduino"]),
     default="lib",
-    help="A C library, or a folder for npm.",
+    help="A C library, a wheel, a folder for npm, or a library for Arduino.",
 )
 @click.option("--optimize", type=click.Choice(["speed", "size"]), help="By default size on bare processors.")
 @click.option("--page", "as_page", is_flag=True, help="With --as wasm --train: one HTML file that trains in a browser.")
@@ -279,13 +278,12 @@ def export(program: Program, weights: str | None, only_weights: bool, output: st
 @click.option("-o", "--output", required=True, metavar="PATH", help="The checkpoint to write.")
 def import_(program: Program, state_file: str, only_weights: bool, output: str) -> None:
     """Make a checkpoint of FILE from STATE, the bytes of a state that a C program wrote."""
-    from ...dsl.files import open_regular
     from ..ship.learned import take
     from ..store.checkpoint import reading
 
-    net = trained(replace(program), None, 1, warn=False)
+    net = trained(program, None, 1, warn=False)
     struct, layout = _struct(net, only_weights)
-    with reading(Path(state_file)), open_regular(Path(state_file)) as f:
+    with reading(Path(state_file)) as f:
         data = f.read(struct.nbytes + 1)
     if len(data) != struct.nbytes:
         found = "more" if len(data) > struct.nbytes else f"{len(data)}"

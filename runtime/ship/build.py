@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ...compiler.native import objects as native
 from ...compiler.native import shared
 from ...compiler.native.target import LEVELS
-from ...compiler.pipeline import Stages
 from ...compiler.session import Session
 from ...compiler.standalone.build import build as compiled
 from ...compiler.standalone.glue import alignment
@@ -63,14 +63,12 @@ def build(
     optimize = optimize or ("speed" if made_for.position_independent else "size")
     about = f"{network.name}, made by nnc for {target}"
 
-    def constant(face: Interface, stages: Stages) -> bytes:
-        return prepared(network, face, stages)
-
-    b = compiled(session, made_for, prefix, names, about, constant if trained is not None else None, optimize == "size")
+    constant = partial(prepared, network) if trained is not None else None
+    b = compiled(session, made_for, prefix, names, about, constant, optimize == "size")
     files = {
         f"{prefix}.h": b.header.encode(),
         f"{prefix}.o": b.object,
-        f"lib{prefix}.a": b.library,
+        f"lib{prefix}.a": b.archive,
         f"{prefix}-config.cmake": cmake(prefix).encode(),
         f"{prefix}.pc": pkg_config(prefix, about).encode(),
         "example.c": example(b.interface, prefix, trained is not None).encode(),

@@ -115,9 +115,7 @@ class _Program:
     def declared(self) -> Iterator[str]:
         """The variables, and memory that is enough for every call."""
         made = [c for c, _ in self.training()] + self.predicting()
-        kinds = {
-            p.declared.partition("$")[2].partition(" ")[0] for c in made for p in c.parameters if "$" in p.declared
-        }
+        kinds = {p.held for c in made for p in c.parameters}
         for kind in ("state", "metrics", "weights", "prepared"):
             held = kind == "weights" and "state" in kinds, kind == "prepared" and self.trained
             if kind in kinds and not any(held):

@@ -109,11 +109,10 @@ def _call(c: Call) -> str:
 
 
 def _parameter(p: Parameter, c: Call, sizes: dict[str, str]) -> str:
-    if "$metrics" in p.declared:
+    if p.held == "metrics":
         return "{ metrics: true }"
     if p.type == "ptr" and p.port is None:
-        kind = p.declared.partition("$")[2].partition(" ")[0]
-        return f'{{ held: "{kind}" }}'
+        return f'{{ held: "{p.held}" }}'
     if p.name in sizes:
         return f'{{ size: "{sizes[p.name]}" }}'
     if p.port is None:
@@ -146,8 +145,7 @@ def _size(formula: Dim, names: dict[str, str]) -> str:
 
 
 def _holders(c: Call) -> list[str]:
-    return [p.declared.partition("$")[2].partition(" ")[0] for p in c.parameters if "$" in p.declared and
-            "$metrics" not in p.declared]  # fmt: skip
+    return [p.held for p in c.parameters if p.held not in ("", "metrics")]
 
 
 def _method_name(c: Call) -> str:
@@ -195,7 +193,7 @@ def _declared(c: Call, face: Interface) -> str:
             inputs.append(f"{p.port.name}: {kind}")
         elif p.type == "i64":
             inputs.append(f"{p.name}: number")
-        elif "$metrics" in p.declared:
+        elif p.held == "metrics":
             results += [f"{f.path}: number" for f in face.metrics.fields]
     held = "".join(f"{h}: Held, " for h in _holders(c)[:1])
     sizes = "; ".join(f"{s}?: number" for s, _ in c.sizes)

@@ -114,14 +114,14 @@ def _struct(s: Struct) -> list[str]:
 def _parameter(p: Parameter, c: Call) -> str:
     """(kind, name, dtype, shape)."""
     sizes = {parameter: size for size, parameter in c.sizes}
-    if "$metrics" in p.declared:
+    if p.held == "metrics":
         return "('metrics', '', '', ())"
     if p.name in sizes:
         return f"('size', {sizes[p.name]!r}, 'size', ())"
     if p.port is None:
         if p.type != "ptr":
             return f"('progress', {p.name!r}, 'i64', ())"
-        return f"('held', {p.declared.partition('$')[2].partition(' ')[0]!r}, '', ())"
+        return f"('held', {p.held!r}, '', ())"
     if p.type != "ptr":
         return f"('number', {p.port.name!r}, {p.port.dtype!r}, ())"
     if p.port in c.outputs:
