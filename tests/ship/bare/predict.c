@@ -1,14 +1,14 @@
 /* Predictions by what was learned, a constant in flash; the hash (FNV-1a) of their bytes. */
+#include "hash.h"
 #include "net.h"
 
-void say(const char *text);
 int run(void);
 
 static unsigned char scratch[NET_PREDICT_SCRATCH(1)];
 static float x[1] INNER, logits[1][10];
 
 int run(void) {
-    uint32_t r = 1, hash = 2166136261u;
+    uint32_t r = 1, hash = HASH;
     int32_t code = net_check(NET_LAYOUT);
     for (int image = 0; image < 3 && !code; image++) {
         float *to = (float *)x;
@@ -17,17 +17,12 @@ int run(void) {
             to[k] = (float)(r >> 8) * 5.9604644775390625e-08f;
         }
         code = net_predict(&net_trained, 1, (const float(*) INNER)x, logits, scratch, sizeof scratch);
-        const unsigned char *bytes = (const unsigned char *)logits;
-        for (size_t k = 0; k < sizeof logits; k++) hash = (hash ^ bytes[k]) * 16777619u;
+        hash = hashed(hash, logits, sizeof logits);
     }
     if (code) {
         say(net_message(code));
         return 1;
     }
-    char text[10];
-    for (int k = 0; k < 8; k++) text[k] = "0123456789abcdef"[hash >> (28 - 4 * k) & 15];
-    text[8] = '\n';
-    text[9] = 0;
-    say(text);
+    say_hash(hash);
     return 0;
 }
