@@ -6,7 +6,7 @@ syntax tree -> graph -> derivatives -> optimised graph -> kernels -> plan and lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from . import passes
@@ -24,14 +24,16 @@ from .manifest import Signature
 from .native.target import Target
 from .passes.cse import cse
 from .passes.layout import LANES, batch_in_lanes
+from .passes.narrow import narrow
 from .passes.prepare import fixed, prepare
 from .passes.scans import hoist, trim
+from .settings import Settings
 from .types.sizes import Size, symbols
-from .types.tensors import TensorType
 
 Observer = Callable[[str, Graph], None]
 
 ONCE = ("init", "train", "loss", "gradients")  # entries whose variables are others at each call, more often than not
+STORED = ("predict", "evaluate")  # entries that read parameters in the format that these are stored in
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,28 +54,31 @@ def stages(
     program: Program,
     entry: str,
     target: Target,
-    optimize: bool = True,
     observe: Observer | None = None,
     apart: bool = True,
     variants: bool = True,
 ) -> Stages:
     """Run the pipeline for one entry, up to loops. What depends on variables alone is an entry `apart`. Without
     `variants` the code for few examples runs many, too, and all at once."""
-    graph = program.graph(entry)
+    graph, optimize = program.graph(entry), program.settings.optimize
     backward = passes.run(passes.ALWAYS, graph, observe)
     optimized = passes.run(passes.REWRITE, backward, observe) if optimize else backward
     size = batch_in_lanes(optimized) if optimize and variants and not optimized.updates else None
-    how = _How(target, apart, entry not in ONCE, program.settings.precise, optimize, observe)
+    again = entry not in ONCE
+    stored = apart and entry in STORED and not optimized.updates
+    format = program.settings.weights_dtype if stored else "f32"
+    how = _How(program.settings, target, again, apart and again, format, observe)
     few, many = how.variant(optimized, passes.LAYOUT), None
     if isinstance(size, Size) and (name := str(size)) in symbols(size):
         graph_of_many = replace(optimized, name=f"{optimized.name}.many")
         many = how.variant(graph_of_many, passes.LAYOUT_OF_MANY, "prepared/many"), name, LANES
-    inputs, variables = _inputs(graph), _variables(program, optimized)
+    inputs = {n.attrs["name"]: n.attrs["type"] for n in graph if n.op == "input"}
+    used = {n.attrs["path"] for n in optimized if n.op == "param"} | {path for path, _ in optimized.updates}
+    variables = {path: d.type for path, d in program.variables.items() if path in used}
     lowered = lower(few, inputs, variables, target, many)
     if optimize and variants and (counted := examples(optimized)) is not None:
-        lowered = lowered.in_microbatches(
-            microbatches(few.graph, counted, lowered.arena, LANES if many is not None else 1)
-        )
+        step = LANES if many is not None else 1
+        lowered = lowered.in_microbatches(microbatches(few.graph, counted, lowered.arena, step))
     other = many[0] if many is not None else None
     told = signature([v.graph for v in (few, other) if v is not None], inputs, variables, lowered)
     return Stages(graph, backward, optimized, few.graph, few.before, other, lowered, told)
@@ -81,40 +86,35 @@ def stages(
 
 @dataclass(frozen=True, slots=True)
 class _How:
-    """An optimised graph to kernels; what depends on variables alone may be an entry `apart`. The entry is called
-    `again` with the same variables or not: what it computes, and so its bits, depend on that alone."""
+    """An optimised graph to kernels. The entry is called `again` with the same variables or not: what it computes, and
+    so its bits, depend on that and on their `format` alone; what depends on them alone may be an entry `apart`."""
 
+    settings: Settings
     target: Target
-    apart: bool
     again: bool
-    precise: bool
-    optimize: bool
+    apart: bool
+    format: str
     observe: Observer | None
 
     def variant(self, graph: Graph, layout: tuple[passes.Pass, ...], stem: str = "prepared") -> Variant:
-        if not self.optimize:
+        if not self.settings.optimize:
             return Variant(graph)
         laid = passes.run(layout, graph, self.observe)
-        if not self.precise:
+        if not self.settings.precise and self.format == "f32":
             laid = verify(wind(laid, self.target, 1 if self.again else TYPICAL), "wind", laid)
-        made = prepare(_packed(laid, fixed(laid), self.target), stem) if self.apart and self.again else None
-        before, rest = made or (None, _packed(laid, (), self.target))
+        made = prepare(self._stored(laid), stem) if self.apart else None
+        before, rest = made or (None, _moved("pack", pack(laid, (), self.target), laid))
         fused = passes.run(passes.KERNELS, rest, self.observe)
         if before is not None:
             before = passes.run(passes.KERNELS, verify(before, "prepare"), self.observe)
         return Variant(fused, before)
 
-
-def _packed(graph: Graph, fixed: Collection[str], target: Target) -> Graph:
-    """What is the same in every call, or in every turn of a scan, in panels where kernels would copy it to some."""
-    packed = pack(graph, fixed, target)
-    return graph if packed is graph else passes.run((hoist, cse, trim), verify(packed, "pack", graph))
-
-
-def _inputs(graph: Graph) -> dict[str, TensorType]:
-    return {n.attrs["name"]: n.attrs["type"] for n in graph if n.op == "input"}
+    def _stored(self, graph: Graph) -> Graph:
+        """What depends on variables alone in the format wanted, and in panels where kernels would copy it to some."""
+        stored = _moved("narrow", narrow(graph, fixed(graph), self.format), graph)
+        return _moved("pack", pack(stored, fixed(stored), self.target), stored)
 
 
-def _variables(program: Program, graph: Graph) -> dict[str, TensorType]:
-    used = {n.attrs["path"] for n in graph if n.op == "param"} | {path for path, _ in graph.updates}
-    return {path: d.type for path, d in program.variables.items() if path in used}
+def _moved(name: str, made: Graph, graph: Graph) -> Graph:
+    """What a pass made; what is the same in every turn of a scan is taken out of it."""
+    return graph if made is graph else passes.run((hoist, cse, trim), verify(made, name, graph))

@@ -178,7 +178,7 @@ class Session:
         """The entry on its way to machine code; `observe` sees the graph after each pass."""
         from .pipeline import stages
 
-        return stages(self.program, name, self.target, self.settings.optimize, observe)
+        return stages(self.program, name, self.target, observe)
 
     @native.compiling()
     def llvm(self, made: Stages) -> str:

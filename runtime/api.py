@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from ..compiler.manifest import Port, TrainSpec
 from ..compiler.session import Session
 from ..compiler.settings import Settings
-from ..compiler.types.tensors import TensorType
+from ..compiler.types.tensors import FORMATS, TensorType
 from ..dsl.errors import SourceError, error
 from ..dsl.render import printable
 from ..dsl.source import Source, Span
@@ -62,6 +62,7 @@ def open_program(
     settings.hypers(options.hyper)
     settings.sizes(options.sizes)
     settings.choice("dtype", options.dtype, ("f32", "f64"))
+    settings.choice("weights_dtype", options.weights_dtype, FORMATS)
     settings.text("target_cpu", options.target_cpu)
     where = folder or folder_of(source)
     loaded: list[Dataset] = []
@@ -116,6 +117,7 @@ def compile(
     cache: bool = True,
     optimize: bool = True,
     precise: bool = False,
+    weights_dtype: str = "f32",
 ) -> Model:
     """A model from a `.nn` file's path or from `.nn` text.
 
@@ -123,7 +125,8 @@ def compile(
     sizes that parameters depend on. seed: of the initial parameters and of training (default: the train block's).
     threads: at most so many (default: the processors there are). dtype: "f64" reads every `f32` of the program as f64.
     precise: convolutions of 3 x 3 are computed as they are written, not by Winograd's algorithm, whose results are off
-    by up to 2e-5 of their standard deviation, and not by 2e-6.
+    by up to 2e-5 of their standard deviation, and not by 2e-6. weights_dtype: "f16", "bf16" or "i8": predictions read
+    parameters in so few bytes, rounded to them; all sums are f32, and training is as it is.
 
     Raises SourceError where the program is wrong, DataError where a file cannot be read.
     """
@@ -142,6 +145,7 @@ def compile(
         cache=cache,
         optimize=optimize,
         precise=precise,
+        weights_dtype=weights_dtype,
     )
     session, dataset = open_program(source, options)
     for text in session.manifest.warnings:

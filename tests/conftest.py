@@ -52,9 +52,9 @@ def run_compiled() -> Callable[..., dict[str, np.ndarray]]:
     return _run_compiled
 
 
-def _run_compiled(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _run_compiled(graph: Graph, inputs: Mapping[str, np.ndarray], cpu: str = "native") -> dict[str, np.ndarray]:
     """The outputs of a graph without parameters. Raises `IndexError` with the message of a check that failed."""
-    target = native.target("native")
+    target = native.target(cpu)
     types = {n.attrs["name"]: n.attrs["type"] for n in graph if n.op == "input"}
     lowered = lower(Variant(graph), types, {}, target)
     library = native.Library(native.compile_object(emit(lowered.module, target), target))

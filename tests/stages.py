@@ -21,6 +21,7 @@ from nnc.compiler.lowering.panels import pack
 from nnc.compiler.lowering.wind import wind
 from nnc.compiler.native.target import level
 from nnc.compiler.passes import ALWAYS, OPTIMIZE, REWRITE, run
+from nnc.compiler.passes.narrow import narrow
 from nnc.compiler.passes.prepare import fixed, prepare
 from nnc.compiler.passes.rewrite import Rule, rewrite
 from nnc.compiler.passes.rules.adjoint import windows_padded
@@ -78,6 +79,12 @@ def prepare_stage(text: str, args: str) -> str:
 def wind_stage(text: str, args: str) -> str:
     """A graph with convolutions by the transforms of their filters, for the target named and one example."""
     return print_graph(wind(parse_graph(text, NAME), level(args), 1))
+
+
+def narrow_stage(text: str, args: str) -> str:
+    """A graph with fixed operands in the format named."""
+    graph = parse_graph(text, NAME)
+    return print_graph(narrow(graph, fixed(graph), args))
 
 
 def pack_stage(text: str, args: str) -> str:
@@ -173,6 +180,7 @@ STAGES: dict[str, Callable[[str, str], str]] = {
     "graph": graph_stage,
     "passes": passes_stage,
     "wind": wind_stage,
+    "narrow": narrow_stage,
     "pack": pack_stage,
     "prepare": prepare_stage,
     "rule": rule_stage,

@@ -21,7 +21,7 @@ from nnc.compiler.graph.ops.elementwise import NUMPY, convert
 from nnc.compiler.graph.ops.op import ABSTRACT, LEAF, MAP, REDUCE, VIEW, Op, Sample, ShapeError
 from nnc.compiler.graph.text import parse_graph, print_graph
 from nnc.compiler.loops import ir as loops
-from nnc.compiler.scalar import FUNCTIONS, Scalar
+from nnc.compiler.scalar import FUNCTIONS, Scalar, storage
 from nnc.compiler.scalar.numbers import rounded
 from nnc.compiler.types.sizes import symbol
 from nnc.compiler.types.tensors import FLOATS, TensorType, TupleType
@@ -68,7 +68,8 @@ def test_every_cell_is_there(op: Op) -> None:
     assert (op.written is None) == (op.read is None), "a notation that is written is read"
 
 
-CALLED_OTHERWISE = ("and", "or", "not", "isfinite", "trigamma", "tetragamma")  # by words, or only by derivatives
+STORAGE = tuple(f.name for f in storage.ALL)  # only what the compiler itself makes calls them
+CALLED_OTHERWISE = ("and", "or", "not", "isfinite", "trigamma", "tetragamma", *STORAGE)  # by words, or by derivatives
 NO_OPERATOR = {"fma", "select", "cast", "random"}  # of a name and meaning of their own: `where`, `cast`, `random`
 
 
@@ -101,6 +102,26 @@ def test_the_meaning_in_python_is_that_in_numpy(f: Scalar) -> None:
         "f64": [0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 3.0, -2.5, 1e-300, 800.0, -800.0, np.inf, -np.inf, np.nan],
         "i32": [0, 1, -1, 7, -7, 3, -(2**31), 2**31 - 1],
         "bool": [False, True],
+        "f32": [
+            0.0,
+            -0.0,
+            0.5,
+            1.0,
+            -1.5,
+            2.5,
+            100.25,
+            126.5,
+            1e9,
+            -1e9,
+            65519.0,
+            65520.0,
+            6e-8,
+            2.9e-8,
+            np.inf,
+            -np.inf,
+        ],
+        "i8": [0, 1, -1, 127, -127, -128],
+        "i16": [0, 1, -1, 1024, -1024, 0x3C00, 0x7BFF, 0x7C00, -0x400, 2**15 - 1, -(2**15)],
     }[dtype]
     for operands in product(points, repeat=len(f.operands)):
         with np.errstate(all="ignore"):

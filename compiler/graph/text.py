@@ -23,7 +23,7 @@ from ...dsl.errors import error
 from ...dsl.source import Source, Span
 from ..types.facts import Relation
 from ..types.sizes import Dim, Size, parse_size
-from ..types.tensors import DTYPES, TensorType, TupleType, Type
+from ..types.tensors import EVERY, TensorType, TupleType, Type
 from .interpret import RELATIONS
 from .nodes import Builder, Graph, Node
 from .ops import OPS
@@ -203,7 +203,7 @@ class _Reader:
         return TupleType(self.several(")", self.tensor_type)) if self.take("(") else self.tensor_type()
 
     def tensor_type(self) -> TensorType:
-        if self.text not in DTYPES:
+        if self.text not in EVERY:
             raise self.fail("a type")
         dtype = self.next()
         return TensorType(dtype, self.several("]", self.size) if self.take("[") else ())
@@ -225,7 +225,7 @@ class _Reader:
             return self.several("]", self.value)
         if self.text in words:
             return words[self.next()]
-        if self.text in DTYPES or (self.text == "(" and self._ahead(1)[1] in DTYPES):
+        if self.text in EVERY or (self.text == "(" and self._ahead(1)[1] in EVERY):
             return self.type()
         if self.text == "graph":
             return self.graph()

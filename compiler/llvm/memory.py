@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from ..types.tensors import BYTES
 from . import masked
 from .instructions import Instructions
 from .text import Block, Function, fault, literal, memory_type, symbol, type_text, vector_literal
 from .values import Index, Operand, Term, Value
 
-ALIGNMENT = {"f32": 4, "f64": 8, "i32": 4, "i64": 8, "bool": 1}
+ALIGNMENT = BYTES  # of an element
 
 
 @dataclass(frozen=True, slots=True)

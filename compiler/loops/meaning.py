@@ -46,7 +46,7 @@ from .ir import (
 
 # a Number is here also a list of them, one per lane
 
-_CODE = {"f32": "f", "f64": "d", "i32": "i", "i64": "q", "bool": "?"}
+_CODE = {"f32": "f", "f64": "d", "i32": "i", "i64": "q", "bool": "?", "i8": "b", "i16": "h"}
 
 
 class _Failed(Exception):

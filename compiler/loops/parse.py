@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 from ..types.sizes import Dim, parse_size
-from ..types.tensors import DTYPES, TensorType
+from ..types.tensors import EVERY, TensorType
 from .ir import (
     FOLDS,
     Apply,
@@ -117,7 +117,7 @@ class _Parser:
         return int(token)
 
     def dtype(self) -> str:
-        return self.expect(*DTYPES)
+        return self.expect(*EVERY)
 
     def listed(self, item: Callable[[], T], opening: str = "(", closing: str = ")") -> tuple[T, ...]:
         """Items between brackets, separated by commas, one may follow the last."""

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from ..graph.cost import number
 from ..graph.nodes import Builder, Graph
-from ..graph.ops import OPS, PACKED
+from ..graph.ops import OPS, PACKED, WIDENING
 from ..graph.ops.contraction import index_of
 from ..graph.ops.op import CONTRACT, LOOP
 from ..graph.product import Product, product
 from ..passes.scans import invariants
-from ..types.tensors import BYTES
+from ..types.tensors import BYTES, FLOATS
 from .kernels.schedule import LARGE, schedule
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def pack(graph: Graph, fixed: Collection[str], target: Target) -> Graph:
     for n in graph:
         b.span = n.span
         args = [new[a] for a in n.args]
-        lies = any(graph[a].op in PACKED for a in n.args)
+        lies = any(graph[a].op in PACKED and graph[a].op not in WIDENING for a in n.args)
         p = product(n, graph) if OPS[n.op].kind == CONTRACT and n.name not in fixed and not lies else None
         axes = _axes(p, graph) if p is not None and n.args[1 - p.side] in fixed else None
         if p is not None and axes is not None and _pays(p, target):
@@ -84,8 +84,12 @@ def _packed(b: Builder, right: str, axes: tuple[tuple[int, ...], ...], width: in
     shape = b.shape(right)
     sheets, rows, columns = (prod(shape[k] for k in a) for a in axes)
     perm = tuple(k for a in axes for k in a)
+    widening = b[right].op if b[right].op in WIDENING else None
+    if widening is not None:  # what is stored lies in panels, and is widened there
+        (right,) = b[right].args
     x = right if perm == tuple(range(len(perm))) else b.emit("transpose", right, perm=perm)
     x = panels(b, b.emit("reshape", x, shape=(sheets, rows, columns)), width)
+    x = b.emit(widening, x) if widening is not None else x
     return b.emit("unpack", x, perm=perm, sheets=len(axes[0]), columns=len(axes[2]), shape=shape)
 
 
@@ -95,6 +99,8 @@ def panels(b: Builder, x: str, width: int) -> str:
     assert isinstance(columns, int)
     tiles = -(-columns // width)
     if tiles * width != columns:
-        x = b.emit("pad", x, low=(0, 0, 0), high=(0, 0, tiles * width - columns), value=0.0)
+        x = b.emit(
+            "pad", x, low=(0, 0, 0), high=(0, 0, tiles * width - columns), value=0.0 if b.type(x).dtype in FLOATS else 0
+        )
     x = b.emit("reshape", x, shape=(sheets, rows, tiles, width))
     return b.emit("transpose", x, perm=(0, 2, 1, 3))

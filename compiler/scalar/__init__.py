@@ -18,12 +18,13 @@ from . import (
     random,
     remainder,
     rounding,
+    storage,
     trigonometry,
 )
 from .function import Scalar
 
 FAMILIES = (arithmetic, logic, rounding, remainder, exponential, power, trigonometry, inverse, hyperbolic, error, gamma,
-            conversion, random)  # fmt: skip
+            conversion, storage, random)  # fmt: skip
 FUNCTIONS: Mapping[str, Scalar] = MappingProxyType({f.name: f for family in FAMILIES for f in family.ALL})
 
 __all__ = ["FUNCTIONS", "Scalar"]

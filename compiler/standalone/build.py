@@ -51,11 +51,10 @@ def build(
     """Compile the entries of those names. `trained` gives the bytes of the prepared weights, for a constant, and what
     makes them is left out where there is no training. A `small` build has code for few examples alone."""
     names = list(names)
-    optimize = session.settings.optimize
     program, made = session.program, {}
     for n in names:  # what a call itself writes cannot be prepared before it
         apart = n == "predict" and not program.graph(n).updates
-        made[n] = stages(program, n, target, optimize, apart=apart, variants=not small)
+        made[n] = stages(program, n, target, apart=apart, variants=not small)
     face = interface(session.manifest, made, "train" in names)
     constant = trained(face, made["predict"]) if trained is not None else None
     if constant is not None and "train" not in names:

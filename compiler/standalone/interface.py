@@ -22,7 +22,8 @@ from .structs import Struct, free
 if TYPE_CHECKING:
     from ..pipeline import Stages
 
-C = {"f32": "float", "f64": "double", "i32": "int32_t", "i64": "int64_t", "u64": "uint64_t", "bool": "uint8_t"}
+C = {"f32": "float", "f64": "double", "i8": "int8_t", "i16": "int16_t", "i32": "int32_t", "i64": "int64_t",
+     "u64": "uint64_t", "bool": "uint8_t"}  # fmt: skip
 MOST = (1 << 31) - 1  # of a size
 _BYTES = 1 << 62  # that are addressed, at most
 _BY = re.compile(r" by `(\w+)`")

@@ -15,8 +15,9 @@ from math import prod
 from typing import Union
 
 from ..manifest import Manifest, Port, Variable
+from ..types import tensors
 
-BYTES = {"f32": 4, "f64": 8, "i32": 4, "i64": 8, "u64": 8, "bool": 1}
+BYTES = {**tensors.BYTES, "u64": 8}
 LEARNED = ("weight", "bias", "state", "average", "normalize")  # what others than the training step read, too
 # the state of training itself, by what C calls it
 PROGRESS = {"seed": "train/seed", "step": "train/t", "epoch": "train/epoch", "steps": "train/steps"}

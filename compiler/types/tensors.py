@@ -8,8 +8,11 @@ from typing import Union
 
 from .sizes import Dim, product
 
-DTYPES = ("f32", "f64", "i32", "i64", "bool")
-BYTES = {"f32": 4, "f64": 8, "i32": 4, "i64": 8, "bool": 1}
+DTYPES = ("f32", "f64", "i32", "i64", "bool")  # those of the language
+NARROW = ("i8", "i16")  # and those that are only stored, see `scalar.storage`
+FORMATS = ("f32", "f16", "bf16", "i8")  # what parameters may be stored in
+EVERY = DTYPES + NARROW
+BYTES = {"f32": 4, "f64": 8, "i32": 4, "i64": 8, "bool": 1, "i8": 1, "i16": 2}
 FLOATS = ("f32", "f64")
 INTS = ("i32", "i64")
 MAX_RANK = 32  # axes of a tensor: what every NumPy takes

@@ -29,7 +29,7 @@ from .messages import argument_error, human
 
 NUMPY: Mapping[str, np.dtype[Any]] = {
     "f32": np.dtype(np.float32), "f64": np.dtype(np.float64), "i32": np.dtype(np.int32), "i64": np.dtype(np.int64),
-    "bool": np.dtype(np.bool_),
+    "bool": np.dtype(np.bool_), "i8": np.dtype(np.int8), "i16": np.dtype(np.int16),
 }  # fmt: skip
 NAMES = {dtype: name for name, dtype in NUMPY.items()}
 MAX_AXES = 32

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ...compiler.settings import Settings
+from ...compiler.types.tensors import FORMATS
 from ...dsl.source import Source
 from ..store.facts import load
 
@@ -129,6 +130,9 @@ def program_options(f: F | None = None, *, required: bool = True) -> Callable[..
     @click.option("--dtype", type=click.Choice(["f32", "f64"]), default="f32", help="f64 reads every f32 as f64.")
     @click.option("--target-cpu", default="native", metavar="CPU", help="native, x86-64-v2, x86-64-v3 or x86-64-v4.")
     @click.option("--precise", is_flag=True, help="Without Winograd's algorithm, whose last digits differ.")
+    @click.option(
+        "--weights-dtype", type=click.Choice(FORMATS), default="f32", help="What predictions read parameters in."
+    )
     @click.option("--no-cache", is_flag=True, help="Neither read nor write compiled code on disk.")
     @wraps(f)
     def command(
@@ -140,6 +144,7 @@ def program_options(f: F | None = None, *, required: bool = True) -> Callable[..
         dtype: str,
         target_cpu: str,
         precise: bool,
+        weights_dtype: str,
         no_cache: bool,
         **rest: Any,
     ) -> Any:
@@ -154,6 +159,7 @@ def program_options(f: F | None = None, *, required: bool = True) -> Callable[..
             dtype=dtype,
             target_cpu=target_cpu,
             precise=precise,
+            weights_dtype=weights_dtype,
             cache=not no_cache,
             data=data,
         )

@@ -293,7 +293,8 @@ def trained(program: Program, weights: str | None, threads: int | None, warn: bo
         if program.hyper or program.sizes or program.model:
             raise click.UsageError("--set, --size and --model are for a .nn file: a run has those it was trained with")
         run, start = read_start(folder)
-        program = replace(run, data=program.data or run.data, cache=program.cache)
+        stored = program.weights_dtype if program.weights_dtype != "f32" else run.weights_dtype
+        program = replace(run, data=program.data or run.data, cache=program.cache, weights_dtype=stored)
         source = read_source_of(folder, run, start)
         weights = weights or str(folder)
     net = program.open(None, threads, source=source)

@@ -5,8 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
+from nnc.compiler.graph.nodes import Builder
+from nnc.compiler.graph.ops import OPS
 from nnc.compiler.scalar import FUNCTIONS
 from nnc.compiler.scalar.philox import philox_reference
+from nnc.compiler.types.tensors import TensorType
 
 NUMPY = {"f32": np.float32, "f64": np.float64}
 WIDE = {"f32": np.float64, "f64": np.longdouble}  # in which the reference is computed
@@ -203,3 +206,41 @@ def test_remainders_are_exact(elementwise, dtype, lanes, target):
     ok = ~np.isnan(want)
     np.testing.assert_array_equal(np.isnan(got), ~ok)
     np.testing.assert_array_equal(got[ok].view(np.uint8), want[ok].view(np.uint8))
+
+
+@pytest.mark.parametrize("target", ["native", "x86-64-v2"])
+def test_formats_of_storage(target, run_compiled):
+    """All 65,536 bits of an f16 and of a bf16 as numbers, and back; f32 from all over the range, and halfway."""
+    bits = np.arange(-(2**15), 2**15, dtype=np.int16)
+    half = bits.view(np.float16).astype(np.float32)
+    brain = (bits.astype(np.int32) << 16).view(np.float32)
+    rng = np.random.default_rng(0)
+    some = rng.integers(0, 2**32, 200_000, np.uint32).view(np.float32)
+    x = np.concatenate([some, half, np.nextafter(half, np.inf), (half + np.roll(half, 1)) / 2, brain])
+    x = np.concatenate(
+        [x, ((brain.view(np.uint32) + 0x8000) & 0xFFFFFFFF).view(np.float32), rng.uniform(-130, 130, 999)]
+    )
+    x = x.astype(np.float32)
+    b = Builder("formats", OPS)
+    b.emit("input", name="x", type=TensorType("f32", (len(x),)))
+    b.emit("input", name="bits", type=TensorType("i16", (len(bits),)))
+    b.emit("input", name="bytes", type=TensorType("i8", (256,)))
+    wide = {"from_f16": "bits", "from_bf16": "bits", "from_i8": "bytes"}
+    for f in ("to_f16", "to_bf16", "to_i8", *wide):
+        b.emit(f, wide.get(f, "x"), name=f)
+    graph = b.finish(tuple((f, f) for f in ("to_f16", "to_bf16", "to_i8", *wide)))
+    small = np.arange(-128, 128).astype(np.int8)
+    got = run_compiled(graph, {"x": x, "bits": bits, "bytes": small}, target)
+    known = ~np.isnan(x)
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(got["to_f16"][known], x[known].astype(np.float16).view(np.int16))
+        upper = x[known].view(np.uint32).astype(np.uint64)
+        ties = (upper & 0xFFFF == 0x8000) & (upper >> 16 & 1 == 0)
+        near = ((upper + 0x8000 >> 16) - ties).astype(np.uint16).view(np.int16)
+        np.testing.assert_array_equal(got["to_bf16"][known], near)
+        np.testing.assert_array_equal(got["to_i8"][known], np.clip(np.rint(x[known]), -127, 127).astype(np.int8))
+    assert np.isnan(got["to_f16"][~known].view(np.float16)).all() and not got["to_i8"][~known].any()
+    assert np.isnan((got["to_bf16"][~known].astype(np.int32) << 16).view(np.float32)).all()
+    np.testing.assert_array_equal(got["from_f16"], half)
+    np.testing.assert_array_equal(got["from_bf16"], brain)
+    np.testing.assert_array_equal(got["from_i8"], np.arange(-128, 128))

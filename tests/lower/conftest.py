@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from nnc.compiler.graph.nodes import Builder, Graph
+from nnc.compiler.graph.ops.elementwise import NUMPY
 from nnc.compiler.llvm import emit
 from nnc.compiler.llvm.support import support as support_module
 from nnc.compiler.lowering.lower import Variant, lower
@@ -20,7 +21,6 @@ from nnc.compiler.types.tensors import TensorType
 
 from ..graphs import einsum
 
-NUMPY = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}
 Arrays = Mapping[str, Any]
 
 

@@ -6,7 +6,7 @@ function in `scalar` (`where` is `select` there), so its value at a point is tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,10 @@ def convert(x: np.ndarray, dtype: str) -> np.ndarray:
     return np.where(x >= over, limits.max, np.where(x <= -over, limits.min, inside)).astype(target)
 
 
-NUMPY = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}
+NUMPY: Mapping[str, Any] = {
+    "f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_, "i8": np.int8,
+    "i16": np.int16,
+}  # fmt: skip
 
 
 def _cast_infer(types: Sequence[Type], attrs: Any) -> TensorType:

@@ -37,7 +37,9 @@ def accepted(op: str, types: Sequence[TensorType], dtypes: tuple[str, ...]) -> N
     """Every operand has one of `dtypes`."""
     for k, t in enumerate(types):
         if t.dtype not in dtypes:
-            raise ShapeError("E0302", f"{spelled(op)} is defined for {_KINDS[dtypes]}, but this is {t}", (k,))
+            raise ShapeError(
+                "E0302", f"{spelled(op)} is defined for {_KINDS.get(dtypes, dtypes[0])}, but this is {t}", (k,)
+            )
 
 
 def same_dtype(op: str, types: Sequence[TensorType], first: int = 0) -> None:

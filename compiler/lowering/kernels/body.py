@@ -17,11 +17,12 @@ from typing import Any
 from ....dsl.errors import InternalError, error
 from ...graph.boxes import flat, side_by_side
 from ...graph.nodes import Graph, Node
+from ...graph.ops import WIDENING
 from ...graph.ops.op import MAP, REDUCE, VIEW
 from ...loops import ir as L
 from ...loops.index import from_expr, quotient, to_expr
 from ...types.sizes import Dim, Size, symbol, symbols
-from ...types.tensors import BYTES, TensorType, TupleType
+from ...types.tensors import BYTES, FLOATS, TensorType, TupleType
 from .sharing import ALWAYS, NEVER, Sharing, sharing, work
 
 Index = tuple[Dim, ...]
@@ -60,6 +61,7 @@ class Body:
         self.buffers: list[L.Buffer] = []
         self.constant: set[str] = set()  # buffers that this kernel only reads
         self.held: dict[str, str] = {}  # node -> the buffer it lies in
+        self.widening: dict[str, tuple[str, str]] = {}  # buffer -> what makes floats of it, and what it stores
         self.ranges: dict[str, Dim | None] = {}
         self.depth: dict[str, int] = {}  # of loop variables and bound names; sizes are at 0
         self.scopes = [_Scope(around=True)]
@@ -90,6 +92,14 @@ class Body:
         type_ = tensor(self.graph[node])
         self.sources[node] = lambda index: self.load(buffer, flat(index, type_.shape), type_.dtype)
 
+    def lies(self, node: str) -> str:
+        """The buffer that a value is read from; what is stored in fewer bytes is widened as it is loaded."""
+        if (n := self.graph[node]).op not in WIDENING:
+            return self.held[node]
+        buffer = self.held[n.args[0]]
+        self.widening[buffer] = n.op, self.graph[n.args[0]].dtype
+        return buffer
+
     def result(self, dtype: str, stem: str = "y") -> str:
         name = self.fresh(stem)
         self.buffers.append(L.Buffer(name, dtype, True))
@@ -118,7 +128,11 @@ class Body:
         """`is_now` of what is in a register."""
         self.is_now(node, at, self.load(register, position, self.graph[node].dtype))
 
-    def load(self, buffer: str, at: Dim, dtype: str) -> L.Load:
+    def load(self, buffer: str, at: Dim, dtype: str) -> L.Expr:
+        """An element of a buffer as a `dtype`."""
+        if dtype in FLOATS and buffer in self.widening:
+            fn, stored = self.widening[buffer]
+            return L.Apply(fn, (L.Load(buffer, to_expr(at), stored),), dtype)
         return L.Load(buffer, to_expr(at), dtype)
 
     def _outside(self, size: Dim) -> Dim | None:

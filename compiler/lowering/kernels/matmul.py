@@ -44,8 +44,8 @@ LANES = 16  # elements that are copied together
 def matmul(make: Callable[[], Body], p: Product, s: Schedule, parallel: bool = False) -> Body:
     """The kernel of a matrix product and what is elementwise in it. Buffers for what is copied and summed come last."""
     body = make()
-    left, operand = body.held[p.node.args[p.side]], p.node.args[1 - p.side]
-    right = body.held[body.graph[operand].args[0] if p.width else operand]
+    left, operand = body.lies(p.node.args[p.side]), p.node.args[1 - p.side]
+    right = body.lies(body.graph[operand].args[0] if p.width else operand)
     outputs = body.results()
     panels = right if p.width else body.result(p.node.dtype, "panel") if s.panels else ""
     if s.blocks:
