@@ -1,4 +1,5 @@
-"""Operations that a processor lacks, in those that it has, with the same bits: fused multiply-add, rounding, roots.
+"""Operations that a processor lacks, in those that it has, with the same bits: fused multiply-add, rounding, roots;
+f16.
 
 In: operands. Out: what the instruction would give, as the body of a function of the module. LLVM itself would call libm
 for every lane.
@@ -213,9 +214,22 @@ def _any(i: Instructions, x: str) -> str:
 
 RELAXED: Mapping[str, Callable[..., str]] = {"fma.f32": _relaxed, "fma.f64": _relaxed}
 _NO_FRACTION = {"f32": 2.0**23, "f64": 2.0**52}  # the least that has no digits behind the point
+
+
+def _half(i: Instructions, x: str) -> str:
+    """An f16 as an f32: its digits moved, and its exponent by a product, which is exact also where it is subnormal."""
+    b, f = i.of("i32"), i.of("f32")
+    bits = i.convert("zext", x, "i32")
+    a = b.op("shl", b.both(bits, b.const(0x7FFF)), b.const(13))
+    finite = f.to_bits(f.mul(f.from_bits(a), f.const(2.0**112)))
+    found = b.select(b.compare("sge", a, b.const(31 << 23)), b.either(a, b.const(0xFF << 23)), finite)
+    return f.from_bits(b.either(found, b.op("shl", b.both(bits, b.const(0x8000)), b.const(16))))
+
+
 _RULES = {"roundeven": _roundeven, "floor": _floor, "ceil": _ceil, "trunc": _trunc, "sqrt": _sqrt}
 EMULATED: Mapping[str, Callable[..., str]] = {  # by intrinsic and dtype
     "any.bool": _any,
+    "half.f16": _half,
     **{f"{name}.{dtype}": rule for name, rule in _RULES.items() for dtype in ("f32", "f64")},
     "fma.f32": _fma_f32,
     "fma.f64": _fma_f64,

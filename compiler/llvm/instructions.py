@@ -145,6 +145,13 @@ class Instructions:
     def from_bits(self, a: str) -> str:
         return self.bits.convert("bitcast", a, self.dtype)
 
+    def half(self, a: str) -> str:
+        """The f32 that is the f16 of these bits."""
+        if rule := self.fn.externals.lacks.get("half.f16"):
+            return rule(self, a)
+        halves = f"<{self.lanes} x half>" if self.lanes > 1 else "half"
+        return self.pure(f"fpext {halves} {self.pure(f'bitcast {self.type} {a} to {halves}')} to {self.of('f32').type}")
+
     def both(self, a: str, b: str) -> str:
         """a and b, of bools or integers."""
         return self.op("and", a, b)

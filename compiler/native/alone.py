@@ -14,6 +14,7 @@ from .target import LEVELS, Target
 _ROUNDING = ("floor", "ceil", "trunc", "roundeven")
 _INTRINSICS = (
     *(f"{name}.{dtype}" for name in ("fma", "sqrt", *_ROUNDING) for dtype in ("f32", "f64")),
+    "half.f16",
     "any.bool",
     "masked.memory",
 )
@@ -70,6 +71,7 @@ def _riscv32(name: str, features: str, abi: str, *lacks: str, calls: frozenset[s
         cpu,
         features,
         (4, 32),
+        "half",
         *lacks,
         abi=abi,
         calls=_RISCV | calls,
@@ -87,6 +89,7 @@ def _wasm(name: str, features: str, *lacks: str, relaxed: bool = False) -> Targe
         features,
         (16, 16),
         "any",
+        "half",
         "masked",
         *lacks,
         relaxed=relaxed,
@@ -97,21 +100,26 @@ def _wasm(name: str, features: str, *lacks: str, relaxed: bool = False) -> Targe
 ALONE = {
     t.name: t
     for t in (
-        _alone("x86-64", "x86_64-unknown-none-elf", "x86-64", "", (16, 16), "fma", "masked", *_ROUNDING),
+        _alone("x86-64", "x86_64-unknown-none-elf", "x86-64", "", (16, 16), "fma", "half", "masked", *_ROUNDING),
         *(
             _alone(
-                name, "x86_64-unknown-none-elf", name, "", (nbytes, registers), *(["fma", "masked"] if lacks else [])
+                name,
+                "x86_64-unknown-none-elf",
+                name,
+                "",
+                (nbytes, registers),
+                *(["fma", "half", "masked"] if lacks else []),
             )
             for name, (nbytes, registers, lacks) in LEVELS.items()
         ),
         _alone("aarch64", "aarch64-unknown-none-elf", "generic", "+neon", (16, 32), "masked"),
         # NEON flushes subnormals, whatever is set
         _alone("armv7-a", "armv7a-unknown-none-eabihf", "generic", "-neon,+vfp4", (4, 32), *_ROUNDING, calls=_ARMV7),
-        _cortex_m("cortex-m0plus", "v6m", "f32", "f64", calls=_ARM_SMALL | _ARM_F32 | _ARM_F64, abi="eabi"),
+        _cortex_m("cortex-m0plus", "v6m", "f32", "f64", "half", calls=_ARM_SMALL | _ARM_F32 | _ARM_F64, abi="eabi"),
         _cortex_m("cortex-m4", "v7em", *_ROUNDING, "f64", calls=_ARM_F64),
         _cortex_m("cortex-m7", "v7em", calls=frozenset()),
         _cortex_m("cortex-m33", "v8m.main", "f64", calls=_ARM_F64),
-        _alone("riscv64", "riscv64-unknown-none-elf", "generic-rv64", "+m,+a,+f,+d,+c", (8, 32), abi="lp64d"),
+        _alone("riscv64", "riscv64-unknown-none-elf", "generic-rv64", "+m,+a,+f,+d,+c", (8, 32), "half", abi="lp64d"),
         _riscv32("riscv32imafc", "+m,+a,+f,+c", "ilp32f", "f64", calls=_RISCV_F64),
         _riscv32("riscv32imac", "+m,+a,+c", "ilp32", "f32", "f64", calls=_RISCV_F64 | _RISCV_F32),
         _wasm("wasm32", "", "fma"),

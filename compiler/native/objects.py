@@ -25,7 +25,7 @@ from ...dsl.errors import InternalError, UnsupportedError
 from . import elf, wasm
 from .alone import ALONE
 from .room import require
-from .target import FUSED, LEVELS, MASKED, REQUIRED, TARGETS, THREADS, Target, level
+from .target import FUSED, HALF, LEVELS, MASKED, REQUIRED, TARGETS, THREADS, Target, level
 
 INTERRUPTED, HALF_DONE = -1, -2  # codes of a call that was to stop: nothing was changed; variables may be
 _BASE_BYTES = 16 << 20  # that LLVM may need to begin, or to load an object
@@ -57,7 +57,8 @@ def target(name: str = "native") -> Target:
     elif REQUIRED["x86-64-v3"] <= on:
         width = LEVELS["x86-64-v3"]
     else:
-        width = (16, 16, MASKED if "fma" in on else FUSED | MASKED)
+        absent = [names for feature, names in (("fma", FUSED), ("f16c", HALF)) if feature not in on]
+        width = (16, 16, MASKED.union(*absent))
     return Target(name, triple, llvm.get_host_cpu_name(), features.flatten(), *width)
 
 

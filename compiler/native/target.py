@@ -7,8 +7,9 @@ from dataclasses import dataclass
 THREADS = frozenset({"pthread_create", "pthread_join", "syscall"})
 MASKED = frozenset({"masked.memory"})
 FUSED = frozenset({"fma.f32", "fma.f64"})
+HALF = frozenset({"half.f16"})
 LEVELS = {  # bytes of a vector, registers for them, intrinsics that are no instruction
-    "x86-64-v2": (16, 16, FUSED | MASKED),
+    "x86-64-v2": (16, 16, FUSED | HALF | MASKED),
     "x86-64-v3": (32, 16, frozenset[str]()),
     "x86-64-v4": (64, 32, frozenset[str]()),
 }

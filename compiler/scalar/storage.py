@@ -1,7 +1,7 @@
 """Numbers in fewer bytes than they are computed in: f16, bf16, whole numbers of a byte.
 
-Parameters may be stored so (`passes.narrow`). Those in f16 and bf16 are their bits, as integers: then no processor
-needs instructions for them, and the results are the same on all.
+Parameters may be stored so (`passes.narrow`). Those in f16 and bf16 are their bits, as integers: what processors have
+for them is to widen them, if that. The results are the same on all.
 """
 
 from __future__ import annotations
@@ -88,15 +88,6 @@ def _to_f16(i: Code, x: str) -> str:
     return b.convert("trunc", b.either(found, sign), "i16")
 
 
-def _from_f16(i: Code, x: str) -> str:
-    b, f = i.of("i32"), i.of("f32")
-    bits = i.convert("zext", x, "i32")
-    a = b.op("shl", b.both(bits, b.const(0x7FFF)), b.const(13))
-    finite = f.to_bits(f.mul(f.from_bits(a), f.const(2.0**112)))
-    found = b.select(b.compare("sge", a, b.const(31 << 23)), b.either(a, b.const(_TOP)), finite)
-    return f.from_bits(b.either(found, b.op("shl", b.both(bits, b.const(0x8000)), b.const(16))))
-
-
 def _to_bf16(i: Code, x: str) -> str:
     b = i.bits
     a, sign = _magnitude(i, x)
@@ -137,7 +128,7 @@ def _numpy_to_i8(x: Any) -> Any:
 TO_F16 = _narrow("to_f16", "i16", "The bits of the f16 nearest to x, half to even", 16, _numpy_to_f16, _to_f16)
 FROM_F16 = _widen(
     "from_f16", "i16", 0x7BFF, "The f16 with these bits", 4,
-    lambda x: np.asarray(x).view(np.float16).astype(np.float32), _from_f16,
+    lambda x: np.asarray(x).view(np.float16).astype(np.float32), lambda i, x: i.half(x),
 )  # fmt: skip
 TO_BF16 = _narrow("to_bf16", "i16", "The upper half of the bits of x, half to even", 9, _numpy_to_bf16, _to_bf16)
 FROM_BF16 = _widen(

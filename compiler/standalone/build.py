@@ -30,6 +30,7 @@ class Built:
     header: str
     object: bytes
     archive: bytes
+    constant: bytes | None  # what predictions read, where that is known
     made: Mapping[str, Stages]
 
 
@@ -47,9 +48,11 @@ def build(
     about: str = "",
     trained: Callable[[Interface, Stages], bytes] | None = None,
     small: bool = False,
+    within: bool = True,
 ) -> Built:
-    """Compile the entries of those names. `trained` gives the bytes of the prepared weights, for a constant, and what
-    makes them is left out where there is no training. A `small` build has code for few examples alone."""
+    """Compile the entries of those names. `trained` gives the bytes of the prepared weights, for a constant, `within`
+    the object or not, and what makes them is left out where there is no training. A `small` build has code for few
+    examples alone."""
     names = list(names)
     program, made = session.program, {}
     for n in names:  # what a call itself writes cannot be prepared before it
@@ -59,9 +62,9 @@ def build(
     constant = trained(face, made["predict"]) if trained is not None else None
     if constant is not None and "train" not in names:
         face = face.without("prepare")
-    functions = glue(face, prefix, target, constant)
+    functions = glue(face, prefix, target, constant if within else None)
     module = alone(m.lowered.module for m in made.values())
     data = native.compile_object(emit(module, target, functions), target)
     defined, _ = native.symbols(data)
     text = header(face, prefix, target, about, constant is not None)
-    return Built(face, text, data, archive({f"{prefix[:12]}.o": (data, defined)}), made)
+    return Built(face, text, data, archive({f"{prefix[:12]}.o": (data, defined)}), constant, made)

@@ -13,7 +13,7 @@ from ...dsl.errors import ArgumentError, DataError, UnsupportedError, error
 from ..call.messages import human, unknown
 from ..store.files import write, writing
 from .options import Program, program_options
-from .show import print_json, print_table, say
+from .show import metrics_text, print_json, print_table, say
 from .train import trained
 
 if TYPE_CHECKING:
@@ -56,6 +56,12 @@ def _list_targets(ctx: click.Context, param: click.Parameter, value: bool) -> No
 @click.option("--train", "trains", is_flag=True, help="With the training step.")
 @click.option("--weights", metavar="PATH", help="A checkpoint: what predictions read becomes a constant.")
 @click.option(
+    "--weights-as",
+    type=click.Choice(["object", "c"]),
+    default="object",
+    help="Where that constant is: in the library, or in a file of C to be placed by its compiler.",
+)
+@click.option(
     "--as",
     "form",
     type=click.Choice(["lib", "python", "wasm", "arduino"]),
@@ -74,6 +80,7 @@ def build(
     targets: tuple[str, ...],
     trains: bool,
     weights: str | None,
+    weights_as: str,
     form: str,
     optimize: Any,
     as_page: bool,
@@ -104,34 +111,65 @@ def build(
             "E0608", f"say what to build with --entry: there is no `predict`; exports: {known}", kind=ArgumentError
         )
     learned = weights or (program.file if of_run else None)
+    if weights_as == "c" and (learned is None or form != "lib"):
+        raise click.UsageError("--weights-as c is for a C library of a run, or of FILE with --weights")
     if as_page:
         if form != "wasm" or not trains:
             raise click.UsageError("--page is a page that trains: it goes with --as wasm --train")
         _page(net, prefix, output)
         return
+    held_out = _held_out(net) if learned is not None else {}
     if form != "lib":
         if targets:
             raise click.UsageError(f"--as {form} has targets of its own: it takes no --target")
         folder = Path(output or ".") if form == "python" else folder
-        {"wasm": _web, "python": _wheel, "arduino": _arduino}[form](net, prefix, names, learned, folder, as_json)
-        return
-    made = [built(net, t, prefix, names, learned, optimize) for t in targets or ("x86-64-v3",)]
-    more = [b.shared() if shared else {} for b in made]
-    for b, also in zip(made, more, strict=True):
-        _write(folder if len(made) == 1 else folder / b.target, {**b.files, **also})
-    if as_json:
-        print_json([dict(b.facts) for b in made])
+        files, one, then = {"wasm": _web, "python": _wheel, "arduino": _arduino}[form](
+            net, prefix, names, learned, folder
+        )
+        _write(folder, files)
+        sizes = {name: len(data) for name, data in files.items()}
+        if as_json:
+            print_json({**one.facts, "held_out": held_out, "files": sizes})
+        else:
+            print_table(("file", "size"), [(str(folder / name), human(n)) for name, n in sizes.items()])
+            say(then)
     else:
-        _show(folder, made)
+        made = [built(net, t, prefix, names, learned, optimize, weights_as == "c") for t in targets or ("x86-64-v3",)]
+        more = [b.shared() if shared else {} for b in made]
+        for b, also in zip(made, more, strict=True):
+            _write(folder if len(made) == 1 else folder / b.target, {**b.files, **also})
+        if as_json:
+            print_json([{**b.facts, "held_out": held_out} for b in made])
+        else:
+            _show(folder, made)
+    if not as_json:
+        for dtype, metrics in held_out.items():
+            say(f"what was held out, with weights in {dtype}: {metrics_text(metrics)}")
 
 
-def _web(net: Model, prefix: str, names: list[str], learned: str | None, folder: Path, as_json: bool) -> None:
+_Files = tuple[Mapping[str, bytes], "Build", str]  # by name, what they are of, what to do with them
+
+
+def _web(net: Model, prefix: str, names: list[str], learned: str | None, folder: Path) -> _Files:
     from ..ship.web import web
 
-    files, made = web(net, prefix, names, learned)
-    _show_files(folder, files, made, as_json)
-    if not as_json:
-        say(f'import {{ load }} from "./{folder}/index.mjs"; with npm: npm install ./{folder}')
+    here = folder if folder.is_absolute() else f"./{folder}"
+    return *web(net, prefix, names, learned), f'import {{ load }} from "{here}/index.mjs"; with npm: npm install {here}'
+
+
+def _wheel(net: Model, prefix: str, names: list[str], learned: str | None, folder: Path) -> _Files:
+    from ..ship.wheel import wheel
+
+    name, data, made = wheel(net, prefix, names, learned)
+    then = f"try: pip install {folder / name}, then import {prefix} in Python: it needs NumPy alone"
+    return {name: data}, made, then
+
+
+def _arduino(net: Model, prefix: str, names: list[str], learned: str | None, folder: Path) -> _Files:
+    from ..ship.arduino import arduino
+
+    then = f"put {folder} where Arduino has its libraries, then open the example {prefix}"
+    return *arduino(net, prefix, names, learned), then
 
 
 def _page(net: Model, prefix: str, output: str | None) -> None:
@@ -142,31 +180,20 @@ def _page(net: Model, prefix: str, output: str | None) -> None:
     say(f"{path}: {human(len(data))}; open it in a browser, it needs no network")
 
 
-def _wheel(net: Model, prefix: str, names: list[str], learned: str | None, folder: Path, as_json: bool) -> None:
-    from ..ship.wheel import wheel
+def _held_out(net: Model) -> dict[str, dict[str, float | int]]:
+    """What weights in fewer bytes cost: the metrics of what was held out, with weights in f32 and with those."""
+    from ...compiler.session import Session
+    from ..check.twin import twin
 
-    name, data, made = wheel(net, prefix, names, learned)
-    _show_files(folder, {name: data}, made, as_json)
-    if not as_json:
-        say(f"try: pip install {folder / name}, then import {prefix} in Python: it needs NumPy alone")
-
-
-def _arduino(net: Model, prefix: str, names: list[str], learned: str | None, folder: Path, as_json: bool) -> None:
-    from ..ship.arduino import arduino
-
-    files, made = arduino(net, prefix, names, learned)
-    _show_files(folder, files, made, as_json)
-    if not as_json:
-        say(f"put {folder} where Arduino has its libraries, then open the example {prefix}")
-
-
-def _show_files(folder: Path, files: Mapping[str, bytes], made: Build, as_json: bool) -> None:
-    """Write them, and say how large they are."""
-    _write(folder, files)
-    if as_json:
-        print_json({**made.facts, "files": {name: len(data) for name, data in files.items()}})
-    else:
-        print_table(("file", "size"), [(str(folder / name), human(len(data))) for name, data in files.items()])
+    assert isinstance(net.session, Session)
+    dtype = net.session.settings.weights_dtype
+    if dtype == "f32" or net.manifest.train is None:
+        return {}
+    try:
+        return {d: twin(net, weights_dtype=d).evaluate() for d in ("f32", dtype)}
+    except (ArgumentError, DataError) as e:
+        say(f"what weights in {dtype} cost is not known, for there are no data: {e}", err=True)
+        return {}
 
 
 def _prefix(program: Program, name: str | None) -> str:
@@ -200,7 +227,9 @@ def _show(folder: Path, made: list[Build]) -> None:
     say(f"{folder}: {', '.join(made[0].files)}")
     here = folder if len(made) == 1 else folder / made[0].target
     p = made[0].prefix
-    say(f"try: cc -std=c99 -I{here} {here}/example.c {here}/lib{p}.a -o example && ./example")
+    text = [f"{here}/{name}" for name in made[0].files if name == f"{p}_weights.c"]
+    sources = " ".join([f"{here}/example.c", *text, f"{here}/lib{p}.a"])
+    say(f"try: cc -std=c99 -I{here} {sources} -o example && ./example")
 
 
 @click.command()
@@ -214,6 +243,7 @@ def reproduce(lock_file: str, file: str | None, weights: str | None) -> None:
     from ...compiler.native.objects import version
     from ..ship.build import build as built
     from ..ship.lock import digest, digest_of, read_lock
+    from ..store.checkpoint import of_run
 
     path = Path(lock_file)
     lock = read_lock(path)
@@ -221,14 +251,20 @@ def reproduce(lock_file: str, file: str | None, weights: str | None) -> None:
     found = file or _found(path, main)
     given = weights or (_found(path, next(iter(lock.weights))) if lock.weights else None)
     program = Program(
-        file=found, model=lock.model, hyper=lock.hyper, sizes=lock.sizes, dtype=lock.dtype, precise=lock.precise
+        file=found,
+        model=lock.model,
+        hyper=lock.hyper,
+        sizes=lock.sizes,
+        dtype=lock.dtype,
+        precise=lock.precise,
+        weights_dtype=lock.weights_dtype,
     )
     net = trained(program, given, 1, warn=False)
-    made = built(net, lock.target, lock.name, list(lock.entries), given, lock.optimize)
+    made = built(net, lock.target, lock.name, list(lock.entries), given, lock.optimize, lock.as_text)
     now = {Path(name).name: digest(text.encode()) for name, text in net.manifest.sources.items()}
     now[main] = now.pop(Path(found).name, "")  # whatever it is called now
     now |= {Path(name).name: of for name, of in net.manifest.files.items()}
-    now |= {name: digest_of(Path(given)) for name in lock.weights if given is not None}
+    now |= {name: digest_of(of_run(Path(given))) for name in lock.weights if given is not None}
     now |= {name: digest(data) for name, data in made.files.items()}
     wanted = {**lock.sources, **lock.arrays, **lock.weights, **lock.files}
     differ = [name for name, of in wanted.items() if now.get(name) != of]

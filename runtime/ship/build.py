@@ -24,6 +24,7 @@ from .example import example
 from .learned import prepared
 from .lock import lock
 from .packaging import cmake, pkg_config
+from .weights import weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,11 @@ def build(
     names: list[str],
     trained: str | None = None,
     optimize: str | None = None,
+    as_text: bool = False,
 ) -> Build:
     """Of the entries of those names. With `trained`, the path that the parameters are from, what predictions read is a
-    constant. Without a word how to `optimize`, code for a target without an operating system is small. Raises
-    `UnsupportedError` (E0504) for a target that is none."""
+    constant, `as_text` in a file of C rather than in the object. Without a word how to `optimize`, code for a target
+    without an operating system is small. Raises `UnsupportedError` (E0504) for a target that is none."""
     made_for, session = native.target_alone(target), network.session
     assert isinstance(session, Session)
     target = made_for.name
@@ -64,17 +66,21 @@ def build(
     about = f"{network.name}, made by nnc for {target}"
 
     constant = partial(prepared, network) if trained is not None else None
-    b = compiled(session, made_for, prefix, names, about, constant, optimize == "size")
+    b = compiled(session, made_for, prefix, names, about, constant, optimize == "size", not as_text)
     files = {
         f"{prefix}.h": b.header.encode(),
         f"{prefix}.o": b.object,
         f"lib{prefix}.a": b.archive,
-        f"{prefix}-config.cmake": cmake(prefix).encode(),
+        f"{prefix}-config.cmake": cmake(prefix, as_text).encode(),
         f"{prefix}.pc": pkg_config(prefix, about).encode(),
         "example.c": example(b.interface, prefix, trained is not None).encode(),
     }
+    if as_text and b.constant is not None:
+        files[f"{prefix}_weights.c"] = weights(b.interface.prepared, prefix, b.constant).encode()
     files[f"{prefix}.lock"] = (
-        lock(network.manifest, session.settings, (target, optimize), prefix, names, trained, files).text().encode()
+        lock(network.manifest, session.settings, (target, optimize, as_text), prefix, names, trained, files)
+        .text()
+        .encode()
     )
     _, undefined = native.symbols(b.object)
     spec, calls = network.manifest.train, {c.name: c for c in b.interface.calls}

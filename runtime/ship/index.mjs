@@ -3,6 +3,8 @@ export const facts = /*FACTS*/ {};
 
 const ARRAYS = {
     f32: Float32Array,
+    i8: Int8Array,
+    i16: Int16Array,
     f64: Float64Array,
     i32: Int32Array,
     i64: BigInt64Array,

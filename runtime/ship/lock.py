@@ -27,11 +27,13 @@ class Lock:
     compiler: str
     target: str
     optimize: str
+    as_text: bool
     name: str
     entries: tuple[str, ...]
     model: str | None
     dtype: str
     precise: bool
+    weights_dtype: str
     hyper: Mapping[str, Any] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -47,7 +49,7 @@ class Lock:
 def lock(
     m: Manifest,
     settings: Settings,
-    target: tuple[str, str],
+    target: tuple[str, str, bool],
     prefix: str,
     names: Sequence[str],
     trained: str | None,
@@ -57,6 +59,7 @@ def lock(
     weights = of_run(Path(trained)) if trained is not None else None
     return Lock(
         version("nnc"), native.version(), *target, prefix, tuple(names), m.model, m.dtype, settings.precise,
+        settings.weights_dtype,
         {h.name: h.value for h in m.hypers}, dict(m.sizes),
         {Path(name).name: digest(text.encode()) for name, text in m.sources.items()},
         {Path(name).name: of for name, of in m.files.items()},

@@ -17,7 +17,8 @@ import numpy as np
 
 from . import facts  # type: ignore[attr-defined]  # written beside this file when the package is made
 
-DTYPES = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_, "u64": np.uint64}
+DTYPES = {"f32": np.float32, "f64": np.float64, "i8": np.int8, "i16": np.int16, "i32": np.int32, "i64": np.int64,
+          "bool": np.bool_, "u64": np.uint64}  # fmt: skip
 _ALIGNED = 64
 
 

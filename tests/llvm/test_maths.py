@@ -216,11 +216,10 @@ def test_formats_of_storage(target, run_compiled):
     brain = (bits.astype(np.int32) << 16).view(np.float32)
     rng = np.random.default_rng(0)
     some = rng.integers(0, 2**32, 200_000, np.uint32).view(np.float32)
-    x = np.concatenate([some, half, np.nextafter(half, np.inf), (half + np.roll(half, 1)) / 2, brain])
-    x = np.concatenate(
-        [x, ((brain.view(np.uint32) + 0x8000) & 0xFFFFFFFF).view(np.float32), rng.uniform(-130, 130, 999)]
-    )
-    x = x.astype(np.float32)
+    with np.errstate(all="ignore"):
+        next_, between = np.nextafter(half, np.inf), (half + np.roll(half, 1)) / 2
+        halfway = (brain.view(np.uint32) + 0x8000).view(np.float32)
+        x = np.concatenate([some, half, next_, between, brain, halfway, rng.uniform(-130, 130, 999)]).astype(np.float32)
     b = Builder("formats", OPS)
     b.emit("input", name="x", type=TensorType("f32", (len(x),)))
     b.emit("input", name="bits", type=TensorType("i16", (len(bits),)))
