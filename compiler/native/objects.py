@@ -22,7 +22,7 @@ import llvmlite.binding as llvm
 
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import InternalError, UnsupportedError
-from . import elf, wasm
+from . import elf, stack, wasm
 from .alone import ALONE
 from .room import require
 from .target import FUSED, HALF, LEVELS, MASKED, REQUIRED, TARGETS, THREADS, Target, level
@@ -158,6 +158,32 @@ def compile_object(ir: str, t: Target) -> bytes:
     data: bytes = machine.emit_object(_module(ir, t, machine))
     _check_symbols(data, t.calls)
     return data
+
+
+def compile_measured(ir: str, t: Target) -> tuple[bytes, dict[str, int]]:
+    """An object as `compile_object` makes it, and the bytes of stack that each of its functions needs at most."""
+    machine = _machine(t)
+    module = _module(ir.replace("attributes #0 = {", f"attributes #0 = {{ {stack.ASKED}", 1), t, machine)
+    with stack.frames() as frames:
+        data: bytes = machine.emit_object(module)
+    _check_symbols(data, t.calls)
+    functions = {f.name: _seen(f) for f in module.functions if not f.is_declaration}
+    return data, stack.depths(frames(), functions, t)
+
+
+def _seen(function: llvm.ValueRef) -> stack.Function:
+    """What counts of a function for the stack; what LLVM has instructions for does not."""
+    found = stack.Function()
+    for block in function.blocks:
+        for instruction in block.instructions:
+            if instruction.opcode == "call":
+                *given, callee = instruction.operands
+                if callee.value_kind == llvm.ValueKind.function and not callee.name.startswith("llvm."):
+                    passed = [a.name for a in given if a.value_kind == llvm.ValueKind.function]
+                    found.calls.add((callee.name, tuple(passed)))
+            elif instruction.opcode == "alloca":
+                found.alignment = max(found.alignment, int(str(instruction).rpartition("align ")[2].split(",")[0]))
+    return found
 
 
 def assembly(ir: str, t: Target) -> str:

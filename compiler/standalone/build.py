@@ -30,6 +30,7 @@ class Built:
     header: str
     object: bytes
     archive: bytes
+    stack: Mapping[str, int]  # bytes that each function needs at most, with what it calls
     constant: bytes | None  # what predictions read, where that is known
     made: Mapping[str, Stages]
 
@@ -64,7 +65,8 @@ def build(
         face = face.without("prepare")
     functions = glue(face, prefix, target, constant if within else None)
     module = alone(m.lowered.module for m in made.values())
-    data = native.compile_object(emit(module, target, functions), target)
+    data, depths = native.compile_measured(emit(module, target, functions), target)
     defined, _ = native.symbols(data)
     text = header(face, prefix, target, about, constant is not None)
-    return Built(face, text, data, archive({f"{prefix[:12]}.o": (data, defined)}), constant, made)
+    stack = {name.removeprefix(f"{prefix}_"): n for name, n in depths.items() if name.startswith(f"{prefix}_")}
+    return Built(face, text, data, archive({f"{prefix[:12]}.o": (data, defined)}), stack, constant, made)

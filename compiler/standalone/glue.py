@@ -246,8 +246,8 @@ def _check(face: Interface, prefix: str, target: Target) -> str:
     """Whether header and object are of the same network, and the processor is one for it."""
     name = symbol(f"{prefix}_check", "@")
     return f"""{lacks_instructions(target)}
-define i32 {name}(i64 %layout) #0 {{
-  %other = icmp ne i64 %layout, {_signed(face.layout)}
+define i32 {name}(i64 %header) #0 {{
+  %other = icmp ne i64 %header, {_signed(face.header)}
   %lacks = call i1 @nnc.lacks.instructions()
   %processor = select i1 %lacks, i32 {CPU}, i32 0
   %code = select i1 %other, i32 {LAYOUT}, i32 %processor

@@ -30,7 +30,9 @@ def header(face: Interface, prefix: str, target: Target, about: str, trained: bo
         "#include <stddef.h>", "#include <stdint.h>", "",
         "#ifdef __cplusplus", 'extern "C" {', "#endif", "",
         "/* What the bytes of a state, or of weights, are: names, shapes, types, places. */",
-        f"#define {big}_LAYOUT UINT64_C(0x{face.layout:016x})", "",
+        f"#define {big}_LAYOUT UINT64_C(0x{face.layout:016x})",
+        "/* What this header says of all these, of functions, and of the memory they want. */",
+        f"#define {big}_HEADER UINT64_C(0x{face.header:016x})", "",
     ]  # fmt: skip
     for struct in face.structs:
         lines += [*_struct(struct, prefix), ""]
@@ -39,7 +41,7 @@ def header(face: Interface, prefix: str, target: Target, about: str, trained: bo
         lines += [*_scratch(c, big, target), ""]
     lines += [f"const char *{prefix}_message(int32_t code);  /* what a code says */", "",
               "/* Whether header and object are of the same network, and the processor has the instructions. */",
-              f"int32_t {prefix}_check(uint64_t layout);", ""]  # fmt: skip
+              f"int32_t {prefix}_check(uint64_t header);  /* of {big}_HEADER */", ""]  # fmt: skip
     for c in face.calls:
         given = ", ".join(re.sub(r"\$(\w+)", rf"{prefix}_\1", p.declared) for p in c.parameters)
         lines += [f"/* {_SAID.get(c.name, f'`{c.name}` of the program.')} */",

@@ -33,14 +33,14 @@ METRICS = ("train", "evaluate")
 FAULTS = {  # of the caller, and what they mean: codes -1, -2, ..
     "SIZE": "a size is too large, or one that the network cannot have",
     "SCRATCH": "the scratch memory is too small",
-    "LAYOUT": "the state is of another network, or of another version of it",
+    "LAYOUT": "the state, or the header, is of another network, or of another version of it",
     "CPU": "this processor lacks instructions that the code is made of",
     "NAN": "a loss or a metric is not finite any more",
     "ROWS": "the function that gives the examples did not",
 }
 OK, SIZE, SCRATCH, LAYOUT, CPU, NOT_FINITE, ROWS = 0, -1, -2, -3, -4, -5, -6
 # what else has a name of its own behind the prefix, in capitals, as macros have it
-_NAMES = tuple("CHECK MESSAGE PREPARE ORDER EPOCH WEIGHTS STATE PREPARED METRICS TRAINED ROWS LAYOUT H".split())
+_NAMES = tuple("CHECK MESSAGE PREPARE ORDER EPOCH WEIGHTS STATE PREPARED METRICS TRAINED ROWS LAYOUT HEADER H".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,13 @@ class Interface:
     calls: tuple[Call, ...]
     checks: tuple[tuple[str, str], ...]
     layout: int
+
+    @property
+    def header(self) -> int:
+        """64 bits that say what a caller is told: structs, functions, and how much memory these want."""
+        structs_ = [structs.layout(s) for s in (self.weights, self.state, self.prepared, self.metrics)]
+        calls = [(c.name, [p.declared for p in c.parameters], str(c.arena), dict(c.most)) for c in self.calls]
+        return structs.digest(repr((self.layout, structs_, calls)))
 
     def without(self, name: str) -> Interface:
         """But for a function; what it alone calls is then not in the object."""

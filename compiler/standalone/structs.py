@@ -138,6 +138,11 @@ def prepared(read: Iterable[Variable], ports: Iterable[Port], manifest: Manifest
 def layout(struct: Struct) -> int:
     """64 bits that say what the bytes of a struct are: the paths, types and places of its fields."""
     text = "\n".join(f"{path} {f.dtype} {list(f.shape)} {at}" for path, at, f in struct.places())
+    return digest(text)
+
+
+def digest(text: str) -> int:
+    """64 bits of a text."""
     return int.from_bytes(sha256(text.encode()).digest()[:8], "little")
 
 

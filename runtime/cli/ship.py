@@ -216,14 +216,15 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
 def _show(folder: Path, made: list[Build]) -> None:
     facts = [b.facts for b in made]
     batch = facts[0]["batch"]
-    columns = ("target", "undefined", "code and constants", "state", "prepared", "predict 1", f"train {batch}")
+    columns = ("target", "undefined", "code and constants", "state", "prepared", "predict 1", f"train {batch}", "stack")
     rows = [
         (f["target"], " ".join(f["undefined"]) or "nothing", human(f["flash"]), human(f["state"]), human(f["prepared"]),
-         *(human(n) if n is not None else "" for n in f["scratch"].values()))
+         *(human(n) if n is not None else "" for n in f["scratch"].values()), human(max(f["stack"].values())))
         for f in facts
     ]  # fmt: skip
     print_table(columns, rows, left=2)
-    say(f"scratch memory is for so many examples; {', '.join(f'{n}()' for n in facts[0]['functions'])}")
+    functions = ", ".join(f"{n}()" for n in facts[0]["functions"])
+    say(f"scratch memory is for so many examples, the stack that of the deepest function; {functions}")
     say(f"{folder}: {', '.join(made[0].files)}")
     here = folder if len(made) == 1 else folder / made[0].target
     p = made[0].prefix

@@ -95,6 +95,7 @@ def build(
             "predict": scratch(calls.get("predict"), 1, alignment(made_for)),
             "train": scratch(calls.get("train"), batch, alignment(made_for)),
         },
+        "stack": dict(b.stack),
         "batch": batch,
         "undefined": list(undefined),
         "functions": [f"{prefix}_{c}" for c in calls],

@@ -27,7 +27,7 @@ def example(face: Interface, prefix: str, trained: bool) -> str:
         "static int failed(int32_t code) {",
         f'    if (code) printf("error %d: %s\\n", (int)code, {prefix}_message(code));',
         "    return code != 0;", "}", "", "int main(void) {",
-        f"    if (failed({prefix}_check({prefix.upper()}_LAYOUT))) return 1;",
+        f"    if (failed({prefix}_check({prefix.upper()}_HEADER))) return 1;",
     ]  # fmt: skip
     for call, metric in p.training():
         if call.name == "init":
@@ -59,7 +59,7 @@ def sketch(face: Interface, prefix: str, trained: bool) -> str:
         "static bool failed(int32_t code) {",
         f"    if (code) Serial.println({prefix}_message(code));",
         "    return code != 0;", "}", "", "void setup() {", "    Serial.begin(115200);",
-        f"    failed({prefix}_check({prefix.upper()}_LAYOUT));",
+        f"    failed({prefix}_check({prefix.upper()}_HEADER));",
         *(f"    failed({p.call(c)});" for c, _ in p.training() if c.name == "init"),
         "}", "", "void loop() {",
     ]  # fmt: skip

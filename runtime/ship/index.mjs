@@ -27,7 +27,7 @@ export async function load(modules = {}) {
     try {
         const module = await WebAssembly.compile(modules.relaxed ?? (await read(facts.relaxed)));
         const network = new Network((await WebAssembly.instantiate(module)).exports, true);
-        if (!network.exports[`${facts.prefix}_check`](BigInt(facts.layout))) return network;
+        if (!network.exports[`${facts.prefix}_check`](BigInt(facts.header))) return network;
     } catch (e) {
         if (!(e instanceof WebAssembly.CompileError)) throw e;
     }

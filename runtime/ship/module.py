@@ -32,9 +32,9 @@ class Fault(ValueError):
 
 def _load() -> tuple[str, ctypes.CDLL]:
     """The library of the highest level that the processor has, and its name; the check itself needs no level."""
-    for name in facts.LIBRARIES:
+    for name, header in facts.LIBRARIES.items():
         library = ctypes.CDLL(str(Path(__file__).parent / name))
-        code = getattr(library, f"{facts.PREFIX}_check")(ctypes.c_uint64(facts.LAYOUT))
+        code = getattr(library, f"{facts.PREFIX}_check")(ctypes.c_uint64(header))
         if not code:
             return name, library
     raise Fault(_message(library, code), code)

@@ -80,7 +80,7 @@ def _facts(face: Interface, prefix: str, trained: bool) -> str:
     prefix: {json.dumps(prefix)},
     exact: {json.dumps(prefix + ".wasm")},
     relaxed: {json.dumps(prefix + "-relaxed.wasm")},
-    layout: "{face.layout}",
+    header: "{face.header}",
     trained: {json.dumps(f"{prefix}_trained" if trained else "")},
     structs: {{
 {structs}

@@ -69,7 +69,7 @@ def _archive(files: Mapping[str, bytes]) -> bytes:
 def _facts(network: Network, made: Mapping[str, Build], prefix: str, trained: bool) -> str:
     """The module of what is of this network alone. What is prepared, and scratch memory, differ by level."""
     face, spec = made["x86-64-v3"].interface, network.manifest.train
-    libraries = [f"{level}.so" for level in made]
+    libraries = {f"{level}.so": b.interface.header for level, b in made.items()}
     sums = [m.name for m in spec.metrics if m.over == "sum"] if spec is not None else []
     train = next((c for c in face.calls if c.name == "train"), None)
     rows = [p.name for p in train.inputs if spec and p.shape and str(p.shape[0]) == spec.batch_size] if train else []

@@ -57,7 +57,7 @@ int main(int count, char **arguments) {
     int epochs = atoi(arguments[1]);
     file("images.bin", "rb", images, sizeof images);
     file("labels.bin", "rb", labels, sizeof labels);
-    must(net_check(NET_LAYOUT));
+    must(net_check(NET_HEADER));
     must(net_init(&state, 42, 60 * ((N + 63) / 64), NULL, NET_INIT_SCRATCH));
     void *for_order = guarded(ORDER), *for_epoch = guarded(EPOCH), *for_predict = guarded(NET_PREDICT_SCRATCH(N));
     void *for_evaluate = guarded(NET_EVALUATE_SCRATCH(N));

@@ -89,8 +89,8 @@ def test_a_shared_object_is_what_dlopen_takes(capfd) -> None:
     library = ctypes.CDLL("./o/libnet.so")
     library.net_message.restype = ctypes.c_char_p
     header = Path("o/net.h").read_text()
-    layout = int(header.partition("NET_LAYOUT UINT64_C(")[2].partition(")")[0], 16)
-    assert library.net_check(ctypes.c_uint64(layout)) == 0 and library.net_message(0) == b"no error"
+    fits = int(header.partition("NET_HEADER UINT64_C(")[2].partition(")")[0], 16)
+    assert library.net_check(ctypes.c_uint64(fits)) == 0 and library.net_message(0) == b"no error"
     nbytes = int(header.partition("sizeof(net_state) == ")[2].partition(" ")[0])
     state = (ctypes.c_uint8 * nbytes)()
     assert library.net_init(state, ctypes.c_int64(3), ctypes.c_int64(10), None, ctypes.c_size_t(0)) == 0
@@ -111,7 +111,7 @@ static unsigned char scratch[1 + NET_PREDICT_SCRATCH(4)];
 int main(void) {
     static const float x[4][2] = {{0, 0}, {0, 1}, {1, 0}, {1, 1}};
     static float logit[4];
-    if (net_check(NET_LAYOUT) || net_predict(&net_trained, 4, x, logit, scratch, sizeof scratch)) return 1;
+    if (net_check(NET_HEADER) || net_predict(&net_trained, 4, x, logit, scratch, sizeof scratch)) return 1;
     for (int k = 0; k < 4; k++) printf("%a\\n", (double)logit[k]);
     return 0;
 }

@@ -77,8 +77,8 @@ def test_a_state_of_another_network_is_refused(library: Library) -> None:
     held = begun(library)
     held["state"][:8] ^= 1
     assert library.call("train", held, {"B": 8}, x=X, label=LABEL)[0] == -3
-    assert library.loaded.net_check(ctypes.c_uint64(library.face.layout ^ 1)) == -3
-    assert library.loaded.net_check(ctypes.c_uint64(library.face.layout)) == 0
+    assert library.loaded.net_check(ctypes.c_uint64(library.face.header ^ 1)) == -3
+    assert library.loaded.net_check(ctypes.c_uint64(library.face.header)) == 0
     assert "of another network" in message(library, -3) and message(library, 99) == "an unknown code"
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import nnc
 from nnc.compiler.native import wasm
+from nnc.runtime.ship.build import Build
 from nnc.runtime.ship.learned import read
 
 from .conftest import MODELS, ship
@@ -60,12 +61,13 @@ def trained(request) -> tuple[nnc.Model, tuple[int, ...], str]:
     return net, shape, f"{found:08x}"
 
 
-def flags(shape: tuple[int, ...], folder: Path) -> list[str]:
+def flags(shape: tuple[int, ...], folder: Path, made: Build) -> list[str]:
     inner = "".join(f"[{n}]" for n in shape)
     return [
         f"-DSTEPS={STEPS}",
         f"-DBATCH={BATCH}",
         f"-DINNER={inner}",
+        f"-DSTACK={made.facts['stack']['train']}",
         f"-I{folder}",
         "-O1",
         "-Wall",
@@ -85,12 +87,12 @@ def test_cortex_m_alone(target: str, trained, tmp_path: Path) -> None:
     needs("arm-none-eabi-gcc", "qemu-system-arm")
     net, shape, wanted = trained
     cpu, machine, (code, memory) = CORTEX[target]
-    ship(net, target, tmp_path)
+    made = ship(net, target, tmp_path)
     hard = ["-mfloat-abi=hard", "-DFPU"] if len(cpu) > 1 else ["-mfloat-abi=soft"]
     size = 0x200000 if target == "cortex-m33" else 0x400000
     where = [f"-Wl,--defsym={k}={v}" for k, v in (("CODE", code), ("MEMORY", memory), ("SIZE", size))]
     subprocess.run(
-        ["arm-none-eabi-gcc", "-std=gnu99", "-mthumb", *cpu, *hard, *flags(shape, tmp_path), "-nostdlib",
+        ["arm-none-eabi-gcc", "-std=gnu99", "-mthumb", *cpu, *hard, *flags(shape, tmp_path, made), "-nostdlib",
          BARE / "steps.c", BARE / "cortex_m.c", tmp_path / "libnet.a", "-lgcc", "-T", BARE / "cortex_m.ld", *where,
          "-o", tmp_path / "steps"], check=True, capture_output=True,
     )  # fmt: skip
@@ -103,10 +105,10 @@ def test_risc_v_alone(target: str, trained, tmp_path: Path) -> None:
     march, mabi, emulator = RISCV[target]
     needs("riscv64-unknown-elf-gcc", emulator)
     net, shape, wanted = trained
-    ship(net, target, tmp_path)
+    made = ship(net, target, tmp_path)
     subprocess.run(
         ["riscv64-unknown-elf-gcc", "-std=gnu99", "-ffreestanding", f"-march={march}", f"-mabi={mabi}",
-         *flags(shape, tmp_path), "-nostdlib", "-Wl,--no-relax", BARE / "steps.c", BARE / "riscv.c",
+         *flags(shape, tmp_path, made), "-nostdlib", "-Wl,--no-relax", BARE / "steps.c", BARE / "riscv.c",
          tmp_path / "libnet.a", "-lgcc", "-o", tmp_path / "steps"], check=True, capture_output=True,
     )  # fmt: skip
     assert printed([emulator, str(tmp_path / "steps")]) == wanted
@@ -122,10 +124,10 @@ HOSTED = {
 def test_arm_with_an_operating_system(target: str, trained, tmp_path: Path) -> None:
     needs(*HOSTED[target])
     net, shape, wanted = trained
-    ship(net, target, tmp_path)
+    made = ship(net, target, tmp_path)
     files = [BARE / "steps.c", BARE / "hosted.c", tmp_path / "libnet.a", "-o", tmp_path / "steps"]
     compiler, emulator = HOSTED[target]
-    subprocess.run([compiler, "-std=gnu99", "-static", *flags(shape, tmp_path), *files], check=True)
+    subprocess.run([compiler, "-std=gnu99", "-static", *flags(shape, tmp_path, made), *files], check=True)
     assert printed([emulator, str(tmp_path / "steps")]) == wanted
 
 

@@ -127,7 +127,7 @@ def test_a_library_is_what_the_tools_of_the_system_read(tmp_path: Path) -> None:
     assert "net_train" in symbols.stdout and "libnet.so" in loaded.stdout and not loaded.stderr
     assert "RWE" not in loaded.stdout  # nothing is both written and run
     main_c = tmp_path / "main.c"
-    main_c.write_text('#include "net.h"\nint main(void) { return net_check(NET_LAYOUT); }\n')
+    main_c.write_text('#include "net.h"\nint main(void) { return net_check(NET_HEADER); }\n')
     program = tmp_path / "main"
     command = ["cc", f"-I{tmp_path}", main_c, path, f"-Wl,-rpath,{tmp_path}", "-o", program]
     subprocess.run(command, check=True)

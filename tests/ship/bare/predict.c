@@ -9,7 +9,7 @@ static float x[1] INNER, logits[1][10];
 
 int run(void) {
     uint32_t r = 1, hash = HASH;
-    int32_t code = net_check(NET_LAYOUT);
+    int32_t code = net_check(NET_HEADER);
     for (int image = 0; image < 3 && !code; image++) {
         float *to = (float *)x;
         for (unsigned k = 0; k < sizeof x / sizeof *to; k++) {
