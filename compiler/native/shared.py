@@ -1,25 +1,27 @@
 """A shared object from the one object that LLVM makes of a network: what a linker would do, without one.
 
-In: an ELF object for x86-64, position independent, in which nothing is undefined. Out: a library that `dlopen` takes:
-its sections in three pages' worth of segments, read, run and dynamic, and a table of its symbols ("System V Application
-Binary Interface, AMD64 Architecture Processor Supplement"; "Tool Interface Standard: Executable and Linking Format").
+In: an ELF object for x86-64 or aarch64, position independent, in which nothing is undefined. Out: a library that
+`dlopen` takes: its sections in three pages' worth of segments, read, run and dynamic, and a table of its symbols.
 Every reference is to a place in it, so nothing is left for the loader to do.
+
+"System V Application Binary Interface, AMD64 Architecture Processor Supplement"; "ELF for the Arm 64-bit Architecture";
+"Tool Interface Standard: Executable and Linking Format" (1.2, 1995).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import InternalError
 
-_PAGE = 4096
+_X86_64, _AARCH64 = 62, 183
+_PAGES = {_X86_64: 1 << 12, _AARCH64: 1 << 16}  # bytes of the largest
 _HEADER = "<IIQQQQIIQQ"  # of a section
 _ALLOC, _EXECUTED = 2, 4  # flags of sections
 _NOBITS, _SYMTAB, _RELA = 8, 2, 4  # types of sections
-_RELATIVE = (2, 4)  # R_X86_64_PC32, R_X86_64_PLT32: of 32 bits, from the place itself
 _READ, _RUN = 4, 5  # flags of segments
 
 
@@ -39,6 +41,8 @@ class _Section:
 def link(data: bytes, name: str) -> bytes:
     """The library, which calls itself `name`."""
     sections = list(_sections(data))
+    machine = int.from_bytes(data[18:20], "little")
+    page = _PAGES[machine]
     kept = [
         s for s in sections if s.flags & _ALLOC and s.type != _NOBITS and s.size and not _unwinds(data, s, sections)
     ]
@@ -51,14 +55,14 @@ def link(data: bytes, name: str) -> bytes:
     at_symbols = _up(at_hash + len(hashed), 8)
     at_names = at_symbols + table_bytes
     end = _place([s for s in kept if not s.flags & _EXECUTED], at_names + len(names))
-    text = _up(end, _PAGE)
+    text = _up(end, page)
     text_end = _place([s for s in kept if s.flags & _EXECUTED], text)
-    dynamic = _up(text_end, _PAGE)
+    dynamic = _up(text_end, page)
     placed = {s.index: s for s in kept}
     image = bytearray(dynamic + 16 * 7)
     for s in kept:
         image[s.address : s.address + s.size] = data[s.offset : s.offset + s.size]
-    _relocate(image, data, sections, placed)
+    _relocate(image, data, sections, placed, machine)
     image[at_hash : at_hash + len(hashed)] = hashed
     image[at_names : at_names + len(names)] = names
     where = 1
@@ -71,9 +75,9 @@ def link(data: bytes, name: str) -> bytes:
     tags = ((14, where), (4, at_hash), (5, at_names), (6, at_symbols), (10, len(names)), (11, 24), (0, 0))
     image[dynamic:] = b"".join(struct.pack("<QQ", *t) for t in tags)
     segments = (
-        (1, _READ, 0, end, _PAGE),
-        (1, _RUN, text, text_end - text, _PAGE),
-        (1, 6, dynamic, len(image) - dynamic, _PAGE),
+        (1, _READ, 0, end, page),
+        (1, _RUN, text, text_end - text, page),
+        (1, 6, dynamic, len(image) - dynamic, page),
         (2, 6, dynamic, len(image) - dynamic, 8),
         (0x6474E551, 6, 0, 0, 16),  # the stack is not run
     )
@@ -87,7 +91,7 @@ def link(data: bytes, name: str) -> bytes:
     )
     headers, at_headers, count = _headers(parts, _up(len(image), 8))
     image += b"\0" * (_up(len(image), 8) - len(image)) + headers
-    how = (3, 62, 1, 0, 64, at_headers, 0, 64, 56, 5, 64, count, count - 1)
+    how = (3, machine, 1, 0, 64, at_headers, 0, 64, 56, 5, 64, count, count - 1)
     image[:64] = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", *how)
     image[64:head] = b"".join(struct.pack("<IIQQQQQQ", t, f, at, at, at, n, n, a) for t, f, at, n, a in segments)
     return bytes(image)
@@ -113,8 +117,8 @@ def _bad(what: str) -> InternalError:
 
 
 def _sections(data: bytes) -> Iterator[_Section]:
-    if data[:6] != b"\x7fELF\2\1" or data[18:20] != b"\x3e\0":
-        raise _bad("it is not for x86-64")
+    if data[:6] != b"\x7fELF\2\1" or int.from_bytes(data[18:20], "little") not in _PAGES:
+        raise _bad("it is not for x86-64 or aarch64")
     (table,) = struct.unpack_from("<Q", data, 40)
     size, count = struct.unpack_from("<HH", data, 58)
     for k in range(count):
@@ -150,16 +154,49 @@ def _place(sections: list[_Section], at: int) -> int:
     return at
 
 
-def _relocate(image: bytearray, data: bytes, sections: list[_Section], placed: Mapping[int, _Section]) -> None:
+def _relocate(
+    image: bytearray, data: bytes, sections: list[_Section], placed: Mapping[int, _Section], machine: int
+) -> None:
     symbols = list(_symbols(data, sections))
     for r in (s for s in sections if s.type == _RELA and s.info in placed):
         for at in range(r.offset, r.offset + r.size, 24):
             offset, info, addend = struct.unpack_from("<QQq", data, at)
             name, section, value, _ = symbols[info >> 32]
-            if info & 0xFFFFFFFF not in _RELATIVE or section not in placed:
+            written = _WRITERS.get((machine, info & 0xFFFFFFFF))
+            if written is None or section not in placed:
                 raise _bad(f"a relocation of kind {info & 0xFFFFFFFF} to '{name}'")
             place = placed[r.info].address + offset
-            struct.pack_into("<i", image, place, placed[section].address + value + addend - place)
+            (word,) = struct.unpack_from("<I", image, place)
+            word = written(word, placed[section].address + value + addend, place)
+            struct.pack_into("<I", image, place, word & 0xFFFFFFFF)
+
+
+def _page_of(word: int, to: int, place: int) -> int:
+    """`adrp`: how many pages of 4 KB away, in 21 bits."""
+    n = (to >> 12) - (place >> 12)
+    return word | (n & 3) << 29 | (n >> 2 & 0x7FFFF) << 5
+
+
+def _in_page(shift: int) -> Callable[[int, int, int], int]:
+    """Where in such a page, in elements that an instruction loads or adds."""
+    return lambda word, to, place: word | (to & 0xFFF) >> shift << 10
+
+
+# what stands in 32 bits that refer to an address: (machine, kind of relocation) -> (the bits, address, place) -> bits
+_WRITERS: Mapping[tuple[int, int], Callable[[int, int, int], int]] = {
+    **{(_X86_64, kind): lambda word, to, place: to - place for kind in (2, 4)},  # PC32, PLT32
+    (_AARCH64, 261): lambda word, to, place: to - place,  # PREL32
+    (_AARCH64, 275): _page_of,  # ADR_PREL_PG_HI21
+    (_AARCH64, 277): _in_page(0),  # ADD_ABS_LO12_NC
+    (_AARCH64, 278): _in_page(0),  # LDST8_ABS_LO12_NC, and of 16, 32, 64 and 128 bits
+    (_AARCH64, 284): _in_page(1),
+    (_AARCH64, 285): _in_page(2),
+    (_AARCH64, 286): _in_page(3),
+    (_AARCH64, 299): _in_page(4),
+    **{
+        (_AARCH64, kind): lambda word, to, place: word | (to - place) >> 2 & 0x3FFFFFF for kind in (282, 283)
+    },  # branches
+}
 
 
 def _hash(names: list[str]) -> bytes:

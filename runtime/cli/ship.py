@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ def _list_targets(ctx: click.Context, param: click.Parameter, value: bool) -> No
 )
 @click.option("--optimize", type=click.Choice(["speed", "size"]), help="By default size on bare processors.")
 @click.option("--page", "as_page", is_flag=True, help="With --as wasm --train: one HTML file that trains in a browser.")
-@click.option("--shared", is_flag=True, help="Also a shared object, for x86-64: what `dlopen` takes.")
+@click.option("--shared", is_flag=True, help="Also a shared object, for x86-64 or aarch64: what `dlopen` takes.")
 @click.option("--entry", "exports", multiple=True, metavar="NAME", help="Also this export of the file.")
 @click.option("--name", metavar="NAME", help="What all names begin with (default: that of the file).")
 @click.option("-o", "--output", metavar="DIR", help="Where to write (default: a folder of that name).")
@@ -120,12 +121,13 @@ def build(
         return
     held_out = _held_out(net) if learned is not None else {}
     if form != "lib":
-        if targets:
-            raise click.UsageError(f"--as {form} has targets of its own: it takes no --target")
+        if targets and (form, targets) != ("python", ("aarch64",)):
+            besides = ", but --target aarch64" if form == "python" else ""
+            raise click.UsageError(f"--as {form} has targets of its own: it takes no --target{besides}")
         folder = Path(output or ".") if form == "python" else folder
-        files, one, then = {"wasm": _web, "python": _wheel, "arduino": _arduino}[form](
-            net, prefix, names, learned, folder
-        )
+        wheel = partial(_wheel, machine="".join(targets) or "x86_64")
+        forms: Mapping[str, Callable[..., _Files]] = {"wasm": _web, "python": wheel, "arduino": _arduino}
+        files, one, then = forms[form](net, prefix, names, learned, folder)
         _write(folder, files)
         sizes = {name: len(data) for name, data in files.items()}
         if as_json:
@@ -157,10 +159,10 @@ def _web(net: Model, prefix: str, names: list[str], learned: str | None, folder:
     return *web(net, prefix, names, learned), f'import {{ load }} from "{here}/index.mjs"; with npm: npm install {here}'
 
 
-def _wheel(net: Model, prefix: str, names: list[str], learned: str | None, folder: Path) -> _Files:
+def _wheel(net: Model, prefix: str, names: list[str], learned: str | None, folder: Path, machine: str) -> _Files:
     from ..ship.wheel import wheel
 
-    name, data, made = wheel(net, prefix, names, learned)
+    name, data, made = wheel(net, prefix, names, learned, machine=machine)
     then = f"try: pip install {folder / name}, then import {prefix} in Python: it needs NumPy alone"
     return {name: data}, made, then
 

@@ -38,8 +38,9 @@ class Build:
     facts: Mapping[str, Any]
 
     def shared(self) -> dict[str, bytes]:
-        """The library as a shared object, by its name. Raises `UnsupportedError` (E0632) where it is not for x86-64."""
-        if self.target not in LEVELS:
+        """The library as a shared object, by its name. Raises `UnsupportedError` (E0632) for another processor than
+        x86-64 and aarch64."""
+        if self.target not in (*LEVELS, "aarch64"):
             what = f"a shared object for {self.target} is not made here"
             help = f"link lib{self.prefix}.a with the compiler for it: `-shared -Wl,--whole-archive`"
             raise error("E0632", what, help=help, kind=UnsupportedError)

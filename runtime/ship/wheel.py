@@ -1,4 +1,5 @@
-"""A network as a Python wheel: a library for each level of x86-64, and a thin module over it; no llvmlite, no compiler.
+"""A network as a Python wheel: a library for each level of x86-64, or one for aarch64, and a thin module over it; no
+llvmlite, no compiler.
 
 In: a network. Out: the bytes of the wheel, the same for the same network ("The Python Packaging User Guide: Binary
 distribution format").
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from ...compiler.native import shared
 from ...compiler.native.target import LEVELS
-from ...compiler.standalone.interface import Call, Parameter
+from ...compiler.standalone.interface import Call, Interface, Parameter
 from ...compiler.standalone.structs import Struct
 from ...compiler.types.sizes import Dim, Symbol, symbols, terms
 from ..network import Network
@@ -24,32 +25,40 @@ from .build import Build, build
 from .learned import read
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that an archive can have
-_TAG = "py3-none-manylinux2014_x86_64"  # it needs nothing of the system's libraries
+# the targets for a machine, the best first
+_TARGETS: Mapping[str, tuple[str, ...]] = {"x86_64": tuple(reversed(LEVELS)), "aarch64": ("aarch64",)}
 
 
 def wheel(
-    network: Network, prefix: str, names: list[str], trained: str | None = None, version: str = "1.0"
+    network: Network,
+    prefix: str,
+    names: list[str],
+    trained: str | None = None,
+    version: str = "1.0",
+    machine: str = "x86_64",
 ) -> tuple[str, bytes, Build]:
-    """The name of the file, its bytes, and the build for the second level."""
-    made = {level: build(network, level, prefix, names, trained) for level in reversed(LEVELS)}
+    """The name of the file, its bytes, and a build: that for the middle level."""
+    made = {target: build(network, target, prefix, names, trained) for target in _TARGETS[machine]}
+    typical = list(made.values())[len(made) // 2]
+    tag = f"py3-none-manylinux2014_{machine}"  # it needs nothing of the system's libraries
     files = {
         f"{prefix}/__init__.py": Path(__file__).with_name("module.py").read_bytes(),
-        f"{prefix}/facts.py": _facts(network, made, prefix, trained is not None).encode(),
+        f"{prefix}/facts.py": _facts(network, made, typical.interface, prefix, trained is not None).encode(),
         f"{prefix}/py.typed": b"",
     }
     for level, b in made.items():
         files[f"{prefix}/{level}.so"] = shared.link(b.files[f"{prefix}.o"], f"{prefix}-{level}.so")
     if trained is not None:
-        files[f"{prefix}/weights.bin"] = read(network, made["x86-64-v3"].interface.weights)
+        files[f"{prefix}/weights.bin"] = read(network, typical.interface.weights)
     info = f"{prefix}-{version}.dist-info"
     about = f"{network.name}, a neural network made by nnc"
     metadata = f"Metadata-Version: 2.1\nName: {prefix}\nVersion: {version}\nSummary: {about}\n"
     files[f"{info}/METADATA"] = f"{metadata}Requires-Python: >=3.10\nRequires-Dist: numpy\n".encode()
-    files[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nGenerator: nnc\nRoot-Is-Purelib: false\nTag: {_TAG}\n".encode()
+    files[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nGenerator: nnc\nRoot-Is-Purelib: false\nTag: {tag}\n".encode()
     record = f"{info}/RECORD"
     lines = [f"{name},sha256={_digest(data)},{len(data)}" for name, data in files.items()]
     files[record] = "\n".join([*lines, f"{record},,", ""]).encode()
-    return f"{prefix}-{version}-{_TAG}.whl", _archive(files), made["x86-64-v3"]
+    return f"{prefix}-{version}-{tag}.whl", _archive(files), typical
 
 
 def _digest(data: bytes) -> str:
@@ -66,9 +75,9 @@ def _archive(files: Mapping[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def _facts(network: Network, made: Mapping[str, Build], prefix: str, trained: bool) -> str:
+def _facts(network: Network, made: Mapping[str, Build], face: Interface, prefix: str, trained: bool) -> str:
     """The module of what is of this network alone. What is prepared, and scratch memory, differ by level."""
-    face, spec = made["x86-64-v3"].interface, network.manifest.train
+    spec = network.manifest.train
     libraries = {f"{level}.so": b.interface.header for level, b in made.items()}
     sums = [m.name for m in spec.metrics if m.over == "sum"] if spec is not None else []
     train = next((c for c in face.calls if c.name == "train"), None)

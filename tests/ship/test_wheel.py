@@ -18,7 +18,7 @@ from nnc.dsl.errors import InternalError
 from nnc.runtime.cli import main
 from nnc.runtime.ship.wheel import wheel
 
-from .conftest import MODELS, ship
+from .conftest import MODELS, compile_c, ship
 from .test_bits import EPOCHS, learned  # noqa: F401  (a fixture)
 
 TRAIN = """
@@ -135,7 +135,7 @@ def test_a_library_is_what_the_tools_of_the_system_read(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_linked_is_refused() -> None:
-    with pytest.raises(InternalError, match="not for x86-64"):
+    with pytest.raises(InternalError, match="not for x86-64 or aarch64"):
         shared.link(b"\x7fELF" + bytes(100), "lib.so")
     text = 'target triple = "x86_64-unknown-none-elf"\n@x = external global i32\ndefine i32 @f() {\n' \
            "  %v = load i32, ptr @x\n  ret i32 %v\n}\n"  # fmt: skip
@@ -144,3 +144,71 @@ def test_what_cannot_be_linked_is_refused() -> None:
     target = replace(native.target_alone("x86-64-v2"), calls=frozenset({"x"}))
     with pytest.raises(InternalError, match="cannot be linked"):
         shared.link(native.compile_object(text, target), "lib.so")
+
+
+DLOPEN = """
+#include "net.h"
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+static net_state state;
+static net_prepared prepared;
+static net_metrics metrics;
+static unsigned char scratch[1 << 22];
+static float x[20]INNER, logits[20][10];
+static int32_t label[20];
+static int code;
+#define FIND(name) __typeof__(&name) p_##name; *(void **)&p_##name = dlsym(library, #name); if (!p_##name) return 2
+int main(void) {
+    void *library = dlopen("./libnet.so", RTLD_NOW);
+    if (!library) return puts(dlerror()), 1;
+    FIND(net_check); FIND(net_init); FIND(net_train); FIND(net_prepare); FIND(net_predict);
+    uint32_t r = 1;
+    for (float *to = (float *)x; to < (float *)x + sizeof x / 4; to++, r = r * 1664525u + 1013904223u)
+        *to = (float)(r >> 8) / 16777216.0f;
+    for (int k = 0; k < 20; k++) label[k] = k % 10;
+    code |= p_net_check(NET_HEADER) | p_net_init(&state, 7, 100, scratch, sizeof scratch);
+    for (int k = 0; k < 3; k++) code |= p_net_train(&state, 20, (void *)x, label, &metrics, scratch, sizeof scratch);
+    code |= p_net_prepare(&state.weights, &prepared, scratch, sizeof scratch);
+    code |= p_net_predict(&prepared, 20, (void *)x, logits, scratch, sizeof scratch);
+    for (int k = 0; k < 200; k++) printf("%a\\n", (double)logits[k / 10][k % 10]);
+    return code;
+}
+"""
+
+
+@pytest.mark.parametrize("name", ["digits_mlp", "lenet5"])
+def test_a_library_for_aarch64_is_linked_here(name: str, tmp_path: Path) -> None:
+    """And loaded there: steps and predictions of Python. A wheel holds the same library."""
+    net = nnc.compile(MODELS / f"{name}.nn", threads=1, seed=7)
+    made = ship(net, "aarch64", tmp_path)
+    (tmp_path / "libnet.so").write_bytes(made.shared()["libnet.so"])
+    (tmp_path / "main.c").write_text(DLOPEN)
+    shape = {"digits_mlp": (64,), "lenet5": (1, 28, 28)}[name]
+    inner = "".join(f"[{n}]" for n in shape)
+    command = compile_c("aarch64", tmp_path / "main.c", tmp_path, tmp_path / "main", "-std=gnu99", f"-DINNER={inner}")
+    out = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert out.returncode == 0, out
+    r, drawn = 1, []
+    for _ in range(20 * int(np.prod(shape))):
+        drawn.append(r >> 8)
+        r = (r * 1664525 + 1013904223) & 0xFFFFFFFF
+    x = (np.array(drawn, np.float32) / np.float32(2**24)).reshape(20, *shape)
+    net.set_training(steps=100)
+    for _ in range(3):
+        net.train_step(x, np.arange(20, dtype=np.int32) % 10)
+    assert [float.fromhex(v) for v in out.stdout.split()] == net.predict(x).ravel().tolist()
+
+
+def test_a_wheel_for_aarch64(tmp_path: Path, monkeypatch, capfd) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["build", str(MODELS / "xor.nn"), "--as", "python", "--target", "aarch64", "--name", "net"]) == 0
+    (path,) = tmp_path.glob("*.whl")
+    assert path.name == "net-1.0-py3-none-manylinux2014_aarch64.whl"
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        assert "net/aarch64.so" in names and not [n for n in names if "x86" in n]
+        assert archive.read("net/aarch64.so")[18] == 183
+        assert b"Tag: py3-none-manylinux2014_aarch64" in archive.read("net-1.0.dist-info/WHEEL")
+    assert main(["build", str(MODELS / "xor.nn"), "--as", "python", "--target", "riscv64"]) == 2
+    assert "but --target aarch64" in capfd.readouterr().err
