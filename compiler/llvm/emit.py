@@ -24,17 +24,19 @@ from .maths import definitions
 from .text import Externals, Function, fault, literal, memory_type, symbol
 from .values import Index, Term, plus
 
+WIDTH = 8  # bytes of what is no vector
 MANY = 64  # steps of one function: LLVM's time grows faster than a function is long
 PARAMETERS = "ptr %sizes, ptr %slots, ptr %arena, ptr %pool"  # of an entry
 ATTRIBUTES = 'attributes #0 = { nounwind "no-builtins" }\n'
 
 
-def emit(module: Module, target: Target, interface: str = "") -> str:
+def emit(module: Module, target: Target, interface: str = "", small: bool = False) -> str:
     """The text of a module for a target. Where there is an `interface`, functions as text, these are what the outside
-    calls and not the entries."""
+    calls and not the entries. Where code is to be `small`, and there are no vectors, lanes become turns of loops."""
     written = {name: EMULATED[name] for name in target.lacks if name in EMULATED}
     written |= RELAXED if target.relaxed else {}
-    externals = Externals("masked.memory" not in target.lacks, written, target.has_scale)
+    serial = small and target.vector_bytes <= WIDTH
+    externals = Externals("masked.memory" not in target.lacks, written, target.has_scale, serial)
     kernels = {k.name: k for k in module.kernels}
     shared = _shared_places(module)
     parts = [_constant(c) for c in module.constants]

@@ -228,7 +228,7 @@ class Writer(VectorLoops):
 
             return turn
 
-        copy = transpose.copy_in(s)
+        copy = transpose.copy_in(s) if not self.fn.externals.serial else None
         if copy is not None and {copy.store.buffer, copy.load.buffer} <= self.apart:
             start = self.transposed(s, copy, start, stop)
         if s.unroll > 1:

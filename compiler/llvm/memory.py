@@ -43,6 +43,14 @@ class Lanes:
 
 
 @dataclass(frozen=True, slots=True)
+class Serial:
+    """The loop around whose turns are lanes, and the number of the one whose turn it is."""
+
+    lanes: Lanes
+    lane: str
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """A buffer: a pointer, or registers when it has a length."""
 
@@ -58,6 +66,7 @@ class Accesses:
         self.fn = fn
         self.memory: dict[str, Memory] = {}
         self.lanes: Lanes | None = None
+        self.serial: Serial | None = None
         self._addresses: dict[tuple[str, tuple[Term, ...], int], tuple[str, int]] = {}
         self.stores = 0  # stores to memory so far: a load may be reused until the next
 
@@ -155,6 +164,8 @@ class Accesses:
 
     def register(self, memory: Memory, index: Operand) -> tuple[str, int]:
         """(pointer, lanes) of a register access."""
+        if self.serial is not None and isinstance(index, Index) and index.terms:
+            return self.address(memory, index)[0], 1
         if not isinstance(index, Index) or index.terms or index.stride not in (0, 1):
             raise fault(f"an index of registers {memory.ref} is not constant")
         lanes = self.lanes.count if self.lanes and index.stride else 1

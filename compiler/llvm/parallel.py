@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..loops.ir import Apply, Check, Expr, For, If, Let, Load, Prefetch, Reduce, Store, Var, walk
+from ..loops.ir import For, Load, Prefetch, Reduce, Store, Var, expressions, parts, walk
 from .text import symbol
 
 
@@ -56,29 +56,10 @@ def signature(body: str, low: str, high: str, context: Context) -> str:
 
 def names_in(loop: For) -> set[str]:
     """The names of values and buffers that a loop reads or writes, whether bound inside or outside."""
-    names: set[str] = set()
-    pending: list[Expr] = []
-    for s in walk((loop,)):
-        match s:
-            case Let(_, value):
-                pending.append(value)
-            case Store(buffer, index, value) | Reduce(buffer, index, _, value):
-                names.add(buffer)
-                pending += [index, value]
-            case For(start=start, stop=stop, bound=bound, when=when):
-                pending += [e for e in (start, stop, bound, when) if e is not None]
-            case Prefetch(buffer, index):
-                names.add(buffer)
-                pending.append(index)
-            case If(condition, _) | Check(condition, _):
-                pending.append(condition)
-    while pending:
-        match pending.pop():
-            case Var(name):
-                names.add(name)
-            case Load(buffer, index, _):
-                names.add(buffer)
-                pending.append(index)
-            case Apply(_, args, _):
-                pending += args
+    names = {s.buffer for s in walk((loop,)) if isinstance(s, Store | Reduce | Prefetch)}
+    for e in (e for s in walk((loop,)) for x in expressions(s) for e in parts(x)):
+        if isinstance(e, Var):
+            names.add(e.name)
+        elif isinstance(e, Load):
+            names.add(e.buffer)
     return names

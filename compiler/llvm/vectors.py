@@ -13,7 +13,8 @@ from ..loops.ir import FOLDS, MAX_UNROLL, Expr, For, Reduce, Stmt, identity
 from ..scalar import FUNCTIONS
 from .expressions import Evaluator
 from .instructions import Instructions
-from .memory import Lanes, Partial
+from .memory import ALIGNMENT, Lanes, Partial, Serial
+from .serial import independent
 from .text import fault, literal, symbol, type_text, vector_literal
 from .transpose import Copy, transpose
 from .values import Index, Operand, Term, Value, plus, sum_of
@@ -49,6 +50,9 @@ class VectorLoops(Evaluator):
     def vector_loop(self, s: For, start: Index, stop: Index) -> None:
         if self.lanes:
             raise fault(f"vector loop '{s.var}' stands inside another")
+        if self.fn.externals.serial and independent(s):
+            self.serial_loop(s, start, stop)
+            return
         level, before = self.fn.level, self.fn.block
         bound = self.index(self.evaluate(s.bound)) if s.bound is not None else None
         if bound is not None and bound.stride:
@@ -66,6 +70,24 @@ class VectorLoops(Evaluator):
                 start = self.turns(s.var, start, self.whole(s, start, stop), s.step * s.lanes, n, self.groups(s, n))
             self.tail(s, start, stop)
         self.lanes = None
+        self.finish(lanes)
+
+    def serial_loop(self, s: For, start: Index, stop: Index) -> None:
+        """The lanes one after the other: a reduction still has a partial result for each."""
+        if s.bound is not None:
+            stop = self.smaller(stop, self.index(self.evaluate(s.bound)))
+        lanes = Lanes(s.lanes, self.fn.level, self.fn.block)
+
+        def turn(i: Index) -> None:
+            self.look(s)
+            turns = Instructions(self.fn, "i64", 1, self.fn.level, "lane")
+            passed = self.scalar(sum_of(i, start, -1)).ref
+            passed = passed if s.step == 1 else turns.op("udiv", passed, str(s.step))
+            self.serial = Serial(lanes, turns.both(passed, str(s.lanes - 1)))
+            self.body(s.body, **{s.var: i})
+            self.serial = None
+
+        self.turns(s.var, start, stop, s.step, 1, turn, rest=False)
         self.finish(lanes)
 
     def whole(self, s: For, start: Index, stop: Index) -> Index:
@@ -207,6 +229,9 @@ class VectorLoops(Evaluator):
         """`buffer[index] fold= value`. In a vector loop, with an index that is the same in all lanes, the lanes keep
         partial results that `finish` combines after the loop."""
         index, value = self.index_of(s.index), self.evaluate(s.value)
+        if self.serial is not None and isinstance(index, Index) and index.level <= self.serial.lanes.level:
+            self.reduce_serially(s, index, value, self.serial)
+            return
         if self.lanes is None or self.varies(index):
             if s.into > 1:
                 raise fault(f"'{s.buffer}' has no lanes to be reduced into {s.into} elements")
@@ -217,18 +242,35 @@ class VectorLoops(Evaluator):
         if index.level > lanes.level:
             raise fault(f"'{s.buffer}' is reduced in lanes at an index that changes inside the vector loop")
         type_ = type_text(dtype, lanes.count)
-        partial = lanes.partial.get((id(s), index))
-        if partial is None:
-            place = self.fn.alloca(type_, stem)
-            partial = lanes.partial[id(s), index] = Partial(s.buffer, index, s.fold, s.into, place)
-            start = literal(identity(s.fold, dtype), dtype, lanes.count)
-            self.fn.line(f"store {type_} {start}, ptr {partial.ref}, align 64", lanes.before)
+        partial = self.partial(s, index, lanes)
         old = self.fn.value(f"load {type_}, ptr {partial.ref}, align 64", stem)
         i = Instructions(self.fn, dtype, lanes.count, self.fn.level, stem)
         new = FUNCTIONS[FOLDS[s.fold]].llvm(i, old, self.in_lanes(value).ref)
         if lanes.mask:
             new = i.select(lanes.mask, new, old)
         self.fn.line(f"store {type_} {new}, ptr {partial.ref}, align 64")
+
+    def reduce_serially(self, s: Reduce, index: Index, value: Operand, serial: Serial) -> None:
+        """The same for the lane whose turn it is."""
+        dtype, stem = self.buffer(s.buffer).dtype, f"{s.buffer}.{s.fold}"
+        partial, type_ = self.partial(s, index, serial.lanes), type_text(dtype)
+        at = self.fn.value(f"getelementptr {type_}, ptr {partial.ref}, i64 {serial.lane}", "at")
+        old = self.fn.value(f"load {type_}, ptr {at}, align {ALIGNMENT[dtype]}", stem)
+        i = Instructions(self.fn, dtype, 1, self.fn.level, stem)
+        new = FUNCTIONS[FOLDS[s.fold]].llvm(i, old, self.scalar(value).ref)
+        self.fn.line(f"store {type_} {new}, ptr {at}, align {ALIGNMENT[dtype]}")
+
+    def partial(self, s: Reduce, index: Index, lanes: Lanes) -> Partial:
+        """The partial results of a reduction, which begin at the fold's identity before the loop."""
+        found = lanes.partial.get((id(s), index))
+        if found is None:
+            dtype = self.buffer(s.buffer).dtype
+            type_ = type_text(dtype, lanes.count)
+            place = self.fn.alloca(type_, f"{s.buffer}.{s.fold}")
+            found = lanes.partial[id(s), index] = Partial(s.buffer, index, s.fold, s.into, place)
+            start = literal(identity(s.fold, dtype), dtype, lanes.count)
+            self.fn.line(f"store {type_} {start}, ptr {place}, align 64", lanes.before)
+        return found
 
     def finish(self, lanes: Lanes) -> None:
         """Combine the partial results by halving and fold them into memory."""

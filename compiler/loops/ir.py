@@ -400,3 +400,31 @@ def walk(stmts: tuple[Stmt, ...]) -> Iterator[Stmt]:
         yield s
         if isinstance(s, For | If):
             yield from walk(s.body)
+
+
+def parts(e: Expr) -> Iterator[Expr]:
+    """The expression and everything in it."""
+    stack = [e]
+    while stack:
+        e = stack.pop()
+        yield e
+        if isinstance(e, Apply):
+            stack += e.args
+        elif isinstance(e, Load):
+            stack.append(e.index)
+
+
+def expressions(s: Stmt) -> tuple[Expr, ...]:
+    """The expressions directly in a statement."""
+    match s:
+        case Let(_, value):
+            return (value,)
+        case Store(_, index, value) | Reduce(_, index, _, value):
+            return (index, value)
+        case Prefetch(_, index):
+            return (index,)
+        case For(_, start, stop, bound=bound, when=when):
+            return tuple(e for e in (start, stop, bound, when) if e is not None)
+        case If(condition) | Check(condition):
+            return (condition,)
+    return ()

@@ -65,7 +65,7 @@ def build(
         face = face.without("prepare")
     functions = glue(face, prefix, target, constant if within else None)
     module = alone(m.lowered.module for m in made.values())
-    data, depths = native.compile_measured(emit(module, target, functions), target)
+    data, depths = native.compile_measured(emit(module, target, functions, small), target)
     defined, _ = native.symbols(data)
     text = header(face, prefix, target, about, constant is not None)
     stack = {name.removeprefix(f"{prefix}_"): n for name, n in depths.items() if name.startswith(f"{prefix}_")}

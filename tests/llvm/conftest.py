@@ -33,7 +33,7 @@ class Compiled:
     """A kernel as a function of sizes and arrays, which it changes in place."""
 
     def __init__(self, kernel: Kernel, target: native.Target):
-        self.ir = emit(_module_of(kernel), target)
+        self.ir = emit(_module_of(kernel), target, small=target.vector_bytes == 4)
         self.loaded = native.Library(native.compile_object(self.ir, target))
         self.run = self.loaded.function("main")
         self.sizes = kernel.sizes
@@ -53,6 +53,7 @@ def targets() -> dict[str, native.Target]:
     found["lacking"] = replace(
         found["native"], lacks=frozenset(EMULATED) | MASKED
     )  # what it has is written out all the same
+    found["serial"] = replace(found["native"], vector_bytes=4)  # no vectors: lanes take turns
     return found
 
 

@@ -232,7 +232,7 @@ def expected(kernel, sizes, arrays):
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(kernels(), st.integers(0, 20), st.integers(0, 40), st.sampled_from(["native", "x86-64-v3"]))
+@given(kernels(), st.integers(0, 20), st.integers(0, 40), st.sampled_from(["native", "x86-64-v3", "serial"]))
 def test_random_kernels(compiled, kernel, n, m, target):
     arrays, sizes = memory(n + m), {"n": n, "m": m}
     try:

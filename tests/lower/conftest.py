@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,11 @@ class Compiled:
         variables = {n.attrs["path"]: n.type for n in graph if n.op == "param"}
         variables |= {path: graph[v].type for path, v in graph.updates if path not in variables}
         self.graph, self.threads = graph, threads
-        self.target = native.target(target)
+        serial = target == "serial"  # a processor without vectors, and small code
+        self.target = replace(native.target(), vector_bytes=4) if serial else native.target(target)
         self.lowered = lower(Variant(graph), inputs, variables, self.target)
-        self.loaded = native.Library(native.compile_object(emit(self.lowered.module, self.target), self.target))
+        text = emit(self.lowered.module, self.target, small=serial)
+        self.loaded = native.Library(native.compile_object(text, self.target))
         self.run = self.loaded.function(graph.name)
 
     def __call__(self, inputs: Arrays, params: Arrays | None = None, sizes: Mapping[str, int] | None = None,

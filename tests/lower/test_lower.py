@@ -25,7 +25,7 @@ from ..graphs import einsum
 
 STORAGE = tuple(f.name for f in storage.ALL)  # of f32 alone
 COMPUTED = [op for op in OPS.values() if op.kind != ABSTRACT and op.reference and op.samples and op.name != "item"]
-TARGETS = ("native", "x86-64-v3", "x86-64-v2")
+TARGETS = ("native", "x86-64-v3", "x86-64-v2", "serial")
 B = symbol("B")
 
 
@@ -49,9 +49,10 @@ def wide(x):
     return x
 
 
+@pytest.mark.parametrize("target", ["native", "serial"])
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
 @pytest.mark.parametrize("op", COMPUTED, ids=lambda op: op.name)
-def test_every_operator(op, dtype, compiled):
+def test_every_operator(op, dtype, target, compiled):
     b, rng, inputs = Builder("g", OPS), np.random.default_rng(0), {}
     outputs = []
     for k, sample in enumerate(op.samples):
@@ -63,7 +64,7 @@ def test_every_operator(op, dtype, compiled):
     graph = b.finish(tuple(outputs))
     wanted, _ = evaluate(graph, inputs)
     for g in (graph, fuse(graph)):
-        got, _ = compiled(g)(inputs)
+        got, _ = compiled(g, target)(inputs)
         for name in wanted:
             tolerance = 2e-6 if wanted[name].dtype == np.float32 else 1e-12
             if op.name == "filter_gradient":  # differences of sums

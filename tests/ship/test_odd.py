@@ -162,6 +162,12 @@ def test_integers_are_divided_on_armv7(tmp_path: Path) -> None:
     assert "__aeabi_idivmod" in made.facts["undefined"]
 
 
+@pytest.mark.parametrize("target", ["cortex-m0plus", "cortex-m4", "cortex-m7", "armv7-a", "riscv32imafc"])
+def test_products_of_f64_on_processors_of_32_bits(target: str, tmp_path: Path) -> None:
+    net = nnc.compile(MODELS / "digits_mlp.nn", hyper={"width": 32}, dtype="f64")
+    assert ship(net, target, tmp_path).facts["flash"] < 200 << 10
+
+
 def test_loops_of_an_entry_ask_nobody_on_a_small_processor(tmp_path: Path) -> None:
     """A Cortex-M0+ has no atomic loads, and there is nobody who would interrupt."""
     source = """

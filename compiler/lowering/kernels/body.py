@@ -272,7 +272,7 @@ class Body:
     def _depth_of(self, value: L.Expr) -> int:
         """The outermost scope in which a value can be computed."""
         depth, protected = 0, value.dtype == "bool"
-        for e in parts(value):
+        for e in L.parts(value):
             if isinstance(e, L.Var):
                 depth = max(depth, self.depth.get(e.name, 0))
             if isinstance(e, L.Load):
@@ -369,34 +369,6 @@ def _without_negative_zero(e: L.Expr) -> L.Expr:
     return e
 
 
-def parts(e: L.Expr) -> Iterator[L.Expr]:
-    """The expression and everything in it."""
-    stack = [e]
-    while stack:
-        e = stack.pop()
-        yield e
-        if isinstance(e, L.Apply):
-            stack += e.args
-        elif isinstance(e, L.Load):
-            stack.append(e.index)
-
-
-def expressions(s: L.Stmt) -> tuple[L.Expr, ...]:
-    """The expressions directly in a statement."""
-    match s:
-        case L.Let(_, value):
-            return (value,)
-        case L.Store(_, index, value) | L.Reduce(_, index, _, value):
-            return (index, value)
-        case L.Prefetch(_, index):
-            return (index,)
-        case L.For(_, start, stop, bound=bound, when=when):
-            return tuple(e for e in (start, stop, bound, when) if e is not None)
-        case L.If(condition) | L.Check(condition):
-            return (condition,)
-    return ()
-
-
 def _sizes(body: tuple[L.Stmt, ...]) -> set[str]:
     """Free names of a body: the size symbols it needs."""
     bound: set[str] = set()
@@ -406,8 +378,8 @@ def _sizes(body: tuple[L.Stmt, ...]) -> set[str]:
             bound.add(s.var)
         elif isinstance(s, L.Let):
             bound.add(s.name)
-        for e in expressions(s):
-            used |= {v.name for v in parts(e) if isinstance(v, L.Var)}
+        for e in L.expressions(s):
+            used |= {v.name for v in L.parts(e) if isinstance(v, L.Var)}
     return used - bound
 
 

@@ -15,7 +15,7 @@ from math import prod
 from ...loops import ir as L
 from ...loops.index import from_expr, quotient, remainder, term, to_expr, total
 from ...types.sizes import Dim, Quotient, Size, Symbol, symbol, symbols, terms
-from .body import Body, Index, expressions
+from .body import Body, Index
 from .sharing import ENOUGH
 
 _ARITHMETIC = frozenset({"add", "sub", "mul", "floordiv", "mod", "neg"})
@@ -87,7 +87,7 @@ def _coefficient(x: Dim, var: str) -> Dim | None:
 def indices(body: tuple[L.Stmt, ...]) -> Iterator[Dim]:
     """Every index in a body: of loads, and where an index is used as a value."""
     for s in L.walk(body):
-        stack = list(expressions(s)) if not isinstance(s, L.For) else []
+        stack = list(L.expressions(s)) if not isinstance(s, L.For) else []
         while stack:
             match stack.pop():
                 case L.Apply(fn, _, "i64") as e if fn in _ARITHMETIC:

@@ -57,7 +57,7 @@ def is_far(columns: Dim, depth: Dim, packed: bool, dtype: str, target: Target) -
 @cache
 def choose(rows: Dim, columns: Dim, far: bool, dtype: str, target: Target, width: int = 0) -> Tile:
     """The tile for a result of `rows` x `columns`; of `width` columns, where that is given."""
-    lanes = target.vector_bytes // BYTES[dtype]
+    lanes = max(1, target.vector_bytes // BYTES[dtype])  # a processor without vectors has numbers of any width
     best: tuple[float, Tile] | None = None
     down = [_counts(Tile(r, 1, lanes).rows_of(rows), rows) for r in range(1, target.registers - 3)]
     for vectors in (width // lanes,) if width else range(1, 29):
