@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from ..native.target import Target
-from ..types.sizes import Dim, Quotient, Size, Symbol, terms
+from ..types.sizes import Dim, spelled
 from . import epoch
 from .glue import alignment
 from .interface import FAULTS, C, Call, Interface
@@ -102,19 +102,4 @@ def _scratch(call: Call, big: str, target: Target) -> list[str]:
 
 def c_size(formula: Dim, names: Mapping[str, str]) -> str:
     """A size in C, of unsigned numbers."""
-    text = ""
-    for monomial, c in terms(formula):
-        factors = [str(abs(c)) + "u"] if abs(c) != 1 or not monomial else []
-        for atom in monomial:
-            match atom:
-                case Symbol(name):
-                    factors.append(names[name])
-                case Quotient(op, top, bottom):
-                    factors.append(f"({_tight(top, names)} {'/' if op == '//' else '%'} {_tight(bottom, names)})")
-        term = " * ".join(factors)
-        text += f" {'-' if c < 0 else '+'} {term}" if text else ("0u - " if c < 0 else "") + term
-    return text or "0u"
-
-
-def _tight(formula: Dim, names: Mapping[str, str]) -> str:
-    return f"({c_size(formula, names)})" if isinstance(formula, Size) else f"{formula}u"
+    return spelled(formula, names, number="{}u")

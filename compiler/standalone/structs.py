@@ -69,6 +69,10 @@ class Struct:
     def nbytes(self) -> int:
         return -(-self.end // self.alignment) * self.alignment
 
+    def offset(self, name: str) -> int:
+        """Where a member lies; 0 where there is none of that name."""
+        return next((f.offset for f in self.fields if f.name == name), 0)
+
     def places(self, start: int = 0) -> Iterator[tuple[str, int, Field]]:
         """Every path, with its offset from the beginning of the whole and its field."""
         for f in self.fields:

@@ -359,3 +359,23 @@ def parse_size(text: str) -> Dim:
         raise ValueError(f"not a size: {text!r}")
 
     return walk(ast.parse(text.strip(), mode="eval").body)
+
+
+def spelled(
+    size: Dim, names: Mapping[str, str], number: str = "{}", divide: str = "({} / {})", modulo: str = "({} % {})"
+) -> str:
+    """A size in another language: what it calls each symbol, how it writes numbers, quotients and remainders."""
+    text = ""
+    for monomial, k in terms(size):
+        factors = [number.format(abs(k))] if abs(k) != 1 or not monomial else []
+        for atom in monomial:
+            match atom:
+                case Symbol(name):
+                    factors.append(names[name])
+                case Quotient(op, top, bottom):
+                    parts = (spelled(n, names, number, divide, modulo) for n in (top, bottom))
+                    both = (f"({p})" if isinstance(n, Size) else p for n, p in zip((top, bottom), parts, strict=True))
+                    factors.append((divide if op == "//" else modulo).format(*both))
+        term = " * ".join(factors)
+        text += f" {'-' if k < 0 else '+'} {term}" if text else (f"{number.format(0)} - " if k < 0 else "") + term
+    return text or number.format(0)

@@ -13,7 +13,7 @@ from pathlib import Path
 from ...compiler.native import wasm
 from ...compiler.standalone.interface import Call, Interface, Parameter
 from ...compiler.standalone.structs import Struct
-from ...compiler.types.sizes import Dim, Quotient, Symbol, terms
+from ...compiler.types.sizes import Dim, spelled
 from ..network import Network
 from .build import Build, build
 
@@ -95,7 +95,7 @@ def _struct(s: Struct) -> str:
     fields = {
         path: {"at": at, "dtype": f.dtype, "count": prod(f.shape), "scalar": not f.shape} for path, at, f in s.places()
     }
-    weights = next((f.offset for f in s.fields if f.name == "weights"), 0)
+    weights = s.offset("weights")
     return json.dumps({"bytes": s.nbytes, "weights": weights, "fields": fields})
 
 
@@ -129,19 +129,7 @@ def _parameter(p: Parameter, c: Call, sizes: dict[str, str]) -> str:
 
 def _size(formula: Dim, names: dict[str, str]) -> str:
     """A size in JavaScript."""
-    text = ""
-    for monomial, k in terms(formula):
-        factors = [str(abs(k))] if abs(k) != 1 or not monomial else []
-        for atom in monomial:
-            match atom:
-                case Symbol(name):
-                    factors.append(names[name])
-                case Quotient(op, top, bottom):
-                    over = f"({_size(top, names)})", f"({_size(bottom, names)})"
-                    factors.append(f"Math.floor({over[0]} / {over[1]})" if op == "//" else f"({over[0]} % {over[1]})")
-        term = " * ".join(factors)
-        text += f" {'-' if k < 0 else '+'} {term}" if text else ("-" if k < 0 else "") + term
-    return text or "0"
+    return spelled(formula, names, divide="Math.floor({} / {})")
 
 
 def _holders(c: Call) -> list[str]:

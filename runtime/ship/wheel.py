@@ -8,7 +8,6 @@ distribution format").
 from __future__ import annotations
 
 import io
-import re
 import zipfile
 from base64 import urlsafe_b64encode
 from collections.abc import Collection, Mapping
@@ -19,7 +18,7 @@ from ...compiler.native import shared
 from ...compiler.native.target import LEVELS
 from ...compiler.standalone.interface import Call, Interface, Parameter
 from ...compiler.standalone.structs import Struct
-from ...compiler.types.sizes import Dim, Symbol, symbols, terms
+from ...compiler.types.sizes import Dim, Symbol, spelled, symbols, terms
 from ..network import Network
 from .build import Build, build
 from .learned import read
@@ -82,7 +81,7 @@ def _facts(network: Network, made: Mapping[str, Build], face: Interface, prefix:
     sums = [m.name for m in spec.metrics if m.over == "sum"] if spec is not None else []
     train = next((c for c in face.calls if c.name == "train"), None)
     rows = [p.name for p in train.inputs if spec and p.shape and str(p.shape[0]) == spec.batch_size] if train else []
-    weights = next((f.offset for f in face.state.fields if f.name == "weights"), 0)
+    weights = face.state.offset("weights")
     lines = [
         f'"""What the package is of: {network.name}."""',
         f"PREFIX, LAYOUT, LIBRARIES = {prefix!r}, {face.layout}, {libraries!r}",
@@ -156,9 +155,7 @@ def _formula(n: Dim) -> str:
 
 def _text(n: Dim) -> str:
     """A size in Python, of `n`, the sizes by name."""
-    text = str(n)
-    names = sorted(symbols(n), key=len, reverse=True) if not isinstance(n, int) else []
-    return re.sub(r"\b(" + "|".join(map(re.escape, names)) + r")\b", r'n["\1"]', text) if names else text
+    return spelled(n, {name: f"n[{name!r}]" for name in symbols(n)}, divide="({} // {})")
 
 
 def _scratch(c: Call) -> str:

@@ -52,7 +52,7 @@ def begun(library: Library) -> dict[str, np.ndarray]:
     state = np.full(face.state.nbytes, 0xA5, np.uint8)
     held = {"state": state, "prepared": np.zeros(face.prepared.nbytes, np.uint8)}
     assert library.call("init", held, {}, seed=1, steps=5)[0] == 0
-    held["weights"] = state[next(f.offset for f in face.state.fields if f.name == "weights") :]
+    held["weights"] = state[face.state.offset("weights") :]
     return held
 
 

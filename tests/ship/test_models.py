@@ -45,7 +45,7 @@ def steps_agree(net: nnc.Model, made, folder: Path) -> None:
     """Begin from a seed, three steps, predict: as Python does."""
     library, face = loaded(made, folder), made.interface
     state, prepared = np.zeros(face.state.nbytes, np.uint8), np.zeros(max(1, face.prepared.nbytes), np.uint8)
-    held = {"state": state, "weights": state[next(f.offset for f in face.state.fields if f.name == "weights") :]}
+    held = {"state": state, "weights": state[face.state.offset("weights") :]}
     assert library.call("init", held, {}, seed=7, steps=9)[0] == 0
     net.reset(7)
     net.set_training(steps=9)
