@@ -294,11 +294,11 @@ def test_largest() -> None:
 
 @pytest.mark.skipif(not SHAKESPEARE.exists(), reason="tinyshakespeare is not at ../shared/data/tinyshakespeare")
 def test_a_small_gpt_learns_to_write() -> None:
-    """One epoch, most of a minute on two cores: below 2.0 nats per character on held-out text."""
-    net = nnc.compile(ROOT / "models" / "gpt.nn")
+    """Half as wide as the file says, one epoch: below 2.1 nats per character on held-out text (1.81 as it stands)."""
+    net = nnc.compile(ROOT / "models" / "gpt.nn", hyper={"width": 64})
     net.data_path = str(SHAKESPEARE)  # as `--data` does
     history = net.fit(epochs=1)
-    assert history[-1]["val_loss"] < 2.0
+    assert history[-1]["val_loss"] < 2.1
     known = net.vocabulary
     assert len(known.characters) == 65 and known.decode(known.encode("ROMEO:")) == "ROMEO:"
     texts = []

@@ -69,8 +69,10 @@ int main(void) {
 """
 
 
-@pytest.mark.parametrize("target", ["x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64", "riscv64"])
-@pytest.mark.parametrize("name", ["digits_mlp", "lenet5"])
+@pytest.mark.parametrize(("name", "target"), [
+    *(("digits_mlp", t) for t in ("x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64", "riscv64")),
+    ("lenet5", "x86-64-v4"), ("lenet5", "aarch64"),
+])  # fmt: skip
 def test_the_stack_is_as_deep_as_is_said(name: str, target: str, tmp_path: Path) -> None:
     net = nnc.compile(MODELS / f"{name}.nn", threads=1)
     made = ship(net, target, tmp_path)
