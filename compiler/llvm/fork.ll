@@ -95,7 +95,28 @@ wake:
   br label %own
 own:
   %code.own = call i32 @nnc.part(ptr %word, ptr %body, ptr %context, i64 %turns, i64 0, i64 %threads)
-  br label %join
+  %generation.new = add i32 %generation, 1
+  br label %take
+; what no worker has begun meanwhile, because it has no processor, is done here
+take:
+  %u = phi i64 [ 1, %own ], [ %u.next, %taken ]
+  %u.line = mul i64 %u, $LINE
+  %claim.offset = add i64 %u.line, $WORKER_CLAIM
+  %claim.at = getelementptr i8, ptr %pool, i64 %claim.offset
+  %tried = cmpxchg ptr %claim.at, i32 %generation, i32 %generation.new acquire monotonic
+  %mine = extractvalue { i32, i1 } %tried, 1
+  br i1 %mine, label %instead, label %taken
+instead:
+  %code.u = call i32 @nnc.part(ptr %word, ptr %body, ptr %context, i64 %turns, i64 %u, i64 %threads)
+  %u.code.offset = add i64 %u.line, $WORKER_CODE
+  %u.code.at = getelementptr i8, ptr %pool, i64 %u.code.offset
+  store i32 %code.u, ptr %u.code.at, align 4
+  %before = atomicrmw sub ptr %pending.at, i32 1 seq_cst
+  br label %taken
+taken:
+  %u.next = add i64 %u, 1
+  %u.more = icmp slt i64 %u.next, %threads
+  br i1 %u.more, label %take, label %join
 join:
   %pending = load atomic i32, ptr %pending.at acquire, align 4
   %joined = icmp eq i32 %pending, 0

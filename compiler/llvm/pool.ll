@@ -11,6 +11,7 @@ entry:
   %index.at = getelementptr i8, ptr %self, i64 $W_INDEX
   %index = load i64, ptr %index.at, align 8
   %code.at = getelementptr i8, ptr %self, i64 $W_CODE
+  %claim.at = getelementptr i8, ptr %self, i64 $W_CLAIM
   %pending.at = getelementptr i8, ptr %pool, i64 $PENDING
   %sleepers.at = getelementptr i8, ptr %pool, i64 $SLEEPERS
   %waiting.at = getelementptr i8, ptr %pool, i64 $WAITING
@@ -22,12 +23,18 @@ entry:
   %word.at = getelementptr i8, ptr %pool, i64 $WORD
   br label %next
 next:
-  %seen = phi i32 [ 0, %entry ], [ %seen.next, %work ], [ %seen.next, %last ]
+  %seen = phi i32 [ 0, %entry ], [ %now, %claim ], [ %now, %work ], [ %now, %last ]
   call void @nnc.await(ptr %pool, i32 %seen, ptr %sleepers.at)
-  %seen.next = add i32 %seen, 1
+  %now = load atomic i32, ptr %pool acquire, align 4
   %stop = load atomic i32, ptr %stop.at acquire, align 4
   %stopped = icmp ne i32 %stop, 0
-  br i1 %stopped, label %end, label %work
+  br i1 %stopped, label %end, label %claim
+; no fork ends before each of its parts has been claimed, so one that is to be had is of the work that is there now
+claim:
+  %before.now = sub i32 %now, 1
+  %tried = cmpxchg ptr %claim.at, i32 %before.now, i32 %now acquire monotonic
+  %mine = extractvalue { i32, i1 } %tried, 1
+  br i1 %mine, label %work, label %next
 work:
   %threads = load i64, ptr %threads.at, align 8
   %body = load ptr, ptr %body.at, align 8

@@ -8,10 +8,11 @@ Exported by `support`, for the runtime:
     void nnc_pool_forget(ptr)           frees the memory only: in a child after fork, where the threads do not exist
 
 Internal to every module with parallel loops: `i32 nnc.fork(pool, word, body, context, turns)` runs `i32 body(context,
-low, high)` over contiguous parts of 0..turns, part t on thread t, and returns the first code, in order of turns, that
-is not 0. With a null pool, one thread, one turn, a pool that another caller is using, or on a target other than Linux,
-everything runs on the caller's thread. The parts depend on the number of threads; the results do not, because turns are
-independent.
+low, high)` over contiguous parts of 0..turns and returns the first code, in order of turns, that is not 0. Part t is
+run by thread t or, where that has not begun it when the caller is done with its own, by the caller: who runs it first
+sets its claim, a word in the line of thread t, from the generation before to this one. With a null pool, one thread,
+one turn, a pool that another caller is using, or on a target other than Linux, everything runs on the caller's
+thread. The parts depend on the number of threads; the results do not, because turns are independent.
 
 Waiting is 1000 `sched_yield`, a few tenths of a millisecond, then a futex, from which a thread wakes late (measured:
 convolutions at batch 1 take 0.7 of the time that they take with 50, and with both threads on one core as long). The
@@ -37,7 +38,7 @@ LINE = 64
 WORDS = 5 * LINE
 SOFT, CLEAN, HALF = 0, 4, 8  # behind WORDS
 WORKERS = 6 * LINE  # thread t at WORKERS + t * LINE, with the pool's address and then these:
-_WORKER = {"INDEX": 8, "THREAD": 16, "CODE": 24}
+_WORKER = {"INDEX": 8, "THREAD": 16, "CODE": 24, "CLAIM": 28}
 _WORK = ("BUSY", "THREADS", "STOP", "BODY", "CONTEXT", "TURNS", "WORD")
 
 # What stands for `$NAME` in the templates `blocks.ll`, `fork.ll` and `pool.ll`.

@@ -33,6 +33,22 @@ def test_every_turn_is_run_once(count, services, threads):
         np.testing.assert_array_equal(y, x)
 
 
+@pytest.mark.parametrize("threads", [2, 5])
+def test_parts_that_nobody_begins_are_the_callers(count, services, threads):
+    """More threads than processors, and processors that are busy: each turn of each fork is run once all the same."""
+    pool, forks, n = services.pool(threads), 20_000, 7
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        x, y = np.arange(1, n + 1, dtype=np.int32), np.zeros(n, np.int32)
+        for _ in range(forks):
+            y[:] = 0
+            assert count({"n": n}, [x, y], pool) == 0 and y.tobytes() == x.tobytes()
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_turns_are_not_begun_when_the_caller_is_to_stop(count, services, threads):
     pool = services.pool(threads)
