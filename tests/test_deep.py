@@ -47,7 +47,7 @@ def session(text: str) -> Session:
     return Session(Source("deep.nn", text), Settings(cache=False))
 
 
-@pytest.mark.parametrize(("net", "few"), [(dense, 12), (convolution, 6), (transformer, 3)])
+@pytest.mark.parametrize(("net", "few"), [(dense, 12), (convolution, 6), (transformer, 2)])
 def test_calls_grow_with_the_layers(net: Callable[[int], str], few: int) -> None:
     """Calls of Python functions, from the text to LLVM IR: 2 few layers more take twice as many more as few do."""
     counts: list[dict[tuple[str, int, str], int]] = []

@@ -265,19 +265,21 @@ class Call:
         """Prepare what is read of variables as they are now, where they have changed. Called with the lock held."""
         version = self._state.version
         if self._version != version and (prepare := self.native.prepare) is not None:
-            self._watched(
-                prepare, _Sized((c_int64 * 1)(), 0, (), self.signature.preparing), self._variables_address, ()
-            )
+            sized = _Sized((c_int64 * 1)(), 0, (), self.signature.preparing)
+            self._watched(prepare, sized, self._variables_address, (), again=True)
         self._version = version
 
-    def _watched(self, run: Callable[..., int], sized: _Sized, slots: int, updated: Sequence[Array]) -> int:
+    def _watched(
+        self, run: Callable[..., int], sized: _Sized, slots: int, updated: Sequence[Array], again: bool = False
+    ) -> int:
         """A call that a signal ends, with all variables as they were: its handler then runs, and where that does not
-        raise the call begins anew."""
+        raise the call begins anew. What it writes may be of such a kind that it is written `again` before it is read.
+        """
         arena, pool = self.workspace.arena(sized.arena), self.workspace.pool
         kept = [(a, a.copy()) for a in updated] if sized.seconds > _AGE else []
         start = perf_counter()
         try:
-            with Watch(pool, half=bool(kept)) as watch:
+            with Watch(pool, half=again or bool(kept)) as watch:
                 while (status := run(sized.address, slots, arena, pool)) < 0:
                     _restore(kept)
                     watch.again()

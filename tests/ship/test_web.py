@@ -81,7 +81,7 @@ console.log(JSON.stringify([[...result], [...rows], [...whole]]));
 
 def test_models_of_all_kinds_are_modules(tmp_path: Path) -> None:
     """The types are TypeScript as far as brackets say, and the modules compile."""
-    for name in ("char_lstm", "boltzmann", "unet"):
+    for name in ("char_lstm", "boltzmann"):
         net = nnc.compile(MODELS / f"{name}.nn", threads=1)
         trains = net.manifest.train is not None
         names = ["init", "predict", "train", "evaluate"] if trains else ["predict"]
