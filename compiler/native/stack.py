@@ -26,20 +26,32 @@ def frames() -> Iterator[Callable[[], dict[str, int]]]:
     """While LLVM emits: the bytes of each frame that it spoke of, to be asked at the end. What else was written to
     standard error in the meantime follows then."""
     found: dict[str, int] = {}
-    sys.stderr.flush()
+    if sys.stderr is not None:  # as it is where a process has none
+        sys.stderr.flush()
     with tempfile.TemporaryFile() as aside:
-        before = os.dup(2)
+        before = _duplicate(2)
         os.dup2(aside.fileno(), 2)
         try:
             yield lambda: found
         finally:
-            os.dup2(before, 2)
-            os.close(before)
+            if before is None:
+                os.close(2)
+            else:
+                os.dup2(before, 2)
+                os.close(before)
             aside.seek(0)
             text = aside.read()
             found.update((m[2].decode("utf-8", "replace"), int(m[1])) for m in _SAID.finditer(text))
-            if rest := _SAID.sub(b"", text):
+            if before is not None and (rest := _SAID.sub(b"", text)):
                 os.write(2, rest)
+
+
+def _duplicate(descriptor: int) -> int | None:
+    """Another of the same file; None where it is closed."""
+    try:
+        return os.dup(descriptor)
+    except OSError:
+        return None
 
 
 @dataclass(slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,3 +89,13 @@ def test_the_stack_is_as_deep_as_is_said(name: str, target: str, tmp_path: Path)
         assert int(code) == 0, line
         assert int(deep) <= stated[function], (line, stated[function])
         assert stated[function] <= 3 * int(deep) + 512, (line, stated[function])
+
+
+@pytest.mark.parametrize("closing", ["", " 2>&-"])
+def test_frames_are_known_without_a_standard_error(closing: str, tmp_path: Path) -> None:
+    """What LLVM says of them goes elsewhere, and nowhere else."""
+    command = f"{sys.executable} -m nnc build {MODELS / 'xor.nn'} --train -o o --json{closing}"
+    ran = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0 and "stack frame" not in ran.stderr, ran.stderr
+    (facts,) = json.loads(ran.stdout)
+    assert facts["stack"]["train"] > 500
