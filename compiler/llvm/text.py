@@ -95,9 +95,7 @@ class Externals:
     masks: bool = True  # it loads and stores the lanes that are on
     lacks: Mapping[str, Callable[..., str]] = field(default_factory=dict)  # by intrinsic and dtype, what is written
     scales: bool = False  # it multiplies by a power of two in one rounding
-    serial: bool = (
-        False  # lanes are turns of a loop, where that gives the same: it has no vectors, and code is to be small
-    )
+    serial: bool = False  # it has no vectors and code is to be small: lanes take turns
     declares: set[str] = field(default_factory=set)
     maths: set[tuple[str, str, int]] = field(default_factory=set)
     helpers: dict[tuple[str, str, int], str] = field(default_factory=dict)  # by (name, dtype, lanes)

@@ -171,6 +171,11 @@ def _relocate(
             struct.pack_into("<I", image, place, word & 0xFFFFFFFF)
 
 
+def _from_here(word: int, to: int, place: int) -> int:
+    """How far away, in all 32 bits."""
+    return to - place
+
+
 def _page_of(word: int, to: int, place: int) -> int:
     """`adrp`: how many pages of 4 KB away, in 21 bits."""
     n = (to >> 12) - (place >> 12)
@@ -182,10 +187,16 @@ def _in_page(shift: int) -> Callable[[int, int, int], int]:
     return lambda word, to, place: word | (to & 0xFFF) >> shift << 10
 
 
+def _branch(word: int, to: int, place: int) -> int:
+    """`b`, `bl`: how many instructions away, in 26 bits."""
+    return word | (to - place) >> 2 & 0x3FFFFFF
+
+
 # what stands in 32 bits that refer to an address: (machine, kind of relocation) -> (the bits, address, place) -> bits
 _WRITERS: Mapping[tuple[int, int], Callable[[int, int, int], int]] = {
-    **{(_X86_64, kind): lambda word, to, place: to - place for kind in (2, 4)},  # PC32, PLT32
-    (_AARCH64, 261): lambda word, to, place: to - place,  # PREL32
+    (_X86_64, 2): _from_here,  # PC32
+    (_X86_64, 4): _from_here,  # PLT32
+    (_AARCH64, 261): _from_here,  # PREL32
     (_AARCH64, 275): _page_of,  # ADR_PREL_PG_HI21
     (_AARCH64, 277): _in_page(0),  # ADD_ABS_LO12_NC
     (_AARCH64, 278): _in_page(0),  # LDST8_ABS_LO12_NC, and of 16, 32, 64 and 128 bits
@@ -193,9 +204,8 @@ _WRITERS: Mapping[tuple[int, int], Callable[[int, int, int], int]] = {
     (_AARCH64, 285): _in_page(2),
     (_AARCH64, 286): _in_page(3),
     (_AARCH64, 299): _in_page(4),
-    **{
-        (_AARCH64, kind): lambda word, to, place: word | (to - place) >> 2 & 0x3FFFFFF for kind in (282, 283)
-    },  # branches
+    (_AARCH64, 282): _branch,  # JUMP26
+    (_AARCH64, 283): _branch,  # CALL26
 }
 
 

@@ -126,9 +126,9 @@ class Interface:
     @property
     def header(self) -> int:
         """64 bits that say what a caller is told: structs, functions, and how much memory these want."""
-        structs_ = [structs.layout(s) for s in (self.weights, self.state, self.prepared, self.metrics)]
+        layouts = [structs.layout(s) for s in (self.weights, self.state, self.prepared, self.metrics)]
         calls = [(c.name, [p.declared for p in c.parameters], str(c.arena), dict(c.most)) for c in self.calls]
-        return structs.digest(repr((self.layout, structs_, calls)))
+        return structs.digest(repr((layouts, calls)))
 
     def without(self, name: str) -> Interface:
         """But for a function; what it alone calls is then not in the object."""

@@ -119,11 +119,11 @@ def build(
             raise click.UsageError("--page is a page that trains: it goes with --as wasm --train")
         _page(net, prefix, output)
         return
+    if form != "lib" and targets and (form, targets) != ("python", ("aarch64",)):
+        besides = ", but --target aarch64" if form == "python" else ""
+        raise click.UsageError(f"--as {form} has targets of its own: it takes no --target{besides}")
     held_out = _held_out(net) if learned is not None else {}
     if form != "lib":
-        if targets and (form, targets) != ("python", ("aarch64",)):
-            besides = ", but --target aarch64" if form == "python" else ""
-            raise click.UsageError(f"--as {form} has targets of its own: it takes no --target{besides}")
         folder = Path(output or ".") if form == "python" else folder
         wheel = partial(_wheel, machine="".join(targets) or "x86_64")
         forms: Mapping[str, Callable[..., _Files]] = {"wasm": _web, "python": wheel, "arduino": _arduino}
