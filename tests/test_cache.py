@@ -150,7 +150,25 @@ def test_what_a_killed_process_left_goes_too(tmp_path):
     (cache.directory / "tmp-left").write_bytes(bytes(4000))
     os.utime(cache.directory / "tmp-left", (1, 1))
     cache.put("k", bytes(3000))
-    assert [f.name for f in cache.directory.iterdir()] == [entries(cache)[0].name]
+    assert {f.name for f in cache.directory.iterdir()} == {entries(cache)[0].name, "swept"}
+
+
+def test_there_are_not_too_many_entries(tmp_path):
+    cache = Cache(tmp_path / "c", entries=40)
+    for k in range(60):
+        cache.put(str(k), b"x")
+        os.utime(entry(cache, str(k)), (k, k))
+    assert [k for k in range(60) if cache.get(str(k)) is not None] == list(range(20, 60))
+
+
+def test_who_stores_little_looks_through_the_entries_once(tmp_path, monkeypatch):
+    """To look costs time for each entry that there is, and each program that is compiled stores three."""
+    looked = []
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: looked.append(path) or scan(path))
+    for k in range(100):
+        Cache(tmp_path / "c").put(str(k), b"x")
+    assert len(looked) == 1
 
 
 def test_where_it_is(monkeypatch, tmp_path):

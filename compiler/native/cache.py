@@ -16,22 +16,29 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 import warnings
 from pathlib import Path
 
 from ...dsl.home import default_directory, make_private
 
 LIMIT = 512 * 2**20  # bytes; beyond it the entries used longest ago go
+ENTRIES = 16_384  # at most, for to keep within limits all of them are looked through
 SUFFIX = ".nnc"
+_SWEPT = "swept"  # an empty file, as old as the last look
+_PAUSE = 600  # seconds in which another process need not look again
 _FORMAT = "nnc-cache-2"
 _HEADER_LIMIT = 4096
+
+
+_left: dict[Path, tuple[int, int]] = {}  # bytes and entries that may be stored before this process looks again
 
 
 class Cache:
     """`get` and `put`; neither raises. `directory` None means the default."""
 
-    def __init__(self, directory: Path | str | None = None, limit: int = LIMIT):
-        self.limit = limit
+    def __init__(self, directory: Path | str | None = None, limit: int = LIMIT, entries: int = ENTRIES):
+        self.limit, self.entries = limit, entries
         self._warned = False
         self.directory: Path | None = None
         try:
@@ -77,15 +84,35 @@ class Cache:
                 file.write(json.dumps(header).encode() + b"\n")
                 file.write(data)
             os.replace(temporary, self.directory / (name + SUFFIX))
-            self._shrink()
+            self._keep_within(len(data))
         except OSError as e:
             if temporary is not None:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)
             self._warn(f"cannot write {len(data):,} bytes to {self.directory}: {e.strerror or e}")
 
-    def _shrink(self) -> None:
-        """Remove the entries used longest ago until the cache is within its limit; and what a killed process left."""
+    def _keep_within(self, stored: int) -> None:
+        """Keep the limits after so many bytes more; whoever stores little looks through the entries rarely."""
+        assert self.directory is not None
+        most = self.limit // 16, self.entries // 16
+        left = _left.get(self.directory) or (most if self._is_swept() else (0, 0))
+        left = left[0] - stored, left[1] - 1
+        if min(left) < 0:
+            free = self._shrink()
+            left = min(free[0], most[0]), min(free[1], most[1])
+        _left[self.directory] = left
+
+    def _is_swept(self) -> bool:
+        """Whether another process has looked through the entries a moment ago."""
+        assert self.directory is not None
+        try:
+            return 0 <= time.time() - (self.directory / _SWEPT).stat().st_mtime < _PAUSE
+        except OSError:
+            return False
+
+    def _shrink(self) -> tuple[int, int]:
+        """Remove the entries used longest ago until the cache is within its limits, and what a killed process left. The
+        bytes and entries that it is below them."""
         assert self.directory is not None
         entries = []
         with os.scandir(self.directory) as files:
@@ -94,13 +121,16 @@ class Cache:
                     info = file.stat(follow_symlinks=False)
                     if file.name.endswith(SUFFIX) or file.name.startswith("tmp-"):
                         entries.append((info.st_mtime, file.path, info.st_size))
-        total = sum(size for _, _, size in entries)
-        for _, path, size in sorted(entries):
-            if total <= self.limit:
-                return
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-            total -= size
+        total, count = sum(size for _, _, size in entries), len(entries)
+        if total > self.limit or count > self.entries:
+            for _, path, size in sorted(entries):
+                if total <= self.limit - self.limit // 64 and count <= self.entries - self.entries // 64:
+                    break
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+                total, count = total - size, count - 1
+        (self.directory / _SWEPT).touch()
+        return self.limit - total, self.entries - count
 
     def _warn(self, message: str) -> None:
         """Once per cache: it works without, only slower. It is about no line of code, so none is shown."""
