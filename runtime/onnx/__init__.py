@@ -1,0 +1,1 @@
+"""ONNX: networks from elsewhere as text, and ours as graphs that others run."""
