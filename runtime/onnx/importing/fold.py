@@ -98,7 +98,8 @@ def _gather(n: Node) -> Sequence[Value]:
 
 
 def _concat(n: Node) -> Sequence[Value]:
-    return _one(n, np.concatenate(_arrays(n), axis=n.axis(default=1 if n.version < 4 else None)))
+    origin = next((v.origin for v in n.inputs if v is not None and v.origin), "")
+    return _one(n, np.concatenate(_arrays(n), axis=n.axis(default=1 if n.version < 4 else None)), origin=origin)
 
 
 def _axes(n: Node) -> list[int] | None:
@@ -139,7 +140,7 @@ def _slice(n: Node) -> Sequence[Value] | None:
             cut[int(str(axis))] = slice(begin, None if stop < -length else stop, int(str(step)))
         else:
             cut[int(str(axis))] = slice(begin, stop, int(str(step)))
-    return _one(n, x[tuple(cut)])
+    return _one(n, x[tuple(cut)], origin=n.x.origin)
 
 
 def _transpose(n: Node) -> Sequence[Value]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ...call.column import Array
 from ...extras import optional
 from . import operators
 from .fold import FOLDED
+from .modules import module_of
 from .node import OPERATORS, Node
 from .refusals import Refusal, Refused, RefusedImport
 from .result import Imported
@@ -25,11 +26,8 @@ from .types import DTYPES, HALVES, dtype_of, tensor
 from .values import Value, known
 
 _COUNTS = {"batch": "B", "batch_size": "B", "n": "N"}  # sizes that are called so everywhere
+_MOVING = ("ConstantOfShape", "Expand", "Gather", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
 MAX_NESTED = 40  # functions in functions
-
-
-class Unread(Exception):
-    """A value that a refused node should have made."""
 
 
 @dataclass(slots=True)
@@ -40,6 +38,7 @@ class Import:
     text: Text
     opsets: Mapping[str, int]
     functions: Mapping[tuple[str, str], Any]
+    reads: Counter[str] = field(default_factory=Counter)  # how often each value is read
     taken: Counter[str] = field(default_factory=Counter)
     refusals: list[Refusal] = field(default_factory=list)
     warnings: dict[str, None] = field(default_factory=dict)
@@ -48,6 +47,7 @@ class Import:
         self, nodes: Sequence[Any], values: dict[str, Value], attributes: Mapping[str, Any], depth: int = 0
     ) -> None:
         """Write nodes; `values` by name grow by what they make; `attributes` are those of the function around them."""
+        self.reads.update(i for node in nodes for i in node.input)
         for node in nodes:
             self._node(node, values, attributes, depth)
 
@@ -59,6 +59,8 @@ class Import:
             inputs.append(values[name] if name else None)
         name = node.name or next(iter(node.output), "")
         operator_name = f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
+        if not depth:
+            self.text.module = module_of(node)
         try:
             made = self._results(node, operator_name, name, tuple(inputs), outer, depth)
         except Refused as e:
@@ -79,14 +81,16 @@ class Import:
             return self._call(function, inputs, attributes, len(node.output), depth)
         schema = self._schema(node)
         version = schema.since_version if schema is not None else 1
-        n = Node(op, name, version, inputs, attributes, tuple(node.output), self.text)
+        once = tuple(self.reads[i] == 1 for i in node.input)
+        outputs = tuple(o if self.reads[o] else "" for o in node.output)
+        n = Node(op, name, version, inputs, attributes, outputs, self.text, once)
         if op in FOLDED and all(v is None or v.known is not None for v in inputs):
             folded = FOLDED[op](n)
             if folded is not None:
                 return folded
         if op in OPERATORS:
             made = OPERATORS[op](n)
-            return (made,) if isinstance(made, Value) else made
+            return (_spread(n, made),) if isinstance(made, Value) else made
         body = self._body(schema, _resolved(self.proto, node, outer), inputs) if schema is not None else None
         if body is None:
             raise Refused("there is no such operator here" if schema is None else "this operator is not supported")
@@ -139,6 +143,8 @@ class Import:
         inner = Import(
             self.proto, self.text, {o.domain: o.version for o in function.opset_import} or self.opsets, self.functions
         )
+        inner.reads.update(i for node in function.node for i in node.input)
+        inner.reads.update(function.output)
         for node in function.node:
             missing = [i for i in node.input if i and i not in values]
             if missing and all(i in function.input for i in missing):  # an input that the call leaves out
@@ -150,6 +156,14 @@ class Import:
             else:
                 inner._node(node, values, {**defaults, **attributes}, depth + 1)
         return [values.get(n) for n in list(function.output)[:results]]
+
+
+def _spread(n: Node, made: Value) -> Value:
+    """What moves the elements of a value that is one number everywhere makes another such value."""
+    if made.known is not None or n.op not in _MOVING:
+        return made
+    number = n.attribute("value", np.zeros(1)).reshape(-1)[0] if n.op == "ConstantOfShape" else n.x.everywhere
+    return replace(made, fill=None if number is None else float(number))
 
 
 def _plain(proto: Any, a: Any) -> Any:
@@ -230,7 +244,7 @@ def import_graph(model: Any, path: str, *, name: str = "Net", fixed: Mapping[str
         raise RefusedImport(path, refusals)
     opsets = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in model.opset_import} or {"": 1}
     functions = {(f.domain, f.name): f for f in model.functions}
-    state = Import(proto, text, opsets, functions)
+    state = Import(proto, text, opsets, functions, Counter(o.name for o in graph.output))
     state.run(graph.node, values, {})
     if state.refusals:
         raise RefusedImport(path, state.refusals)

@@ -12,7 +12,7 @@ from ....compiler.types.sizes import Dim, Size
 from ....compiler.types.tensors import TensorType
 from ...call.column import Array
 from .refusals import Refused
-from .text import Text
+from .text import MADE_UP, Text
 from .values import Value, known, number
 
 T = TypeVar("T")
@@ -43,6 +43,7 @@ class Node:
     attributes: Mapping[str, Any]
     outputs: tuple[str, ...]  # "" where nobody reads one
     text: Text
+    once: tuple[bool, ...]  # of each input, whether nobody else reads it
 
     # --- what it has
 
@@ -109,6 +110,14 @@ class Node:
         """What its result may be called."""
         return self.op.lower()
 
+    def label(self, learned: Value) -> str:
+        """What a layer may be called that has learned this: as its module, or as the array, `fc.weight`, is called."""
+        if self.text.module:
+            return "_".join(self.text.module)
+        head, _, last = learned.origin.rpartition(".")
+        found = head if head and last in ("weight", "W", "w", "kernel", "bias", "b") else learned.origin
+        return found if not MADE_UP.match(found) else self.op.lower()
+
     def emit(self, template: str, *operands: Value) -> Value:
         return self.text.emit(template, *operands, stem=self.stem)
 
@@ -130,9 +139,12 @@ class Node:
         return self.emit(f"cast({{0}}, {dtype})", x)
 
     def transposed(self, x: Value, order: Sequence[int]) -> Value:
-        if list(order) == list(range(x.rank)):
+        x, order = self.text.untransposed(x, list(order))
+        if order == list(range(x.rank)):
             return x
-        return self.emit(f"transpose({{0}}, {list(order)})", x)
+        y = self.emit("{0}.T" if order == [1, 0] else f"transpose({{0}}, {order})", x)
+        self.text.transposed[y.name] = x, order
+        return y
 
     def meet(self, *values: Value) -> list[Value]:
         """Operands of one elementwise expression as the language wants them: numbers as such, and equal ranks where an

@@ -11,7 +11,7 @@ import keyword
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ....compiler.elaborate.draft import Draft
 from ....compiler.types.tensors import FLOATS, TensorType
@@ -24,6 +24,7 @@ from ...call.column import Array
 from .refusals import Refused
 from .values import MAX_LITERAL, Value, known, literal
 
+MADE_UP = re.compile(r"onnx::|val_\d+$|\d*$|.*/")  # names that exporters give to what has none
 _GAP = re.compile(r"\{(\d)\}(?!\[)|\{(\d)\}")
 MAX_INLINE = 60  # characters of an expression that stands where it is read
 
@@ -35,6 +36,7 @@ class Statement:
     names: tuple[str, ...]
     template: str
     operands: tuple[Value, ...]
+    module: tuple[str, ...]
     whole: bool = False
 
     @property
@@ -47,6 +49,9 @@ class Text:
 
     def __init__(self, model: str):
         self.model = model
+        self.module: tuple[str, ...] = ()  # what is written now is of this module of the network
+        self._unbiased: dict[str, tuple[int, str]] = {}  # of what a dense layer makes: its statement, and its path
+        self.transposed: dict[str, tuple[Value, list[int]]] = {}  # of what a transposition makes: of what, its order
         self.inputs: list[Value] = []
         self._draft = Draft(model)
         self._statements: list[Statement] = []
@@ -99,7 +104,7 @@ class Text:
     def emit(self, template: str, *operands: Value, stem: str = "h") -> Value:
         """A value made by an expression; `{0}` is its first operand."""
         name = self.name(stem)
-        statement = Statement((name,), template, tuple(self.placed(v) for v in operands))
+        statement = Statement((name,), template, tuple(self.placed(v) for v in operands), self.module)
         self._add(statement, f"{name} = {_filled(statement)}")
         made = self._draft.value(name)
         if isinstance(made, TensorType):
@@ -118,7 +123,7 @@ class Text:
         for k in range(count):
             base = self.name(f"{stem}_{k + 1}")
             names.append(base if base not in names else f"{base}_{k + 1}")
-        statement = Statement(tuple(names), template, tuple(self.placed(v) for v in operands))
+        statement = Statement(tuple(names), template, tuple(self.placed(v) for v in operands), self.module)
         self._add(statement, f"({', '.join(names)}) = {_filled(statement)}")
         return tuple(Value(self._type(n), n) for n in names)
 
@@ -132,7 +137,7 @@ class Text:
         made = [self.name(f"{stem}_{k + 1}" if names > 1 else stem) for k in range(names)]
         for k, n in enumerate(made):
             template = template.replace(f"{{r{k}}}", n)
-        statement = Statement(tuple(made), template, tuple(self.placed(v) for v in operands), whole=True)
+        statement = Statement(tuple(made), template, tuple(self.placed(v) for v in operands), self.module, whole=True)
         self._add(statement, _filled(statement))
         return tuple(Value(self._type(n), n) for n in made)
 
@@ -141,7 +146,26 @@ class Text:
         made = self.label(label)
         y = self.emit(f"{{0}} |> {made}: {call}", x, stem=made)
         self.arrays |= {f"{self.model}.{made}.{n}": a for n, a in arrays.items()}
+        if call.startswith("Dense(") and "b" not in arrays:
+            self._unbiased[y.name] = len(self._statements) - 1, f"{self.model}.{made}"
         return y
+
+    def untransposed(self, x: Value, order: list[int]) -> tuple[Value, list[int]]:
+        """What x is a transposition of, and the order that makes the same of that."""
+        if x.name not in self.transposed:
+            return x, order
+        source, first = self.transposed[x.name]
+        return source, [first[axis] for axis in order]
+
+    def add_bias(self, y: Value, bias: Array) -> bool:
+        """Give the dense layer that made y a bias, where it is one that has none."""
+        if y.name not in self._unbiased:
+            return False
+        at, path = self._unbiased.pop(y.name)
+        s = self._statements[at]
+        self._statements[at] = replace(s, template=s.template.replace(", bias = false)", ")"))
+        self.arrays[f"{path}.b"] = bias
+        return True
 
     def placed(self, value: Value) -> Value:
         """A value as the text can read it: known numbers are written out, or are arrays of the model."""
@@ -160,7 +184,7 @@ class Text:
             role, init = ("bias", "= 0") if value.rank < 2 else ("weight", "~ normal(0, 0.02)")
         else:
             role, init = "state", "= false" if value.dtype == "bool" else "= 0"
-        statement = Statement((name,), f"{role} {name}: {shape} {init}", (), whole=True)
+        statement = Statement((name,), f"{role} {name}: {shape} {init}", (), self.module, whole=True)
         self._add(statement, statement.template)
         self.arrays[f"{self.model}.{name}"] = value.known
         return value.named(name)
@@ -179,8 +203,8 @@ class Text:
         outputs: list[tuple[str, TensorType]] = []
         for stem, value in results:
             source = self.placed(value)
-            name = self.name(stem)
-            self._add(statement := Statement((name,), "{0}", (source,)), f"{name} = {_filled(statement)}")
+            name = self.name("y" if MADE_UP.match(stem) else stem)
+            self._add(statement := Statement((name,), "{0}", (source,), ()), f"{name} = {_filled(statement)}")
             outputs.append((name, self._type(name)))
         kept = self._live({n for n, _ in outputs})
         lines = _merged(kept, {n for n, _ in outputs})
@@ -213,7 +237,7 @@ _WORDS = {
 
 def identifier(stem: str) -> str:
     made = re.sub(r"\W+|__+", "_", stem, flags=re.ASCII).strip("_") or "h"
-    return made if not made[0].isdigit() else f"n{made}"
+    return made if not made[0].isdigit() else f"h{made}"
 
 
 def _filled(s: Statement) -> str:

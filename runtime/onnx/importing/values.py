@@ -22,12 +22,22 @@ MAX_LITERAL = 32  # numbers that are written out
 @dataclass(frozen=True, eq=False, slots=True)
 class Value:
     """`name` in the text is "" while no statement has made it; `known` are its numbers, where they are; `origin` is the
-    initialiser that they are of, which may be trained."""
+    initialiser that they are of, which may be trained. `fill` is the number that it is everywhere, where its shape is
+    not known."""
 
     type: TensorType
     name: str = ""
     known: Array | None = None
     origin: str = ""
+    fill: float | None = None
+
+    @property
+    def everywhere(self) -> float | None:
+        """The one number that all its elements are, if they are."""
+        if self.known is None or self.is_symbolic or not self.known.size:
+            return self.fill
+        first = self.known.flat[0]
+        return float(first) if (self.known == first).all() else None
 
     @property
     def shape(self) -> tuple[Dim, ...]:

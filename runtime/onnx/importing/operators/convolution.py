@@ -11,7 +11,7 @@ from ..node import Node, operator
 from ..refusals import Refused
 from ..values import Value, number
 from .normalisation import per_channel
-from .products import is_weight, stem
+from .products import is_weight
 
 
 def _short(values: list[int]) -> str:
@@ -85,7 +85,7 @@ def conv(n: Node) -> Value:
         else:
             of = f", groups = {groups}" if groups != 1 else ""
             call = f"Conv({w.shape[0]}, {_short(kernel)}{more}{of}{without})"
-        return n.text.layer(x, stem(w), call, arrays)
+        return n.text.layer(x, n.label(w), call, arrays)
     y = n.emit(
         f"{{0}} |> slide({{1}}, {_short(stride)}, {_pad(sides) or '0'}, {_short(dilation)}, {groups}, false)", x, w
     )
@@ -135,7 +135,9 @@ def conv_transpose(n: Node) -> Value:
         if bias is not None and bias.known is not None:
             arrays["b"] = bias.known
         without = "" if bias is not None else ", bias = false"
-        return n.text.layer(x, stem(w), f"ConvTranspose({filters}, {_short(kernel)}{arguments}{of}{without})", arrays)
+        return n.text.layer(
+            x, n.label(w), f"ConvTranspose({filters}, {_short(kernel)}{arguments}{of}{without})", arrays
+        )
     whole = [(_d - 1) * s + k for _d, s, k in zip(x.shape[2:], stride, window, strict=True)]
     shape = f"[{x.shape[0]}, {filters}, {', '.join(map(str, whole))}]"
     zeros = n.text.emit(f"broadcast(cast(0, {x.dtype}), {shape})", stem="zeros")

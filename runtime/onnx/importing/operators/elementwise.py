@@ -9,6 +9,7 @@ from ..node import OPERATORS, Node, operator
 from ..refusals import Refused
 from ..types import dtype_of
 from ..values import Value, known, number
+from .products import is_weight
 
 _UNARY = {
     "Abs": "abs({0})", "Acos": "acos({0})", "Acosh": "acosh({0})", "Asin": "asin({0})", "Asinh": "asinh({0})",
@@ -20,7 +21,7 @@ _UNARY = {
     "Softsign": "{0} |> softsign", "Sqrt": "sqrt({0})", "Tan": "tan({0})", "Tanh": "{0} |> tanh",
 }  # fmt: skip
 _BINARY = {
-    "Add": "{0} + {1}", "Sub": "{0} - {1}", "Mul": "{0} * {1}", "And": "{0} and {1}", "Or": "{0} or {1}",
+    "Sub": "{0} - {1}", "Mul": "{0} * {1}", "And": "{0} and {1}", "Or": "{0} or {1}",
     "Xor": "{0} != {1}", "Equal": "{0} == {1}", "Greater": "{0} > {1}", "GreaterOrEqual": "{0} >= {1}",
     "Less": "{0} < {1}", "LessOrEqual": "{0} <= {1}",
 }  # fmt: skip
@@ -48,6 +49,16 @@ def _operands(n: Node) -> list[Value]:
             shape = (*b.shape, *(1,) * behind)
             b = known(b.known.reshape(shape), b.dtype, b.origin) if b.known is not None else n.reshaped(b, shape)
     return [a, b]
+
+
+@operator("Add")
+def add(n: Node) -> Value:
+    """A bias that is added to what a dense layer gives is that layer's."""
+    for y, bias, once in ((n.input(0), n.input(1), n.once[0]), (n.input(1), n.input(0), n.once[1])):
+        if once and is_weight(bias) and bias.known is not None and bias.shape == y.shape[-1:]:
+            if n.text.add_bias(y, bias.known):
+                return y
+    return _binary("{0} + {1}", n)
 
 
 @operator("Div")

@@ -8,7 +8,7 @@ from .....compiler.types.sizes import Dim, product
 from ..node import Node, operator, shown
 from ..refusals import Refused
 from ..values import Value, known, number
-from .products import is_weight, stem
+from .products import is_weight
 
 
 def counted(n: Node, index: Value, size: Dim) -> Value:
@@ -32,7 +32,7 @@ def gather(n: Node) -> Value:
         return n.emit(f"{{0}}[{', '.join([*[':'] * axis, str(at)])}]", x)
     if is_weight(x) and x.known is not None and x.rank == 2 and axis == 0 and index.known is None:
         i = n.cast(index, "i32")
-        return n.text.layer(i, stem(x), f"Embedding({x.shape[0]}, {x.shape[1]})", {"W": x.known})
+        return n.text.layer(i, n.label(x), f"Embedding({x.shape[0]}, {x.shape[1]})", {"W": x.known})
     return n.emit(f"gather({{0}}, {{1}}{f', axis = {axis}' if axis else ''})", x, counted(n, index, x.shape[axis]))
 
 

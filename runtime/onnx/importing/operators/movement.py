@@ -78,9 +78,7 @@ def unsqueeze(n: Node) -> Value:
 @operator("Transpose")
 def transpose(n: Node) -> Value:
     order = list(n.attribute("perm", list(reversed(range(n.x.rank)))))
-    if order == list(range(n.x.rank)):
-        return n.x
-    return n.emit("{0}.T" if order == [1, 0] else f"transpose({{0}}, {order})", n.x)
+    return n.transposed(n.x, order)
 
 
 @operator("Concat")
@@ -227,7 +225,7 @@ def triangle(n: Node) -> Value:
     rows, columns = n.x.shape[-2:]
     k = n.numbers(1, "the diagonal")[0] if n.has(1) else 0
     sign = ">=" if n.attribute("upper", 1) else "<="
-    seen = f"expand(iota({columns}), 0) {sign} expand(iota({rows}), 1) + {k}"
+    seen = f"expand(iota({columns}), 0) {sign} expand(iota({rows}), 1)" + (f" + {k}" if k != 0 else "")
     zero = "false" if n.x.dtype == "bool" else number(0, n.x.dtype)
     if n.x.rank == 2:
         return n.emit(f"where({seen}, {{0}}, {zero})", n.x)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..node import Node, operator
 from ..refusals import Refused
 from ..values import Value, number
-from .products import is_weight, stem
+from .products import is_weight
 
 _NORMALISED = "({0} - {1}) / sqrt({2} + EPS) * {3} + {4}"
 
@@ -36,7 +36,7 @@ def batch_norm(n: Node) -> Value | list[Value]:
         arrays = {name: v.known for name, v in zip(names, learned, strict=True) if v.known is not None}
         momentum = n.attribute("momentum", 0.9)
         more = [] if abs(momentum - 0.9) < 1e-6 else [f"momentum = {number(round(1 - momentum, 6), 'f32')}"]
-        return n.text.layer(x, stem(learned[0]), _call("BatchNorm", _eps(n), *more), arrays)
+        return n.text.layer(x, n.label(learned[0]), _call("BatchNorm", _eps(n), *more), arrays)
     gamma, beta, mean, variance = (per_channel(n, v) for v in learned)
     return n.emit(_NORMALISED.replace("EPS", _eps(n)), x, mean, variance, gamma, beta)
 
@@ -59,7 +59,7 @@ def instance_norm(n: Node) -> Value:
     x, gamma, beta = n.x, n.input(1), n.input(2)
     if is_weight(gamma) and is_weight(beta) and gamma.known is not None and beta.known is not None:
         arrays = {"gamma": gamma.known, "beta": beta.known}
-        return n.text.layer(x, stem(gamma), _call("InstanceNorm", _eps(n)), arrays)
+        return n.text.layer(x, n.label(gamma), _call("InstanceNorm", _eps(n)), arrays)
     axes = list(range(2, x.rank))
     mu = n.emit(f"mean({{0}}, axis = {axes}, keep = true)", x)
     var = n.emit(f"variance({{0}}, axis = {axes}, keep = true)", x)
@@ -76,7 +76,7 @@ def layer_norm(n: Node) -> Value | list[Value]:
         alone and axis == x.rank - 1 and is_weight(gamma) and gamma.known is not None and gamma.rank == 1
         and beta is not None and is_weight(beta) and beta.known is not None and x.dtype == "f32"
     ):  # fmt: skip
-        return n.text.layer(x, stem(gamma), _call("LayerNorm", _eps(n)), {"gamma": gamma.known, "beta": beta.known})
+        return n.text.layer(x, n.label(gamma), _call("LayerNorm", _eps(n)), {"gamma": gamma.known, "beta": beta.known})
     axes = list(range(axis, x.rank))
     mean = n.emit(f"mean({{0}}, axis = {axes}, keep = true)", x)
     centred = n.emit("{0} - {1}", x, mean)

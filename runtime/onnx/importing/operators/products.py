@@ -15,17 +15,11 @@ def is_weight(v: Value) -> bool:
     return v.known is not None and bool(v.origin) and v.dtype == "f32" and not v.name
 
 
-def stem(v: Value) -> str:
-    """What a layer may be called whose parameter has this name: `layer1.0.conv1.weight` is of `layer1_0_conv1`."""
-    head, _, last = v.origin.rpartition(".")
-    return head if head and last in ("weight", "W", "kernel", "bias", "w") else v.origin
-
-
 @operator("MatMul")
 def matmul(n: Node) -> Value:
     a, b = n.input(0), n.input(1)
     if is_weight(b) and b.rank == 2 and b.known is not None and a.known is None and a.rank:
-        return n.text.layer(a, stem(b), f"Dense({b.shape[1]}, bias = false)", {"W": np.ascontiguousarray(b.known.T)})
+        return n.text.layer(a, n.label(b), f"Dense({b.shape[1]}, bias = false)", {"W": np.ascontiguousarray(b.known.T)})
     if a.dtype not in FLOATS or min(a.rank, b.rank) < 3 or a.shape[:-2] == b.shape[:-2]:
         return n.emit("{0} @ {1}", a, b)
     rank = max(a.rank, b.rank)
@@ -49,7 +43,7 @@ def gemm(n: Node) -> Value:
         if c is not None and c.known is not None:
             arrays["b"] = c.known.reshape(-1) * np.float32(beta)
         out = w.shape[0]
-        return n.text.layer(a, stem(b), f"Dense({out}{'' if c is not None else ', bias = false'})", arrays)
+        return n.text.layer(a, n.label(b), f"Dense({out}{'' if c is not None else ', bias = false'})", arrays)
     y = n.emit("{0} @ {1}.T" if n.attribute("transB", 0) else "{0} @ {1}", a, b)
     if alpha != 1:
         y = n.emit(f"{number(alpha, y.dtype)} * {{0}}" if y.dtype in FLOATS else f"{int(alpha)} * {{0}}", y)

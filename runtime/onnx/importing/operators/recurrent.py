@@ -7,7 +7,7 @@ others.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -89,7 +89,7 @@ def _of_direction(n: Node, at: int, k: int, batch_first: bool = False) -> Value:
     if v.known is not None and not v.name:
         part = v.known[:, k] if batch_first else v.known[k]
         return known(np.ascontiguousarray(part), v.dtype, v.origin and f"{v.origin}_{k}" if k else v.origin)
-    return n.emit(f"{{0}}[:, {k}]" if batch_first else f"{{0}}[{k}]", v)
+    return replace(n.emit(f"{{0}}[:, {k}]" if batch_first else f"{{0}}[{k}]", v), fill=v.fill)
 
 
 def _functions(n: Node, k: int) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ def _run(c: Cell, x: Value) -> tuple[Value, Value, Value | None]:
 
 
 def _is_zero(v: Value | None) -> bool:
-    return v is None or (v.known is not None and not v.is_symbolic and not v.known.any())
+    return v is None or v.everywhere == 0
 
 
 def _is_layer(c: Cell) -> bool:
@@ -145,11 +145,11 @@ def _layer(c: Cell, x: Value) -> tuple[Value, Value, Value | None]:
     else:
         arrays["b"] = _ordered(of_input + of_state, order, c.size)
     sequence = n.emit("flip({0}, 0)", x) if c.backwards else x
-    by_example = n.emit("transpose({0}, [1, 0, 2])", sequence)
+    by_example = n.transposed(sequence, [1, 0, 2])
     name = {"RNN": "Rnn", "LSTM": "Lstm", "GRU": "Gru"}[n.op]
-    y = n.text.layer(by_example, f"{n.op.lower()}{'_backwards' if c.backwards else ''}", f"{name}({c.size})", arrays)
+    y = n.text.layer(by_example, f"{n.label(c.w)}{'_backwards' if c.backwards else ''}", f"{name}({c.size})", arrays)
     last = n.emit("{0}[:, -1]", y)
-    y = n.emit("transpose({0}, [1, 0, 2])", y)
+    y = n.transposed(y, [1, 0, 2])
     return n.emit("flip({0}, 0)", y) if c.backwards else y, last, None
 
 
