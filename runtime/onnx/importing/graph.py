@@ -41,7 +41,6 @@ class Import:
     reads: Counter[str] = field(default_factory=Counter)  # how often each value is read
     taken: Counter[str] = field(default_factory=Counter)
     refusals: list[Refusal] = field(default_factory=list)
-    warnings: dict[str, None] = field(default_factory=dict)
 
     def run(
         self, nodes: Sequence[Any], values: dict[str, Value], attributes: Mapping[str, Any], depth: int = 0
@@ -253,11 +252,11 @@ def import_graph(model: Any, path: str, *, name: str = "Net", fixed: Mapping[str
         raise RefusedImport(path, lacking)
     results = [(o.name, values[o.name]) for o in graph.output]
     try:
-        source, made = text.finish(results)
+        written = text.finish(results)
     except Refused as e:
         raise RefusedImport(path, [Refusal(path, "graph", str(e))]) from None
-    outputs = dict(zip(made, (o.name for o in graph.output), strict=True))
-    return Imported(source, name, text.arrays, dict(state.taken), names, outputs, tuple(state.warnings))
+    outputs = {v.name: o.name for v, o in zip(written.outputs, graph.output, strict=True)}
+    return Imported(written.text, name, written.arrays, dict(state.taken), names, outputs)
 
 
 def _initialisers(proto: Any, graph: Any) -> tuple[dict[str, tuple[Array, str]], list[Refusal]]:

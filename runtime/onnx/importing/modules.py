@@ -28,9 +28,14 @@ def module_of(node: Any) -> tuple[str, ...]:
 
 def _innermost(scopes: list[Any]) -> tuple[str, ...]:
     """Scopes from the outermost on, where each may repeat what is around it: `layer1`, `layer1.0`, `layer1.0.conv1`."""
-    path = ""
+    path: list[str] = []
+    before = ""
     for scope in scopes:
         if not isinstance(scope, str):
             return ()
-        path = scope if not path or scope.startswith(f"{path}.") else f"{path}.{scope}" if scope else path
-    return tuple(p for p in path.split(".") if p)
+        if before and scope.startswith(f"{before}."):
+            path[-1] = scope
+        elif scope:
+            path.append(scope)
+        before = scope
+    return tuple(p for p in ".".join(path).split(".") if p)

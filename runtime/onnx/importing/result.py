@@ -19,4 +19,3 @@ class Imported:
     taken: Mapping[str, int]
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
-    warnings: tuple[str, ...] = ()

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ....compiler.elaborate.draft import Draft
+from ....compiler.elaborate.program import Program
+from ....compiler.settings import Settings
 from ....compiler.types.tensors import FLOATS, TensorType
 from ....dsl.errors import SourceError
 from ....dsl.format import format
@@ -21,42 +22,26 @@ from ....dsl.parser import parse
 from ....dsl.source import Source
 from ....dsl.tokens import STATEMENTS
 from ...call.column import Array
+from .blocks import outlined
 from .refusals import Refused
+from .statements import Statement, lines, live
 from .values import MAX_LITERAL, Value, known, literal
 
 MADE_UP = re.compile(r"onnx::|val_\d+$|\d*$|.*/")  # names that exporters give to what has none
-_GAP = re.compile(r"\{(\d)\}(?!\[)|\{(\d)\}")
-MAX_INLINE = 60  # characters of an expression that stands where it is read
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """`names` are what it makes; a whole statement has no expression that could stand elsewhere."""
-
-    names: tuple[str, ...]
-    template: str
-    operands: tuple[Value, ...]
-    module: tuple[str, ...]
-    whole: bool = False
-
-    @property
-    def is_pipe(self) -> bool:
-        return self.template.startswith("{0} |> ")
 
 
 class Text:
-    """A model under construction. `arrays` are its parameters and constants by their paths."""
+    """A model under construction."""
 
     def __init__(self, model: str):
         self.model = model
         self.module: tuple[str, ...] = ()  # what is written now is of this module of the network
-        self._unbiased: dict[str, tuple[int, str]] = {}  # of what a dense layer makes: its statement, and its path
+        self._unbiased: dict[str, int] = {}  # of what a dense layer without a bias makes: its statement
         self.transposed: dict[str, tuple[Value, list[int]]] = {}  # of what a transposition makes: of what, its order
         self.inputs: list[Value] = []
         self._draft = Draft(model)
         self._statements: list[Statement] = []
         self._labels: set[str] = set()
-        self.arrays: dict[str, Array] = {}
 
     def input(self, stem: str, dtype: str, shape: Sequence[int | str]) -> Value:
         """One more input; sizes that have a name are free."""
@@ -101,16 +86,19 @@ class Text:
 
     # --- statements
 
-    def emit(self, template: str, *operands: Value, stem: str = "h") -> Value:
-        """A value made by an expression; `{0}` is its first operand."""
+    def emit(self, template: str, *operands: Value, stem: str = "h", label: str = "", **arrays: Array) -> Value:
+        """A value made by an expression; `{0}` is its first operand. `arrays` are those of a layer in it, by their
+        names in it."""
         name = self.name(stem)
-        statement = Statement((name,), template, tuple(self.placed(v) for v in operands), self.module)
-        self._add(statement, f"{name} = {_filled(statement)}")
+        self._add(Statement((name,), template, self._placed(operands), self.module, False, label, arrays))
         made = self._draft.value(name)
         if isinstance(made, TensorType):
             return Value(made, name)
         self._statements.pop()  # the language knows the number already
         return known(made, "bool" if isinstance(made, bool) else operands[0].dtype)
+
+    def _placed(self, operands: Sequence[Value]) -> tuple[Value, ...]:
+        return tuple(self.placed(v) for v in operands)
 
     def _type(self, name: str) -> TensorType:
         made = self._draft.value(name)
@@ -123,8 +111,7 @@ class Text:
         for k in range(count):
             base = self.name(f"{stem}_{k + 1}")
             names.append(base if base not in names else f"{base}_{k + 1}")
-        statement = Statement(tuple(names), template, tuple(self.placed(v) for v in operands), self.module)
-        self._add(statement, f"({', '.join(names)}) = {_filled(statement)}")
+        self._add(Statement(tuple(names), template, self._placed(operands), self.module))
         return tuple(Value(self._type(n), n) for n in names)
 
     def emit_whole(
@@ -137,17 +124,15 @@ class Text:
         made = [self.name(f"{stem}_{k + 1}" if names > 1 else stem) for k in range(names)]
         for k, n in enumerate(made):
             template = template.replace(f"{{r{k}}}", n)
-        statement = Statement(tuple(made), template, tuple(self.placed(v) for v in operands), self.module, whole=True)
-        self._add(statement, _filled(statement))
+        self._add(Statement(tuple(made), template, self._placed(operands), self.module, whole=True))
         return tuple(Value(self._type(n), n) for n in made)
 
     def layer(self, x: Value, label: str, call: str, arrays: dict[str, Array]) -> Value:
         """What a layer of the library makes of x; `arrays` are its parameters and state by their names in it."""
         made = self.label(label)
-        y = self.emit(f"{{0}} |> {made}: {call}", x, stem=made)
-        self.arrays |= {f"{self.model}.{made}.{n}": a for n, a in arrays.items()}
+        y = self.emit(f"{{0}} |> {made}: {call}", x, stem=made, label=made, **arrays)
         if call.startswith("Dense(") and "b" not in arrays:
-            self._unbiased[y.name] = len(self._statements) - 1, f"{self.model}.{made}"
+            self._unbiased[y.name] = len(self._statements) - 1
         return y
 
     def untransposed(self, x: Value, order: list[int]) -> tuple[Value, list[int]]:
@@ -161,10 +146,10 @@ class Text:
         """Give the dense layer that made y a bias, where it is one that has none."""
         if y.name not in self._unbiased:
             return False
-        at, path = self._unbiased.pop(y.name)
+        at = self._unbiased.pop(y.name)
         s = self._statements[at]
-        self._statements[at] = replace(s, template=s.template.replace(", bias = false)", ")"))
-        self.arrays[f"{path}.b"] = bias
+        template = s.template.replace(", bias = false)", ")")
+        self._statements[at] = replace(s, template=template, arrays={**s.arrays, "b": bias})
         return True
 
     def placed(self, value: Value) -> Value:
@@ -184,48 +169,63 @@ class Text:
             role, init = ("bias", "= 0") if value.rank < 2 else ("weight", "~ normal(0, 0.02)")
         else:
             role, init = "state", "= false" if value.dtype == "bool" else "= 0"
-        statement = Statement((name,), f"{role} {name}: {shape} {init}", (), self.module, whole=True)
-        self._add(statement, statement.template)
-        self.arrays[f"{self.model}.{name}"] = value.known
+        template = f"{role} {name}: {shape} {init}"
+        self._add(Statement((name,), template, (), self.module, whole=True, arrays={name: value.known}))
         return value.named(name)
 
-    def _add(self, statement: Statement, text: str) -> None:
+    def _add(self, statement: Statement) -> None:
         try:
-            self._draft.add(text)
+            self._draft.add(statement.text)
         except SourceError as e:
-            raise Refused(f"`{_shown(text)}` is refused: {Draft.said(e)}") from None
+            raise Refused(f"`{_shown(statement.text)}` is refused: {Draft.said(e)}") from None
         self._statements.append(statement)
 
     # --- the end
 
-    def finish(self, results: Iterable[tuple[str, Value]], more: str = "", doc: str = "") -> tuple[str, list[str]]:
-        """The text of the file and the names of its results; `more` is what stands behind the model."""
-        outputs: list[tuple[str, TensorType]] = []
+    def finish(self, results: Iterable[tuple[str, Value]], doc: str = "") -> Written:
+        """The end of the model. Blocks that are repeated become layers of their own."""
+        outputs: list[Value] = []
         for stem, value in results:
-            source = self.placed(value)
+            self.module = ()
             name = self.name("y" if MADE_UP.match(stem) else stem)
-            self._add(statement := Statement((name,), "{0}", (source,), ()), f"{name} = {_filled(statement)}")
-            outputs.append((name, self._type(name)))
-        kept = self._live({n for n, _ in outputs})
-        lines = _merged(kept, {n for n, _ in outputs})
-        signature = ", ".join(f"{v.name}: {_written(v.type)}" for v in self.inputs)
-        result = ", ".join(f"{n}: {_written(t)}" for n, t in outputs)
-        body = "\n".join(lines)
-        text = f"{doc}model {self.model}({signature}) -> ({result}) {{\n{body}\n}}\n{more}"
-        source_ = Source(f"{self.model}.nn", text)
-        return format(parse(source_), source_), [n for n, _ in outputs]
+            self._add(Statement((name,), "{0}", (self.placed(value),)))
+            outputs.append(Value(self._type(name), name))
+        flat = live(self._statements, {v.name for v in outputs})
+        layers, body = outlined(flat, {v.name for v in outputs}, self._type, set(self._labels))
+        if layers:
+            written = self._written(body, outputs, doc, layers)
+            if _holds(written):
+                return written
+        return self._written(flat, outputs, doc, [])
 
-    def _live(self, wanted: set[str]) -> list[Statement]:
-        """The statements that results depend on."""
-        kept: list[Statement] = []
-        for s in reversed(self._statements):
-            if wanted & set(s.names):
-                kept.append(s)
-                wanted |= {v.name for v in s.operands}
-            else:
-                for n in s.names:
-                    self.arrays.pop(f"{self.model}.{n}", None)
-        return kept[::-1]
+    def _written(self, body: Sequence[Statement], outputs: list[Value], doc: str, layers: Sequence[str]) -> Written:
+        signature = ", ".join(f"{v.name}: {_type_text(v.type)}" for v in self.inputs)
+        result = ", ".join(f"{v.name}: {_type_text(v.type)}" for v in outputs)
+        made = "\n".join(lines(body, {v.name for v in outputs}))
+        head = "\n\n".join(layers) + "\n\n" if layers else ""
+        head += f"model {self.model}({signature}) -> ({result})"
+        source = Source(f"{self.model}.nn", f"{doc}{head} {{\n{made}\n}}\n")
+        arrays = {".".join(filter(None, (self.model, s.label, n))): a for s in body for n, a in s.arrays.items()}
+        return Written(format(parse(source), source), arrays, tuple(outputs))
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A text, the arrays of its model by path, and the model's results."""
+
+    text: str
+    arrays: Mapping[str, Array]
+    outputs: tuple[Value, ...]
+
+
+def _holds(written: Written) -> bool:
+    """Whether the text is a program whose variables are the arrays."""
+    try:
+        variables = Program(Source("written", written.text), Settings()).variables
+    except SourceError:
+        return False
+    shapes = {path: v.type.shape for path, v in variables.items() if v.role in ("weight", "bias", "state")}
+    return shapes == {path: a.shape for path, a in written.arrays.items()}
 
 
 _WORDS = {
@@ -240,11 +240,7 @@ def identifier(stem: str) -> str:
     return made if not made[0].isdigit() else f"h{made}"
 
 
-def _filled(s: Statement) -> str:
-    return _GAP.sub(lambda m: s.operands[int(m[1] or m[2])].name, s.template)
-
-
-def _written(t: TensorType) -> str:
+def _type_text(t: TensorType) -> str:
     return f"{t}" if t.shape or t.dtype != "bool" else "bool[]"
 
 
@@ -254,50 +250,3 @@ def _shown(text: str) -> str:
 
 def _is_one_number(array: Array) -> bool:
     return array.dtype != object and bool((array == array.flat[0]).all())
-
-
-def _merged(statements: Sequence[Statement], outputs: set[str]) -> list[str]:
-    """Lines, where what is read once, by an expression, stands in it: in front of a pipe always, else where it is short
-    and has no layer in it."""
-    reads = Counter(
-        s.operands[int(m[1] or m[2])].name for s in statements for m in _GAP.finditer(s.template) if s.operands
-    )
-    waiting: dict[str, tuple[str, bool]] = {}  # expressions that one statement below reads, and whether they are pipes
-    held: set[str] = _readable_later(statements, reads, outputs)
-    lines: list[str] = []
-    for s in statements:
-
-        def fill(m: re.Match[str], s: Statement = s) -> str:
-            name = s.operands[int(m[1] or m[2])].name
-            return f"({waiting.pop(name)[0]})" if name in waiting else name
-
-        text = _GAP.sub(fill, s.template)
-        if s.whole:
-            lines.append(text)
-        elif s.names[0] in held:
-            waiting[s.names[0]] = text, s.is_pipe
-        else:
-            target = s.names[0] if len(s.names) == 1 else f"({', '.join(s.names)})"
-            lines.append(f"{target} = {text}")
-    return lines
-
-
-def _readable_later(statements: Sequence[Statement], reads: Counter[str], outputs: set[str]) -> set[str]:
-    """The names whose expressions stand where they are read."""
-    made = {s.names[0]: s for s in statements if len(s.names) == 1 and not s.whole}
-    held: set[str] = set()
-    lengths: dict[str, int] = {}
-    for s in statements:
-        length = len(s.template)
-        for m in _GAP.finditer(s.template):
-            name = s.operands[int(m[1] or m[2])].name
-            source = made.get(name)
-            if source is None or s.whole or reads[name] != 1 or name in outputs or m[1] is None:
-                continue
-            heads = (s.is_pipe or s.template == "{0}") and m[1] == "0"
-            if heads or (lengths[name] <= MAX_INLINE and ": " not in source.template):
-                held.add(name)
-                length += lengths[name]
-        for name in s.names:
-            lengths[name] = length
-    return held
