@@ -227,6 +227,19 @@ def test_a_product_has_a_gradient_at_zero() -> None:
     np.testing.assert_array_equal(got, [[12, 8, 6], [0, 8, 0], [0, 0, 0]])
 
 
+def test_products_differentiate_twice_at_zero() -> None:
+    """grad of sum_i w_i dy/dx_i is sum_i w_i d2y/dx_i dx_j, the products of the factors without i and j."""
+    rows = np.array([[2.0, 3.0, 4.0], [2.0, 0.0, 4.0], [0.0, 0.0, 4.0], [0.0, 0.0, 0.0]])
+    w = np.array([1.0, 10.0, 100.0])
+    want = [[sum(w[i] * row[3 - i - j] for i in range(3) if i != j) for j in range(3)] for row in rows]
+    for product in (
+        "prod(x, axis = 1)",
+        'scatter(reshape(x, [12]), [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3], 5, by = "mul")',
+    ):
+        f = nnc.function(f"fn f(x: f32[4, 3], w: f32[3]) -> f32[4, 3] = grad(sum(grad(sum({product}), x) @ w), x)")
+        np.testing.assert_array_equal(f(rows.astype(np.float32), w.astype(np.float32)), want)
+
+
 # --- paths -----------------------------------------------------------------------------------------------------------
 
 

@@ -97,6 +97,10 @@ FUNCTIONS = {
     "a bool result": ("fn f(x: f32[N]) -> bool[N] = x > 0", (V,), V > 0),
     "a bool argument": ("fn f(m: bool[N], x: f32[N]) -> f32[N] = g(m, x)\nfn g(m: bool[N], x: f32[N]) = where(m, x, 0)", (V > 0, V), np.maximum(V, 0)),
     "scatter": ("fn f(x: f32[5, 4], i: i32[5]) -> f32[3, 4] = scatter(x, i, 3)", (X, np.array([2, 0, 2, 2, 0], np.int32)), np.stack([X[1] + X[4], 0 * X[0], X[0] + X[2] + X[3]])),
+    "scatter by product": ('fn f(x: f32[5, 4], i: i32[5]) -> f32[3, 4] = scatter(x, i, 3, by = "mul")', (X, np.array([2, 0, 2, 2, 0], np.int32)), np.stack([X[1] * X[4], 1 + 0 * X[0], X[0] * X[2] * X[3]])),
+    "the slope of a scatter by product": (
+        'fn f(x: f32[N], i: i32[N]) -> f32[N] = grad(sum(scatter(x, i, 4, by = "mul") * [1.0, 2.0, 3.0, 4.0]), x)',
+        (np.float32([5, 0, 3, 0, 2, 0, 7]), np.int32([2, 0, 2, 1, 1, 1, 3])), [9, 1, 15, 0, 0, 0, 4]),
     "a single part is a part": ("fn f(x: f32[5, 4]) -> f32[5, 4] = split(x, 1, axis = 1)[0]", (X,), X),
     "a number without a point that is spread": ("fn f(x: f32[5, 4]) = broadcast(3, [2])", (X,), np.int32([3, 3])),
     "axes that stand for nothing": (

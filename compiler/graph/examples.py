@@ -15,6 +15,7 @@ from ..types.tensors import TensorType, TupleType
 from .nodes import Graph, Node, mentions
 from .ops import OPS
 from .ops.contraction import index_of
+from .ops.indexing import SCATTERS
 from .ops.layout import regroup
 from .ops.op import CONTRACT, LEAF, MAP, TUPLE, Seen
 
@@ -122,7 +123,5 @@ _ALONG: Mapping[str, _Along] = {
     "take_along": lambda attrs, types, axes: axes[0] == axes[1] != types[0].rank - 1,
     "add_along": lambda attrs, types, axes: axes[0] is not None and axes[0] < attrs["lead"],
     "gather": _gather,
-    "scatter_add": _scatter,
-    "scatter_max": _scatter,
-    "scatter_min": _scatter,
+    **dict.fromkeys(SCATTERS, _scatter),
 }

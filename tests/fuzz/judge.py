@@ -53,7 +53,7 @@ COMPILE_SECONDS = 5.0  # of CPU
 INEXACT = frozenset(
     {
         *(f.name for f in FUNCTIONS.values() if f.ulp),
-        *"add sub mul div reduce_sum reduce_prod contract scatter_add add_along recurrence random".split(),
+        *"add sub mul div reduce_sum reduce_prod contract scatter_add scatter_mul add_along recurrence random".split(),
     }
 )
 SUMS = frozenset({"reduce_sum", "contract", "scatter_add", "add_along", "recurrence"})

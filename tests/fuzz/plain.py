@@ -188,7 +188,8 @@ def top_k(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scatter(x: np.ndarray, index: np.ndarray, n: int, by: str = "sum") -> np.ndarray:
-    into, start = {"sum": (np.add, 0.0), "max": (np.maximum, -np.inf), "min": (np.minimum, np.inf)}[by]
+    folds = {"sum": (np.add, 0.0), "mul": (np.multiply, 1.0), "max": (np.maximum, -np.inf), "min": (np.minimum, np.inf)}
+    into, start = folds[by]
     out = np.full((n, *x.shape[1:]), start)
     into.at(out, index, x)
     return out

@@ -626,7 +626,7 @@ def scatter(g: Generator) -> None:
         if g.chance(0.5):
             g.let(f"scatter({x.name}, {at}, {n})", shape, [x])
             return
-        y = g.let(f'scatter({x.name}, {at}, {n}, by = "{g.one_of("max", "min")}")', shape, [x])
+        y = g.let(f'scatter({x.name}, {at}, {n}, by = "{g.one_of("mul", "max", "min")}")', shape, [x])
         g.let(f"where(isfinite({y.name}), {y.name}, 0.5)", shape, [x])
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from ....dsl.errors import error
 from ....dsl.source import Span
-from ...graph.ops.indexing import SCATTERS
 from ...types.facts import equal, lowest
 from ...types.sizes import Dim, Size, divide, product, substitute
 from ...types.tensors import INTS
@@ -244,7 +243,7 @@ def call_gather(cx: Context, a: Arguments) -> Tensor:
     return gather_axis(cx, x, _integers(cx, a.index, a.at("index")), axis_number(a.axis, x.rank, a.at("axis")), a.span)
 
 
-SCATTER_BY = {fold: op for op, fold in SCATTERS.items()}
+SCATTER_BY = {"sum": "scatter_add", "mul": "scatter_mul", "max": "scatter_max", "min": "scatter_min"}
 
 
 def call_scatter(cx: Context, a: Arguments) -> Tensor:

@@ -1,5 +1,6 @@
-"""Indexing by data: `gather` takes rows, `scatter_add` is its adjoint, `scatter_max` and `scatter_min` keep the largest
-and the smallest; `take_along` picks from each last axis for itself, `add_along` is its adjoint.
+"""Indexing by data: `gather` takes rows, `scatter_add` is its adjoint, `scatter_mul` multiplies, `scatter_max` and
+`scatter_min` keep the largest and the smallest; `take_along` picks from each last axis for itself, `add_along` is its
+adjoint.
 
 An index outside its axis is an error: the reference raises IndexError, and the first pass reads every index through
 `in_range`, which ends the step. `at` reads at the nearest index, so that it stays within the buffer whatever the check
@@ -22,7 +23,7 @@ from . import require
 from .calculus import Value, rule_with_attrs
 from .elementwise import NUMPY
 from .op import KERNEL, MAP, VIEW, Op, Sample, ShapeError
-from .reduction import position
+from .reduction import other_factors, position
 
 Index = tuple[Expr, ...]
 Read = Callable[[int, Index], Expr]
@@ -144,6 +145,16 @@ def _scatter_infer(types: Sequence[Type], attrs: Any) -> TensorType:
     return updates.with_shape((*require.sizes("scatter", [attrs["size"]]), *updates.shape[index.rank :]))
 
 
+def _scatter_mul_grad(attrs: Any, dy: Value, y: Value, index: Value, updates: Value) -> tuple[None, Value]:
+    """dy times the other updates of the row."""
+    ops = {fold: op for op, fold in SCATTERS.items()}
+
+    def fold(v: Value, by: str) -> Value:
+        return index.apply(ops[by], v, size=attrs["size"]).apply("gather", index, axis=0)
+
+    return None, dy.apply("gather", index, axis=0) * other_factors(updates, fold)
+
+
 def _scatter_extreme_grad(attrs: Any, dy: Value, y: Value, index: Value, updates: Value) -> tuple[None, Value]:
     """All of the gradient of an element goes to the first update that equals it."""
     p = position(updates, tuple(range(index.type.rank)))
@@ -188,13 +199,21 @@ def start(fold: str, dtype: str) -> int | float | bool:
     return identity(fold, dtype) if fold != "sum" else 0.0 if dtype in FLOATS else 0
 
 
-SCATTERS = {"scatter_add": "sum", "scatter_max": "max", "scatter_min": "min"}  # and what each folds with
+# and what each folds with
+SCATTERS = {"scatter_add": "sum", "scatter_mul": "prod", "scatter_max": "max", "scatter_min": "min"}
 SCATTER_ADD = _scatter(
     "scatter_add",
     "sum",
     np.add,
     lambda attrs, dy, y, index, updates: (None, dy.apply("gather", index, axis=0)),
     "`size` rows of 0, to which each update is added at the row its index names, in order",
+)
+SCATTER_MUL = _scatter(
+    "scatter_mul",
+    "prod",
+    np.multiply,
+    _scatter_mul_grad,
+    "In each of `size` rows the product of the updates whose index names it, 1 where there are none",
 )
 SCATTER_MAX = _scatter(
     "scatter_max",
@@ -310,4 +329,4 @@ ADD_ALONG = Op(
     ),
 )
 
-ALL = (IN_RANGE, GATHER, SCATTER_ADD, SCATTER_MAX, SCATTER_MIN, TAKE_ALONG, ADD_ALONG)
+ALL = (IN_RANGE, GATHER, SCATTER_ADD, SCATTER_MUL, SCATTER_MAX, SCATTER_MIN, TAKE_ALONG, ADD_ALONG)

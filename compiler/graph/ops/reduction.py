@@ -45,17 +45,24 @@ def _sum_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
     return (_back(dy, x, attrs["axes"]),)
 
 
-def _prod_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
-    """The product of the other factors, also where factors are 0: with p the product of those that are not, it is
-    p / x_i without zeros, p at a single zero and 0 elsewhere. (Second derivatives are those of a point without
-    zeros.)"""
-    axes = attrs["axes"]
+def other_factors(x: Value, fold: Callable[[Value, str], Value]) -> Value:
+    """Of each element of x the product of the other factors of its group, also where some are 0: p / x without zeros
+    among the others, where p is the product of those that are not 0; p times the zero where it is a single one, so that
+    second derivatives are right, too; else 0. `fold(v, "sum")` and `fold(v, "prod")` give each element what v comes to
+    in its group."""
     zero = x.apply("eq", 0)
-    count = _back(zero.apply("cast", dtype=x.type.dtype).apply("reduce_sum", axes=axes), x, axes)
+    one = zero.apply("cast", dtype=x.type.dtype)
     others = zero.where(1, x)
-    p = _back(others.apply("reduce_prod", axes=axes), x, axes)
-    none, single = count.apply("eq", 0), count.apply("eq", 1).apply("and", zero)
-    return (_back(dy, x, axes) * none.where(p / others, single.where(p, 0)),)
+    rest = fold(others, "prod") / others
+    count = fold(one, "sum") - one
+    its_zero = fold(zero.where(x, 0), "sum") - zero.where(x, 0)
+    return count.apply("eq", 0).where(rest, count.apply("eq", 1).where(rest * its_zero, 0))
+
+
+def _prod_grad(attrs: Any, dy: Value, y: Value, x: Value) -> tuple[Value]:
+    axes = attrs["axes"]
+    others = other_factors(x, lambda v, fold: _back(v.apply(f"reduce_{fold}", axes=axes), x, axes))
+    return (_back(dy, x, axes) * others,)
 
 
 def position(x: Value, axes: tuple[int, ...]) -> Value:
