@@ -139,7 +139,7 @@ class Rest(Tree):
 
 @node
 class Index(Tree):
-    """`x[i, 0:3, *s]`: a slice of an array, or an index-notation reference; the builder tells which."""
+    """`x[i, 0:3, *s]`, `x[]`: a slice of an array, or an index-notation reference; the builder tells which."""
 
     base: Expr
     items: tuple[Expr | Slice | Rest | Binder, ...]  # a range only on the left of `=`

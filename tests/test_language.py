@@ -119,6 +119,8 @@ FUNCTIONS = {
         "fn f(x: f32[A, B, C, D]) -> f32[B] = g(x)\nfn g(x: f32[B, C, *s]) -> f32[C] {\n m[c] = mean[b, *s](x[b, c, *s])\n return m\n}",
         (I4,), I4.mean((0, 2, 3))),
     "index notation: a diagonal": ("fn f(x: f32[4, 4]) -> f32 = sum[i](x[i, i])", (X[:4],), np.trace(X[:4])),
+    "index notation: no axes on either side": ("fn f(x: f32[N, M], s: f32[]) -> f32 {\n y[] = s[] + sum[n, m](x[n, m] * s[])\n return y[]\n}",
+                                               (X, np.float32(3)), 3 + 3 * X.sum()),
     "index notation: three factors": ("fn f(x: f32[N, M], y: f32[N, M], v: f32[M]) -> f32[N] {\n s[n] = sum[m](x[n, m] * y[n, m] * v[m])\n return s\n}",
                                       (X, Y, V), (X * Y * V).sum(1)),
     "index notation: convolution": ("const stride = 2\nfn f(x: f32[B, C, H, Q], w: f32[K, C, U, V]) -> f32[B, K, (H - U) // 2 + 1, (Q - V) // 2 + 1] {\n"

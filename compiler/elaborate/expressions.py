@@ -157,7 +157,7 @@ def _attribute(cx: Context, value: Value, at: Span, name: str, span: Span) -> Va
 
 
 def index(cx: Context, base: Value, items: tuple[Any, ...], span: Span, scope: Scope) -> Value:
-    """`x[1:3, -1, ::2, i]`: slices with steps, numbers (drop the axis), integer tensors (gather)."""
+    """`x[1:3, -1, ::2, i]`: slices with steps, numbers (drop the axis), integer tensors (gather); `x[]` of a scalar."""
     if isinstance(base, tuple | Results) and len(items) == 1 and not isinstance(items[0], ast.Slice | ast.Rest):
         position = evaluate(cx, items[0], scope)
         if isinstance(position, int) and not isinstance(position, bool):
@@ -172,7 +172,7 @@ def index(cx: Context, base: Value, items: tuple[Any, ...], span: Span, scope: S
     ):
         raise error("E0307", f"{kind(base)} cannot be indexed", span)
     x = base if isinstance(base, Tensor) else tensor(cx, base, span)
-    if len(items) > x.rank:
+    if len(items) > x.rank or (x.rank and not items):
         raise error("E0303", f"{len(items)} indices for {x.type}, which has {x.rank} axes", span)
     starts: list[Dim] = [0] * x.rank
     stops: list[Dim] = list(x.shape)

@@ -48,6 +48,8 @@ def assign(cx: Context, s: ast.Assign, scope: Scope) -> Tensor:
             case ast.Name(id=name) | ast.Binder(name=name):
                 wanted.append(name)
     labelled = value if isinstance(value, Labelled) else Labelled(tensor(cx, value, s.value.span, cx.real), ())
+    if labelled.tensor.rank != len(labelled.labels):
+        raise error("E0309", f"{labelled.tensor.type} stands without indices among indexed values", s.value.span)
     extra = [label for label in labelled.labels if label not in wanted]
     if extra:
         raise error(

@@ -99,7 +99,10 @@ def comprehensions(e: ast.Expr) -> Iterator[ast.Comprehension]:
 
 
 def is_reference(e: ast.Index, ix: Indices) -> bool:
-    """Whether an index expression uses the statement's indices (otherwise it is an ordinary slice)."""
+    """Whether an index expression uses the statement's indices, or, of a scalar, none (otherwise it is an ordinary
+    slice)."""
+    if not e.items:
+        return True
     for item in e.items:
         if isinstance(item, ast.Rest):
             return True
