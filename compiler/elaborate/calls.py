@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,12 +10,27 @@ from ...dsl import ast
 from ...dsl.diagnostics import Label
 from ...dsl.errors import error
 from ...dsl.source import Span
+from ..types.tensors import FLOATS
 from . import parts
 from .context import Context, is_std
 from .groups import matched
 from .scope import MISSING, Instance, Scope
 from .signatures import bind, check_kind, check_results, defaults, enter, named_results
-from .values import REQUIRED, Arguments, Bound, Builtin, Defined, Given, Group, Partial, Shared, Tensor, Value, kind
+from .values import (
+    REQUIRED,
+    Arguments,
+    Bound,
+    Builtin,
+    Defined,
+    Given,
+    Group,
+    Partial,
+    Results,
+    Shared,
+    Tensor,
+    Value,
+    kind,
+)
 from .variables import GROUPS, normalize
 
 WHOLE_GROUPS = ("sum", "mean", "max", "min", "prod", "variance", "norm", "any", "all", "count", "grad")
@@ -225,12 +240,35 @@ def _as_configured(part: Shared, given: Given) -> Given:
     return given.before(part.positional, named)
 
 
+def _real(cx: Context, d: ast.Function | ast.Export | ast.Layer, given: Given) -> str:
+    """The float dtype of a body: in the standard library that of the arguments, where they have one; in a file that of
+    the program. A call that is given no floats, such as an initialiser's, is of what is around it."""
+    floats = {t.dtype for v in (*given.positional, *given.named.values()) for t in _tensors(v) if t.dtype in FLOATS}
+    if not floats:
+        return cx.real
+    return floats.pop() if is_std(d.span) and len(floats) == 1 else cx.program.settings.dtype
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors of an argument."""
+    match value:
+        case Tensor():
+            yield value
+        case Results(items=items):
+            yield from _tensors(items)
+        case Group(members=members):
+            yield from members.values()
+        case tuple():
+            for item in value:
+                yield from _tensors(item)
+
+
 def call_function(cx: Context, function: Defined, given: Given) -> Value:
     """Inline a `fn`. It is pure: no instance, so it can own nothing."""
     d = function.definition
     assert isinstance(d, ast.Function | ast.Export)
     first = len(cx.builder.nodes)
-    with cx.calling(d.name, given.span):
+    with cx.calling(d.name, given.span), cx.reading(_real(cx, d, given)):
         inner = enter(cx, function, given, None)
         if isinstance(d.body, tuple):
             value = cx.run(d.body, inner)
@@ -251,7 +289,7 @@ def call_layer(cx: Context, layer: Defined, given: Given, path: str) -> Value:
     assert isinstance(d, ast.Layer)
     outer_site, first = cx.site, len(cx.builder.nodes)
     cx.layers[path] = parts.configured(layer, given, path)
-    with cx.calling(d.name, given.span):
+    with cx.calling(d.name, given.span), cx.reading(_real(cx, d, given)):
         cx.site = path
         try:
             inner = enter(cx, layer, given, Instance(path))

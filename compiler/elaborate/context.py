@@ -182,6 +182,7 @@ class Context:
     calls: list[tuple[str, Span | None]] = field(default_factory=list)
     returned: Span | None = None  # the expression of the last `return`
     root: Builder = field(init=False)  # of the entry
+    real: str = field(init=False)  # the float dtype here: of numbers without a tensor, of draws, of `f32` in std
     frames: list[Frame] = field(default_factory=list)  # the scans around this point, outermost first
     bodies: int = 0  # written out so far
     evaluated: int = 0  # expressions and elements of lists so far
@@ -192,6 +193,7 @@ class Context:
 
     def __post_init__(self) -> None:
         self.root = self.builder
+        self.real = self.program.settings.dtype
 
     # --- the walks
 
@@ -237,14 +239,20 @@ class Context:
 
     # --- nodes
 
-    @property
-    def real(self) -> str:
-        """The dtype that `f32` is read as."""
-        return self.program.settings.dtype
+    def read_dtype(self, name: str, span: Span) -> str:
+        """The dtype that a dtype written at `span` is read as."""
+        if name != "f32":
+            return name
+        return self.real if is_std(span) else self.program.settings.dtype
 
-    def read_dtype(self, name: str) -> str:
-        """The dtype that a dtype of the source is read as."""
-        return self.real if name == "f32" else name
+    @contextmanager
+    def reading(self, real: str) -> Iterator[None]:
+        """In here `real` is the float dtype."""
+        outer, self.real = self.real, real
+        try:
+            yield
+        finally:
+            self.real = outer
 
     def emit(self, op: str, *args: Tensor, span: Span | None, operands: tuple[Span, ...] = (), **attrs: Any) -> Tensor:
         """One operator; its node points at the user's own line, also where std wrote it. A `ShapeError`

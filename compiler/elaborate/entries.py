@@ -15,7 +15,7 @@ from ...dsl.source import Source
 from ...dsl.tree import walk
 from ..graph.nodes import Graph
 from ..manifest import ENTRIES
-from ..types.tensors import TensorType
+from ..types.tensors import FLOATS, TensorType
 from . import calls
 from .context import AVERAGE, Context, Declared
 from .inputs import call_model, inputs
@@ -176,7 +176,8 @@ def _first_value(cx: Context, d: Declared) -> Value:
     if d.role == "slot":  # `state average = p` begins as the parameter does
         scope = scope.child()
         scope.bind("p", cx.variable(d.path.rsplit("/", 1)[0]))
-    with cx.calling(d.path, d.asked):
+    real = d.type.dtype if d.type.dtype in FLOATS else cx.real
+    with cx.calling(d.path, d.asked), cx.reading(real):
         value = cx.evaluate(d.init, scope)
         if isinstance(value, Partial | Defined):
             value = calls.apply(cx, value, Given((), {}, d.init.span), d.scope)

@@ -11,7 +11,7 @@ from ...dsl.diagnostics import Label
 from ...dsl.errors import NncError, error
 from ...dsl.source import Span
 from ..types.sizes import Dim, SizeTooLarge, symbols
-from ..types.tensors import INTS
+from ..types.tensors import FLOATS, INTS
 from . import calls, notation, parts
 from .context import Context
 from .operations import binary, unary
@@ -73,6 +73,8 @@ def name_value(cx: Context, name: str, span: Span, scope: Scope) -> Value:
     value = scope.lookup(name)
     if value is MISSING:
         value = cx.ambient.get(name, MISSING)
+        if isinstance(value, Tensor) and value.dtype in FLOATS and value.dtype != cx.real:
+            value = cx.emit("cast", value, span=span, dtype=cx.real)
     if value is MISSING:
         raise _unknown(cx, name, span, scope)
     return cx.program.force(cx, value, span)

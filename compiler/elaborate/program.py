@@ -120,7 +120,10 @@ class Program:
 
     def force(self, cx: Context, value: Value, span: Span) -> Value:
         """The value behind a `const` or `hyper`; anything else is itself."""
-        return self._hypers.force(cx, value) if isinstance(value, Lazy) else value
+        if not isinstance(value, Lazy):
+            return value
+        with cx.reading(self.settings.dtype):
+            return self._hypers.force(cx, value)
 
     def inner_values(self, model: str) -> dict[str, TensorType]:
         """The values inside a model that can be read where it was called, by path."""

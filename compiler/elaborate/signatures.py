@@ -29,7 +29,7 @@ def dtype_of(cx: Context, t: ast.Type) -> str:
     """The dtype that a type is written with, as this program reads it."""
     if t.base not in DTYPES:
         raise unknown(t.base, t.span, [*DTYPES, *KINDS], "type")
-    return cx.read_dtype(t.base)
+    return cx.read_dtype(t.base, t.span)
 
 
 def bind(name: str, default: Mapping[str, Any], given: Given) -> tuple[dict[str, Any], dict[str, Span]]:

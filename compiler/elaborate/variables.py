@@ -8,7 +8,7 @@ from itertools import takewhile
 from ...dsl import ast
 from ...dsl.errors import error
 from ..types.sizes import symbol
-from ..types.tensors import TensorType
+from ..types.tensors import FLOATS, TensorType
 from .context import AVERAGE, Context, Declared, check_type
 from .operations import binary
 from .scope import Scope
@@ -113,7 +113,7 @@ def normalize(cx: Context, d: ast.Layer, scope: Scope) -> None:
         return
     for p in d.parameters:
         x = scope.names[p.name]
-        if not (isinstance(x, Tensor) and x.dtype == cx.real and x.rank >= 2):
+        if not (isinstance(x, Tensor) and x.dtype in FLOATS and x.rank >= 2):
             continue
         axes = x.shape[1:] if x.rank == 2 else (x.shape[1], *[1] * (x.rank - 2))
         shape = () if spec.normalize == "standard_all" else axes
@@ -121,7 +121,7 @@ def normalize(cx: Context, d: ast.Layer, scope: Scope) -> None:
             raise error("E0305", f"`normalize` needs the sizes of `{p.name}`, but it is {x.type}", p.span)
         for name, start in (("mean", 0), ("scale", 1)):
             path = f"normalize/{p.name}/{name}"
-            declare(cx, Declared(path, TensorType(cx.real, shape), "normalize", start, False, None, p.span))
+            declare(cx, Declared(path, TensorType(x.dtype, shape), "normalize", start, False, None, p.span))
             operand = cx.variable(path)
             if len(shape) == x.rank - 1:
                 operand = broadcast_to(cx, operand, x.shape, p.span)

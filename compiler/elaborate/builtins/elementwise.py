@@ -115,7 +115,7 @@ def call_cast(cx: Context, a: Arguments) -> Any:
     if isinstance(a.dtype, Tensor):
         dtype = a.dtype.dtype
     elif a.dtype in DTYPES:
-        dtype = cx.read_dtype(a.dtype)
+        dtype = cx.read_dtype(a.dtype, a.at("dtype"))
     else:
         names = f"one of {', '.join(DTYPES)}, or a tensor that has one"
         raise error("E0307", f"`cast` takes a dtype, not {kind(a.dtype)}", a.at("dtype"), help=names)

@@ -63,8 +63,9 @@ def optimize(
     """Updates of what is trained, as the settings `clip`, `accumulate` and `average` say. All gradients are taken, and
     all optimizers read, at the values before the step; `after` says what is assigned behind it."""
     assert cx.program.spec is not None
-    bound = [[_optimizer(cx, scope, e) for _, e, _ in goal.over] for goal in goals]
     for goal in goals:
+        for _, e, _ in goal.over:
+            _optimizer(cx, scope, e)  # what is none is told first
         _check_reached(cx, goal, train)
     found: dict[str, Tensor] = {}
     for goal in goals:
@@ -73,13 +74,16 @@ def optimize(
     if cx.program.spec.accumulate > 1 and found:
         found, due = _accumulate(cx, found, cx.program.spec.accumulate, deferred["accumulate"].value.span)
     before = cx.updates.keys() | {_COUNT}
-    for goal, optimizers in zip(goals, bound, strict=True):
+    for goal in goals:
         group = Group({p: found[p] for p in goal.trained}, train.model)
         if "clip" in deferred and group.members:
             group = _applied(cx, scope, "clip", deferred["clip"].value, (group,), "global_norm(1.0)")
-        for (members, e, span), optimizer in zip(goal.over, optimizers, strict=True):
-            for path in members.members:
-                _step(cx, optimizer, path, group.members[path], e, span)
+        for members, e, span in goal.over:
+            for dtype in dict.fromkeys(p.dtype for p in members.members.values()):
+                with cx.reading(dtype):
+                    optimizer = _optimizer(cx, scope, e)
+                    for path in (n for n, p in members.members.items() if p.dtype == dtype):
+                        _step(cx, optimizer, path, group.members[path], e, span)
     after()
     if "average" in deferred and found:
         _average(cx, scope, deferred["average"].value)
@@ -181,13 +185,13 @@ def _accumulate(cx: Context, found: Mapping[str, Tensor], every: int, span: Span
     due = cx.emit("eq", rest, cx.constant(0, "i64"), span=span)
     count = elementwise(cx, "+", cx.variable(_COUNT), n, span, (span, span))
     store(cx, _COUNT, _where(cx, due, cx.constant(0, "i64"), count), span)
-    examples = cx.emit("cast", count, span=span, dtype=cx.real)
     means = {}
     for path, g in found.items():
         place = f"accumulated/{path}"
         declare(cx, Declared(place, TensorType(g.dtype, g.shape), "slot", 0, False, None, span))
         more = elementwise(cx, "*", g, n, span, (span, span))
         total = elementwise(cx, "+", cx.variable(place), more, span, (span, span))
+        examples = cx.emit("cast", count, span=span, dtype=g.dtype)
         means[path] = elementwise(cx, "/", total, examples, span, (span, span))
         store(cx, place, _where(cx, due, cx.constant(0, g.dtype), total), span)
     return means, due
