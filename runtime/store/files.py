@@ -1,5 +1,5 @@
-"""Writing files so that nothing is lost: the old content or the new, never half of either. And the files of a folder
-that nnc made, where no link is followed.
+"""Writing files so that nothing is lost: the old content or the new, never half of either. And the files of a folder,
+where no link is followed.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def sweep(folder: Path, name: str = "*") -> None:
 
 
 def part(folder: Path, name: str | PurePath) -> Path:
-    """The path of a file in a folder that nnc made (E0622 where it or a folder on the way to it is a link, or it lies
-    elsewhere): whoever made a link would choose what is read, and what is overwritten."""
+    """The path of a file in a folder (E0622 where it or a folder on the way to it is a link, or it lies elsewhere):
+    whoever made a link would choose what is read, and what is overwritten."""
     path, pieces = folder, PurePath(name).parts
     if not pieces or ".." in pieces or PurePath(name).is_absolute():
         raise error("E0622", f"{folder}: expected a file in this folder, found `{name}`", kind=DataError)
@@ -80,7 +80,10 @@ def part(folder: Path, name: str | PurePath) -> Path:
         path = path / piece
         if path.is_symlink():
             raise error(
-                "E0622", f"{path}: expected a file of the run, found a link to {os.readlink(path)}", kind=DataError
+                "E0622",
+                f"{path}: expected a file in this folder, found a link to {os.readlink(path)}",
+                help="a copy of the file itself is read: `cp -rL FOLDER COPY`",
+                kind=DataError,
             )
     return path
 

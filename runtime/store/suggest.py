@@ -16,7 +16,8 @@ from ...compiler.manifest import Variable
 from ..call.arrays import describe
 from ..call.column import Array
 from ..network import Network
-from .weights import loadable, read, type_text
+from .foreign import read
+from .weights import loadable, type_text
 
 
 def suggest(network: Network, path: Path) -> tuple[str, int, int]:

@@ -27,7 +27,7 @@ from ...dsl.errors import ArgumentError, DataError, error
 from ..call.column import Array
 from ..call.messages import listed, unknown
 from ..network import Network
-from . import checkpoint, weights
+from . import checkpoint, foreign, weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +76,14 @@ def load(
 
 
 def _is_ours(path: Path) -> bool:
-    return path.is_dir() or path.suffix == ".nnw" or checkpoint.is_checkpoint(path)
+    if path.is_dir():
+        return not foreign.is_folder(path)
+    return path.suffix == ".nnw" or checkpoint.is_checkpoint(path)
 
 
 def _read(path: Path) -> tuple[str | None, dict[str, Array]]:
     """The name of the model that a file is of, where it says so, and its arrays by name."""
-    return checkpoint.read_learned(path) if _is_ours(path) else (None, weights.read(path))
+    return checkpoint.read_learned(path) if _is_ours(path) else (None, foreign.read(path))
 
 
 def _load_part(network: Network, path: Path, into: str | None, from_: str | None, only: Sequence[str]) -> Transfer:

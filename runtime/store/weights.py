@@ -31,13 +31,10 @@ from ...compiler.types.tensors import TensorType
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import DataError, NncError, error
 from ...dsl.files import open_regular
-from ..call.arrays import NUMPY, Wanted, check_bytes, convert, describe
-from ..call.column import Array, Column
-from ..data.files import malformed, unreadable
-from ..data.npz import npz
+from ..call.arrays import NUMPY, Wanted, convert, describe
+from ..call.column import Array
+from ..data.files import unreadable
 from ..network import Network
-from .checkpoint import reading
-from .safetensors import array_of, read_bytes, read_header
 
 
 def load(
@@ -73,25 +70,6 @@ def load(
 def loadable(network: Network) -> list[Variable]:
     """What a file from elsewhere can set."""
     return [v for v in network.manifest.variables if v.role in ("weight", "bias", "state", "normalize")]
-
-
-def read(path: Path) -> dict[str, Array]:
-    """The arrays of an .npz or .safetensors file, by name and in order. bfloat16 is widened to f32."""
-    if path.suffix == ".npz":
-        return {n: c[:] if isinstance(c, Column) else c for n, c in npz(path).items()}
-    if path.suffix != ".safetensors":
-        if not path.exists():
-            raise unreadable(path, FileNotFoundError())
-        raise malformed(
-            path,
-            "a .npz or .safetensors file",
-            path.suffix or "no suffix",
-            help="from Python: np.savez(path, **arrays) writes one",
-        )
-    with reading(path) as f:
-        _, table, start = read_header(f, path)
-        check_bytes(path.stat().st_size, str(path))
-        return {name: array_of(read_bytes(f, entry, start), entry) for name, entry in table.items()}
 
 
 @dataclass(frozen=True, slots=True)

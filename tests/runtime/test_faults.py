@@ -23,7 +23,7 @@ from nnc.runtime.cli import main
 from nnc.runtime.data.files import MAX_LINE
 from nnc.runtime.data.npy import read_array
 from nnc.runtime.data.npz import npz
-from nnc.runtime.store import checkpoint, facts, files, safetensors, weights
+from nnc.runtime.store import checkpoint, facts, files, foreign, safetensors, weights
 
 NET = """
 hyper lr: float = 0.1
@@ -177,7 +177,7 @@ def test_a_table_of_tensors_has_whole_numbers(tmp_path, shape, place):
     path = tmp_path / "a.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 4)
     with pytest.raises(DataError, match=r"E0623.*expected dtype, shape and place of `a` that agree"):
-        weights.read(path)
+        foreign.read(path)
 
 
 @pytest.mark.parametrize("header", [
@@ -191,7 +191,7 @@ def test_a_header_is_an_object_of_flat_objects(tmp_path, header):
     path = tmp_path / "a.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(DataError, match="E0623"):
-        weights.read(path)
+        foreign.read(path)
 
 
 def test_a_file_larger_than_the_memory_is_refused(tmp_path, monkeypatch):
@@ -201,19 +201,19 @@ def test_a_file_larger_than_the_memory_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(1 << 21))
     with pytest.raises(ResourceError, match=r"E0605.*a.safetensors needs 2.0 MB, but this machine has 1.0 MB"):
-        weights.read(path)
+        foreign.read(path)
 
 
 READ = """
 import resource, sys, time
 from pathlib import Path
-from nnc.runtime.store import weights
+from nnc.runtime.store import foreign
 from nnc.dsl.errors import DataError, ResourceError
 def peak():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) << 10
 before, start = peak(), time.process_time()
 try:
-    weights.read(Path(sys.argv[1]))
+    foreign.read(Path(sys.argv[1]))
     said = "read"
 except DataError as e:
     said = e.code
