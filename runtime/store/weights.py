@@ -1,26 +1,14 @@
 """Weights from elsewhere: the arrays of an .npz or .safetensors file as a model's parameters and state.
 
-In: a file and rules. Out: the model with every parameter and state set, or a DataError with one diagnostic for
-every mismatch, all of them at once (E0627). A rule is a line of text; `#` begins a comment:
-
-    OURS = THEIRS         ours takes theirs; with `THEIRS.T` its axes in reverse order
-    OURS = [1, 2.5]       numbers, such as the mean and scale of the inputs, `normalize/x/mean`
-    ignore THEIRS         theirs is not needed
-    keep OURS             ours stays as it is
-
-`*` stands for any characters but dots, `{k}` for a whole number; on our side `{k}`, `{k+4}` and `{k-1}` give it again
-and each `*` what theirs stood for: `ResNet.block_{k+1}.conv_{n}.W = layer1.{k}.conv{n}.weight`. The first rule that
-fits counts; arrays without one go to the variable of their own name. Or arrays are taken by position: as they come in
-the file, to our layers as they come in the model, in each layer in the order of its declarations; safetensors keep no
-order, so there it is refused. `suggest` drafts rules.
+In: arrays by name, and `rules`. Out: the model with every parameter and state set, or a DataError with one diagnostic
+for every mismatch, all of them at once (E0627). Arrays without a rule go to the variable of their own name. Or arrays
+are taken by position: as they come in the file, to our layers as they come in the model, in each layer in the order of
+its declarations; safetensors keep no order, so there it is refused. `suggest` drafts rules.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -30,11 +18,10 @@ from ...compiler.manifest import Variable
 from ...compiler.types.tensors import TensorType
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import DataError, NncError, error
-from ...dsl.files import open_regular
 from ..call.arrays import NUMPY, Wanted, convert, describe
 from ..call.column import Array
-from ..data.files import unreadable
 from ..network import Network
+from .rules import Part, Rows, Rule, parse
 
 
 def load(
@@ -72,100 +59,6 @@ def loadable(network: Network) -> list[Variable]:
     return [v for v in network.manifest.variables if v.role in ("weight", "bias", "state", "normalize")]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    kind: str  # =, value, ignore, keep
-    pattern: re.Pattern[str]  # of the name it is about: theirs, or ours of `keep` and `value`
-    ours: str = ""  # with `{k+1}` and `*`
-    reverse: bool = False
-    value: Array | None = None
-
-    def target(self, theirs: str) -> str:
-        """Our name for one of theirs that the rule is about."""
-        found = self.pattern.fullmatch(theirs)
-        assert found is not None
-        stars = iter([v for k, v in found.groupdict().items() if k.startswith("star")])
-
-        def given(place: re.Match[str]) -> str:
-            if place[0] == "*":
-                return next(stars)
-            return str(int(found[place[1]]) + int((place[2] or "0").replace(" ", "")))
-
-        return _PLACE.sub(given, self.ours)
-
-
-_PLACE = re.compile(r"\*|\{(\w+)\s*([+-]\s*\d+)?\}")
-
-
-def parse(path: Path) -> list[Rule]:
-    """The rules of a file (E0628 for a line that is none)."""
-    try:
-        with open_regular(path) as f:
-            text = f.read().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise unreadable(path, e) from e
-    rules = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if line := line.partition("#")[0].strip():
-            try:
-                rules.append(_rule(line))
-            except ValueError as e:
-                raise error(
-                    "E0628",
-                    f"{path}:{number}: {e}",
-                    kind=DataError,
-                    help="a line is `OURS = THEIRS`, `ignore THEIRS` or `keep OURS`",
-                ) from e
-    return rules
-
-
-def _rule(line: str) -> Rule:
-    ours, equals, theirs = (s.strip() for s in line.partition("="))
-    if not equals:
-        kind, _, name = line.partition(" ")
-        if kind not in ("ignore", "keep") or not name.strip():
-            raise ValueError(f"`{line}` is no rule")
-        return Rule(kind, _pattern(name.strip()))
-    if theirs.startswith("["):
-        return Rule("value", _pattern(ours), value=_numbers(theirs, line))
-    if not ours or not theirs or " " in theirs:
-        raise ValueError(f"`{line}` is no rule")
-    reverse = theirs.endswith(".T")
-    pattern = _pattern(theirs.removesuffix(".T"))
-    stars = sum(name.startswith("star") for name in pattern.groupindex)
-    for place in _PLACE.finditer(ours):
-        if place[0] != "*" and place[1] not in pattern.groupindex:
-            raise ValueError(f"`{{{place[1]}}}` stands for nothing in `{theirs}`")
-    if ours.count("*") != stars:
-        raise ValueError(f"`{ours}` and `{theirs}` have not as many `*`")
-    return Rule("=", pattern, ours, reverse)
-
-
-def _numbers(text: str, line: str) -> Array:
-    try:
-        found = np.array(json.loads(text), np.float64)
-    except (ValueError, TypeError, RecursionError):
-        raise ValueError(f"`{line}` is no rule") from None
-    if found.ndim != 1:
-        raise ValueError(f"`{line}` is no rule")
-    return found
-
-
-def _pattern(name: str) -> re.Pattern[str]:
-    parts, at, known = [], 0, set()
-    for n, place in enumerate(_PLACE.finditer(name)):
-        parts.append(re.escape(name[at : place.start()]))
-        at = place.end()
-        if place[0] == "*":
-            parts.append(f"(?P<star{n}>[^.]*)")
-        elif place[2] or place[1].startswith("star") or not place[1].isidentifier():
-            raise ValueError(f"`{place[0]}` cannot stand here")
-        else:
-            parts.append(f"(?P={place[1]})" if place[1] in known else rf"(?P<{place[1]}>\d+)")
-            known.add(place[1])
-    return re.compile("".join(parts) + re.escape(name[at:]))
-
-
 class _Found:
     """What goes where, and everything that does not fit."""
 
@@ -174,6 +67,8 @@ class _Found:
         self.taken: dict[str, Array] = {}
         self.problems: list[str] = []
         self.source: dict[str, str] = {}  # the name in the file, by ours
+        self.used: set[str] = set()  # names of the file that rules name
+        self.rows: dict[str, list[Rows]] = {}  # of those, the rows that they take, where not all
 
     def by_rules(self, rules: Sequence[Rule]) -> None:
         kept = [
@@ -186,19 +81,62 @@ class _Found:
                 if rule.value is not None and rule.pattern.fullmatch(name):
                     self._set(name, rule.value)
         extra: list[str] = []
+        unplaced: list[str] = []
         for name in self.theirs:
-            about = next((r for r in rules if r.kind in ("=", "ignore") and r.pattern.fullmatch(name)), None)
-            if about is not None and about.kind == "ignore":
-                continue
-            target = about.target(name) if about is not None else name
-            if target in self.ours:
-                self._take(target, name, about is not None and about.reverse, about is not None)
-            elif about is not None:
-                self.problems.append(f"`{name}` should go to `{target}`, which the model does not have")
-            else:
+            chosen = _about(name, rules)
+            if not chosen:
                 extra.append(name)
+            for rule in chosen:
+                if rule.kind == "=":
+                    self._by_rule(rule, name)
+        for name, rows in self.rows.items():
+            self._check_rows(name, rows)
+        for name in (n for n in extra if n not in self.used):
+            if name in self.ours:
+                self._take(name, name, self.theirs[name])
+            else:
+                unplaced.append(name)
         self.problems += [f"nothing is there for `{n}` {type_text(self.ours[n])}" for n in self._missing(kept)]
-        self.problems += [f"the model has no place for `{n}` {describe(self.theirs[n])}" for n in extra]
+        self.problems += [f"the model has no place for `{n}` {describe(self.theirs[n])}" for n in unplaced]
+
+    def _by_rule(self, rule: Rule, name: str) -> None:
+        """Take what a rule says of an array, and of those that it names beside it."""
+        target, named = rule.target(name), rule.named(name)
+        said = ", ".join(" + ".join(part.said(n) for n, part in parts) for parts in named)
+        for n, part in (pair for parts in named for pair in parts):
+            self.used.add(n)
+            if part.rows is not None and n in self.theirs:
+                self.rows.setdefault(n, []).append(part.rows)
+        if target not in self.ours:
+            self.problems.append(f"`{said}` should go to `{target}`, which the model does not have")
+            return
+        try:
+            value = _joined([_total([self._read(n, part) for n, part in parts]) for parts in named])
+        except ValueError as e:
+            self.problems.append(f"`{said}` for `{target}`: {e}")
+            self.source.setdefault(target, said)
+        else:
+            self._take(target, said, value, said=True)
+
+    def _read(self, name: str, part: Part) -> Array:
+        """Raises ValueError."""
+        if name not in self.theirs:
+            raise ValueError(f"there is no `{name}`")
+        try:
+            return part.of(self.theirs[name])
+        except ValueError as e:
+            raise ValueError(f"`{name}` {describe(self.theirs[name])} {e}") from e
+
+    def _check_rows(self, name: str, taken: Sequence[Rows]) -> None:
+        """Each row of an array goes somewhere, and once."""
+        array, end = self.theirs[name], 0
+        for start, stop in [*sorted(taken), (len(array) if array.ndim else 0, 0)]:
+            if start != end:
+                a, b = sorted((start, end))
+                what = "are taken twice" if start < end else "go nowhere"
+                self.problems.append(f"rows {a} to {b} of `{name}` {describe(array)} {what}")
+                return
+            end = stop
 
     def by_position(self) -> None:
         layers: dict[str, list[str]] = {}
@@ -206,7 +144,7 @@ class _Found:
             layers.setdefault(name.rpartition(".")[0], []).append(name)
         order = [name for names in layers.values() for name in names]
         for ours, theirs in zip(order, self.theirs, strict=False):
-            self._take(ours, theirs, False, False)
+            self._take(ours, theirs, self.theirs[theirs])
         if len(order) != len(self.theirs):
             self.problems.append(
                 f"the file has {len(self.theirs)} arrays, the model {len(order)} parameters and states"
@@ -224,16 +162,14 @@ class _Found:
             return
         self.taken[ours] = np.broadcast_to(value.reshape(v.shape if value.size > 1 else ()), v.shape)
 
-    def _take(self, ours: str, theirs: str, reverse: bool, said: bool) -> None:
+    def _take(self, ours: str, theirs: str, array: Array, *, said: bool = False) -> None:
         """`said`: a rule says whether it is transposed, so a square matrix is no question."""
-        v, array = self.ours[ours], self.theirs[theirs]
+        v = self.ours[ours]
         if ours in self.source:
             self.problems.append(f"`{ours}` would be `{self.source[ours]}` and `{theirs}`")
             return
         self.source[ours] = theirs
-        if reverse:
-            array = array.T
-        elif self.transpose and array.ndim == 2:
+        if self.transpose and array.ndim == 2:
             if array.shape == v.shape[::-1] != v.shape:
                 array = array.T
             elif array.shape == v.shape and v.shape[0] == v.shape[1] and not said:
@@ -250,6 +186,31 @@ class _Found:
             self.problems.append(f"`{theirs}`: {found}")
         else:
             self.taken[ours] = found
+
+
+def _about(name: str, rules: Sequence[Rule]) -> list[Rule]:
+    """The rules for an array: the first that fits, or where that takes rows, each that does."""
+    fit = [r for r in rules if r.kind in ("=", "ignore") and r.pattern.fullmatch(name)]
+    return fit[:1] if not fit or not fit[0].takes_rows else [r for r in fit if r.takes_rows]
+
+
+def _total(arrays: Sequence[Array]) -> Array:
+    """The sum of arrays of one shape, rounded once. Raises ValueError."""
+    if len(arrays) == 1:
+        return arrays[0]
+    if len({a.shape for a in arrays}) > 1:
+        raise ValueError(f"{' and '.join(map(describe, arrays))} cannot be added")
+    total: Array = np.sum([a.astype(np.float64) for a in arrays], axis=0)
+    return total
+
+
+def _joined(arrays: Sequence[Array]) -> Array:
+    """The rows of arrays, one behind the other. Raises ValueError."""
+    if len(arrays) == 1:
+        return arrays[0]
+    if len({a.shape[1:] if a.ndim else None for a in arrays}) > 1 or not arrays[0].ndim:
+        raise ValueError(f"the rows of {' and '.join(map(describe, arrays))} cannot stand behind each other")
+    return np.concatenate(arrays)
 
 
 def fitted(v: Variable, array: Array) -> Array | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -264,3 +265,61 @@ def test_numbers_in_a_rule(net: nnc.Model) -> None:
     Path("rules").write_text(RULES + "normalize/x/mean = [1, 2]\n")
     with pytest.raises(DataError, match=r"the rule for `normalize/x/mean` has 2 numbers, but it is f32\[4\]"):
         scaled.load_weights("w.npz", "rules")
+
+
+PARTS = """
+Net.dense_{k}.W = a.{k}.query[0:4]
+Net.dense_3.W = a.1.query[4:7]
+Net.dense_{k}.b = a.{k}.ih + a.{k}.hh
+Net.dense_3.b = c[0:1] + c[2:3], d
+Net.batchnorm_1.* = norm.*
+Net.head.W = kernel.permute(1, 0)
+Net.head.b = e, c[1:2]
+"""
+
+
+def in_parts() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(3)
+    shapes = {"a.1.query": (7, 4), "a.2.query": (4, 4), "c": (3,), "d": (2,), "e": (1,), "kernel": (3, 2)}
+    shapes |= {f"a.{k}.{n}": (4,) for k in (1, 2) for n in ("ih", "hh")}
+    shapes |= {f"norm.{n}": (3,) for n in ("gamma", "beta", "running_mean", "running_var")}
+    return {n: rng.uniform(0.5, 1, s).astype(np.float32) for n, s in shapes.items()}
+
+
+def test_rows_sums_and_orders_of_axes(net: nnc.Model) -> None:
+    arrays = in_parts()
+    np.savez("w.npz", **arrays)
+    Path("rules").write_text(PARTS)
+    report = net.load_weights("w.npz", "rules")
+    assert report.taken["Net.dense_3.b"] == "c[0:1] + c[2:3], d" and not report.unused
+    p, c = net.params, arrays["c"]
+    np.testing.assert_array_equal(p["Net.dense_1.W"], arrays["a.1.query"][:4])
+    np.testing.assert_array_equal(p["Net.dense_2.W"], arrays["a.2.query"])
+    np.testing.assert_array_equal(p["Net.dense_3.W"], arrays["a.1.query"][4:])
+    np.testing.assert_array_equal(p["Net.dense_2.b"], arrays["a.2.ih"] + arrays["a.2.hh"])
+    np.testing.assert_array_equal(p["Net.dense_3.b"], [c[0] + c[2], *arrays["d"]])
+    np.testing.assert_array_equal(p["Net.head.W"], arrays["kernel"].T)
+    np.testing.assert_array_equal(p["Net.head.b"], [*arrays["e"], c[1]])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("a.1.query[4:7]", "a.1.query[3:6]", r"rows 3 to 4 of `a.1.query` f32\[7, 4\] are taken twice"),
+        ("Net.dense_3.W = a.1.query[4:7]", "keep Net.dense_3.W", r"rows 4 to 7 of `a.1.query` f32\[7, 4\] go nowhere"),
+        ("a.1.query[4:7]", "a.1.query[4:8]", r"`a.1.query` f32\[7, 4\] has no rows 4 to 8"),
+        ("a.{k}.hh", "a.{k}.gone", r"`a.1.ih \+ a.1.gone` for `Net.dense_1.b`: there is no `a.1.gone`"),
+        ("a.{k}.hh", "d", r"f32\[4\] and f32\[2\] cannot be added"),
+        ("e, c[1:2]", "e, c[1:2], kernel", r"the rows of .* cannot stand behind each other"),
+        ("permute(1, 0)", "permute(1, 0, 2)", r"`kernel` f32\[3, 2\] has 2 axes, which `.permute\(1, 0, 2\)` does not"),
+        ("Net.head.b = e, c[1:2]", "ignore e", r"rows 1 to 2 of `c` f32\[3\] go nowhere"),
+    ],
+)
+def test_parts_that_do_not_fit(net: nnc.Model, old: str, new: str, message: str) -> None:
+    np.savez("w.npz", **in_parts())
+    Path("rules").write_text(PARTS.replace(old, new))
+    before = variables(net)
+    with pytest.raises(DataError, match="E0627") as caught:
+        net.load_weights("w.npz", "rules")
+    assert any(re.search(message, d.message) for d in caught.value.diagnostics), str(caught.value)
+    assert variables(net) == before
