@@ -68,6 +68,11 @@ def load_weights(
 def _suggest(net: Model, weights: str, path: str) -> None:
     from ..store.suggest import suggest
 
-    text, fit, count = suggest(net, Path(weights))
-    write(Path(path), text.encode())
-    say(f"{fit} of {count} parameters and states have a rule in {path}: read it, then use it with --map")
+    draft = suggest(net, Path(weights))
+    write(Path(path), draft.text(Path(weights).name).encode())
+    guesses = sum(not p.is_certain for p in draft.pairs.values())
+    say(
+        f"{len(draft.pairs)} of {len(draft.ours)} parameters and states have a rule in {path}"
+        + (f", {guesses} of them a guess" if guesses else "")
+        + ": read it, then use it with --map"
+    )

@@ -103,13 +103,18 @@ _COMMA = re.compile(r",(?![^()]*\))")  # not those of `permute`
 _PART = re.compile(r"(?P<name>[^\s\[\],]+?)(?:\[(?P<a>\d+):(?P<b>\d+)\])?(?P<order>\.T|\.permute\([\d, ]+\))?")
 
 
-def parse(path: Path) -> list[Rule]:
+def read(path: Path) -> list[Rule]:
     """The rules of a file (E0628 for a line that is none)."""
     try:
         with open_regular(path) as f:
             text = f.read().decode("utf-8")
     except (OSError, UnicodeDecodeError) as e:
         raise unreadable(path, e) from e
+    return parse(text, path)
+
+
+def parse(text: str, path: object) -> list[Rule]:
+    """The rules of a text, which is at `path`."""
     rules = []
     for number, line in enumerate(text.splitlines(), 1):
         if line := line.partition("#")[0].strip():

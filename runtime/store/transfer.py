@@ -28,6 +28,7 @@ from ..call.column import Array
 from ..call.messages import listed, unknown
 from ..network import Network
 from . import checkpoint, foreign, weights
+from .rules import read
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,8 @@ def load(
     if into is None and from_ is None and not only:
         if rules is None and not by_position and _is_ours(path):
             return Transfer(checkpoint.load_learned(network, path))
-        return Transfer(
-            weights.load(network, path, _read(path)[1], rules, by_position=by_position, transpose=transpose)
-        )
+        said = read(rules) if rules is not None else ()
+        return Transfer(weights.load(network, path, _read(path)[1], said, by_position=by_position, transpose=transpose))
     if rules is not None or by_position or transpose:
         raise error(
             "E0604",

@@ -21,14 +21,14 @@ from ...dsl.errors import DataError, NncError, error
 from ..call.arrays import NUMPY, Wanted, convert, describe
 from ..call.column import Array
 from ..network import Network
-from .rules import Part, Rows, Rule, parse
+from .rules import Part, Rows, Rule
 
 
 def load(
     network: Network,
     path: Path,
     arrays: Mapping[str, Array],
-    rules: Path | None = None,
+    rules: Sequence[Rule] = (),
     *,
     by_position: bool = False,
     transpose: bool = False,
@@ -47,7 +47,7 @@ def load(
             )
         found.by_position()
     else:
-        found.by_rules(parse(rules) if rules is not None else [])
+        found.by_rules(rules)
     if found.problems:
         raise DataError([Diagnostic("E0627", f"{path}: {p}") for p in found.problems])
     network.assign(found.taken)

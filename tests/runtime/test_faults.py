@@ -323,7 +323,7 @@ def test_a_folder_with_links_is_no_place_for_a_run(folder, capfd):
 def test_what_is_no_file_is_refused_at_once(folder, pipe):
     net = nnc.compile(NET, threads=1)
     for where in (pipe, Path("/dev/zero")):
-        for read in (read_source, facts.load, npz, read_array, net.load, rules.parse):
+        for read in (read_source, facts.load, npz, read_array, net.load, rules.read):
             with pytest.raises(OSError, match="not a regular file"):
                 read(where)
         with pytest.raises(DataError, match=r"E0625.*not a regular file"):

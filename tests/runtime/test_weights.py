@@ -134,7 +134,7 @@ def test_a_format_without_order_has_no_positions(tmp_path: Path, monkeypatch: py
     with pytest.raises(DataError, match=r"E0627.*keeps the order of its arrays.*\n.*--suggest"):
         net.load_weights("w.safetensors", by_position=True)
     assert main(["load-weights", "deep.nn", "w.safetensors", "--suggest", "rules"]) == 0
-    assert "16 of 16 parameters and states have a rule in rules" in capfd.readouterr().out
+    assert "16 of 16 parameters and states have a rule in rules, 2 of them a guess: read it" in capfd.readouterr().out
     assert "ignore net.steps" in Path("rules").read_text()
     assert len(net.load_weights("w.safetensors", "rules").taken) == 16
     for k in range(12):
