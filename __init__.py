@@ -13,7 +13,7 @@ __version__ = "0.2.0"
 
 _HOME = {
     "compile": "runtime.api", "function": "runtime.api", "grad_check": "runtime.check.gradcheck",
-    "Model": "runtime.model", "History": "runtime.progress",
+    "from_onnx": "runtime.onnx.load", "Model": "runtime.model", "History": "runtime.progress",
     "NncError": "dsl.errors", "SourceError": "dsl.errors", "ArgumentError": "dsl.errors",
     "DataError": "dsl.errors", "ResourceError": "dsl.errors", "NonFiniteError": "dsl.errors",
     "UnsupportedError": "dsl.errors",

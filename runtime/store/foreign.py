@@ -47,17 +47,21 @@ def read(path: Path) -> dict[str, Array]:
             return _tensors(path)
     if not path.exists():
         raise unreadable(path, FileNotFoundError())
-    raise malformed(path, "a .npz or .safetensors file", path.suffix or "no suffix", help=_advice(path))
+    refuse_pickle(path)
+    advice = "from Python: np.savez(path, **arrays) writes one"
+    raise malformed(path, "a .npz or .safetensors file", path.suffix or "no suffix", help=advice)
 
 
-def _advice(path: Path) -> str:
+def refuse_pickle(path: Path) -> None:
+    """Say how a pickle becomes safetensors, where a path is of one."""
     if path.suffix not in PICKLES:
-        return "from Python: np.savez(path, **arrays) writes one"
-    return (
+        return
+    advice = (
         "a pickle runs code when it is read; where you trust it, this line of Python makes safetensors of it: "
         "import torch, safetensors.torch as s; s.save_file({k: v.clone().contiguous() for k, v in "
         f"torch.load({str(path)!r}, 'cpu', weights_only=True).items()}}, {str(path.with_suffix('.safetensors'))!r})"
     )
+    raise malformed(path, "a .npz or .safetensors file", path.suffix, help=advice)
 
 
 def _size(path: Path) -> int:

@@ -19,7 +19,7 @@ from ...call.column import Array
 from .statements import Statement, lines
 from .values import Value
 
-_NUMBER = re.compile(r"(?<![\w.{])\d+(?![\w.}])")
+_NUMBER = re.compile(r"(?<![\w.{])(?<!e-)(?<!e\+)\d+(?![\w.}])")
 _NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
 _LABEL = re.compile(r"\|> (\w+): ")
 _LEAST = 3  # statements of a block, and calls in a `repeat`
@@ -97,7 +97,10 @@ def _block(
         return None
     (reads,), (result,) = read, results
     sizes = {str(d): f"size(x, {k})" for k, d in reversed(list(enumerate(type_of(reads).shape))) if isinstance(d, Size)}
-    local = _names(run, module, {reads: "x"})
+    local = _names(run, module, {reads: "x"}, result)
+    words = {w for s in run if s.whole for w in _NAME.findall(s.template)} - local.keys()
+    if words & set(local.values()):  # what an index or a carried value is called there
+        return None
     body = tuple(_renamed(s, module, local, sizes) for s in run)
     texts = [t for s in body for t in _texts(s)]
     holes = tuple(int(n) for t in texts for n in _NUMBER.findall(t))
@@ -110,11 +113,11 @@ def _texts(s: Statement) -> list[str]:
     return [*s.names, s.template, *(v.name for v in s.operands)]
 
 
-def _names(run: Sequence[Statement], module: tuple[str, ...], local: dict[str, str]) -> dict[str, str]:
-    """Names of a block's own: as its layers are called within it, else h."""
+def _names(run: Sequence[Statement], module: tuple[str, ...], local: dict[str, str], result: str) -> dict[str, str]:
+    """Names of a block's own: as its layers are called within it, y for its result, else h."""
     for s in run:
         for n in s.names:
-            stem = _within(s.label, module) if s.label else n if s.arrays else "h"
+            stem = _within(s.label, module) if s.label else n if s.arrays else "y" if n == result else "h"
             local[n] = _unlike(stem if not stem[0].isdigit() else f"h{stem}", set(local.values()))
     return local
 
@@ -139,7 +142,9 @@ def _layer_name(module: tuple[str, ...]) -> str:
     """A name for a layer: as the innermost module is called that has a word for a name."""
     word = next((m for m in reversed(module) if not m.isdigit()), "block")
     stem = re.sub(r"\d+$", "", word) or word
-    return "".join(p.capitalize() for p in stem.split("_")) + ("Block" if "block" not in stem.lower() else "")
+    stem = stem[:-1] if re.search(r"[^s]s$", stem) else stem
+    name = "".join(p.capitalize() for p in stem.split("_"))
+    return name if "block" in stem.lower() else f"{name}Block"
 
 
 def _unlike(name: str, taken: set[str]) -> str:

@@ -64,13 +64,14 @@ def _read_external(path: Path, t: Any) -> None:
     if not name or wanted.is_symlink() or folder not in wanted.resolve().parents:
         raise _wrong(path, "arrays in files of its own folder", f"`{t.name}` in `{name}`")
     try:
-        offset, length = int(facts.get("offset", 0)), int(facts.get("length", -1))
+        offset = int(facts.get("offset", 0))
+        length = int(facts["length"]) if "length" in facts else None
     except ValueError:
         raise _wrong(path, "an offset and a length", f"{facts.get('offset')!r}, {facts.get('length')!r}") from None
     with open_regular(wanted) as file:
         size = os.fstat(file.fileno()).st_size
-        length = size - offset if length < 0 else length
-        if offset < 0 or offset + length > size:
+        length = max(size - offset, 0) if length is None else length
+        if min(offset, length) < 0 or offset + length > size:
             raise _wrong(wanted, f"{length:,} bytes of `{t.name}` from {offset:,} on", f"a file of {size:,}")
         file.seek(offset)
         t.raw_data = file.read(length)

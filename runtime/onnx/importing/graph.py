@@ -6,9 +6,11 @@ operator that has none but is a function of others, by ONNX's own definition or 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -252,11 +254,23 @@ def import_graph(model: Any, path: str, *, name: str = "Net", fixed: Mapping[str
         raise RefusedImport(path, lacking)
     results = [(o.name, values[o.name]) for o in graph.output]
     try:
-        written = text.finish(results)
+        written = text.finish(results, _doc(model, path))
     except Refused as e:
         raise RefusedImport(path, [Refusal(path, "graph", str(e))]) from None
     outputs = {v.name: o.name for v, o in zip(written.outputs, graph.output, strict=True)}
-    return Imported(written.text, name, written.arrays, dict(state.taken), names, outputs)
+    made_by = {o: node.op_type for node in graph.node for o in node.output}
+    return Imported(
+        written.text, name, written.arrays, dict(state.taken), names, outputs,
+        {v.name: v.type for v in written.outputs}, {n: made_by.get(o, "") for n, o in outputs.items()},
+    )  # fmt: skip
+
+
+def _doc(model: Any, path: str) -> str:
+    """Where the text is from."""
+    maker = " ".join(filter(None, (model.producer_name, model.producer_version)))
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+    said = f"# Imported from {Path(path).name}, opset {opset}" + (f", made by {maker}" if maker else "")
+    return re.sub(r"[^\x20-\x7e]", "?", said) + ".\n"
 
 
 def _initialisers(proto: Any, graph: Any) -> tuple[dict[str, tuple[Array, str]], list[Refusal]]:

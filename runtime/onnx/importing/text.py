@@ -10,6 +10,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ....compiler.elaborate.draft import Draft
@@ -60,7 +61,7 @@ class Text:
         """A name that means nothing yet, as near to `stem` as can be."""
         made = identifier(stem)
         found, k = made, 1
-        while self._draft.is_taken(found) or found in _WORDS:
+        while self._draft.is_taken(found) or found in _WORDS or _INDEX.fullmatch(found):
             k += 1
             found = f"{made}_{k}"
         return found
@@ -192,9 +193,8 @@ class Text:
             outputs.append(Value(self._type(name), name))
         flat = live(self._statements, {v.name for v in outputs})
         layers, body = outlined(flat, {v.name for v in outputs}, self._type, set(self._labels))
-        if layers:
-            written = self._written(body, outputs, doc, layers)
-            if _holds(written):
+        with suppress(SourceError):
+            if layers and _holds(written := self._written(body, outputs, doc, layers)):
                 return written
         return self._written(flat, outputs, doc, [])
 
@@ -219,15 +219,13 @@ class Written:
 
 
 def _holds(written: Written) -> bool:
-    """Whether the text is a program whose variables are the arrays."""
-    try:
-        variables = Program(Source("written", written.text), Settings()).variables
-    except SourceError:
-        return False
+    """Whether the variables of a text are the arrays. Raises SourceError where it is no program."""
+    variables = Program(Source("written", written.text), Settings()).variables
     shapes = {path: v.type.shape for path, v in variables.items() if v.role in ("weight", "bias", "state")}
     return shapes == {path: a.shape for path, a in written.arrays.items()}
 
 
+_INDEX = re.compile(r"[b-w]|i_\w2?")  # what templates call indices
 _WORDS = {
     *keyword.kwlist, *STATEMENTS, "then", "repeat", "when", "training", "until", "over", "true", "false", "model",
     "layer", "fn", "const", "hyper", "export", "train", "test", "optimizer", "case", "expect", "reject", "stop",

@@ -39,5 +39,8 @@ def tensor(proto: Any, t: Any) -> Array:
     """The numbers of a TensorProto; halves are widened. Raises Refused."""
     if t.data_location == t.EXTERNAL:
         raise Refused("its numbers are in another file, which was not asked for")
-    array = np.asarray(proto.numpy_helper.to_array(t))
+    try:
+        array = np.asarray(proto.numpy_helper.to_array(t))
+    except (ValueError, TypeError, OverflowError, MemoryError) as e:
+        raise Refused(f"it has not the numbers that its shape {list(t.dims)} says: {str(e)[:80]}") from None
     return array.astype(np.float32) if t.data_type in HALVES else array

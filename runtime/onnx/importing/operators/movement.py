@@ -39,7 +39,7 @@ def size(n: Node) -> Value:
 def reshape(n: Node) -> Value:
     wanted = n.given("shape", 1) or []
     shape: list[Dim] = [n.x.shape[k] if d == 0 and not n.attribute("allowzero", 0) else d for k, d in enumerate(wanted)]
-    if n.x.rank and shape == [n.x.shape[0], -1] and n.x.rank > 1:
+    if n.x.rank > 1 and shape in ([n.x.shape[0], -1], [-1, product(n.x.shape[1:])]):
         return n.emit("{0} |> flatten", n.x)
     return n.emit(f"reshape({{0}}, {shown(shape)})", n.x)
 

@@ -74,7 +74,7 @@ def layer_norm(n: Node) -> Value | list[Value]:
     alone = len([o for o in n.outputs if o]) == 1
     if (
         alone and axis == x.rank - 1 and is_weight(gamma) and gamma.known is not None and gamma.rank == 1
-        and beta is not None and is_weight(beta) and beta.known is not None and x.dtype == "f32"
+        and beta is not None and is_weight(beta) and beta.known is not None
     ):  # fmt: skip
         return n.text.layer(x, n.label(gamma), _call("LayerNorm", _eps(n)), {"gamma": gamma.known, "beta": beta.known})
     axes = list(range(axis, x.rank))

@@ -11,8 +11,8 @@ from ..values import Value, known, number
 
 
 def is_weight(v: Value) -> bool:
-    """Whether a value is an array that was learned, of f32 as the library's layers are."""
-    return v.known is not None and bool(v.origin) and v.dtype == "f32" and not v.name
+    """Whether a value is an array that was learned."""
+    return v.known is not None and bool(v.origin) and v.dtype in FLOATS and not v.name
 
 
 @operator("MatMul")
@@ -39,9 +39,9 @@ def gemm(n: Node) -> Value:
     )
     if is_weight(b) and plain and a.known is None and b.known is not None:
         w = b.known if n.attribute("transB", 0) else b.known.T
-        arrays = {"W": np.ascontiguousarray(w * np.float32(alpha))}
+        arrays = {"W": np.ascontiguousarray(w * w.dtype.type(alpha))}
         if c is not None and c.known is not None:
-            arrays["b"] = c.known.reshape(-1) * np.float32(beta)
+            arrays["b"] = c.known.reshape(-1) * c.known.dtype.type(beta)
         out = w.shape[0]
         return n.text.layer(a, n.label(b), f"Dense({out}{'' if c is not None else ', bias = false'})", arrays)
     y = n.emit("{0} @ {1}.T" if n.attribute("transB", 0) else "{0} @ {1}", a, b)
@@ -79,9 +79,6 @@ def einsum(n: Node) -> Value:
     bound = sorted({c for t in read for c in t} - set(made))
     names = {c: f"i_{c.lower()}{'' if c.islower() else '2'}" for t in [*read, made] for c in t}
     factors = " * ".join(f"{{{k}}}[{', '.join(names[c] for c in t)}]" if t else f"{{{k}}}" for k, t in enumerate(read))
-    if not made:
-        (y,) = n.emit_whole(f"{{r0}}[one in 0..1] = sum[{', '.join(names[c] for c in bound)}]({factors})", *values)
-        return n.reshaped(y, ())
     body = f"sum[{', '.join(names[c] for c in bound)}]({factors})" if bound else factors
     (y,) = n.emit_whole(f"{{r0}}[{', '.join(names[c] for c in made)}] = {body}", *values)
     return y
