@@ -41,8 +41,10 @@ def _tells_the_source(f: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
-def source_of(program: str | os.PathLike[str]) -> Source:
+def source_of(program: str | os.PathLike[str] | Source) -> Source:
     """A path's text, or text itself: what has a line break or a brace in it is text."""
+    if isinstance(program, Source):
+        return program
     if not isinstance(program, str | os.PathLike):
         raise settings.wrong_type("the program", "a path or a text", program)
     if isinstance(program, str) and any(c in program for c in "\n{="):
@@ -105,7 +107,7 @@ def _given(values: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 @_tells_the_source
 def compile(
-    program: str | os.PathLike[str],
+    program: str | os.PathLike[str] | Source,
     *,
     model: str | None = None,
     hyper: Mapping[str, Any] | None = None,

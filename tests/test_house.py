@@ -93,6 +93,18 @@ def test_imports_inside_functions_are_for_start_up_time():
     assert late == set(LATE)
 
 
+def test_no_file_of_the_root_hides_a_library():
+    """The root is where Python looks first for who works in it: `sklearn.py` there would be scikit-learn."""
+    assert {p.name for p in ROOT.glob("*.py")} == {"__init__.py", "__main__.py"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "public").glob("*.py")), ids=lambda p: p.stem)
+def test_what_is_public_only_names_what_stands_elsewhere(path):
+    """A module that is reached by two names would be loaded twice."""
+    kinds = {type(node) for node in ast.parse(path.read_text("utf-8")).body}
+    assert kinds <= {ast.Expr, ast.ImportFrom, ast.Assign}
+
+
 def test_only_native_binds_llvm():
     binds = re.compile(r"^\s*(import|from) llvmlite", re.MULTILINE)
     users = [p.relative_to(ROOT).as_posix() for p in FILES if binds.search(p.read_text("utf-8"))]

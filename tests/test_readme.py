@@ -59,6 +59,29 @@ def test_the_tour_ends_at_softmax_minus_one_hot() -> None:
     np.testing.assert_allclose(net.pull(z, label), p - np.eye(10)[label], atol=1e-6)
 
 
+def block_with(text: str) -> str:
+    """The one block of Python that has this text."""
+    (found,) = [b for b in blocks(README, "python") if text in b]
+    return found
+
+
+def test_an_estimator_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    x, label = load_digits(return_X_y=True)
+    monkeypatch.chdir(tmp_path)
+    Path("net.nn").write_text(blocks(README)[0].replace("[32, 64, 128, 256]", "8..64"))
+    names = {"X": x, "names": np.array(list("abcdefghij"))[label], "GridSearchCV": GridSearchCV}
+    names |= {"make_pipeline": make_pipeline, "StandardScaler": StandardScaler}
+    exec(block_with("nnc.sklearn"), names)
+    assert names["search"].best_score_ > 0.9
+    assert names["search"].predict(x[:3]).tolist() == ["a", "b", "c"]
+
+
 def test_commands_name_what_exists() -> None:
     shell = "\n".join(blocks(README, "sh"))
     models = re.findall(r"nnc (?:train|build) (models/\S+)", shell)

@@ -65,7 +65,7 @@ class Dataset:
             column = columns[name] if name else self._matrix(columns, names)
             self._check_width(column, want, name)
             self._check_classes(want, name)
-            found.append(self._whole(_reshape(column, want, self.name), want, name))
+            found.append(self._whole(reshape(column, want, self.name), want, name))
         return found
 
     def match(self, columns: Mapping[str, Rows], inputs: Sequence[str], wants: Sequence[Wanted]) -> list[str] | None:
@@ -154,7 +154,7 @@ class Dataset:
         return found
 
 
-def _reshape(column: Rows, want: Wanted, source: str) -> Rows:
+def reshape(column: Rows, want: Wanted, source: str) -> Rows:
     """A row as the input wants it: flattened, `[H, W]` for one channel, or with axes of size 1 added."""
     axes = want.axes
     if not axes or column.ndim == len(axes):

@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from io import BytesIO
 from math import prod
 from os import PathLike
 from pathlib import Path
@@ -37,6 +38,7 @@ from .files import part, write
 from .safetensors import MAX_HEADER, MAX_TENSORS, SIZES, array_of, corrupt, read_bytes, read_header
 
 VERSION = 1
+_BYTES = Path("<bytes>")  # what errors call a checkpoint that is no file
 _SHOWN = 20  # variables that do not fit, one by one
 _DTYPES: Mapping[str, str] = {"f32": "F32", "f64": "F64", "i32": "I32", "i64": "I64", "bool": "BOOL"}
 
@@ -58,35 +60,48 @@ class Facts:
 def save(network: Network, path: str | PathLike[str], variables: Mapping[str, Array] | None = None) -> None:
     """Write all variables and where training stands; or a copy of the variables from the end of an earlier epoch."""
     with network.workspace.lock:
-        facts_now = _facts(network)
-        if variables is not None:
-            facts_now |= {"progress": None, "epochs_done": int(variables.get("train/epoch", network.epochs_done))}
-        variables = network.variables if variables is None else variables
-        table: dict[str, Any] = {}
-        digests: dict[str, str] = {}
-        offset = 0
-        for v in network.manifest.variables:
-            array = variables[v.path]
-            table[v.path] = {
-                "dtype": _DTYPES[v.dtype],
-                "shape": list(v.shape),
-                "data_offsets": [offset, offset + array.nbytes],
-            }
-            digests[v.path] = hashlib.sha256(_bytes(array)).hexdigest()
-            offset += array.nbytes
-        facts = json.dumps({**facts_now, "tensors": digests})
-        metadata = {"nnc": facts, "sha256": _digest(facts, table)}
-        header = json.dumps({"__metadata__": metadata, **table}, separators=(",", ":")).encode()
-        header += b" " * (-len(header) % 8)
-        if len(header) > MAX_HEADER or len(table) > MAX_TENSORS:
-            raise error(
-                "E0605",
-                f"{path}: a checkpoint of {len(table):,} variables and {human(len(header))} of facts "
-                f"could not be read again; at most {MAX_TENSORS:,} and {human(MAX_HEADER)} can be",
-                kind=ResourceError,
-            )
-        tensors = [_bytes(variables[v.path]) for v in network.manifest.variables]
-        write(Path(path), len(header).to_bytes(8, "little"), header, *tensors)
+        write(Path(path), *_parts(network, Path(path), variables))
+
+
+def to_bytes(network: Network) -> bytes:
+    """What `save` writes to a file."""
+    with network.workspace.lock:
+        return b"".join(_parts(network, _BYTES))
+
+
+def _parts(
+    network: Network, path: Path, variables: Mapping[str, Array] | None = None
+) -> tuple[bytes | memoryview, ...]:
+    """A checkpoint, piece by piece; `path` is for errors. Called with the lock held."""
+    facts_now = _facts(network)
+    if variables is not None:
+        facts_now |= {"progress": None, "epochs_done": int(variables.get("train/epoch", network.epochs_done))}
+    variables = network.variables if variables is None else variables
+    table: dict[str, Any] = {}
+    digests: dict[str, str] = {}
+    offset = 0
+    for v in network.manifest.variables:
+        array = variables[v.path]
+        table[v.path] = {
+            "dtype": _DTYPES[v.dtype],
+            "shape": list(v.shape),
+            "data_offsets": [offset, offset + array.nbytes],
+        }
+        digests[v.path] = hashlib.sha256(_bytes(array)).hexdigest()
+        offset += array.nbytes
+    facts = json.dumps({**facts_now, "tensors": digests})
+    metadata = {"nnc": facts, "sha256": _digest(facts, table)}
+    header = json.dumps({"__metadata__": metadata, **table}, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    if len(header) > MAX_HEADER or len(table) > MAX_TENSORS:
+        raise error(
+            "E0605",
+            f"{path}: a checkpoint of {len(table):,} variables and {human(len(header))} of facts "
+            f"could not be read again; at most {MAX_TENSORS:,} and {human(MAX_HEADER)} can be",
+            kind=ResourceError,
+        )
+    tensors = [_bytes(variables[v.path]) for v in network.manifest.variables]
+    return len(header).to_bytes(8, "little"), header, *tensors
 
 
 def _bytes(array: Array) -> memoryview:
@@ -120,12 +135,21 @@ def load(network: Network, path: str | PathLike[str]) -> None:
     model that is not trained takes what `load_learned` takes, and the seed."""
     path = of_run(Path(path))
     with reading(path) as f:
-        trains = network.manifest.train is not None
-        facts, table, start = _header(f, path, network.manifest.train)
-        wanted, used = ({v.path: v for v in network.manifest.variables}, table) if trains else _learned(network, table)
-        _fits(path, wanted, used, facts)
-        check_bytes(sum(nbytes(v.shape, NUMPY[v.dtype]) for v in wanted.values()), str(path))
-        loaded = _tensors(f, path, table, start, wanted, facts.tensors)
+        _take(network, f, path)
+
+
+def from_bytes(network: Network, data: bytes) -> None:
+    """Take over what `to_bytes` made, as `load` does a file."""
+    _take(network, BytesIO(data), _BYTES)
+
+
+def _take(network: Network, f: IO[bytes], path: Path) -> None:
+    trains = network.manifest.train is not None
+    facts, table, start = _header(f, path, network.manifest.train)
+    wanted, used = ({v.path: v for v in network.manifest.variables}, table) if trains else _learned(network, table)
+    _fits(path, wanted, used, facts)
+    check_bytes(sum(nbytes(v.shape, NUMPY[v.dtype]) for v in wanted.values()), str(path))
+    loaded = _tensors(f, path, table, start, wanted, facts.tensors)
     with network.workspace.lock:
         network.variables.write({wanted[name].path: array for name, array in loaded.items()})
         network.reseed(facts.seed)

@@ -46,7 +46,8 @@ def corrupt(path: Path, expected: object, found: object) -> NncError:
 
 def read_header(f: IO[bytes], path: Path) -> tuple[dict[str, str], dict[str, Any], int]:
     """Metadata, table, and where the tensors begin. Takes little more memory than the header is long."""
-    total = os.fstat(f.fileno()).st_size
+    total = f.seek(0, os.SEEK_END)
+    f.seek(0)
     length = int.from_bytes(f.read(8), "little")
     if total < 8 or length < 2 or length > min(MAX_HEADER, total - 8):
         raise corrupt(
