@@ -26,7 +26,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from nnc.dsl.format import format
 from nnc.dsl.parser import parse
 from nnc.dsl.source import Source
-from nnc.runtime.sklearn import CLASSIFIER, REGRESSOR
+from nnc.runtime.sklearn.programs import CLASSIFIER, REGRESSOR
 from nnc.sklearn import Classifier, Regressor
 
 MODELS = Path(nnc.__file__).parent / "models"
