@@ -7,17 +7,20 @@ loaded when first used, so that a program that only predicts starts sooner.
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from functools import lru_cache
 from math import prod
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
 
 from ..compiler.manifest import ENTRIES, Variable
 from ..compiler.types.tensors import TensorType
 from ..dsl.errors import ArgumentTypeError, error
 from . import settings
 from .call.arrays import NUMPY, Wanted, bind
+from .call.calls import Call
 from .call.column import Array
 from .call.messages import argument_error, unknown
 from .network import Network
@@ -37,21 +40,25 @@ class Model(Network):
 
     # --- calling ------------------------------------------------------------------------------------------------------
 
-    def predict(self, /, *args: Any, **kwargs: Any) -> Any:
-        """The model's results in inference mode. NumPy in, NumPy out; several results are a named tuple."""
-        return self.call("predict", *args, **kwargs)
+    def predict(self, /, *args: Any, like: str = "numpy", **kwargs: Any) -> Any:
+        """The model's results in inference mode; several are a named tuple. What is passed may be arrays, tensors of
+        other libraries, columns, or one frame with columns by name; results are arrays, or `like` "torch" or "jax"."""
+        return self.call("predict", *args, like=like, **kwargs)
 
     def loss(self, /, *args: Any, **kwargs: Any) -> Any:
         """The loss in training mode, as a Python float; several that are minimized, by name."""
         call = self.entry("loss")
-        outputs = call(*args, **kwargs)
+        outputs = self._run(call, args, kwargs)
         if len(outputs) == 1:
             return float(outputs[0])
         return {p.name: float(a) for p, a in zip(call.signature.outputs, outputs, strict=True)}
 
-    def gradients(self, /, *args: Any, wrt: str | Iterable[str] | None = None, **kwargs: Any) -> dict[str, Array]:
+    def gradients(
+        self, /, *args: Any, wrt: str | Iterable[str] | None = None, like: str = "numpy", **kwargs: Any
+    ) -> dict[str, Any]:
         """The gradient of the loss by parameter path, or by the names in `wrt`: parameters and inputs. Of several
         losses each parameter has that of the one that trains it, and an input that of their sum."""
+        make = settings.like(like)
         call = self.entry("gradients")
         names = [p.name for p in call.signature.outputs]
         wrt = settings.names("wrt", wrt) if wrt is not None else None
@@ -59,14 +66,14 @@ class Model(Network):
             if name not in names:
                 raise unknown("parameter or input with a gradient", name, names)
         chosen = wrt if wrt is not None else [n for n in names if n in self.variables]
-        found = dict(zip(names, call(*args, **kwargs), strict=True))
-        return {n: found[n] for n in chosen}
+        found = dict(zip(names, self._run(call, args, kwargs), strict=True))
+        return {n: make(found[n]) for n in chosen}
 
     def train_step(self, /, *args: Any, **kwargs: Any) -> Any:
         """One step: parameters, state and optimiser state change; returns the loss (or, where there are several or
         none, losses and metrics by name). A loss that is not finite is returned as it is."""
         call = self.entry("train")
-        outputs = call(*args, **kwargs)
+        outputs = self._run(call, args, kwargs)
         self.progress = None
         names = [p.name for p in call.signature.outputs]
         if len(self.train_spec.losses) == 1:
@@ -74,25 +81,37 @@ class Model(Network):
         hidden = {m.name for m in self.train_spec.metrics if m.hidden}
         return {n: a.item() for n, a in zip(names, outputs, strict=True) if n not in hidden}
 
-    def taps(self, /, *args: Any, **kwargs: Any) -> dict[str, Array]:
+    def taps(self, /, *args: Any, like: str = "numpy", **kwargs: Any) -> dict[str, Any]:
         """The values of labelled calls by their path, in inference mode."""
-        call = self.entry("taps")
-        return dict(zip([p.name for p in call.signature.outputs], call(*args, **kwargs), strict=True))
+        call, make = self.entry("taps"), settings.like(like)
+        values = map(make, self._run(call, args, kwargs))
+        return dict(zip([p.name for p in call.signature.outputs], values, strict=True))
 
-    def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
-        """Any entry point by name: an array, or a named tuple of arrays where there are several results."""
+    def call(self, name: str, /, *args: Any, like: str = "numpy", **kwargs: Any) -> Any:
+        """Any entry point by name: an array, or a named tuple of arrays where there are several results; or tensors
+        `like` those of "torch" or "jax"."""
         call = self._calls.get(name) or self.entry(name)
-        arrays = call(*args, **kwargs)
-        if len(arrays) == 1:
-            return arrays[0] if arrays[0].ndim else arrays[0][()]
-        named = _results(call.signature.name, tuple([p.name for p in call.signature.outputs]))
-        return named(*(a if a.ndim else a[()] for a in arrays))
+        if like == "numpy":
+            results: Sequence[Any] = [a if a.ndim else a[()] for a in self._run(call, args, kwargs)]
+        else:
+            make = settings.like(like)
+            results = [make(a) for a in self._run(call, args, kwargs)]
+        if len(results) == 1:
+            return results[0]
+        return _results(call.signature.name, tuple([p.name for p in call.signature.outputs]))(*results)
 
-    def bind(self, name: str, /, *args: Any, out: Any = None, **kwargs: Any) -> Bound:
+    def _run(self, call: Call, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Array]:
+        """The results of an entry; a frame is taken apart."""
+        if args and type(args[0]) is not np.ndarray and not kwargs:
+            args = tuple(self.given(call, args))
+        return call(*args, **kwargs)
+
+    def bind(self, name: str, /, *args: Any, out: Any = None, like: str = "numpy", **kwargs: Any) -> Bound:
         """An entry point with its arrays bound: `run = net.bind("predict", x)`, then `y = run()`, in microseconds less
         than `net.predict(x)`. What `x` holds may change between calls. The results are in the same arrays after every
-        call, those of `out` where they are given; these overlap neither inputs nor one another. What a call would have
-        to convert or copy is refused (E0602), and so is an entry that writes variables (E0609)."""
+        call, those of `out` where they are given; these overlap neither inputs nor one another. Both may be tensors in
+        the processor's memory, and results are tensors `like` those of "torch". What a call would have to convert or
+        copy is refused (E0602), and so is an entry that writes variables (E0609)."""
         from .call.bound import Bound
 
         settings.text("name", name)
@@ -101,7 +120,7 @@ class Model(Network):
             help = "`train_step` and `fit` are calls of it" if name == "train" else None
             raise argument_error("E0609", f"`{name}` is not bound: it writes variables", help)
         names = tuple([p.name for p in call.signature.outputs])
-        return Bound(call, args, kwargs, out, _results(call.signature.name, names))
+        return Bound(call, args, kwargs, out, _results(call.signature.name, names), settings.like(like))
 
     def __getattr__(self, name: str) -> Any:
         if hasattr(type(self), name) or name not in self.exports:
@@ -135,11 +154,13 @@ class Model(Network):
         resume: bool = False,
         **kwargs: Any,
     ) -> History:
-        """Train on whole arrays, or without arrays on the data named in the train block. See `train.fit`.
+        """Train on whole arrays, on one frame that has the target, on what gives batch after batch (a DataLoader), or
+        without arguments on the data named in the train block. See `train.fit` and `train.stream`.
 
         `patience` of the train block watches the validation loss, and where nothing is held out the training loss."""
         from .train.fit import fit
 
+        told = settings.callbacks(callbacks)
         with self.workspace.training():
             return fit(
                 self,
@@ -149,13 +170,14 @@ class Model(Network):
                 epochs=epochs,
                 batch=batch,
                 shuffle=shuffle,
-                callbacks=settings.callbacks(callbacks),
+                callbacks=told,
                 resume=resume,
             )
 
     def evaluate(self, /, *args: Any, batch: int | None = None, **kwargs: Any) -> dict[str, float | int]:
         """{metric: value} over whole arrays, in inference mode; without arrays over the test set of the train block's
-        data (its validation set where there is no test set). Without `batch` all is one batch where memory allows."""
+        data (its validation set where there is no test set). Without `batch` all is one batch where memory allows. What
+        gives batch after batch is evaluated so."""
         from .train.evaluate import evaluate
 
         return evaluate(self, args, kwargs, batch=batch)

@@ -7,16 +7,17 @@ the user holds is a `Model`, the face of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..compiler.manifest import ENTRIES, TrainSpec
 from ..dsl.errors import NncError
 from . import settings
 from .call.calls import Call, Session, Workspace
 from .call.column import Array, Rows
+from .call.foreign import is_frame
 from .call.messages import argument_error, unknown
 from .call.state import State
 from .progress import Progress
@@ -113,6 +114,19 @@ class Network:
     def exports(self) -> list[str]:
         """The names of the exports; each is also a method."""
         return [e for e in self.manifest.entries if e not in ENTRIES]
+
+    def given(self, call: Call, args: tuple[Any, ...]) -> Sequence[Any]:
+        """The positional arguments of an entry that shares its inputs with the train block: a single frame is taken
+        apart by the names of its columns."""
+        spec = self.manifest.train
+        if len(args) != 1 or spec is None or not is_frame(args[0]):
+            return args
+        names = [p.name for p in call.signature.inputs]
+        if not set(names) <= set(spec.inputs):
+            return args
+        from .data.frame import columns_for
+
+        return columns_for(args[0], names, call.wants, spec.inputs, self.schema)
 
     @property
     def train_spec(self) -> TrainSpec:

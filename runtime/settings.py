@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..dsl.errors import ArgumentTypeError, NncError
+from .call.column import Array
+from .call.foreign import LIKE
 from .call.messages import argument_error, unknown
 
 MAX_SEED = 2**31 - 1
@@ -102,6 +104,19 @@ def choice(name: str, value: Any, choices: Sequence[str]) -> None:
     if value not in choices:
         wanted = " or ".join(f'"{c}"' for c in choices)
         raise argument_error("E0603", f"{name} must be {wanted}, got {value!r}")
+
+
+def left_out(what: str, **given: Any) -> None:
+    """What does not go together with something is not given (E0604)."""
+    for name, value in given.items():
+        if value is not None:
+            raise argument_error("E0604", f"{what} takes no `{name}`, got {value!r}", kind=ArgumentTypeError)
+
+
+def like(value: Any) -> Callable[[Array], Any]:
+    """What makes an array a result of the library that is named."""
+    choice("like", value, list(LIKE))
+    return LIKE[value]
 
 
 def hypers(value: Any) -> None:

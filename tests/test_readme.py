@@ -65,6 +65,32 @@ def block_with(text: str) -> str:
     return found
 
 
+PASSED = block_with("net.fit(frame").splitlines()
+
+
+@pytest.mark.parametrize("line", PASSED, ids=["frame", "tensor"])
+def test_what_other_libraries_hold_is_passed(line: str) -> None:
+    net = nnc.compile(blocks(README)[0])
+    data = net.load_dataset()
+    x, label = (column[:] for column in data.for_training(net.train_spec.inputs, net.entry("train").wants))
+    names: dict[str, Any] = {"net": net, "held_out": (x, label)}
+    if "frame" in line:
+        names["frame"] = pytest.importorskip("pandas").DataFrame(x).assign(label=np.array(list("abcdefghij"))[label])
+    elif "tensor" in line:
+        names["tensor"] = pytest.importorskip("torch").tensor(x)
+        line += "\n" + line.split(": ")[-1]
+    else:
+        names["loader"] = type("Loader", (), {"__iter__": lambda _: iter([(x, label)]), "__len__": lambda _: 1})()
+    exec(line, names)
+    if "frame" in line:
+        assert net.schema is not None and net.schema.classes == tuple("abcdefghij")
+        assert net.evaluate(names["frame"])["accuracy"] > 0.5
+    elif "tensor" in line:
+        np.testing.assert_array_equal(names["y"].numpy(), net.predict(x))
+    else:
+        assert net.epochs_done == 3
+
+
 def test_an_estimator_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn")
     from sklearn.datasets import load_digits

@@ -25,6 +25,7 @@ from ...compiler.types.sizes import Dim, Size, Symbol, substitute, symbols
 from ...compiler.types.tensors import TensorType
 from ...dsl.errors import ArgumentTypeError, NncError, ResourceError, error
 from .column import Array, Column, Rows, memory_limit
+from .foreign import Unfit, as_numpy, is_text, type_name
 from .messages import argument_error, human
 
 NUMPY: Mapping[str, np.dtype[Any]] = {
@@ -36,6 +37,7 @@ MAX_AXES = 32
 ALIGNMENT = 64  # of everything we allocate; user arrays need only their elements aligned
 BAD_DATA = "the data have it, in the row that is named (counted from 0): drop or fill such rows"
 BATCHES = "what gives batch after batch goes to `train_step`, one call for each"
+_CLASSES = "`numpy.unique(.., return_inverse=True)` numbers them; so does `fit` of a frame with the target in it"
 _CHANNELS = (1, 3, 4)  # of a picture: grey, colour, colour with transparency
 _LEAST_SIDE = 8  # of one, in pixels
 _SMALL = 1 << 26  # bytes that are allocated without asking how much memory there is
@@ -121,8 +123,7 @@ def _settle(entry: str, want: Wanted, position: int, size: Size, n: int, sizes: 
 
 
 def as_array(value: Any, entry: str, want: Wanted) -> Array:
-    """The value as NumPy sees it; lists, scalars, and anything with `__array__` or `__dlpack__` are welcome, also a
-    tensor that records gradients. bfloat16, which NumPy does not have, is widened to f32."""
+    """The value as NumPy sees it: lists, scalars, tensors, columns and frames (see `foreign`)."""
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise argument_error(
             "E0602",
@@ -131,50 +132,41 @@ def as_array(value: Any, entry: str, want: Wanted) -> Array:
             kind=ArgumentTypeError,
         )
     try:
-        array = _as_numpy(value)
+        array = as_numpy(value)
     except MemoryError:
         raise
-    except ValueError as e:
-        if isinstance(value, list | tuple):
-            raise argument_error("E0601", f"`{want.name}` of {entry} wants {want.type}, got a ragged list") from e
-        raise _no_array(value, entry, want) from e
+    except Unfit as e:
+        raise _no_array(e.got, entry, want, e.help) from None
     except Exception as e:  # whatever a foreign __array__ raises
-        raise _no_array(value, entry, want) from e
+        if isinstance(e, ValueError) and isinstance(value, list | tuple):
+            raise argument_error("E0601", f"`{want.name}` of {entry} wants {want.type}, got a ragged list") from e
+        raise _no_array(type_name(value), entry, want, _help(value) or str(e).partition("\n")[0]) from e
     if isinstance(value, str) or (array.dtype == object and not isinstance(value, np.ndarray)):
-        raise _no_array(value, entry, want)
-    if array.dtype.name == "bfloat16":
-        array = array.astype(np.float32)
+        if is_text(array) and array.ndim and array.size:
+            raise _no_array("texts", entry, want, _CLASSES)
+        raise _no_array(type_name(value), entry, want, _help(value))
     if array.size == 0 and isinstance(value, list | tuple):
         array = array.astype(want.dtype)  # an empty list has no dtype of its own
     return array
 
 
-def _as_numpy(value: Any) -> Array:
-    if callable(detach := getattr(value, "detach", None)):  # a tensor of PyTorch
-        value = detach()
-        if str(value.dtype).endswith("bfloat16"):
-            value = value.float()
-    if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
-        return np.from_dlpack(value)
-    return np.asarray(value)
-
-
 def is_stream(value: Any) -> bool:
     """Whether something gives values one after another, and is no array."""
     known = isinstance(value, list | tuple | str | bytes | Mapping)
-    return isinstance(value, Iterable) and not known and not hasattr(value, "__array__")
+    return isinstance(value, Iterable) and not known and not any(hasattr(value, a) for a in ("__array__", "__dlpack__"))
 
 
-def _no_array(value: Any, entry: str, want: Wanted) -> NncError:
-    got = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-    help = None
-    if hasattr(value, "columns"):
-        help = "some of its columns are no numbers: pass those that are, and the target by itself"
-    elif is_stream(value):
-        help = f"`list(..)` or `numpy.stack(..)` of it is an array; {BATCHES}"
-    elif isinstance(value, str):
-        help = "`numpy.load` reads an array from a file"
+def _no_array(got: str, entry: str, want: Wanted, help: str | None) -> NncError:
     return argument_error("E0602", f"`{want.name}` of {entry} wants {want.type}, got {got}", help, ArgumentTypeError)
+
+
+def _help(value: Any) -> str | None:
+    """What helps with a value that is no array."""
+    if hasattr(value, "columns"):
+        return "some of its columns are no numbers: pass those that are, and the target by itself"
+    if is_stream(value):
+        return f"`list(..)` or `numpy.stack(..)` of it is an array; {BATCHES}"
+    return "`numpy.load` reads an array from a file" if isinstance(value, str) else None
 
 
 def _check_kind(array: Array, entry: str, want: Wanted) -> None:

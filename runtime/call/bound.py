@@ -7,7 +7,7 @@ arrays after every call, which overlap nothing that is read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import addressof
 from typing import Any
 
@@ -18,6 +18,7 @@ from ...dsl.errors import ArgumentTypeError
 from .arrays import NUMPY, address_of, bind, describe
 from .calls import Call
 from .column import Array
+from .foreign import view
 from .messages import argument_error
 
 
@@ -27,17 +28,27 @@ class Bound:
 
     __slots__ = ("_address", "_call", "_results", "_sized", "_slots", "inputs", "outputs")
 
-    def __init__(self, call: Call, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any, named: Any):
+    def __init__(
+        self,
+        call: Call,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        out: Any,
+        named: Callable[..., Any],
+        make: Callable[[Array], Any],
+    ):
         """Raises `ArgumentError` and its kinds as a call would, and E0602 for what cannot be bound as it lies. `named`
-        makes one value of several results."""
-        s, values = call.signature, call.arguments(args, kwargs)
+        makes one value of several results, `make` a result of each array, where these are not given."""
+        s, values = call.signature, [view(value) for value in call.arguments(args, kwargs)]
         self.inputs, sizes = bind(s.name, call.wants, values)
         for port, value, array in zip(s.inputs, values, self.inputs, strict=True):
             if array is not value:
                 raise _moved(f"`{port.name}` of {s.name}", port.type, value)
         self._call, self._sized, self._slots = call, call.sized(sizes), call.slots_copy()
         wanted = self._sized.outputs
-        self.outputs = tuple(np.empty(shape, dtype) for _, shape, dtype in wanted) if out is None else _given(out, call)
+        made = tuple(np.empty(shape, dtype) for _, shape, dtype in wanted)
+        results = _given(out, call) if out is not None else [make(array) for array in made]
+        self.outputs = made if out is None else tuple(view(result) for result in results)
         seen: list[Array] = [*self.inputs, *call.variables]
         for port, array, (_, shape, dtype) in zip(s.outputs, self.outputs, wanted, strict=True):
             what = f"`{port.name}` of {s.name}"
@@ -54,7 +65,7 @@ class Bound:
         for (slot, _, _), array in zip(wanted, self.outputs, strict=True):
             self._slots[slot] = address_of(array)
         self._address = addressof(self._slots)
-        self._results = self.outputs[0] if len(self.outputs) == 1 else named(*self.outputs)
+        self._results = results[0] if len(results) == 1 else named(*results)
 
     def __call__(self) -> Any:
         call = self._call

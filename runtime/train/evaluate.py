@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -26,14 +27,21 @@ def evaluate(
     spec = network.train_spec
     batch = training("batch", batch, None)
     if args or kwargs:
-        arrays: Sequence[Any] = network.entry("evaluate").arguments(args, kwargs)
+        call = network.entry("evaluate")
+        arrays: Sequence[Any] = call.arguments(tuple(network.given(call, args)), kwargs)
     else:
         arrays = network.load_dataset().for_evaluation(spec.inputs, network.entry("evaluate").wants)
-    sweep = evaluation(network, arrays, batch)
+    return watched(network, partial(sweep_all, evaluation(network, arrays, batch)))
+
+
+def watched(
+    network: Network, evaluating: Callable[[Callable[[], None]], Mapping[str, float | int]]
+) -> dict[str, float | int]:
+    """What an evaluation gives, which a signal ends; it is told what to call between two of its steps."""
     with network.workspace.lock:
         pool = network.workspace.pool
     with Watch(pool) as watch:
-        return shown(sweep_all(sweep, watch.again), spec)
+        return shown(evaluating(watch.again), network.train_spec)
 
 
 def evaluation(network: Network, arrays: Sequence[Any], batch: int | None) -> Sweep:

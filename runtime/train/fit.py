@@ -9,6 +9,7 @@ are the same thing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -17,8 +18,11 @@ from ...dsl.errors import ArgumentTypeError, NncError
 from ..call.arrays import bind
 from ..call.calls import Call
 from ..call.column import Array, Rows
+from ..call.foreign import is_frame
 from ..call.interrupt import Interrupt
 from ..call.messages import argument_error
+from ..data.frame import for_inputs
+from ..data.frame import read as read_frame
 from ..data.order import split
 from ..data.sources import classes_of
 from ..network import Network
@@ -47,7 +51,7 @@ def fit(
 
     A callback is called as `callback(history, network)` after each epoch, or is an object with any of the methods
     `on_epoch(history, network)` and `on_progress(report)`. One that returns True ends training after that epoch.
-    `validation` is a tuple of arrays like the inputs, a mapping by name, a share of the examples, or None.
+    `validation` is a tuple of arrays like the inputs, a mapping by name, a frame, a share of the examples, or None.
 
     Raises NonFiniteError (the network is then as it was before the bad step) and KeyboardInterrupt on Ctrl-C (then
     `fit(..., resume=True)` goes on).
@@ -75,45 +79,70 @@ def fit(
         raise argument_error("E0613", f"the interrupted fit had {progress.examples} examples, got {sweep.examples}")
     elif epochs is not None:
         progress.set_epochs(wanted)
-    validating = evaluation(network, held_out, None) if held_out is not None else None
-    return Fit(network, sweep, validating, progress, callbacks).run()
+    validating = partial(sweep_all, evaluation(network, held_out, None)) if held_out is not None else None
+    running = Fit(network, validating, progress, sweep.steps, callbacks)
+    running.over(sweep)
+    return running.run()
+
+
+Validating = Callable[[Callable[[], None]], Mapping[str, float | int]]
 
 
 class Fit:
-    """A training that is under way, and the only one that moves its `progress` forward (`Rescue` moves it back)."""
+    """A training that is under way, and the only one that moves its `progress` forward (`Rescue` moves it back).
+    `validating` gives the metrics of what is held out, and is told what to call now and then."""
+
+    sweep: Sweep
+    rescue: Rescue
 
     def __init__(
-        self, network: Network, sweep: Sweep, validating: Sweep | None, progress: Progress, callbacks: Sequence[Any]
+        self,
+        network: Network,
+        validating: Validating | None,
+        progress: Progress,
+        steps: int,
+        callbacks: Sequence[Any],
     ):
-        self.network, self.sweep, self.validating = network, sweep, validating
+        self.network, self.validating = network, validating
         self.progress, self.callbacks = progress, callbacks
         self.history = History(progress.history, progress.stopped)
+        self.before = 0  # examples of the epoch in sweeps before this one
         network.progress = progress
-        network.set_training(steps=progress.last * sweep.steps)
+        network.set_training(steps=progress.last * steps)
         with network.workspace.lock:
             self.interrupted = Interrupt(network.workspace.pool)
-        self.rescue = Rescue(network, sweep, progress, self.interrupted.watch)
+
+    def over(self, sweep: Sweep, steps: int = 0) -> None:
+        """What comes next is a sweep, with so many steps of the epoch before it."""
+        self.sweep = sweep
+        self.rescue = Rescue(self.network, sweep, self.progress, self.interrupted.watch, steps)
 
     def run(self) -> History:
         """Train until `progress.last` epochs are done, or the program or a callback ends it."""
         with self.interrupted:
             while self.progress.epoch < self.progress.last and not self.history.stopped:
+                self.network.set_training(epoch=self.progress.epoch)
                 self._end_epoch(self._epoch())
                 self.interrupted.check()
-            self.rescue.finish()
+            self._finish()
         return self.history
+
+    def _finish(self) -> None:
+        self.rescue.finish()
 
     def _epoch(self) -> dict[str, float | int]:
         """Run what is left of the current epoch; the metrics of all of it."""
+        self._sweep(order_of(self.progress, self.sweep, self.progress.epoch))
+        return self.sweep.results()
+
+    def _sweep(self, order: Array | None) -> None:
+        """Run what is left of the sweep."""
         progress, sweep = self.progress, self.sweep
-        self.network.set_training(epoch=progress.epoch)
-        order = order_of(progress, sweep, progress.epoch)
         sweep.totals[:] = progress.totals
         while progress.position < sweep.examples:
             self.rescue.remember()
             self._chunk(order)
             self.interrupted.check()
-        return sweep.results()
 
     def _chunk(self, order: Array | None) -> None:
         """Some steps in native code."""
@@ -136,20 +165,21 @@ class Fit:
         progress.seconds += seconds
         sweep.adapt(steps, seconds)
         if any(hasattr(c, "on_progress") for c in self.callbacks):
-            metrics = shown(sweep.results(stop), self.network.train_spec)
-            self._tell("on_progress", Report(progress.epoch + 1, progress.last, stop, sweep.examples, metrics, rate))
+            done, of = self.before + stop, self.before + sweep.examples
+            metrics = shown(sweep.results(done), self.network.train_spec)
+            self._tell("on_progress", Report(progress.epoch + 1, progress.last, done, of, metrics, rate))
 
     def _end_epoch(self, metrics: Mapping[str, float | int]) -> None:
         """Validate, write the epoch into the history, and see whether it was the last."""
         network, progress, spec = self.network, self.progress, self.network.train_spec
         row = {"epoch": progress.epoch + 1, **shown(metrics, spec)}
         if self.validating is not None:
-            found = shown(sweep_all(self.validating, self.interrupted.check), spec)
+            found = shown(self.validating(self.interrupted.check), spec)
             row |= {f"val_{name}": value for name, value in found.items()}
         row["seconds"] = round(progress.seconds, 6)
         progress.history.append(row)
         progress.epoch += 1
-        progress.position, progress.seconds, progress.totals = 0, 0.0, [0.0] * len(self.sweep.metrics)
+        progress.position, progress.seconds, progress.totals = 0, 0.0, [0.0] * len(spec.metrics)
         network.epochs_done = progress.epoch
         network.set_training(epoch=progress.epoch)
         self.history.append(row)
@@ -176,9 +206,14 @@ def _examples(
     training examples stood in what was passed."""
     spec, call = network.train_spec, network.entry("train")
     if args or kwargs:
-        train: Sequence[Any] = call.arguments(args, kwargs)
         valid: Sequence[Any] | None = None
-        origin = Origin()
+        if len(args) == 1 and not kwargs and is_frame(args[0]):
+            dataset = read_frame(args[0], spec.inputs, network.schema)
+            train: Sequence[Any] = for_inputs(dataset, spec.inputs, call.wants)
+            network.schema = dataset.schema
+            origin = Origin(None, dataset.schema.classes if dataset.schema is not None else None)
+        else:
+            train, origin = call.arguments(args, kwargs), Origin()
         if validation is None and spec.validation:
             validation = spec.validation
     else:
@@ -197,11 +232,15 @@ def _examples(
             return _hold_out(call, train, spec, float(validation), network.seed, origin)
         case tuple() | list() if len(validation) == len(call.wants):
             return train, validation, origin
+        case _ if is_frame(validation):
+            return train, network.given(call, (validation,)), origin
         case Mapping():
             return train, call.arguments((), validation), origin
     names = ", ".join(p.name for p in call.signature.inputs)
     raise argument_error(
-        "E0604", f"validation must be ({names}), a mapping by name, or a share between 0 and 1", kind=ArgumentTypeError
+        "E0604",
+        f"validation must be ({names}), a mapping by name, a frame, or a share between 0 and 1",
+        kind=ArgumentTypeError,
     )
 
 

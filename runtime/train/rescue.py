@@ -32,10 +32,11 @@ def order_of(progress: Progress, sweep: Sweep, epoch: int) -> Array | None:
 
 
 class Rescue:
-    """Keeps a recent good copy of the variables during one fit."""
+    """Keeps a recent good copy of the variables during one fit. Of an epoch that is several sweeps it is for one of
+    them, with so many steps `before`."""
 
-    def __init__(self, network: Network, sweep: Sweep, progress: Progress, watch: Watch):
-        self.network, self.sweep, self.progress, self.watch = network, sweep, progress, watch
+    def __init__(self, network: Network, sweep: Sweep, progress: Progress, watch: Watch, before: int = 0):
+        self.network, self.sweep, self.progress, self.watch, self.before = network, sweep, progress, watch, before
         floats = [v.path for v in network.manifest.variables if v.dtype in ("f32", "f64")]
         self._watched = [path for path in floats if np.isfinite(network.variables[path]).all()]
         check_bytes(
@@ -43,6 +44,7 @@ class Rescue:
             "the variables and the copy of them that training keeps",
         )
         self._copy = {path: np.empty_like(a) for path, a in network.variables.items()}
+        self._begun = list(progress.totals) if before else [0.0] * len(sweep.totals)  # where the sweep begins
         self._due = 0.0
         self._epoch, self._position = 0, 0
         self._totals: list[float] = []
@@ -66,10 +68,10 @@ class Rescue:
         losses = [self.sweep.output(name) for name in self.network.train_spec.losses]
         return not np.isfinite(losses).all() if losses else self._bad_variable() is not None
 
-    def finish(self) -> None:
-        """Explain if training ended with a variable that is not finite."""
+    def finish(self, step: int = 0) -> None:
+        """Explain if a variable is not finite where training ended, before this step of the current epoch."""
         if self._bad_variable() is not None:
-            self.explain(0)
+            self.explain(step)
 
     def explain(self, step: int) -> NoReturn:
         """Go back to the state before the first bad step and raise NonFiniteError; `step` of the current epoch is where
@@ -96,7 +98,8 @@ class Rescue:
         )
         raise error(
             "E0630",
-            f"training met a value that is not finite in epoch {progress.epoch + 1}, step {step + 1}: {found}",
+            f"training met a value that is not finite in epoch {progress.epoch + 1}, "
+            f"step {self.before + step + 1}: {found}",
             help=f"the model is as it was before this step; {remedy}",
             kind=NonFiniteError,
         )
@@ -118,7 +121,7 @@ class Rescue:
         before = progress.epoch
         progress.epoch, step = divmod(at, self.sweep.steps)
         progress.position = step * self.sweep.batch
-        progress.totals = self.sweep.totals.tolist() if step else [0.0] * len(self.sweep.totals)
+        progress.totals = self.sweep.totals.tolist() if step else list(self._begun)
         progress.history = progress.history[: len(progress.history) - max(0, before - progress.epoch)]
         self.network.epochs_done = progress.epoch
 
@@ -131,7 +134,7 @@ class Rescue:
         epoch, position = self._epoch, self._position
         while epoch * sweep.steps + position // sweep.batch < target:
             if position == 0:
-                sweep.totals[:] = 0
+                sweep.totals[:] = self._begun
             last = min((target - epoch * sweep.steps) * sweep.batch, sweep.examples)
             network.set_training(epoch=epoch)
             sweep.run(position, last, self._order(epoch))

@@ -40,8 +40,8 @@ def test_several_outputs_are_a_named_tuple(net):
 
 
 def test_batches_are_told_where_to_go(net):
-    with pytest.raises(ArgumentError, match=r"`target` is missing(.|\n)*goes to `train_step`, one call for each"):
-        net.fit((X, [1, 2]) for _ in range(3))
+    with pytest.raises(ArgumentError, match=r"`target` is missing(.|\n)*goes to `train_step`"):
+        net.loss((X, [1, 2]) for _ in range(3))
 
 
 def test_guards_and_checks_speak(net):
