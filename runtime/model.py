@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import prod
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,7 +19,7 @@ from ..compiler.manifest import ENTRIES, Variable
 from ..compiler.types.tensors import TensorType
 from ..dsl.errors import ArgumentTypeError, error
 from . import settings
-from .call.arrays import NUMPY, Wanted, bind
+from .call.arrays import NUMPY, Wanted, bind, is_stream
 from .call.calls import Call
 from .call.column import Array
 from .call.messages import argument_error, unknown
@@ -158,10 +158,14 @@ class Model(Network):
         without arguments on the data named in the train block. See `train.fit` and `train.stream`.
 
         `patience` of the train block watches the validation loss, and where nothing is held out the training loss."""
+        from .train import stream
         from .train.fit import fit
 
         told = settings.callbacks(callbacks)
         with self.workspace.training():
+            if len(args) == 1 and not kwargs and is_stream(args[0]):
+                settings.left_out("fit of a loader", batch=batch, shuffle=shuffle, resume=resume or None)
+                return stream.fit(self, args[0], validation=validation, epochs=epochs, callbacks=told)
             return fit(
                 self,
                 args,
@@ -178,8 +182,12 @@ class Model(Network):
         """{metric: value} over whole arrays, in inference mode; without arrays over the test set of the train block's
         data (its validation set where there is no test set). Without `batch` all is one batch where memory allows. What
         gives batch after batch is evaluated so."""
-        from .train.evaluate import evaluate
+        from .train import stream
+        from .train.evaluate import evaluate, watched
 
+        if len(args) == 1 and not kwargs and is_stream(args[0]):
+            settings.left_out("evaluate of a loader", batch=batch)
+            return watched(self, partial(stream.evaluate, self, args[0]))
         return evaluate(self, args, kwargs, batch=batch)
 
     # --- variables ----------------------------------------------------------------------------------------------------

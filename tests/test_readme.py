@@ -65,10 +65,10 @@ def block_with(text: str) -> str:
     return found
 
 
-PASSED = block_with("net.fit(frame").splitlines()
+PASSED = block_with("net.fit(loader").splitlines()
 
 
-@pytest.mark.parametrize("line", PASSED, ids=["frame", "tensor"])
+@pytest.mark.parametrize("line", PASSED, ids=["frame", "loader", "tensor"])
 def test_what_other_libraries_hold_is_passed(line: str) -> None:
     net = nnc.compile(blocks(README)[0])
     data = net.load_dataset()

@@ -36,7 +36,7 @@ NAMES = {dtype: name for name, dtype in NUMPY.items()}
 MAX_AXES = 32
 ALIGNMENT = 64  # of everything we allocate; user arrays need only their elements aligned
 BAD_DATA = "the data have it, in the row that is named (counted from 0): drop or fill such rows"
-BATCHES = "what gives batch after batch goes to `train_step`, one call for each"
+BATCHES = "what gives batch after batch is for `fit` and `evaluate`, as their only argument"
 _CLASSES = "`numpy.unique(.., return_inverse=True)` numbers them; so does `fit` of a frame with the target in it"
 _CHANNELS = (1, 3, 4)  # of a picture: grey, colour, colour with transparency
 _LEAST_SIDE = 8  # of one, in pixels

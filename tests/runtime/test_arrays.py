@@ -161,7 +161,7 @@ def test_what_is_no_array_is_told_what_to_write():
             return np.array([[1.0, "fig"]], object)
 
     assert "some of its columns are no numbers" in refused(Frame(), kind=ArgumentTypeError)
-    assert "goes to `train_step`" in refused((PLAIN for _ in range(2)), kind=ArgumentTypeError)
+    assert "is for `fit` and `evaluate`" in refused((PLAIN for _ in range(2)), kind=ArgumentTypeError)
     assert "got NoneType" in refused(None, kind=ArgumentTypeError)
     assert "`numpy.load`" in refused("x.npy", kind=ArgumentTypeError)
 

@@ -40,7 +40,7 @@ def test_several_outputs_are_a_named_tuple(net):
 
 
 def test_batches_are_told_where_to_go(net):
-    with pytest.raises(ArgumentError, match=r"`target` is missing(.|\n)*goes to `train_step`"):
+    with pytest.raises(ArgumentError, match=r"`target` is missing(.|\n)*is for `fit` and `evaluate`"):
         net.loss((X, [1, 2]) for _ in range(3))
 
 

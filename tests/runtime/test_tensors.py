@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 import nnc
 from nnc.runtime.call.foreign import view
+from nnc.runtime.train import stream
 
 SOURCE = """
 model Net(x: f32[B, 3]) -> (y: f32[B, 2]) {
@@ -259,3 +262,150 @@ def test_a_column_of_names_goes_to_its_input():
     net.fit(frame)
     assert net.schema is not None and net.schema.categories == {"city": ("Bern", "Oslo", "Rome")}
     np.testing.assert_array_equal(net.predict(frame[1:]), net.predict(frame[["a", "b"]][1:].to_numpy(), [1, 0]))
+
+
+# --- loaders ----------------------------------------------------------------------------------------------------------
+
+
+class Loader:
+    """Batches of arrays, anew for each `for`."""
+
+    def __init__(self, size: int = 7, make=lambda x, label: (x, label)):
+        self.size, self.make, self.epochs = size, make, 0
+
+    def __len__(self) -> int:
+        return -(-len(X) // self.size)
+
+    def __iter__(self) -> Iterator[object]:
+        self.epochs += 1
+        for k in range(0, len(X), self.size):
+            yield self.make(X[k : k + self.size], LABEL[k : k + self.size])
+
+
+@pytest.fixture(scope="module")
+def plain() -> nnc.Model:
+    net = network()
+    net.fit(X, LABEL, shuffle=False, validation=(X, LABEL))
+    return net
+
+
+@pytest.mark.parametrize("gathered", ["all", "each"])
+@pytest.mark.parametrize(
+    "make", [lambda x, y: (x, y), lambda x, y: [x.tolist(), y], lambda x, y: {"label": y, "x": x}], ids=range(3)
+)
+def test_batches_are_what_whole_arrays_are(plain, make, gathered, monkeypatch):
+    """Bit for bit, however many are gathered at a time."""
+    if gathered == "each":
+        monkeypatch.setattr(stream, "_BYTES", 0)
+    loader, net = Loader(make=make), network()
+    history = net.fit(loader, epochs=3, validation=(X, LABEL))
+    same(net, plain)
+    again = network()
+    rows = again.fit(X, LABEL, shuffle=False, validation=(X, LABEL))
+    for name in ("epoch", "loss", "accuracy", "val_loss", "val_accuracy"):
+        assert history.column(name) == rows.column(name)
+    assert loader.epochs == 3 and net.epochs_done == 3 and net.progress is None
+
+
+def test_a_loader_of_torch(plain):
+    data = pytest.importorskip("torch.utils.data")
+    torch = pytest.importorskip("torch")
+    loader = data.DataLoader(data.TensorDataset(torch.tensor(X), torch.tensor(LABEL)), batch_size=7)
+    net = network()
+    net.fit(loader, validation=loader)
+    same(net, plain)
+    found, wanted = net.evaluate(loader), net.evaluate(X, LABEL, batch=7)
+    assert found == wanted
+
+
+def test_batches_of_any_size_are_steps():
+    """As one call of `train_step` for each."""
+    cuts = [0, 3, 12, 12, 13, 20, 27, 40]
+    batches = [(X[a:b], LABEL[a:b]) for a, b in pairwise(cuts)]
+    constant = SOURCE.replace("cosine(0.05, warmup = 3)", "0.05")
+    net, steps = network(constant), network(constant)
+    net.fit(iter(batches), epochs=1)
+    for x, label in batches:
+        if len(x):
+            steps.train_step(x, label)
+    same(net, steps)
+
+
+def test_the_loader_may_write_into_its_arrays_again(plain):
+    x, label = np.empty((7, 3), np.float32), np.empty(7, np.int32)
+
+    def fill(part: np.ndarray, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x[: len(part)], label[: len(of)] = part, of
+        return x[: len(part)], label[: len(of)]
+
+    net = network()
+    net.fit(Loader(make=fill))
+    same(net, plain)
+
+
+def test_what_batches_do_not_tell_is_asked():
+    net = network()
+    batches = [(X[:7], LABEL[:7])]
+    assert "goes 2 times through its batches, but list_iterator gives" in refused(net.fit, iter(batches), epochs=2)
+    assert "asks how many steps" in refused(net.fit, iter(batches), epochs=1)
+    assert "no share can be held out" in refused(net.fit, Loader(), validation=0.2)
+    assert "takes no `batch`, got 7" in refused(net.fit, Loader(), batch=7)
+    assert "takes no `resume`" in refused(net.fit, Loader(), resume=True)
+    assert "validation goes 3 times" in refused(net.fit, Loader(), validation=iter(batches))
+    assert "says `normalize`" in refused(network(SOURCE.replace("batch", "normalize = standard\n batch")).fit, Loader())
+    assert "no batch in epoch 1" in refused(net.fit, type("Nothing", (Loader,), {"__iter__": lambda _: iter(())})())
+    assert "no examples" in refused(net.evaluate, iter(()))
+
+
+def test_a_batch_that_does_not_fit_is_refused():
+    net = network()
+    assert "`label` is missing" in refused(net.fit, Loader(make=lambda x, y: x))
+    assert "no input of train is named `y`" in refused(net.fit, Loader(make=lambda x, y: {"x": x, "y": y}))
+    assert "`x` of fit wants f32[B, 3], got f32[7, 2]" in refused(net.fit, Loader(make=lambda x, y: (x[:, 1:], y)))
+    pandas = pytest.importorskip("pandas")
+    said = refused(net.fit, Loader(make=lambda x, y: pandas.DataFrame(x)))
+    assert "a batch must be (x, label), or a mapping by these names, got pandas" in said
+
+
+@pytest.mark.parametrize("gathered", ["all", "each"])
+def test_what_is_not_finite_is_found_among_batches(gathered, monkeypatch):
+    if gathered == "each":
+        monkeypatch.setattr(stream, "_BYTES", 0)
+    net, steps = network(), network()
+    bad = Loader(make=lambda part, y: (np.where(part == X[17], np.nan, part), y))
+    with pytest.raises(nnc.NonFiniteError, match=r"epoch 1, step 3: input `x` .* first nan at \[17, 0\]"):
+        net.fit(bad)
+    steps.set_training(steps=18)
+    for k in (0, 7):
+        steps.train_step(X[k : k + 7], LABEL[k : k + 7])
+    same(net, steps)
+    wrong = Loader(make=lambda x, y: (x, y + 2 * (len(y) < 7)))
+    assert "in row 35, but must be from 0 to 1" in refused(network().fit, wrong)
+
+
+def test_ctrl_c_between_batches_loses_nothing():
+    def interrupted() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        yield X[:7], LABEL[:7]
+        signal.raise_signal(signal.SIGINT)
+        yield X[7:14], LABEL[7:14]
+
+    net = network(SOURCE.replace("cosine(0.05, warmup = 3)", "0.05"))
+    before = dict(net.params)
+    with pytest.raises(KeyboardInterrupt):
+        net.fit(interrupted(), epochs=1)
+    assert all(np.isfinite(a).all() and a.shape == before[p].shape for p, a in net.params.items())
+    net.fit(X, LABEL, epochs=1)
+
+
+def test_callbacks_see_the_epoch():
+    seen = []
+
+    class Told:
+        def on_progress(self, report):
+            seen.append(report.position)
+
+        def on_epoch(self, history, net):
+            return len(history) == 2
+
+    history = network().fit(Loader(), epochs=9, callbacks=Told())
+    assert history.stopped == "callback" and len(history) == 2 and seen[-1] == 40
