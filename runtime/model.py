@@ -7,13 +7,13 @@ loaded when first used, so that a program that only predicts starts sooner.
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from functools import lru_cache, partial
 from math import prod
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
+from numpy import ndarray
 
 from ..compiler.manifest import ENTRIES, Variable
 from ..compiler.types.tensors import TensorType
@@ -40,10 +40,10 @@ class Model(Network):
 
     # --- calling ------------------------------------------------------------------------------------------------------
 
-    def predict(self, /, *args: Any, like: str = "numpy", **kwargs: Any) -> Any:
+    def predict(self, /, *args: Any, **kwargs: Any) -> Any:
         """The model's results in inference mode; several are a named tuple. What is passed may be arrays, tensors of
-        other libraries, columns, or one frame with columns by name; results are arrays, or `like` "torch" or "jax"."""
-        return self.call("predict", *args, like=like, **kwargs)
+        other libraries, columns, or one frame with columns by name; results are arrays, or `like = "torch"`, "jax"."""
+        return self.call("predict", *args, **kwargs)
 
     def loss(self, /, *args: Any, **kwargs: Any) -> Any:
         """The loss in training mode, as a Python float; several that are minimized, by name."""
@@ -91,20 +91,21 @@ class Model(Network):
         """Any entry point by name: an array, or a named tuple of arrays where there are several results; or tensors
         `like` those of "torch" or "jax"."""
         call = self._calls.get(name) or self.entry(name)
-        if like == "numpy":
-            results: Sequence[Any] = [a if a.ndim else a[()] for a in self._run(call, args, kwargs)]
+        make = None if like == "numpy" else settings.like(like)
+        arrays = self._run(call, args, kwargs) if args and type(args[0]) is not ndarray else call(*args, **kwargs)
+        if make is not None:
+            results = [make(a) for a in arrays]
+        elif len(arrays) == 1:
+            return arrays[0] if arrays[0].ndim else arrays[0][()]
         else:
-            make = settings.like(like)
-            results = [make(a) for a in self._run(call, args, kwargs)]
+            results = [a if a.ndim else a[()] for a in arrays]
         if len(results) == 1:
             return results[0]
         return _results(call.signature.name, tuple([p.name for p in call.signature.outputs]))(*results)
 
     def _run(self, call: Call, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Array]:
         """The results of an entry; a frame is taken apart."""
-        if args and type(args[0]) is not np.ndarray and not kwargs:
-            args = tuple(self.given(call, args))
-        return call(*args, **kwargs)
+        return call(*(args if kwargs else self.given(call, args)), **kwargs)
 
     def bind(self, name: str, /, *args: Any, out: Any = None, like: str = "numpy", **kwargs: Any) -> Bound:
         """An entry point with its arrays bound: `run = net.bind("predict", x)`, then `y = run()`, in microseconds less

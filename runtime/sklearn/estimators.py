@@ -22,7 +22,7 @@ from ..extras import optional
 from ..model import Model
 from ..progress import History
 from ..settings import MAX_SEED
-from .programs import CLASSIFIER, REGRESSOR, WEIGHT, Kept, Outline, roles
+from .programs import CLASSIFIER, REGRESSOR, WEIGHT, Outline, kept, restored, roles
 
 _NEEDED = "`nnc.sklearn` needs scikit-learn"
 base = optional("sklearn.base", "sklearn", _NEEDED)
@@ -155,12 +155,14 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         """Of a network its program, its settings and the bytes of a checkpoint."""
         state = dict(super().__getstate__())
         if "network_" in state:
-            state["network_"] = Kept.of(state["network_"])
+            state["network_"] = kept(state["network_"])
         return state
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        kept = state.get("network_")
-        super().__setstate__({**state, **({} if kept is None else {"network_": kept.network()})})
+        found = dict(state)
+        if "network_" in state:
+            found["network_"] = restored(state["network_"])
+        super().__setstate__(found)
 
 
 class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
@@ -170,6 +172,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     After `fit`: `classes_`, sorted; the program's hyper `classes`, where it has one, is their number.
     """
 
+    __module__ = "nnc.sklearn"  # where pickles look for it
     _program = CLASSIFIER
     __doc__ += (Estimator.__doc__ or "").partition("\n")[2]
 
@@ -212,15 +215,20 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         scores = self._predicted(X)
         if scores.ndim == 1 or (scores.ndim == 2 and scores.shape[1] == 1 and len(self.classes_) == 2):
             scores = np.stack([np.zeros_like(scores), scores], axis=1).reshape(len(scores), 2)
+        if len(self.classes_) > 1 and (scores >= 0).all() and np.allclose(scores.sum(1), 1, rtol=0, atol=1e-5):
+            raise argument_error(
+                "E0603",
+                f"the result of {self.network_.name} must be the logits of the classes, got their probabilities",
+                help=f"`export predict_proba(x: ..) = {self.network_.name}(x)` says that they are",
+            )
         odds = np.exp(self._of_classes(scores) - scores.max(1, keepdims=True))
         found: Array = odds / odds.sum(1, keepdims=True)
         return found
 
     def predict(self, X: Any) -> Array:
         """The likeliest class of each row."""
-        found: Array = (
-            self.classes_[self.predict_proba(X).argmax(1)] if hasattr(self, "classes_") else self._predicted(X)
-        )
+        likeliest = self.predict_proba(X).argmax(1)
+        found: Array = self.classes_[likeliest]
         return found
 
     def _examples(self, X: Any, y: Any, outline: Outline | None) -> tuple[Array, Array]:
@@ -244,6 +252,7 @@ class Regressor(RegressorMixin, Estimator):  # type: ignore[misc]
 
     Where the program has a hyper `targets`, it is how many."""
 
+    __module__ = "nnc.sklearn"
     _program = REGRESSOR
     __doc__ += (Estimator.__doc__ or "").partition("\n")[2]
 

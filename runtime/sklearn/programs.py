@@ -96,32 +96,29 @@ class Outline:
         return {name: n for name, n in named if name is not None and name != self.axes[0]}
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A network as it is pickled."""
+def kept(net: Model) -> dict[str, Any]:
+    """A network as it is pickled: its program, its settings and a checkpoint, in types of Python alone."""
+    session, m = net.session, net.manifest
+    assert isinstance(session, Session)
+    s = session.settings
+    return {
+        "name": session.source.name,
+        "sources": dict(m.sources),
+        "files": dict(m.files),
+        "settings": {"hyper": dict(s.hyper), "sizes": dict(s.sizes), "dtype": s.dtype, "threads": net.threads},
+        "learned": to_bytes(net),
+    }
 
-    name: str
-    sources: Mapping[str, str]
-    files: Mapping[str, str]
-    settings: Mapping[str, Any]
-    learned: bytes
 
-    @classmethod
-    def of(cls, net: Model) -> Kept:
-        session, m = net.session, net.manifest
-        assert isinstance(session, Session)
-        s = session.settings
-        settings = {"hyper": dict(s.hyper), "sizes": dict(s.sizes), "dtype": s.dtype, "threads": net.threads}
-        return cls(session.source.name, dict(m.sources), dict(m.files), settings, to_bytes(net))
-
-    def network(self) -> Model:
-        """The same network again; its program need not be where it was, but what that imports (E0624)."""
-        net = compile(Source(self.name, self.sources[self.name]), **self.settings)
-        now = {**net.manifest.sources, **net.manifest.files}
-        if changed := [n for n, what in {**self.sources, **self.files}.items() if now.get(n) != what]:
-            raise error("E0624", f"{listed(changed)}: not as it was when the estimator was pickled", kind=DataError)
-        from_bytes(net, self.learned)
-        return net
+def restored(state: Mapping[str, Any]) -> Model:
+    """The network that was `kept`. Its program need not be where it was, but what that imports (E0624)."""
+    sources, files = state["sources"], state["files"]
+    net = compile(Source(state["name"], sources[state["name"]]), **state["settings"])
+    now = {**net.manifest.sources, **net.manifest.files}
+    if changed := [n for n, what in {**sources, **files}.items() if now.get(n) != what]:
+        raise error("E0624", f"{listed(changed)}: not as it was when the estimator was pickled", kind=DataError)
+    from_bytes(net, state["learned"])
+    return net
 
 
 def roles(net: Model) -> tuple[str, str, bool]:

@@ -183,6 +183,9 @@ def test_probabilities_of_the_program():
     plain, found = Classifier(CLASSIFIER).fit(X, Y), Classifier(sure).fit(X, Y)
     np.testing.assert_array_equal(found.predict(X), plain.predict(X))
     assert np.median(found.predict_proba(X).max(1)) == 1
+    twice = Classifier(CLASSIFIER.replace("|> Dense(classes)", "|> Dense(classes) |> softmax"), epochs=1).fit(X, Y)
+    with pytest.raises(nnc.ArgumentError, match="must be the logits of the classes, got their probabilities"):
+        twice.predict(X)
 
 
 def test_images_are_flat_or_not():
