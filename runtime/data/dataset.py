@@ -70,9 +70,12 @@ class Dataset:
 
     def match(self, columns: Mapping[str, Rows], inputs: Sequence[str], wants: Sequence[Wanted]) -> list[str] | None:
         """The column of each input, "" for the features as a matrix; None where there are not enough. By name where
-        all have one; otherwise in order, but names of categories always, and a single number by its name where without
-        that there are too few."""
-        if all(name in columns for name in inputs):
+        all have one (of several features one is not the matrix that an input wants, whatever it is called); otherwise
+        in order, but names of categories always, and a single number by its name where without that there are too
+        few."""
+        several = len(self._features) > 1
+        matrices = [n for n, w in zip(inputs, wants, strict=True) if several and len(w.axes) == 2 and w.axes[1] != 1]
+        if all(n in columns and not (n in matrices and columns[n].ndim == 1) for n in inputs):
             return list(inputs)
         single = [n for n, w in zip(inputs, wants, strict=True) if n in self._features and len(w.axes) == 1]
         for named in ([n for n in inputs if n in self._categories], single):

@@ -246,6 +246,16 @@ def test_a_frame_that_does_not_fit_is_refused():
     assert "must be numbers or texts, got datetime64" in refused(fit, frame.assign(a=pandas.Timestamp(0)))
 
 
+def test_a_feature_may_be_called_as_the_input():
+    pandas = pytest.importorskip("pandas")
+    net, plain = network(), network()
+    frame = pandas.DataFrame({**dict(zip("xyz", X.T, strict=True)), "label": LABEL})
+    net.fit(frame)
+    plain.fit(X, LABEL)
+    same(net, plain)
+    np.testing.assert_array_equal(net.predict(frame[["z", "y", "x"]]), plain.predict(X))
+
+
 def test_a_column_of_names_goes_to_its_input():
     pandas = pytest.importorskip("pandas")
     net = network("""
