@@ -50,7 +50,7 @@ def view(value: Any) -> Any:
     if type(value) is np.ndarray or not hasattr(value, "__dlpack__") or _is_column(value):
         return value
     array = _tensor(value)
-    return array if str(value.dtype).endswith(array.dtype.name) else value
+    return array if str(getattr(value, "dtype", array.dtype)).endswith(array.dtype.name) else value
 
 
 def _tensor(value: Any) -> Array:

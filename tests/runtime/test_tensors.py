@@ -109,7 +109,7 @@ class Exchanged:
     """Nothing but the protocol, with the device that it says."""
 
     def __init__(self, values: np.ndarray, device: int = 1):
-        self.values, self.kind, self.dtype = values, device, values.dtype
+        self.values, self.kind = values, device
 
     def __dlpack__(self, **_: object) -> object:
         return self.values.__dlpack__()
@@ -122,6 +122,7 @@ def test_memory_is_shared_where_the_processor_can_read_it(net):
     x = X.copy()
     assert np.shares_memory(view(Exchanged(x)), x)
     np.testing.assert_array_equal(net.predict(Exchanged(x)), net.predict(X))
+    np.testing.assert_array_equal(net.bind("predict", Exchanged(x))(), net.predict(X))
     said = refused(net.predict, Exchanged(x, device=2))
     assert "`x` of predict wants f32[B, 3], got a" in said and "on the device" in said and "copy it" in said
 
@@ -338,6 +339,38 @@ def test_batches_of_any_size_are_steps():
     for x, label in batches:
         if len(x):
             steps.train_step(x, label)
+    same(net, steps)
+
+
+def test_a_batch_may_be_one_array():
+    source = """
+    model Net(x: f32[B, 3]) -> (y: f32[B, 3]) { y = x |> Dense(2) |> Dense(3) }
+    train Net(x) {
+        loss = mean((y - x)^2)
+        optimizer = SGD(lr = 0.1)
+        batch = 7
+        epochs = 2
+    }
+    """
+    net, plain = network(source), network(source)
+    net.fit(Loader(make=lambda x, _: x))
+    plain.fit(X, shuffle=False)
+    same(net, plain)
+
+
+def test_a_batch_that_is_one_example_is_a_step():
+    source = """
+    model Net(x: f32[N, 3], edges: i32[E]) -> (y: f32[E]) { y = squeeze(gather(x, edges) |> Dense(1), 1) }
+    train Net(x, edges, wanted: f32[E]) {
+        loss = mean((y - wanted)^2)
+        optimizer = SGD(lr = 0.1)
+    }
+    """
+    graphs = [(X[:n], np.arange(n - 1), X[: n - 1, 0]) for n in (9, 9, 4)]
+    net, steps = network(source), network(source)
+    net.fit(iter(graphs), epochs=1)
+    for graph in graphs:
+        steps.train_step(*graph)
     same(net, steps)
 
 
