@@ -160,10 +160,10 @@ class Model(Network):
 
         `patience` of the train block watches the validation loss, and where nothing is held out the training loss."""
         from .train import stream
-        from .train.fit import fit
+        from .train.fit import fit, unlearned
 
         told = settings.callbacks(callbacks)
-        with self.workspace.training():
+        with self.workspace.training(), unlearned(self):
             if len(args) == 1 and not kwargs and is_stream(args[0]):
                 settings.left_out("fit of a loader", batch=batch, shuffle=shuffle, resume=resume or None)
                 return stream.fit(self, args[0], validation=validation, epochs=epochs, callbacks=told)

@@ -46,10 +46,13 @@ def as_numpy(value: Any) -> Array:
 
 
 def view(value: Any) -> Any:
-    """The array in whose memory a tensor lies; any other value as it is."""
+    """The array in whose memory a tensor lies; any other value as it is, to be judged by who wants an array."""
     if type(value) is np.ndarray or not hasattr(value, "__dlpack__") or _is_column(value):
         return value
-    array = _tensor(value)
+    try:
+        array = _tensor(value)
+    except Exception:  # whatever a foreign `__array__` raises
+        return value
     return array if str(getattr(value, "dtype", array.dtype)).endswith(array.dtype.name) else value
 
 

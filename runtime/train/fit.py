@@ -8,7 +8,8 @@ are the same thing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -83,6 +84,19 @@ def fit(
     running = Fit(network, validating, progress, sweep.steps, callbacks)
     running.over(sweep)
     return running.run()
+
+
+@contextmanager
+def unlearned(network: Network) -> Iterator[None]:
+    """A fit that fails before its first step leaves the network without the schema of what it was given."""
+    schema, before = network.schema, network.progress
+    try:
+        yield
+    except NncError:
+        progress = network.progress
+        if progress is None or progress is before or not (progress.done or progress.position):
+            network.schema = schema
+        raise
 
 
 Validating = Callable[[Callable[[], None]], Mapping[str, float | int]]

@@ -148,9 +148,10 @@ def test_tensors_are_bound_as_they_lie(net):
     assert run() is out
     np.testing.assert_array_equal(out.numpy(), net.predict(2 * X))
     assert isinstance(net.bind("predict", x, like="torch")(), torch.Tensor)
-    for moved in (x.bfloat16(), x.double(), x.T.contiguous().T):
+    for moved in (x.bfloat16(), x.double(), x.T.contiguous().T, x.to_sparse(), torch.empty(40, 3, device="meta")):
         assert "E0602" in refused(net.bind, "predict", moved)
-    assert "E0602" in refused(net.bind, "predict", x, out=torch.empty(40, 2, dtype=torch.float64))
+    for out in (torch.empty(40, 2, dtype=torch.float64), torch.empty(40, 2, device="meta")):
+        assert "E0602" in refused(net.bind, "predict", x, out=out)
 
 
 # --- columns and frames -----------------------------------------------------------------------------------------------
@@ -245,6 +246,18 @@ def test_a_frame_that_does_not_fit_is_refused():
     assert "`label` of pandas.DataFrame is a" in refused(fit, frame.assign(label=[None, *NAMES[1:]]))
     assert "with two columns `a`" in refused(fit, frame.rename(columns={"b": "a"}))
     assert "must be numbers or texts, got datetime64" in refused(fit, frame.assign(a=pandas.Timestamp(0)))
+
+
+def test_what_failed_before_a_step_is_not_remembered():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(COLUMNS)
+    net, plain = network(), network()
+    refused(net.fit, frame[:0])
+    assert "from 0 to 1" in refused(net.fit, frame.assign(label=[*NAMES[:-2], "p", "q"]), shuffle=False, batch=40)
+    assert net.schema is None
+    net.fit(frame)
+    plain.fit(X, LABEL)
+    same(net, plain)
 
 
 def test_a_feature_may_be_called_as_the_input():
