@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from ...dsl.errors import ArgumentTypeError
+from .. import settings
 from ..api import compile, source_of
 from ..call.column import Array
 from ..call.messages import argument_error, listed
@@ -21,7 +22,6 @@ from ..data.dataset import reshape
 from ..extras import optional
 from ..model import Model
 from ..progress import History
-from ..settings import MAX_SEED
 from .programs import CLASSIFIER, REGRESSOR, WEIGHT, Outline, kept, restored, roles
 
 _NEEDED = "`nnc.sklearn` needs scikit-learn"
@@ -90,10 +90,11 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
 
     def _begin(self, X: Array, outline: Outline, told: Mapping[str, int]) -> None:
         """A new network for features like these; `told` are hypers that the data say where the program has them."""
+        settings.hypers(self.hyper)
         hyper = {n: v for n, v in told.items() if n in outline.hypers} | dict(self.hyper or {})
         seed = self.random_state
         if seed is not None and not isinstance(seed, int | np.integer):
-            seed = checks.check_random_state(seed).randint(MAX_SEED)
+            seed = checks.check_random_state(seed).randint(settings.MAX_SEED)
         self.network_: Model = compile(
             outline.source,
             hyper=hyper,

@@ -93,6 +93,24 @@ def test_clones_share_nothing_but_arguments():
         one.set_params(hyper__widht=3).fit(X, Y)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"hyper": 3}, "hyper must be a mapping by name, got int"),
+        ({"model": 3}, "the program must be a path or a text, got int"),
+        ({"epochs": -1}, "epochs must be at least 0, got -1"),
+        ({"dtype": "f16"}, 'dtype must be "f32" or "f64"'),
+        ({"random_state": -1}, "seed must be between 0"),
+        ({"validation": 2.0}, "a share between 0 and 1"),
+        ({"model": "fn f(x: f32[B]) -> f32[B] = x"}, "has no train block"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_named_by_fit(wrong, said):
+    with pytest.raises(nnc.NncError, match=said):
+        Classifier(**wrong).fit(X, Y)
+
+
 def test_the_seed_decides():
     states = (1, 2, np.random.RandomState(1), np.random.RandomState(1))
     one, two, drawn, again = (Classifier(epochs=1, random_state=s).fit(X, Y).predict_proba(X) for s in states)
