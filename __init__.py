@@ -20,7 +20,7 @@ _HOME = {
 }  # fmt: skip
 
 __all__ = sorted(_HOME)
-__path__.append(f"{__path__[0]}/public")  # `nnc.sklearn`
+__path__.append(f"{__path__[0]}/runtime/public")  # `nnc.sklearn`
 
 
 def __getattr__(name: str) -> Any:
