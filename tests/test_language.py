@@ -109,6 +109,12 @@ FUNCTIONS = {
         (X[0],), X[0] - X[0].mean(),
     ),
     "scatter is the adjoint of gather": ("fn f(x: f32[5, 4]) -> f32[5, 4] {\n z = broadcast(0.0, [5, 4])\n return scatter(x[0:3], [4, 1, 4], 5) - grad(sum(gather(z, [4, 1, 4]) * x[0:3]), z)\n}", (X,), 0 * X),
+    "bits": (
+        "fn f(i: i32[N], n: i32[N]) -> i32[N] = bit_xor(bit_or(bit_and(i, 12), 3), bit_not(shift_left(i, n))) + shift_right(i, n)",
+        (np.int32([5, -7, 2**31 - 1, -(2**31)]), np.int32([3, 33, -1, 31])),
+        np.int32([(5 & 12 | 3) ^ ~40, (-7 & 12 | 3) ^ ~0, 15 ^ ~0, 3 ^ ~0]) + np.int32([0, -1, 0, -1])),
+    "bits of numbers that are known": ("fn f(x: f32[N]) -> i32[shift_left(1, 2)] = iota(bit_and(7, 4)) * bit_not(-2)", (V,), [0, 1, 2, 3]),
+    "the last of equals": ("fn f(x: f32[N, M]) -> i32[N] = M - 1 - argmax(flip(x, 1))", (np.round(X),), X.shape[1] - 1 - np.round(X)[:, ::-1].argmax(1)),
     "one hot": ("fn f(i: i32[N]) -> f32[N, 4] = one_hot(i, 4)", (np.array([3, 0, 1], np.int32),), np.eye(4)[[3, 0, 1]]),
     "iota and eye": ("fn f(x: f32[N]) -> f32[N] = cast(iota(N), f32) * x + sum(eye(N), axis = 0)", (V,), np.arange(4) * V + 1),
     "cast saturates": ("fn f(x: f32[N]) -> i32[N] = cast(x * 1e20, i32)", (V,), np.where(V > 0, 2**31 - 1, -(2**31))),

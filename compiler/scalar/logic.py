@@ -1,4 +1,4 @@
-"""Comparisons, logic and choice: what gives a bool, or asks one."""
+"""Comparisons, logic and choice: what gives a bool, or asks one; and the bits of whole numbers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..types.tensors import DTYPES
+from ..types.tensors import BYTES, DTYPES, INTS
 from .code import Code
-from .function import BOOL, LOGIC, NUMBERS, Scalar
+from .function import BOOL, LOGIC, NUMBERS, Number, Scalar
 
 
 def _compare(
@@ -112,4 +112,101 @@ SELECT = Scalar(
     llvm=lambda i, c, a, b: i.select(c, a, b),
 )
 
-ALL = (*ORDER, AND, OR, NOT, ISFINITE, SELECT)
+
+def _of_bits(
+    name: str,
+    operands: tuple[str, ...],
+    doc: str,
+    numpy: Callable[..., Any],
+    meaning: Callable[..., Number],
+    llvm: Callable[..., str],
+    typed: bool = False,
+) -> Scalar:
+    """A function of the bits of whole numbers, negative ones in two's complement; of compile-time numbers those of an
+    i64. `meaning` is told the dtype first where it is `typed`."""
+
+    def number(*values: Number) -> Number:
+        if not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+            raise ValueError("only whole numbers have bits")
+        return meaning("i64", *values) if typed else meaning(*values)
+
+    return Scalar(
+        name=name,
+        operands=operands,
+        doc=doc,
+        weight=1,
+        accepts=INTS,
+        low=-70,
+        high=70,
+        commutative=operands == ("x", "y"),
+        numpy=numpy,
+        grad=f"`{name}` is of bits, which have no derivative",
+        number=number,
+        meaning=meaning,
+        typed=typed,
+        llvm=llvm,
+    )
+
+
+def _width(dtype: str) -> int:
+    return 8 * BYTES[dtype]
+
+
+def _shift_left(i: Code, a: str, n: str) -> str:
+    inside = i.compare("ult", n, i.const(_width(i.dtype)))
+    return i.select(inside, i.op("shl", a, i.select(inside, n, i.const(0))), i.const(0))
+
+
+def _shift_right(i: Code, a: str, n: str) -> str:
+    last = i.const(_width(i.dtype) - 1)
+    return i.op("ashr", a, i.select(i.compare("ult", n, last), n, last))
+
+
+def _left_numpy(x: np.ndarray, n: np.ndarray) -> np.ndarray:
+    inside = (n >= 0) & (n < 8 * x.dtype.itemsize)
+    return np.where(inside, np.left_shift(x, np.where(inside, n, 0)), 0).astype(x.dtype)
+
+
+def _right_numpy(x: np.ndarray, n: np.ndarray) -> np.ndarray:
+    last = 8 * x.dtype.itemsize - 1
+    shifted: np.ndarray = np.right_shift(x, np.where((n >= 0) & (n < last), n, last))
+    return shifted
+
+
+BITS = (
+    _of_bits(
+        "bit_and", ("x", "y"), "The bits that both have", np.bitwise_and, operator.and_, lambda i, a, b: i.both(a, b)
+    ),
+    _of_bits("bit_or", ("x", "y"), "The bits of either", np.bitwise_or, operator.or_, lambda i, a, b: i.either(a, b)),
+    _of_bits(
+        "bit_xor", ("x", "y"), "The bits of one alone", np.bitwise_xor, operator.xor, lambda i, a, b: i.op("xor", a, b)
+    ),
+    _of_bits(
+        "bit_not",
+        ("x",),
+        "The other bits, -1 - x",
+        np.invert,
+        operator.invert,
+        lambda i, a: i.op("xor", a, i.const(-1)),
+    ),
+    _of_bits(
+        "shift_left",
+        ("x", "n"),
+        "x 2^n without the bits that leave its width; by less than 0 or by the width all have left",
+        _left_numpy,
+        lambda dtype, x, n: x << n if 0 <= n < _width(dtype) else 0,
+        _shift_left,
+        typed=True,
+    ),
+    _of_bits(
+        "shift_right",
+        ("x", "n"),
+        "x / 2^n rounded down; by less than 0 or by the width what is left is the sign, 0 or -1",
+        _right_numpy,
+        lambda dtype, x, n: x >> (n if 0 <= n < _width(dtype) else _width(dtype) - 1),
+        _shift_right,
+        typed=True,
+    ),
+)
+
+ALL = (*ORDER, AND, OR, NOT, ISFINITE, SELECT, *BITS)
