@@ -90,6 +90,7 @@ def _graph(source: str, output: Path, train: bool, name: str, values: dict[str, 
 
 
 def _weights(source: Path, output: Path, program: Program) -> None:
+    from ..store.conventions import notes
     from ..store.suggest import load_certain
 
     net = program.open(None, 1)
@@ -104,3 +105,5 @@ def _weights(source: Path, output: Path, program: Program) -> None:
         )
     net.save(output)
     say(f"{len(draft.pairs)} parameters and states of {net.name} from {source} are in {output}")
+    for note in notes(draft.arrays):
+        say(f"note: {note}")

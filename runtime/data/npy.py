@@ -62,7 +62,8 @@ def read_stream(where: str, f: IO[bytes], available: int, place: tuple[Path, int
         raise malformed(where, "an npy header", str(e).lower().partition(": <")[0]) from e
     if dtype.kind not in "fiub":
         what = "pickled objects, which are not read" if dtype.hasobject else str(dtype)
-        raise malformed(where, "an array of numbers", what)
+        narrow = "NumPy's files do not say what bfloat16 is: save it as float32" if dtype.str[1:] == "V2" else None
+        raise malformed(where, "an array of numbers", what, help=narrow)
     check_shape(where, shape, dtype)
     needed = math.prod(shape) * dtype.itemsize
     if needed > available:

@@ -28,6 +28,9 @@ ROLES: Mapping[str, str] = {
     **dict.fromkeys(("running_var", "moving_variance", "moving_var", "var"), "running_var"),
     **dict.fromkeys(("recurrent_kernel", "U"), "recurrent"),
 }
+KERAS_EPS = (
+    "BatchNormalization and LayerNormalization of Keras have eps = 0.001 where they say nothing, ours 1e-5: write it"
+)
 COUNTER = "num_batches_tracked"  # of PyTorch: how many batches an average is of, where it has no momentum
 PARTS: Mapping[str, str] = {  # of attention, as ours are called
     **dict.fromkeys(("q", "q_proj", "q_lin", "wq", "to_q", "query_proj"), "query"),
@@ -39,7 +42,7 @@ _LAST = ("kernel", "recurrent_kernel", "depthwise_kernel")  # channels last
 _COLLECTIONS = ("params", "batch_stats")  # of Flax: a layer has parts in each
 _RECURRENT = re.compile(r"weight_hh_(l\d+(?:_reverse)?)")
 _GATES = 3  # of a GRU
-_MARKS = re.compile(r"[\s*{}\[\],#=]")  # what means something in a rule
+MARKS = re.compile(r"[\s*{}\[\],#=]")  # what means something in a rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +75,19 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 def layers(arrays: Mapping[str, Array]) -> list[Layer]:
     found: dict[str, Layer] = {}
-    usable = (n for n in arrays if not n.endswith(COUNTER) and not _MARKS.search(n))
+    usable = (n for n in arrays if not n.endswith(COUNTER) and not MARKS.search(n))
     for prefix, names in _groups(usable).items():
         shapes = {leaf: arrays[name].shape for leaf, name in names.items()}
         for suffix, parts in _parts(names, shapes).items():
             name = f"{prefix}.{suffix}".strip(".")
             found.setdefault(name, Layer(name)).parts.update(parts)
     return [found[name] for name in sorted(found, key=natural)]
+
+
+def notes(names: Iterable[str]) -> list[str]:
+    """What arrays do not say."""
+    keras = any(re.split(r"[./]", n.removesuffix(":0"))[-1] in ("moving_variance", "moving_var") for n in names)
+    return [KERAS_EPS] if keras else []
 
 
 def _groups(names: Iterable[str]) -> dict[str, dict[str, str]]:

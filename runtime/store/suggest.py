@@ -25,7 +25,7 @@ from ...compiler.manifest import Variable
 from ..call.arrays import describe
 from ..call.column import Array
 from ..network import Network
-from .conventions import COUNTER, PARTS, ROLES, Layer, Source, layers
+from .conventions import COUNTER, MARKS, PARTS, ROLES, Layer, Source, layers, notes
 from .foreign import read
 from .rules import parse
 from .weights import load, loadable, type_text
@@ -63,6 +63,7 @@ class Draft:
 
     def text(self, file: str) -> str:
         lines = [f"# Suggested from the names and shapes in {file}: read before you use it."]
+        lines += [f"# {note}" for note in notes(self.arrays)]
         for name, v in self.ours.items():
             pair = self.pairs.get(name)
             if pair is None:
@@ -72,6 +73,9 @@ class Draft:
                 types = " and ".join(describe(self.arrays[n]) for n in pair.source.names)
                 lines.append(f"{name} = {pair.source.text}  # {types}: {guess}{pair.why}")
         for name in self.unused:
+            if MARKS.search(name):
+                lines.append(f"# {name!r}: no rule can have this name")
+                continue
             why = ": a counter of batches, which is not needed" if name.endswith(COUNTER) else ""
             lines.append(f"ignore {name}  # {describe(self.arrays[name])}{why}")
         return "\n".join(lines) + "\n"
@@ -184,6 +188,7 @@ def _by_neighbour(draft: Draft, here: Sequence[Layer], matched: Mapping[str, Lay
         ]  # fmt: skip
         if len(found) == 1:
             _take(draft, layer, found[0], f"behind {known.name}")
+            unused -= found[0].names
 
 
 def _place(layer: Layer) -> tuple[str, int]:
@@ -225,8 +230,8 @@ def _guess(draft: Draft, here: Sequence[Layer], there: Sequence[Layer]) -> None:
         left = {role: s for role, s in layer.parts.items() if s.text not in draft.pairs}
         if not left:
             continue
-        taken = {p.source.text for p in draft.pairs.values()}
-        free = [[(role, s) for role, s in x.parts.items() if taken.isdisjoint((s.text, f"{s.text}.T"))] for x in there]
+        taken = {_bare(p.source) for p in draft.pairs.values()}
+        free = [[(role, s) for role, s in x.parts.items() if _bare(s) not in taken] for x in there]
         largest = max(left, key=lambda role: len(left[role].shape))
         group = next((g for g in free if _best(largest, left[largest], g) is not None), [])
         for role, own in left.items():
@@ -254,5 +259,9 @@ def _best(role: str, own: Source, group: Iterable[tuple[str, Source]]) -> Source
 
 def _turned(source: Source) -> Source:
     """The transposed of a matrix."""
-    text = source.text.removesuffix(".T") if source.text.endswith(".T") else f"{source.text}.T"
+    text = _bare(source) if source.text.endswith(".T") else f"{source.text}.T"
     return replace(source, text=text, shape=source.shape[::-1])
+
+
+def _bare(source: Source) -> str:
+    return source.text.removesuffix(".T")

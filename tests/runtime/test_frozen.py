@@ -42,6 +42,20 @@ def test_the_numbers_of_a_file(value: str) -> None:
         np.testing.assert_allclose(exact, T @ X.astype(np.float64), rtol=1e-15)
 
 
+@pytest.mark.parametrize("type", ["f32", "f64"])
+def test_halves_are_widened(type: str) -> None:
+    """f16; bf16 has no name in NumPy's files, which call it two bytes of anything."""
+    half = T.astype(np.float16)
+    np.save("half.npy", half)
+    np.savez("half.npz", t=half)
+    for value in ('file("half.npy")', 'file("half.npz", "t")'):
+        f = nnc.function(f"const t: {type}[3, 4] = {value}\nfn f(i: i32[N]) -> {type}[N, 4] = t[i]\n")
+        np.testing.assert_array_equal(f(np.arange(3, dtype=np.int32)), half.astype(np.float64))
+    np.save("brain.npy", half.view("V2"))
+    with pytest.raises(SourceError, match=r"E0206.*found \|V2(.|\n)*bfloat16.*save it as float32"):
+        nnc.function(program('file("brain.npy")'))
+
+
 @pytest.mark.parametrize("type", ["i32", "i64", "bool", "f64"])
 def test_other_types(type: str) -> None:
     whole = np.arange(12).reshape(3, 4) % (2 if type == "bool" else 12)

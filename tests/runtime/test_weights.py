@@ -216,6 +216,16 @@ def test_half_floats_are_widened(net: nnc.Model) -> None:
         np.testing.assert_allclose({**net.params, **net.state}[n], a, rtol=2**-7)
 
 
+def test_f16_is_widened(net: nnc.Model) -> None:
+    halves = {n: a.astype(np.float16) for n, a in {**net.params, **net.state}.items()}
+    np.savez("w.npz", **halves)
+    save_file(halves, "w.safetensors")
+    for file in ("w.npz", "w.safetensors"):
+        other = nnc.compile("net.nn", seed=9)
+        other.load_weights(file)
+        np.testing.assert_array_equal(other.params["Net.dense_1.W"], halves["Net.dense_1.W"].astype(np.float32))
+
+
 def test_files_that_are_none(net: nnc.Model) -> None:
     good = {**net.params, **net.state}
     save_file(good, "w.safetensors")
