@@ -106,7 +106,9 @@ def _parse(header: bytes, path: Path) -> tuple[dict[str, str], dict[str, Any]]:
                 else f"{len(member[2]):,} bytes about one tensor"
             )
         elif not _agrees(entry := json.loads(member[2].decode())):
-            raise corrupt(path, f"dtype, shape and place of `{name}` that agree", json.dumps(entry)[:120])
+            known = isinstance(dtype := entry.get("dtype"), str) and dtype in SIZES
+            wanted = f"dtype, shape and place of `{name}` that agree" if known else f"`{name}` of {', '.join(SIZES)}"
+            raise corrupt(path, wanted, json.dumps(entry)[:120])
         else:
             table[name] = entry
     if not _SPACE.fullmatch(header, place):

@@ -180,6 +180,14 @@ def test_a_table_of_tensors_has_whole_numbers(tmp_path, shape, place):
         foreign.read(path)
 
 
+def test_a_dtype_that_numpy_lacks_is_named(tmp_path):
+    header = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 4)
+    with pytest.raises(DataError, match=r"E0623.*expected `a` of F64, F32, .*BF16, found .*F8_E4M3"):
+        foreign.read(path)
+
+
 @pytest.mark.parametrize("header", [
     b'{"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]},}', b'{,}', b'{"a":1}', b'{"a":[]}', b'{"a" {}}',
     b'{"a":{}', b'{"a":{"b":{}}}', b'{}}', b'{"__metadata__":{"a":1}}', b'{"__metadata__":{"a":["b"]}}',
