@@ -270,6 +270,7 @@ def call_function(cx: Context, function: Defined, given: Given) -> Value:
     first = len(cx.builder.nodes)
     with cx.calling(d.name, given.span), cx.reading(_real(cx, d, given)):
         inner = enter(cx, function, given, None)
+        begun = {p.name: inner.names[p.name] for p in d.parameters}
         if isinstance(d.body, tuple):
             value = cx.run(d.body, inner)
             if value is None:
@@ -280,6 +281,7 @@ def call_function(cx: Context, function: Defined, given: Given) -> Value:
         result = check_results(cx, d, value, inner)
     if not is_std(d.span):
         cx.note("", cx.site, d.name, first, result, given.span)
+    cx.note_call(d, "", begun, first, result)
     return result
 
 
@@ -293,6 +295,7 @@ def call_layer(cx: Context, layer: Defined, given: Given, path: str) -> Value:
         cx.site = path
         try:
             inner = enter(cx, layer, given, Instance(path))
+            begun = {p.name: inner.names[p.name] for p in d.parameters}
             if d.top:
                 normalize(cx, d, inner)
             value = cx.run(d.body, inner)
@@ -302,6 +305,7 @@ def call_layer(cx: Context, layer: Defined, given: Given, path: str) -> Value:
             if isinstance(result, Tensor):
                 cx.inner[path] = result
             cx.note(path, outer_site, d.name, first, result, given.span)
+            cx.note_call(d, path, begun, first, result)
             return result
         finally:
             cx.site = outer_site

@@ -20,6 +20,7 @@ from ..settings import Settings
 from ..types.facts import Facts, Relation, learned
 from ..types.sizes import Dim, SizeTooLarge, bounded, nonnegative, product, symbols
 from ..types.tensors import FLOATS, INTS, MAX_RANK, TensorType
+from .noted import Called, Part
 from .scope import Scope
 from .turns import extremes
 from .values import Results, Shared, Tensor, Value, is_size, kind
@@ -89,22 +90,6 @@ def _seen_from(d: Diagnostic, name: str, span: Span) -> Diagnostic:
     """A fault met inside std, told from the user's call of `name`."""
     inside = tuple(Label(x.span, x.text or f"in `{name}`") for x in d.labels)
     return replace(d, labels=(Label(span), *inside))
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One call of a layer, or of a function under a label: the nodes of `builder` from `first` up to `last` are its
-    work, done `turns` times where scans stand around it. A call of the user's function without a label has no path."""
-
-    path: str
-    parent: str | None  # the instance it stands in
-    kind: str
-    builder: Builder
-    turns: Dim
-    first: int
-    last: int
-    results: tuple[str, ...]
-    span: Span | None  # of the call
 
 
 @dataclass(slots=True)
@@ -179,6 +164,7 @@ class Context:
     inner: dict[str, Tensor] = field(default_factory=dict)  # and of every layer: those of the last call
     layers: dict[str, Shared] = field(default_factory=dict)  # by path, as they were last called
     parts: list[Part] = field(default_factory=list)  # in order of completion
+    called: list[Called] = field(default_factory=list)  # likewise
     calls: list[tuple[str, Span | None]] = field(default_factory=list)
     returned: Span | None = None  # the expression of the last `return`
     root: Builder = field(init=False)  # of the entry
@@ -318,6 +304,16 @@ class Context:
         results = tuple(t.node for t in items if isinstance(t, Tensor) and t.builder is self.builder)
         turns = product(f.count for f in self.frames)
         self.parts.append(Part(path, parent, kind, self.builder, turns, first, len(self.builder.nodes), results, span))
+
+    def note_call(
+        self, d: ast.Layer | ast.Function | ast.Export, path: str, given: Mapping[str, Any], first: int, value: Value
+    ) -> None:
+        """A call of a definition, with what its parameters were when it began; its nodes begin at `first`."""
+        results = value.items if isinstance(value, Results) else (value,)
+        last = len(self.builder.nodes)
+        self.called.append(
+            Called(d.name, is_std(d.span), self.training, path, given, self.builder, first, last, results)
+        )
 
     # --- scans
 

@@ -114,12 +114,13 @@ class _Snapshot:
 
     def __init__(self, cx: Context, instance: Instance | None):
         self.draws, self.guards, self.facts = dict(cx.draws), list(cx.root.guards), cx.facts
-        self.parts = list(cx.parts)
+        self.parts, self.called = list(cx.parts), len(cx.called)
         self.instance = None if instance is None else _copied(instance)
 
     def restore(self, cx: Context, instance: Instance | None) -> None:
         cx.draws, cx.root.guards, cx.facts = dict(self.draws), list(self.guards), self.facts
         cx.parts = list(self.parts)
+        del cx.called[self.called :]
         if instance is not None and self.instance is not None:
             fresh = _copied(self.instance)
             instance.counts, instance.labels = fresh.counts, fresh.labels
