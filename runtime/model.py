@@ -257,6 +257,24 @@ class Model(Network):
             only=settings.names("only", only),
         )
 
+    def to_onnx(
+        self,
+        path: str | PathLike[str],
+        *,
+        entry: str = "predict",
+        opset: int = 20,
+        license: str | None = None,
+        functions: bool = True,
+    ) -> Mapping[str, Any]:
+        """Write `predict` or an export with its parameters as an ONNX file, checked by ONNX's own checker; facts about
+        it. Variables that the entry changes are inputs, and outputs named `next/PATH`. Layers are functions, or without
+        `functions` written out. Raises UnsupportedError (E0632) that names all that has no counterpart."""
+        from .onnx.export.export import export
+
+        settings.text("entry", entry)
+        settings.text("license", license)
+        return export(self, settings.path(path), entry, opset, license, functions)
+
     @property
     def vocabulary(self) -> Vocabulary:
         """The characters of the text it was trained on: `encode` and `decode` (E0613 where it was on no text)."""

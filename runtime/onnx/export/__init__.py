@@ -1,0 +1,1 @@
+"""A graph of ours as an ONNX model."""
