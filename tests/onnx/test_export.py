@@ -22,6 +22,7 @@ from nnc.compiler.passes import ALWAYS, run
 from nnc.compiler.settings import Settings
 from nnc.dsl.errors import ArgumentError, UnsupportedError
 from nnc.dsl.parser import read_source
+from nnc.dsl.source import Source
 from nnc.runtime.cli import main
 from nnc.runtime.onnx.export.export import OLDEST, build
 from nnc.runtime.onnx.export.model import RULES, Export
@@ -291,3 +292,67 @@ train Net(x, answer: i32[B]) {
     epochs    = 3
 }
 """
+
+
+# --- windows: each call is one node, wherever its windows stand ------------------------------------------------------
+
+WINDOWS = {
+    "Conv": (
+        "Conv(3, 3, stride = 2, pad = 1)",
+        "Conv(4, [2, 3], stride = [3, 1], pad = [[1, 0], [0, 2]], dilation = [2, 1], groups = 2)",
+        'Conv(2, 3, pad = "same", bias = false)',
+        "DepthwiseConv(3, multiplier = 2, stride = 2, pad = 1)",
+        "Conv(2, 1, stride = 3)",
+    ),
+    "ConvTranspose": (
+        "ConvTranspose(3, 3, stride = 2, pad = 1)",
+        "ConvTranspose(4, [2, 3], stride = [1, 3], dilation = [2, 1], groups = 2, bias = false)",
+    ),
+    "MaxPool": (
+        "max_pool(2)",
+        "max_pool(3, stride = 2, pad = 1)",
+        "max_pool([2, 3], stride = [3, 2], ceil = true)",
+        "max_pool(2, stride = 1, dilation = 2)",
+    ),
+    "AveragePool": (
+        "avg_pool(2)",
+        "avg_pool(3, stride = 2, pad = 1)",
+        "avg_pool(3, stride = 2, pad = 1, count_pad = true)",
+        "avg_pool(3, stride = 2, ceil = true)",
+    ),
+}
+
+
+@pytest.mark.parametrize("op, call", [(op, call) for op, calls in WINDOWS.items() for call in calls])
+def test_a_call_is_one_node(op: str, call: str) -> None:
+    rng = np.random.default_rng(5)
+    for sizes in ("8, 9", "H, W"):
+        source = f"model M(x: f32[B, 2, {sizes}]) -> (y: f32[B, *rest]) {{ y = x |> {call} }}"
+        program = Program(Source("<text>", source), Settings())
+        cx = program.context("predict")
+        graph = program.graph("predict", cx)
+        drawn = {
+            p: rng.normal(size=[whole(n, {}) for n in d.type.shape]).astype(np.float32)
+            for p, d in program.variables.items()
+        }
+        model = Export("M", graph, drawn, 20, cx).model()
+        assert flat(model)[op] == 1
+        for known in ({"B": 2, "H": 8, "W": 9}, {"B": 1, "H": 7, "W": 12})[: 1 if sizes == "8, 9" else 2]:
+            given = arguments(graph, known, rng)
+            (wanted,) = evaluate(run(ALWAYS, graph), given, drawn, known)[0].values()
+            close(call, wanted, session(model).run(None, given)[0])
+
+
+def test_windows_that_are_written_by_hand() -> None:
+    """Index notation is known by its maps, not by who wrote it: a filter from behind, a window of channels."""
+    net = nnc.compile("""
+model M(x: f32[B, 6, N]) -> (y: f32[B, 6, *n], z: f32[*s]) {
+    weight w: f32[3] ~ normal(0, 1)
+    y[b, c, i] = sum[u](x[b, c, i - u + 2] * w[u])
+    z[n, b, c] = max[u in 0..2, k in 0..2](x[b, 2 * c + u, n + k])
+}
+""")
+    model = build(net)
+    assert flat(model)["Conv"] == flat(model)["MaxPool"] == 1
+    for n in (5, 8):
+        compare(net, "predict", model, {"B": 2, "N": n}, np.random.default_rng(0))

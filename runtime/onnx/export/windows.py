@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ....compiler.graph.nodes import Node
-from ....compiler.graph.ops.contraction import Affine, Map, index_of, is_gathered, safe
+from ....compiler.graph.ops.contraction import Affine, Map, index_of, is_gathered
 from ....compiler.types.sizes import Dim
 from ....compiler.types.tensors import FLOATS
 from .values import Scope, Value, elements
@@ -186,41 +186,50 @@ def _geometry(windows: Sequence[Window]) -> dict[str, Any]:
 
 
 def fit(s: Scope, windows: Sequence[Window], x: Value, filler: float) -> tuple[Value, list[int]] | None:
-    """An operand [N, C, *space] and what is to be padded, so that the windows stand where they do and there are as
-    many. What `Pad` put around it is taken off again where windows that are padded are the same."""
-    lows: list[Dim] = [-w.first for w in windows]
+    """An operand [N, C, *space] and what is to be padded with the filler, so that the windows stand where they do and
+    there are as many. What `Pad` put around it is taken off again where that is known and the filler."""
+    return _fitted(s, windows, x, filler, _around(s, x, filler)) or _fitted(s, windows, x, filler, None)
+
+
+def _around(s: Scope, x: Value, filler: float) -> list[int] | None:
+    """What `Pad` put around the space of a value, before and after, if it is the filler."""
     made = s.maker(x)
-    around: list[int] | None = None
-    if made is not None and made.op == "Pad" and _fills(s, made.args[2], filler):
-        pads = s.array(made.args[1])
-        around = None if pads is None else [int(n) for n in pads]
-    if around is not None and made is not None:
-        rank = x.rank
-        only_space = not any(around[k] or around[rank + k] for k in (0, 1))
-        if only_space:
-            x = made.args[0]
-            lows = [low + around[2 + k] for k, low in enumerate(lows)]
-    pads_low: list[int] = []
-    pads_high: list[int] = []
-    starts, stops = [0] * x.rank, list(x.shape)
-    for k, (w, low) in enumerate(zip(windows, lows, strict=True)):
-        n = x.shape[2 + k]
-        high = w.stride * (w.count - 1) + w.reach - low - n
+    if made is None or made.op != "Pad" or not _fills(s, made.args[2], filler):
+        return None
+    pads = s.array(made.args[1])
+    if pads is None or any(pads[k] or pads[x.rank + k] for k in (0, 1)):
+        return None
+    return [int(n) for n in (*pads[2 : x.rank], *pads[x.rank + 2 :])]
+
+
+def _fitted(
+    s: Scope, windows: Sequence[Window], x: Value, filler: float, around: Sequence[int] | None
+) -> tuple[Value, list[int]] | None:
+    rank = len(windows)
+    taken = [0] * 2 * rank if around is None else around
+    lows: list[int] = []
+    highs: list[int] = []
+    for k, w in enumerate(windows):
+        low, n = -w.first, x.shape[2 + k]
         if not isinstance(low, int):
             return None
+        high = w.stride * (w.count - 1) + w.reach - low - n  # how far the last window sticks out
         if not isinstance(high, int):
             if w.count != (n + low - w.reach) // w.stride + 1:
                 return None
-            high = 0
-        elif high < 0 and -high < w.stride:  # left over behind the last window
-            high = 0
-        if low < 0:
-            starts[2 + k] = -low
-        if high < 0:
-            stops[2 + k] = n + high
-        pads_low.append(max(low, 0))
-        pads_high.append(max(high, 0))
-    return cut(s, x, starts, stops, [1] * x.rank), pads_low + pads_high
+            high = 0  # as many as fit, which is what ONNX counts
+        if filler != 0 and max(low, high) > 0:
+            return None  # what a map reads outside is 0
+        lows.append(low + taken[k])
+        highs.append(high + taken[rank + k])
+    made = s.maker(x)
+    inner = made.args[0] if around is not None and made is not None else x
+    starts, stops = [0] * inner.rank, list(inner.shape)
+    for k, w in enumerate(windows):
+        starts[2 + k] = max(-lows[k], 0)
+        if highs[k] <= -w.stride:  # less is left over where another window would begin
+            stops[2 + k] = inner.shape[2 + k] + highs[k]
+    return cut(s, inner, starts, stops, [1] * inner.rank), [max(n, 0) for n in (*lows, *highs)]
 
 
 def _fills(s: Scope, v: Value, filler: float) -> bool:
@@ -289,16 +298,15 @@ def pooled(s: Scope, n: Node, x: Value, inner: set[str], op: str, filler: float,
         return None
     if {w.u for w in windows if w.u} != inner or any(x.shape[k] != extent[i] for k, i in lead):
         return None
-    if filler != 0 and not all(safe(e, k, n) for e, k in zip(wide, x.shape, strict=True)):
-        return None  # what a map reads outside is 0
     x = s.transpose(x, [*(k for k, _ in lead), *(w.axis for w in windows)])
     examples, channels = elements(x.shape[: max(len(lead) - 1, 0)]), x.shape[len(lead) - 1] if lead else 1
-    fitted = fit(s, windows, s.reshape(x, [examples, channels, *x.shape[len(lead) :]]), filler)
+    x = s.reshape(x, [examples, channels, *x.shape[len(lead) :]])
+    fitted = fit(s, windows, x, filler)
+    if fitted is not None and any(p >= w.length for p, w in zip(fitted[1], (*windows, *windows), strict=True)):
+        fitted = _fitted(s, windows, x, filler, None) if op == "MaxPool" else None  # ONNX takes no such padding
     if fitted is None:
         return None
     x, pads = fitted
-    if any(p >= w.length for p, w in zip(pads, (*windows, *windows), strict=True)):
-        return None
     geometry = _geometry(windows)
     if op == "AveragePool" and set(geometry["dilations"]) == {1}:  # which had none before opset 19
         del geometry["dilations"]
