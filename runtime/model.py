@@ -266,9 +266,10 @@ class Model(Network):
         license: str | None = None,
         functions: bool = True,
     ) -> Mapping[str, Any]:
-        """Write `predict` or an export with its parameters as an ONNX file, checked by ONNX's own checker; facts about
-        it. Variables that the entry changes are inputs, and outputs named `next/PATH`. Layers are functions, or without
-        `functions` written out. Raises UnsupportedError (E0632) that names all that has no counterpart."""
+        """Write `predict`, an export, or `train`, the training step, with the parameters as an ONNX file that ONNX's
+        own checker has passed; facts about it. Variables that the entry changes are inputs, and outputs named
+        `next/PATH`. Layers are functions, or without `functions` written out. Raises UnsupportedError (E0632) that
+        names all that has no counterpart."""
         from .onnx.export.export import export
 
         settings.text("entry", entry)

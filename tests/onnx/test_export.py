@@ -209,7 +209,7 @@ def test_an_opset_that_is_not_written_is_refused() -> None:
         with pytest.raises(ArgumentError, match="opset"):
             build(net, opset=opset)
     with pytest.raises(ArgumentError, match="entry"):
-        build(net, "train")
+        build(net, "taps")
 
 
 @pytest.mark.parametrize("opset", range(OLDEST, onnx.defs.onnx_opset_version() + 1))
@@ -356,3 +356,99 @@ model M(x: f32[B, 6, N]) -> (y: f32[B, 6, *n], z: f32[*s]) {
     assert flat(model)["Conv"] == flat(model)["MaxPool"] == 1
     for n in (5, 8):
         compare(net, "predict", model, {"B": 2, "N": n}, np.random.default_rng(0))
+
+
+# --- the training step -----------------------------------------------------------------------------------------------
+
+
+class Trained:
+    """A training that ONNX Runtime runs: variables go from `next/PATH` back to `PATH`."""
+
+    def __init__(self, net: Any):
+        model = build(net, "train")
+        self.session = session(model)
+        self.outputs = [o.name for o in model.graph.output]
+        self.state = {i.name: net.variables[i.name].copy() for i in model.graph.input if i.name in net.variables}
+
+    def step(self, **batch: np.ndarray) -> dict[str, Any]:
+        out = dict(zip(self.outputs, self.session.run(None, {**batch, **self.state}), strict=True))
+        self.state = {path: out.get(f"next/{path}", v) for path, v in self.state.items()}
+        return {name: v for name, v in out.items() if not name.startswith("next/")}
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.3])
+def test_digits_are_learned_in_onnx_runtime(drop: float) -> None:
+    source = (ROOT / "models" / "digits_mlp.nn").read_text("utf-8")
+    assert "dropout(p = 0.3)" in source
+    net = nnc.compile(source.replace("dropout(p = 0.3)", f"dropout(p = {drop})"), seed=5)
+    net.set_training(t=0, epoch=0, steps=40)
+    theirs = Trained(net)
+    data = net.load_dataset().train
+    first = last = 0.0
+    for k in range(40):
+        rows = slice(32 * k, 32 * k + 32)
+        batch = {"x": np.asarray(data["x"][rows], np.float32).reshape(32, 64), "label": data["label"][rows]}
+        batch["label"] = np.asarray(batch["label"], np.int32)
+        ours, last = net.train_step(**batch), float(theirs.step(**batch)["loss"])
+        first = first or last
+        assert last == pytest.approx(ours, abs=1e-5)
+    assert last < first / 2
+    for path, v in theirs.state.items():
+        np.testing.assert_allclose(v, net.variables[path], rtol=1e-3, atol=1e-5, err_msg=path)
+
+
+STEPS = {
+    "convolutions with state": """
+model M(x: f32[B, 1, 6, 6]) -> (y: f32[B, 3]) {
+    y = x |> Conv(4, 3, pad = 1, bias = false) |> BatchNorm |> gelu |> max_pool(2)
+        |> Conv(4, 2, stride = 2) |> avg_pool(1) |> flatten |> dropout(0.3) |> Dense(3)
+}
+train M(x, t: i32[B]) {
+    loss = mean(cross_entropy(y, t))
+    optimizer = Velocity(lr = 0.05)
+    clip = global_norm(1.0)
+    average = ema(0.9)
+}
+""",
+    "a loop": """
+model M(x: f32[B, T, 2]) -> (y: f32[B]) { y = squeeze((x |> Lstm(3))[:, T - 1] |> Dense(1), 1) }
+train M(x, t: f32[B]) {
+    loss = mean((y - t)^2)
+    optimizer = Velocity(lr = 0.05)
+}
+""",
+    "rows of a table": """
+model M(x: i32[B, T]) -> (y: f32[B, 4]) {
+    y = mean(x |> Embedding(4, 6) |> Attention(2, causal = true), axis = 1) |> Dense(4)
+}
+train M(x, t: i32[B]) {
+    loss = mean(cross_entropy(y, t))
+    optimizer = Velocity(lr = 0.05)
+    accumulate = 2
+}
+""",
+    "an update of one's own": """
+model M(x: f32[B, 3]) -> (y: f32[B]) {
+    weight w: f32[3] = 0
+    y = sign(x @ w)
+}
+train M(x, t: f32[B]) {
+    update { w := w + (t - y) @ x }
+    metric wrong = sum(y != t)
+}
+""",
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_steps_are_those_of_nnc(name: str) -> None:
+    rng = np.random.default_rng(2)
+    net = nnc.compile(STEPS[name], seed=1)
+    theirs = Trained(net)
+    graph, ours = run(ALWAYS, net.session.program.graph("train")), dict(net.variables)
+    for _ in range(3):
+        batch = arguments(graph, {"B": 4, "T": 5}, rng)
+        ours |= evaluate(graph, batch, ours)[1]
+        theirs.step(**batch)
+    for path, v in theirs.state.items():
+        np.testing.assert_allclose(v, ours[path], rtol=1e-3, atol=2e-5, err_msg=path)

@@ -24,7 +24,7 @@ from .values import onnx
 
 OLDEST, USUAL = 17, 20  # opsets; Gelu is there from 20 on
 MOST = 2**31 - 1  # bytes of a protocol buffer
-OTHERS = ("init", "train", "evaluate", "loss", "gradients", "taps")  # entries that are not for who only predicts
+OTHERS = ("init", "evaluate", "loss", "gradients", "taps")  # entries that are for us
 
 
 def export(
@@ -71,8 +71,11 @@ def build(
     assert isinstance(session, Session)
     cx = session.program.context(entry)
     graph = session.program.graph(entry, cx)
+    given: list[str] = []
+    if entry == "train":  # where the way back reads what is inside of layers
+        functions, given = False, [v.path for v in network.manifest.variables if v.role == "train"]
     with network.workspace.lock:
-        model = Export(network.name, graph, network.variables, opset, cx, functions).model()
+        model = Export(network.name, graph, network.variables, opset, cx, functions, given).model()
     _describe(network, model, license)
     _checked(model)
     return model

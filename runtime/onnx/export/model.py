@@ -6,7 +6,7 @@ refusal that names all that has no counterpart in ONNX, each with its line of th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,7 +32,8 @@ RULES: Mapping[str, Rule] = {
 
 @dataclass(slots=True)
 class Export:
-    """One graph on its way. `calls` are what is known of its calls; without `functions` all is one graph."""
+    """One graph on its way. `calls` are what is known of its calls; without `functions` all is one graph. Variables
+    that the graph changes are inputs, and so are those in `given`."""
 
     name: str
     graph: Graph
@@ -40,6 +41,7 @@ class Export:
     opset: int
     calls: Context | None = None
     functions: bool = True
+    given: Collection[str] = ()
     made: layers.Functions = field(default_factory=layers.Functions)
 
     def model(self) -> Any:
@@ -97,7 +99,7 @@ class Export:
             elif n.op == "param" and ((path := n.attrs["path"]) in read or path in changed):
                 array = np.ascontiguousarray(self.variables[path]).reshape([int(str(k)) for k in n.shape])
                 initial.append(protos.tensor(path, array))
-                if path in changed:
+                if path in changed or path in self.given:
                     inputs.append(protos.info(path, n.dtype, n.shape))
         infos = [protos.info(name, results[name].dtype, results[name].shape) for name in outputs]
         imports = [helper.make_opsetid("", self.opset)]

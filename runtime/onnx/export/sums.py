@@ -116,17 +116,26 @@ def _matrices(s: Scope, x: Factor, y: Factor, out: Sequence[str]) -> Value | Non
         swapped = natural != list(out) and left is x
         if len(inner) != 1 or len(columns) > 1 or (batch and (len(rows) != 1 or len(columns) != 1)) or swapped:
             continue
-        a = left.order(s, [*batch, *rows, *inner]).value
-        b = right.order(s, [*batch, *inner, *columns]).value
         extent = {i: n for f in (x, y) for i, n in zip(f.letters, f.value.shape, strict=True)}
-        shape = tuple(extent[i] for i in natural)
-        made = s.maker(b)
-        if a.rank == b.rank == 2 and made is not None and made.op == "Transpose" and a.dtype in FLOATS:
-            z = s.emit("Gemm", a, made.args[0], type=(a.dtype, shape), transB=1)
-        else:
-            z = s.emit("MatMul", a, b, type=(a.dtype, shape))
+        a = _matrix(s, left.order(s, [*batch, *rows, *inner]).value, 0)
+        b = _matrix(s, right.order(s, [*batch, *inner, *columns]).value, 1)
+        above, beside = [extent[i] for i in (*batch, *rows)], [extent[i] for i in columns]
+        z = _times(s, a, b, (above or [1]) + (beside or [1]))
+        z = s.reshape(z, above + beside)
         return s.transpose(z, [natural.index(i) for i in out])
     return None
+
+
+def _matrix(s: Scope, v: Value, axis: int) -> Value:
+    """A vector as a matrix of one row or column: ONNX Runtime 1.32 transposes vectors wrongly when it optimises."""
+    return v if v.rank > 1 else s.reshape(v, (1, *v.shape) if axis == 0 else (*v.shape, 1))
+
+
+def _times(s: Scope, a: Value, b: Value, shape: Sequence[Dim]) -> Value:
+    made = s.maker(b)
+    if a.rank == b.rank == 2 and made is not None and made.op == "Transpose" and a.dtype in FLOATS:
+        return s.emit("Gemm", a, made.args[0], type=(a.dtype, shape), transB=1)
+    return s.emit("MatMul", a, b, type=(a.dtype, shape))
 
 
 def _outer(s: Scope, x: Factor, y: Factor, out: Sequence[str]) -> Value:
