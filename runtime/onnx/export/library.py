@@ -162,10 +162,11 @@ def _avg_pool(g: _Given) -> Call | None:
 
 
 def _local_response_norm(g: _Given) -> Call | None:
-    """In ONNX alpha is divided by the size, and an even neighbourhood has its odd channel on the other side."""
+    """In ONNX alpha is divided by the size, and an even neighbourhood has its odd channel on the other side. ONNX
+    Runtime takes images alone."""
     x, size = g.tensor("x"), g.static("size", int)
     alpha, beta, k = (g.static(name, float) for name in ("alpha", "beta", "k"))
-    if x is None or size is None or size % 2 == 0 or None in (alpha, beta, k):
+    if x is None or size is None or size % 2 == 0 or None in (alpha, beta, k) or len(g.graph[x].shape) != 4:
         return None
 
     def rule(w: Walk, n: Node) -> Value:

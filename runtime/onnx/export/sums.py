@@ -108,22 +108,40 @@ def _matrices(s: Scope, x: Factor, y: Factor, out: Sequence[str]) -> Value | Non
     inner = [i for i in x.letters if i in y.letters and i not in out]
     if not inner:
         return _outer(s, x, y, out)
-    for left, right in ((x, y), (y, x)):
+    orders = [order for pair in ((x, y), (y, x)) if (order := _Order.of(*pair, inner, out)) is not None]
+    if not orders:
+        return None
+    chosen = next((o for o in orders if o.result == list(out)), orders[0])
+    a = _matrix(s, chosen.left.order(s, [*chosen.batch, *chosen.rows, *inner]).value, 0)
+    b = _matrix(s, chosen.right.order(s, [*chosen.batch, *inner, *chosen.columns]).value, 1)
+    extent = {i: n for f in (x, y) for i, n in zip(f.letters, f.value.shape, strict=True)}
+    above, beside = [extent[i] for i in (*chosen.batch, *chosen.rows)], [extent[i] for i in chosen.columns]
+    z = s.reshape(_times(s, a, b, (above or [1]) + (beside or [1])), above + beside)
+    return s.transpose(z, [chosen.result.index(i) for i in out])
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """Two factors as matrices: the indices of both, and of rows and columns."""
+
+    left: Factor
+    right: Factor
+    batch: list[str]
+    rows: list[str]
+    columns: list[str]
+
+    @property
+    def result(self) -> list[str]:
+        return [*self.batch, *self.rows, *self.columns]
+
+    @classmethod
+    def of(cls, left: Factor, right: Factor, inner: Sequence[str], out: Sequence[str]) -> _Order | None:
+        """None where `MatMul` has not so many."""
         batch = [i for i in out if i in left.letters and i in right.letters]
         rows = [i for i in out if i in left.letters and i not in right.letters]
         columns = [i for i in out if i in right.letters and i not in left.letters]
-        natural = [*batch, *rows, *columns]
-        swapped = natural != list(out) and left is x
-        if len(inner) != 1 or len(columns) > 1 or (batch and (len(rows) != 1 or len(columns) != 1)) or swapped:
-            continue
-        extent = {i: n for f in (x, y) for i, n in zip(f.letters, f.value.shape, strict=True)}
-        a = _matrix(s, left.order(s, [*batch, *rows, *inner]).value, 0)
-        b = _matrix(s, right.order(s, [*batch, *inner, *columns]).value, 1)
-        above, beside = [extent[i] for i in (*batch, *rows)], [extent[i] for i in columns]
-        z = _times(s, a, b, (above or [1]) + (beside or [1]))
-        z = s.reshape(z, above + beside)
-        return s.transpose(z, [natural.index(i) for i in out])
-    return None
+        fits = len(inner) == 1 and len(columns) <= 1 and (not batch or len(rows) == len(columns) == 1)
+        return cls(left, right, batch, rows, columns) if fits else None
 
 
 def _matrix(s: Scope, v: Value, axis: int) -> Value:

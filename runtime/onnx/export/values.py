@@ -268,6 +268,9 @@ class Scope:
         return self.reshape(v, shape)
 
     def cast(self, v: Value, dtype: str) -> Value:
+        known = self.array(v)
+        if known is not None and known.dtype.kind != "f":
+            return self.constant(known.astype(PLAIN[dtype]), dtype)
         return v if v.dtype == dtype else self.emit("Cast", v, type=(dtype, v.shape), to=dtype)
 
     def scalar(self, v: Value) -> Value:
