@@ -146,6 +146,81 @@ def test_layers_of_the_file_are_functions_that_instances_share() -> None:
     assert "ResNet20.block_1.conv_1.W" in {i.name for i in model.graph.initializer}
 
 
+LAYERS = {
+    "a size from outside": """
+layer Wide(x: f32[B, 3], n) -> f32[B, m] { weight w: f32[3] = 1
+  y = x @ w
+  return broadcast(expand(y, 1), [B, n]) }
+model M(x: f32[B, 3], z: f32[N]) -> (y: f32[B, N], s: f32[N]) {
+  y = x |> Wide(size(z, 0))
+  s = z * 2 }
+""",
+    "values from inside": """
+layer Two(x: f32[B, 3]) -> f32[B, 3] { 
+  h = x |> hidden: Dense(3) |> relu
+  return h |> Dense(3) }
+layer Outer(x: f32[B, 3]) -> f32[B, 3] { return x |> Two |> Two }
+model M(x: f32[B, 3]) -> (y: f32[B, 3]) { y = x |> Outer |> Two }
+export both(x: f32[B, 3]) -> (y: f32[B, 3], h: f32[B, 3], g: f32[B, 3]) {
+  y = M(x)
+  h = M.outer_1.two_1.hidden
+  g = grad(sum(y^2), x) }
+""",
+    "the same twice": """
+layer Two(x: f32[B, 3]) -> f32[B, 3] { return x |> Dense(3) |> tanh }
+model M(x: f32[B, 3]) -> (y: f32[B, 3]) { 
+  share t = Two()
+  y = t(t(x)) + t(x) }
+""",
+    "two results": """
+layer Pair(x: f32[B, 3]) -> (a: f32[B, 3], b: f32[3]) { 
+  a = x |> Dense(3)
+  b = sum(a, axis = 0) }
+model M(x: f32[B, 3]) -> (y: f32[B, 3], b: f32[3]) { 
+  (a, b) = x |> Pair
+  y = a + b }
+""",
+    "nothing inside": """
+layer Same(x: f32[B, 3]) -> f32[B, 3] { return x }
+layer Const(x: f32[B, 3]) -> f32[3] { weight w: f32[3] = 2
+ return w }
+model M(x: f32[B, 3]) -> (y: f32[B, 3], x2: f32[B, 3], w: f32[3]) { 
+  y = x |> Same
+  x2 = y
+  w = x |> Const }
+""",
+    "draws of its own": """
+layer Noise(x: f32[B, 3]) -> f32[B, 3] { return x + uniform(shape = shape(x)) }
+model M(x: f32[B, 3]) -> (y: f32[B, 3]) { y = x |> Noise |> Noise }
+""",
+    "in a loop": """
+layer Cell(x: f32[B, 3]) -> f32[B, 3] { return x |> Dense(3) |> LayerNorm |> gelu }
+model M(x: f32[B, T, 3]) -> (y: f32[B, T, 3], s: f32[B, 3]) { 
+  s = broadcast(0.0, [B, 3])
+  scan t in 0..T { 
+    s = s + x[:, t] |> Cell 
+    ys[b, t, k] = s[b, k] }
+  y = ys }
+""",
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_functions_do_what_layers_do(name: str) -> None:
+    rng = np.random.default_rng(4)
+    net = nnc.compile(LAYERS[name])
+    for entry in ("predict", *net.exports):
+        model = build(net, entry)
+        for b in (2, 3):
+            compare(net, entry, model, {"B": b, "N": 5, "T": 4}, rng)
+    shared = {"the same twice": ["Two"], "a size from outside": ["Wide"], "nothing inside": [], "in a loop": []}
+    assert [f.name for f in model.functions] == shared.get(name, [f.name for f in model.functions])
+    if name == "in a loop":
+        (loop,) = (n for n in model.graph.node if n.op_type == "Loop")
+        inside = Counter(n.op_type for n in loop.attribute[0].g.node)
+        assert inside["LayerNormalization"] == inside["Gelu"] == 1
+
+
 # --- operators -------------------------------------------------------------------------------------------------------
 
 REFUSED = {"erfinv", "lgamma", "digamma", "trigamma", "tetragamma", "atan2"}

@@ -71,9 +71,7 @@ class Functions:
     def enter(self, w: Walk, region: Region, results: Sequence[str]) -> Mapping[str, Value]:
         """Call the function that a region is; the values of its nodes that are read from outside."""
         inner = Scope(w.scope.opset)
-        inside = Walk(
-            w.graph, inner, w.rules, {}, w.calls, w.labels, w.regions, w.depth + 1, region.path, self.enter, w.refused
-        )
+        inside = replace(w, scope=inner, values={}, depth=w.depth + 1, base=region.path)
         given = self._given(w, inside, region, results)
         outputs = [inner.fresh("y") for _ in results]
         values = inside.run(results)
@@ -119,7 +117,7 @@ class Functions:
 
 
 def _around(w: Walk, region: Region, results: Sequence[str]) -> list[str]:
-    """The nodes outside of a region that its results read, constants left out."""
+    """The nodes outside of a region that its results read, constants left out, parameters last."""
     seen, around = set(results), set()
     todo = list(results)
     while todo:
@@ -129,4 +127,5 @@ def _around(w: Walk, region: Region, results: Sequence[str]) -> list[str]:
             elif a not in seen:
                 seen.add(a)
                 todo.append(a)
-    return [name for name in w.graph if name in around and w.graph[name].op != "constant"]
+    found = [name for name in w.graph if name in around and w.graph[name].op != "constant"]
+    return sorted(found, key=lambda name: w.graph[name].op == "param")

@@ -71,7 +71,8 @@ def _scan(w: Walk, n: Node) -> tuple[Value, ...]:
             index = apply(inner, "Sub", last, index)
         inner.bound[n.attrs["index"]] = inner.reshape(index, (1,))
         values: dict[str, Value | tuple[Value, ...]] = dict(zip(names[:carries], carried, strict=True))
-        inside = Walk(body.nodes, inner, w.rules, {**values, **captured}, refused=w.refused)
+        known = w.within(body)
+        inside = Walk(body.nodes, inner, w.rules, {**values, **captured}, known, within=w.within, refused=w.refused)
         made = inside.run(results)
         stop = made.pop() if until else None
         return made[:carries], made[carries:], stop

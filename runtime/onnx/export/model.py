@@ -15,6 +15,7 @@ import numpy as np
 from ....compiler.autodiff.differentiate import differentiate
 from ....compiler.elaborate.context import Context
 from ....compiler.elaborate.noted import Called
+from ....compiler.elaborate.values import Tensor
 from ....compiler.graph.nodes import Graph, Node
 from ....compiler.passes import run
 from ....dsl.diagnostics import Diagnostic, Label
@@ -23,7 +24,7 @@ from ...call.arrays import NUMPY
 from ...call.column import Array
 from . import folds, indexing, layers, library, loops, protos, random, scalars, sums, views
 from .values import Scope, Value, onnx
-from .walk import Rule, Walk
+from .walk import Call, Rule, Walk
 
 RULES: Mapping[str, Rule] = {
     **scalars.RULES, **views.RULES, **sums.RULES, **folds.RULES, **indexing.RULES, **loops.RULES, **random.RULES,
@@ -69,9 +70,7 @@ class Export:
         return values
 
     def _walk(self, graph: Graph, scope: Scope, values: dict[str, Value], names: Mapping[str, str]) -> Walk:
-        called: list[Called] = []
-        if self.calls is not None:
-            called = [c for c in self.calls.called if c.builder is self.calls.root]
+        called = [c for c in self.calls.called if c.builder is self.calls.root] if self.calls is not None else []
         known = layers.Layers(called, graph.nodes, names)
         return Walk(
             graph.nodes,
@@ -83,7 +82,15 @@ class Export:
             known.regions() if self.functions else {},
             base=self.name,
             enter=self.made.enter,
+            within=self._within,
         )
+
+    def _within(self, body: Graph) -> Mapping[str, Call]:
+        """The calls that a loop has in its body, whose nodes are those of the calls themselves."""
+        called = self.calls.called if self.calls is not None else []
+        same = {name: name for name in body.nodes}
+        own = [c for c in called if all(_is_in(body, c, r) for r in c.results)]
+        return library.calls(own, body.nodes, same, self.opset)
 
     def _assembled(self, graph: Graph, scope: Scope, results: Mapping[str, Value]) -> Any:
         helper = onnx().helper
@@ -112,6 +119,10 @@ class Export:
             producer_name="nnc",
             ir_version=helper.find_min_ir_version_for(imports[:1]),
         )
+
+
+def _is_in(body: Graph, c: Called, result: object) -> bool:
+    return isinstance(result, Tensor) and body.nodes.get(result.node) is c.builder.nodes.get(result.node)
 
 
 def derived(graph: Graph) -> tuple[Graph, Mapping[str, str]]:

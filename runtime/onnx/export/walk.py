@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ....compiler.graph.nodes import Node
+from ....compiler.graph.nodes import Graph, Node
 from ....compiler.graph.ops.calculus import Number, number
 from ....compiler.types.tensors import TensorType
 from ....dsl.source import Span
@@ -54,6 +54,7 @@ class Walk:
     depth: int = 0
     base: str = ""
     enter: Enter | None = None
+    within: Callable[[Graph], Mapping[str, Call]] = lambda body: {}  # the calls in the body of a loop
     refused: dict[tuple[str, Span | None], str] = field(default_factory=dict)
 
     def run(self, results: Iterable[str]) -> list[Value]:
