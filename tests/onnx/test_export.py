@@ -327,11 +327,14 @@ model M(x: f32[B, 2, 6, 6]) -> (p: f32[B, 5], top: f32[B]) {
 
 
 def test_a_softmax_of_nothing_is_nothing() -> None:
-    net = nnc.compile("model M(x: f32[B, 3]) -> (p: f32[B, 3]) { p = softmax(where(x > 0, x, -inf)) }")
-    model = build(net)
-    (got,) = session(model).run(None, {"x": np.array([[-1, -1, -1], [1, -1, 1]], np.float32)})
-    np.testing.assert_array_equal(got, [[0, 0, 0], [0.5, 0, 0.5]])
-    assert flat(model)["Softmax"] == 1
+    for scores, no in (("where(x > 0, x, -inf)", -1), ("x", -np.inf)):  # a mask that is made, and one that is given
+        net = nnc.compile(f"model M(x: f32[B, 3]) -> (p: f32[B, 3]) {{ p = softmax({scores}) }}")
+        model = build(net)
+        (got,) = session(model).run(None, {"x": np.array([[no, no, no], [1, no, 1]], np.float32)})
+        np.testing.assert_array_equal(got, [[0, 0, 0], [0.5, 0, 0.5]])
+        assert flat(model)["Softmax"] == 1
+    model = build(nnc.compile("model M(x: f32[B, 3]) -> (p: f32[B, 3]) { p = softmax(x |> Dense(3)) }"))
+    assert Counter(n.op_type for n in model.graph.node if n.op_type != "Constant") == {"Gemm": 1, "Softmax": 1}
 
 
 def test_zeros_that_the_user_puts_around_count() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from ....compiler.elaborate.noted import Called
 from ....compiler.elaborate.values import Tensor
 from ....compiler.graph.facts import finite
-from ....compiler.graph.nodes import Node
+from ....compiler.graph.nodes import Node, ancestors
 from ....compiler.types.tensors import FLOATS
 from . import windows
 from .scalars import apply
@@ -89,15 +89,18 @@ def _softmax(op: str) -> Any:
         def rule(w: Walk, n: Node) -> Value:
             v = w.full(x)
             y = w.scope.emit(op, v, type=(v.dtype, v.shape), axis=axis)
-            return y if finite(_Nodes(w.graph), x) else _chosen(w.scope, v, y, axis % v.rank, op)
+            return y if _certain(w.graph, x) else _chosen(w.scope, v, y, axis % v.rank, op)
 
         return Call(rule, (x,))
 
     return make
 
 
-class _Nodes(dict[str, Node]):
-    """Nodes by name, as facts are asked of."""
+def _certain(g: Mapping[str, Node], name: str) -> bool:
+    """Whether no element is infinite where what is summed up is not; inputs may hold masks."""
+    sums = {n.name for n in g.values() if n.op == "contract"}
+    masks = (a for a in ancestors(g, [name], sums) if g[a].op == "input" and g[a].dtype in FLOATS)
+    return finite(g, name) and not any(masks)
 
 
 def _chosen(s: Scope, x: Value, y: Value, axis: int, op: str) -> Value:
