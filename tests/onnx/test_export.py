@@ -319,6 +319,7 @@ MIXED = """
 model M(x: f32[B, 2, 6, 6]) -> (p: f32[B, 5], top: f32[B]) {
     h = x |> Conv(4, 3, stride = 2, pad = 1) |> local_response_norm(3) |> max_pool(2, stride = 1)
     h = h |> avg_pool(2, pad = 1, stride = 1) |> gelu
+    h = h + mean(h, axis = [2, 3], keep = true)
     h = reshape(h, [B, 36]) |> LayerNorm |> Dense(5)
     p = softmax(h)
     top = max(h, axis = 1)

@@ -79,10 +79,10 @@ def _add(w: Walk, n: Node) -> Value:
 
 
 def _div(w: Walk, n: Node) -> Value:
-    """A sum that is divided by how many it is of is a mean."""
+    """A sum that is divided by how many it is of is a mean, whose axes are an operand from opset 18 on."""
     x, count = w.thin(n.args[0]), w.number(n.args[1])
     made = w.scope.maker(x)
-    if made is not None and made.op == "ReduceSum" and made.attrs["count"] == count:
+    if made is not None and made.op == "ReduceSum" and made.attrs["count"] == count and w.scope.opset >= 18:
         return w.scope.emit("ReduceMean", *made.args, type=(x.dtype, x.shape), **made.attrs)
     return _same(w, n)
 

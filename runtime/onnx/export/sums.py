@@ -198,19 +198,14 @@ def _read(s: Scope, x: Value, axis: int, e: Affine, extent: Mapping[str, Dim]) -
     """The elements along an axis at an affine expression, whose indices take its place."""
     constant, coefficients = e
     n = x.shape[axis]
-    i = coefficients[0][0] if len(coefficients) == 1 else None
-    if i is not None and coefficients[0][1] >= 1 and constant == 0:
-        step, count = coefficients[0][1], extent[i]
-        if (stop := step * (count - 1) + 1) == n or step == 1:
+    if constant == 0 and len(coefficients) == 1:
+        ((i, step),) = coefficients
+        stop = step * (extent[i] - 1) + 1
+        if step >= 1 and nonnegative(n - stop):
             starts, stops, steps = [0] * x.rank, list(x.shape), [1] * x.rank
             stops[axis], steps[axis] = stop, step
-            return cut(s, x, starts, stops, steps) if inside(stop, n) else _gathered(s, x, axis, e, extent)
+            return cut(s, x, starts, stops, steps)
     return _gathered(s, x, axis, e, extent)
-
-
-def inside(a: Dim, b: Dim) -> bool:
-    """Certainly a <= b."""
-    return nonnegative(b - a)
 
 
 def _gathered(s: Scope, x: Value, axis: int, e: Affine, extent: Mapping[str, Dim]) -> Value:

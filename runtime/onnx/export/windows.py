@@ -110,6 +110,8 @@ def convolution(s: Scope, n: Node, xs: Sequence[Value], extent: Mapping[str, Dim
         return None
     maps: tuple[Map, Map] = n.attrs["maps"]
     out: Map = n.attrs["out"]
+    if extent.keys() - {i for m in (*maps, out) for e in m for i, _ in e[1]}:
+        return None  # an index that nothing has repeats each term
     for a, b in ((0, 1), (1, 0)):
         filters = _plain(maps[b])
         if filters is None or any(extent[i] != k for i, k in zip(filters, xs[b].shape, strict=True)):
@@ -295,6 +297,8 @@ def pooled(s: Scope, n: Node, x: Value, inner: set[str], op: str, filler: float,
     letters = [i for _, i in lead] + [w.i for w in windows]
     kept = [i for e in n.attrs["out"] if (i := index_of(e)) is not None and i not in inner]
     if len(windows) < len(found) or not 1 <= len(windows) <= 3 or sorted(letters) != sorted(kept):
+        return None
+    if extent.keys() != {*letters, *inner}:
         return None
     if {w.u for w in windows if w.u} != inner or any(x.shape[k] != extent[i] for k, i in lead):
         return None
