@@ -28,11 +28,10 @@ from ...dsl.errors import NncError, ResourceError
 
 _HOME = {
     "check": "source", "fmt": "source", "compile": "compile", "train": "train", "eval": "train", "predict": "train",
-    "load-weights": "weights", "import": "importing", "tune": "tune", "look": "look", "show": "picture",
-    "test": "tests", "build": "ship", "reproduce": "ship", "state": "ship", "summary": "compile", "plan": "compile",
-    "load-weights": "weights", "tune": "tune", "look": "look", "show": "picture", "test": "tests",
-    "build": "ship", "reproduce": "ship", "state": "ship", "export": "export", "summary": "compile", "plan": "compile",
-    "profile": "profile", "gradcheck": "compile", "explain": "source", "doc": "source", "data": "data",
+    "import": "importing", "export": "export", "load-weights": "weights", "tune": "tune", "look": "look",
+    "show": "picture", "test": "tests", "build": "ship", "reproduce": "ship", "state": "ship", "summary": "compile",
+    "plan": "compile", "profile": "profile", "gradcheck": "compile", "explain": "source", "doc": "source",
+    "data": "data",
 }  # fmt: skip
 
 
