@@ -42,10 +42,16 @@ def same(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[[Any, dic
     return lambda x, p: f(x, *args, **kwargs)
 
 
+def seen(x: Any, by: str, outside: str, corners: bool) -> Any:
+    grid = F.affine_grid(1.5 * x[:, 0, :2, :3], [2, 4, 3, 5], corners)
+    return F.grid_sample(x, grid, by, outside, corners)
+
+
 LABEL = torch.tensor([3, 0, 6, 3, 1])
 PIXEL = (torch.arange(32).reshape(2, 4, 4) * 5 % 7 - 2).clamp(max=3)  # from -2; as many rows and columns as classes
 CLASSES = torch.tensor([1.0, 0.5, 3.0, 0.0], dtype=torch.float64)
 TARGET = torch.linspace(0, 1, 35, dtype=torch.float64).reshape(5, 7)
+FILTERS = torch.arange(72, dtype=torch.float64).reshape(6, 2, 3, 2).sin()
 GIVEN = """
 const label = [3, 0, 6, 3, 1]
 fn pixel() = minimum(reshape(iota(32), [2, 4, 4]) * 5 % 7 - 2, 3)
@@ -55,6 +61,16 @@ fn whitened(x) = cholesky(x @ transpose(x, [0, 2, 1]) + eye(4))
 fn digamma_of(x) = digamma(0.3 + x * x)
 fn erfinv_of(x) = erfinv(tanh(x))
 fn taken_and_put_back(x) = max_unpool(max_pool(x, 2), max_pool_places(x, 2), [9, 8])
+fn seen(x, by: str, outside: str, corners: bool) {
+    return grid_sample(x, affine_grid(1.5 * x[:, 0, 0:2, 0:3], [3, 5], corners), by, outside, corners)
+}
+fn filters() = sin(cast(reshape(iota(72), [6, 2, 3, 2]), f32))
+fn deformed_by_nothing(x) {
+    return deformed(x, filters(), broadcast(0.0, [2, 24, 5, 8]), 1.0, [2, 1], [2, 1], [2, 2], groups = 2)
+}
+fn deformed_by_one(x) {
+    return deformed(x, filters(), broadcast(1.0, [2, 24, 7, 7]), broadcast(0.5, [2, 12, 7, 7]), groups = 2)
+}
 fn target() = reshape(iota(35) / 34, [5, 7])
 """
 
@@ -96,6 +112,17 @@ CASES: dict[str, list[Case]] = {
         ("extend([[0, 0], [0, 0], [3, 2], [0, 6]], by = \"circular\")", same(F.pad, (0, 6, 3, 2), "circular")),
         ("pixel_shuffle(2)", same(F.pixel_shuffle, 2)),
         ("pixel_shuffle(2) |> pixel_unshuffle(2)", same(torch.clone)),
+        ("resize([14, 5])", same(F.interpolate, (14, 5), mode="bilinear")),
+        ("resize([5, 12], by = \"cubic\", corners = true)",
+         same(F.interpolate, (5, 12), mode="bicubic", align_corners=True)),
+        ("resize([4, 20], by = \"nearest\")", same(F.interpolate, (4, 20), mode="nearest-exact")),
+        ("seen(\"linear\", \"zeros\", false)", same(seen, "bilinear", "zeros", False)),
+        ("seen(\"linear\", \"border\", true)", same(seen, "bilinear", "border", True)),
+        ("seen(\"linear\", \"reflection\", false)", same(seen, "bilinear", "reflection", False)),
+        ("seen(\"nearest\", \"reflection\", true)", same(seen, "nearest", "reflection", True)),
+        ("seen(\"cubic\", \"border\", false)", same(seen, "bicubic", "border", False)),
+        ("deformed_by_nothing", lambda x, p: F.conv2d(x, FILTERS, None, (2, 1), (2, 1), 2, 2)),
+        ("deformed_by_one", lambda x, p: F.conv2d(F.pad(x, (-1, 1, -1, 1)), FILTERS, None, 1, 0, 1, 2) / 2),
         ("global_avg_pool", same(torch.mean, (2, 3))),
         ("local_response_norm(3, 0.3, 0.75, 2.0)", same(F.local_response_norm, 3, 0.9, 0.75, 2.0)),
         ("local_response_norm(5, 0.1, 0.5, 1.0)", same(F.local_response_norm, 5, 0.5, 0.5, 1.0)),

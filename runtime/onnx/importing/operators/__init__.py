@@ -1,5 +1,15 @@
 """The operators, a family a file: each is a function of a node that writes what it means and gives its results."""
 
-from . import convolution, elementwise, indexing, movement, normalisation, products, recurrent, reductions
+from . import convolution, elementwise, indexing, movement, normalisation, products, recurrent, reductions, resizing
 
-__all__ = ["convolution", "elementwise", "indexing", "movement", "normalisation", "products", "recurrent", "reductions"]
+__all__ = [
+    "convolution",
+    "elementwise",
+    "indexing",
+    "movement",
+    "normalisation",
+    "products",
+    "recurrent",
+    "reductions",
+    "resizing",
+]
