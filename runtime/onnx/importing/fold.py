@@ -208,7 +208,11 @@ def _nonzero(n: Node) -> Sequence[Value] | None:
 
 def _split(n: Node) -> Sequence[Value] | None:
     x, axis, parts = _arrays(n)[0], n.axis(default=0), n.given("split", 1)
-    if parts is None or any(isinstance(p, Size) for p in parts):
+    if parts is None:
+        count = n.attribute("num_outputs", len(n.outputs))
+        step = -(-x.shape[axis] // count)
+        parts = [min(step, max(x.shape[axis] - k * step, 0)) for k in range(count)]
+    if any(isinstance(p, Size) for p in parts):
         return None
     ends = np.cumsum([int(str(p)) for p in parts])[:-1]
     return [known(a, n.x.dtype, n.x.origin and f"{n.x.origin}_{k}") for k, a in enumerate(np.split(x, ends, axis))]

@@ -18,13 +18,14 @@ import numpy as np
 from ...call.column import Array
 from ...extras import optional
 from . import operators
+from .control import CONTROL
 from .fold import FOLDED
 from .modules import module_of
 from .node import OPERATORS, Node
 from .refusals import Refusal, Refused, RefusedImport
 from .result import Imported
 from .text import Text
-from .types import DTYPES, HALVES, dtype_of, tensor
+from .types import DTYPES, dtype_of, initial_dtype, tensor
 from .values import Value, known
 
 _COUNTS = {"batch": "B", "batch_size": "B", "n": "N"}  # sizes that are called so everywhere
@@ -63,7 +64,10 @@ class Import:
         if not depth:
             self.text.module = module_of(node)
         try:
-            made = self._results(node, operator_name, name, tuple(inputs), outer, depth)
+            if operator_name in CONTROL:
+                made: Sequence[Value | None] = CONTROL[operator_name](self, node, values, outer, depth)
+            else:
+                made = self._results(node, operator_name, name, tuple(inputs), outer, depth)
         except Refused as e:
             if depth:
                 raise
@@ -278,8 +282,7 @@ def _initialisers(proto: Any, graph: Any) -> tuple[dict[str, tuple[Array, str]],
     refusals: list[Refusal] = []
     for t in graph.initializer:
         try:
-            dtype = "f32" if t.data_type in HALVES else dtype_of(t.data_type)
-            arrays[t.name] = tensor(proto, t), dtype
+            arrays[t.name] = tensor(proto, t), initial_dtype(t.data_type)
         except Refused as e:
             refusals.append(Refusal(t.name, "initialiser", str(e)))
     return arrays, refusals

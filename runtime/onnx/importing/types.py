@@ -25,6 +25,11 @@ def dtype_of(code: int) -> str:
     return DTYPES[code]
 
 
+def initial_dtype(code: int) -> str:
+    """The dtype that an initialiser has here: halves are widened."""
+    return "f32" if code in HALVES else dtype_of(code)
+
+
 def dtype_of_array(array: Array) -> str:
     if array.dtype not in NAMES or NAMES[array.dtype] not in DTYPES.values():
         raise unsupported(str(array.dtype))
