@@ -61,6 +61,10 @@ fn whitened(x) = cholesky(x @ transpose(x, [0, 2, 1]) + eye(4))
 fn digamma_of(x) = digamma(0.3 + x * x)
 fn erfinv_of(x) = erfinv(tanh(x))
 fn taken_and_put_back(x) = max_unpool(max_pool(x, 2), max_pool_places(x, 2), [9, 8])
+fn frequencies(x) = dft(x[:, :, 0:2])
+fn signal(x) = dft(x[:, :, 1:3], backwards = true)
+fn half(x) = dft(x[:, :, 0:1], 3)
+fn windows(x) = frames(x, 3, 1)
 fn seen(x, by: str, outside: str, corners: bool) {
     return grid_sample(x, affine_grid(1.5 * x[:, 0, 0:2, 0:3], [3, 5], corners), by, outside, corners)
 }
@@ -174,6 +178,10 @@ CASES: dict[str, list[Case]] = {
     ],
     "square": [
         ("matrix_inverse", same(torch.linalg.inv)), ("solved", lambda x, p: torch.linalg.solve(x, x[:, :, :2] + 1)),
+        ("determinant", same(torch.linalg.det)), ("windows", lambda x, p: x.unfold(1, 3, 1).transpose(2, 3)),
+        ("frequencies", lambda x, p: torch.view_as_real(torch.fft.fft(torch.complex(x[..., 0], x[..., 1])))),
+        ("signal", lambda x, p: torch.view_as_real(torch.fft.ifft(torch.complex(x[..., 1], x[..., 2])))),
+        ("half", lambda x, p: torch.view_as_real(torch.fft.rfft(x[:, :, 0]))),
         ("solved_vectors", lambda x, p: torch.linalg.solve(x, x[:, 0].cos())),
         ("whitened", lambda x, p: torch.linalg.cholesky(x @ x.mT + torch.eye(4, dtype=torch.float64))),
     ],

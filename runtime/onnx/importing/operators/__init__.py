@@ -1,15 +1,20 @@
 """The operators, a family a file: each is a function of a node that writes what it means and gives its results."""
 
-from . import convolution, elementwise, indexing, movement, normalisation, products, recurrent, reductions, resizing
+from . import (
+    convolution,
+    elementwise,
+    indexing,
+    movement,
+    normalisation,
+    products,
+    recurrent,
+    reductions,
+    resizing,
+    signals,
+    training,
+)
 
-__all__ = [
-    "convolution",
-    "elementwise",
-    "indexing",
-    "movement",
-    "normalisation",
-    "products",
-    "recurrent",
-    "reductions",
-    "resizing",
-]
+FAMILIES = (
+    convolution, elementwise, indexing, movement, normalisation, products, recurrent, reductions, resizing, signals,
+    training,
+)  # fmt: skip

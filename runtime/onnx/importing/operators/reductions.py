@@ -32,6 +32,8 @@ def reduction(n: Node) -> Value:
         held = n.emit("where(isfinite({0}), {0}, 0)", top)
         total = n.emit(f"log(sum(exp({{0}} - {{1}}){more}))", y, held)
         return n.emit("{0} + {1}", total, held if keep else n.reshaped(held, total.shape))
+    if n.op in ("ReduceMax", "ReduceMin") and x.dtype == "bool":
+        return n.emit(f"{'any' if n.op == 'ReduceMax' else 'all'}({{0}}{more})", x)
     if n.op in ("ReduceMax", "ReduceMin") and empty:
         if x.dtype not in FLOATS:
             raise Refused("the largest and smallest of no whole numbers are not defined")
