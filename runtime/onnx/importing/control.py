@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ....compiler.types.sizes import Size
 from .refusals import Refused
+from .text import Text
 from .types import initial_dtype, tensor
 from .values import Value, known
 
-if TYPE_CHECKING:
-    from .graph import Import
-
 MAX_TURNS = 256  # of a loop that is written out
+
+
+class Import(Protocol):
+    """What is asked of an import."""
+
+    proto: Any  # the `onnx` package
+    text: Text
+
+    def run(
+        self, nodes: Sequence[Any], values: dict[str, Value], attributes: Mapping[str, Any], depth: int = 0
+    ) -> None:
+        """Write nodes; `values` by name grow by what they make."""
+
+
 Control = Callable[["Import", Any, dict[str, Value], Mapping[str, Any], int], list[Value]]
 
 

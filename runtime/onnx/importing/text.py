@@ -29,22 +29,6 @@ from .statements import Statement, lines, live
 from .values import MAX_LITERAL, Value, known, literal
 
 MADE_UP = re.compile(r"onnx::|val_\d+$|\d*$|.*/")  # names that exporters give to what has none
-_GAP = re.compile(r"\{(\d+)\}(?!\[)|\{(\d+)\}")
-MAX_INLINE = 60  # characters of an expression that stands where it is read
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """`names` are what it makes; a whole statement has no expression that could stand elsewhere."""
-
-    names: tuple[str, ...]
-    template: str
-    operands: tuple[Value, ...]
-    whole: bool = False
-
-    @property
-    def is_pipe(self) -> bool:
-        return self.template.startswith("{0} |> ")
 
 
 class Text:

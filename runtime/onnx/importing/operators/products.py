@@ -81,9 +81,6 @@ def einsum(n: Node) -> Value:
     factors = " * ".join(f"{{{k}}}[{', '.join(names[c] for c in t)}]" if t else f"{{{k}}}" for k, t in enumerate(read))
     if not names:
         return n.emit(factors, *values)
-    if not made:
-        (y,) = n.emit_whole(f"{{r0}}[one in 0..1] = sum[{', '.join(names[c] for c in bound)}]({factors})", *values)
-        return n.reshaped(y, ())
     body = f"sum[{', '.join(names[c] for c in bound)}]({factors})" if bound else factors
     (y,) = n.emit_whole(f"{{r0}}[{', '.join(names[c] for c in made)}] = {body}", *values)
     return y
