@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import cProfile
 import json
+import pstats
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -219,6 +221,23 @@ def test_functions_do_what_layers_do(name: str) -> None:
         (loop,) = (n for n in model.graph.node if n.op_type == "Loop")
         inside = Counter(n.op_type for n in loop.attribute[0].g.node)
         assert inside["LayerNormalization"] == inside["Gelu"] == 1
+
+
+@pytest.mark.parametrize("functions", [True, False])
+def test_what_is_done_grows_with_the_layers(functions: bool) -> None:
+    """Calls of Python functions: four times the layers take at most five times the calls."""
+    layer = "layer R(x: f32[B, 4]) -> f32[B, 4] { return x + (x |> Dense(4) |> relu |> LayerNorm) }"
+    calls = []
+    for n in (20, 20, 80):  # once more, for what is remembered
+        source = f"{layer}\nmodel M(x: f32[B, 4]) -> (y: f32[B, 4]) {{ y = x\n repeat {n} {{ y = y |> R }} }}"
+        program = Program(Source("<text>", source), Settings())
+        cx = program.context("predict")
+        graph = program.graph("predict", cx)
+        zeros = {p: np.zeros([whole(k, {}) for k in d.type.shape], np.float32) for p, d in program.variables.items()}
+        profile = cProfile.Profile()
+        profile.runcall(Export("M", graph, zeros, 20, cx, functions).model)
+        calls.append(pstats.Stats(profile).total_calls)  # type: ignore[attr-defined]
+    assert calls[2] < 5 * calls[1]
 
 
 # --- operators -------------------------------------------------------------------------------------------------------

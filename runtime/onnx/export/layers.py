@@ -127,5 +127,5 @@ def _around(w: Walk, region: Region, results: Sequence[str]) -> list[str]:
             elif a not in seen:
                 seen.add(a)
                 todo.append(a)
-    found = [name for name in w.graph if name in around and w.graph[name].op != "constant"]
+    found = w.ordered(name for name in around if w.graph[name].op != "constant")
     return sorted(found, key=lambda name: w.graph[name].op == "param")

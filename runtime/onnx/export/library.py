@@ -15,7 +15,7 @@ from typing import Any
 from ....compiler.elaborate.noted import Called
 from ....compiler.elaborate.values import Tensor
 from ....compiler.graph.facts import finite
-from ....compiler.graph.nodes import Node, ancestors
+from ....compiler.graph.nodes import Node
 from ....compiler.types.tensors import FLOATS
 from . import windows
 from .scalars import apply
@@ -98,9 +98,15 @@ def _softmax(op: str) -> Any:
 
 def _certain(g: Mapping[str, Node], name: str) -> bool:
     """Whether no element is infinite where what is summed up is not; inputs may hold masks."""
-    sums = {n.name for n in g.values() if n.op == "contract"}
-    masks = (a for a in ancestors(g, [name], sums) if g[a].op == "input" and g[a].dtype in FLOATS)
-    return finite(g, name) and not any(masks)
+    seen, todo = {name}, [name]
+    while todo:
+        n = g[todo.pop()]
+        if n.op == "input" and n.dtype in FLOATS:
+            return False
+        new = [a for a in n.args if a not in seen] if n.op != "contract" else []
+        seen.update(new)
+        todo += new
+    return finite(g, name)
 
 
 def _chosen(s: Scope, x: Value, y: Value, axis: int, op: str) -> Value:

@@ -56,22 +56,24 @@ class Walk:
     enter: Enter | None = None
     within: Callable[[Graph], Mapping[str, Call]] = lambda body: {}  # the calls in the body of a loop
     refused: dict[tuple[str, Span | None], str] = field(default_factory=dict)
+    place: Mapping[str, int] = field(default_factory=dict)  # of each node in the graph
+
+    def __post_init__(self) -> None:
+        self.place = self.place or {name: k for k, name in enumerate(self.graph)}
 
     def run(self, results: Iterable[str]) -> list[Value]:
         """The values of nodes, whole, and of all that they depend on."""
         wanted = list(results)
-        needed = self.needed(wanted)
+        needed = self.ordered(self.needed(wanted))
         exposed = self._exposed(wanted, needed)
-        entered: set[Region] = set()
-        for name, node in self.graph.items():
-            if name not in needed or name in self.values:
+        for name in needed:
+            if name in self.values:
                 continue
             region = self.region(name)
             if region is None or self.enter is None:
-                self.values[name] = self._value(node)
-            elif region not in entered:
-                entered.add(region)
-                self.values |= self.enter(self, region, [a for a in exposed if self.region(a) is region])
+                self.values[name] = self._value(self.graph[name])
+            elif region in exposed:
+                self.values |= self.enter(self, region, self.ordered(exposed.pop(region)))
         return [self.full(name) for name in wanted]
 
     def _value(self, node: Node) -> Value | tuple[Value, ...]:
@@ -109,13 +111,21 @@ class Walk:
         around = self.regions.get(name, ())
         return around[self.depth] if len(around) > self.depth else None
 
-    def _exposed(self, wanted: Sequence[str], needed: Collection[str]) -> list[str]:
-        """The nodes that are read from outside of the region they are in."""
+    def ordered(self, names: Iterable[str]) -> list[str]:
+        """Nodes in the order of the graph."""
+        return sorted(names, key=self.place.__getitem__)
+
+    def _exposed(self, wanted: Sequence[str], needed: Sequence[str]) -> dict[Region, set[str]]:
+        """By region the nodes that are read from outside of it."""
         read = set(wanted)
         for name in needed:
             if name not in self.values:
                 read |= {a for a in self.args(name) if self.region(a) is not self.region(name)}
-        return [name for name in self.graph if name in read]
+        found: dict[Region, set[str]] = {}
+        for name in read:
+            if (region := self.region(name)) is not None:
+                found.setdefault(region, set()).add(name)
+        return found
 
     # --- asked by rules
 
