@@ -20,9 +20,10 @@ from nnc.compiler.graph.interpret import evaluate, whole
 from nnc.compiler.graph.nodes import Builder
 from nnc.compiler.graph.ops import OPS
 from nnc.compiler.graph.ops.elementwise import NUMPY
-from nnc.compiler.graph.ops.op import ABSTRACT, LEAF, TUPLE, Sample
+from nnc.compiler.graph.ops.op import ABSTRACT, LEAF, MAP, TUPLE, Sample
 from nnc.compiler.passes import ALWAYS, run
 from nnc.compiler.settings import Settings
+from nnc.compiler.types.tensors import TensorType
 from nnc.dsl.errors import ArgumentError, ResourceError, UnsupportedError
 from nnc.dsl.parser import read_source
 from nnc.dsl.source import Source
@@ -279,6 +280,26 @@ def test_every_operator(op: str, opset: int) -> None:
         wanted = OPS[op].reference(arrays, sample.attrs, graph["v0"].type)  # type: ignore[misc]
         (got,) = session(model).run(None, {f"x{k}": np.asarray(a) for k, a in enumerate(arrays)})
         close(f"{op} {sample}", wanted, got)
+
+
+EDGES = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, 1.5, -2.5, 3e38, 1e-40], np.float32)
+FLOAT_MAPS = [
+    op for op in sorted(OPS.keys() - LATE - REFUSED)
+    if OPS[op].kind == MAP and {t.dtype for t in OPS[op].samples[0].types} == {"f32"}
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("op", FLOAT_MAPS)
+def test_operators_at_the_edges(op: str) -> None:
+    """Every combination of what is not a number, infinite, 0, large and small."""
+    sample = OPS[op].samples[0]
+    arrays = [np.ravel(a) for a in np.meshgrid(*[EDGES] * len(sample.types))]
+    types = tuple(TensorType("f32", a.shape) for a in arrays)
+    graph = of_sample(op, Sample(types, sample.attrs))
+    with np.errstate(all="ignore"):
+        wanted = OPS[op].reference(arrays, sample.attrs, graph["v0"].type)  # type: ignore[misc]
+    (got,) = session(Export("", graph, {}, 20).model()).run(None, {f"x{k}": a for k, a in enumerate(arrays)})
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
 
 # --- what is refused, and what a file says ---------------------------------------------------------------------------
