@@ -79,7 +79,7 @@ class Network:
         """Back to the start: parameters drawn anew from the seed, nothing learned, nothing fitted."""
         if seed is not None:
             self.reseed(settings.seed(seed))
-        self.variables.write(dict.fromkeys(self.variables, 0))
+        self.variables.write(dict.fromkeys(self.variables, False))
         if "init" in self.manifest.entries:
             self.entry("init")(self.seed)
         scaled = [v.path for v in self.manifest.variables if v.role == "normalize"]

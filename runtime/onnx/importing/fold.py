@@ -168,6 +168,8 @@ def _range(n: Node) -> Sequence[Value] | None:
     if any(v is not None and v.is_symbolic for v in n.inputs):
         return None
     start, limit, delta = (a.reshape(-1)[0] for a in _arrays(n))
+    if delta == 0:
+        raise Refused("a range goes in steps other than 0")
     count = max(int(np.ceil((limit - start) / delta)), 0)
     if count > MAX_NUMBERS:
         return None

@@ -31,6 +31,7 @@ from .values import Value, known
 _COUNTS = {"batch": "B", "batch_size": "B", "n": "N"}  # sizes that are called so everywhere
 _MOVING = ("ConstantOfShape", "Expand", "Gather", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
 MAX_NESTED = 40  # functions in functions
+MALFORMED = (ArithmeticError, LookupError, TypeError, ValueError, StopIteration)  # of a node that the checker let pass
 
 
 @dataclass(slots=True)
@@ -68,10 +69,11 @@ class Import:
                 made: Sequence[Value | None] = CONTROL[operator_name](self, node, values, outer, depth)
             else:
                 made = self._results(node, operator_name, name, tuple(inputs), outer, depth)
-        except Refused as e:
+        except (*MALFORMED, Refused) as e:
+            said = str(e) if isinstance(e, Refused) else f"its inputs and attributes do not fit one another: {e}"
             if depth:
-                raise
-            self.refusals.append(Refusal(name, operator_name, str(e)))
+                raise Refused(said) from None
+            self.refusals.append(Refusal(name, operator_name, said))
             return
         if not depth:
             self.taken[operator_name] += 1
@@ -247,7 +249,17 @@ def import_graph(model: Any, path: str, *, name: str = "Net", fixed: Mapping[str
             refusals.append(Refusal(info.name, "input", str(e)))
     if refusals:
         raise RefusedImport(path, refusals)
+    if not graph.output:
+        raise RefusedImport(path, [Refusal(graph.name, "graph", "it has no outputs")])
+    twice = [n for n, k in Counter(n for node in graph.node for n in node.output if n).items() if k > 1 or n in values]
+    twice += [n for n, k in Counter(i.name for i in graph.input).items() if k > 1]
+    if twice:
+        raise RefusedImport(path, [Refusal(n, "graph", "several values have this name") for n in twice])
     opsets = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in model.opset_import} or {"": 1}
+    newest = proto.defs.onnx_opset_version()
+    if not 1 <= opsets.get("", 1) <= newest:
+        said = f"what its operators mean is said up to opset {newest}, and this is {opsets['']}"
+        raise RefusedImport(path, [Refusal(graph.name, "graph", said)])
     functions = {(f.domain, f.name): f for f in model.functions}
     state = Import(proto, text, opsets, functions, Counter(o.name for o in graph.output))
     state.run(graph.node, values, {})

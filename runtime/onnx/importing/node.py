@@ -84,7 +84,10 @@ class Node:
         return self.numbers(k, f"`{name}`") if self.has(k) else None
 
     def numbers(self, k: int, what: str) -> list[Dim]:
-        return [n if isinstance(n, Size) else int(n) for n in self.known(k, what).reshape(-1)]
+        found = self.known(k, what).reshape(-1)
+        if found.dtype.kind == "f" and (found != np.floor(found)).any():
+            raise Refused(f"{what} must be whole numbers")
+        return [n if isinstance(n, Size) else int(n) for n in found]
 
     def integers(self, k: int, what: str) -> list[int]:
         """As `numbers`, none of them symbolic."""

@@ -43,6 +43,8 @@ class Text:
         self._draft = Draft(model)
         self._statements: list[Statement] = []
         self._labels: set[str] = set()
+        self._sizes: set[str] = set()
+        self.arrays: dict[str, Array] = {}
 
     def input(self, stem: str, dtype: str, shape: Sequence[int | str]) -> Value:
         """One more input; sizes that have a name are free."""
@@ -62,6 +64,7 @@ class Text:
         made = identifier(stem)
         found, k = made, 1
         while self._draft.is_taken(found) or found in _WORDS or _INDEX.fullmatch(found):
+        while self._draft.is_taken(found) or found in _WORDS or found in self._sizes or found == self.model:
             k += 1
             found = f"{made}_{k}"
         return found
@@ -73,6 +76,7 @@ class Text:
         while found in taken:
             k += 1
             found = f"{made}_{k}"
+        self._sizes.add(found)
         return found
 
     def label(self, stem: str) -> str:

@@ -103,6 +103,11 @@ def number(value: Any, dtype: str) -> str:
     return text if any(c in text for c in ".e") else text + ".0"
 
 
+def factor(size: Dim) -> str:
+    """A size as it stands in a product."""
+    return str(size) if isinstance(size, int) else f"({size})"
+
+
 def literal(value: Value) -> str:
     """Known numbers as a tensor of their dtype."""
     assert value.known is not None

@@ -9,7 +9,7 @@ import numpy as np
 from .....compiler.types.sizes import Dim
 from ..node import Node, operator
 from ..refusals import Refused
-from ..values import Value, number
+from ..values import Value, factor, number
 from .normalisation import per_channel
 from .products import is_weight
 
@@ -20,7 +20,13 @@ def _short(values: list[int]) -> str:
 
 
 def _per_axis(n: Node, name: str, spatial: int, default: int) -> list[int]:
-    return [int(v) for v in n.attribute(name, [default] * spatial)]
+    return _fit(n, name, spatial, n.attribute(name, [default] * spatial))
+
+
+def _fit(n: Node, name: str, count: int, values: Any) -> list[int]:
+    if len(values) != count:
+        raise Refused(f"its attribute `{name}` has {len(values)} numbers instead of {count}")
+    return [int(v) for v in values]
 
 
 def _sides(n: Node, kernel: list[int], stride: list[int], dilation: list[int]) -> list[list[int]]:
@@ -155,7 +161,7 @@ def pool(n: Node) -> Value | list[Value]:
     spatial = n.x.rank - 2
     if not 1 <= spatial <= 3:
         raise Refused(f"it pools over {spatial} axes; 1, 2 or 3 are supported")
-    kernel = [int(k) for k in n.needed("kernel_shape")]
+    kernel = _fit(n, "kernel_shape", spatial, n.needed("kernel_shape"))
     stride, dilation = _per_axis(n, "strides", spatial, 1), _per_axis(n, "dilations", spatial, 1)
     sides = _sides(n, kernel, stride, dilation)
     ceil = bool(n.attribute("ceil_mode", 0))
@@ -227,8 +233,8 @@ def _places(n: Node, call: str) -> Value:
     if n.attribute("storage_order", 0):
         if len(space) != 2:
             raise Refused("positions by columns are of two axes of space")
-        within = n.emit(f"{{0}} % {space[1]} * {space[0]} + {{0}} // {space[1]}", within)
-    count = f"cast(iota({batch * channels}), i64) * {volume}"
+        within = n.emit(f"{{0}} % {factor(space[1])} * {factor(space[0])} + {{0}} // {factor(space[1])}", within)
+    count = f"cast(iota({batch * channels}), i64) * {factor(volume)}"
     return n.emit(f"{{0}} + reshape({count}, [{batch}, {channels}{', 1' * len(space)}])", within)
 
 

@@ -9,6 +9,8 @@ from ..node import Node, operator, shown
 from ..refusals import Refused
 from ..values import Value, known, number
 from .products import is_weight
+from ..values import Value, factor, known, number
+from .products import is_weight, stem
 
 
 def counted(n: Node, index: Value, size: Dim) -> Value:
@@ -47,10 +49,10 @@ def _linear(n: Node, index: Value, axis: int, shape: Sequence[Dim]) -> Value:
     """For each element of `index`, row by row, its place in a tensor of `shape`: its own, but along `axis`."""
     strides = _strides(shape)
     index = counted(n, index, shape[axis])
-    terms = [f"cast({{0}}, i64) * {strides[axis]}" if strides[axis] != 1 else "cast({0}, i64)"]
+    terms = [f"cast({{0}}, i64) * {factor(strides[axis])}" if strides[axis] != 1 else "cast({0}, i64)"]
     for k, d in enumerate(index.shape):
         if k != axis and d != 1:
-            place = f"cast(iota({d}), i64)" + (f" * {strides[k]}" if strides[k] != 1 else "")
+            place = f"cast(iota({d}), i64)" + (f" * {factor(strides[k])}" if strides[k] != 1 else "")
             ones = shown([d if j == k else 1 for j in range(index.rank)])
             terms.append(f"reshape({place}, {ones})" if index.rank > 1 else place)
     return n.emit(f"reshape({' + '.join(terms)}, [-1])", index)
@@ -85,13 +87,13 @@ def _places(n: Node, index: Value, shape: Sequence[Dim], batch: int) -> tuple[Va
     for k, d in enumerate(named):
         column = n.emit(f"{{0}}[{', '.join([*[':'] * (index.rank - 1), str(k)])}]", index)
         at = n.emit("cast({0}, i64)", counted(n, column, d))
-        terms.append(n.emit(f"{{0}} * {strides[batch + k]}", at) if strides[batch + k] != 1 else at)
+        terms.append(n.emit(f"{{0}} * {factor(strides[batch + k])}", at) if strides[batch + k] != 1 else at)
     total = terms[0]
     for t in terms[1:]:
         total = n.emit("{0} + {1}", total, t)
     for k in range(batch):
         ones = shown([index.shape[k] if j == k else 1 for j in range(index.rank - 1)])
-        total = n.emit(f"{{0}} + reshape(cast(iota({index.shape[k]}), i64) * {strides[k]}, {ones})", total)
+        total = n.emit(f"{{0}} + reshape(cast(iota({index.shape[k]}), i64) * {factor(strides[k])}, {ones})", total)
     return n.emit("reshape({0}, [-1])", total), depth
 
 
@@ -205,7 +207,7 @@ def reverse_sequence(n: Node) -> Value:
     at = n.emit("cast(expand({0}, 1), i32)", lengths)
     row = f"expand(iota({steps}), 0)"
     place = n.emit(f"where({row} < {{0}}, {{0}} - 1 - {row}, {row})", at)
-    flat = n.emit(f"reshape({{0}} + expand(iota({y.shape[0]}), 1) * {steps}, [-1])", place)
+    flat = n.emit(f"reshape({{0}} + expand(iota({y.shape[0]}), 1) * {factor(steps)}, [-1])", place)
     rows = n.emit(f"reshape({{0}}, {shown([-1, *y.shape[2:]])})", y)
     z = n.reshaped(n.emit("gather({0}, {1})", rows, flat), y.shape)
     return n.transposed(z, [order.index(a) for a in range(x.rank)])

@@ -103,6 +103,9 @@ def split(n: Node) -> Any:
         else:
             step = -(-total // count)
             parts = [min(step, max(total - k * step, 0)) for k in range(count)]
+    whole = sum(parts[1:], parts[0]) if parts else 0
+    if len(parts) != len(n.outputs) or (isinstance(whole, int) and isinstance(total, int) and whole != total):
+        raise Refused(f"{total} elements are not split into {len(n.outputs)} parts of {shown(parts)}")
     cut = ", ".join([*[":"] * axis, "{}"])
     made: list[Value] = []
     start: Dim = 0

@@ -11,7 +11,7 @@ from .....compiler.types.sizes import Dim
 from .....compiler.types.tensors import FLOATS
 from ..node import Node, operator, shown
 from ..refusals import Refused
-from ..values import Value, number
+from ..values import Value, factor, number
 from .normalisation import per_channel
 
 _TIES = {"round_prefer_floor": "down", "round_prefer_ceil": "up", "floor": "floor", "ceil": "ceil"}
@@ -31,7 +31,7 @@ class Axis:
 
     @property
     def factor(self) -> str:
-        return f"({self.m} / {self.n})" if self.scale is None else number(self.scale, "f32")
+        return f"({factor(self.m)} / {factor(self.n)})" if self.scale is None else number(self.scale, "f32")
 
     @property
     def length(self) -> float:

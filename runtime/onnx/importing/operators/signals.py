@@ -8,7 +8,7 @@ from .....compiler.types.sizes import Dim
 from ..node import Node, operator, shown
 from ..refusals import Refused
 from ..types import dtype_of
-from ..values import Value, known, number
+from ..values import Value, factor, known, number
 
 
 @operator("DFT")
@@ -134,11 +134,11 @@ def into_cache(n: Node) -> Value:
     start = n.cast(n.input(2), "i32") if n.has(2) else known(np.zeros(1), "i32")
     behind = n.emit(f"expand(iota({size}), 0) - expand({{0}}, 1)", start)
     if n.attribute("mode", "linear") == "circular":
-        behind = n.emit(f"{{0}} % {size}", behind)
+        behind = n.emit(f"{{0}} % {factor(size)}", behind)
     order = [0, axis, *(k for k in range(1, cache.rank) if k != axis)]
     turned = n.transposed(update, order)
     rows = n.reshaped(turned, [turned.shape[0] * new, *turned.shape[2:]])
-    at = n.emit(f"expand(iota({cache.shape[0]}), 1) * {new} + clip({{0}}, 0, {new} - 1)", behind)
+    at = n.emit(f"expand(iota({cache.shape[0]}), 1) * {factor(new)} + clip({{0}}, 0, {new} - 1)", behind)
     fresh = n.transposed(n.emit("gather({0}, {1})", rows, at), [order.index(k) for k in range(cache.rank)])
     ones: list[Dim] = [1] * cache.rank
     ones[0], ones[axis] = behind.shape[0], size
