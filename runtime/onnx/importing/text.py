@@ -44,7 +44,6 @@ class Text:
         self._statements: list[Statement] = []
         self._labels: set[str] = set()
         self._sizes: set[str] = set()
-        self.arrays: dict[str, Array] = {}
 
     def input(self, stem: str, dtype: str, shape: Sequence[int | str]) -> Value:
         """One more input; sizes that have a name are free."""
@@ -63,11 +62,14 @@ class Text:
         """A name that means nothing yet, as near to `stem` as can be."""
         made = identifier(stem)
         found, k = made, 1
-        while self._draft.is_taken(found) or found in _WORDS or _INDEX.fullmatch(found):
-        while self._draft.is_taken(found) or found in _WORDS or found in self._sizes or found == self.model:
+        while self._is_taken(found):
             k += 1
             found = f"{made}_{k}"
         return found
+
+    def _is_taken(self, name: str) -> bool:
+        own = name in self._sizes or name == self.model or self._draft.is_taken(name)
+        return own or name in _WORDS or _INDEX.fullmatch(name) is not None
 
     def size_name(self, stem: str, taken: set[str]) -> str:
         """A name for a free size, unlike those that are taken."""

@@ -12,7 +12,8 @@ from ..values import Value, known, number
 from .products import is_weight
 
 _UNARY = {
-    "Abs": "abs({0})", "Acos": "acos({0})", "Acosh": "acosh({0})", "Asin": "asin({0})", "Asinh": "asinh({0})",
+    "Abs": "abs({0})", "BitwiseNot": "bit_not({0})",
+    "Acos": "acos({0})", "Acosh": "acosh({0})", "Asin": "asin({0})", "Asinh": "asinh({0})",
     "Atan": "atan({0})", "Atanh": "atanh({0})", "Ceil": "ceil({0})", "Cos": "cos({0})", "Cosh": "cosh({0})",
     "Erf": "erf({0})", "Exp": "exp({0})", "Floor": "floor({0})", "HardSwish": "{0} * hard_sigmoid({0})",
     "IsNaN": "{0} != {0}", "Log": "log({0})", "Mish": "{0} |> mish", "Neg": "-{0}", "Not": "not {0}",
@@ -23,6 +24,7 @@ _UNARY = {
 _BINARY = {
     "Sub": "{0} - {1}", "Mul": "{0} * {1}", "And": "{0} and {1}", "Or": "{0} or {1}",
     "Xor": "{0} != {1}", "Equal": "{0} == {1}", "Greater": "{0} > {1}", "GreaterOrEqual": "{0} >= {1}",
+    "BitwiseAnd": "bit_and({0}, {1})", "BitwiseOr": "bit_or({0}, {1})", "BitwiseXor": "bit_xor({0}, {1})",
     "Less": "{0} < {1}", "LessOrEqual": "{0} <= {1}",
 }  # fmt: skip
 
@@ -59,6 +61,14 @@ def add(n: Node) -> Value:
             if n.text.add_bias(y, bias.known):
                 return y
     return _binary("{0} + {1}", n)
+
+
+@operator("BitShift")
+def shift(n: Node) -> Value:
+    name = {"LEFT": "shift_left", "RIGHT": "shift_right"}.get(str(n.needed("direction")))
+    if name is None:
+        raise Refused("it shifts LEFT or RIGHT")
+    return n.emit(f"{name}({{0}}, {{1}})", *n.meet(n.input(0), n.input(1)))
 
 
 @operator("Div")

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from .....compiler.types.sizes import Dim, product
 from ..node import Node, operator, shown
 from ..refusals import Refused
-from ..values import Value, known, number
-from .products import is_weight
 from ..values import Value, factor, known, number
-from .products import is_weight, stem
+from .products import is_weight
 
 
 def counted(n: Node, index: Value, size: Dim) -> Value:
