@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from ....compiler.types.sizes import Size
+from ....compiler.types.sizes import Dim, Size
 from .refusals import Refused
 from .text import Text
 from .types import initial_dtype, tensor
 from .values import Value, known
 
 MAX_TURNS = 256  # of a loop that is written out
+FEW_TURNS = 4  # of a loop that is better written out than a scan
 
 
 class Import(Protocol):
@@ -47,8 +48,8 @@ def choose(state: Import, node: Any, values: dict[str, Value], outer: Mapping[st
 
 
 def repeat(state: Import, node: Any, values: dict[str, Value], outer: Mapping[str, Any], depth: int) -> list[Value]:
-    """Loop: turn by turn, as often as is known; what each turn gives beside the values it passes on is stacked."""
-    most = _single(_read(node, 0, values), "how often it turns") if _has(node, 0) else None
+    """Loop: a scan; of few turns, or where it may end early, turn by turn, as often as is known."""
+    most = _count(_read(node, 0, values)) if _has(node, 0) else None
     going = _single(_read(node, 1, values), "whether it begins") if _has(node, 1) else True
     body = next((a.g for a in node.attribute if a.name == "body"), None)
     if body is None or len(body.input) < 2:
@@ -57,9 +58,11 @@ def repeat(state: Import, node: Any, values: dict[str, Value], outer: Mapping[st
     names = [i.name for i in body.input]
     if len(names) != len(carried) + 2 or len(body.output) <= len(carried):
         raise Refused(f"its body has {len(names)} inputs and {len(body.output)} outputs for {len(carried)} values")
+    if most is not None and going and not (isinstance(most, int) and most <= FEW_TURNS) and _goes_on(body):
+        return _scan(state, body, names, most, carried, values, outer, depth)
     collected: list[list[Value]] = [[] for _ in body.output[len(carried) + 1 :]]
     turn = 0
-    while going and (most is None or turn < most):
+    while going and (most is None or _whole(most) > turn):
         if turn == MAX_TURNS:
             raise Refused(f"it turns more than {MAX_TURNS} times, as often as a loop is written out")
         given = dict(zip(names, [known(turn, "i64"), known(True, "bool"), *carried], strict=True))
@@ -72,6 +75,53 @@ def repeat(state: Import, node: Any, values: dict[str, Value], outer: Mapping[st
     if not turn and collected:
         raise Refused("it collects values of no turns")
     return [*carried, *(_stacked(state, column) for column in collected)]
+
+
+def _count(value: Value) -> Dim:
+    """How often a loop turns: a number, or a size."""
+    if value.known is None or value.known.size != 1:
+        raise Refused("how often it turns must be known, not computed")
+    n = value.known.reshape(-1)[0]
+    return n if isinstance(n, Size) else max(int(n), 0)
+
+
+def _whole(n: Dim) -> int:
+    if isinstance(n, Size):
+        raise Refused("how often it turns depends on a size, and it may end early")
+    return n
+
+
+def _goes_on(body: Any) -> bool:
+    """Whether a body always asks for one more turn: by a constant, or by what it was given."""
+    wanted = body.output[0].name
+    makers = {o: n for n in body.node for o in n.output}
+    while wanted in makers and makers[wanted].op_type == "Identity":
+        wanted = makers[wanted].input[0]
+    if wanted in (t.name for t in body.initializer):
+        return all(t.raw_data == b"\x01" or list(t.int32_data) == [1] for t in body.initializer if t.name == wanted)
+    maker = makers.get(wanted)
+    if maker is not None and maker.op_type == "Constant":
+        return any(a.t.raw_data == b"\x01" or list(a.t.int32_data) == [1] for a in maker.attribute if a.name == "value")
+    return bool(wanted == body.input[1].name)
+
+
+def _scan(
+    state: Import, body: Any, names: list[str], count: Dim, carried: list[Value], values: dict[str, Value],
+    outer: Mapping[str, Any], depth: int,
+) -> list[Value]:  # fmt: skip
+    """A loop that ends after `count` turns as a scan."""
+
+    def turn(text: Text, number: Value, before: list[Value]) -> tuple[list[Value], list[Value]]:
+        given = dict(zip(names, [number, known(True, "bool"), *before], strict=True))
+        around, state.text = state.text, text
+        try:
+            _, *made = _inner(state, body, values | given, outer, depth)
+        finally:
+            state.text = around
+        return made[: len(carried)], made[len(carried) :]
+
+    last, collected = state.text.scan(count, carried, turn)
+    return [*last, *collected]
 
 
 def along(state: Import, node: Any, values: dict[str, Value], outer: Mapping[str, Any], depth: int) -> list[Value]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ....compiler.elaborate.draft import Draft
 from ....compiler.elaborate.program import Program
 from ....compiler.settings import Settings
+from ....compiler.types.sizes import Dim, symbol
 from ....compiler.types.tensors import FLOATS, TensorType
 from ....dsl.errors import SourceError
 from ....dsl.format import format
@@ -26,35 +27,48 @@ from ...call.column import Array
 from .blocks import outlined
 from .refusals import Refused
 from .statements import Statement, lines, live
-from .values import MAX_LITERAL, Value, known, literal
+from .values import MAX_LITERAL, Value, known, literal, sizes
 
 MADE_UP = re.compile(r"onnx::|val_\d+$|\d*$|.*/")  # names that exporters give to what has none
 
 
-class Text:
-    """A model under construction."""
+Turn = Callable[["Text", Value, list[Value]], tuple[list[Value], list[Value]]]
 
-    def __init__(self, model: str):
+
+class Text:
+    """A model under construction; or the turn of a loop, which reads values of the text `around`."""
+
+    def __init__(self, model: str, around: Text | None = None):
         self.model = model
+        self.around = around
+        self._captured: dict[str, Value] = {}  # what is read from around
         self.module: tuple[str, ...] = ()  # what is written now is of this module of the network
         self._unbiased: dict[str, int] = {}  # of what a dense layer without a bias makes: its statement
         self.transposed: dict[str, tuple[Value, list[int]]] = {}  # of what a transposition makes: of what, its order
         self.inputs: list[Value] = []
         self._draft = Draft(model)
         self._statements: list[Statement] = []
-        self._labels: set[str] = set()
-        self._sizes: set[str] = set()
+        self._labels: set[str] = set() if around is None else around._labels
+        self._sizes: set[str] = set() if around is None else around._sizes
+        self._inside: set[str] = set() if around is None else around._inside  # names that turns of loops have
+        if around is not None:
+            self.module = around.module
+            for size in self._sizes:
+                self._draft.input(f"{self.name(f'of_{size}')}: f32[{size}]")
 
-    def input(self, stem: str, dtype: str, shape: Sequence[int | str]) -> Value:
+    def input(self, stem: str, dtype: str, shape: Sequence[Dim | str]) -> Value:
         """One more input; sizes that have a name are free."""
-        name = self.name(stem)
+        self.inputs.append(self._declare(self.name(stem), dtype, shape))
+        if self.around is not None:
+            self._inside.add(self.inputs[-1].name)
+        return self.inputs[-1]
+
+    def _declare(self, name: str, dtype: str, shape: Sequence[Dim | str]) -> Value:
         axes = f"[{', '.join(map(str, shape))}]" if shape or dtype == "bool" else ""
         try:
-            type_ = self._draft.input(f"{name}: {dtype}{axes}")
+            return Value(self._draft.input(f"{name}: {dtype}{axes}"), name)
         except SourceError as e:
-            raise Refused(Draft.said(e)) from None
-        self.inputs.append(Value(type_, name))
-        return self.inputs[-1]
+            raise Refused(f"`{name}: {dtype}{axes}` is no input: {Draft.said(e)}") from None
 
     # --- names
 
@@ -68,8 +82,9 @@ class Text:
         return found
 
     def _is_taken(self, name: str) -> bool:
-        own = name in self._sizes or name == self.model or self._draft.is_taken(name)
-        return own or name in _WORDS or _INDEX.fullmatch(name) is not None
+        own = name in self._sizes or name in self._inside or name == self.model or self._draft.is_taken(name)
+        outside = self.around is not None and self.around._is_taken(name)
+        return own or outside or name in _WORDS or _INDEX.fullmatch(name) is not None
 
     def size_name(self, stem: str, taken: set[str]) -> str:
         """A name for a free size, unlike those that are taken."""
@@ -162,10 +177,52 @@ class Text:
     def placed(self, value: Value) -> Value:
         """A value as the text can read it: known numbers are written out, or are arrays of the model."""
         if value.name or value.known is None:
-            return value
+            return self._capture(value)
         learned = value.origin and value.dtype in FLOATS and value.known.size > 1
         short = value.is_symbolic or value.known.size <= MAX_LITERAL or _is_one_number(value.known)
-        return value.named(f"({literal(value)})") if short and not learned else self._array(value)
+        if short and not learned:
+            return value.named(f"({literal(value)})")
+        return self._array(value) if self.around is None else self._capture(self.around.placed(value))
+
+    def _capture(self, value: Value) -> Value:
+        """A value of the text around is an input of a turn."""
+        is_name = value.name.isidentifier() and value.name not in _WORDS  # and no number
+        if self.around is None or not is_name or self._draft.is_taken(value.name):
+            return value
+        self._captured[value.name] = self.around.placed(value)
+        self._declare(value.name, value.dtype, value.shape)
+        return value
+
+    def scan(self, count: Dim, begin: Sequence[Value], turn: Turn) -> tuple[list[Value], list[Value]]:
+        """A loop of `count` turns: what is carried in the end, and what the turns collect. `turn` writes one, told its
+        number, a size, and what is carried; it gives what is carried on, and what is collected."""
+        inner = Text(self.model, self)
+        index = "tuvw"[min(inner._depth, 4) - 1]
+        inner._declare(inner.name(f"of_{index}"), "f32", (index,))  # a size as others are
+        carried = [inner.input("carried", v.dtype, v.shape) for v in begin]
+        after, parts = turn(inner, known(sizes([symbol(index)]).reshape(()), "i64"), list(carried))
+        results = [inner.emit("{0}", v) for v in (*after, *parts)]
+        self._inside |= {n for s in inner._statements for n in s.names}
+        body = live(inner._statements, {v.name for v in results})
+        collected = [self.name("collected") for _ in parts]
+        names = [*(v.name for v in carried), *collected]
+        ends = [f"{n} = {v.name}" for n, v in zip(names, results, strict=False)][: len(carried)]
+        ends += [f"{n}[{index}] = {v.name}" for n, v in zip(collected, results[len(carried) :], strict=True)]
+        inside = "\n".join([*lines(body, {v.name for v in results}), *ends])
+        read = [*begin, *inner._captured.values()]
+        places = {n: f"{{{k}}}" for k, n in enumerate(inner._captured, len(begin))}
+        inside = re.sub(r"(?<![\w.])[A-Za-z_]\w*", lambda m: places.get(m[0], m[0]), inside)
+        starts = [f"{n.name} = {{{k}}}" for k, n in enumerate(carried)]
+        template = "\n".join([*starts, f"scan {index} in 0..{count} {{", inside, "}"])
+        arrays = {".".join(filter(None, (s.label, n))): a for s in body for n, a in s.arrays.items()}
+        self._add(Statement(tuple(names), template, self._placed(read), self.module, True, "", arrays))
+        made = [Value(self._type(n), n) for n in names]
+        return made[: len(carried)], made[len(carried) :]
+
+    @property
+    def _depth(self) -> int:
+        """How many loops are around."""
+        return 0 if self.around is None else self.around._depth + 1
 
     def _array(self, value: Value) -> Value:
         """Numbers that are trained where they are floats of an initialiser, and otherwise stay what they are."""
