@@ -116,8 +116,9 @@ def _texts(s: Statement) -> list[str]:
 def _names(run: Sequence[Statement], module: tuple[str, ...], local: dict[str, str], result: str) -> dict[str, str]:
     """Names of a block's own: as its layers are called within it, y for its result, else h."""
     for s in run:
-        for n in s.names:
-            stem = _within(s.label, module) if s.label else n if s.arrays else "y" if n == result else "h"
+        for n in (*s.names, *s.inner):
+            named = s.label or (n if n in s.arrays else "y" if n == result else "h")
+            stem = _within(named, module) if s.label else named
             local[n] = _unlike(stem if not stem[0].isdigit() else f"h{stem}", set(local.values()))
     return local
 

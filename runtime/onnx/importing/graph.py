@@ -43,6 +43,7 @@ class Import:
     opsets: Mapping[str, int]
     functions: Mapping[tuple[str, str], Any]
     reads: Counter[str] = field(default_factory=Counter)  # how often each value is read
+    module: tuple[str, ...] = ()  # that a function was called in
     taken: Counter[str] = field(default_factory=Counter)
     refusals: list[Refusal] = field(default_factory=list)
 
@@ -62,8 +63,7 @@ class Import:
             inputs.append(values[name] if name else None)
         name = node.name or next(iter(node.output), "")
         operator_name = f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
-        if not depth:
-            self.text.module = module_of(node)
+        self.text.module = (*self.module, *module_of(node))
         try:
             if operator_name in CONTROL:
                 made: Sequence[Value | None] = CONTROL[operator_name](self, node, values, outer, depth)
@@ -147,9 +147,8 @@ class Import:
             raise Refused("functions call one another without end")
         defaults = {a.name: _plain(self.proto, a) for a in function.attribute_proto}
         values = {n: v for n, v in zip(function.input, inputs, strict=False) if v is not None}
-        inner = Import(
-            self.proto, self.text, {o.domain: o.version for o in function.opset_import} or self.opsets, self.functions
-        )
+        opsets = {o.domain: o.version for o in function.opset_import} or self.opsets
+        inner = Import(self.proto, self.text, opsets, self.functions, module=self.text.module)
         inner.reads.update(i for node in function.node for i in node.input)
         inner.reads.update(function.output)
         for node in function.node:

@@ -1,6 +1,7 @@
 """Where in a network a node stands, as the program said that made the graph.
 
-PyTorch's exporters tell it, the older in the node's name, `/layer1/layer1.0/conv1/Conv`, the newer in its metadata.
+PyTorch's exporters tell it, the older in the node's name, `/layer1/layer1.0/conv1/Conv`, the newer in its metadata;
+ours in the node's name, `block_1.conv_1/Conv`, and within the function of a layer from there on.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def module_of(node: Any) -> tuple[str, ...]:
             return _innermost(scopes[:-1]) if isinstance(scopes, list) else ()
     if node.name.startswith("/"):
         return _innermost(node.name.split("/")[1:-1])
-    return ()
+    path = node.name.rpartition("/")[0].replace("/", ".").split(".")
+    return tuple(path) if all(p.isidentifier() for p in path) else ()
 
 
 def _innermost(scopes: list[Any]) -> tuple[str, ...]:

@@ -118,7 +118,7 @@ class Node:
         if self.text.module:
             return "_".join(self.text.module)
         head, _, last = learned.origin.rpartition(".")
-        found = head if head and last in ("weight", "W", "w", "kernel", "bias", "b") else learned.origin
+        found = head if head and last in _LEARNED else learned.origin
         return found if not MADE_UP.match(found) else self.op.lower()
 
     def emit(self, template: str, *operands: Value) -> Value:
@@ -174,6 +174,7 @@ class Node:
         return self.reshaped(v, shape)
 
 
+_LEARNED = ("weight", "W", "w", "kernel", "bias", "b", "gamma", "beta", "scale")
 NUMPY_OF = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}
 
 

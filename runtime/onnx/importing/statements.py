@@ -19,7 +19,7 @@ MAX_INLINE = 60  # characters of an expression that stands where it is read
 class Statement:
     """`names` are what it makes; a `whole` one is written as it is, and has no expression that could stand elsewhere.
     `module` is where in the network it stands; `arrays` are those of its layer, which is called `label`, by their names
-    in it, or without a label its own."""
+    in it, or without a label its own. `inner` are names that mean something only in it."""
 
     names: tuple[str, ...]
     template: str
@@ -28,6 +28,7 @@ class Statement:
     whole: bool = False
     label: str = ""
     arrays: Mapping[str, Array] = field(default_factory=dict)
+    inner: tuple[str, ...] = ()
 
     @property
     def is_pipe(self) -> bool:

@@ -141,12 +141,14 @@ class Text:
     ) -> tuple[Value, ...]:
         """Statements as they are written, such as index notation or a scan; `{r0}` is the first name they make, `{a}` a
         name of theirs that means nothing elsewhere, where `inner` has an `a`."""
-        for n in inner:
-            template = template.replace(f"{{{n}}}", self.name(n))
+        hidden = {n: self.name(n) for n in inner}
+        for n, name in hidden.items():
+            template = template.replace(f"{{{n}}}", name)
         made = [self.name(f"{stem}_{k + 1}" if names > 1 else stem) for k in range(names)]
         for k, n in enumerate(made):
             template = template.replace(f"{{r{k}}}", n)
-        self._add(Statement(tuple(made), template, self._placed(operands), self.module, whole=True))
+        own = tuple(hidden.values())
+        self._add(Statement(tuple(made), template, self._placed(operands), self.module, whole=True, inner=own))
         return tuple(Value(self._type(n), n) for n in made)
 
     def layer(self, x: Value, label: str, call: str, arrays: dict[str, Array]) -> Value:
@@ -215,7 +217,8 @@ class Text:
         starts = [f"{n.name} = {{{k}}}" for k, n in enumerate(carried)]
         template = "\n".join([*starts, f"scan {index} in 0..{count} {{", inside, "}"])
         arrays = {".".join(filter(None, (s.label, n))): a for s in body for n, a in s.arrays.items()}
-        self._add(Statement(tuple(names), template, self._placed(read), self.module, True, "", arrays))
+        own = tuple(n for s in body for n in (*s.names, *s.inner))
+        self._add(Statement(tuple(names), template, self._placed(read), self.module, True, "", arrays, own))
         made = [Value(self._type(n), n) for n in names]
         return made[: len(carried)], made[len(carried) :]
 

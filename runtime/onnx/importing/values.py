@@ -7,6 +7,7 @@ any other numbers. So Shape, Gather, Concat, Reshape and what else stands betwee
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -118,10 +119,22 @@ def literal(value: Value) -> str:
     if len(set(numbers)) <= 1 and (value.known.size > 4 or not numbers):
         first = f"cast({numbers[0] if numbers else 0}, {value.dtype})"
         return f"broadcast({first}, {list(value.known.shape)})"
+    if value.is_symbolic and (evenly := _progression(value.known.reshape(-1))) is not None:
+        listed = f"cast({evenly}, {value.dtype})"
+        return listed if value.rank == 1 else f"reshape({listed}, {list(value.known.shape)})"
     if value.is_symbolic:
         listed = f"stack([{', '.join(f'cast({n}, {value.dtype})' for n in numbers)}])"
         return listed if value.rank == 1 else f"reshape({listed}, {list(value.known.shape)})"
     return of_it.format(_nested(numbers, value.known.shape))
+
+
+def _progression(numbers: Array) -> str | None:
+    """Several sizes, each as much more than the one before it."""
+    steps = {n - m for m, n in pairwise(numbers)} if len(numbers) > 2 else set()
+    if len(steps) != 1 or not isinstance(step := steps.pop(), int | np.integer):
+        return None
+    places = f"iota({len(numbers)})"
+    return f"{numbers[0]} + {places}" if step == 1 else f"{numbers[0]} + {step} * {places}"
 
 
 def _nested(numbers: list[str], shape: tuple[int, ...]) -> str:

@@ -141,7 +141,7 @@ def slices(n: Node) -> Value:
             else:
                 first = size - 1 - _clamped(start, size, -1, size - 1)
                 last = size - 1 - _clamped(end, size, -1, size - 1)
-                text = f"{first}:{max(first, last)}"
+                text = ":" if first == 0 and last == size else f"{first}:{max(first, last)}"
             turned.append(axis)
         cut[axis] = text + (f":{abs(step)}" if abs(step) != 1 else "")
     x = n.emit(f"flip({{0}}, {turned})", n.x) if turned else n.x
