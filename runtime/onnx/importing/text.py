@@ -55,6 +55,9 @@ class Text:
             self.module = around.module
             for size in self._sizes:
                 self._draft.input(f"{self.name(f'of_{size}')}: f32[{size}]")
+        self._labels: set[str] = set()
+        self._owned: dict[str, list[str]] = {}  # by the name of a value: the variables of the layer that made it
+        self.arrays: dict[str, Array] = {}
 
     def input(self, stem: str, dtype: str, shape: Sequence[Dim | str]) -> Value:
         """One more input; sizes that have a name are free."""
@@ -157,6 +160,10 @@ class Text:
         y = self.emit(f"{{0}} |> {made}: {call}", x, stem=made, label=made, **arrays)
         if call.startswith("Dense(") and "b" not in arrays:
             self._unbiased[y.name] = len(self._statements) - 1
+        y = self.emit(f"{{0}} |> {made}: {call}", x, stem=made)
+        owned = {f"{self.model}.{made}.{n}": a for n, a in arrays.items()}
+        self.arrays |= owned
+        self._owned[y.name] = list(owned)
         return y
 
     def untransposed(self, x: Value, order: list[int]) -> tuple[Value, list[int]]:
@@ -273,6 +280,17 @@ class Text:
         source = Source(f"{self.model}.nn", f"{doc}{head} {{\n{made}\n}}\n")
         arrays = {".".join(filter(None, (self.model, s.label, n))): a for s in body for n, a in s.arrays.items()}
         return Written(format(parse(source), source), arrays, tuple(outputs))
+    def _live(self, wanted: set[str]) -> list[Statement]:
+        """The statements that results depend on; variables of the others are forgotten."""
+        kept: list[Statement] = []
+        for s in reversed(self._statements):
+            if wanted & set(s.names):
+                kept.append(s)
+                wanted |= {v.name for v in s.operands}
+            else:
+                for path in (p for n in s.names for p in (f"{self.model}.{n}", *self._owned.get(n, ()))):
+                    self.arrays.pop(path, None)
+        return kept[::-1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,334 @@
+"""A graph of PyTorch, call by call, into a text.
+
+Parameters that one layer of the library reads are that layer's; others are declared by their names. Arithmetic on sizes
+is done here, on the language's own sizes.
+"""
+
+from __future__ import annotations
+
+import operator as python
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...compiler.elaborate.draft import Draft
+from ..call.column import Array
+from ..onnx.importing.refusals import Refusal, Refused, RefusedImport
+from ..onnx.importing.result import Imported
+from ..onnx.importing.text import Text, identifier
+from ..onnx.importing.types import unsupported
+from ..onnx.importing.values import Value, known
+from . import operators
+from .call import OPERATORS, Call, Views, array_of
+from .capture import Axes, Captured, capture, counts_batches, short
+from .wholes import Whole, call_of, wholes
+
+DTYPES = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64", "bool": "bool"}
+_ON_SIZES = {python.add, python.sub, python.mul, python.floordiv, python.mod, python.neg, python.getitem}
+_CHECKS = ("_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range", "sym_constrain_range_for_size")
+_COMPARED = ("eq", "ne", "lt", "le", "gt", "ge")
+# calls by which a layer of the library owns the parameters that it reads, at these arguments
+_OWNING = (
+    "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "batch_norm",
+    "layer_norm", "group_norm", "instance_norm", "rms_norm", "embedding", "lstm", "gru", "rnn_tanh", "rnn_relu",
+)  # fmt: skip
+_VIEWS = {
+    "view", "reshape", "flatten", "unflatten", "transpose", "permute", "t", "unsqueeze", "squeeze", "expand", "select",
+    "slice", "chunk", "split", "split_with_sizes", "unbind", "contiguous", "detach", "alias", "numpy_T", "movedim",
+    "expand_as", "view_as", "getitem", "to", "narrow", "diagonal",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A module as text. `paths` has for each entry of the module's state the variables of the text that hold it, one
+    behind the other along axis 0; `rest` the tensors of those that the text does not hold."""
+
+    imported: Imported
+    paths: Mapping[str, tuple[str, ...]]
+    rest: Mapping[str, Any]
+    order: tuple[str, ...]  # all entries, as the module has them
+    frozen: tuple[str, ...]  # paths of parameters that ask for no gradient
+
+
+@dataclass(slots=True)
+class Walk:
+    """The state of an import: values by the names of nodes; what a refused node should have made is not there."""
+
+    text: Text
+    captured: Captured
+    origins: dict[str, str]  # by placeholder: the name of a parameter or buffer in the module's state
+    state: Mapping[str, Any]
+    values: dict[str, Any] = field(default_factory=dict)
+    refusals: list[Refusal] = field(default_factory=list)
+    taken: Counter[str] = field(default_factory=Counter)
+    views: Views = field(default_factory=Views)
+    wholes: Mapping[str, Whole] = field(default_factory=dict)
+    zeros: set[str] = field(default_factory=set)
+    named: dict[int, tuple[str, int]] = field(default_factory=dict)  # by the identity of an array: whose part it is
+    declared: dict[int, Value] = field(default_factory=dict)  # by the identity of a tensor: what reads it by name
+    kept: list[Array] = field(default_factory=list)  # so that identities last
+
+    def run(self) -> list[Any]:
+        """Write all nodes; the results."""
+        results: list[Any] = []
+        reads = self._reads()
+        self.wholes = {n: w for n, w in self.wholes.items() if all(reads[id(p)] == 1 for p in w.module.parameters())}
+        for node in self.captured.program.graph.nodes:
+            try:
+                if node.op == "placeholder":
+                    self._placeholder(node, reads)
+                elif node.op == "output":
+                    results = list(node.args[0])
+                elif not _is_idle(node):
+                    self._call(node)
+            except Refused as e:
+                self.refusals.append(Refusal(node.name, short(node.target), str(e)))
+        return [] if self.refusals else [self.values[r.name] if hasattr(r, "name") else r for r in results]
+
+    def paths(self) -> dict[str, tuple[str, ...]]:
+        """By the names of the module's state, the variables of the text of which each is made."""
+        parts: dict[str, dict[int, str]] = {}
+        for path, array in self.text.arrays.items():
+            if id(array) in self.named:
+                name, k = self.named[id(array)]
+                parts.setdefault(name, {})[k] = path
+        return {name: tuple(of_it[k] for k in sorted(of_it)) for name, of_it in parts.items()}
+
+    # --- what is given
+
+    def _reads(self) -> Counter[int]:
+        """How often each parameter or buffer is read, whatever names it has."""
+        reads: Counter[int] = Counter()
+        for node in self.captured.program.graph.nodes:
+            if node.op == "placeholder" and node.name in self.origins:
+                users = sum(sum(a is node for a in u.all_input_nodes) for u in node.users if not counts_batches(u))
+                reads[id(self.state[self.origins[node.name]])] += users
+        return reads
+
+    def _placeholder(self, node: Any, reads: Mapping[int, int]) -> None:
+        if node.name not in self.origins:
+            self.values[node.name] = self._input(node)
+            return
+        origin = self.origins[node.name]
+        tensor = self.state[origin]
+        users = [u for u in node.users if not counts_batches(u)]
+        if not users:
+            return
+        array = self._array(tensor, origin)
+        is_parameter = bool(tensor.requires_grad) or type(tensor).__name__ == "Parameter"
+        owned = reads[id(tensor)] == 1 and short(users[0].target) in _OWNING
+        dtype = DTYPES[str(tensor.dtype).removeprefix("torch.")]
+        if owned:
+            self.values[node.name] = known(array, dtype, origin)
+        elif id(tensor) in self.declared:
+            self.values[node.name] = self.declared[id(tensor)]
+        else:
+            role = ("bias" if array.ndim < 2 else "weight") if is_parameter else "state"
+            self.values[node.name] = self.declared[id(tensor)] = self._declared(role, origin, dtype, array)
+
+    def _array(self, tensor: Any, origin: str) -> Array:
+        name = str(tensor.dtype).removeprefix("torch.")
+        if name not in DTYPES:
+            raise unsupported(name)
+        array = array_of(tensor)
+        self.kept.append(array)
+        self.named[id(array)] = origin, 0
+        return array
+
+    def _declared(self, role: str, origin: str, dtype: str, array: Array) -> Value:
+        shape = f"[{', '.join(map(str, array.shape))}]" if array.ndim or dtype == "bool" else "[]"
+        init = {"bias": "= 0", "weight": "~ normal(0, 0.02)"}.get(role, "= false" if dtype == "bool" else "= 0")
+        (value,) = self.text.emit_whole(f"{role} {{r0}}: {dtype}{shape} {init}", stem=origin)
+        self.text.arrays[f"{self.text.model}.{value.name}"] = array
+        return value
+
+    def _input(self, node: Any) -> Value:
+        value = node.meta["val"]
+        dtype = DTYPES.get(str(value.dtype).removeprefix("torch."))
+        if dtype is None:
+            raise unsupported(str(value.dtype).removeprefix("torch."))
+        if dtype == "i64" and all(short(u.target) == "embedding" for u in node.users):
+            dtype = "i32"  # rows of a table are counted so
+        shape: list[int | str] = []
+        for d in value.shape:
+            if not isinstance(d, int) and str(d) not in self.captured.sizes:
+                raise Refused(f"its shape {list(value.shape)} depends on another's")
+            shape.append(d if isinstance(d, int) else self.captured.sizes[str(d)])
+        return self.text.input(node.name, dtype, shape)
+
+    # --- what is computed
+
+    def _call(self, node: Any) -> None:
+        whole = self.wholes.get(node.name)
+        if whole is not None:
+            if node is whole.result and whole.source.name in self.values:
+                self.values[node.name] = self._attention(whole)
+                self.taken["multi_head_attention"] += 1
+            return
+        if any(a.name not in self.values for a in node.all_input_nodes):
+            return  # of a node that was refused
+        op = short(node.target)
+        if node.target is python.getitem:
+            parts, k = self._read(node.args[0]), node.args[1]
+            if k >= len(parts):
+                raise Refused(f"result {k} of `{short(node.args[0].target)}` is not supported")
+            self.values[node.name] = parts[k]
+            return
+        if node.target in _ON_SIZES:
+            self.values[node.name] = node.target(*self._read(node.args))
+            return
+        if node.target in (python.eq, python.ne, python.lt, python.le, python.gt, python.ge):
+            self.values[node.name] = None  # of sizes, for a check: the text has checks of its own
+            return
+        writer = op if op in OPERATORS or not op.endswith("_") else op[:-1]
+        if writer != op:
+            self._check_in_place(node)
+        if writer not in OPERATORS:
+            raise Refused("this operator is not supported")
+        made = OPERATORS[writer](self._of(node, writer))
+        if writer != op:
+            self.values[node.args[0].name] = made
+        self._check(node, made)
+        self.values[node.name] = made
+        self.taken[op] += 1
+
+    def _attention(self, whole: Whole) -> Value:
+        """A module of attention as the library's layer; what it has in one matrix are three layers there."""
+        module, x = whole.module, self.values[whole.source.name]
+        arrays: dict[str, Array] = {}
+        for of_module, of_layer in (("in_proj_weight", "W"), ("in_proj_bias", "b")):
+            if getattr(module, of_module) is None:
+                continue
+            array = self._array(getattr(module, of_module), f"{whole.path}.{of_module}")
+            for k, part in enumerate(("query", "key", "value")):
+                rows = arrays[f"{part}.{of_layer}"] = array[k * len(array) // 3 : (k + 1) * len(array) // 3]
+                self.kept.append(rows)
+                self.named[id(rows)] = f"{whole.path}.{of_module}", k
+        arrays["result.W"] = self._array(module.out_proj.weight, f"{whole.path}.out_proj.weight")
+        if module.out_proj.bias is not None:
+            arrays["result.b"] = self._array(module.out_proj.bias, f"{whole.path}.out_proj.bias")
+        if not module.batch_first:
+            x = self.text.emit("transpose({0}, [1, 0, 2])", x, stem=whole.path)
+        y = self.text.layer(x, whole.path, call_of(whole), arrays)
+        return y if module.batch_first else self.text.emit("transpose({0}, [1, 0, 2])", y, stem=whole.path)
+
+    def _read(self, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [self._read(v) for v in value]
+        return self.values[value.name] if hasattr(value, "all_input_nodes") else value
+
+    def _of(self, node: Any, op: str) -> Call:
+        schema = getattr(node.target, "_schema", None)
+        if schema is None:
+            raise Refused("this operator is not supported")
+        named: dict[str, Any] = {a.name: a.default_value for a in schema.arguments}
+        named |= {a.name: self._read(v) for a, v in zip(schema.arguments, node.args, strict=False)}
+        named |= {n: self._read(v) for n, v in node.kwargs.items()}
+        tensors = tuple(v for v in named.values() if isinstance(v, Value))
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        path = str(stack[-1][0]) if stack else ""
+        first = _first(node.meta.get("val"))
+        dtype = DTYPES.get(str(getattr(first, "dtype", "")).removeprefix("torch."), "")
+        return Call(
+            op,
+            node.name,
+            0,
+            tensors,
+            named,
+            (node.name,),
+            self.text,
+            path.replace(".", "_"),
+            dtype,
+            self.views,
+            self.zeros,
+        )
+
+    def _check_in_place(self, node: Any) -> None:
+        """What is changed in place is a new value, where nothing else looks at the same memory."""
+        source = node.args[0]
+        shared = source.op == "placeholder" or short(source.target) in _VIEWS
+        if shared or any(short(u.target) in _VIEWS and u is not node for u in source.users):
+            raise Refused("it changes in place what is also seen elsewhere: an input, a parameter or a view")
+
+    def _check(self, node: Any, made: Any) -> None:
+        """What was written has the dtype and the sizes that PyTorch says."""
+        values = made if isinstance(made, list | tuple) else [made]
+        metas = node.meta.get("val")
+        metas = metas if isinstance(metas, list | tuple) else [metas]
+        for value, meta in zip(values, metas, strict=False):
+            if not isinstance(value, Value) or not hasattr(meta, "dtype"):
+                continue
+            dtype = DTYPES.get(str(meta.dtype).removeprefix("torch."))
+            same = len(meta.shape) == value.rank and all(
+                not isinstance(d, int) or not isinstance(w, int) or d == w
+                for d, w in zip(value.shape, meta.shape, strict=True)
+            )
+            if not same or dtype != value.dtype:
+                wanted = f"{dtype}{list(meta.shape)}"
+                raise Refused(f"the text would make {value.type} of it, PyTorch makes {wanted}")
+
+
+def _is_idle(node: Any) -> bool:
+    """Whether nothing depends on a node: a check, a count of batches, a result that nobody reads."""
+    unread = node.target is python.getitem and not node.users
+    return unread or short(node.target) in _CHECKS or counts_batches(node)
+
+
+def _first(meta: Any) -> Any:
+    return _first(meta[0]) if isinstance(meta, list | tuple) and meta else meta
+
+
+def import_module(
+    module: Any, inputs: Any, *, axes: Axes | None = None, mode: str = "both", name: str = "", train: str = ""
+) -> Taken:
+    """A module as the text of a model; see `capture` for the arguments. `train` is a train block, or more, that stands
+    behind the model. Raises RefusedImport (E0634), with all that cannot be written."""
+    captured = capture(module, inputs, axes, mode)
+    kind = type(module).__name__
+    made = identifier(name or kind)
+    text = Text(made if not Draft(made).is_taken(made) else f"{made}Net")
+    program = captured.program
+    spec = program.graph_signature
+    origins = {**spec.inputs_to_parameters, **spec.inputs_to_buffers, **spec.inputs_to_lifted_tensor_constants}
+    state = _tensors(module, program)
+    walk = Walk(text, captured, origins, state, wholes=wholes(module, program))
+    results = walk.run()
+    if walk.refusals:
+        raise RefusedImport(kind, walk.refusals)
+    try:
+        source, outputs = text.finish(_called(program, results), more=f"\n{train}" if train else "")
+    except Refused as e:
+        raise RefusedImport(kind, [Refusal(kind, "graph", str(e))]) from None
+    entries = module.state_dict(keep_vars=True)
+    by_tensor = {id(state[n]): paths for n, paths in walk.paths().items()}
+    held = {n: by_tensor[id(t)] for n, t in entries.items() if id(t) in by_tensor}
+    rest = {n: t.detach().clone() for n, t in entries.items() if n not in held}
+    frozen = tuple(held[n][0] for n, p in module.named_parameters() if n in held and not p.requires_grad)
+    inputs_ = {v.name: n for v, n in zip(text.inputs, captured.inputs, strict=True)}
+    imported = Imported(source, text.model, text.arrays, dict(walk.taken), inputs_, {n: n for n in outputs})
+    return Taken(imported, held, rest, tuple(entries), frozen)
+
+
+def _tensors(module: Any, program: Any) -> dict[str, Any]:
+    """Parameters, buffers and constants by name; those with several names are one tensor."""
+    named = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    return {**program.constants, **named}
+
+
+def _called(program: Any, results: Sequence[Any]) -> list[tuple[str, Value]]:
+    """Results by what they are called: by the keys of a dict, else y, or y_1, y_2 ..."""
+    values: list[Value] = []
+    for r in results:
+        if not isinstance(r, Value):
+            raise RefusedImport("the module", [Refusal("output", "output", f"it must be a tensor, not {r}")])
+        values.append(r)
+    spec = program.call_spec.out_spec
+    keys = spec.context if spec.type is dict else None
+    if keys is not None and len(keys) == len(values):
+        return [(str(k), v) for k, v in zip(keys, values, strict=True)]
+    return [("y" if len(values) == 1 else f"y_{k + 1}", v) for k, v in enumerate(values)]
+
+
+assert operators  # registers what it holds
