@@ -118,6 +118,23 @@ def test_commands_name_what_exists() -> None:
         assert test_command.split(" && ")[-1] in ci.read_text("utf-8")
 
 
+def test_the_door_for_pytorch_opens() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed", exc_type=ImportError)
+    (door,) = (b for b in blocks(README, "python") if "from_torch" in b)
+    assert len(door.splitlines()) == 3
+    module = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    before = module[0].weight.detach().clone()
+    block = """train Net(input, label: i32[B]) {
+    loss = mean(cross_entropy(y, label))
+    optimizer = Adam(lr = 0.01)
+    epochs = 3
+}"""
+    images, label = np.ones((6, 4), np.float32), i32([0, 1, 2, 0, 1, 2])
+    given: dict[str, Any] = {"nnc": nnc, "module": module, "x": torch.zeros(2, 4), "block": block}
+    exec(door, given | {"images": images, "label": label})
+    assert not torch.equal(module[0].weight, before)
+
+
 def test_links_lead_somewhere() -> None:
     for page in [ROOT / "README.md", *ROOT.glob("*/README.md")]:
         for link in re.findall(r"\]\(([^)# ]+)\)", page.read_text("utf-8")):

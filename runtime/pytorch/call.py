@@ -19,6 +19,7 @@ Results = Any  # a Value, or several, or what is no tensor
 Writer = Callable[["Call"], Results]
 
 OPERATORS: dict[str, Writer] = {}
+_CALLED = {"scaled_dot_product_attention": "attention"}
 OPSET = 21  # in which ONNX's operators are meant that a call is written as
 
 
@@ -37,6 +38,7 @@ class Views:
     """What is only another view of a value: by name, the value and the order of its axes, or None for a new shape."""
 
     of: dict[str, tuple[Value, tuple[int, ...] | None]] = field(default_factory=dict)
+    narrow: dict[str, Value] = field(default_factory=dict)  # the i32 that an i64 was made of
     stacked: dict[str, list[Value]] = field(default_factory=dict)  # what a value is stacked of, along axis 0
 
 
@@ -97,6 +99,14 @@ class Call(Node):
 
     # --- views
 
+    def cast(self, x: Value, dtype: str) -> Value:
+        if dtype == "i32" and x.name in self.views.narrow:
+            return self.views.narrow[x.name]
+        y = Node.cast(self, x, dtype)
+        if (x.dtype, y.dtype) == ("i32", "i64"):
+            self.views.narrow[y.name] = x
+        return y
+
     def reshaped(self, x: Value, shape: Sequence[Dim]) -> Value:
         source, order = self.views.of.get(x.name, (x, ()))
         source = source if x.name and order is None else x
@@ -120,7 +130,7 @@ class Call(Node):
     @property
     def stem_(self) -> str:
         """What its result may be called: the module that made it, or what was done."""
-        return self.path.rpartition(".")[2] if self.path and not self.path[-1].isdigit() else self.path or self.op
+        return self.path or _CALLED.get(self.op, self.op)
 
     @property
     def stem(self) -> str:

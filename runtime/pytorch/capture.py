@@ -7,6 +7,8 @@ by layers of its own; where they differ in more, neither graph alone is the modu
 from __future__ import annotations
 
 import inspect
+import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from ..onnx.importing.refusals import Refusal, RefusedImport
 
 Axes = Mapping[str, Mapping[int, str]]  # by input: the axes that are free, and what their sizes are called
 _FLAGS = {"batch_norm": 5, "instance_norm": 5, "lstm": 6, "gru": 6, "rnn_tanh": 6, "rnn_relu": 6}  # "is it training"
+_ASSIGNED = re.compile(r"self\.[\w.]+")  # attributes, in a warning of torch that they were assigned
 _DROPOUT = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 
 
@@ -118,11 +121,19 @@ def _exported(torch: Any, module: Any, given: Mapping[str, Any], shapes: Mapping
     kinds = [p.kind for n, p in inspect.signature(module.forward).parameters.items() if n in given]
     args = tuple(x for x, k in zip(given.values(), kinds, strict=True) if k is not inspect.Parameter.KEYWORD_ONLY)
     named = dict(list(given.items())[len(args) :])
-    try:
-        return torch.export.export(module, args, named, dynamic_shapes=dict(shapes), strict=False)
-    except Exception as e:  # whatever the module's own code raises when it is traced
-        said = " ".join(str(e).split())[:600] or type(e).__name__
-        raise RefusedImport(type(module).__name__, [Refusal("forward", "torch.export", said)]) from e
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            program = torch.export.export(module, args, named, dynamic_shapes=dict(shapes), strict=False)
+        except Exception as e:  # whatever the module's own code raises when it is traced
+            said = " ".join(str(e).split())[:400] or type(e).__name__
+            raise RefusedImport(type(module).__name__, [Refusal("forward", "torch.export", said)]) from e
+    for text in (str(w.message) for w in told):
+        kept = [n for n in _ASSIGNED.findall(text) if "_flat_weights" not in n] if "during export" in text else []
+        if kept:
+            what = f"`{kept[0]}` is kept from call to call: register it as a buffer, or return it"
+            raise RefusedImport(type(module).__name__, [Refusal("forward", "torch.export", what)])
+    return program
 
 
 def _symbols(program: Any, free: Mapping[str, Mapping[int, str]]) -> dict[str, str]:
@@ -145,10 +156,12 @@ def short(target: Any) -> str:
 
 
 def counts_batches(node: Any) -> bool:
-    """Whether a node counts the batches that a batch normalisation has seen."""
-    if short(node.target) != "add_" or node.args[0].op != "placeholder":
-        return False
-    return bool(node.args[0].name.endswith("num_batches_tracked")) and not node.users
+    """Whether a node counts the batches that a batch normalisation has seen, which nothing but more counting reads."""
+    base = node
+    while short(base.target) == "add_":
+        base = base.args[0]
+    counted = base is not node and base.op == "placeholder" and base.name.endswith("num_batches_tracked")
+    return bool(counted) and all(counts_batches(u) for u in node.users)
 
 
 def _differences(train: Any, inference: Any) -> list[Refusal]:

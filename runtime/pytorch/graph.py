@@ -118,7 +118,7 @@ class Walk:
             return
         array = self._array(tensor, origin)
         is_parameter = bool(tensor.requires_grad) or type(tensor).__name__ == "Parameter"
-        owned = reads[id(tensor)] == 1 and short(users[0].target) in _OWNING
+        owned = reads[id(tensor)] == 1 and short(users[0].target) in _OWNING and (is_parameter or _learns(users[0]))
         dtype = DTYPES[str(tensor.dtype).removeprefix("torch.")]
         if owned:
             self.values[node.name] = known(array, dtype, origin)
@@ -149,7 +149,7 @@ class Walk:
         dtype = DTYPES.get(str(value.dtype).removeprefix("torch."))
         if dtype is None:
             raise unsupported(str(value.dtype).removeprefix("torch."))
-        if dtype == "i64" and all(short(u.target) == "embedding" for u in node.users):
+        if dtype == "i64" and all(short(u.target) in ("embedding", "sym_size") for u in node.users):
             dtype = "i32"  # rows of a table are counted so
         shape: list[int | str] = []
         for d in value.shape:
@@ -274,6 +274,11 @@ def _is_idle(node: Any) -> bool:
     """Whether nothing depends on a node: a check, a count of batches, a result that nobody reads."""
     unread = node.target is python.getitem and not node.users
     return unread or short(node.target) in _CHECKS or counts_batches(node)
+
+
+def _learns(node: Any) -> bool:
+    """Whether a call has running averages that it goes on with."""
+    return short(node.target) == "batch_norm" and bool(node.args[5])
 
 
 def _first(meta: Any) -> Any:

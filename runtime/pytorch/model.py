@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +28,8 @@ class TorchModel(Model):
 
     def __init__(self, session: Session, taken: Taken, **options: Any):
         super().__init__(session, **options)
-        self._taken = taken
         self.assign(taken.imported.arrays)
+        self._taken = replace(taken, imported=replace(taken.imported, arrays={}))  # they are in the variables now
 
     @property
     def text(self) -> str:
@@ -60,15 +61,18 @@ def from_torch(
     name: str = "",
     seed: int | None = None,
     threads: int | None = None,
-    **options: Any,
+    dtype: str = "f32",
+    target_cpu: str = "native",
+    cache: bool = True,
+    precise: bool = False,
+    weights_dtype: str = "f32",
 ) -> TorchModel:
     """A `torch.nn.Module` as a model of ours, with its parameters.
 
     example_inputs: a tensor, a tuple of positional ones, or a dict by name; only shapes and dtypes matter. axes: by
     input, the axes that are free and what their sizes are called, `{"x": {0: "B", 1: "T"}}`; default: axis 0 of each is
     B. train: a train block for the text, `train Net(x, label: i32[B]) { .. }`. mode: "eval" or "train" where the module
-    computes different things in them. name: of the model (default: the module's class). Further options are those of
-    `compile`: dtype, target_cpu, cache, optimize, precise, weights_dtype, hyper.
+    computes different things in them. name: of the model (default: the module's class). The others are as in `compile`.
 
     Raises UnsupportedError (E0634) that lists what cannot be written, (E0503) where torch is not installed.
     """
@@ -76,7 +80,15 @@ def from_torch(
     if taken.frozen and train and "freeze" not in train:
         held = f"the module does not train {listed(taken.frozen)} (`requires_grad = False`), this train block would"
         raise argument_error("E0604", held, f"write `freeze = params([{', '.join(_parts(taken))}])` in it")
-    session, _ = open_program(Source("<text>", taken.imported.text), Settings(model=taken.imported.model, **options))
+    options = Settings(
+        model=taken.imported.model,
+        dtype=dtype,
+        target_cpu=target_cpu,
+        cache=cache,
+        precise=precise,
+        weights_dtype=weights_dtype,
+    )
+    session, _ = open_program(Source("<text>", taken.imported.text), options)
     return TorchModel(session, taken, seed=seed, threads=threads)
 
 

@@ -21,6 +21,7 @@ class Whole:
     source: Any
     result: Any
     causal: bool
+    drop: float
 
 
 def wholes(module: Any, program: Any) -> dict[str, Whole]:
@@ -49,10 +50,13 @@ def _whole(attention: Any, path: str, nodes: list[Any]) -> Whole | None:
     if not plain or len(given) != 1 or len(read) != 1:
         return None
     (source,), (result,) = given.values(), read.values()
-    causal = any(short(n.target) == "scaled_dot_product_attention" and _is_causal(n) for n in tensors)
+    products = [n for n in tensors if short(n.target) == "scaled_dot_product_attention"]
+    causal = any(_given(n, 5, "is_causal") for n in products)
+    drops = [_given(n, 4, "dropout_p") or 0.0 for n in products]
+    drops += [n.args[1] for n in tensors if short(n.target) == "dropout" and n.args[2]]
     if tuple(source.meta["val"].shape) != tuple(result.meta["val"].shape) or len(source.meta["val"].shape) != 3:
         return None
-    return Whole(path, attention, frozenset(inside), source, result, causal)
+    return Whole(path, attention, frozenset(inside), source, result, causal, max(drops, default=0.0))
 
 
 def _is_activation(node: Any) -> bool:
@@ -60,8 +64,9 @@ def _is_activation(node: Any) -> bool:
     return hasattr(node.meta.get("val"), "dtype") and not (node.op == "placeholder" and node.name.startswith("p_"))
 
 
-def _is_causal(node: Any) -> bool:
-    return bool(node.args[5] if len(node.args) > 5 else node.kwargs.get("is_causal"))
+def _given(node: Any, k: int, name: str) -> Any:
+    """An argument by its place or its name; None without."""
+    return node.args[k] if len(node.args) > k else node.kwargs.get(name)
 
 
 def call_of(whole: Whole) -> str:
@@ -70,7 +75,7 @@ def call_of(whole: Whole) -> str:
     settings: Mapping[str, object] = {
         "causal": "true" if whole.causal else "",
         "bias": "" if m.in_proj_bias is not None else "false",
-        "drop": m.dropout or "",
+        "drop": whole.drop or "",
     }
     more = "".join(f", {name} = {value}" for name, value in settings.items() if value)
     return f"Attention({m.num_heads}{more})"

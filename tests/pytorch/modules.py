@@ -230,6 +230,37 @@ class NormCnn(nn.Module):
         return self.fc(self.gain * self.features(x).mean([2, 3]))
 
 
+class Plain(nn.Module):
+    """Recurrent layers without biases, and with other ones; a row that is not trained; averages that stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, 4, padding_idx=0)
+        self.gru = nn.GRU(4, 5, bias=False, batch_first=True)
+        self.rnn = nn.RNN(5, 5, nonlinearity="relu", batch_first=True, bidirectional=True)
+        self.norm = nn.BatchNorm1d(10)
+
+    def train(self, mode: bool = True) -> Plain:
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.rnn(self.gru(self.embed(ids))[0])[0][:, -1])
+
+
+class Decoder(nn.Module):
+    """Causal attention, and attention to a memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerDecoderLayer(4, 2, 8, dropout=0.0, batch_first=True, norm_first=True)
+
+    def forward(self, x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
+        return self.layer(x, memory, tgt_mask=mask, tgt_is_causal=True)
+
+
 def image(channels: int, size: int) -> Callable[[], tuple[torch.Tensor, ...]]:
     return lambda: (torch.randn(3, channels, size, size),)
 
@@ -252,5 +283,7 @@ MODULES: dict[str, Case] = {
     "attention": (Attending, lambda: (torch.randn(5, 3, 8),), {"x": {1: "B"}}),
     "unet": (UNet, image(1, 8), None),
     "vae": (Vae, lambda: (torch.rand(3, 6), torch.randn(3, 2)), None),
+    "plain": (Plain, ids, None),
+    "decoder": (Decoder, lambda: (torch.randn(3, 4, 4), torch.randn(3, 5, 4)), None),
     "norms": (NormCnn, image(2, 7), None),
 }

@@ -102,23 +102,18 @@ def power(n: Call) -> Value:
     return n.emit("{0} ^ {1}", *n.meet(n.operand("self"), n.operand("exponent")))
 
 
-@operator("leaky_relu")
-def leaky_relu(n: Call) -> Value:
-    made: Value = n.as_onnx("LeakyRelu", n.x, alpha=n.arg("negative_slope"))
-    return made
-
-
-@operator("elu")
-def elu(n: Call) -> Value:
-    if n.arg("scale") != 1 or n.arg("input_scale") != 1:
+@operator("leaky_relu", "elu", "gelu")
+def activation(n: Call) -> Value:
+    """What has a setting, by ONNX's operator."""
+    if n.op == "elu" and (n.arg("scale") != 1 or n.arg("input_scale") != 1):
         raise Refused("it is scaled")
-    made: Value = n.as_onnx("Elu", n.x, alpha=float(n.arg("alpha")))
-    return made
-
-
-@operator("gelu")
-def gelu(n: Call) -> Value:
-    made: Value = n.as_onnx("Gelu", n.x, approximate=n.arg("approximate"))
+    made: Value
+    if n.op == "gelu":
+        made = n.as_onnx("Gelu", n.x, approximate=n.arg("approximate"))
+    elif n.op == "elu":
+        made = n.as_onnx("Elu", n.x, alpha=float(n.arg("alpha")))
+    else:
+        made = n.as_onnx("LeakyRelu", n.x, alpha=n.arg("negative_slope"))
     return made
 
 
@@ -218,5 +213,5 @@ def arange(n: Call) -> Value:
         if all(isinstance(v, int | float) for v in (start, end, step)):
             return known(np.arange(start, end, step), n.dtype)
         raise Refused("a range to a size goes in steps of 1")
-    y = n.emit(f"cast(iota({end - start}), {n.dtype})")
+    y = n.cast(n.emit(f"iota({end - start})"), n.dtype)
     return y if start == 0 else n.emit(f"{{0}} + {start}", y)

@@ -55,11 +55,14 @@ def embedding(n: Call) -> Value:
     w, index = n.tensor("weight"), n.cast(n.tensor("indices"), "i32")
     if n.arg("scale_grad_by_freq") or n.arg("sparse"):
         raise Refused("gradients by frequency, and sparse ones, are not supported")
-    if n.arg("padding_idx") not in (None, -1):
-        raise Refused("a row that is not trained, `padding_idx`, is not supported")
     if is_learned(w):
-        return n.layer(index, f"Embedding({w.shape[0]}, {w.shape[1]})", {"W": w})
-    return n.emit("gather({0}, {1})", n.text.placed(w), index)
+        y = n.layer(index, f"Embedding({w.shape[0]}, {w.shape[1]})", {"W": w})
+    else:
+        y = n.emit("gather({0}, {1})", n.text.placed(w), index)
+    padding = n.arg("padding_idx")
+    if padding in (None, -1):
+        return y
+    return n.emit(f"where(expand({{0}} == {padding}, {index.rank}), stop_grad({{1}}), {{1}})", index, y)
 
 
 # --- convolutions and pooling
@@ -75,43 +78,44 @@ def _each(value: Any, count: int, default: list[int] | None = None) -> list[int]
 
 @operator("conv1d", "conv2d", "conv3d")
 def conv(n: Call) -> Value:
-    x, w, b = n.tensor("input"), n.tensor("weight"), n.maybe("bias")
-    spatial = w.rank - 2
-    if x.rank != w.rank:
-        raise Refused("an input without an axis for the batch is not supported")
-    dilation = _each(n.arg("dilation"), spatial)
     pad = n.arg("padding")
     if isinstance(pad, str):
-        reach = [(int(str(k)) - 1) * d if pad == "same" else 0 for k, d in zip(w.shape[2:], dilation, strict=True)]
-        pads = [*(r // 2 for r in reach), *(r - r // 2 for r in reach)]
-    else:
-        pads = _each(pad, spatial) * 2
-    made: Value = n.as_onnx(
-        "Conv", x, w, b, strides=_each(n.arg("stride"), spatial), pads=pads, dilations=dilation, group=n.arg("groups")
-    )
-    return made
+        spatial = n.tensor("weight").rank - 2
+        kernel = _each(list(n.tensor("weight").shape[2:]), spatial)
+        reach = zip(kernel, _each(n.arg("dilation"), spatial), strict=True)
+        both = [(k - 1) * d if pad == "same" else 0 for k, d in reach]
+        return _slid(n, "Conv", [*(r // 2 for r in both), *(r - r // 2 for r in both)])
+    return _slid(n, "Conv", _each(pad, n.x.rank - 2) * 2)
 
 
 @operator("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def conv_transpose(n: Call) -> Value:
-    x, w, b = n.tensor("input"), n.tensor("weight"), n.maybe("bias")
-    spatial = w.rank - 2
-    if x.rank != w.rank:
-        raise Refused("an input without an axis for the batch is not supported")
+    spatial = n.x.rank - 2
+    more = _each(n.arg("output_padding"), spatial)
+    return _slid(n, "ConvTranspose", _each(n.arg("padding"), spatial) * 2, output_padding=more)
+
+
+def _slid(n: Call, op: str, pads: list[int], **more: Any) -> Value:
+    """A convolution by ONNX's operator; `pads` are those before each axis of space and then those behind."""
+    x, w, spatial = n.tensor("input"), n.tensor("weight"), n.tensor("weight").rank - 2
+    _check_batch(x, spatial)
     made: Value = n.as_onnx(
-        "ConvTranspose", x, w, b, strides=_each(n.arg("stride"), spatial), pads=_each(n.arg("padding"), spatial) * 2,
-        output_padding=_each(n.arg("output_padding"), spatial), dilations=_each(n.arg("dilation"), spatial),
-        group=n.arg("groups"),
+        op, x, w, n.maybe("bias"), pads=pads, strides=_each(n.arg("stride"), spatial),
+        dilations=_each(n.arg("dilation"), spatial), group=n.arg("groups"), **more,
     )  # fmt: skip
     return made
+
+
+def _check_batch(x: Value, spatial: int) -> None:
+    if x.rank != spatial + 2:
+        raise Refused("an input without an axis for the batch is not supported")
 
 
 @operator("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d")
 def pool(n: Call) -> Value:
     spatial = int(n.op[-2])
     x = n.x
-    if x.rank != spatial + 2:
-        raise Refused("an input without an axis for the batch is not supported")
+    _check_batch(x, spatial)
     kernel = _each(n.arg("kernel_size"), spatial)
     settings: dict[str, Any] = {
         "kernel_shape": kernel, "strides": _each(n.arg("stride"), spatial, kernel),
@@ -141,8 +145,7 @@ def adaptive_max_pool(n: Call) -> Value:
 def _adaptive(n: Call, name: str) -> Value:
     spatial = int(n.op[-2])
     wanted = _each(n.arg("output_size"), spatial)
-    if n.x.rank != spatial + 2:
-        raise Refused("an input without an axis for the batch is not supported")
+    _check_batch(n.x, spatial)
     return n.emit(f"{{0}} |> {name}({wanted[0] if len(set(wanted)) == 1 else wanted})", n.x)
 
 
@@ -176,7 +179,9 @@ def batch_norm(n: Call) -> Value:
     if mean is None or variance is None:
         raise Refused("without running averages, `track_running_stats = False`, it is not supported")
     if not n.arg("training"):
-        return _fixed_norm(n, x, mean, variance, w, b)
+        mu, var = per_channel(n, mean), per_channel(n, variance)
+        y = n.emit(f"({{0}} - {{1}}) / sqrt({{2}} + {number(n.arg('eps'), 'f32')})", x, mu, var)
+        return _scaled(n, y, w, b)
     if w is None or b is None or not is_learned(w, b, mean, variance):
         raise Refused("with `affine = False`, or called twice, it is not supported")
     momentum = n.arg("momentum")
@@ -187,8 +192,10 @@ def batch_norm(n: Call) -> Value:
     return n.layer(x, _written("BatchNorm", more, _eps(n)), arrays)
 
 
-def _fixed_norm(n: Call, x: Value, mean: Value, variance: Value, w: Value | None, b: Value | None) -> Value:
-    raise Refused("batch normalisation that does not train is not supported")
+def _scaled(n: Call, y: Value, w: Value | None, b: Value | None) -> Value:
+    """By what each channel has learned."""
+    y = y if w is None else n.emit("{0} * {1}", y, per_channel(n, w))
+    return y if b is None else n.emit("{0} + {1}", y, per_channel(n, b))
 
 
 @operator("layer_norm", "rms_norm")
@@ -224,5 +231,4 @@ def instance_norm(n: Call) -> Value:
         return n.layer(x, _written("InstanceNorm", _eps(n)), {"gamma": w, "beta": b})
     axes = f"axis = {list(range(2, x.rank))}, keep = true"
     y = n.emit(f"({{0}} - mean({{0}}, {axes})) / sqrt(variance({{0}}, {axes}) + {number(n.arg('eps'), 'f32')})", x)
-    y = y if w is None else n.emit("{0} * {1}", y, per_channel(n, w))
-    return y if b is None else n.emit("{0} + {1}", y, per_channel(n, b))
+    return _scaled(n, y, w, b)

@@ -54,6 +54,24 @@ def cumsum(n: Call) -> Value:
     return n.emit(f"cumsum({{0}}, axis = {n.axis('dim')})", n.cast(n.x, n.dtype))
 
 
+@operator("max", "min")
+def largest(n: Call) -> Value | list[Value]:
+    """Of all, of two, or along an axis and where."""
+    if n.maybe("other") is not None:
+        return n.emit(f"{n.op}imum({{0}}, {{1}})", *n.meet(n.operand("self"), n.operand("other")))
+    if n.arg("dim") is None:
+        return n.emit(f"{n.op}({{0}})", n.x)
+    where = n.cast(n.emit(f"arg{n.op}({{0}}, axis = {n.axis('dim')})", n.x), "i64")
+    if n.arg("keepdim"):
+        where = n.emit(f"expand({{0}}, {n.axis('dim')})", where)
+    return [n.emit(f"{n.op}({{0}}{_over(n)})", n.x), where]
+
+
+@operator("std")
+def deviation(n: Call) -> Value:
+    return n.emit("sqrt({0})", variance(n))
+
+
 @operator("var")
 def variance(n: Call) -> Value:
     correction = n.arg("correction") if "correction" in n.attributes else int(n.arg("unbiased"))
