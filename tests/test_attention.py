@@ -91,6 +91,15 @@ def test_gradients_against_finite_differences(options: str) -> None:
     nnc.grad_check(net, x, target)
 
 
+@pytest.mark.parametrize("block", [2, 64])
+def test_dropped_weights_are_the_same_in_the_backward_pass(block: int) -> None:
+    layer = f"x |> Attention(3, causal = true, block = {block}, drop = 0.5)"
+    net = nnc.compile(BLOCK.format(options="").replace("x |> TransformerBlock(3, )", layer), dtype="f64")
+    x, target = rng().normal(size=(2, 2, 5, 12))
+    nnc.grad_check(net, x, target)
+    assert abs(net.loss(x, target) - np.mean((net.predict(x) - target) ** 2)) > 1e-3, "nothing is dropped"
+
+
 def test_a_block_by_hand() -> None:
     """x + Attention(LayerNorm(x)), then h + MLP(LayerNorm(h)), in NumPy."""
     net = nnc.compile(BLOCK.format(options="causal = true, activation = relu"))

@@ -21,6 +21,7 @@ from ..onnx.importing.refusals import Refusal, RefusedImport
 Axes = Mapping[str, Mapping[int, str]]  # by input: the axes that are free, and what their sizes are called
 _FLAGS = {"batch_norm": 5, "instance_norm": 5, "lstm": 6, "gru": 6, "rnn_tanh": 6, "rnn_relu": 6}  # "is it training"
 _ASSIGNED = re.compile(r"self\.[\w.]+")  # attributes, in a warning of torch that they were assigned
+_ALWAYS = "it does in inference what belongs to training: give it `training = self.training`"
 _DROPOUT = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 
 
@@ -165,12 +166,9 @@ def counts_batches(node: Any) -> bool:
 
 
 def _differences(train: Any, inference: Any) -> list[Refusal]:
-    for node in inference.nodes:
-        drops = node.op == "call_function" and short(node.target) in _DROPOUT
-        if drops and len(node.args) > 2 and node.args[2] and node.args[1] > 0:
-            return [
-                Refusal(node.name, short(node.target), "it drops in inference, too: give it `training = self.training`")
-            ]
+    always = [Refusal(n.name, short(n.target), _ALWAYS) for n in inference.nodes if _is_training(n)]
+    if always:
+        return always
     a, b = _steps(train), _steps(inference)
     for one, other in zip(a, b, strict=False):
         if one[1:] != other[1:]:
@@ -184,6 +182,18 @@ def _differences(train: Any, inference: Any) -> list[Refusal]:
             )
         ]
     return []
+
+
+def _is_training(node: Any) -> bool:
+    """Whether a call drops, or takes the averages of the batch."""
+    if node.op != "call_function":
+        return False
+    name, args = short(node.target), dict(enumerate(node.args))
+    if name in _DROPOUT:
+        return bool(args.get(2) and args.get(1))
+    if name == "scaled_dot_product_attention":
+        return bool(args.get(4) or node.kwargs.get("dropout_p"))
+    return name == "batch_norm" and bool(args.get(5)) and args.get(3) is not None
 
 
 def _steps(graph: Any) -> list[tuple[str, str, str]]:

@@ -27,16 +27,17 @@ from .wholes import Whole, call_of, wholes
 DTYPES = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64", "bool": "bool"}
 _ON_SIZES = {python.add, python.sub, python.mul, python.floordiv, python.mod, python.neg, python.getitem}
 _CHECKS = ("_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range", "sym_constrain_range_for_size")
-_COMPARED = ("eq", "ne", "lt", "le", "gt", "ge")
+_COMPARISONS = {python.eq, python.ne, python.lt, python.le, python.gt, python.ge}
 # calls by which a layer of the library owns the parameters that it reads, at these arguments
 _OWNING = (
     "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "batch_norm",
     "layer_norm", "group_norm", "instance_norm", "rms_norm", "embedding", "lstm", "gru", "rnn_tanh", "rnn_relu",
 )  # fmt: skip
+# what gives the same memory, or may
 _VIEWS = {
     "view", "reshape", "flatten", "unflatten", "transpose", "permute", "t", "unsqueeze", "squeeze", "expand", "select",
     "slice", "chunk", "split", "split_with_sizes", "unbind", "contiguous", "detach", "alias", "numpy_T", "movedim",
-    "expand_as", "view_as", "getitem", "to", "narrow", "diagonal",
+    "expand_as", "view_as", "getitem", "to", "narrow", "diagonal", "type_as", "dropout", "feature_dropout",
 }  # fmt: skip
 
 
@@ -161,6 +162,8 @@ class Walk:
     # --- what is computed
 
     def _call(self, node: Any) -> None:
+        if node.op == "get_attr":
+            raise Refused("a block of its own, as under `no_grad` or `autocast`, is not supported: use `detach`")
         whole = self.wholes.get(node.name)
         if whole is not None:
             if node is whole.result and whole.source.name in self.values:
@@ -179,7 +182,7 @@ class Walk:
         if node.target in _ON_SIZES:
             self.values[node.name] = node.target(*self._read(node.args))
             return
-        if node.target in (python.eq, python.ne, python.lt, python.le, python.gt, python.ge):
+        if node.target in _COMPARISONS:
             self.values[node.name] = None  # of sizes, for a check: the text has checks of its own
             return
         writer = op if op in OPERATORS or not op.endswith("_") else op[:-1]
@@ -231,25 +234,18 @@ class Walk:
         path = str(stack[-1][0]) if stack else ""
         first = _first(node.meta.get("val"))
         dtype = DTYPES.get(str(getattr(first, "dtype", "")).removeprefix("torch."), "")
-        return Call(
-            op,
-            node.name,
-            0,
-            tensors,
-            named,
-            (node.name,),
-            self.text,
-            path.replace(".", "_"),
-            dtype,
-            self.views,
-            self.zeros,
-        )
+        label = path.replace(".", "_")
+        return Call(op, node.name, 0, tensors, named, (node.name,), self.text, label, dtype, self.views, self.zeros)
 
     def _check_in_place(self, node: Any) -> None:
-        """What is changed in place is a new value, where nothing else looks at the same memory."""
-        source = node.args[0]
-        shared = source.op == "placeholder" or short(source.target) in _VIEWS
-        if shared or any(short(u.target) in _VIEWS and u is not node for u in source.users):
+        """What is changed in place is a new value, where nothing looks at the same memory later by another name."""
+        root = node.args[0]
+        while root.op == "call_function" and short(root.target) in _VIEWS:
+            root = root.args[0]
+        later = False
+        for n in _same_memory(root):
+            later |= n is not node.args[0] and n < node and any(node < u for u in n.users)
+        if later or root.op == "placeholder":
             raise Refused("it changes in place what is also seen elsewhere: an input, a parameter or a view")
 
     def _check(self, node: Any, made: Any) -> None:
@@ -268,6 +264,14 @@ class Walk:
             if not same or dtype != value.dtype:
                 wanted = f"{dtype}{list(meta.shape)}"
                 raise Refused(f"the text would make {value.type} of it, PyTorch makes {wanted}")
+
+
+def _same_memory(root: Any) -> list[Any]:
+    """A node and all that are, or may be, views of it."""
+    found = [root]
+    for n in found:
+        found += [u for u in n.users if short(u.target) in _VIEWS and u.args[0] is n]
+    return found
 
 
 def _is_idle(node: Any) -> bool:

@@ -76,6 +76,9 @@ def test_a_module_predicts_and_trains_as_in_torch(name: str) -> None:
     for mine, theirs in zip([found] if len(outputs) == 1 else found, results(module, inputs), strict=True):
         np.testing.assert_allclose(mine, theirs.detach().numpy(), atol=1e-5, rtol=1e-5)
     train_both(net, module, inputs, shape)
+    found = net.predict(*(x.numpy() for x in inputs))
+    for mine, theirs in zip([found] if len(outputs) == 1 else found, results(module.eval(), inputs), strict=True):
+        np.testing.assert_allclose(mine, theirs.detach().numpy(), atol=1e-4, rtol=1e-4)
 
     again, *_ = made(name)
     again.load_state_dict(net.to_state_dict())
@@ -151,11 +154,32 @@ def adding_to_a_part(m: Any, x: Any) -> Any:
     return y
 
 
+def without_gradient(m: Any, x: Any) -> Any:
+    y = x + 1
+    with torch.no_grad():
+        z = y * 2
+    return y + z
+
+
 LSTM = nn.LSTM(4, 3, batch_first=True)
 NORM = nn.BatchNorm1d(4)
-REFUSED = {
+REFUSED: dict[str, Any] = {
     "noise in training": (lambda m, x: x + torch.randn_like(x) if m.training else x, {}, "randn_like", "mode = "),
-    "always dropped": (lambda m, x: F.dropout(x, 0.5), {}, "dropout", "in inference, too"),
+    "always dropped": (lambda m, x: F.dropout(x, 0.5), {}, "dropout", "in inference what"),
+    "the batch's averages, always": (
+        lambda m, x: F.batch_norm(x, m.n.running_mean, m.n.running_var, m.n.weight, m.n.bias, True),
+        {"n": NORM},
+        "batch_norm",
+        "in inference what",
+    ),
+    "dropped weights, always": (
+        lambda m, x: F.scaled_dot_product_attention(*[x[None, None]] * 3, dropout_p=0.1),
+        {},
+        "scaled_dot_product_attention",
+        "in inference what",
+    ),
+    "digits": (lambda m, x: torch.round(x, decimals=2), {}, "round", "decimals"),
+    "without a gradient": (lambda m, x: without_gradient(m, x), {}, "submod", "no_grad"),
     "kept": (remembering, {}, "torch.export", "`self.last` is kept"),
     "a buffer in place": (lambda m, x: x + m.n.add_(1.0), {"n": torch.zeros(4)}, "add_", "in place"),
     "a part in place": (adding_to_a_part, {}, "add_", "in place"),
@@ -182,6 +206,19 @@ def test_all_that_is_refused_is_listed_at_once() -> None:
     with pytest.raises(nnc.UnsupportedError) as e:
         nnc.from_torch(Of(lambda m, x: torch.fft.fft(x).real + torch.logdet(x.T @ x)), torch.randn(2, 4))
     assert len(e.value.refusals) >= 2
+
+
+def test_what_is_changed_in_place_is_a_new_value_where_nothing_else_sees_it() -> None:
+    def changed(m: Any, x: Any) -> Any:
+        y = 2 * x
+        z = y + 1
+        y += 1  # z is of the y before, what is below of the y after
+        w = y.view(-1, 2).relu_()
+        return w, z + 1
+
+    module, x = Of(changed), torch.randn(2, 4)
+    for mine, theirs in zip(nnc.from_torch(module, x).predict(x.numpy()), module(x), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
 
 
 def test_one_of_the_modes_can_be_chosen() -> None:

@@ -35,11 +35,19 @@ _COMPARISON = {
 
 
 def _as_onnx(op: str, n: Call) -> Value:
+    _check_plain(n)
     made: Value = n.as_onnx(op, n.x)
     return made
 
 
+def _check_plain(n: Call) -> None:
+    settings = [name for name, v in n.attributes.items() if not isinstance(v, Value) and v is not None]
+    if settings:
+        raise Refused(f"its setting `{settings[0]}` is not supported")
+
+
 def _unary(template: str, n: Call) -> Value:
+    _check_plain(n)
     return n.emit(template, n.x)
 
 
@@ -87,9 +95,9 @@ def divide(n: Call) -> Value:
     a, b = n.meet(n.operand("self"), n.operand("other"))
     if mode is None:
         return n.emit("{0} / {1}", a, b)
-    if mode == "floor":
-        return n.emit("floor({0} / {1})" if n.dtype in FLOATS else "{0} // {1}", a, b)
-    raise Refused(f"the rounding mode `{mode}` is not supported")
+    if mode == "floor" and n.dtype not in FLOATS:
+        return n.emit("{0} // {1}", a, b)
+    raise Refused(f"the rounding mode `{mode}` is not supported for {n.dtype}")
 
 
 @operator("pow")
@@ -129,8 +137,8 @@ def softplus(n: Call) -> Value:
 @operator("prelu")
 def prelu(n: Call) -> Value:
     slope = n.tensor("weight")
-    if slope.rank == 1 and n.x.rank > 2:
-        slope = n.reshaped(n.text.placed(slope), [slope.shape[0], *[1] * (n.x.rank - 2)])
+    if slope.rank == 1 and n.x.rank > 1:
+        slope = n.reshaped(n.text.placed(slope), [1, slope.shape[0], *[1] * (n.x.rank - 2)])
     made: Value = n.as_onnx("PRelu", n.x, slope)
     return made
 

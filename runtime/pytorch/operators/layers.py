@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ...onnx.importing.operators.normalisation import per_channel
 from ...onnx.importing.refusals import Refused
 from ...onnx.importing.values import Value, number
 from ..call import Call, is_learned, operator
 
 
-def _eps(n: Call) -> str:
-    """The argument `eps`, where it is not 1e-5."""
-    return "" if n.arg("eps") == 1e-5 else f"eps = {number(n.arg('eps'), 'f32')}"
+def _eps(n: Call) -> float:
+    """The argument `eps`; without one that of f32."""
+    given = n.arg("eps")
+    return float(np.finfo(np.float32).eps) if given is None else float(given)
+
+
+def _eps_setting(n: Call) -> str:
+    """`eps` as the library takes it, where it is not 1e-5."""
+    return "" if _eps(n) == 1e-5 else f"eps = {number(_eps(n), 'f32')}"
 
 
 def _written(name: str, *arguments: str) -> str:
@@ -180,7 +188,7 @@ def batch_norm(n: Call) -> Value:
         raise Refused("without running averages, `track_running_stats = False`, it is not supported")
     if not n.arg("training"):
         mu, var = per_channel(n, mean), per_channel(n, variance)
-        y = n.emit(f"({{0}} - {{1}}) / sqrt({{2}} + {number(n.arg('eps'), 'f32')})", x, mu, var)
+        y = n.emit(f"({{0}} - {{1}}) / sqrt({{2}} + {number(_eps(n), 'f32')})", x, mu, var)
         return _scaled(n, y, w, b)
     if w is None or b is None or not is_learned(w, b, mean, variance):
         raise Refused("with `affine = False`, or called twice, it is not supported")
@@ -189,7 +197,7 @@ def batch_norm(n: Call) -> Value:
         raise Refused("an average of all batches, `momentum = None`, is not supported")
     more = "" if momentum == 0.1 else f"momentum = {number(momentum, 'f32')}"
     arrays = {"gamma": w, "beta": b, "running_mean": mean, "running_var": variance}
-    return n.layer(x, _written("BatchNorm", more, _eps(n)), arrays)
+    return n.layer(x, _written("BatchNorm", more, _eps_setting(n)), arrays)
 
 
 def _scaled(n: Call, y: Value, w: Value | None, b: Value | None) -> Value:
@@ -203,13 +211,11 @@ def layer_norm(n: Call) -> Value:
     x, w, b = n.tensor("input"), n.maybe("weight"), n.maybe("bias")
     axes = len(n.arg("normalized_shape"))
     name = "LayerNorm" if n.op == "layer_norm" else "RmsNorm"
-    if n.op == "rms_norm" and n.arg("eps") is None:
-        n.attributes["eps"] = 1.1920928955078125e-07  # type: ignore[index]  # that of f32
     if axes == 1 and w is not None and is_learned(w, b) and (b is not None or n.op == "rms_norm"):
-        return n.layer(x, _written(name, _eps(n)), {"gamma": w, "beta": b})
+        return n.layer(x, _written(name, _eps_setting(n)), {"gamma": w, "beta": b})
     over = f"axis = {list(range(x.rank - axes, x.rank))}, keep = true"
     centred = x if n.op == "rms_norm" else n.emit(f"{{0}} - mean({{0}}, {over})", x)
-    y = n.emit(f"{{0}} * rsqrt(mean({{0}}^2, {over}) + {number(n.arg('eps'), 'f32')})", centred)
+    y = n.emit(f"{{0}} * rsqrt(mean({{0}}^2, {over}) + {number(_eps(n), 'f32')})", centred)
     y = y if w is None else n.emit("{0} * {1}", y, n.text.placed(w))
     return y if b is None else n.emit("{0} + {1}", y, n.text.placed(b))
 
@@ -219,7 +225,7 @@ def group_norm(n: Call) -> Value:
     w, b = n.maybe("weight"), n.maybe("bias")
     if w is None or b is None or not is_learned(w, b):
         raise Refused("without parameters of its own it is not supported")
-    return n.layer(n.x, _written("GroupNorm", str(n.arg("num_groups")), _eps(n)), {"gamma": w, "beta": b})
+    return n.layer(n.x, _written("GroupNorm", str(n.arg("num_groups")), _eps_setting(n)), {"gamma": w, "beta": b})
 
 
 @operator("instance_norm")
@@ -228,7 +234,7 @@ def instance_norm(n: Call) -> Value:
     if n.maybe("running_mean") is not None:
         raise Refused("with running averages it is not supported")
     if w is not None and b is not None and is_learned(w, b):
-        return n.layer(x, _written("InstanceNorm", _eps(n)), {"gamma": w, "beta": b})
+        return n.layer(x, _written("InstanceNorm", _eps_setting(n)), {"gamma": w, "beta": b})
     axes = f"axis = {list(range(2, x.rank))}, keep = true"
-    y = n.emit(f"({{0}} - mean({{0}}, {axes})) / sqrt(variance({{0}}, {axes}) + {number(n.arg('eps'), 'f32')})", x)
+    y = n.emit(f"({{0}} - mean({{0}}, {axes})) / sqrt(variance({{0}}, {axes}) + {number(_eps(n), 'f32')})", x)
     return _scaled(n, y, w, b)
