@@ -49,9 +49,7 @@ def capture(module: Any, inputs: Any, axes: Axes | None = None, mode: str = "bot
     given = _bound(torch, module, inputs)
     free = _free(given, axes)
     given = _widened(torch, given, free)
-    names = dict.fromkeys(name for of_input in free.values() for name in of_input.values())
-    dims = {name: torch.export.Dim(name) for name in names}
-    shapes = {n: {axis: dims[name] for axis, name in free[n].items()} or None for n in given}
+    shapes = {n: dict.fromkeys(free[n], torch.export.Dim.DYNAMIC) or None for n in given}
     kind = type(module).__name__
     with _modes_kept(module):
         program = _exported(torch, module, given, shapes, training=mode != "eval")
@@ -138,7 +136,7 @@ def _exported(torch: Any, module: Any, given: Mapping[str, Any], shapes: Mapping
 
 
 def _symbols(program: Any, free: Mapping[str, Mapping[int, str]]) -> dict[str, str]:
-    """What symbols of torch are called in the text."""
+    """What symbols of torch are called in the text: those of one name are one size there."""
     found: dict[str, str] = {}
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in free:

@@ -22,6 +22,7 @@ from ..onnx.importing.values import Value, known
 from . import operators
 from .call import OPERATORS, Call, Views, array_of
 from .capture import Axes, Captured, capture, counts_batches, short
+from .guards import guards
 from .wholes import Whole, call_of, wholes
 
 DTYPES = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64", "bool": "bool"}
@@ -82,6 +83,8 @@ class Walk:
                     self._placeholder(node, reads)
                 elif node.op == "output":
                     results = list(node.args[0])
+                    for condition in guards(self.captured.program, self.captured.sizes):
+                        self.text.require(condition, "the module was traced for other sizes")
                 elif not _is_idle(node):
                     self._call(node)
             except Refused as e:

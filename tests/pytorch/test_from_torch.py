@@ -208,6 +208,24 @@ def test_all_that_is_refused_is_listed_at_once() -> None:
     assert len(e.value.refusals) >= 2
 
 
+@pytest.mark.parametrize(
+    ("function", "asked", "fits", "does_not"),
+    [
+        (lambda m, x: 2 * x if x.shape[0] > 2 else x, "B > 2", 3, 2),
+        (lambda m, x: 2 * x if x.shape[0] % 2 == 0 else x, "B % 2 == 0", 2, 3),
+        (lambda m, x: x[:3] + x[-3:], "B >= 3", 5, 2),
+    ],
+)
+def test_what_the_code_asks_of_a_size_is_a_condition(function: Any, asked: str, fits: int, does_not: int) -> None:
+    module = Of(function)
+    net = nnc.from_torch(module, torch.randn(4, 3))
+    assert f"require({asked}, " in net.text
+    x = torch.randn(fits, 3)
+    np.testing.assert_allclose(net.predict(x.numpy()), module(x), atol=1e-6)
+    with pytest.raises(nnc.ArgumentError, match="traced for other sizes"):
+        net.predict(np.zeros((does_not, 3), np.float32))
+
+
 def test_what_is_changed_in_place_is_a_new_value_where_nothing_else_sees_it() -> None:
     def changed(m: Any, x: Any) -> Any:
         y = 2 * x

@@ -154,6 +154,11 @@ class Text:
         self._add(Statement(tuple(made), template, self._placed(operands), self.module, whole=True, inner=own))
         return tuple(Value(self._type(n), n) for n in made)
 
+    def require(self, condition: str, why: str) -> None:
+        """A condition on sizes, which is checked before anything is computed."""
+        statement = Statement((), f'require({condition}, "{why}")', (), whole=True)
+        self._add(statement, statement.template)
+
     def layer(self, x: Value, label: str, call: str, arrays: dict[str, Array]) -> Value:
         """What a layer of the library makes of x; `arrays` are its parameters and state by their names in it."""
         made = self.label(label)
@@ -284,7 +289,7 @@ class Text:
         """The statements that results depend on; variables of the others are forgotten."""
         kept: list[Statement] = []
         for s in reversed(self._statements):
-            if wanted & set(s.names):
+            if not s.names or wanted & set(s.names):
                 kept.append(s)
                 wanted |= {v.name for v in s.operands}
             else:
