@@ -27,10 +27,11 @@ _DROPOUT = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropou
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """`program` is the ExportedProgram; `sizes` the names of its symbols."""
+    """`program` is the ExportedProgram; `sizes` the names of its symbols, `examples` what these are in the inputs."""
 
     program: Any
     sizes: Mapping[str, str]
+    examples: Mapping[str, int]
     inputs: tuple[str, ...]
 
 
@@ -57,7 +58,8 @@ def capture(module: Any, inputs: Any, axes: Axes | None = None, mode: str = "bot
             refusals = _differences(program.graph, _exported(torch, module, given, shapes, training=False).graph)
             if refusals:
                 raise RefusedImport(kind, refusals)
-    return Captured(program, _symbols(program, free), tuple(given))
+    examples = {name: int(given[n].shape[axis]) for n, axes_ in free.items() for axis, name in axes_.items()}
+    return Captured(program, _symbols(program, free), examples, tuple(given))
 
 
 def _bound(torch: Any, module: Any, inputs: Any) -> dict[str, Any]:

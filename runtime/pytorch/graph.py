@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...compiler.elaborate.draft import Draft
+from ...compiler.types.sizes import substitute
 from ..call.column import Array
 from ..onnx.importing.refusals import Refusal, Refused, RefusedImport
 from ..onnx.importing.result import Imported
@@ -88,7 +89,10 @@ class Walk:
                 elif not _is_idle(node):
                     self._call(node)
             except Refused as e:
-                self.refusals.append(Refusal(node.name, short(node.target), str(e)))
+                kind = short(node.target)
+                if node.op == "placeholder":
+                    kind = "state" if node.name in self.origins else "input"
+                self.refusals.append(Refusal(self.origins.get(node.name, node.name), kind, str(e)))
         return [] if self.refusals else [self.values[r.name] if hasattr(r, "name") else r for r in results]
 
     def paths(self) -> dict[str, tuple[str, ...]]:
@@ -124,6 +128,8 @@ class Walk:
         is_parameter = bool(tensor.requires_grad) or type(tensor).__name__ == "Parameter"
         owned = reads[id(tensor)] == 1 and short(users[0].target) in _OWNING and (is_parameter or _learns(users[0]))
         dtype = DTYPES[str(tensor.dtype).removeprefix("torch.")]
+        if is_parameter and dtype != "f32":
+            raise Refused('parameters are of float32: take `module.float()`, and dtype = "f64" computes in float64')
         if owned:
             self.values[node.name] = known(array, dtype, origin)
         elif id(tensor) in self.declared:
@@ -260,11 +266,9 @@ class Walk:
             if not isinstance(value, Value) or not hasattr(meta, "dtype"):
                 continue
             dtype = DTYPES.get(str(meta.dtype).removeprefix("torch."))
-            same = len(meta.shape) == value.rank and all(
-                not isinstance(d, int) or not isinstance(w, int) or d == w
-                for d, w in zip(value.shape, meta.shape, strict=True)
-            )
-            if not same or dtype != value.dtype:
+            found = [substitute(d, self.captured.examples) for d in value.shape]
+            wanted_sizes = [d if isinstance(d, int) else d.node.hint for d in meta.shape]
+            if found != wanted_sizes or dtype != value.dtype:
                 wanted = f"{dtype}{list(meta.shape)}"
                 raise Refused(f"the text would make {value.type} of it, PyTorch makes {wanted}")
 

@@ -188,7 +188,8 @@ REFUSED: dict[str, Any] = {
     "the last cell": (lambda m, x: m.l(x[:, None])[1][1], {"l": LSTM}, "getitem", "result 2"),
     "a norm twice": (lambda m, x: m.n(m.n(x)), {"n": NORM}, "batch_norm", "called twice"),
     "no such operator": (lambda m, x: torch.linalg.inv(x.T @ x), {}, "linalg_inv", "not supported"),
-    "halves": (lambda m, x: x + m.n, {"n": torch.zeros(4, dtype=torch.float16)}, "n", "float16"),
+    "doubles": (lambda m, x: m.a(x.double()), {"a": nn.Linear(4, 2).double()}, "state", "float32"),
+    "halves": (lambda m, x: x + m.n, {"n": torch.zeros(4, dtype=torch.float16)}, "state", "float16"),
 }
 
 
@@ -206,6 +207,44 @@ def test_all_that_is_refused_is_listed_at_once() -> None:
     with pytest.raises(nnc.UnsupportedError) as e:
         nnc.from_torch(Of(lambda m, x: torch.fft.fft(x).real + torch.logdet(x.T @ x)), torch.randn(2, 4))
     assert len(e.value.refusals) >= 2
+
+
+def elements(m: Any, x: Any) -> tuple[Any, ...]:
+    return (
+        3 - x, torch.add(x, x, alpha=0.5), 2 / x.abs().clamp(min=1), x**2, x.abs() ** 0.5, x.abs().rsqrt(), -x,
+        (x > 0) & (x < 1) | ~(x > 2), torch.where(x > 0, x, 0.0), x.masked_fill(x < 0, 7.0), x.clamp(-1, 1),
+        F.hardswish(x), F.hardsigmoid(x), F.hardtanh(x), F.elu(x, 0.5), F.selu(x), F.softplus(x), F.mish(x),
+        F.logsigmoid(x), F.softsign(x), F.relu6(x), F.leaky_relu(x, 0.3), F.glu(x), x.maximum(x * x), x.round(),
+        torch.zeros_like(x) + torch.ones(4), x + torch.arange(4), (x * 3).long() // 2, x.detach() * x, x.to(torch.bool),
+    )  # fmt: skip
+
+
+def movements(m: Any, x: Any) -> tuple[Any, ...]:
+    y = x.view(-1, 2, 2)
+    return (
+        *x.chunk(2, 1), *x.split([1, 3], 1), *y.unbind(1), torch.stack([x, x], 1), torch.cat([x, x.flip(1)], -1),
+        x[:, ::2], x[:, -1], x[:, 1:-1], x.repeat(1, 2), x[..., None].expand(-1, -1, 3), y.permute(2, 0, 1), x.t(),
+        y.transpose(1, 2).flatten(1), y.unflatten(1, (1, 2)), y.squeeze(1), F.pad(x, (1, 2), value=3.0), y.tril(),
+        y.triu(1), x.narrow(1, 1, 2), y.transpose(0, 1).transpose(0, 1), y.reshape(-1), y @ y,
+        torch.einsum("bij,bkj->bik", y, y), torch.bmm(y, y), x.unsqueeze(0), F.interpolate(y, scale_factor=2.0),
+    )  # fmt: skip
+
+
+def reductions(m: Any, x: Any) -> tuple[Any, ...]:
+    return (
+        x.mean(), x.mean(1, keepdim=True), x.sum((0, 1)), x.sum(0), x.amax(1), x.amin(0, keepdim=True), x.max(),
+        *x.max(1), *x.min(0, keepdim=True), x.argmax(1), x.argmax(1, keepdim=True), x.var(1), x.var(0, correction=0),
+        x.std(1), x.norm(dim=1), x.cumsum(1), x.prod(1), x.logsumexp(1), x.softmax(0), x.log_softmax(1),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("function", [elements, movements, reductions])
+def test_an_operator_is_what_it_is_in_torch(function: Any) -> None:
+    x = 2 * torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    net = nnc.from_torch(Of(function), x)
+    for k, (mine, theirs) in enumerate(zip(net.predict(x.numpy()), function(None, x), strict=True)):
+        assert np.asarray(mine).dtype == theirs.numpy().dtype, k
+        np.testing.assert_allclose(mine, theirs, atol=1e-5, rtol=1e-5, err_msg=str(k))
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ _BINARY = {"mul": "{0} * {1}", "maximum": "maximum({0}, {1})", "minimum": "minim
 _COMPARISON = {
     "eq": "{0} == {1}", "ne": "{0} != {1}", "lt": "{0} < {1}", "le": "{0} <= {1}", "gt": "{0} > {1}",
     "ge": "{0} >= {1}", "logical_and": "{0} and {1}", "logical_or": "{0} or {1}", "bitwise_and": "{0} and {1}",
-    "bitwise_or": "{0} or {1}", "logical_xor": "{0} != {1}",
+    "bitwise_or": "{0} or {1}", "__and__": "{0} and {1}",
+    "__or__": "{0} or {1}", "logical_xor": "{0} != {1}",
 }  # fmt: skip
 
 
@@ -123,6 +124,13 @@ def activation(n: Call) -> Value:
     else:
         made = n.as_onnx("LeakyRelu", n.x, alpha=n.arg("negative_slope"))
     return made
+
+
+@operator("glu")
+def gated(n: Call) -> Value:
+    """One half by the sigmoid of the other."""
+    a, b = n.text.emit_results(f"split({{0}}, 2, axis = {n.axis('dim')})", n.x, count=2, stem=n.stem)
+    return n.emit("{0} * sigmoid({1})", a, b)
 
 
 @operator("softplus")
