@@ -52,7 +52,7 @@ class Taken:
     paths: Mapping[str, tuple[str, ...]]
     rest: Mapping[str, Any]
     order: tuple[str, ...]  # all entries, as the module has them
-    frozen: tuple[str, ...]  # paths of parameters that ask for no gradient
+    frozen: tuple[str, ...]  # parameters of layers that ask for no gradient; outside of layers they are states
 
 
 @dataclass(slots=True)
@@ -77,7 +77,11 @@ class Walk:
         """Write all nodes; the results."""
         results: list[Any] = []
         reads = self._reads()
-        self.wholes = {n: w for n, w in self.wholes.items() if all(reads[id(p)] == 1 for p in w.module.parameters())}
+        self.wholes = {
+            n: w
+            for n, w in self.wholes.items()
+            if all(reads[id(p)] == 1 for p in w.module.parameters()) and _agree(list(w.module.parameters()))
+        }
         for node in self.captured.program.graph.nodes:
             try:
                 if node.op == "placeholder":
@@ -127,6 +131,9 @@ class Walk:
         array = self._array(tensor, origin)
         is_parameter = bool(tensor.requires_grad) or type(tensor).__name__ == "Parameter"
         owned = reads[id(tensor)] == 1 and short(users[0].target) in _OWNING and (is_parameter or _learns(users[0]))
+        owned = owned and _agree(
+            [self.state[self.origins[a]] for a in map(str, users[0].all_input_nodes) if a in self.origins]
+        )
         dtype = DTYPES[str(tensor.dtype).removeprefix("torch.")]
         if is_parameter and dtype != "f32":
             raise Refused('parameters are of float32: take `module.float()`, and dtype = "f64" computes in float64')
@@ -135,7 +142,7 @@ class Walk:
         elif id(tensor) in self.declared:
             self.values[node.name] = self.declared[id(tensor)]
         else:
-            role = ("bias" if array.ndim < 2 else "weight") if is_parameter else "state"
+            role = ("bias" if array.ndim < 2 else "weight") if tensor.requires_grad else "state"
             self.values[node.name] = self.declared[id(tensor)] = self._declared(role, origin, dtype, array)
 
     def _array(self, tensor: Any, origin: str) -> Array:
@@ -292,6 +299,11 @@ def _learns(node: Any) -> bool:
     return short(node.target) == "batch_norm" and bool(node.args[5])
 
 
+def _agree(tensors: Sequence[Any]) -> bool:
+    """Whether the parameters of one layer are all trained, or none: the language freezes layers."""
+    return len({t.requires_grad for t in tensors if type(t).__name__ == "Parameter"}) < 2
+
+
 def _first(meta: Any) -> Any:
     return _first(meta[0]) if isinstance(meta, list | tuple) and meta else meta
 
@@ -321,7 +333,8 @@ def import_module(
     by_tensor = {id(state[n]): paths for n, paths in walk.paths().items()}
     held = {n: by_tensor[id(t)] for n, t in entries.items() if id(t) in by_tensor}
     rest = {n: t.detach().clone() for n, t in entries.items() if n not in held}
-    frozen = tuple(held[n][0] for n, p in module.named_parameters() if n in held and not p.requires_grad)
+    still = [n for n, p in module.named_parameters() if not p.requires_grad]
+    frozen = tuple(path for n in still for path in held.get(n, ()) if path.count(".") > 1)
     inputs_ = {v.name: n for v, n in zip(text.inputs, captured.inputs, strict=True)}
     imported = Imported(source, text.model, text.arrays, dict(walk.taken), inputs_, {n: n for n in outputs})
     return Taken(imported, held, rest, tuple(entries), frozen)

@@ -143,6 +143,17 @@ class Of(nn.Module):
         return self.function(self, x)
 
 
+def test_what_is_not_trained_outside_of_a_layer_is_a_state() -> None:
+    gain = nn.Parameter(torch.full((2,), 3.0), requires_grad=False)
+    module = Of(lambda m, x: m.gain * m.a(x), a=nn.Linear(4, 2))
+    module.gain = gain
+    module.a.bias.requires_grad_(False)
+    x = torch.randn(3, 4)
+    net = nnc.from_torch(module, x, train=train_block(module, [3, 2], ["y"]), name="Net")
+    assert "state gain" in net.text and "state a_bias" in net.text
+    train_both(net, module, (x,), [3, 2])
+
+
 def remembering(m: Any, x: Any) -> Any:
     m.last = x.mean(0)
     return x + m.last
