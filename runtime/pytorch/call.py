@@ -85,9 +85,9 @@ class Call(Node):
             return self.cast(value, dtype)
         return known(sizes([value]).reshape(()) if isinstance(value, Size) else value, dtype)
 
-    def as_onnx(self, op: str, *inputs: Value | None, **attributes: Any) -> Any:
+    def as_onnx(self, op: str, *inputs: Value | None, results: int = 1, **attributes: Any) -> Any:
         """The same by an operator of ONNX, whose text is written already."""
-        return ONNX[op](Onnx(op, self.name, OPSET, inputs, attributes, ("y",), self.text, self.stem_))
+        return ONNX[op](Onnx(op, self.name, OPSET, inputs, attributes, ("y",) * results, self.text, (), self.stem_))
 
     def layer(self, x: Value, call: str, arrays: Mapping[str, Value | None]) -> Value:
         """A layer of the library, called as the module is whose parameters it has."""

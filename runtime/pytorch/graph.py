@@ -17,7 +17,7 @@ from ...compiler.types.sizes import substitute
 from ..call.column import Array
 from ..onnx.importing.refusals import Refusal, Refused, RefusedImport
 from ..onnx.importing.result import Imported
-from ..onnx.importing.text import Text, identifier
+from ..onnx.importing.text import Text, formatted, identifier
 from ..onnx.importing.types import unsupported
 from ..onnx.importing.values import Value, known
 from . import operators
@@ -99,10 +99,10 @@ class Walk:
                 self.refusals.append(Refusal(self.origins.get(node.name, node.name), kind, str(e)))
         return [] if self.refusals else [self.values[r.name] if hasattr(r, "name") else r for r in results]
 
-    def paths(self) -> dict[str, tuple[str, ...]]:
-        """By the names of the module's state, the variables of the text of which each is made."""
+    def paths(self, arrays: Mapping[str, Array]) -> dict[str, tuple[str, ...]]:
+        """By the names of the module's state, the variables of the text of which each is made, which are `arrays`."""
         parts: dict[str, dict[int, str]] = {}
-        for path, array in self.text.arrays.items():
+        for path, array in arrays.items():
             if id(array) in self.named:
                 name, k = self.named[id(array)]
                 parts.setdefault(name, {})[k] = path
@@ -143,7 +143,7 @@ class Walk:
             self.values[node.name] = self.declared[id(tensor)]
         else:
             role = ("bias" if array.ndim < 2 else "weight") if tensor.requires_grad else "state"
-            self.values[node.name] = self.declared[id(tensor)] = self._declared(role, origin, dtype, array)
+            self.values[node.name] = self.declared[id(tensor)] = self.text.variable(role, origin, dtype, array)
 
     def _array(self, tensor: Any, origin: str) -> Array:
         name = str(tensor.dtype).removeprefix("torch.")
@@ -153,13 +153,6 @@ class Walk:
         self.kept.append(array)
         self.named[id(array)] = origin, 0
         return array
-
-    def _declared(self, role: str, origin: str, dtype: str, array: Array) -> Value:
-        shape = f"[{', '.join(map(str, array.shape))}]" if array.ndim or dtype == "bool" else "[]"
-        init = {"bias": "= 0", "weight": "~ normal(0, 0.02)"}.get(role, "= false" if dtype == "bool" else "= 0")
-        (value,) = self.text.emit_whole(f"{role} {{r0}}: {dtype}{shape} {init}", stem=origin)
-        self.text.arrays[f"{self.text.model}.{value.name}"] = array
-        return value
 
     def _input(self, node: Any) -> Value:
         value = node.meta["val"]
@@ -188,6 +181,8 @@ class Walk:
             return
         if any(a.name not in self.values for a in node.all_input_nodes):
             return  # of a node that was refused
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        self.text.module = tuple(str(stack[-1][0]).split(".")) if stack and stack[-1][0] else ()
         op = short(node.target)
         if node.target is python.getitem:
             parts, k = self._read(node.args[0]), node.args[1]
@@ -251,7 +246,7 @@ class Walk:
         first = _first(node.meta.get("val"))
         dtype = DTYPES.get(str(getattr(first, "dtype", "")).removeprefix("torch."), "")
         label = path.replace(".", "_")
-        return Call(op, node.name, 0, tensors, named, (node.name,), self.text, label, dtype, self.views, self.zeros)
+        return Call(op, node.name, 0, tensors, named, (node.name,), self.text, (), label, dtype, self.views, self.zeros)
 
     def _check_in_place(self, node: Any) -> None:
         """What is changed in place is a new value, where nothing looks at the same memory later by another name."""
@@ -326,17 +321,21 @@ def import_module(
     if walk.refusals:
         raise RefusedImport(kind, walk.refusals)
     try:
-        source, outputs = text.finish(_called(program, results), more=f"\n{train}" if train else "")
+        written = text.finish(_called(program, results))
     except Refused as e:
         raise RefusedImport(kind, [Refusal(kind, "graph", str(e))]) from None
     entries = module.state_dict(keep_vars=True)
-    by_tensor = {id(state[n]): paths for n, paths in walk.paths().items()}
+    by_tensor = {id(state[n]): paths for n, paths in walk.paths(written.arrays).items()}
     held = {n: by_tensor[id(t)] for n, t in entries.items() if id(t) in by_tensor}
     rest = {n: t.detach().clone() for n, t in entries.items() if n not in held}
     still = [n for n, p in module.named_parameters() if not p.requires_grad]
     frozen = tuple(path for n in still for path in held.get(n, ()) if path.count(".") > 1)
     inputs_ = {v.name: n for v, n in zip(text.inputs, captured.inputs, strict=True)}
-    imported = Imported(source, text.model, text.arrays, dict(walk.taken), inputs_, {n: n for n in outputs})
+    types = {v.name: v.type for v in written.outputs}
+    source = formatted(f"{written.text}\n{train}") if train else written.text
+    imported = Imported(
+        source, text.model, written.arrays, dict(walk.taken), inputs_, {n: n for n in types}, types, {}
+    )  # fmt: skip
     return Taken(imported, held, rest, tuple(entries), frozen)
 
 

@@ -74,9 +74,39 @@ def test_a_loop_of_known_turns() -> None:
     np.testing.assert_array_equal(y, np.stack([3 * X, 7 * X, 15 * X]))
 
 
-def test_a_loop_that_turns_too_often_is_refused() -> None:
+def test_a_loop_of_many_turns_is_a_scan() -> None:
+    loop = node("Loop", ["n", "", "x"], ["last", "y"], body=loop_body())
+    (y,) = prepared([loop], [info("x", [3, 4])], 3, n=40).run([X])
+    np.testing.assert_allclose(y, np.stack([(2.0 ** (k + 2) - 1) * X for k in range(40)]), rtol=1e-5)
+
+
+def test_a_loop_of_as_many_turns_as_a_size_says() -> None:
+    """Each turn reads a row, by its number; it carries two values, which change places."""
+    nodes = [
+        node("Gather", ["x", "i"], ["row"]), node("Add", ["a", "row"], ["sum"]), node("Identity", ["go"], ["on"]),
+        node("Identity", ["b"], ["c"]), node("Mul", ["sum", "b"], ["seen"]),
+    ]  # fmt: skip
+    given = [info("i", [], 7), info("go", [], 9), info("a", [4]), info("b", [4])]
+    made = [info("on", [], 9), info("c", [4]), info("sum", [4]), info("seen", [4])]
+    body = helper.make_graph(nodes, "body", given, made)
+    loop = node("Loop", ["n", "", "zero", "zero"], ["last", "other", "y"], body=body)
+    counted = [node("Shape", ["x"], ["s"], start=0, end=1), node("Squeeze", ["s"], ["n"])]
+    net = prepared([*counted, loop], [info("x", ["rows", 4])], zero=np.zeros(4, np.float32))
+    for rows in (1, 5, 9):
+        x = np.random.default_rng(rows).normal(size=(rows, 4)).astype(np.float32)
+        a, b, want = np.zeros(4), np.zeros(4), []
+        for row in x:
+            a, b = b, a + row
+            want.append(b * a)
+        np.testing.assert_allclose(net.run([x])[0], want, rtol=1e-5, atol=1e-6)
+
+
+def test_a_loop_that_may_end_early_and_turns_too_often_is_refused() -> None:
+    body = loop_body()
+    body.node[2].CopyFrom(node("Less", ["i", "many"], ["on"]))
     with pytest.raises(RefusedImport, match="more than 256"):
-        prepared([node("Loop", ["n", "", "x"], ["last", "y"], body=loop_body())], [info("x", [3, 4])], 3, n=1000)
+        loop = node("Loop", ["n", "", "x"], ["last", "y"], body=body)
+        prepared([loop], [info("x", [3, 4])], 3, n=1000, many=5000)
 
 
 def test_a_scan_from_the_end() -> None:

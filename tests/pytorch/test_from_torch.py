@@ -119,10 +119,10 @@ def test_what_is_not_trained_stays_or_is_asked_for() -> None:
     module = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
     module[0].requires_grad_(False)
     x = torch.randn(3, 4)
-    with pytest.raises(nnc.ArgumentError, match=r"freeze = params\(\[Net.n0\]\)") as e:
+    with pytest.raises(nnc.ArgumentError, match=r"freeze = params\(\[Net.h0\]\)") as e:
         nnc.from_torch(module, x, train=train_block(module, [3, 2], ["y"]), name="Net")
     assert e.value.code == "E0604"
-    freeze = "    freeze = params([Net.n0])\n"
+    freeze = "    freeze = params([Net.h0])\n"
     net = nnc.from_torch(module, x, train=train_block(module, [3, 2], ["y"], freeze), name="Net")
     train_both(net, module, (x,), [3, 2])
 

@@ -54,7 +54,7 @@ def live(statements: Sequence[Statement], wanted: set[str]) -> list[Statement]:
     """Those that what is wanted depends on."""
     kept: list[Statement] = []
     for s in reversed(statements):
-        if wanted & set(s.names):
+        if not s.names or wanted & set(s.names):
             kept.append(s)
             wanted = wanted | {v.name for v in s.operands}
     return kept[::-1]

@@ -55,9 +55,6 @@ class Text:
             self.module = around.module
             for size in self._sizes:
                 self._draft.input(f"{self.name(f'of_{size}')}: f32[{size}]")
-        self._labels: set[str] = set()
-        self._owned: dict[str, list[str]] = {}  # by the name of a value: the variables of the layer that made it
-        self.arrays: dict[str, Array] = {}
 
     def input(self, stem: str, dtype: str, shape: Sequence[Dim | str]) -> Value:
         """One more input; sizes that have a name are free."""
@@ -156,8 +153,7 @@ class Text:
 
     def require(self, condition: str, why: str) -> None:
         """A condition on sizes, which is checked before anything is computed."""
-        statement = Statement((), f'require({condition}, "{why}")', (), whole=True)
-        self._add(statement, statement.template)
+        self._add(Statement((), f'require({condition}, "{why}")', whole=True))
 
     def layer(self, x: Value, label: str, call: str, arrays: dict[str, Array]) -> Value:
         """What a layer of the library makes of x; `arrays` are its parameters and state by their names in it."""
@@ -165,10 +161,6 @@ class Text:
         y = self.emit(f"{{0}} |> {made}: {call}", x, stem=made, label=made, **arrays)
         if call.startswith("Dense(") and "b" not in arrays:
             self._unbiased[y.name] = len(self._statements) - 1
-        y = self.emit(f"{{0}} |> {made}: {call}", x, stem=made)
-        owned = {f"{self.model}.{made}.{n}": a for n, a in arrays.items()}
-        self.arrays |= owned
-        self._owned[y.name] = list(owned)
         return y
 
     def untransposed(self, x: Value, order: list[int]) -> tuple[Value, list[int]]:
@@ -242,15 +234,19 @@ class Text:
     def _array(self, value: Value) -> Value:
         """Numbers that are trained where they are floats of an initialiser, and otherwise stay what they are."""
         assert value.known is not None
-        shape = f"{value.dtype}{list(value.known.shape) if value.shape else '[]'}"
-        name = self.name(value.origin or "table")
-        if value.origin and value.dtype in FLOATS:
-            role, init = ("bias", "= 0") if value.rank < 2 else ("weight", "~ normal(0, 0.02)")
-        else:
-            role, init = "state", "= false" if value.dtype == "bool" else "= 0"
+        learned = value.origin and value.dtype in FLOATS
+        role = "state" if not learned else "bias" if value.rank < 2 else "weight"
+        return value.named(self.variable(role, value.origin or "table", value.dtype, value.known).name)
+
+    def variable(self, role: str, stem: str, dtype: str, array: Array) -> Value:
+        """A parameter or state of the model itself that begins with these numbers."""
+        name = self.name(stem)
+        init = {"bias": "= 0", "weight": "~ normal(0, 0.02)"}.get(role, "= false" if dtype == "bool" else "= 0")
+        type_ = TensorType(dtype, array.shape)
+        shape = f"{type_}" if array.ndim else f"{dtype}[]"
         template = f"{role} {name}: {shape} {init}"
-        self._add(Statement((name,), template, (), self.module, whole=True, arrays={name: value.known}))
-        return value.named(name)
+        self._add(Statement((name,), template, (), self.module, whole=True, arrays={name: array}))
+        return Value(type_, name)
 
     def _add(self, statement: Statement) -> None:
         try:
@@ -282,20 +278,15 @@ class Text:
         made = "\n".join(lines(body, {v.name for v in outputs}))
         head = "\n\n".join(layers) + "\n\n" if layers else ""
         head += f"model {self.model}({signature}) -> ({result})"
-        source = Source(f"{self.model}.nn", f"{doc}{head} {{\n{made}\n}}\n")
+        text = f"{doc}{head} {{\n{made}\n}}\n"
         arrays = {".".join(filter(None, (self.model, s.label, n))): a for s in body for n, a in s.arrays.items()}
-        return Written(format(parse(source), source), arrays, tuple(outputs))
-    def _live(self, wanted: set[str]) -> list[Statement]:
-        """The statements that results depend on; variables of the others are forgotten."""
-        kept: list[Statement] = []
-        for s in reversed(self._statements):
-            if not s.names or wanted & set(s.names):
-                kept.append(s)
-                wanted |= {v.name for v in s.operands}
-            else:
-                for path in (p for n in s.names for p in (f"{self.model}.{n}", *self._owned.get(n, ()))):
-                    self.arrays.pop(path, None)
-        return kept[::-1]
+        return Written(formatted(text), arrays, tuple(outputs))
+
+
+def formatted(text: str) -> str:
+    """A text as the formatter of the language lays it out. Raises SourceError."""
+    source = Source("written", text)
+    return format(parse(source), source)
 
 
 @dataclass(frozen=True, slots=True)

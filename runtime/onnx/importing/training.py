@@ -6,11 +6,9 @@ from dataclasses import replace
 from textwrap import wrap
 
 from ....compiler.types.tensors import FLOATS, TensorType
-from ....dsl.format import format
-from ....dsl.parser import parse
-from ....dsl.source import Source
 from .refusals import Refusal, RefusedImport
 from .result import Imported
+from .text import formatted
 
 _ADVICE = (
     "The loss is that of {why}. `nnc explain csv` and its neighbours name the data that can be read; from Python it is "
@@ -37,9 +35,7 @@ def with_training(made: Imported) -> Imported:
     folded = made.taken.get("Conv") and not made.taken.get("BatchNormalization")
     advice = "\n".join(f"# {line}" for line in wrap(_ADVICE.format(why=why) + (_FOLDED if folded else ""), 118))
     block = f"train {made.model}({given}, {target}) {{\n" + "\n".join(lines) + "\n}\n"
-    text = f"{made.text}\n{advice}\n{block}"
-    source = Source(f"{made.model}.nn", text)
-    return replace(made, text=format(parse(source), source))
+    return replace(made, text=formatted(f"{made.text}\n{advice}\n{block}"))
 
 
 def _goal(name: str, t: TensorType, last: str) -> tuple[str, str, str, str]:

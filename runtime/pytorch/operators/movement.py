@@ -124,7 +124,7 @@ def split(n: Call) -> list[Value]:
     if len(set(parts)) == 1 and len(parts) > 1:
         more = "" if axis == 0 else f", axis = {axis}"
         return list(n.text.emit_results(f"split({{0}}, {len(parts)}{more})", n.x, count=len(parts), stem=n.stem))
-    made: list[Value] = n.as_onnx("Split", n.x, split=parts, axis=axis)
+    made: list[Value] = n.as_onnx("Split", n.x, results=len(parts), split=parts, axis=axis)
     return made
 
 
