@@ -137,3 +137,9 @@ def test_positions_in_axes_whose_sizes_are_sums() -> None:
     (y,) = prepared(nodes, [info("x", [3, "n"])], w=np.ones((3, 1), np.float32), at=at).run([X])
     wide = np.concatenate([X, X, np.ones((3, 1), np.float32)], 1)
     np.testing.assert_array_equal(y, np.take_along_axis(wide[:, :3], at % 3, 0))
+
+
+def test_known_vectors_are_added_not_joined() -> None:
+    nodes = [node("Sum", ["a", "b", "a"], ["c"]), node("Add", ["x", "c"], ["y"])]
+    (y,) = prepared(nodes, [info("x", [3, 4])], a=np.float32([2.0]), b=np.float32([0.5])).run([X])
+    np.testing.assert_array_equal(y, X + 4.5)

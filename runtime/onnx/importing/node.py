@@ -153,8 +153,8 @@ class Node:
         """Operands of one elementwise expression as the language wants them: numbers as such, and equal ranks where an
         axis stretches; ONNX lets shapes meet from the last axis on, whatever their ranks."""
         rank = max(v.rank for v in values)
-        if all(v.is_single for v in values):
-            values = (*values[:-1], self.text.placed(values[-1]))
+        if all(v.known is not None for v in values):  # one must be a tensor: `[1.0] + [2.0]` has two elements
+            values = (*values[:-1], self.emit(f"cast({{0}}, {values[-1].dtype})", values[-1]))
         made: list[Value] = []
         for v in values:
             if v.is_single and not v.name and any(not w.is_single and w.rank == rank for w in values):
