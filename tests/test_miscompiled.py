@@ -322,3 +322,33 @@ def bounded(script: str, seconds: int = 20) -> str:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds)))  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+HOISTED = """
+model Net(x: f32[2, 5, 6]) -> (y: f32[5, 2, 8]) {
+    z = transpose(x, [1, 0, 2])
+    weight W: f32[32, 6] ~ normal(0, 0.02)
+    weight U: f32[32, 8] ~ normal(0, 0.3)
+    bias c: f32[64] = 0
+    p = z @ W.T + c[:32]
+    q = c[32:]
+    h = broadcast(cast(0.0, f32), [2, 8])
+    m = broadcast(cast(0.0, f32), [2, 8])
+    scan t in 0..5 {
+        a = p[t] + h @ U.T + q
+        m = sigmoid(a[:, 16:24]) * m + sigmoid(a[:, 0:8]) * tanh(a[:, 24:32])
+        h = sigmoid(a[:, 8:16]) * tanh(m)
+        ys[t, b, k] = h[b, k]
+    }
+    y = ys
+}
+"""
+
+
+def test_what_is_taken_out_of_a_scan_has_a_name_of_its_own():
+    """An operand of the scan was called as the node that `hoist` took out, and the compiler fell over it."""
+    net = nnc.compile(HOISTED)
+    x = np.random.default_rng(0).standard_normal((2, 5, 6)).astype(np.float32)
+    plain = nnc.compile(HOISTED, optimize=False)
+    plain.assign({path: net.params[path] for path in net.params})
+    np.testing.assert_allclose(net.predict(x), plain.predict(x), atol=1e-6)

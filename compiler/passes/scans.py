@@ -100,9 +100,11 @@ def hoist(graph: Graph) -> Graph:
                 before[made] = Node(made, x.op, tuple(outside[a] for a in x.args), x.attrs, x.type, x.span)
                 outside[name] = made
         read = {a for x in s.nodes.values() for a in x.args} | {v for _, v in s.outputs}
+        called = {s.nodes[i].attrs["name"] for i in s.inputs}
         for x in worth:
             if x.name in read and isinstance(x.type, TensorType):
-                s.nodes[x.name] = Node(x.name, "input", (), {"name": x.name, "type": x.type}, x.type, x.span)
+                attrs = {"name": _fresh(x.name, called), "type": x.type}
+                s.nodes[x.name] = Node(x.name, "input", (), attrs, x.type, x.span)
                 s.inputs.append(x.name)
                 s.args.append(outside[x.name])
         return _together(n, s, {**{x.name: x.type for x in graph}, **{x.name: x.type for x in before.values()}})
