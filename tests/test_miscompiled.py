@@ -352,3 +352,16 @@ def test_what_is_taken_out_of_a_scan_has_a_name_of_its_own():
     plain = nnc.compile(HOISTED, optimize=False)
     plain.assign({path: net.params[path] for path in net.params})
     np.testing.assert_allclose(net.predict(x), plain.predict(x), atol=1e-6)
+
+
+@pytest.mark.parametrize(("first", "second"), [("s4", "s2"), ("A", "B"), ("k", "v1")])
+def test_a_transposing_copy_whatever_its_sizes_are_called(first: str, second: str) -> None:
+    """Of some names the products of sizes and indices come in another order, and were refused as our own fault."""
+    f = nnc.function(
+        f"fn f(x: f32[{first}, {second}, {first}], w: f32[{second}, {first}]) -> f32[{second}, {first}, {second}] {{\n"
+        "    y[l, i, j] = sum[k](x[i, j, k] * w[l, k])\n    return y\n}"
+    )
+    rng = np.random.default_rng(0)
+    for a, b in ((4, 2), (37, 19)):
+        x, w = rng.normal(size=(a, b, a)).astype(np.float32), rng.normal(size=(b, a)).astype(np.float32)
+        np.testing.assert_allclose(f(x, w), np.einsum("ijk,lk->lij", x, w), rtol=1e-4, atol=1e-4)

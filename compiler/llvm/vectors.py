@@ -184,13 +184,15 @@ class VectorLoops(Evaluator):
             or not all(sum_of(e, begin, -1).known for e in ends)
         ):
             return start
-        along = sum_of(at(copy.load.index, plus(start, 1), begin), at(copy.load.index, start, begin), -1)
-        lane = begin._replace(stride=1)
-        if (
-            (along.terms, along.constant) != ((), 1)
-            or at(copy.load.index, start, lane).stride == 1
-            or at(copy.store.index, start, lane).stride != 1
-        ):
+
+        def step(e: Expr, k: int, j: int) -> Index:
+            """How far an index moves with the variables."""
+            return sum_of(at(e, plus(start, k), plus(begin, j)), at(e, start, begin), -1)
+
+        one = Index((), 1)
+        if step(copy.load.index, 1, 0) != one or step(copy.load.index, 0, 1) == one:
+            return start
+        if step(copy.store.index, 0, 1) != one or at(copy.store.index, start, begin._replace(stride=1)).stride != 1:
             return start
         trips = min(sum_of(e, begin, -1).constant for e in ends)
 
