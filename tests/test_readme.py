@@ -118,6 +118,21 @@ def test_commands_name_what_exists() -> None:
         assert test_command.split(" && ")[-1] in ci.read_text("utf-8")
 
 
+def test_the_door_for_onnx_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    import nnc.onnx_backend
+
+    monkeypatch.chdir(tmp_path)
+    made = nnc.compile(blocks(README)[0])
+    made.to_onnx("net.onnx")
+    x = np.random.default_rng(0).random((5, 64), dtype=np.float32)
+    given: dict[str, Any] = {"nnc": nnc, "model": onnx.load("net.onnx"), "x": x}
+    exec(block_with("from_onnx"), given)
+    np.testing.assert_array_equal(given["net"].predict(x), made.predict(x))
+    np.testing.assert_array_equal(given["outputs"][0], made.predict(x))
+    np.testing.assert_array_equal(nnc.from_onnx("again.onnx").predict(x), made.predict(x))
+
+
 def test_the_door_for_pytorch_opens() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed", exc_type=ImportError)
     (door,) = (b for b in blocks(README, "python") if "from_torch" in b)
