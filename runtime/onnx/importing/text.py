@@ -17,7 +17,7 @@ from ....compiler.elaborate.draft import Draft
 from ....compiler.elaborate.program import Program
 from ....compiler.settings import Settings
 from ....compiler.types.sizes import Dim, symbol
-from ....compiler.types.tensors import FLOATS, TensorType
+from ....compiler.types.tensors import TensorType
 from ....dsl.errors import SourceError
 from ....dsl.format import format
 from ....dsl.parser import parse
@@ -184,7 +184,7 @@ class Text:
         """A value as the text can read it: known numbers are written out, or are arrays of the model."""
         if value.name or value.known is None:
             return self._capture(value)
-        learned = value.origin and value.dtype in FLOATS and value.known.size > 1
+        learned = value.is_learned
         short = value.is_symbolic or value.known.size <= MAX_LITERAL or _is_one_number(value.known)
         if short and not learned:
             return value.named(f"({literal(value)})")
@@ -234,8 +234,7 @@ class Text:
     def _array(self, value: Value) -> Value:
         """Numbers that are trained where they are floats of an initialiser, and otherwise stay what they are."""
         assert value.known is not None
-        learned = value.origin and value.dtype in FLOATS
-        role = "state" if not learned else "bias" if value.rank < 2 else "weight"
+        role = "state" if not value.is_learned else "bias" if value.rank < 2 else "weight"
         return value.named(self.variable(role, value.origin or "table", value.dtype, value.known).name)
 
     def variable(self, role: str, stem: str, dtype: str, array: Array) -> Value:

@@ -58,9 +58,17 @@ class Value:
         return self.known is not None and self.known.dtype == object
 
     @property
+    def is_learned(self) -> bool:
+        """Whether it is an array that training may change: floats of an initialiser, of which one alone only counts
+        where it is called as parameters are, `act.weight`, and a mask of infinities never."""
+        if self.known is None or self.name or not self.origin or self.dtype not in FLOATS or self.is_symbolic:
+            return False
+        return (self.known.size > 1 or "." in self.origin) and bool(np.isfinite(self.known).all())
+
+    @property
     def is_single(self) -> bool:
-        """Whether it is one known number, of whatever rank."""
-        return self.known is not None and self.known.size == 1
+        """Whether it is one known number, of whatever rank, that stays what it is."""
+        return self.known is not None and self.known.size == 1 and not self.is_learned
 
     def named(self, name: str) -> Value:
         return replace(self, name=name)

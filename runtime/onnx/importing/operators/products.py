@@ -11,7 +11,7 @@ from ..values import Value, known, number
 
 
 def is_weight(v: Value) -> bool:
-    """Whether a value is an array that was learned."""
+    """Whether a value is an array that was learned, of more numbers than one or not."""
     return v.known is not None and bool(v.origin) and v.dtype in FLOATS and not v.name
 
 
