@@ -319,6 +319,28 @@ def test_what_is_said_of_another_file_must_fit_it(tmp_path: Path, facts: dict[st
         read(outside(tmp_path, "m.data", **facts), external=True)
 
 
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [
+            node("Concat", "c c", "c1", axis=0),
+            *(node("Concat", f"c{k} c{k}", f"c{k + 1}", axis=0) for k in range(1, 40)),
+        ],
+        [node("Add", "c d", "c1"), *(node("Tile", f"c{k} r", f"c{k + 1}") for k in range(1, 40))],
+    ],
+    ids=["concat", "tile"],
+)
+def test_a_few_nodes_do_not_make_any_number_of_numbers(nodes: list[Any]) -> None:
+    model = graph(
+        [*nodes, node("ReduceSum", "c40", "s", keepdims=0), node("Add", "x s", "y")],
+        [value("x", 1)],
+        [value("y", 1)],
+        [array("c", 1000), array("d", 1000), numpy_helper.from_array(np.array([4]), "r")],
+    )
+    with pytest.raises(RefusedImport):
+        import_graph(model, "m")
+
+
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x08\x08", bytes(1000), b"\xff" * 100])
 def test_what_is_no_model_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "m.onnx").write_bytes(data)

@@ -7,6 +7,7 @@ the node is written as any other. On arrays of sizes NumPy computes with their o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,19 @@ from .refusals import Refused
 from .types import dtype_of, dtype_of_array
 from .values import Value, known
 
-MAX_NUMBERS = 1 << 26  # that are made here
+MAX_NUMBERS = 1 << 28  # that are made here, in all
 Fold = Callable[[Node], Sequence[Value] | None]
 
 
 def _arrays(n: Node) -> list[Array]:
     return [v.known for v in n.inputs if v is not None and v.known is not None]
+
+
+def _check_count(n: Node, count: int) -> None:
+    """Of known numbers a graph of a few nodes can make any number; all of them are counted."""
+    n.text.folded += count
+    if n.text.folded > MAX_NUMBERS:
+        raise Refused(f"{n.text.folded:,} numbers would be made of what is known; {MAX_NUMBERS:,} are the limit")
 
 
 def _one(n: Node, array: Any, dtype: str | None = None, origin: str = "") -> Sequence[Value]:
@@ -34,6 +42,7 @@ def _elementwise(f: Callable[..., Any], dtype: str | None = None) -> Fold:
     def fold(n: Node) -> Sequence[Value] | None:
         if {"broadcast", "axis"} & set(n.attributes):  # of the first versions
             return None
+        _check_count(n, prod(np.broadcast_shapes(*(a.shape for a in _arrays(n)))))
         with np.errstate(all="ignore"):
             return _one(n, f(*_arrays(n)), dtype)
 
@@ -86,12 +95,14 @@ def _certain(f: Callable[[Any, Any], Any], a: Any, b: Any) -> bool | None:
 
 def _where(n: Node) -> Sequence[Value] | None:
     c, a, b = _arrays(n)
+    _check_count(n, prod(np.broadcast_shapes(c.shape, a.shape, b.shape)))
     return _one(n, np.where(c, a, b), n.input(1).dtype)
 
 
 def _gather(n: Node) -> Sequence[Value]:
     x, index = _arrays(n)
     axis = n.axis(default=0)
+    _check_count(n, x.size // max(x.shape[axis], 1) * index.size)
     if x.shape[axis] and (index.min(initial=0) < -x.shape[axis] or index.max(initial=0) >= x.shape[axis]):
         raise Refused("an index lies outside its axis")
     return _one(n, np.take(x, index.astype(np.int64), axis=axis), origin=n.x.origin if index.size > 1 else "")
@@ -99,6 +110,7 @@ def _gather(n: Node) -> Sequence[Value]:
 
 def _concat(n: Node) -> Sequence[Value]:
     origin = next((v.origin for v in n.inputs if v is not None and v.origin), "")
+    _check_count(n, sum(a.size for a in _arrays(n)))
     return _one(n, np.concatenate(_arrays(n), axis=n.axis(default=1 if n.version < 4 else None)), origin=origin)
 
 
@@ -151,6 +163,7 @@ def _constant_of_shape(n: Node) -> Sequence[Value] | None:
     shape = n.numbers(0, "the shape")
     if not isinstance(count := product(shape), int) or count > MAX_NUMBERS:
         return None
+    _check_count(n, count)
     value = n.attribute("value", np.zeros(1, np.float32))
     array = np.full([int(str(d)) for d in shape], value.reshape(-1)[0])
     return _one(n, array, dtype_of_array(value), n.outputs[0] if array.ndim else "")
@@ -160,6 +173,7 @@ def _expand(n: Node) -> Sequence[Value] | None:
     shape = n.numbers(1, "the shape")
     if not isinstance(count := product(shape), int) or count > MAX_NUMBERS:
         return None
+    _check_count(n, count)
     x = _arrays(n)[0]
     return _one(n, np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(int(str(d)) for d in shape))))
 
@@ -199,8 +213,10 @@ def _reduce(f: Callable[..., Any]) -> Fold:
 
 def _tile(n: Node) -> Sequence[Value] | None:
     repeats = n.numbers(1, "the repeats")
-    if any(isinstance(d, Size) for d in repeats):
+    count = product([*n.x.shape, *repeats])
+    if not isinstance(count, int) or count > MAX_NUMBERS:
         return None
+    _check_count(n, count)
     return _one(n, np.tile(_arrays(n)[0], [int(str(d)) for d in repeats]))
 
 

@@ -46,6 +46,7 @@ class Text:
         self._unbiased: dict[str, int] = {}  # of what a dense layer without a bias makes: its statement
         self.transposed: dict[str, tuple[Value, list[int]]] = {}  # of what a transposition makes: of what, its order
         self.inputs: list[Value] = []
+        self.folded = 0  # numbers that were made of known ones
         self._draft = Draft(model)
         self._statements: list[Statement] = []
         self._labels: set[str] = set() if around is None else around._labels

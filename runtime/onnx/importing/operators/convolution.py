@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .....compiler.types.sizes import Dim
+from ....call.column import Array
 from ..node import Node, operator
 from ..refusals import Refused
 from ..values import Value, factor, number
@@ -66,36 +68,58 @@ def _unless(default: int, values: list[int]) -> str:
     return "" if all(v == default for v in values) else _short(values)
 
 
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a convolution and its adjoint have in common; `learned` are the arrays of a layer, where it is one."""
+
+    w: Value
+    bias: Value | None
+    kernel: list[int]
+    stride: list[int]
+    dilation: list[int]
+    groups: int
+    learned: dict[str, Array] | None
+
+    @classmethod
+    def of(cls, n: Node) -> Filters:
+        w, bias, spatial = n.input(1), n.input(2) if n.has(2) else None, n.x.rank - 2
+        if not 1 <= spatial <= 3:
+            raise Refused(f"it convolves over {spatial} axes; 1, 2 or 3 are supported")
+        kernel = [_fixed(d, "the kernel") for d in w.shape[2:]]
+        stride, dilation = _per_axis(n, "strides", spatial, 1), _per_axis(n, "dilations", spatial, 1)
+        arrays = {name: v.known for name, v in (("W", w), ("b", bias)) if v is not None and is_weight(v)}
+        is_layer = len(arrays) == 1 + (bias is not None)
+        learned = {name: a for name, a in arrays.items() if a is not None} if is_layer else None
+        return cls(w, bias, kernel, stride, dilation, n.attribute("group", 1), learned)
+
+    @property
+    def of_groups(self) -> str:
+        return f", groups = {self.groups}" if self.groups != 1 else ""
+
+    @property
+    def without(self) -> str:
+        return "" if self.bias is not None else ", bias = false"
+
+    def settings(self, pad: list[list[int]]) -> str:
+        return _settings(stride=_unless(1, self.stride), pad=_pad(pad), dilation=_unless(1, self.dilation))
+
+    def plus_bias(self, n: Node, y: Value) -> Value:
+        return y if self.bias is None else n.emit("{0} + {1}", y, per_channel(n, self.bias))
+
+
 @operator("Conv")
 def conv(n: Node) -> Value:
-    x, w = n.x, n.input(1)
-    bias = n.input(2) if n.has(2) else None
-    spatial = x.rank - 2
-    if not 1 <= spatial <= 3:
-        raise Refused(f"it convolves over {spatial} axes; 1, 2 or 3 are supported")
-    kernel = [_fixed(d, "the kernel") for d in w.shape[2:]]
-    stride, dilation = _per_axis(n, "strides", spatial, 1), _per_axis(n, "dilations", spatial, 1)
-    sides = _sides(n, kernel, stride, dilation)
-    groups = n.attribute("group", 1)
-    common = {"stride": _unless(1, stride), "pad": _pad(sides), "dilation": _unless(1, dilation)}
-    more = _settings(**common)
-    if is_weight(w) and w.known is not None and (bias is None or (is_weight(bias) and bias.known is not None)):
-        arrays = {"W": w.known}
-        if bias is not None and bias.known is not None:
-            arrays["b"] = bias.known
-        without = "" if bias is not None else ", bias = false"
-        channels = x.shape[1]
-        if groups > 1 and groups == channels:
-            times = f", multiplier = {w.shape[0] // groups}" if w.shape[0] != groups else ""
-            call = f"DepthwiseConv({_short(kernel)}{times}{more}{without})"
-        else:
-            of = f", groups = {groups}" if groups != 1 else ""
-            call = f"Conv({w.shape[0]}, {_short(kernel)}{more}{of}{without})"
-        return n.text.layer(x, n.label(w), call, arrays)
-    y = n.emit(
-        f"{{0}} |> slide({{1}}, {_short(stride)}, {_pad(sides) or '0'}, {_short(dilation)}, {groups}, false)", x, w
-    )
-    return y if bias is None else n.emit("{0} + {1}", y, per_channel(n, bias))
+    f = Filters.of(n)
+    sides = _sides(n, f.kernel, f.stride, f.dilation)
+    more, window = f.settings(sides), _short(f.kernel)
+    if f.learned is not None:
+        call = f"Conv({f.w.shape[0]}, {window}{more}{f.of_groups}{f.without})"
+        if f.groups > 1 and f.groups == n.x.shape[1]:
+            times = f", multiplier = {f.w.shape[0] // f.groups}" if f.w.shape[0] != f.groups else ""
+            call = f"DepthwiseConv({window}{times}{more}{f.without})"
+        return n.text.layer(n.x, n.label(f.w), call, f.learned)
+    call = f"slide({{1}}, {_short(f.stride)}, {_pad(sides) or '0'}, {_short(f.dilation)}, {f.groups}, false)"
+    return f.plus_bias(n, n.emit(f"{{0}} |> {call}", n.x, f.w))
 
 
 def _fixed(d: Dim, what: str) -> int:
@@ -106,17 +130,11 @@ def _fixed(d: Dim, what: str) -> int:
 
 @operator("ConvTranspose")
 def conv_transpose(n: Node) -> Value:
-    x, w = n.x, n.input(1)
-    bias = n.input(2) if n.has(2) else None
-    spatial = x.rank - 2
-    if not 1 <= spatial <= 3:
-        raise Refused(f"it convolves over {spatial} axes; 1, 2 or 3 are supported")
-    kernel = [_fixed(d, "the kernel") for d in w.shape[2:]]
-    stride, dilation = _per_axis(n, "strides", spatial, 1), _per_axis(n, "dilations", spatial, 1)
+    f = Filters.of(n)
+    x, stride, spatial = n.x, f.stride, len(f.kernel)
     more = _per_axis(n, "output_padding", spatial, 0)
-    groups = n.attribute("group", 1)
-    window = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
-    sides = [[0, 0] for _ in kernel]
+    window = [(k - 1) * d + 1 for k, d in zip(f.kernel, f.dilation, strict=True)]
+    sides = [[0, 0] for _ in f.kernel]
     auto = n.attribute("auto_pad", "NOTSET")
     wanted = n.attributes.get("output_shape")
     if wanted is not None or auto in ("SAME_UPPER", "SAME_LOWER"):
@@ -132,28 +150,20 @@ def conv_transpose(n: Node) -> Value:
     ends = [[a, b - m] for (a, b), m in zip(sides, more, strict=True)]  # what is added at the end is cut off less
     cut = [[max(a, 0), max(b, 0)] for a, b in ends]
     grown = [[max(-a, 0), max(-b, 0)] for a, b in ends]
-    filters = _fixed(w.shape[1], "the filters") * groups
-    arguments = _settings(stride=_unless(1, stride), pad=_pad(cut), dilation=_unless(1, dilation))
-    of = f", groups = {groups}" if groups != 1 else ""
-    is_layer = is_weight(w) and w.known is not None and (bias is None or is_weight(bias))
-    if is_layer and not any(map(any, grown)) and w.known is not None:
-        arrays = {"W": w.known}
-        if bias is not None and bias.known is not None:
-            arrays["b"] = bias.known
-        without = "" if bias is not None else ", bias = false"
-        return n.text.layer(
-            x, n.label(w), f"ConvTranspose({filters}, {_short(kernel)}{arguments}{of}{without})", arrays
-        )
-    whole = [(_d - 1) * s + k for _d, s, k in zip(x.shape[2:], stride, window, strict=True)]
+    filters = _fixed(f.w.shape[1], "the filters") * f.groups
+    if f.learned is not None and not any(map(any, grown)):
+        call = f"ConvTranspose({filters}, {_short(f.kernel)}{f.settings(cut)}{f.of_groups}{f.without})"
+        return n.text.layer(x, n.label(f.w), call, f.learned)
+    whole = [(d - 1) * s + k for d, s, k in zip(x.shape[2:], stride, window, strict=True)]
     shape = f"[{x.shape[0]}, {filters}, {', '.join(map(str, whole))}]"
     zeros = n.text.emit(f"broadcast(cast(0, {x.dtype}), {shape})", stem="zeros")
-    slid = f"correlate({{0}}, {{1}}, {_short(stride)}, {_short(dilation)}, {groups})"
-    y = n.emit(f"grad(sum({slid} * {{2}}), {{0}})", zeros, w, x)
+    slid = f"correlate({{0}}, {{1}}, {_short(stride)}, {_short(f.dilation)}, {f.groups})"
+    y = n.emit(f"grad(sum({slid} * {{2}}), {{0}})", zeros, f.w, x)
     if any(map(any, grown)):
         y = n.emit(f"{{0}} |> enclosed({grown})", y)
     if any(map(any, cut)):
         y = n.emit(f"{{0}} |> inner({cut})", y)
-    return y if bias is None else n.emit("{0} + {1}", y, per_channel(n, bias))
+    return f.plus_bias(n, y)
 
 
 @operator("MaxPool", "AveragePool", "LpPool")
