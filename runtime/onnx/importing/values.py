@@ -117,6 +117,11 @@ def factor(size: Dim) -> str:
     return str(size) if isinstance(size, int) else f"({size})"
 
 
+def scalar(value: Any, dtype: str) -> str:
+    """One number with its dtype: of f32 it is as it stands."""
+    return number(value, dtype) if dtype == "f32" else f"cast({number(value, dtype)}, {dtype})"
+
+
 def literal(value: Value) -> str:
     """Known numbers as a tensor of their dtype."""
     assert value.known is not None

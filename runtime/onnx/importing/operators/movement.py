@@ -11,7 +11,7 @@ from .....compiler.types.tensors import TensorType
 from ..node import Node, operator, shown
 from ..refusals import Refused
 from ..types import dtype_of, dtype_of_array, unsupported
-from ..values import Value, known, number, sizes
+from ..values import Value, known, number, scalar, sizes
 
 
 @operator("Constant")
@@ -176,6 +176,8 @@ def expand(n: Node) -> Value:
     full = [o if w == 1 else w for o, w in zip(own, wanted, strict=True)]
     if tuple(full) == n.x.shape:
         return n.x
+    if n.x.is_single and n.x.known is not None:
+        return n.emit(f"broadcast({scalar(n.x.known.reshape(-1)[0], n.x.dtype)}, {shown(full)})")
     x = n.x if n.x.rank in (0, rank) or tuple(full[rank - n.x.rank :]) == n.x.shape else n.widened(n.x, rank)
     return n.emit(f"broadcast({{0}}, {shown(full)})", x)
 
@@ -202,7 +204,7 @@ def constant_of_shape(n: Node) -> Value:
     value = n.attribute("value", np.zeros(1, np.float32))
     dtype = dtype_of_array(value)
     shape = n.numbers(0, "the shape")
-    return n.emit(f"broadcast(cast({number(value.reshape(-1)[0], dtype)}, {dtype}), {shown(shape)})")
+    return n.emit(f"broadcast({scalar(value.reshape(-1)[0], dtype)}, {shown(shape)})")
 
 
 @operator("Range")
