@@ -265,16 +265,18 @@ class Model(Network):
         opset: int = 20,
         license: str | None = None,
         functions: bool = True,
+        apart: bool = False,
     ) -> Mapping[str, Any]:
         """Write `predict`, an export, or `train`, the training step, with the parameters as an ONNX file that ONNX's
         own checker has passed; facts about it. Variables that the entry changes are inputs, and outputs named
-        `next/PATH`. Layers are functions, or without `functions` written out. Raises UnsupportedError (E0632) that
-        names all that has no counterpart."""
+        `next/PATH`; with `apart` they begin in a file beside it, NAME.start.onnx, for run times that take nothing for
+        an input that has a value. Layers are functions, or without `functions` written out. Raises UnsupportedError
+        (E0632) that names all that has no counterpart."""
         from .onnx.export.export import export
 
         settings.text("entry", entry)
         settings.text("license", license)
-        return export(self, settings.path(path), entry, opset, license, functions)
+        return export(self, settings.path(path), entry, opset, license, functions, apart)
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -20,6 +20,7 @@ from ...call.messages import human, unknown
 from ...network import Network
 from ...store.files import write
 from .model import Export
+from .start import apart as split
 from .values import onnx
 
 OLDEST, USUAL = 17, 20  # opsets; Gelu is there from 20 on
@@ -34,11 +35,21 @@ def export(
     opset: int = USUAL,
     license: str | None = None,
     functions: bool = True,
+    apart: bool = False,
 ) -> Mapping[str, Any]:
-    """Write an entry as an ONNX file; facts about it. Without `functions` all is one graph. Raises UnsupportedError
-    (E0632) where something has no counterpart, ResourceError (E0605) where a file would be too large, DataError (E0625)
-    where it cannot be written."""
+    """Write an entry as an ONNX file; facts about it. Without `functions` all is one graph. With `apart` its variables
+    begin in a file beside it, NAME.start.onnx (see `start`). Raises UnsupportedError (E0632) where something has no
+    counterpart, ResourceError (E0605) where a file would be too large, DataError (E0625) where it cannot be written."""
+    if apart and path.suffix != ".onnx":
+        what = f"the path must end in .onnx, for variables go to NAME.start.onnx beside it, got {path.name}"
+        raise error("E0603", what, kind=ArgumentError)
     model = build(network, entry, opset, license, functions)
+    if apart:
+        with network.workspace.lock:
+            start, model = split(network, model)
+        _checked(start)
+        _checked(model)
+        write(path.with_suffix(".start.onnx"), start.SerializeToString())
     size = model.ByteSize()
     if size > MOST:
         raise _too_large(network, size)
