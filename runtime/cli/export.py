@@ -68,6 +68,11 @@ def export(
     say(f"{onnx}: `{entry}` of {net.name} in opset {opset}, {human(facts['bytes'])}")
     for path, data in files.items():
         say(f"{path}: {human(len(data))}")
+    if "python" in forms:
+        often = f"--epochs {net.train_spec.epochs}" + (
+            f" --batch {net.train_spec.batch}" if net.train_spec.batch else ""
+        )
+        say(f"try there: python learn.py {Path(onnx).stem} {Path(onnx).stem}.npz {often}")
 
 
 def _beside(net: Model, target: Path, forms: tuple[str, ...]) -> dict[Path, bytes]:

@@ -35,7 +35,7 @@ def beside(network: Network, name: str, forms: Collection[str]) -> dict[str, byt
         files["learn.py"] = _text("learn.py").encode()
     if "web" in forms:
         files["learn.mjs"] = _text("learn.mjs").encode()
-        files["learn.html"] = _text("learn.html").replace('"/*NAME*/"', json.dumps(name)).encode()
+        files["learn.html"] = _page(network, name).encode()
     return files
 
 
@@ -53,6 +53,16 @@ def _json(columns: Mapping[str, Array]) -> bytes:
         if (bad := not_finite(array)) is not None:
             raise error("E0630", f"input `{name}` {bad}; JSON has finite numbers", help=BAD_DATA, kind=NonFiniteError)
     return json.dumps({name: array.tolist() for name, array in columns.items()}).encode()
+
+
+def _page(network: Network, name: str) -> str:
+    """It asks for the epochs and the batch of the train block, unless one says otherwise."""
+    spec = network.train_spec
+    said = {'"/*NAME*/"': json.dumps(name), "/*EPOCHS*/": str(spec.epochs), "/*BATCH*/": str(spec.batch or "")}
+    text = _text("learn.html")
+    for mark, content in said.items():
+        text = text.replace(mark, content)
+    return text
 
 
 def _text(name: str) -> str:

@@ -4,13 +4,14 @@
 const ARRAYS = { float32: Float32Array, float64: Float64Array, int32: Int32Array, int64: BigInt64Array, bool: Uint8Array };
 
 // Learns; yields {epoch, metrics, state} after each step. `start` and `step` are paths, URLs or bytes.
-export async function* learn(ort, start, step, examples, { epochs = 1, batch = 32 } = {}) {
+export async function* learn(ort, start, step, examples, { epochs = 1, batch } = {}) {
     const begin = await open(ort, start), session = await open(ort, step);
     const state = await begin.run({}), taken = new Set(session.inputNames);
     const own = session.inputMetadata.filter(({ name }) => !(name in state));
     const lacking = own.filter(({ name }) => !Array.isArray(examples[name])).map(({ name }) => name);
     if (lacking.length) throw new Error(`the examples lack ${lacking.join(", ")}`);
-    const n = examples[own[0].name].length;
+    const n = examples[own[0]?.name]?.length;
+    batch ??= n;
     if (own.some(({ name }) => examples[name].length !== n) || !(Math.min(n, epochs, batch) >= 1))
         throw new Error("as many rows for each input, epochs and batch are from 1 on");
     const put = (name, v) => name in state && (state[name] = new ort.Tensor("int64", [BigInt(v)], []));
@@ -60,12 +61,12 @@ export function safetensors(state) {
 async function main() {
     const { readFile, writeFile } = await import("node:fs/promises");
     const { parseArgs } = await import("node:util");
-    const options = { epochs: { type: "string", default: "1" }, batch: { type: "string", default: "32" } };
+    const options = { epochs: { type: "string", default: "1" }, batch: { type: "string" } };
     options.output = { type: "string", short: "o", default: "learned.safetensors" };
     const { values, positionals: [name, data] } = parseArgs({ options, allowPositionals: true });
     if (!data) throw new Error("node learn.mjs NAME DATA.json [--epochs N] [--batch N] [-o FILE]");
     const ort = await import("onnxruntime-web"), examples = JSON.parse(await readFile(data, "utf-8"));
-    const asked = { epochs: Number(values.epochs), batch: Number(values.batch) };
+    const asked = { epochs: Number(values.epochs), batch: values.batch && Number(values.batch) };
     let last;
     for await (last of learn(ort, `${name}.start.onnx`, `${name}.onnx`, examples, asked)) {
         const told = Object.entries(last.metrics).map(([metric, v]) => `${metric} ${v}`);

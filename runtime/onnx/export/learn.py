@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("name", help="of NAME.onnx and NAME.start.onnx")
     parser.add_argument("data", help="an .npz with an array for each input, a row for each example")
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, help="rows of a step (default: all)")
     parser.add_argument("-o", "--output", default="learned.npz")
     asked = parser.parse_args()
     files = [f"{asked.name}.start.onnx", f"{asked.name}.onnx", asked.data]
@@ -37,15 +37,16 @@ def main() -> None:
         if lacking := [name for name in inputs if name not in state and name not in data]:
             parser.error(f"{asked.data} lacks {', '.join(lacking)}")
         examples = {name: data[name].astype(kind) for name, kind in inputs.items() if name not in state}
-    counts = sorted({len(rows) for rows in examples.values()})
-    if len(counts) != 1 or min(asked.epochs, asked.batch, *counts) < 1:
+    counts = sorted({len(rows) for rows in examples.values()} or {0})
+    size = counts[-1] if asked.batch is None else asked.batch
+    if len(counts) != 1 or min(asked.epochs, size, *counts) < 1:
         parser.error(f"as many rows in each array, epochs and batch are from 1 on; rows: {counts}")
-    starts = range(0, counts[0], asked.batch)
+    starts = range(0, counts[0], size)
     for epoch in range(asked.epochs):
         whole = {"train/epoch": epoch, "train/steps": asked.epochs * len(starts)}
         state |= {name: np.array(n, np.int64) for name, n in whole.items() if name in state}
         for at in starts:
-            batch = {name: rows[at : at + asked.batch] for name, rows in examples.items()}
+            batch = {name: rows[at : at + size] for name, rows in examples.items()}
             given = batch | {name: v for name, v in state.items() if name in inputs}
             out = dict(zip(outputs, step.run(None, given), strict=True))
             state |= {name.removeprefix("next/"): v for name, v in out.items() if name.startswith("next/")}
