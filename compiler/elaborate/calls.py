@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from ...dsl import ast
-from ...dsl.diagnostics import Label
 from ...dsl.errors import error
 from ...dsl.source import Span
 from ..types.tensors import FLOATS
@@ -212,12 +211,8 @@ def _place(instance: Instance | None, layer: str, label: str | None, span: Span)
             "E0307", f"the layer `{layer}` owns parameters, so it can only be called inside a model or a layer", span
         )
     if label is None:
-        return instance.number(layer)
-    if label in instance.labels:
-        first = Label(instance.labels[label], "first here")
-        raise error("E0202", f"the label `{label}` is already used in here", span, "", first)
-    instance.labels[label] = span
-    return instance.child(label)
+        return instance.number(layer, span)
+    return instance.part(label, span, f"the label `{label}` is already used in here")
 
 
 def _without_fans(function: Value, given: Given) -> Given:

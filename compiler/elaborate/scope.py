@@ -20,16 +20,24 @@ class Instance:
 
     path: str
     counts: dict[str, int] = field(default_factory=dict)
-    labels: dict[str, Span] = field(default_factory=dict)
+    labels: dict[str, Span] = field(default_factory=dict)  # of all parts, also those that are numbered or shared
     declared: dict[str, Span] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)  # name in the source -> path
     optimizer: bool = False  # variables are slots of the parameter at `path`
 
-    def number(self, layer: str) -> str:
+    def number(self, layer: str, span: Span) -> str:
         """The path of the next unlabelled instance of `layer` in here: `Mlp.dense_2`."""
         stem = layer.lower()
         self.counts[stem] = self.counts.get(stem, 0) + 1
-        return self.child(f"{stem}_{self.counts[stem]}")
+        name = f"{stem}_{self.counts[stem]}"
+        return self.part(name, span, f"`{name}`, as a `{layer}` without a label is called here, is a name already")
+
+    def part(self, name: str, span: Span, said: str) -> str:
+        """The path of a new part. Raises E0202, which says `said`, where another has the name: they would be one."""
+        if name in self.labels:
+            raise error("E0202", said, span, "", Label(self.labels[name], "first here"))
+        self.labels[name] = span
+        return self.child(name)
 
     def child(self, name: str) -> str:
         return f"{self.path}{'/' if self.optimizer else '.'}{name}" if self.path else name

@@ -273,4 +273,5 @@ def _share(cx: Context, s: ast.Share, scope: Scope) -> None:
         function, given = cx.evaluate(target, scope), Given((), {}, target.span)
     if not (isinstance(function, Defined) and isinstance(function.definition, ast.Layer)):
         raise error("E0307", f"`share` takes a layer, not {kind(function)}", target.span)
-    scope.bind(s.name, Shared(function, given.positional, given.named, scope.instance.child(s.name)), s.span)
+    path = scope.instance.part(s.name, s.span, f"a part is already called `{s.name}` in here")
+    scope.bind(s.name, Shared(function, given.positional, given.named, path), s.span)
