@@ -126,6 +126,12 @@ def mixed(width: int, *blocks: tuple[int, int], names: str = "blocks.{}") -> Any
     return graph(nodes, [value("x", "n", width)], [value("y", "n", width)], arrays)
 
 
+def test_a_repeat_gives_no_turn_the_name_of_another_block() -> None:
+    model = mixed(4, (4, 8), (4, 8), (4, 16), (4, 16), (4, 16), names="block.{}")
+    text = same(model, RNG.normal(size=(3, 4)).astype(np.float32))
+    assert "block_1: Block(8)" in text and "block_2: Block(16)" in text and "repeat" not in text
+
+
 def test_blocks_that_are_repeated_are_a_layer_and_calls_in_a_row_a_repeat() -> None:
     text = same(mixed(4, *[(4, 16)] * 4), RNG.normal(size=(3, 4)).astype(np.float32))
     assert text == (

@@ -73,7 +73,7 @@ def outlined(
         text, arguments = _layer(name, blocks)
         texts.append(text)
         calls += [(b, name + a) for b, a in zip(blocks, arguments, strict=True)]
-    return texts, _repeated(_called(statements, calls), outputs)
+    return texts, _repeated(_called(statements, calls), outputs, labels)
 
 
 def _modules(statements: Sequence[Statement]) -> list[tuple[str, ...]]:
@@ -212,8 +212,10 @@ def _called(statements: Sequence[Statement], calls: Sequence[tuple[Block, str]])
     return [*made, *statements[at:]]
 
 
-def _repeated(statements: Sequence[Statement], outputs: set[str]) -> list[Statement]:
-    """Calls in a row that are alike, each of which reads only what the one before it makes, as a `repeat`."""
+def _repeated(statements: Sequence[Statement], outputs: set[str], labels: set[str]) -> list[Statement]:
+    """Calls in a row that are alike, each of which reads only what the one before it makes, as a `repeat`; but where
+    one of `labels`, or of another call, is a name that the language gives to its turns."""
+    taken = labels | {s.label for s in statements}
     reads = Counter(n for s in statements for n, _ in s.gaps)
     counts: Counter[str] = Counter()
     made: list[Statement] = []
@@ -227,18 +229,17 @@ def _repeated(statements: Sequence[Statement], outputs: set[str]) -> list[Statem
             and reads[statements[end - 1].names[0]] == 1 and statements[end - 1].names[0] not in outputs
         ):  # fmt: skip
             end += 1
-        if end - at < _LEAST:
-            made.append(s)
-            at += 1
-            continue
-        last, call = statements[end - 1], _call(s)
+        run, call = statements[at:end], _call(s)
         stem = call.partition("(")[0].lower()
-        arrays: dict[str, Array] = {}
-        for k in range(at, end):
-            counts[stem] += 1
-            arrays |= {f"{stem}_{counts[stem]}.{n}": a for n, a in statements[k].arrays.items()}
-        name = last.names[0]
-        text = f"{name} = {{0}}\nrepeat {end - at} {{ {name} = {name} |> {call} }}"
+        turns = [f"{stem}_{k}" for k in range(counts[stem] + 1, counts[stem] + len(run) + 1)]
+        if len(run) < _LEAST or taken.difference(r.label for r in run) & set(turns):
+            made += run
+            at = end
+            continue
+        counts[stem] += len(run)
+        arrays = {f"{turn}.{n}": a for turn, r in zip(turns, run, strict=True) for n, a in r.arrays.items()}
+        name = run[-1].names[0]
+        text = f"{name} = {{0}}\nrepeat {len(run)} {{ {name} = {name} |> {call} }}"
         made.append(Statement((name,), text, s.operands, s.module[:-1], True, "", arrays))
         at = end
     return made
