@@ -13,6 +13,7 @@ import numpy as np
 
 from ..api import compile
 from ..call.column import Array
+from ..call.messages import argument_error
 from ..extras import optional
 from .importing import Imported, RefusedImport, import_graph
 
@@ -39,7 +40,10 @@ class Prepared(_base.BackendRep):  # type: ignore[misc]
             self._refused = e
 
     def run(self, inputs: Sequence[Any], **options: Any) -> tuple[Array, ...]:
-        """The outputs, in the order of the graph's."""
+        """The outputs, in the order of the graph's. Raises ArgumentError (E0604) for more or fewer inputs."""
+        if len(inputs) != len(self._inputs):
+            wanted = ", ".join(f"`{name}`" for name in self._inputs) or "none"
+            raise argument_error("E0604", f"the model has the inputs {wanted}, and {len(inputs)} are given")
         given = dict(zip(self._inputs, map(np.asarray, inputs), strict=True))
         fixed: dict[str, Array] = {}
         if self._refused is not None:

@@ -14,6 +14,7 @@ import onnx
 from onnx import numpy_helper
 
 import nnc.onnx_backend
+from nnc.dsl.errors import ArgumentError
 
 from . import suite
 
@@ -54,6 +55,13 @@ def test_a_network_of_the_zoo(name: str) -> None:
     (want,) = ort.InferenceSession(model.SerializeToString(), options).run(None, inputs)
     (got,) = nnc.onnx_backend.prepare(model).run(list(inputs.values()))
     assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
+def test_as_many_inputs_as_the_model_has() -> None:
+    info = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [2]) for n in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", info[:1], info[1:])
+    with pytest.raises(ArgumentError, match="E0604"):
+        nnc.onnx_backend.prepare(onnx.helper.make_model(graph)).run([])
 
 
 def with_weights(model: Any, rng: np.random.Generator) -> Any:
