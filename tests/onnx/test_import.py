@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import nnc
-from nnc.dsl.errors import DataError
+from nnc.dsl.errors import ArgumentError, DataError
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -227,6 +227,20 @@ def test_what_an_input_decides_can_be_given() -> None:
     made = import_graph(model, "m", fixed={"shape": [3, 4]})
     x = RNG.normal(size=(2, 6)).astype(np.float32)
     np.testing.assert_array_equal(opened(made).predict(x), x.reshape(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("fixed", "code"),
+    [({"shap": [3, 4]}, "E0608"), ({"shape": 12}, "E0601"), ({"shape": [12]}, "E0601"), ({"shape": [2.5, 4]}, "E0602")],
+)
+def test_a_value_that_an_input_could_not_have_is_refused(fixed: dict[str, Any], code: str) -> None:
+    model = graph(
+        [node("Reshape", "x shape", "y")],
+        [value("x", 2, 6), value("shape", 2, dtype=TensorProto.INT64)],
+        [value("y", "a", "b")],
+    )
+    with pytest.raises(ArgumentError, match=code):
+        import_graph(model, "m", fixed=fixed)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from ....compiler.types.sizes import symbol
+from ....compiler.types.tensors import TensorType
+from ...call.arrays import NUMPY, Wanted, bind
 from ...call.column import Array
+from ...call.messages import unknown
 from ...extras import optional
 from . import operators
 from .control import CONTROL
@@ -226,10 +230,14 @@ def import_graph(model: Any, path: str, *, name: str = "Net", fixed: Mapping[str
     """A ModelProto as a text. `fixed` has values for inputs that are then constants of the text, as a shape is that an
     input gives.
 
-    Raises RefusedImport (E0634), with all that cannot be imported.
+    Raises RefusedImport (E0634), with all that cannot be imported; of `fixed`, UnknownNameError (E0608) for what is no
+    input, and ArgumentError (E0601 to E0606) for a value that does not fit its input.
     """
     proto = optional("onnx", "onnx", "an ONNX graph is read with onnx")
     graph = model.graph
+    given = [i.name for i in graph.input]
+    for wrong in (fixed or {}).keys() - set(given):
+        raise unknown("input", wrong, given)
     arrays, refusals = _initialisers(proto, graph)
     text = Text(name)
     values = {n: known(array, dtype, n) for n, (array, dtype) in arrays.items()}
@@ -240,7 +248,7 @@ def import_graph(model: Any, path: str, *, name: str = "Net", fixed: Mapping[str
         try:
             dtype, shape = _input_type(info, sizes, text)
             if fixed and info.name in fixed:
-                values[info.name] = known(np.asarray(fixed[info.name]), dtype)
+                values[info.name] = _constant(info.name, fixed[info.name], dtype, shape)
             else:
                 values[info.name] = text.input(info.name, dtype, shape)
                 names[values[info.name].name] = info.name
@@ -317,6 +325,13 @@ def _input_type(info: Any, sizes: dict[str, str], text: Text) -> tuple[str, list
             sizes[stem] = text.size_name(_COUNTS.get(stem.lower(), stem), set(sizes.values()))
         shape.append(sizes[stem])
     return dtype, shape
+
+
+def _constant(name: str, value: Any, dtype: str, shape: Sequence[int | str]) -> Value:
+    """The value of an input that is to be a constant, if it is one that the input could have."""
+    type_ = TensorType(dtype, tuple(symbol(n) if isinstance(n, str) else n for n in shape))
+    (array,), _ = bind("the graph", [Wanted(name, NUMPY[dtype], tuple(shape), type_)], [value])
+    return known(array, dtype)
 
 
 assert operators  # registers what it holds
