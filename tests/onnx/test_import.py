@@ -216,6 +216,13 @@ def test_all_that_cannot_be_imported_is_said_at_once() -> None:
     assert "2 nodes cannot be imported" in str(e.value)
 
 
+@pytest.mark.parametrize("shape", [(4,), (1, 4), (4, 1), (1, 1), (4, 4)])
+def test_what_gemm_adds_may_stand_for_rows(shape: tuple[int, ...]) -> None:
+    arrays = [array("w", 4, 4), array("c", *shape)]
+    model = graph([node("Gemm", "x w c", "y", alpha=0.5, beta=2.0)], [value("x", 4, 4)], [value("y", 4, 4)], arrays)
+    assert ("Dense(4)" in same(model, RNG.normal(size=(4, 4)).astype(np.float32))) == (shape in [(4,), (1, 4)])
+
+
 def test_what_an_input_decides_can_be_given() -> None:
     model = graph(
         [node("Reshape", "x shape", "y")],

@@ -34,15 +34,13 @@ def gemm(n: Node) -> Value:
     if n.attribute("transA", 0):
         a = n.emit("{0}.T", a) if a.known is None else known(a.known.T, a.dtype, a.origin)
     c = n.input(2) if n.has(2) else None
-    plain = c is None or (
-        is_weight(c) and c.known is not None and c.known.size == b.shape[not n.attribute("transB", 0)]
-    )
+    out = b.shape[not n.attribute("transB", 0)]
+    plain = c is None or (is_weight(c) and c.known is not None and c.known.size == out and c.shape[-1:] == (out,))
     if is_weight(b) and plain and a.known is None and b.known is not None:
         w = b.known if n.attribute("transB", 0) else b.known.T
         arrays = {"W": np.ascontiguousarray(w * w.dtype.type(alpha))}
         if c is not None and c.known is not None:
             arrays["b"] = c.known.reshape(-1) * c.known.dtype.type(beta)
-        out = w.shape[0]
         return n.text.layer(a, n.label(b), f"Dense({out}{'' if c is not None else ', bias = false'})", arrays)
     y = n.emit("{0} @ {1}.T" if n.attribute("transB", 0) else "{0} @ {1}", a, b)
     if alpha != 1:
