@@ -5,7 +5,6 @@ What a file is, its suffix says; each kind has a function of its own below.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +78,6 @@ def _graph(source: str, output: Path, train: bool, name: str, values: dict[str, 
 
     if output.suffix != ".nn":
         raise click.UsageError(f"an .onnx file becomes a .nn file, not {output.name}")
-    if not re.fullmatch(r"[A-Za-z]\w*", name):
-        raise click.UsageError(f"a model cannot be called {name!r}")
     made = read(source, name=name, external=external, values=values, train=train)
     weights = save(made, output)
     print_table(("operator", "nodes"), [[op, str(k)] for op, k in sorted(made.taken.items())])

@@ -66,6 +66,8 @@ class Prepared(_base.BackendRep):  # type: ignore[misc]
 class Backend(_base.Backend):  # type: ignore[misc]
     @classmethod
     def prepare(cls, model: Any, device: str = "CPU", **options: Any) -> Prepared:
+        if not cls.supports_device(device):
+            raise argument_error("E0603", f"the device must be CPU, got {device!r}")
         super().prepare(model, device)
         return Prepared(model, **options)
 

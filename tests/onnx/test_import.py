@@ -152,6 +152,33 @@ def test_numbers_that_differ_between_blocks_are_parameters() -> None:
     assert "(16) |> blocks_1: " in text and "(32)" in text
 
 
+def test_an_array_of_several_layers_is_told() -> None:
+    model = graph(
+        [node("MatMul", "x w", "a"), node("Relu", "a", "b"), node("MatMul", "b w", "c"), node("Add", "c k", "d"),
+         node("Mul", "d k", "y")],
+        [value("x", "n", 4)], [value("y", "n", 4)], [array("w", 4, 4), array("k", 4)],
+    )  # fmt: skip
+    x = RNG.normal(size=(3, 4)).astype(np.float32)
+    made = import_graph(model, "m")
+    assert "# `w` was one array for 2 layers" in made.text
+    assert made.text.count("bias k") == 1 or ": Dense(4) * k" in made.text
+    np.testing.assert_allclose(opened(made).predict(x), ReferenceEvaluator(model).run(None, {"x": x})[0], rtol=1e-5)
+
+
+def test_what_cannot_be_opened_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="E0620"):
+        nnc.from_onnx(tmp_path / "none.onnx")
+    with pytest.raises(nnc.ArgumentError, match="E0602"):
+        nnc.from_onnx(b"bytes")
+    for name in ("a b", "", "9x", "Dense"):
+        with pytest.raises(nnc.ArgumentError, match="E0603"):
+            nnc.from_onnx(lenet(), name=name)
+    unsorted = lenet()
+    unsorted.graph.node.append(unsorted.graph.node.pop(0))
+    with pytest.raises(RefusedImport, match="which no node before it makes"):
+        nnc.from_onnx(unsorted)
+
+
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 @pytest.mark.parametrize(("op", "gates"), [("RNN", 1), ("LSTM", 4), ("GRU", 3)])
 def test_recurrent_networks_are_the_librarys_layers(op: str, gates: int, direction: str) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ....dsl.errors import DataError, NncError, error
 from ....dsl.files import open_regular
 from ...call.messages import human
+from ...data.files import unreadable
 from ...extras import optional
 
 MAX_BYTES = 2 << 30  # of a protobuf
@@ -26,7 +27,7 @@ def read_model(path: Path, external: bool = False) -> Any:
     Raises DataError (E0635) for what is no ONNX file, or is larger than it may be.
     """
     proto = optional("onnx", "onnx", "an ONNX file is read with onnx")
-    with open_regular(path) as file:
+    with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
             raise _wrong(path, f"at most {human(MAX_BYTES)}", human(size))
@@ -68,7 +69,7 @@ def _read_external(path: Path, t: Any) -> None:
         length = int(facts["length"]) if "length" in facts else None
     except ValueError:
         raise _wrong(path, "an offset and a length", f"{facts.get('offset')!r}, {facts.get('length')!r}") from None
-    with open_regular(wanted) as file:
+    with _opened(wanted) as file:
         size = os.fstat(file.fileno()).st_size
         length = max(size - offset, 0) if length is None else length
         if min(offset, length) < 0 or offset + length > size:
@@ -77,6 +78,14 @@ def _read_external(path: Path, t: Any) -> None:
         t.raw_data = file.read(length)
     t.data_location = t.DEFAULT
     del t.external_data[:]
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Raises DataError (E0620) for what cannot be read."""
+    try:
+        return open_regular(path)
+    except OSError as e:
+        raise unreadable(path, e) from e
 
 
 def _wrong(path: Path, expected: str, found: str) -> NncError:

@@ -269,6 +269,7 @@ def import_graph(model: Any, path: str, *, name: str = "Net", fixed: Mapping[str
         raise RefusedImport(path, [Refusal(graph.name, "graph", said)])
     functions = {(f.domain, f.name): f for f in model.functions}
     state = Import(proto, text, opsets, functions, Counter(o.name for o in graph.output))
+    _check_order(graph, values, path)
     state.run(graph.node, values, {})
     if state.refusals:
         raise RefusedImport(path, state.refusals)
@@ -294,6 +295,20 @@ def _doc(model: Any, path: str) -> str:
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
     said = f"# Imported from {Path(path).name}, opset {opset}" + (f", made by {maker}" if maker else "")
     return re.sub(r"[^\x20-\x7e]", "?", said) + ".\n"
+
+
+def _check_order(graph: Any, values: Mapping[str, Value], path: str) -> None:
+    """Each node stands behind those whose results it reads, as ONNX says."""
+    seen, wrong = set(values), []
+    for node in graph.node:
+        wrong += [
+            Refusal(node.name or node.op_type, node.op_type, f"it reads `{i}`, which no node before it makes")
+            for i in node.input
+            if i and i not in seen
+        ]
+        seen.update(node.output)
+    if wrong:
+        raise RefusedImport(path, wrong)
 
 
 def _initialisers(proto: Any, graph: Any) -> tuple[dict[str, tuple[Array, str]], list[Refusal]]:

@@ -115,6 +115,7 @@ class Node:
 
     def label(self, learned: Value) -> str:
         """What a layer may be called that has learned this: as its module, or as the array, `fc.weight`, is called."""
+        self.text.owners[learned.origin] += 1
         if self.text.module:
             return "_".join(self.text.module)
         head, _, last = learned.origin.rpartition(".")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -46,6 +47,8 @@ class Text:
         self._unbiased: dict[str, int] = {}  # of what a dense layer without a bias makes: its statement
         self.transposed: dict[str, tuple[Value, list[int]]] = {}  # of what a transposition makes: of what, its order
         self.inputs: list[Value] = []
+        self._placed_arrays: dict[int, tuple[str, Array]] = {}  # by identity: what each is called, and itself
+        self.owners: Counter[str] = Counter()  # how many layers each initialiser is in
         self.folded = 0  # numbers that were made of known ones
         self._draft = Draft(model)
         self._statements: list[Statement] = []
@@ -236,7 +239,10 @@ class Text:
         """Numbers that are trained where they are floats of an initialiser, and otherwise stay what they are."""
         assert value.known is not None
         role = "state" if not value.is_learned else "bias" if value.rank < 2 else "weight"
-        return value.named(self.variable(role, value.origin or "table", value.dtype, value.known).name)
+        if id(value.known) not in self._placed_arrays:  # what is read twice is declared once
+            made = self.variable(role, value.origin or "table", value.dtype, value.known)
+            self._placed_arrays[id(value.known)] = made.name, value.known
+        return value.named(self._placed_arrays[id(value.known)][0])
 
     def variable(self, role: str, stem: str, dtype: str, array: Array) -> Value:
         """A parameter or state of the model itself that begins with these numbers."""
@@ -265,6 +271,11 @@ class Text:
             name = self.name("y" if MADE_UP.match(stem) else stem)
             self._add(Statement((name,), "{0}", (self.placed(value),)))
             outputs.append(Value(self._type(name), name))
+        doc += "".join(
+            f"# `{n}` was one array for {k} layers: each has its own here, and training takes them apart.\n"
+            for n, k in self.owners.items()
+            if k > 1
+        )
         flat = live(self._statements, {v.name for v in outputs})
         layers, body = outlined(flat, {v.name for v in outputs}, self._type, set(self._labels))
         with suppress(SourceError):
