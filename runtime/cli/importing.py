@@ -87,10 +87,18 @@ def _graph(source: str, output: Path, train: bool, name: str, values: dict[str, 
 
 
 def _weights(source: Path, output: Path, program: Program) -> None:
+    from ..store.checkpoint import is_checkpoint
     from ..store.conventions import notes
     from ..store.suggest import load_certain
 
+    if output.suffix == ".nn":
+        raise click.UsageError(f"weights become a checkpoint, {output.with_suffix('.nnw').name}, not a program")
     net = program.open(None, 1)
+    if source.is_file() and is_checkpoint(source):  # our own: its names are ours
+        taken = net.load_weights(source).taken
+        net.save(output)
+        say(f"{len(taken)} parameters and states of {net.name} from {source} are in {output}")
+        return
     draft = load_certain(net, source)
     if not draft.is_certain:
         say(draft.text(source.name))

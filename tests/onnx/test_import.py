@@ -152,6 +152,18 @@ def test_numbers_that_differ_between_blocks_are_parameters() -> None:
     assert "(16) |> blocks_1: " in text and "(32)" in text
 
 
+@pytest.mark.parametrize("numbers", [[2**31, 1, -5], [-(2**63), 0, 1], [2**40] * 3, [2**31 - 1, -(2**31), 0]])
+def test_whole_numbers_beyond_i32(numbers: list[int]) -> None:
+    c = np.array(numbers)
+    kind = TensorProto.INT64
+    model = graph(
+        [node("Max", "x c", "y")], [value("x", 3, dtype=kind)], [value("y", 3, dtype=kind)],
+        [numpy_helper.from_array(c, "c")],
+    )  # fmt: skip
+    x = np.array([7, -(2**62), 2**41])
+    np.testing.assert_array_equal(nnc.from_onnx(model).predict(x), np.maximum(x, c))
+
+
 def test_an_array_of_several_layers_is_told() -> None:
     model = graph(
         [node("MatMul", "x w", "a"), node("Relu", "a", "b"), node("MatMul", "b w", "c"), node("Add", "c k", "d"),

@@ -252,6 +252,22 @@ def test_import_writes_what_is_certain(tmp_path: Path, monkeypatch: pytest.Monke
     np.testing.assert_array_equal(net.params["Net.dense_2.W"], given["2.weight"])
 
 
+def test_import_takes_a_checkpoint_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    """It has more than parameters, which no rule is about; and a program is not written over by weights."""
+    monkeypatch.chdir(tmp_path)
+    text = "model M(x: f32[B, 2]) -> (y: f32[B, 3]) { y = x |> Dense(3) }\ntrain M(x, t: f32[B, 3]) {\n"
+    Path("m.nn").write_text(text + "    loss = mean((y - t)^2)\n    optimizer = Adam(lr = 0.1)\n}\n")
+    net = nnc.compile("m.nn", seed=4)
+    net.fit(np.ones((4, 2)), np.ones((4, 3)), epochs=1)
+    net.save("m.safetensors")
+    assert main(["import", "m.safetensors", "--like", "m.nn", "-o", "again.nnw"]) == 0, capfd.readouterr()
+    again = nnc.compile("m.nn")
+    again.load_weights("again.nnw")
+    np.testing.assert_array_equal(again.params["M.dense_1.W"], net.params["M.dense_1.W"])
+    assert main(["import", "m.safetensors", "--like", "m.nn", "-o", "m.nn"]) == 2
+    assert Path("m.nn").read_text().startswith("model M")
+
+
 def test_import_shows_rules_where_it_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     monkeypatch.chdir(tmp_path)
     Path("net.nn").write_text(NET)

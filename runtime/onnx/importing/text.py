@@ -190,7 +190,8 @@ class Text:
             return self._capture(value)
         learned = value.is_learned
         short = value.is_symbolic or value.known.size <= MAX_LITERAL or _is_one_number(value.known)
-        if short and not learned:
+        large = value.dtype == "i64" and not value.is_symbolic and _exceeds_i32(value.known)
+        if short and not learned and not large:  # whole numbers that are written are i32 until they are converted
             return value.named(f"({literal(value)})")
         return self._array(value) if self.around is None else self._capture(self.around.placed(value))
 
@@ -316,7 +317,7 @@ def _holds(written: Written) -> bool:
     return shapes == {path: a.shape for path, a in written.arrays.items()}
 
 
-_INDEX = re.compile(r"[b-w]|i_\w2?")  # what templates call indices
+_INDEX = re.compile(r"[b-w]|i_[a-z]2?")  # what templates call indices
 _WORDS = {
     *keyword.kwlist, *STATEMENTS, "then", "repeat", "when", "training", "until", "over", "true", "false", "model",
     "layer", "fn", "const", "hyper", "export", "train", "test", "optimizer", "case", "expect", "reject", "stop",
@@ -335,6 +336,10 @@ def _type_text(t: TensorType) -> str:
 
 def _shown(text: str) -> str:
     return text if len(text) <= 160 else text[:157] + "..."
+
+
+def _exceeds_i32(array: Array) -> bool:
+    return bool(((array >= 2**31) | (array < -(2**31))).any())
 
 
 def _is_one_number(array: Array) -> bool:
