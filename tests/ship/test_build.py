@@ -206,7 +206,7 @@ def test_a_program_without_a_model_leaves_by_its_exports(capfd) -> None:
 
 def test_the_readme_s_five_commands_end_in_programs_that_run() -> None:
     """From nothing to predictions and to a training in C."""
-    block = next(b for b in re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE) if "nnc build" in b)
+    block = next(b for b in re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE) if "nnc build runs" in b)
     commands = block.strip().splitlines()
     assert len(commands) == 5
     Path("models").symlink_to(MODELS)
