@@ -26,6 +26,7 @@ from .control import CONTROL
 from .fold import FOLDED
 from .modules import module_of
 from .node import OPERATORS, Node
+from .operators.unsigned import of_unsigned
 from .refusals import Refusal, Refused, RefusedImport
 from .result import Imported
 from .text import Text
@@ -69,6 +70,8 @@ class Import:
         operator_name = f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
         self.text.module = (*self.module, *module_of(node))
         try:
+            if operator_name in CONTROL and any(v is not None and v.unsigned for v in inputs):
+                raise Refused("words without a sign do not go into a graph of its own")
             if operator_name in CONTROL:
                 made: Sequence[Value | None] = CONTROL[operator_name](self, node, values, outer, depth)
             else:
@@ -87,14 +90,18 @@ class Import:
         self, node: Any, op: str, name: str, inputs: tuple[Value | None, ...], outer: Mapping[str, Any], depth: int
     ) -> Sequence[Value | None]:
         attributes = self._attributes(node, outer)
+        unsigned = any(v is not None and v.unsigned for v in inputs)
         function = self.functions.get((node.domain, node.op_type))
-        if function is not None:
+        if function is not None and not unsigned:
             return self._call(function, inputs, attributes, len(node.output), depth)
         schema = self._schema(node)
         version = schema.since_version if schema is not None else 1
         once = tuple(self.reads[i] == 1 for i in node.input)
         outputs = tuple(o if self.reads[o] else "" for o in node.output)
         n = Node(op, name, version, inputs, attributes, outputs, self.text, once)
+        words = of_unsigned(n)
+        if words is not None:
+            return (words,)
         if op in FOLDED and all(v is None or v.known is not None for v in inputs):
             folded = FOLDED[op](n)
             if folded is not None:
@@ -277,6 +284,8 @@ def import_graph(model: Any, path: str, *, name: str = "Net", fixed: Mapping[str
     if lacking:
         raise RefusedImport(path, lacking)
     results = [(o.name, values[o.name]) for o in graph.output]
+    if words := [Refusal(n, "output", "it has words without a sign") for n, v in results if v.unsigned]:
+        raise RefusedImport(path, words)
     try:
         written = text.finish(results, _doc(model, path))
     except Refused as e:

@@ -24,13 +24,14 @@ MAX_LITERAL = 32  # numbers that are written out
 class Value:
     """`name` in the text is "" while no statement has made it; `known` are its numbers, where they are; `origin` is the
     initialiser that they are of, which may be trained. `fill` is the number that it is everywhere, where its shape is
-    not known."""
+    not known; `unsigned` words have the bits of i64."""
 
     type: TensorType
     name: str = ""
     known: Array | None = None
     origin: str = ""
     fill: float | None = None
+    unsigned: bool = False
 
     @property
     def everywhere(self) -> float | None:
