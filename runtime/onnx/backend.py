@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ..api import compile
 from ..call.column import Array
 from ..call.messages import argument_error
 from ..extras import optional
 from .importing import Imported, RefusedImport, import_graph
+from .load import opened
 
 _base: Any = optional("onnx.backend.base", "onnx", "the backend interface is that of onnx")
 MAX_FIXED = 64  # numbers of an input that may be part of a program
@@ -58,9 +58,7 @@ class Prepared(_base.BackendRep):  # type: ignore[misc]
 
     def _compiled(self, fixed: Mapping[str, Array]) -> tuple[Imported, Any]:
         made = import_graph(self._model, "the model", fixed=fixed)
-        net = compile(made.text, **self._options)
-        net.assign(dict(made.arrays))
-        return made, net
+        return made, opened(made, **self._options)
 
 
 class Backend(_base.Backend):  # type: ignore[misc]

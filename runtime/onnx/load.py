@@ -53,9 +53,9 @@ def from_onnx(path: Any, **options: Any) -> Model:
     return opened(read(path, **options))
 
 
-def opened(made: Imported) -> Model:
-    """The network of an imported text, with its arrays."""
-    net = compile(made.text)
+def opened(made: Imported, **options: Any) -> Model:
+    """The network of an imported text, with its arrays; the options are those of `compile`."""
+    net = compile(made.text, **options)
     net.assign(made.arrays)
     return net
 

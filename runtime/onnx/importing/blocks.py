@@ -16,11 +16,10 @@ from dataclasses import dataclass, replace
 from ....compiler.types.sizes import Size
 from ....compiler.types.tensors import TensorType
 from ...call.column import Array
-from .statements import Statement, lines
+from .statements import NAME, Statement, lines, unlike
 from .values import Value
 
 _NUMBER = re.compile(r"(?<![\w.{])(?<!e-)(?<!e\+)\d+(?![\w.}])")
-_NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
 _LABEL = re.compile(r"\|> (\w+): ")
 _LEAST = 3  # statements of a block, and calls in a `repeat`
 _FIRST = {"Dense": "out", "Conv": "filters", "ConvTranspose": "filters", "DepthwiseConv": "kernel"}  # arguments
@@ -98,7 +97,7 @@ def _block(
     (reads,), (result,) = read, results
     sizes = {str(d): f"size(x, {k})" for k, d in reversed(list(enumerate(type_of(reads).shape))) if isinstance(d, Size)}
     local = _names(run, module, {reads: "x"}, result)
-    words = {w for s in run if s.whole for w in _NAME.findall(s.template)} - local.keys()
+    words = {w for s in run if s.whole for w in NAME.findall(s.template)} - local.keys()
     if words & set(local.values()):  # what an index or a carried value is called there
         return None
     body = tuple(_renamed(s, module, local, sizes) for s in run)
@@ -133,8 +132,8 @@ def _renamed(s: Statement, module: tuple[str, ...], local: Mapping[str, str], si
     label = _within(s.label, module) if s.label else ""
     template = _LABEL.sub(f"|> {label}: ", s.template) if label else s.template
     names = {**sizes, **(local if s.whole else {})}
-    template = _NAME.sub(lambda m: names.get(m[0], m[0]), template)
-    operands = tuple(v.named(local.get(v.name, _NAME.sub(lambda m: sizes.get(m[0], m[0]), v.name))) for v in s.operands)
+    template = NAME.sub(lambda m: names.get(m[0], m[0]), template)
+    operands = tuple(v.named(local.get(v.name, NAME.sub(lambda m: sizes.get(m[0], m[0]), v.name))) for v in s.operands)
     arrays = {local.get(n, n): a for n, a in s.arrays.items()} if not s.label else s.arrays
     return Statement(tuple(local[n] for n in s.names), template, operands, s.module, s.whole, label, arrays)
 
@@ -149,10 +148,7 @@ def _layer_name(module: tuple[str, ...]) -> str:
 
 
 def _unlike(name: str, taken: set[str]) -> str:
-    found, k = name, 1
-    while found in taken:
-        k += 1
-        found = f"{name}_{k}"
+    found = unlike(name, taken.__contains__)
     taken.add(found)
     return found
 
@@ -205,7 +201,7 @@ def _called(statements: Sequence[Statement], calls: Sequence[tuple[Block, str]])
         made += statements[at : b.first]
         arrays: dict[str, Array] = {}
         for s in b.body:
-            arrays |= {f"{s.label}.{n}" if s.label else n: a for n, a in s.arrays.items()}
+            arrays |= s.owned
         template = f"{{0}} |> {b.label}: {call}"
         made.append(Statement((b.result.name,), template, (b.reads,), b.module, False, b.label, arrays))
         at = b.last

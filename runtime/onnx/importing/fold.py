@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from ....compiler.types.sizes import Size, product
+from ...call.arrays import NUMPY
 from ...call.column import Array
-from .node import NUMPY_OF, Node
+from .node import Node
 from .refusals import Refused
 from .types import dtype_of, dtype_of_array
 from .values import Value, known
@@ -195,7 +196,7 @@ def _cast(n: Node) -> Sequence[Value] | None:
     if n.x.is_symbolic:
         return _one(n, n.x.known, dtype) if dtype in ("i32", "i64") else None
     with np.errstate(all="ignore"):
-        return _one(n, _arrays(n)[0].astype(NUMPY_OF[dtype]), dtype, n.x.origin if dtype in ("f32", "f64") else "")
+        return _one(n, _arrays(n)[0].astype(NUMPY[dtype]), dtype, n.x.origin if dtype in ("f32", "f64") else "")
 
 
 def _reduce(f: Callable[..., Any]) -> Fold:

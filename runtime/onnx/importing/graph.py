@@ -346,7 +346,7 @@ def _input_type(info: Any, sizes: dict[str, str], text: Text) -> tuple[str, list
             continue
         stem = d.dim_param or f"{info.name}_{k}"
         if stem not in sizes:
-            sizes[stem] = text.size_name(_COUNTS.get(stem.lower(), stem), set(sizes.values()))
+            sizes[stem] = text.size_name(_COUNTS.get(stem.lower(), stem))
         shape.append(sizes[stem])
     return dtype, shape
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ....compiler.types.sizes import Dim, Size
 from ....compiler.types.tensors import TensorType
+from ...call.arrays import NUMPY
 from ...call.column import Array
 from .refusals import Refused
 from .text import MADE_UP, Text
@@ -139,7 +140,7 @@ class Node:
         if x.dtype == dtype:
             return x
         if x.known is not None and not x.is_symbolic:
-            return known(x.known.astype(NUMPY_OF[dtype]), dtype)
+            return known(x.known.astype(NUMPY[dtype]), dtype)
         return self.emit(f"cast({{0}}, {dtype})", x)
 
     def transposed(self, x: Value, order: Sequence[int]) -> Value:
@@ -176,7 +177,6 @@ class Node:
 
 
 _LEARNED = ("weight", "W", "w", "kernel", "bias", "b", "gamma", "beta", "scale")
-NUMPY_OF = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}
 
 
 def shown(shape: Sequence[Dim]) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...call.column import Array
 from .values import Value
 
 GAP = re.compile(r"\{(\d+)\}(?!\[)|\{(\d+)\}")  # of a template; where an index follows, only a name can stand
+NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*")  # in a text, but no attribute
 MAX_INLINE = 60  # characters of an expression that stands where it is read
 
 
@@ -42,12 +43,31 @@ class Statement:
     def text(self) -> str:
         if self.whole:
             return self.filled
-        return f"{self.names[0] if len(self.names) == 1 else '(' + ', '.join(self.names) + ')'} = {self.filled}"
+        return f"{self.target} = {self.filled}"
+
+    @property
+    def target(self) -> str:
+        """What stands left of its `=`."""
+        return self.names[0] if len(self.names) == 1 else f"({', '.join(self.names)})"
+
+    @property
+    def owned(self) -> dict[str, Array]:
+        """Its arrays by their paths below what it stands in."""
+        return {f"{self.label}.{n}" if self.label else n: a for n, a in self.arrays.items()}
 
     @property
     def gaps(self) -> list[tuple[str, bool]]:
         """The operands in the order in which they are read, and whether an expression may stand there."""
         return [(self.operands[int(m[1] or m[2])].name, m[1] is not None) for m in GAP.finditer(self.template)]
+
+
+def unlike(name: str, is_taken: Callable[[str], bool]) -> str:
+    """The name, or the name with the first number behind it that makes it free."""
+    found, k = name, 1
+    while is_taken(found):
+        k += 1
+        found = f"{name}_{k}"
+    return found
 
 
 def live(statements: Sequence[Statement], wanted: set[str]) -> list[Statement]:
@@ -78,7 +98,7 @@ def lines(statements: Sequence[Statement], outputs: set[str]) -> list[str]:
         elif s.whole:
             made.append(text)
         else:
-            made.append(f"{s.names[0] if len(s.names) == 1 else '(' + ', '.join(s.names) + ')'} = {text}")
+            made.append(f"{s.target} = {text}")
     return made
 
 

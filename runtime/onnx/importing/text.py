@@ -27,7 +27,7 @@ from ....dsl.tokens import STATEMENTS
 from ...call.column import Array
 from .blocks import outlined
 from .refusals import Refused
-from .statements import Statement, lines, live
+from .statements import NAME, Statement, lines, live, unlike
 from .values import MAX_LITERAL, Value, known, literal, sizes
 
 MADE_UP = re.compile(r"onnx::|val_\d+$|\d*$|.*/")  # names that exporters give to what has none
@@ -78,35 +78,22 @@ class Text:
 
     def name(self, stem: str) -> str:
         """A name that means nothing yet, as near to `stem` as can be."""
-        made = identifier(stem)
-        found, k = made, 1
-        while self._is_taken(found):
-            k += 1
-            found = f"{made}_{k}"
-        return found
+        return unlike(identifier(stem), self._is_taken)
 
     def _is_taken(self, name: str) -> bool:
         own = name in self._sizes or name in self._inside or name == self.model or self._draft.is_taken(name)
         outside = self.around is not None and self.around._is_taken(name)
         return own or outside or name in _WORDS or _INDEX.fullmatch(name) is not None
 
-    def size_name(self, stem: str, taken: set[str]) -> str:
-        """A name for a free size, unlike those that are taken."""
-        found = made = self.name(stem)
-        k = 1
-        while found in taken:
-            k += 1
-            found = f"{made}_{k}"
+    def size_name(self, stem: str) -> str:
+        """A name for a free size that no other has."""
+        found = self.name(stem)
         self._sizes.add(found)
         return found
 
     def label(self, stem: str) -> str:
         """A label for a layer that no other has."""
-        made = identifier(stem)
-        found, k = made, 1
-        while found in self._labels or found in _WORDS:
-            k += 1
-            found = f"{made}_{k}"
+        found = unlike(identifier(stem), lambda name: name in self._labels or name in _WORDS)
         self._labels.add(found)
         return found
 
@@ -222,10 +209,10 @@ class Text:
         inside = "\n".join([*lines(body, {v.name for v in results}), *ends])
         read = [*begin, *inner._captured.values()]
         places = {n: f"{{{k}}}" for k, n in enumerate(inner._captured, len(begin))}
-        inside = re.sub(r"(?<![\w.])[A-Za-z_]\w*", lambda m: places.get(m[0], m[0]), inside)
+        inside = NAME.sub(lambda m: places.get(m[0], m[0]), inside)
         starts = [f"{n.name} = {{{k}}}" for k, n in enumerate(carried)]
         template = "\n".join([*starts, f"scan {index} in 0..{count} {{", inside, "}"])
-        arrays = {".".join(filter(None, (s.label, n))): a for s in body for n, a in s.arrays.items()}
+        arrays = {path: a for s in body for path, a in s.owned.items()}
         own = tuple(n for s in body for n in (*s.names, *s.inner))
         self._add(Statement(tuple(names), template, self._placed(read), self.module, True, "", arrays, own))
         made = [Value(self._type(n), n) for n in names]
@@ -291,7 +278,7 @@ class Text:
         head = "\n\n".join(layers) + "\n\n" if layers else ""
         head += f"model {self.model}({signature}) -> ({result})"
         text = f"{doc}{head} {{\n{made}\n}}\n"
-        arrays = {".".join(filter(None, (self.model, s.label, n))): a for s in body for n, a in s.arrays.items()}
+        arrays = {f"{self.model}.{path}": a for s in body for path, a in s.owned.items()}
         return Written(formatted(text), arrays, tuple(outputs))
 
 

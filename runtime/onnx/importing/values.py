@@ -133,11 +133,10 @@ def literal(value: Value) -> str:
     if len(set(numbers)) <= 1 and (value.known.size > 4 or not numbers):
         first = f"cast({numbers[0] if numbers else 0}, {value.dtype})"
         return f"broadcast({first}, {list(value.known.shape)})"
-    if value.is_symbolic and (evenly := _progression(value.known.reshape(-1))) is not None:
-        listed = f"cast({evenly}, {value.dtype})"
-        return listed if value.rank == 1 else f"reshape({listed}, {list(value.known.shape)})"
     if value.is_symbolic:
         listed = f"stack([{', '.join(f'cast({n}, {value.dtype})' for n in numbers)}])"
+        if evenly := _progression(value.known.reshape(-1)):
+            listed = f"cast({evenly}, {value.dtype})"
         return listed if value.rank == 1 else f"reshape({listed}, {list(value.known.shape)})"
     return of_it.format(_nested(numbers, value.known.shape))
 
