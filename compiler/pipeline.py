@@ -101,12 +101,11 @@ class _How:
             return Variant(graph)
         laid = passes.run(layout, graph, self.observe)
         if not self.settings.precise and self.format == "f32":
-            laid = verify(wind(laid, self.target, 1 if self.again else TYPICAL), "wind", laid)
+            laid = _moved("wind", wind(laid, self.target, 1 if self.again else TYPICAL), laid)
         made = prepare(self._stored(laid), stem) if self.apart else None
-        before, rest = made or (None, _moved("pack", pack(laid, (), self.target), laid))
+        rest = made[1] if made else _moved("pack", pack(laid, (), self.target), laid)
         fused = passes.run(passes.KERNELS, rest, self.observe)
-        if before is not None:
-            before = passes.run(passes.KERNELS, verify(before, "prepare"), self.observe)
+        before = passes.run(passes.KERNELS, verify(made[0], "prepare"), self.observe) if made else None
         return Variant(fused, before)
 
     def _stored(self, graph: Graph) -> Graph:
@@ -117,4 +116,5 @@ class _How:
 
 def _moved(name: str, made: Graph, graph: Graph) -> Graph:
     """What a pass made; what is the same in every turn of a scan is taken out of it."""
-    return graph if made is graph else passes.run((hoist, cse, trim), verify(made, name, graph))
+    hoisted = graph if made is graph else passes.run((hoist,), verify(made, name, graph))
+    return hoisted if hoisted is made else passes.run((cse, trim), hoisted)

@@ -569,3 +569,63 @@ export g(x: f32[4, 3], w: f32[3], v: f32[3], m: f32[3, 3]) -> (
     for got in (plain, rewritten):
         for name, value in wanted.items():
             np.testing.assert_allclose(got[name], value, rtol=1e-9, atol=1e-9)
+
+
+# --- layers in turns -------------------------------------------------------------------------------------------------
+
+TURNS = """
+model Net(x: f32[B, 16, 9, 9]) -> (y: f32[B, 10]) {{
+    weight W: f32[5, 16, 16, 3, 3] ~ normal(0, 0.1)
+    weight V: f32[5, 8, 16] ~ normal(0, 0.3)
+    weight gamma: f32[5, 16] ~ normal(1, 0.1)
+    bias b: f32[5, 16] ~ normal(0, 0.1)
+    state mean_of: f32[5, 16] ~ normal(0, 0.1)
+    state var_of: f32[5, 16] ~ uniform(0.5, 1.5)
+    h = x
+    s = broadcast(0.0, [B, 8])
+    {loop} i in 0..5 {{
+        z = slide(h, W[i], [1, 1], 1, [1, 1], 1, false)
+        scale = gamma[i] / sqrt(var_of[i] + 1e-5)
+        h[n, c, p, q] = tanh((z[n, c, p, q] - mean_of[i, c]) * scale[c] + b[i, c])
+        s = tanh(s + mean(mean(h, -1), -1) @ V[i].T)
+    }}
+    y = h |> flatten |> Dense(10)
+    y = y + (s |> Dense(10))
+}}
+train Net(x, label: i32[B]) {{
+    loss      = mean(cross_entropy(y, label))
+    optimizer = Adam(lr = 1e-2)
+}}
+"""
+
+
+@pytest.mark.parametrize(("format", "close"), [("f32", 2e-5), ("bf16", 2e-3), ("i8", 0.1)])
+def test_layers_in_turns_are_the_layers_written_out(tmp_path, format, close):
+    """Convolutions and products with weights of their own in each turn: predictions of weights in every format, for few
+    examples and many, before and after a step that changes what was prepared; and the step. (Of bytes the steps are
+    other ones: those of a turn, or those of all; and to bf16 a weight may be rounded the other way.)"""
+    nets = []
+    for loop in ("scan", "repeat"):
+        path = tmp_path / f"{loop}.nn"
+        path.write_text(TURNS.format(loop=loop))
+        nets.append(nnc.compile(path, cache=False, weights_dtype=format))
+    x, label = normal(33, 16, 9, 9).astype("f4"), rng.integers(0, 10, 33)
+    for step in range(3):
+        for batch in (1, 33):
+            a, b = (net.predict(x[:batch]) for net in nets)
+            np.testing.assert_allclose(a, b, rtol=close, atol=close)
+        losses = [net.train_step(x, label) for net in nets]
+        assert losses[0] == pytest.approx(losses[1], rel=2e-5), step
+    for path in nets[0].params:
+        np.testing.assert_allclose(nets[0].params[path], nets[1].params[path], rtol=1e-3, atol=1e-4)
+
+
+def test_what_a_turn_makes_of_weights_is_prepared(tmp_path):
+    """The weights of each turn lie as kernels read them: Winograd's transforms and panels are made before the call."""
+    path = tmp_path / "p.nn"
+    path.write_text(TURNS.format(loop="scan"))
+    session = Session(Source("p.nn", path.read_text()), Settings())
+    made = session.stages("predict")
+    assert {v.shape[0] for v in made.prepare.nodes.values() if v.op == "item"} == {5}
+    body = next(n for n in made.fused if n.op == "scan").attrs["body"]
+    assert all(n.op != "transpose" for n in body)

@@ -94,12 +94,12 @@ def _differentiated(
             seeds.setdefault(v, []).append(d_carries[k])
         elif k >= carries and k in dys:
             d_results[k] = _input(inside, f"d_{body.outputs[k][0]}", around.type(dys[k]))
-            row = _row(inside, d_results[k], index)
+            row = inside.row(d_results[k], index)
             seeds.setdefault(v, []).append(row)
             if k in taken:
                 condition = _input(inside, f"taken_{body.outputs[k][0]}", around.type(taken[k]))
                 conditions[condition] = taken[k]
-                known[row] = _row(inside, condition, index)
+                known[row] = inside.row(condition, index)
     slices = {
         n.name: n.args[0]
         for n in body
@@ -126,15 +126,6 @@ def _differentiated(
 def _input(b: Builder, stem: str, type_: TensorType) -> str:
     name = stem if stem not in b.nodes else b.fresh(stem)
     return b.emit("input", name=name, type=type_)
-
-
-def _row(b: Builder, stack: str, index: str) -> str:
-    """The part of a collected value that is this turn's."""
-    shape, t = b.shape(stack), symbol(index)
-    row = b.emit(
-        "slice", stack, starts=(t, *[0] * (len(shape) - 1)), stops=(t + 1, *shape[1:]), steps=(1,) * len(shape)
-    )
-    return b.emit("reshape", row, shape=shape[1:])
 
 
 def _active(body: Graph, inputs: Sequence[str], given: Sequence[bool], carried: Sequence[str]) -> set[str]:
@@ -328,7 +319,7 @@ def _emit(
             new[n.name] = operand(n.name, outer[n.name], inside.type(n.name))
     for n in needed:
         if n.name in rows:
-            new[n.name] = _row(body, rows[n.name], turn.index)
+            new[n.name] = body.row(rows[n.name], turn.index)
         elif n.op == "in_range":  # the way forward has seen to that
             new[n.name] = new[n.args[0]]
         elif n.name not in new:

@@ -17,7 +17,7 @@ import networkx as nx
 from ...dsl.errors import error
 from ...dsl.source import Span
 from ..types.facts import Relation
-from ..types.sizes import Dim, Size, symbols
+from ..types.sizes import Dim, Size, symbol, symbols
 from ..types.tensors import TensorType, TupleType, Type
 
 MAX_NODES = 300_000  # of one graph
@@ -135,6 +135,13 @@ class Builder:
         if name is None or name in self.nodes:
             name = self.fresh(name or "v")
         return self._put(Node(name, op, args, attrs, inferred, span or self.span))
+
+    def row(self, stack: str, turn: str) -> str:
+        """Of what a scan collects, or reads turn by turn, the part that is of the turn whose index is a symbol."""
+        shape, t = self.shape(stack), symbol(turn)
+        starts, stops = (t, *[0] * (len(shape) - 1)), (t + 1, *shape[1:])
+        row = self.emit("slice", stack, starts=starts, stops=stops, steps=(1,) * len(shape))
+        return self.emit("reshape", row, shape=shape[1:])
 
     def fresh(self, stem: str) -> str:
         """A name not yet taken: `v7`, `h_2`."""

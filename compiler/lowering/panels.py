@@ -19,7 +19,7 @@ from ..graph.ops import OPS, PACKED, WIDENING
 from ..graph.ops.contraction import index_of
 from ..graph.ops.op import CONTRACT, LOOP
 from ..graph.product import Product, product
-from ..passes.scans import invariants
+from ..passes.scans import invariants, of_turns
 from ..types.tensors import BYTES, FLOATS
 from .kernels.schedule import LARGE, schedule
 
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 
 def pack(graph: Graph, fixed: Collection[str], target: Target) -> Graph:
-    """The graph with fixed right operands in panels, and in scans those that are the same in every turn; itself where
-    there are none. They are packed where they are read: `hoist` and `prepare` know what to do about that."""
+    """The graph with fixed right operands in panels, and in scans those that are the same in every turn, or in the same
+    turn of every call; itself where there are none. They are packed where they are read: `hoist` and `prepare` know
+    what to do about that."""
     b = Builder(graph.name, OPS)
     b.guards = list(graph.guards)
     made: dict[tuple[object, ...], str] = {}
@@ -47,8 +48,10 @@ def pack(graph: Graph, fixed: Collection[str], target: Target) -> Graph:
             if key not in made:
                 made[key] = _packed(b, right, axes, tile.vectors * tile.lanes)
             args[1 - p.side] = made[key]
-        if OPS[n.op].kind == LOOP and (body := pack(n.attrs["body"], invariants(n), target)) is not n.attrs["body"]:
-            n, changed = replace(n, attrs={**n.attrs, "body": body}), True
+        if OPS[n.op].kind == LOOP:
+            body = pack(n.attrs["body"], invariants(n) | of_turns(n, fixed), target)
+            if body is not n.attrs["body"]:
+                n, changed = replace(n, attrs={**n.attrs, "body": body}), True
         new[n.name] = b.copy(n, tuple(args))
     outputs, updates = (tuple((k, new[v]) for k, v in names) for names in (graph.outputs, graph.updates))
     return b.finish(outputs, updates) if made or changed else graph

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..graph.nodes import Builder, Graph, Node
 from ..graph.ops import OPS
 from ..graph.ops.contraction import Affine, Map, plain
-from ..graph.ops.op import CONTRACT
+from ..graph.ops.op import CONTRACT, LOOP
 from ..graph.ops.winograd import LARGE, POSITIONS, SMALL, TAPS, TILE
 from ..types.sizes import Dim
 from ..types.tensors import TensorType
@@ -31,7 +31,8 @@ MANY = 32  # and sums for a gradient
 
 
 def wind(graph: Graph, target: Target, examples: int) -> Graph:
-    """The graph with convolutions by Winograd's algorithm, where that pays for so many examples; itself where none."""
+    """The graph with convolutions by Winograd's algorithm, where that pays for so many examples, also in the bodies of
+    scans; itself where none."""
     b = Builder(graph.name, OPS)
     b.guards = list(graph.guards)
     new: dict[str, str] = {}
@@ -48,6 +49,8 @@ def wind(graph: Graph, target: Target, examples: int) -> Graph:
                 new[n.name] = _gradient(b, args[w.side], args[1 - w.side], w)
                 changed = True
                 continue
+        if OPS[n.op].kind == LOOP and (body := wind(n.attrs["body"], target, examples)) is not n.attrs["body"]:
+            n, changed = replace(n, attrs={**n.attrs, "body": body}), True
         new[n.name] = b.copy(n, tuple(args))
     outputs, updates = (tuple((k, new[v]) for k, v in names) for names in (graph.outputs, graph.updates))
     return b.finish(outputs, updates) if changed else graph

@@ -16,7 +16,7 @@ An order is a permutation: axis k of what lies in memory is axis `order[k]` of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -25,11 +25,10 @@ from ..graph.nodes import Builder, Graph, Node
 from ..graph.ops import OPS
 from ..graph.ops.contraction import Map, index_of, is_gathered
 from ..graph.ops.layout import inverse, regroup
-from ..graph.ops.op import CONTRACT, MAP
+from ..graph.ops.op import CONTRACT, LOOP, MAP
 from ..types.sizes import Dim
 from ..types.tensors import TensorType
-
-Order = tuple[int, ...]
+from .carried import Order, settled, turns
 
 FREE = ("broadcast", "iota", "constant")  # made in any order at no cost
 LANES = 16
@@ -38,17 +37,20 @@ IDLE = 1.25  # times the work of full lanes, above which the lanes go along the 
 
 def layout(graph: Graph) -> Graph:
     """The graph with orders chosen; itself where no contraction asks for one."""
-    return _laid(graph, batch_in_lanes(graph) if graph.updates else None)
+    return _laid(graph, lambda g: batch_in_lanes(g) if g.updates else None) if _asks(graph) else graph
 
 
 def layout_of_many(graph: Graph) -> Graph:
     """The same, with the lanes along the batch wherever that saves work."""
-    return _laid(graph, batch_in_lanes(graph))
+    return _laid(graph, batch_in_lanes) if _asks(graph) else graph
 
 
-def _laid(graph: Graph, lanes: Dim | None) -> Graph:
-    if not any(_is_window(graph, n) for n in graph):
-        return graph
+def _asks(graph: Graph) -> bool:
+    return any(_is_window(graph, n) or (OPS[n.op].kind == LOOP and turns(n)) for n in graph)
+
+
+def _laid(graph: Graph, lanes: Callable[[Graph], Dim | None]) -> Graph:
+    """The graph with orders chosen; `lanes` is the size along which those of a graph go, if there is one."""
     b = Builder(graph.name, OPS)
     b.guards = list(graph.guards)
     made = _Orders(graph, b, lanes)
@@ -117,10 +119,12 @@ class _Orders:
     """The new graph so far: of each old value the new node that holds it, and its order. The lanes go along `batch`,
     where that is a size."""
 
-    def __init__(self, graph: Graph, b: Builder, batch: Dim | None):
-        self.graph, self.b, self.batch = graph, b, batch
+    def __init__(self, graph: Graph, b: Builder, lanes: Callable[[Graph], Dim | None]):
+        self.graph, self.b, self.batch, self.lanes_of = graph, b, lanes(graph), lanes
         self.held: dict[str, tuple[str, Order]] = {}
         self.turned: dict[tuple[str, Order], str] = {}
+        self.went: dict[str, Mapping[int, Order]] = {}  # of scans: the orders of results
+        self.looped = {a for n in graph if OPS[n.op].kind == LOOP for a in n.args}
 
     # --- values in an order
 
@@ -164,10 +168,21 @@ class _Orders:
 
     def place(self, n: Node) -> None:
         """Make a node in the order that suits it."""
+        if OPS[n.op].kind == LOOP:
+            return self.loop(n)
         order = self.chosen(n)
         if order is None:
             made = self.b.copy(n, tuple(self.declared(a) for a in n.args))
             self.held[n.name] = made, self.plain(n.name) if isinstance(n.type, TensorType) else ()
+
+    def loop(self, n: Node) -> None:
+        """A scan, what it carries in the order in which its body makes it."""
+        items = [i for i in self.graph if i.op == "item" and i.args == (n.name,) and i.name in self.looped]
+        stacks = {i.attrs["index"] for i in items} - set(range(n.attrs["carries"]))
+        lies = [self.held[a][1] for a in n.args]
+        done, wanted, self.went[n.name] = settled(n, lies, stacks, lambda body: _laid(body, self.lanes_of))
+        args = (self.within(a, wanted.get(k, self.plain(a))) for k, a in enumerate(n.args))
+        self.held[n.name] = self.b.copy(done, tuple(args)), ()
 
     def add(self, n: Node, args: Sequence[str], order: Order, **attrs: object) -> Order:
         self.held[n.name] = self.b.add(n.op, tuple(args), {**n.attrs, **attrs}, name=n.name), order
@@ -179,6 +194,9 @@ class _Orders:
             held, order = self.held[n.args[0]]
             self.held[n.name] = held, tuple(n.attrs["perm"].index(k) for k in order)
             return self.held[n.name][1]
+        if n.op == "item" and (went := self.went.get(n.args[0], {}).get(n.attrs["index"])):
+            self.held[n.name] = self.b.copy(n, (self.held[n.args[0]][0],)), went
+            return went
         if _is_window(self.graph, n):
             return self.window(n)
         orders = [self.held[a][1] for a in n.args if a in self.held]

@@ -27,7 +27,7 @@ from ..graph.ops.contraction import index_of, is_gathered
 from ..graph.ops.op import CONTRACT, LOOP
 from ..types.sizes import Dim
 from ..types.tensors import TensorType
-from .scans import invariants
+from .scans import of_turns
 
 LEAST = 64  # elements that are worth it
 EACH = 4  # elements of a step, at least
@@ -47,11 +47,11 @@ def narrow(graph: Graph, fixed: Collection[str], format: str) -> Graph:
     for n in graph:
         b.span = n.span
         if OPS[n.op].kind == LOOP:
-            body = narrow(n.attrs["body"], _fixed_inside(n, fixed), format)
+            body = narrow(n.attrs["body"], of_turns(n, fixed), format)
             if body is not n.attrs["body"]:
                 n, changed = replace(n, attrs={**n.attrs, "body": body}), True
         args = [new[a] for a in n.args]
-        kept = {k: axes for k, axes in _kept(n).items() if n.args[k] in large} if n.name not in fixed else {}
+        kept = {k: axes for k, axes in _kept(n, graph).items() if n.args[k] in large} if n.name not in fixed else {}
         if format == "i8":
             kept = {k: axes for k, axes in kept.items() if _spans(graph[n.args[k]].shape, axes) >= EACH}
         changed = changed or bool(kept)
@@ -76,26 +76,19 @@ def _large(graph: Graph, fixed: Collection[str]) -> set[str]:
     return found
 
 
-def _fixed_inside(scan: Node, fixed: Collection[str]) -> set[str]:
-    """The nodes of a scan's body that are fixed where the scan stands."""
-    body, same = scan.attrs["body"], invariants(scan)
-    inputs = (n.name for n in body if n.op == "input")
-    found = {name for name, given in zip(inputs, scan.args, strict=True) if given in fixed and name in same}
-    for n in body:
-        if n.args and n.name in same and all(a in found for a in n.args):
-            found.add(n.name)
-    return found
-
-
-def _kept(n: Node) -> dict[int, tuple[int, ...]]:
-    """The operands that may be narrow, and which of their axes are axes of the result."""
+def _kept(n: Node, graph: Graph) -> dict[int, tuple[int, ...]]:
+    """The operands that may be narrow, and which of their axes are axes of the result, from end to end."""
     if n.op == "gather":
         return {0: (0,)} if n.attrs.get("axis", 0) == 0 else {}
     if OPS[n.op].kind != CONTRACT or not is_gathered(n):
         return {}
-    letters = _letters(n)
-    seen = [[index_of(e) for e in m] for m in n.attrs["maps"]]
-    return {k: tuple(a for a, i in enumerate(s) if i in letters and s.count(i) == 1) for k, s in enumerate(seen)}
+    letters, extent = _letters(n), dict(n.attrs["domain"])
+    kept: dict[int, tuple[int, ...]] = {}
+    for k, (x, m) in enumerate(zip(n.args, n.attrs["maps"], strict=True)):
+        seen, shape = [index_of(e) for e in m], graph[x].shape
+        whole = (a for a, i in enumerate(seen) if i in letters and seen.count(i) == 1 and extent[i] == shape[a])
+        kept[k] = tuple(whole)
+    return kept
 
 
 def _letters(n: Node) -> list[str]:

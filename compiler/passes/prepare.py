@@ -9,15 +9,17 @@ What is made of nothing, or only renames a buffer, is no work: it stays where it
 
 from __future__ import annotations
 
+from collections.abc import Collection, Set
 from typing import Any
 
 from ..graph.cost import number, own_weight
 from ..graph.nodes import Graph, Node, ancestors, may_fail
 from ..graph.ops import OPS, PACKED
-from ..graph.ops.op import LEAF, MAP, VIEW
-from ..types.sizes import Size
+from ..graph.ops.op import LEAF, LOOP, MAP, VIEW
+from ..types.sizes import Size, symbols
 from ..types.tensors import TensorType, TupleType
 from .rewrite import assemble, live
+from .scans import collected_before, each, of_turns, trim
 
 FREE = ("broadcast", "constant", "iota", "reshape", "assume", "size", *PACKED)  # made of nothing, or not made at all
 CHEAP = 4  # weight up to which what is made of nothing is made where it is read
@@ -27,9 +29,10 @@ WORTH = 512  # vector instructions of all elements, below which a call does not 
 def prepare(graph: Graph, stem: str = "prepared") -> tuple[Graph, Graph] | None:
     """The graph of `NAME.prepare` and the rest; None where that would not be worth a call. Paths of what is prepared
     begin with `stem`."""
-    made = fixed(graph)
     if all(n.op != "input" for n in graph):
         return None
+    graph = by_turns(graph)
+    made = fixed(graph)
     found = _found(graph, made)
     before = ancestors(graph.nodes, found)
     if sum(_work(graph[name]) for name in before) < WORTH:
@@ -41,34 +44,61 @@ def prepare(graph: Graph, stem: str = "prepared") -> tuple[Graph, Graph] | None:
     return Graph(f"{graph.name}.prepare", {name: graph[name] for name in before}, (), updates), rest
 
 
+def by_turns(graph: Graph) -> Graph:
+    """The graph with what a scan computes of variables alone, in each turn of others, computed by a scan of its own."""
+    made, names = fixed(graph), {*graph.nodes}
+
+    def change(n: Node, before: dict[str, Node]) -> Node | None:
+        apart = n.name not in made and not n.attrs["until"] and _is_static(n.attrs["count"])
+        inside = of_turns(n, made) if apart else ()
+        body = n.attrs["body"]
+        found = _found(body, _weighed(body, inside, frozenset({n.attrs["index"]})))
+        found -= {x.name for x in body if x.op == "slice" and body[x.args[0]].op == "input"}  # rows, which lie there
+        if sum(_work(body[name]) for name in ancestors(body.nodes, found)) * number(n.attrs["count"]) < WORTH:
+            return None
+        return collected_before(n, [x.name for x in body if x.name in found], before, names)
+
+    return trim(each(graph, change))
+
+
 def fixed(graph: Graph) -> dict[str, int]:
     """The nodes that depend on variables alone, those that the entry does not write. Of what is made of nothing, the
     weight of one element; of all else, more than is cheap."""
     written = {path for path, _ in graph.updates}
+    stored = {n.name for n in graph if n.op == "param" and n.attrs["path"] not in written}
+    same: set[str] = set()
+    for n in graph:
+        if n.name in stored or (n.op not in ("input", "param") and all(a in same for a in n.args) and not may_fail(n)):
+            same.add(n.name)
+    return _weighed(graph, same)
+
+
+def _weighed(graph: Graph, same: Collection[str], turn: Set[str] = frozenset()) -> dict[str, int]:
+    """Of nodes that are the same in every call, in each `turn`, those of known sizes, and what one element weighs."""
     found: dict[str, int] = {}
     for n in graph:
-        if n.op == "input" or may_fail(n) or (n.op == "param" and n.attrs["path"] in written):
+        if n.name not in same or not _is_static(n.type) or not all(a in found for a in n.args):
             continue
-        if all(a in found for a in n.args) and _is_static(n.type) and _is_static(n.attrs):
-            stored = n.op == "param" or (n.op == "constant" and n.shape)
+        if _is_static(n.attrs, {*turn, n.attrs["index"]} if OPS[n.op].kind == LOOP else turn):
+            stored = n.op in ("param", "input") or (n.op == "constant" and n.shape)
             made = n.op in FREE or OPS[n.op].kind in (MAP, VIEW)
             found[n.name] = own_weight(n) + sum(found[a] for a in n.args) if made and not stored else CHEAP + 1
     return found
 
 
-def _is_static(x: Any) -> bool:
-    """Whether no size in a type or an attribute is a symbol."""
+def _is_static(x: Any, bound: Set[str] = frozenset()) -> bool:
+    """Whether no size in a type or an attribute is a symbol, but for those that are bound."""
     match x:
         case Size():
-            return False
+            return symbols(x) <= bound
         case TensorType(_, shape):
-            return _is_static(shape)
+            return _is_static(shape, bound)
         case TupleType(items) | tuple(items):
-            return all(map(_is_static, items))
+            return all(_is_static(i, bound) for i in items)
         case dict():
-            return all(map(_is_static, x.values()))
+            return all(_is_static(v, bound) for v in x.values())
         case Graph():
-            return all(_is_static(n.type) and _is_static(n.attrs) for n in x)
+            return all(_is_static(n.type, bound) and _is_static(n.attrs, bound) for n in x)
     return True
 
 

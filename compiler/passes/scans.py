@@ -7,15 +7,15 @@ reads, carried values that only carry themselves, and operands that are not need
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..graph.cost import own_weight
 from ..graph.nodes import Builder, Graph, Node, ancestors, effects, may_fail, mentions
 from ..graph.ops import OPS
 from ..graph.ops.op import CONTRACT, KERNEL, LOOP, MAP, REDUCE
-from ..types.tensors import TensorType
+from ..types.tensors import TensorType, TupleType
 from .rewrite import assemble
 
 CHEAP = 4  # weight up to which a value is computed again in each turn rather than stored
@@ -42,16 +42,19 @@ def _apart(n: Node) -> _Scan:
     )
 
 
-def _together(n: Node, s: _Scan, types: Mapping[str, Any]) -> Node:
-    """The scan again; inputs come first in its body, in the order of its operands."""
+def _together(n: Node, s: _Scan, types: Mapping[str, Any], name: str = "") -> Node:
+    """The scan again, under another `name` where there is one; inputs come first in its body, in the order of its
+    operands."""
     b = Builder("body", OPS)
     b.nodes.update((i, s.nodes[i]) for i in s.inputs)
     b.nodes.update((name, x) for name, x in s.nodes.items() if x.op != "input")
     attrs = {**n.attrs, "body": b.finish(tuple(s.outputs)), "carries": s.carries}
-    return Node(n.name, "scan", tuple(s.args), attrs, OPS["scan"].infer([types[a] for a in s.args], attrs), n.span)
+    return Node(
+        name or n.name, "scan", tuple(s.args), attrs, OPS["scan"].infer([types[a] for a in s.args], attrs), n.span
+    )
 
 
-def _each(graph: Graph, change: Callable[[Node, dict[str, Node]], Node | None]) -> Graph:
+def each(graph: Graph, change: Callable[[Node, dict[str, Node]], Node | None]) -> Graph:
     """The graph with scans changed; `change` may add nodes before them and gives None for a scan that stays."""
     nodes: dict[str, Node] = {}
     for n in graph:
@@ -72,6 +75,44 @@ def invariants(n: Node) -> set[str]:
     """The nodes of a scan's body that are the same in every turn."""
     s = _apart(n)
     return s.nodes.keys() - _varying(s, n.attrs["index"])
+
+
+def of_turns(n: Node, fixed: Collection[str]) -> set[str]:
+    """The nodes of a scan's body that depend on the turn and on operands that are `fixed`, and on nothing else: so they
+    are the same in every call."""
+    s = _apart(n)
+    found = {i for i, a in list(zip(s.inputs, s.args, strict=True))[s.carries :] if a in fixed}
+    for name, x in s.nodes.items():
+        if x.op != "input" and all(a in found for a in x.args) and not may_fail(x):
+            found.add(name)
+    return found
+
+
+def collected_before(n: Node, values: Sequence[str], before: dict[str, Node], names: set[str]) -> Node:
+    """The scan, which reads `values` of its body from where another one `before` it has collected them, each turn its
+    own. They depend on nothing that is carried; new nodes have none of the `names`."""
+    s = _apart(n)
+    ahead = ancestors(s.nodes, values)
+    given = [(i, a) for i, a in zip(s.inputs, s.args, strict=True) if i in ahead]
+    nodes = {name: s.nodes[name] for name in ahead}
+    first = _Scan([i for i, _ in given], [a for _, a in given], nodes, [(v, v) for v in values], 0, False)
+    made = _together(n, first, {name: x.type for name, x in before.items()}, _fresh(n.name, names))
+    before[made.name] = made
+    assert isinstance(made.type, TupleType)
+    b = Builder("body", OPS)
+    b.nodes.update(s.nodes)
+    for k, v in enumerate(values):
+        b.span = s.nodes[v].span
+        item = Node(_fresh(v, names), "item", (made.name,), {"index": k}, made.type.items[k], b.span)
+        before[item.name] = item
+        stack = b.fresh(v)
+        s.inputs.append(b.emit("input", name=stack, type=item.type))
+        s.args.append(item.name)
+        b.nodes[v] = replace(b.nodes.pop(b.row(stack, n.attrs["index"])), name=v)
+    rows = {name: x for name, x in b.nodes.items() if name not in s.nodes}
+    s.nodes.clear()
+    s.nodes.update({**rows, **{v: b.nodes[v] for v in values}, **b.nodes})
+    return _together(n, s, {name: x.type for name, x in before.items()})
 
 
 # --- hoist -----------------------------------------------------------------------------------------------------------
@@ -109,7 +150,7 @@ def hoist(graph: Graph) -> Graph:
                 s.args.append(outside[x.name])
         return _together(n, s, {**{x.name: x.type for x in graph}, **{x.name: x.type for x in before.values()}})
 
-    return _each(graph, change)
+    return each(graph, change)
 
 
 def _costs(x: Node) -> bool:
@@ -163,7 +204,7 @@ def sink(graph: Graph) -> Graph:
             s.nodes.update({**earlier, name: made, **rest})
         return _together(n, s, {x.name: x.type for x in before.values()}) if found else None
 
-    return _each(graph, change)
+    return each(graph, change)
 
 
 # --- trim ------------------------------------------------------------------------------------------------------------

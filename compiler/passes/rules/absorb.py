@@ -203,8 +203,26 @@ def _fits(s: Sweep, n: Node) -> bool:
     )
 
 
+# a row of a stack is read without the axis along which it was cut
+def operand_of_a_row(s: Sweep, n: Node) -> str | None:
+    extent = dict(n.attrs["domain"])
+    for k, (a, m) in enumerate(zip(n.args, n.attrs["maps"], strict=True)):
+        row = s[a]
+        if row.op != "slice":
+            continue
+        cut = [
+            j for j, (size, whole) in enumerate(zip(row.shape, s.shape(row.args[0]), strict=True)) if size == 1 != whole
+        ]
+        if cut and all(_inside(m[j], 1, extent) for j in cut):
+            left = [j for j in range(len(m)) if j not in cut]
+            x = s.emit("reshape", a, shape=tuple(row.shape[j] for j in left))
+            maps = (*n.attrs["maps"][:k], tuple(m[j] for j in left), *n.attrs["maps"][k + 1 :])
+            return s.emit("contract", *n.args[:k], x, *n.args[k + 1 :], **{**n.attrs, "maps": maps})
+    return None
+
+
 RULES: Table = {
-    "contract": (operands_seen_through, is_sum, is_product, is_slice),
+    "contract": (operands_seen_through, operand_of_a_row, is_sum, is_product, is_slice),
     "transpose": (result_moved,),
     "reduce_sum": (result_summed,),
 }
