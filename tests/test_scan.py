@@ -412,6 +412,42 @@ def test_the_same_bits_with_two_threads(tmp_path):
         assert (one.params[name] == two.params[name]).all(), name
 
 
+SHARED = """
+fn f(x: f32[N, 64], W: f32[5, 64, 64], pick: i32[5]) -> (y: f32[5, N, 64], g: f32[5, 64, 64]) {
+    scan j in 0..5 {
+        h = x
+        scan t in 0..9 { h = tanh(h @ W[j] + x) }
+        row = W[j][pick[j]]
+        y[j, n, k] = h[n, k] * row[k]
+    }
+    g = grad(sum(y * y), W)
+}
+"""
+
+
+def test_turns_that_threads_share(tmp_path):
+    """Turns that carry nothing, each of which takes long: the same bits on any number of threads, also where a turn
+    fails; and those of one turn after the other."""
+    (tmp_path / "p.nn").write_text(SHARED)
+    x, W, pick = normal(200, 64).astype("f4"), normal(5, 64, 64).astype("f4") / 8, np.arange(5, dtype=np.int32)
+    nets = [nnc.compile(tmp_path / "p.nn", threads=k) for k in (1, 2, 3, 8)]
+    loops = [s for s in stages(SHARED, "f").lowered.entry.steps if hasattr(s, "parallel")]
+    assert loops and all(s.parallel and not any(getattr(x, "parallel", False) for x in s.steps) for s in loops)
+    first = nets[0].f(x, W, pick)
+    for j in range(5):
+        h = x.astype("f8")
+        for _ in range(9):
+            h = np.tanh(h @ W[j] + x)
+        np.testing.assert_allclose(first[0][j], h * W[j][j], rtol=1e-3, atol=1e-4)
+    for net in nets[1:]:
+        for _ in range(5):
+            assert all((a == b).all() for a, b in zip(first, net.f(x, W, pick), strict=True))
+    pick[3] = 64
+    for net in nets:
+        with pytest.raises(nnc.NncError, match="outside an axis of size"):
+            net.f(x, W, pick)
+
+
 def test_an_index_that_run_time_finds_outside(tmp_path):
     net = compiled(
         tmp_path, "fn f(x: f32[T], n: f32[N]) -> f32 {\n s = 0.0\n scan t in 0..N { s = s + x[t] }\n return s\n}"

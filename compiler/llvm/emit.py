@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ..loops.ir import Call, Constant, Entry, Kernel, Loop, Many, Module, Place, Step, calls, places, size_expr
+from ..loops.ir import Call, Constant, Entry, Kernel, Loop, Many, Module, Place, Step, calls, loops, places, size_expr
 from ..types.sizes import Dim
 
 if TYPE_CHECKING:
     from ..native.target import Target
-from . import microbatches, threads
+from . import microbatches, parallel, threads
 from .emulate import EMULATED, RELAXED
 from .environment import environment, guarded
 from .expressions import Evaluator
@@ -51,7 +51,8 @@ def emit(module: Module, target: Target, interface: str = "", small: bool = Fals
         parts.append(threads.microbatches_alone() if interface else threads.microbatches(target.triple))
     if any("@nnc.never" in p for p in parts):
         parts.append(threads.NEVER)
-    if (apart and not interface) or any(map(has_parallel, module.kernels)):
+    shared_turns = any(loop.parallel for e in module.entries for loop in loops(e.steps))
+    if (apart and not interface) or shared_turns or any(map(has_parallel, module.kernels)):
         parts += [threads.declarations(), threads.fork(target.triple)]
     parts += definitions(externals, "\n".join(parts))
     return "\n".join([f'target triple = "{target.triple}"\n', *parts, *sorted(externals.declares), "", ATTRIBUTES])
@@ -203,14 +204,46 @@ def _word(entry: _Entry) -> str:
 
 
 def _loop(entry: _Entry, loop: Loop) -> None:
-    """Rotated, as loops in kernels are: `if (there is a turn) do { ... } while (there is another)`."""
+    """A loop of steps: all turns in order, or shared by threads."""
+    e = entry.e
+    count = e.evaluate(size_expr(loop.count))
+    bound = e.scalar(count).ref
+    if loop.parallel:
+        _shared(entry, loop, bound)
+    else:
+        _turns(entry, loop, e.scalar(plus(e.index(count), -1)).ref if loop.reverse else "0", "0", bound)
+
+
+def _shared(entry: _Entry, loop: Loop, bound: str) -> None:
+    """Write a function of some turns, and have threads call it."""
+    fn = entry.e.fn
+    body = replace(entry, e=_evaluator(entry.entry), slots={})
+    context = parallel.Context()
+    for name in ("sizes", "slots", "arena", "pool"):
+        context.add("ptr", f"%{name}", f"%{name}")
+    for index in entry.indices:
+        ref = body.e.fn.name(index)
+        body.e.names[index] = Index((Term(ref, 0, 1),))
+        context.add("i64", entry.e.scalar(entry.e.names[index]).ref, ref)
+    _load_slots(body, dict.fromkeys(p.name for p in places((loop,)) if p.name in entry.position))
+    low, high = body.e.fn.name("low"), body.e.fn.name("high")
+    _turns(body, replace(loop, reverse=False), low, low, high)
+    body.e.fn.block.end = "ret i32 0"
+    name = f"nnc.turns.{len(entry.parts)}.{entry.entry.name}"
+    text = body.e.fn.text(parallel.signature(f"{name}.body", low, high, context))
+    entry.parts.extend((text, parallel.unpack(name, f"{name}.body", context)))
+    word = _word(entry)
+    _leave(fn, fn.value(f"call i32 {parallel.fork(fn, name, bound, context, '%pool', word)}", "code"))
+    entry.word = body.word
+
+
+def _turns(entry: _Entry, loop: Loop, first: str, low: str, bound: str) -> None:
+    """The turns from `low` up to `bound`, of which one is the `first`. Rotated, as loops in kernels are: `if (there is
+    a turn) do { ... } while (there is another)`."""
     e = entry.e
     fn, var, word = e.fn, loop.index, _word(entry)
     names, indices = dict(e.names), entry.indices
-    count = e.evaluate(size_expr(loop.count))
-    bound = e.scalar(count).ref
-    first = e.scalar(plus(e.index(count), -1)).ref if loop.reverse else "0"
-    enter = fn.value(f"icmp sgt i64 {bound}, 0", f"{var}.enter")
+    enter = fn.value(f"icmp sgt i64 {bound}, {low}", f"{var}.enter")
     before = fn.block
     head = fn.push(f"{var}.loop")
     i = fn.name(var)

@@ -342,13 +342,7 @@ class Writer(VectorLoops):
 
     def fork(self, name: str, turns: str, context: parallel.Context) -> str:
         """The code of a loop that threads share."""
-        fn = self.fn
-        where = fn.alloca(f"[{max(1, len(context.fields))} x i64]", "context")
-        for k, (type_, outside, _) in enumerate(context.fields):
-            at = fn.pure(f"getelementptr i64, ptr {where}, i64 {k}", 0, "at")
-            fn.line(f"store {type_} {outside}, ptr {at}, align 8")
-        args = f"ptr {self.pool}, ptr {self.word}, ptr {symbol(name, '@')}, ptr {where}, i64 {turns}"
-        return fn.value(f"call i32 @nnc.fork({args})", "code")
+        return self.fn.value(f"call i32 {parallel.fork(self.fn, name, turns, context, self.pool, self.word)}", "code")
 
     def receive(self, name: str, v: Operand, outer: Writer, context: parallel.Context) -> Index | Value:
         """The same value in a parallel body; what is not constant is passed in the context."""

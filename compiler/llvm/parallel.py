@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..loops.ir import For, Load, Prefetch, Reduce, Store, Var, expressions, parts, walk
-from .text import symbol
+from .text import Function, symbol
 
 
 @dataclass(slots=True)
@@ -38,6 +38,15 @@ def unpack(name: str, body: str, context: Context) -> str:
     lines += [f"  %code = call i32 {symbol(body, '@')}({', '.join(args)})", "  ret i32 %code"]
     head = f"define internal i32 {symbol(name, '@')}(ptr %context, i64 %low, i64 %high) #0 {{"
     return "\n".join([head, *lines, "}\n"])
+
+
+def fork(fn: Function, name: str, turns: str, context: Context, pool: str, word: str) -> str:
+    """A call that has threads do all turns."""
+    where = fn.alloca(f"[{max(1, len(context.fields))} x i64]", "context")
+    for k, (type_, outside, _) in enumerate(context.fields):
+        at = fn.pure(f"getelementptr i64, ptr {where}, i64 {k}", 0, "at")
+        fn.line(f"store {type_} {outside}, ptr {at}, align 8")
+    return f"@nnc.fork(ptr {pool}, ptr {word}, ptr {symbol(name, '@')}, ptr {where}, i64 {turns})"
 
 
 def directly(body: str, turns: str, context: Context) -> str:

@@ -66,7 +66,7 @@ def _renamed(steps: tuple[Step, ...], kernels: Mapping[str, str], constants: Map
     for s in steps:
         if isinstance(s, Loop):
             until = place(s.until) if s.until is not None else None
-            done.append(replace(s, steps=_renamed(s.steps, kernels, constants), until=until))
+            done.append(replace(s, steps=_renamed(s.steps, kernels, constants), until=until, parallel=False))
         else:
             done.append(Call(kernels[s.kernel], s.sizes, tuple(map(place, s.places))))
     return tuple(done)

@@ -16,7 +16,7 @@
     entry    ::= entry NAME (size, ...) (slot, ...) [many NAME from NAME n] [microbatches NAME n step n]
                        arena SIZE { step* }
     step     ::= NAME (size, ...) (place, ...)            a call of a kernel
-               | for NAME in 0..SIZE [reverse] [until place] { step* }
+               | for NAME in 0..SIZE [reverse] [parallel] [until place] { step* }
     place    ::= slot NAME [+ SIZE] | arena + SIZE | constant NAME [+ SIZE]
 
 The functions are those of `scalar`; a result has the dtype of the operands unless their paragraph says otherwise.
@@ -41,7 +41,7 @@ store in lanes leaves the lanes that are masked undefined.
 (the trip count is constant and at most `MAX_UNROLL`), then the loop variable is a constant in each copy.
 
 **Steps.** The sizes of calls and the offsets of places may speak of the indices of the loops around them. A loop with
-`until` ends after the turn that leaves a bool that is true in that place.
+`until` ends after the turn that leaves a bool that is true in that place. Turns of a `parallel` one are independent.
 
 **Parallel.** A parallel loop is in no lanes and reads no registers from outside of it; iterations are independent.
 Threads take contiguous static ranges, where the condition holds if there is one. A parallel loop in another is for one
@@ -213,6 +213,7 @@ class Loop:
     steps: tuple[Step, ...]
     reverse: bool = False
     until: Place | None = None
+    parallel: bool = False
 
 
 Step = Union[Call, Loop]
@@ -381,6 +382,14 @@ def calls(steps: tuple[Step, ...]) -> Iterator[Call]:
             yield from calls(s.steps)
         else:
             yield s
+
+
+def loops(steps: tuple[Step, ...]) -> Iterator[Loop]:
+    """The loops among steps, outer before inner."""
+    for s in steps:
+        if isinstance(s, Loop):
+            yield s
+            yield from loops(s.steps)
 
 
 def places(steps: tuple[Step, ...]) -> Iterator[Place]:

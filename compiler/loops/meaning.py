@@ -106,7 +106,7 @@ def run(module: Module, entry: Entry, sizes: Mapping[str, int], slots: Mapping[s
         for s in some:
             if isinstance(s, Loop):
                 turns = range(_number(s.count, known))
-                for k in reversed(turns) if s.reverse else turns:
+                for k in reversed(turns) if s.reverse or s.parallel else turns:
                     inside = {**known, s.index: k}
                     if code := steps(s.steps, inside):
                         return code

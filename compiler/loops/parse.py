@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
 from ..types.sizes import Dim, parse_size
@@ -134,7 +135,7 @@ class _Parser:
         depth, first = 0, self.at
         while True:
             kind, token, _ = self.tokens[self.at]
-            if kind == "end" or (depth == 0 and token in (",", ")", "]", "{", "reverse", "until")):
+            if kind == "end" or (depth == 0 and token in (",", ")", "]", "{", "reverse", "parallel", "until")):
                 break
             depth += (token == "(") - (token == ")")
             self.at += 1
@@ -351,22 +352,22 @@ class _Parser:
     def steps(self) -> tuple[Step, ...]:
         """Calls and loops up to the brace that ends them."""
         done: list[list[Step]] = [[]]
-        heads: list[tuple[str, Dim, bool, Place | None]] = []
+        heads: list[Loop] = []  # whose steps are still to come
         while True:
             if self.accept("}"):
                 if not heads:
                     return tuple(done[0])
-                index, count, reverse, until = heads.pop()
                 steps = tuple(done.pop())
-                done[-1].append(Loop(index, count, steps, reverse, until))
+                done[-1].append(replace(heads.pop(), steps=steps))
             elif self.accept("for"):
                 index = self.name()
                 self.expect("in")
                 if self.integer() != 0:
                     self.fail("a loop from 0")
                 self.expect("..")
-                count, reverse = self.size(), bool(self.accept("reverse"))
-                heads.append((index, count, reverse, self.place() if self.accept("until") else None))
+                count, reverse, parallel = self.size(), bool(self.accept("reverse")), bool(self.accept("parallel"))
+                until = self.place() if self.accept("until") else None
+                heads.append(Loop(index, count, (), reverse, until, parallel))
                 done.append([])
                 self.expect("{")
             else:

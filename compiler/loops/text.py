@@ -188,7 +188,11 @@ def _entry(e: Entry) -> Iterator[str]:
 def _steps(steps: tuple[Step, ...], indent: str) -> Iterator[str]:
     for s in steps:
         if isinstance(s, Loop):
-            how = " reverse" * s.reverse + (f" until {_place(s.until)}" if s.until is not None else "")
+            how = (
+                " reverse" * s.reverse
+                + " parallel" * s.parallel
+                + (f" until {_place(s.until)}" if s.until is not None else "")
+            )
             yield f"{indent}for {_name(s.index)} in 0..{s.count}{how} {{"
             yield from _steps(s.steps, indent + "    ")
             yield indent + "}"

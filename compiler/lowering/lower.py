@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ..graph.cost import number
 from ..graph.nodes import Builder, Graph, Node
 from ..graph.ops import OPS
 from ..graph.ops.calculus import constant
@@ -34,7 +35,7 @@ from .kernels.ordering import scratch as sorting
 from .kernels.pointwise import pointwise
 from .kernels.scatter import add_along, scatter
 from .kernels.schedule import schedule
-from .kernels.sharing import is_shared
+from .kernels.sharing import FORK, is_shared, work
 from .kernels.winograd import SHARES, Window, tile_of, window, winograd
 from .memory import Plan, constant_name, is_kernel, output_slot, plan, roots, shift, types
 
@@ -144,6 +145,7 @@ class _Steps:
     steps: tuple[L.Step, ...]
     nodes: tuple[str, ...]  # that the steps compute
     constants: tuple[L.Constant, ...]
+    work: Dim  # on one thread, in picoseconds
 
 
 def _steps(graph: Graph, checks: Checks, library: _Library) -> _Steps:
@@ -152,7 +154,8 @@ def _steps(graph: Graph, checks: Checks, library: _Library) -> _Steps:
     loops = {n.name: _steps(_entry_of(graph, n), checks, library) for n in graph if OPS[n.op].kind == LOOP}
     scratch = {name: library.scratch(body) for name, body in bodies.items()}
     for name, loop in loops.items():
-        scratch[name] = (_of_turns(graph[name], loop), 1)[: 1 + graph[name].attrs["until"]]
+        turns = graph[name].attrs["count"] if _is_parallel(graph[name], loop) else 1
+        scratch[name] = (_of_turns(graph[name], loop) * turns, 1)[: 1 + graph[name].attrs["until"]]
     planned, root = plan(graph, scratch, {name: body for name, (body, _) in bodies.items()}), roots(graph)
     steps: list[L.Step] = [_copy(c.type, c.source, c.target, checks, library) for c in planned.copies if c.early]
     nodes = [""] * len(steps)
@@ -172,12 +175,17 @@ def _steps(graph: Graph, checks: Checks, library: _Library) -> _Steps:
     ]
     nodes += [""] * (len(steps) - len(nodes))
     every = (*constants, *(c for loop in loops.values() for c in loop.constants))
-    return _Steps(planned, tuple(steps), tuple(nodes), every)
+    total: Dim = sum((library.work(body) for body in bodies.values()), 0)
+    for name, loop in loops.items():
+        count = graph[name].attrs["count"]
+        total += highest(loop.work, graph[name].attrs["index"], count) * count
+    return _Steps(planned, tuple(steps), tuple(nodes), every, total)
 
 
 # --- loops -----------------------------------------------------------------------------------------------------------
 
 UNTIL = "until"
+TURNS = 16  # that threads share, at most: each has an arena of its own
 
 
 def _carry(k: int) -> str:
@@ -226,8 +234,18 @@ def _loop(
     until = own[1] if node.attrs["until"] else None
     if until is not None:
         slots[output_slot(UNTIL)] = until
-    steps = _moved(lowered.steps, slots, own[0])
-    yield L.Loop(node.attrs["index"], node.attrs["count"], steps, node.attrs["reverse"], until)
+    parallel = _is_parallel(node, lowered)
+    arena = _shifted(own[0], index * _of_turns(node, lowered)) if parallel else own[0]
+    steps = _moved(lowered.steps, slots, arena)
+    yield L.Loop(node.attrs["index"], node.attrs["count"], steps, node.attrs["reverse"], until, parallel)
+
+
+def _is_parallel(node: Node, lowered: _Steps) -> bool:
+    """Whether threads share the turns of a scan: few, each with an arena of its own, that have nothing of each other
+    and much to do."""
+    count, apart = node.attrs["count"], not node.attrs["carries"] and not node.attrs["until"]
+    few = isinstance(count, int) and 1 < count <= TURNS
+    return apart and few and number(highest(lowered.work, node.attrs["index"], count)) > FORK
 
 
 def _of_turns(node: Node, lowered: _Steps) -> Dim:
@@ -243,7 +261,7 @@ def _moved(steps: tuple[L.Step, ...], slots: Mapping[str, L.Place], arena: L.Pla
         return p if base is None else _shifted(base, p.offset)
 
     return tuple(
-        L.Loop(s.index, s.count, _moved(s.steps, slots, arena), s.reverse, None if s.until is None else moved(s.until))
+        replace(s, steps=_moved(s.steps, slots, arena), until=None if s.until is None else moved(s.until))
         if isinstance(s, L.Loop)
         else L.Call(s.kernel, s.sizes, tuple(map(moved, s.places)))
         for s in steps
@@ -273,6 +291,7 @@ class _Library:
         self._taken: set[str] = set()  # names
         self._first: dict[Hashable, _Body] = {}
         self._scratch: dict[_Body, tuple[Dim, ...]] = {}
+        self._work: dict[_Body, Dim] = {}
         self._made: dict[_Body, L.Kernel] = {}  # with its name
 
     def shared(self, body: _Body) -> _Body:
@@ -284,6 +303,12 @@ class _Library:
         if body not in self._scratch:
             self._scratch[body] = _scratch(body[0], self.target)
         return self._scratch[body]
+
+    def work(self, body: _Body) -> Dim:
+        """Picoseconds of a kernel on one thread."""
+        if body not in self._work:
+            self._work[body] = work(body[0])
+        return self._work[body]
 
     def call(self, body: _Body, checks: Checks, name: str, note: str, places: Sequence[L.Place]) -> L.Call:
         if body not in self._made:
