@@ -37,6 +37,7 @@ from .settings import Settings
 if TYPE_CHECKING:
     from .elaborate import Program
     from .elaborate.checks import TestPlan
+    from .origin import Origin
     from .pipeline import Observer, Stages
 
 _AMPLE_BYTES = 384 << 20  # with less to be had LLVM gets no thread of its own
@@ -187,19 +188,15 @@ class Session:
         return emit(made.lowered.module, self.target)
 
     @native.compiling()
-    def origin(self, entry: str, inputs: Mapping[str, Any], variables: Mapping[str, Any]) -> str | None:
-        """Where in the program a value of an entry stops being finite, in words. The entry is run by the interpreter:
-        None where that would take long."""
-        from .graph.interpret import first_not_finite
-        from .passes import ALWAYS, run
+    def origin(
+        self, entry: str, root: str, inputs: Mapping[str, Any], variables: Mapping[str, Any], patient: bool
+    ) -> Origin | None:
+        """Where in the program an output (or a variable that is written) that is not finite became so: the entry is run
+        by the interpreter. None where it finds nothing; raises `ResourceError` (E0605) where that would take long and
+        the caller is not `patient`."""
+        from .origin import origin
 
-        node = first_not_finite(run(ALWAYS, self.program.graph(entry)), inputs, variables)
-        if node is None or node.span is None:
-            return None
-        text = node.span.text
-        if len(text) <= 2:  # an operator's own sign
-            text = f"{text}` of `{node.span.source.text.splitlines()[node.span.position[0] - 1].strip()}"
-        return f"`{text}` at {node.span}" if len(text) <= 80 and "\n" not in text else str(node.span)
+        return origin(self.program.graph(entry), root, inputs, variables, patient)
 
     @property
     def support(self) -> native.Support:

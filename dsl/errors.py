@@ -5,7 +5,7 @@ Exit codes of the command line: see `exit_code` on each class.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from .diagnostics import Diagnostic, Label
 from .render import render
@@ -64,9 +64,20 @@ class ResourceError(NncError, MemoryError):
 
 
 class NonFiniteError(NncError, ArithmeticError):
-    """Training met a NaN or an infinity: names the first bad tensor (E06)."""
+    """Training met a NaN or an infinity: names the first bad tensor (E06), and in which `epoch` and `step`, from 1.
+    Where it is known `span` is the expression that made it, and `operands` the ranges of what that was made of."""
 
     exit_code = 6
+
+    def __init__(
+        self,
+        diagnostics: Diagnostic | Iterable[Diagnostic],
+        epoch: int | None = None,
+        step: int | None = None,
+        operands: Mapping[str, tuple[float, float]] | None = None,
+    ):
+        super().__init__(diagnostics)
+        self.epoch, self.step, self.operands = epoch, step, dict(operands or {})
 
 
 class InternalError(NncError, AssertionError):

@@ -153,6 +153,7 @@ class Model(Network):
         shuffle: bool | None = None,
         callbacks: Any = (),
         resume: bool = False,
+        check_nan: bool = False,
         **kwargs: Any,
     ) -> History:
         """Train on whole arrays, on one frame that has the target, on what gives batch after batch (a DataLoader), or
@@ -166,7 +167,9 @@ class Model(Network):
         with self.workspace.training(), unlearned(self):
             if len(args) == 1 and not kwargs and is_stream(args[0]):
                 settings.left_out("fit of a loader", batch=batch, shuffle=shuffle, resume=resume or None)
-                return stream.fit(self, args[0], validation=validation, epochs=epochs, callbacks=told)
+                return stream.fit(
+                    self, args[0], validation=validation, epochs=epochs, callbacks=told, check_nan=check_nan
+                )
             return fit(
                 self,
                 args,
@@ -177,6 +180,7 @@ class Model(Network):
                 shuffle=shuffle,
                 callbacks=told,
                 resume=resume,
+                check_nan=check_nan,
             )
 
     def evaluate(self, /, *args: Any, batch: int | None = None, **kwargs: Any) -> dict[str, float | int]:

@@ -66,7 +66,7 @@ def test_no_arrow_runs_up():
 
 def test_loose_files_of_the_compiler_are_the_pipeline():
     loose = {p.stem for p in (ROOT / "compiler").glob("*.py")}
-    assert loose == {"__init__", "apart", "pipeline", "session", "settings", "manifest"}
+    assert loose == {"__init__", "apart", "origin", "pipeline", "session", "settings", "manifest"}
     assert len((ROOT / "compiler" / "pipeline.py").read_text("utf-8").splitlines()) <= 120
 
 

@@ -241,11 +241,12 @@ class Context:
             self.real = outer
 
     def emit(self, op: str, *args: Tensor, span: Span | None, operands: tuple[Span, ...] = (), **attrs: Any) -> Tensor:
-        """One operator; its node points at the user's own line, also where std wrote it. A `ShapeError`
-        becomes a diagnostic whose labels give each operand's type and origin."""
+        """One operator; its node points at the user's own line, also where std wrote it (then to the library's, too). A
+        `ShapeError` becomes a diagnostic whose labels give each operand's type and origin."""
         local = [self.here(a, span) for a in args]
         try:
-            told = self.asked() or span if span is not None and is_std(span) else span
+            asked = self.asked() if span is not None and is_std(span) else None
+            told = span if asked is None else replace(asked, library=span)
             made = Tensor(self.builder.emit(op, *(a.node for a in local), span=told, **attrs), self.builder)
             if isinstance(self.builder[made.node].type, TensorType):
                 check_type(made.type, span)

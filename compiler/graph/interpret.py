@@ -7,7 +7,7 @@ passed. `grad` nodes must have been written out by `differentiate`.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,13 @@ import numpy as np
 from ...dsl.errors import ArgumentError, InternalError, error
 from ..types.sizes import Dim, Size, divide, substitute, symbol, symbols
 from ..types.tensors import TensorType, TupleType
-from .cost import operations
-from .nodes import Graph, Guard, Node, ancestors
+from .nodes import Graph, Guard, Node
 from .ops import OPS
 from .ops.elementwise import NUMPY
 
 Arrays = Mapping[str, Any]
-_QUICK = 30_000_000  # operations that take seconds here
+Observer = Callable[[Node, list[Any], Any], None]  # of a node, its operands and its value
+Run = Callable[[Graph, Arrays, Mapping[str, int]], tuple[Any, ...]]
 
 
 def evaluate(
@@ -29,58 +29,56 @@ def evaluate(
     inputs: Arrays | None = None,
     params: Arrays | None = None,
     sizes: Mapping[str, int] | None = None,
-    observe: Callable[[Node, Any], None] | None = None,
+    observe: Observer | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Outputs by name and new values of parameters by path. `inputs` are by the inputs' outside names, `params` by
-    path; `sizes` gives those sizes that no shape tells; `observe` sees each value. Raises `ArgumentError` where an
-    array is missing or does not fit."""
-    leaves: list[tuple[str, TensorType, np.ndarray]] = []
-    values: dict[str, Any] = {}
+    path; `sizes` gives those sizes that no shape tells; `observe` sees each value, which is then kept as long as
+    something may read it. Raises `ArgumentError` where an array is missing or does not fit."""
+    values: dict[str, Any] = dict(_leaves(graph, inputs, params))
+    bound = sizes_of(graph, values, sizes or {})
+    check_guards(graph.guards, bound)
+    last = {a: node.name for node in graph for a in node.args}
+    last |= dict.fromkeys([v for _, v in (*graph.outputs, *graph.updates)], "")
+    with np.errstate(all="ignore"):
+        for node in graph:
+            args = [values[a] for a in node.args]
+            if node.name not in values:
+                values[node.name] = apply(node, args, bound)
+            if observe is not None:
+                observe(node, args, values[node.name])
+            for read in {a for a in node.args if last[a] == node.name}:
+                del values[read]
+    return {k: values[v] for k, v in graph.outputs}, {k: values[v] for k, v in graph.updates}
+
+
+def _leaves(graph: Graph, inputs: Arrays | None, params: Arrays | None) -> Iterator[tuple[str, np.ndarray]]:
+    """The values of inputs and parameters, by node."""
     for node in graph:
         if node.op in ("input", "param"):
             key, given = (node.attrs["name"], inputs) if node.op == "input" else (node.attrs["path"], params)
             if given is None or key not in given:
                 raise error("E0604", f"there is no value for {node.op} {key}", kind=ArgumentError)
-            values[node.name] = np.asarray(given[key], NUMPY[node.dtype])
-            leaves.append((key, node.attrs["type"], values[node.name]))
-    bound = bind_sizes(((name, t, v.shape) for name, t, v in leaves), sizes or {})
-    check_guards(graph.guards, bound)
-    with np.errstate(all="ignore"):
-        for node in graph:
-            if node.name not in values:
-                values[node.name] = _apply(node, [values[a] for a in node.args], bound)
-            if observe is not None:
-                observe(node, values[node.name])
-    return {k: values[v] for k, v in graph.outputs}, {k: values[v] for k, v in graph.updates}
+            yield node.name, np.asarray(given[key], NUMPY[node.dtype])
 
 
-def first_not_finite(graph: Graph, inputs: Arrays, params: Arrays) -> Node | None:
-    """The first node that makes a value that is not finite of values that are, and on whose way lies an output that is
-    not; None where there is none, or where it would take more than seconds to find."""
-    leaves = [(n, inputs.get(n.attrs["name"])) for n in graph if n.op == "input"]
-    sizes = bind_sizes(((n.name, n.attrs["type"], np.shape(x)) for n, x in leaves if x is not None), {})
-    if sum(operations(n, [graph[a].type for a in n.args], sizes) for n in graph) > _QUICK:
-        return None
-    bad: dict[str, bool] = {}
-
-    def look(node: Node, value: Any) -> None:
-        arrays = value if isinstance(value, tuple) else (value,)
-        bad[node.name] = any(np.asarray(a).dtype.kind == "f" and not np.isfinite(a).all() for a in arrays)
-
-    evaluate(graph, inputs, params, None, look)
-    behind = ancestors(graph.nodes, [v for _, v in (*graph.outputs, *graph.updates) if bad[v]])
-    found = (graph[name] for name in behind if bad[name] and graph[name].args)
-    return next((n for n in found if not any(bad[a] for a in n.args)), None)
+def sizes_of(graph: Graph, values: Arrays, given: Mapping[str, int]) -> dict[str, int]:
+    """The numbers behind the symbols of a graph, by the values of its leaves."""
+    leaves = (n for n in graph if n.op in ("input", "param") and n.name in values)
+    ports = (
+        (n.attrs["name" if n.op == "input" else "path"], n.attrs["type"], np.shape(values[n.name])) for n in leaves
+    )
+    return bind_sizes(ports, given)
 
 
-def _apply(node: Node, args: list[Any], sizes: Mapping[str, int]) -> Any:
+def apply(node: Node, args: list[Any], sizes: Mapping[str, int], run: Run | None = None) -> Any:
+    """The value of one node, of the values of its operands; `run` gives the results of a graph inside it."""
     reference = OPS[node.op].reference
     if reference is None:
         raise error("E0901", f"{node.op} cannot be evaluated: {node.name}", node.span, kind=InternalError)
     type = _known(node.type, sizes)
     attrs = {k: _known(v, sizes) for k, v in node.attrs.items()}
     if "body" in attrs:
-        attrs["run"] = _run
+        attrs["run"] = run or _run
         attrs["sizes"] = sizes  # a body may speak of sizes that the shapes of its operands do not tell
     result = reference(args, attrs, type)
     if isinstance(type, TensorType):

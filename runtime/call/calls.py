@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from math import inf
 from os import getpid
 from time import perf_counter
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
 from numpy import empty
@@ -45,6 +45,9 @@ from .column import Array
 from .interrupt import Watch
 from .messages import argument_error, listed, unknown
 from .state import State
+
+if TYPE_CHECKING:
+    from ...compiler.origin import Origin
 
 _HOLDS = {
     "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
@@ -73,7 +76,9 @@ class Session(Protocol):
     def manifest(self) -> Manifest: ...
     def entry(self, name: str) -> Native: ...
     def pool(self, threads: int) -> Any: ...
-    def origin(self, entry: str, inputs: Mapping[str, Any], variables: Mapping[str, Any]) -> str | None: ...
+    def origin(
+        self, entry: str, root: str, inputs: Mapping[str, Any], variables: Mapping[str, Any], patient: bool
+    ) -> Origin | None: ...
 
 
 class Workspace:

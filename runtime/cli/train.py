@@ -50,6 +50,7 @@ def run_options(f: Any) -> Any:
     metavar="N",
     help="Only try whether N examples can be fitted (--epochs: in how many steps, default 1000).",
 )
+@click.option("--check-nan", is_flag=True, help="Look at each step, and for the expression however long it takes.")
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 def train(
     program: Program,
@@ -64,6 +65,7 @@ def train(
     from_: str | None,
     only: tuple[str, ...],
     overfit: int | None,
+    check_nan: bool,
     quiet: bool,
 ) -> int:
     """Train the model of FILE as its train block says, or go on with a run (--resume DIR)."""
@@ -72,7 +74,7 @@ def train(
             raise click.UsageError(
                 "--resume goes on as the run began: without --out, --seed, --batch, --weights and --overfit"
             )
-        return _resume(Path(resume), program, epochs, threads, quiet)
+        return _resume(Path(resume), program, epochs, threads, quiet, check_nan)
     if not program.file:
         raise click.UsageError("missing FILE, or --resume DIR")
     some = into is not None or from_ is not None or bool(only)
@@ -97,7 +99,7 @@ def train(
     write_start(folder, program, net, start, source)
     rewrite_metrics(folder, [])
     total = spec.epochs if epochs is None else epochs
-    return _fit(net, folder, Recorder(folder), total, quiet, epochs=epochs, batch=batch)
+    return _fit(net, folder, Recorder(folder), total, quiet, epochs=epochs, batch=batch, check_nan=check_nan)
 
 
 def _overfit(net: Model, count: int, steps: int | None, quiet: bool) -> None:
@@ -122,7 +124,9 @@ def _overfit(net: Model, count: int, steps: int | None, quiet: bool) -> None:
     say(f"{found.examples} examples are fitted: {what}")
 
 
-def _resume(folder: Path, changed: Program, epochs: int | None, threads: int | None, quiet: bool) -> int:
+def _resume(
+    folder: Path, changed: Program, epochs: int | None, threads: int | None, quiet: bool, check_nan: bool
+) -> int:
     """Go on where last.nnw stands; what is given besides (another file, hypers, data) takes the place of what was."""
     program, start = read_start(folder)
     sweep(folder)
@@ -148,7 +152,7 @@ def _resume(folder: Path, changed: Program, epochs: int | None, threads: int | N
     scores = [s for s in map(score_of, progress.history if progress else []) if s is not None]
     recorder = Recorder(folder, min(scores, default=None) if (folder / "best.nnw").exists() else None)
     total = progress.last if progress is not None else epochs or net.train_spec.epochs
-    return _fit(net, folder, recorder, total, quiet, resume=True, epochs=epochs)
+    return _fit(net, folder, recorder, total, quiet, resume=True, epochs=epochs, check_nan=check_nan)
 
 
 def _fit(net: Model, folder: Path, recorder: Recorder, total: int, quiet: bool, **settings: Any) -> int:

@@ -46,9 +46,11 @@ def fit(
     shuffle: bool | None,
     callbacks: Sequence[Any],
     resume: bool,
+    check_nan: bool,
 ) -> History:
     """Train for `epochs` epochs, or with `resume` finish the fit that was interrupted: `epochs` then counts from where
-    that began.
+    that began. With `check_nan` each metric and each variable is looked at after each step, and what is not finite is
+    traced to its expression however long that takes.
 
     A callback is called as `callback(history, network)` after each epoch, or is an object with any of the methods
     `on_epoch(history, network)` and `on_progress(report)`. One that returns True ends training after that epoch.
@@ -81,7 +83,7 @@ def fit(
     elif epochs is not None:
         progress.set_epochs(wanted)
     validating = partial(sweep_all, evaluation(network, held_out, None)) if held_out is not None else None
-    running = Fit(network, validating, progress, sweep.steps, callbacks)
+    running = Fit(network, validating, progress, sweep.steps, callbacks, check_nan)
     running.over(sweep)
     return running.run()
 
@@ -116,8 +118,9 @@ class Fit:
         progress: Progress,
         steps: int,
         callbacks: Sequence[Any],
+        check_nan: bool,
     ):
-        self.network, self.validating = network, validating
+        self.network, self.validating, self.check_nan = network, validating, check_nan
         self.progress, self.callbacks = progress, callbacks
         self.history = History(progress.history, progress.stopped)
         self.before = 0  # examples of the epoch in sweeps before this one
@@ -129,7 +132,7 @@ class Fit:
     def over(self, sweep: Sweep, steps: int = 0) -> None:
         """What comes next is a sweep, with so many steps of the epoch before it."""
         self.sweep = sweep
-        self.rescue = Rescue(self.network, sweep, self.progress, self.interrupted.watch, steps)
+        self.rescue = Rescue(self.network, sweep, self.progress, self.interrupted.watch, steps, self.check_nan)
 
     def run(self) -> History:
         """Train until `progress.last` epochs are done, or the program or a callback ends it."""
@@ -161,7 +164,7 @@ class Fit:
     def _chunk(self, order: Array | None) -> None:
         """Some steps in native code."""
         progress, sweep = self.progress, self.sweep
-        stop = sweep.chunk_end(progress.position)
+        stop = sweep.chunk_end(progress.position, 1 if self.check_nan else None)
         start = perf_counter()
         try:
             steps, bad = sweep.run(progress.position, stop, order)
@@ -171,8 +174,10 @@ class Fit:
                 raise
             return
         seconds = perf_counter() - start
-        if bad is not None and self.rescue.is_lost():
+        if bad is not None and (self.check_nan or self.rescue.is_lost()):
             self.rescue.explain(progress.position // sweep.batch + bad)
+        if self.check_nan:
+            self.rescue.finish(progress.position // sweep.batch + steps)
         stop = min(progress.position + steps * sweep.batch, stop)
         rate = (stop - progress.position) / max(seconds, 1e-9)
         progress.position, progress.totals = stop, sweep.totals.tolist()

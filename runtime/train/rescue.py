@@ -2,19 +2,21 @@
 
 In: a fit that is under way. Steps are a function of the variables and the batch, so a copy of the variables from a
 moment ago and a replay give the state before the bad step, bit for bit. There each tensor is looked at in the order of
-the computation: inputs, taps, loss and metrics, gradients, updated variables. The model is left in that good state.
+the computation, inputs, losses, updated variables, metrics, and the expression that it came from is looked for by the
+interpreter; where that finds none, taps and gradients are looked at. The model is left in that good state.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from time import perf_counter
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from ...compiler.types.sizes import symbols
-from ...dsl.errors import NncError, NonFiniteError, error
+from ...dsl.diagnostics import Diagnostic
+from ...dsl.errors import NncError, NonFiniteError, ResourceError
 from ..call.arrays import BAD_DATA, bind, check_bytes, not_finite
 from ..call.column import Array
 from ..call.interrupt import Watch
@@ -22,7 +24,12 @@ from ..network import Network
 from ..progress import Progress
 from .sweep import Sweep
 
+if TYPE_CHECKING:
+    from ...compiler.origin import Origin
+
 _INTERVAL = 0.5  # seconds between copies, more where copying is slow: it may take a fiftieth of the time
+_ELSEWHERE = "run operator by operator, as it is written, this step makes nothing that is not finite of what is"
+_REMEDY = "a smaller learning rate, `clip` or other input scaling are the usual remedies"
 _LOOK_BACK = 16  # steps between a variable going bad and a metric showing it
 
 
@@ -33,9 +40,12 @@ def order_of(progress: Progress, sweep: Sweep, epoch: int) -> Array | None:
 
 class Rescue:
     """Keeps a recent good copy of the variables during one fit. Of an epoch that is several sweeps it is for one of
-    them, with so many steps `before`."""
+    them, with so many steps `before`. Who is `patient` waits for the expression to be found, however long it takes."""
 
-    def __init__(self, network: Network, sweep: Sweep, progress: Progress, watch: Watch, before: int = 0):
+    def __init__(
+        self, network: Network, sweep: Sweep, progress: Progress, watch: Watch, before: int = 0, patient: bool = False
+    ):
+        self.patient = patient
         self.network, self.sweep, self.progress, self.watch, self.before = network, sweep, progress, watch, before
         floats = [v.path for v in network.manifest.variables if v.dtype in ("f32", "f64")]
         self._watched = [path for path in floats if np.isfinite(network.variables[path]).all()]
@@ -69,7 +79,7 @@ class Rescue:
         return not np.isfinite(losses).all() if losses else self._bad_variable() is not None
 
     def finish(self, step: int = 0) -> None:
-        """Explain if a variable is not finite where training ended, before this step of the current epoch."""
+        """Explain if a variable is not finite where training stands, before this step of the current epoch."""
         if self._bad_variable() is not None:
             self.explain(step)
 
@@ -88,20 +98,37 @@ class Rescue:
             at = first
             self._replay(at)
         self._stand(at)
-        step = at % steps
+        step, help = at % steps, [_REMEDY]
         order = self._order(progress.epoch)
-        found = self._first_bad(order, progress.position) or "a metric is not finite"
-        remedy = (
-            BAD_DATA
-            if found.startswith("input ")
-            else "a smaller learning rate, `clip` or other input scaling are the usual remedies"
-        )
-        raise error(
-            "E0630",
-            f"training met a value that is not finite in epoch {progress.epoch + 1}, "
-            f"step {self.before + step + 1}: {found}",
-            help=f"the model is as it was before this step; {remedy}",
-            kind=NonFiniteError,
+        rows = self._rows(order, progress.position)
+        found = self._bad_input(rows, order, progress.position)
+        origin: Origin | None = None
+        if found is not None:
+            help = [BAD_DATA]
+        else:
+            root, found = self._bad_result(rows)
+            try:
+                origin = self.network.session.origin("train", root, rows, self.network.variables, self.patient)
+            except ResourceError:
+                help.append("`--check-nan`, or `fit(check_nan=True)`, looks for the expression, which takes long here")
+            except NncError:  # this is already the explanation of an error
+                pass
+            else:
+                help += [_ELSEWHERE] if origin is None else []
+            found = found if origin is not None else self._bad_on_the_way(rows) or found
+        if origin is not None:
+            found += f"; the first is {origin.title}"
+        raise NonFiniteError(
+            Diagnostic(
+                "E0630",
+                f"training met a value that is not finite in epoch {progress.epoch + 1}, "
+                f"step {self.before + step + 1}: {found}",
+                origin.labels if origin is not None else (),
+                ("the model is as it was before this step", *help),
+            ),
+            epoch=progress.epoch + 1,
+            step=self.before + step + 1,
+            operands={name: (x.low, x.high) for name, x in origin.operands.items()} if origin is not None else {},
         )
 
     def undo(self, step: int) -> None:
@@ -152,36 +179,40 @@ class Rescue:
                 return path
         return None
 
-    def _first_bad(self, order: Array | None, position: int) -> str | None:
-        """The first tensor of the step at `position` that is not finite, in words."""
-        spec, variables = self.network.train_spec, self.network.variables
-        rows = dict(zip(spec.inputs, self.sweep.rows(order, position), strict=True))
-        index = self.sweep.index(order, position)
-        origin = self.sweep.origin.indices(index)
+    def _rows(self, order: Array | None, position: int) -> dict[str, Array]:
+        """The batch at `position`, by the names of the inputs."""
+        return dict(zip(self.network.train_spec.inputs, self.sweep.rows(order, position), strict=True))
+
+    def _bad_input(self, rows: Mapping[str, Array], order: Array | None, position: int) -> str | None:
+        """The first input of a batch that is not finite, in words."""
+        origin = self.sweep.origin.indices(self.sweep.index(order, position))
         ports = {p.name: p for p in self.sweep.call.signature.inputs}
         for name, array in rows.items():
             by_example = any(self.sweep.symbol in symbols(n) for n in ports[name].shape[:1])
             if found := not_finite(array, origin if by_example else None):
                 return f"input `{name}` {found}"
+        return None
+
+    def _bad_result(self, rows: Mapping[str, Array]) -> tuple[str, str]:
+        """The first result of the step over a batch that is not finite, and in words: a loss, a variable, or what else
+        is measured."""
+        variables, losses = self.network.variables, self.network.train_spec.losses
+        before = {path: a.copy() for path, a in variables.items()}
+        results = {name: bad for name, array in self._values("train", rows) if (bad := not_finite(array))}
+        after = {path: bad for path in self._watched if (bad := not_finite(variables[path]))}
+        variables.write(before)
+        said = {name: f"`{name}` {results[name]}" for name in losses if name in results}
+        said |= {path: f"`{path}` after the update {bad}" for path, bad in after.items()}
+        said |= {name: f"`{name}` {bad}" for name, bad in results.items()}
+        return next(iter(said.items()), ("", "a metric is not finite"))
+
+    def _bad_on_the_way(self, rows: Mapping[str, Array]) -> str | None:
+        """The first labelled value, loss or gradient that is not finite, in words."""
         for entry, what in (("taps", "`{}`"), ("loss", "`{}`"), ("gradients", "the gradient of `{}`")):
             for name, array in self._values(entry, rows):
                 if found := not_finite(array):
-                    return f"{what.format(name)} {found}{self._origin(entry, rows)}"
-        before = {path: a.copy() for path, a in variables.items()}
-        values = self._values("train", rows)
-        found = next((f"`{name}` {found}" for name, array in values if (found := not_finite(array))), None)
-        if found is None and (path := self._bad_variable()) is not None:
-            found = f"`{path}` after the update {not_finite(variables[path])}"
-        variables.write(before)
-        return found
-
-    def _origin(self, entry: str, rows: Mapping[str, Any]) -> str:
-        """Where in the program that came from, where that is soon found."""
-        try:
-            place = self.network.session.origin(entry, rows, self.network.variables)
-        except NncError:  # this is already the explanation of an error
-            return ""
-        return f"; the first is {place}" if place is not None else ""
+                    return f"{what.format(name)} {found}"
+        return None
 
     def _values(self, entry: str, rows: Mapping[str, Any]) -> Iterator[tuple[str, Array]]:
         """The outputs of an entry for these rows; nothing where there is no such entry or it fails."""

@@ -35,7 +35,13 @@ _END = object()
 
 
 def fit(
-    network: Network, loader: Iterable[Any], *, validation: Any, epochs: int | None, callbacks: Sequence[Any]
+    network: Network,
+    loader: Iterable[Any],
+    *,
+    validation: Any,
+    epochs: int | None,
+    callbacks: Sequence[Any],
+    check_nan: bool,
 ) -> History:
     """Train for `epochs` epochs, each one pass through the loader, in its order. `validation` are arrays, by position
     or by name, a frame, or another loader.
@@ -50,7 +56,7 @@ def fit(
     progress = Progress(network.epochs_done, network.epochs_done + wanted, None, False, network.seed)
     progress.totals = [0.0] * len(spec.metrics)
     validating = _validating(network, validation, wanted)
-    return _Fit(network, validating, progress, steps, callbacks).through(loader)
+    return _Fit(network, validating, progress, steps, callbacks, check_nan).through(loader)
 
 
 def evaluate(network: Network, loader: Iterable[Any], check: Callable[[], None]) -> dict[str, float | int]:

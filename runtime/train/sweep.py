@@ -195,9 +195,9 @@ class Sweep:
             self.call.failed(status, arrays, rows, self.origin.classes)
         return job.steps, job.nonfinite if job.nonfinite >= 0 else None
 
-    def chunk_end(self, position: int) -> int:
-        """Where to stop for Python to be asked again."""
-        return min(position + self._chunk, self.examples)
+    def chunk_end(self, position: int, steps: int | None = None) -> int:
+        """Where to stop for Python to be asked again: after a moment, or after so many steps."""
+        return min(position + (self._chunk if steps is None else steps * self.batch), self.examples)
 
     def adapt(self, steps: int, seconds: float) -> None:
         """Aim the next chunk at `_CHUNK_SECONDS`, growing sixteenfold at most."""

@@ -85,29 +85,3 @@ def test_variables_that_fit_once_but_not_twice_are_refused_before_training(monke
     with pytest.raises(ResourceError, match=r"E0605.*the variables and the copy of them that training keeps needs"):
         net.fit(X[:4], LABEL[:4], batch=2)
     assert start == {n: a.tobytes() for n, a in net.variables.items() if n != "train/steps"}
-
-
-@pytest.mark.parametrize(
-    ("line", "what", "first"),
-    [
-        ("y = log(z - 0.2) + softmax(x)[:, 0]", "nan", "`log(z - 0.2)` at <text>:5:9"),
-        ("y = exp(200 * z)", "inf", "`exp(200 * z)` at <text>:5:9"),
-        (
-            "y = where(z > 0, z, -inf)\n    y = where(y < 0, 0, y) / (z - z)",
-            "inf",
-            "`/` of `y = where(y < 0, 0, y) / (z - z)` at",
-        ),
-    ],
-)
-def test_what_is_not_finite_is_traced_to_the_expression(line, what, first):
-    """An infinity that is written, as a mask is, is no origin."""
-    net = nnc.compile(
-        "model M(x: f32[B, 3]) -> (y: f32[B]) {\n    weight w: f32[3] ~ constant(0.1)\n    z = x @ w\n"
-        f"    # what fails\n    {line}\n}}\n"
-        "train M(x, t: f32[B]) {\n    loss = mean((y - t)^2)\n    optimizer = SGD(lr = 0.1)\n}\n"
-    )
-    x = RNG.uniform(1, 2, (8, 3)).astype("f4")
-    x[3] = 0.1
-    with pytest.raises(nnc.NonFiniteError) as caught:
-        net.fit(x, x[:, 0], epochs=1)
-    assert f"`loss` is {what}; the first is {first}" in str(caught.value)

@@ -27,6 +27,8 @@ from ..nodes import Builder, Node
 from . import require
 from .op import CONTRACT, Op, Sample, ShapeError
 
+_AT_ONCE = 1 << 24  # products in memory
+
 Affine = tuple[Dim, tuple[tuple[str, int], ...]]
 Map = tuple[Affine, ...]
 
@@ -149,7 +151,15 @@ def _positions(m: Map, shape: Sequence[int], extent: Mapping[str, int]) -> tuple
 def _sum_of_products(
     xs: Sequence[np.ndarray], axes: Sequence[Sequence[int]], out: Sequence[int], extent: Sequence[int]
 ) -> np.ndarray:
-    """The products at every point of the domain, summed over the axes that are not in `out`."""
+    """The products at every point of the domain, summed over the axes that are not in `out`; of a large domain first
+    those of one half of an axis that is, then of the other."""
+    if prod(extent) > _AT_ONCE and (k := max(out, key=lambda k: extent[k], default=None)) is not None and extent[k] > 1:
+        parts = []
+        for half in (slice(0, extent[k] // 2), slice(extent[k] // 2, extent[k])):
+            cut = [x[tuple(half if j == k else slice(None) for j in ks)] for x, ks in zip(xs, axes, strict=True)]
+            some = [n if j != k else half.stop - half.start for j, n in enumerate(extent)]
+            parts.append(_sum_of_products(cut, axes, out, some))
+        return np.concatenate(parts, list(out).index(k))
     product = np.ones(extent, xs[0].dtype)
     for x, ks in zip(xs, axes, strict=True):
         order = sorted(range(len(ks)), key=lambda j: ks[j])
