@@ -16,7 +16,7 @@ _HOME = {
     "from_onnx": "runtime.onnx.load", "Model": "runtime.model", "History": "runtime.progress",
     "NncError": "dsl.errors", "SourceError": "dsl.errors", "ArgumentError": "dsl.errors",
     "DataError": "dsl.errors", "ResourceError": "dsl.errors", "NonFiniteError": "dsl.errors",
-    "UnsupportedError": "dsl.errors", "from_torch": "runtime.pytorch",
+    "UnsupportedError": "dsl.errors", "from_torch": "runtime.pytorch", "load_ipython_extension": "runtime.magic",
 }  # fmt: skip
 
 __all__ = sorted(_HOME)

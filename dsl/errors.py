@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from .diagnostics import Diagnostic, Label
+from .html import html
 from .render import render
 from .source import Span
+from .tracebacks import of_notebook
 
 
 class NncError(Exception):
     """The base of every error nnc raises; `diagnostics` is never empty, `code` and `span` are the first one's."""
 
     exit_code = 1
+    was_shown = False  # in a notebook, before it ends the cell
 
     def __init__(self, diagnostics: Diagnostic | Iterable[Diagnostic]):
         if isinstance(diagnostics, Diagnostic):
@@ -33,6 +36,13 @@ class NncError(Exception):
 
     def __str__(self) -> str:
         return "\n\n".join(render(d) for d in self.diagnostics)
+
+    def _repr_html_(self) -> str:
+        return html(self.diagnostics)
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows of an error that was not caught."""
+        return [] if self.was_shown else of_notebook(self, self.diagnostics)
 
 
 class SourceError(NncError, ValueError):

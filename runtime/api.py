@@ -17,6 +17,7 @@ from ..compiler.types.tensors import FORMATS, TensorType
 from ..dsl.errors import SourceError, error
 from ..dsl.render import printable
 from ..dsl.source import Source, Span
+from ..dsl.tracebacks import hide_ours, is_debugging
 from . import settings
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _tells_the_source(f: Callable[P, T]) -> Callable[P, T]:
+def tells_the_source(f: Callable[P, T]) -> Callable[P, T]:
     """What is wrong with a program is told by the place in the program; where the compiler noticed says nothing."""
 
     @wraps(f)
@@ -36,6 +37,9 @@ def _tells_the_source(f: Callable[P, T]) -> Callable[P, T]:
         try:
             return f(*args, **kwargs)
         except SourceError as e:
+            if is_debugging():
+                raise
+            hide_ours(SourceError)
             raise e.with_traceback(None) from None
 
     return call
@@ -105,7 +109,7 @@ def _given(values: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return {} if values is None else values
 
 
-@_tells_the_source
+@tells_the_source
 def compile(
     program: str | os.PathLike[str] | Source,
     *,
@@ -155,7 +159,7 @@ def compile(
     return Model(session, seed=seed, threads=threads, folder=folder_of(source), dataset=dataset)
 
 
-@_tells_the_source
+@tells_the_source
 def function(
     program: str | os.PathLike[str],
     *,

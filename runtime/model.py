@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from functools import lru_cache, partial
+from html import escape
 from math import prod
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,10 +28,13 @@ from .network import Network
 from .progress import History
 
 if TYPE_CHECKING:
+    from ..compiler.elaborate import Program
     from ..compiler.session import Session as PipelineSession
     from .call.bound import Bound
     from .data.text import Vocabulary
+    from .picture import Picture
     from .store.transfer import Transfer
+    from .summary import Summary
 
 
 class Model(Network):
@@ -154,17 +158,24 @@ class Model(Network):
         callbacks: Any = (),
         resume: bool = False,
         check_nan: bool = False,
+        progress: bool | None = None,
         **kwargs: Any,
     ) -> History:
         """Train on whole arrays, on one frame that has the target, on what gives batch after batch (a DataLoader), or
         without arguments on the data named in the train block. See `train.fit` and `train.stream`.
 
-        `patience` of the train block watches the validation loss, and where nothing is held out the training loss."""
+        `patience` of the train block watches the validation loss, and where nothing is held out the training loss.
+        `progress` says whether to show how far it is; None: in a notebook, and where stdout is a terminal."""
+        from .notebook import watching
         from .train import stream
         from .train.fit import fit, unlearned
 
-        told = settings.callbacks(callbacks)
-        with self.workspace.training(), unlearned(self):
+        asked = settings.callbacks(callbacks)
+        last = self.epochs_done + settings.training("epochs", epochs, self.train_spec.epochs)
+        if resume and self.progress is not None and epochs is None:
+            last = self.progress.last
+        with self.workspace.training(), unlearned(self), watching(progress, last) as seen:
+            told = (*asked, *seen)
             if len(args) == 1 and not kwargs and is_stream(args[0]):
                 settings.left_out("fit of a loader", batch=batch, shuffle=shuffle, resume=resume or None)
                 return stream.fit(
@@ -296,6 +307,34 @@ class Model(Network):
         return Vocabulary(self.schema.characters)
 
     # --- about it -----------------------------------------------------------------------------------------------------
+
+    def summary(self, depth: int | None = None) -> Summary:
+        """What each layer takes, no deeper than so many levels: as text a table, as HTML, and its rows."""
+        from .summary import Summary
+
+        if self.manifest.model is None:
+            raise argument_error("E0609", f"{self.name} has no model to sum up")
+        return Summary.of(self._program, self.manifest, depth)
+
+    def show(self, entry: str = "predict", *, depth: int | None = None, across: bool = False) -> Picture:
+        """The network by layers, opened so many times, as a picture in SVG; `entry="train"` shows a step."""
+        from .picture import Picture, picture
+
+        settings.text("entry", entry)
+        if entry not in self.manifest.entries:
+            raise self._no_entry(entry)
+        return Picture(picture(self._program, entry, depth, across=across))
+
+    @property
+    def _program(self) -> Program:
+        session: Any = self.session
+        return session.program  # type: ignore[no-any-return]
+
+    def _repr_html_(self) -> str | None:
+        if self.manifest.model is None:
+            return None
+        drawn = f"<details><summary>picture</summary>{self.show().svg}</details>"
+        return f"<code>{escape(repr(self))}</code>{self.summary()._repr_html_()}{drawn}"
 
     def __repr__(self) -> str:
         with_inputs = ""

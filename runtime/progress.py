@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
+
+from . import curves
 
 
 class History(list[dict[str, Any]]):
@@ -21,17 +24,42 @@ class History(list[dict[str, Any]]):
         """One metric over the epochs."""
         return [row[name] for row in self]
 
+    def curves(self) -> dict[str, list[float]]:
+        """Each metric over the epochs."""
+        names = [n for n in (self[0] if self else {}) if n not in ("epoch", "seconds")]
+        return {n: [float(row[n]) for row in self] for n in names}
+
+    def plot(self, axes: Any = None) -> Any:
+        """The curves with matplotlib (the extra `plot`), one panel for each metric; the axes."""
+        return curves.plot(self.column("epoch"), self.curves(), axes)
+
+    def _repr_html_(self) -> str:
+        if not self:
+            return "<code>no epochs</code>"
+        ended = f", ended by {escape(self.stopped)}" if self.stopped else ""
+        last = "".join(f"; {escape(n)} {cell(v[-1])}" for n, v in self.curves().items())
+        return f"<div>{curves.svg(self.curves())}</div><div><code>{len(self)} epochs{ended}{last}</code></div>"
+
     def table(self) -> str:
         """The rows as aligned text."""
         if not self:
             return ""
         names = list(self[0])
-        cells = [names, *([_cell(row.get(n)) for n in names] for row in self)]
-        widths = [max(len(row[k]) for row in cells) for k in range(len(names))]
-        return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+        return aligned([names, *([cell(row.get(n)) for n in names] for row in self)])
 
 
-def _cell(value: Any) -> str:
+def aligned(cells: Sequence[Sequence[str]], left: int = 0) -> str:
+    """Rows of texts below one another: the first `left` columns begin in line, the others end so."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = (
+        "  ".join(c.ljust(w) if k < left else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in cells
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def cell(value: Any) -> str:
+    """A metric as text."""
     return f"{value:.5g}" if isinstance(value, float) else "" if value is None else str(value)
 
 

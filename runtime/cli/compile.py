@@ -13,6 +13,7 @@ import click
 from ...dsl.errors import ArgumentError, ResourceError, SourceError, error
 from ..call.messages import human, unknown
 from ..store.files import write
+from ..summary import COLUMNS, Summary, with_units
 from .options import Program, program_options
 from .show import say
 
@@ -156,12 +157,7 @@ def _ports(ports: Any) -> str:
 
 def _arena(signature: Signature) -> str:
     """`a + b*B` bytes, and the most that B is at a time."""
-    return " ".join([_bytes(signature.arena), *(f"({size} <= {most})" for size, most in _most(signature))])
-
-
-def _bytes(size: Dim) -> str:
-    """With units where it is a number."""
-    return human(size) if isinstance(size, int) else f"{size} B"
+    return " ".join([with_units(signature.arena), *(f"({size} <= {most})" for size, most in _most(signature))])
 
 
 def _most(signature: Signature) -> list[tuple[str, int]]:
@@ -186,40 +182,13 @@ def summary(program: Program, depth: int | None, as_json: bool) -> None:
     m = session.manifest
     if m.model is None:
         raise error("E0203", f"{program.file} has no model", kind=SourceError)
-    rows = session.program.outline(m.model)
-    slots = sum(prod(v.shape) for v in m.variables if v.role == "slot")
+    found = Summary.of(session.program, m)
     if as_json:
-        print_json({"model": m.model, "optimizer_state": slots, "layers": [_row_json(r, m.variables) for r in rows]})
+        layers = [_row_json(r, m.variables) for r in found.rows]
+        print_json({"model": m.model, "optimizer_state": found.slots, "layers": layers})
         return
-    shown = [r for r in rows if depth is None or r.depth <= depth]
-    print_table(("layer", "makes", "parameters", "MACs", "activations"), map(_row, shown), left=2)
-    total = rows[0]
-    ports = ", ".join(f"{p.name}: {p.type}" for p in session.program.ports(m.model))
-    say(f"{m.model}({ports})")
-    say(
-        f"{total.parameters:,} parameters, {_count(total.macs) or 0} multiply-accumulates, "
-        f"{_bytes(total.activations)} of activations, {total.state:,} numbers of state, "
-        f"{slots:,} of optimiser state"
-    )
-
-
-def _row(r: Row) -> tuple[str, ...]:
-    name = f"{'  ' * r.depth}{r.path.rpartition('.')[2]}: {r.kind}" if r.depth else r.path
-    memory = _bytes(r.activations) if r.activations else ""
-    return name, ", ".join(map(str, r.results)), _count(r.parameters), _short(r.macs), memory
-
-
-def _count(n: Dim) -> str:
-    """A number, or what it depends on; nothing for 0."""
-    return f"{n:,}" if isinstance(n, int) and n else str(n or "")
-
-
-def _short(n: Dim) -> str:
-    """A large number in millions or billions."""
-    for scale, unit in ((10**9, "G"), (10**6, "M")):
-        if isinstance(n, int) and n >= scale:
-            return f"{n / scale:.3f} {unit}"
-    return _count(n)
+    print_table(COLUMNS, found.cells(depth), left=2)
+    say(f"{found.signature}\n{found.totals}")
 
 
 def _row_json(r: Row, variables: tuple[Variable, ...]) -> dict[str, Any]:

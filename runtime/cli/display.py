@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .show import console, metrics_text, number, say
 
 if TYPE_CHECKING:
-    from ..model import Model
+    from ..network import Network
     from ..progress import History, Report
 
 _LINES = 50  # of a long training that are printed
@@ -66,7 +66,7 @@ class Display:
                 f"{rate_text(report.rate)} ex/s"
             )
 
-    def on_epoch(self, history: History, model: Model) -> None:
+    def on_epoch(self, history: History, model: Network) -> None:
         row = history[-1]
         now = monotonic()
         wanted = row["epoch"] % self._every == 0 or row["epoch"] in (1, self._last) or now - self._printed > 2

@@ -14,10 +14,11 @@ ROOMS = (  # folders and loose files: a file imports from its own room and from 
     "compiler/settings", "compiler/elaborate", "compiler/passes", "compiler/native", "compiler/lowering",
     "compiler/llvm", "compiler/origin", "compiler/pipeline", "compiler/session", "compiler/apart",
     "compiler/standalone", "compiler",
-    "runtime/extras", "runtime/call", "runtime/settings", "runtime/progress", "runtime/data", "runtime/network",
-    "runtime/store", "runtime/onnx/export", "runtime/train", "runtime/model", "runtime/api", "runtime/sklearn",
-    "runtime/onnx", "runtime/check", "runtime/look", "runtime/picture", "runtime/profile", "runtime/ship",
-    "runtime/cli", "runtime",
+    "runtime/extras", "runtime/call", "runtime/settings", "runtime/curves", "runtime/progress", "runtime/data",
+    "runtime/network", "runtime/store", "runtime/onnx/export", "runtime/train", "runtime/cli/show",
+    "runtime/cli/display", "runtime/picture", "runtime/summary", "runtime/notebook", "runtime/model", "runtime/api",
+    "runtime/magic", "runtime/sklearn", "runtime/onnx", "runtime/check", "runtime/look", "runtime/profile",
+    "runtime/ship", "runtime/cli", "runtime",
 )  # fmt: skip
 
 

@@ -165,7 +165,7 @@ def _fit(net: Model, folder: Path, recorder: Recorder, total: int, quiet: bool, 
     with _interrupted_once():
         try:
             with display:
-                history = net.fit(callbacks=[display, recorder], **settings)
+                history = net.fit(callbacks=[display, recorder], progress=False, **settings)
         except KeyboardInterrupt as e:
             recorder.save(net)
             at = net.progress.epoch + 1 if net.progress else 0

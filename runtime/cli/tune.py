@@ -68,7 +68,7 @@ def tune(
 
     def train(values: Mapping[str, Any], on_epoch: Any) -> None:
         made = _open(replace(program, hyper={**fixed, **values}), source, seed, threads, net, data)
-        made.fit(epochs=epochs, callbacks=[on_epoch])
+        made.fit(epochs=epochs, callbacks=[on_epoch], progress=False)
 
     def told(_: Any, trial: Any) -> None:
         say(f"trial {trial.number + 1}  {_settings(trial.params)}  {_outcome(trial, metric)}")

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...compiler.elaborate.draft import Draft
 from ...dsl.errors import ArgumentTypeError, DataError, error
-from ..api import compile
+from ..api import compile, tells_the_source
 from ..call.messages import argument_error
 from ..model import Model
 from ..store.files import write
@@ -48,6 +48,7 @@ def read(
     return with_training(made) if train else made
 
 
+@tells_the_source
 def from_onnx(path: Any, **options: Any) -> Model:
     """A network from an ONNX file or a ModelProto, with what it learned. The options and errors are those of `read`."""
     return opened(read(path, **options))

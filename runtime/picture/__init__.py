@@ -5,9 +5,13 @@ In: a program and the name of an entry. Out: text of a file that any browser sho
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...compiler.autodiff.differentiate import differentiate
+from ..store.files import write
 from .arrange import arrange
 from .boxes import Box, boxes, depth, shown
 from .drawing import draw
@@ -17,6 +21,23 @@ from .view import view
 if TYPE_CHECKING:
     from ...compiler.elaborate import Program
     from ...compiler.graph.nodes import Node
+
+
+@dataclass(frozen=True, repr=False)
+class Picture:
+    """An SVG that a notebook shows."""
+
+    svg: str
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """To a file, whole or not at all."""
+        write(Path(path), self.svg.encode())
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+    def __repr__(self) -> str:
+        return f"<a picture of {len(self.svg):,} characters; `save(PATH)` writes it>"
 
 
 def picture(

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...compiler.settings import Settings
 from ...dsl.source import Source
-from ..api import open_program
+from ..api import open_program, tells_the_source
 from ..call.messages import argument_error, listed
 from ..extras import optional
 from ..model import Model
@@ -51,6 +51,7 @@ class TorchModel(Model):
         return {n: held[n] if n in held else taken.rest[n].clone() for n in taken.order}
 
 
+@tells_the_source
 def from_torch(
     module: Any,
     example_inputs: Any,

@@ -43,7 +43,7 @@ def page(model: Model, prefix: str) -> bytes:
     classes = outputs[0].shape[1]
     data = model.load_dataset()
     learn, held = data.for_training(spec.inputs, call.wants), data.for_evaluation(spec.inputs, call.wants)
-    model.fit()
+    model.fit(progress=False)
     weights = structs.weights(model.manifest)
     batch, counts = spec.batch or len(learn[1]), [len(np.asarray(c[1])) for c in (learn, held)]
     parameters = sum(prod(v.shape) for v in model.manifest.variables if v.role in ("weight", "bias"))

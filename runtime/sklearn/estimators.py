@@ -120,7 +120,9 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         X = self._as_wanted("predict", X)
         values = {features: X, goal: target, WEIGHT: np.ones(len(X)) if weight is None else weight}
         given = [values[name] for name in net.train_spec.inputs]
-        self.history_: History = net.fit(*given, epochs=epochs, batch=self.batch, validation=self.validation)
+        self.history_: History = net.fit(
+            *given, epochs=epochs, batch=self.batch, validation=self.validation, progress=False
+        )
 
     def _features(self, X: Any, outline: Outline | None = None, **how: Any) -> Any:
         """The features as an array (with a `y` the two), checked: finite numbers, of a new network or like those it has
