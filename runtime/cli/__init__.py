@@ -31,7 +31,7 @@ _HOME = {
     "import": "importing", "export": "export", "load-weights": "weights", "tune": "tune", "look": "look",
     "show": "picture", "test": "tests", "build": "ship", "reproduce": "ship", "state": "ship", "summary": "compile",
     "plan": "compile", "profile": "profile", "gradcheck": "compile", "explain": "source", "doc": "source",
-    "data": "data",
+    "data": "data", "runs": "runs",
 }  # fmt: skip
 
 

@@ -81,11 +81,12 @@ class Start:
     into: str | None = None
     from_: str | None = None
     only: tuple[str, ...] = ()
+    log: tuple[str, ...] = ()
 
     @property
     def settings(self) -> dict[str, Any]:
         """What the program does not say."""
-        return {n: getattr(self, n) for n in ("epochs", "batch", "weights", "into", "from_", "only")}
+        return {n: getattr(self, n) for n in ("epochs", "batch", "weights", "into", "from_", "only", "log")}
 
 
 @dataclass(slots=True)

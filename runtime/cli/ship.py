@@ -14,6 +14,7 @@ from ...dsl.errors import ArgumentError, DataError, UnsupportedError, error
 from ..call.messages import human, unknown
 from ..store.files import write, writing
 from .options import Program, program_options
+from .runs import train_again
 from .show import metrics_text, print_json, print_table, say
 from .train import trained
 
@@ -236,11 +237,11 @@ def _show(folder: Path, made: list[Build]) -> None:
 
 
 @click.command()
-@click.argument("lock_file", metavar="LOCK")
+@click.argument("lock_file", metavar="LOCK|RUN")
 @click.argument("file", required=False)
 @click.option("--weights", metavar="PATH", help="The checkpoint that was a constant.")
 def reproduce(lock_file: str, file: str | None, weights: str | None) -> None:
-    """Build again what LOCK is of, and say whether every byte is the same.
+    """Build again what LOCK is of, and say whether every byte is the same; or train again what RUN is of.
 
     FILE is where the program is now (default: a file of its name beside LOCK, in the folder above, or here)."""
     from ...compiler.native.objects import version
@@ -249,6 +250,11 @@ def reproduce(lock_file: str, file: str | None, weights: str | None) -> None:
     from ..store.checkpoint import of_run
 
     path = Path(lock_file)
+    if path.is_dir():
+        if file is not None or weights is not None:
+            raise click.UsageError("a run knows its file and the weights that it began with")
+        train_again(path)
+        return
     lock = read_lock(path)
     main = next(iter(lock.sources), "")
     found = file or _found(path, main)

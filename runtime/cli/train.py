@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...dsl.errors import ArgumentError, NncError, NonFiniteError, error
+from ..logs import KINDS
+from ..logs import log as open_log
 from ..store.files import sweep
 from .options import Program, Setting, program_options
 from .run import Recorder, Start, create, read_source_of, read_start, rewrite_metrics, score_of, write_start
@@ -50,6 +52,9 @@ def run_options(f: Any) -> Any:
     metavar="N",
     help="Only try whether N examples can be fitted (--epochs: in how many steps, default 1000).",
 )
+@click.option(
+    "--log", multiple=True, type=click.Choice(list(KINDS)), help="Log metrics there, too; some need their library."
+)
 @click.option("--check-nan", is_flag=True, help="Look at each step, and for the expression however long it takes.")
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 def train(
@@ -65,6 +70,7 @@ def train(
     from_: str | None,
     only: tuple[str, ...],
     overfit: int | None,
+    log: tuple[str, ...],
     check_nan: bool,
     quiet: bool,
 ) -> int:
@@ -74,7 +80,7 @@ def train(
             raise click.UsageError(
                 "--resume goes on as the run began: without --out, --seed, --batch, --weights and --overfit"
             )
-        return _resume(Path(resume), program, epochs, threads, quiet, check_nan)
+        return _resume(Path(resume), program, epochs, threads, quiet, check_nan, log)
     if not program.file:
         raise click.UsageError("missing FILE, or --resume DIR")
     some = into is not None or from_ is not None or bool(only)
@@ -93,13 +99,15 @@ def train(
     if overfit is not None:
         _overfit(net, overfit, epochs, quiet)
         return 0
+    for kind in log:
+        open_log(kind)  # says that a library is missing before a folder is made
     folder = create(out, Path(program.file).stem)
     begun = None if weights is None else str(Path(weights).absolute())
-    start = Start(net.seed, epochs=epochs, batch=batch, weights=begun, into=into, from_=from_, only=only)
+    start = Start(net.seed, epochs=epochs, batch=batch, weights=begun, into=into, from_=from_, only=only, log=log)
     write_start(folder, program, net, start, source)
     rewrite_metrics(folder, [])
     total = spec.epochs if epochs is None else epochs
-    return _fit(net, folder, Recorder(folder), total, quiet, epochs=epochs, batch=batch, check_nan=check_nan)
+    return _fit(net, folder, Recorder(folder), log, total, quiet, epochs=epochs, batch=batch, check_nan=check_nan)
 
 
 def _overfit(net: Model, count: int, steps: int | None, quiet: bool) -> None:
@@ -125,10 +133,17 @@ def _overfit(net: Model, count: int, steps: int | None, quiet: bool) -> None:
 
 
 def _resume(
-    folder: Path, changed: Program, epochs: int | None, threads: int | None, quiet: bool, check_nan: bool
+    folder: Path,
+    changed: Program,
+    epochs: int | None,
+    threads: int | None,
+    quiet: bool,
+    check_nan: bool,
+    log: tuple[str, ...],
 ) -> int:
     """Go on where last.nnw stands; what is given besides (another file, hypers, data) takes the place of what was."""
     program, start = read_start(folder)
+    start = replace(start, log=log or start.log)
     sweep(folder)
     source = changed.read() if changed.file else read_source_of(folder, program, start)
     program = replace(
@@ -152,10 +167,22 @@ def _resume(
     scores = [s for s in map(score_of, progress.history if progress else []) if s is not None]
     recorder = Recorder(folder, min(scores, default=None) if (folder / "best.nnw").exists() else None)
     total = progress.last if progress is not None else epochs or net.train_spec.epochs
-    return _fit(net, folder, recorder, total, quiet, resume=True, epochs=epochs, check_nan=check_nan)
+    return _fit(
+        net,
+        folder,
+        recorder,
+        start.log,
+        total,
+        quiet,
+        resume=True,
+        epochs=epochs,
+        check_nan=check_nan,
+    )
 
 
-def _fit(net: Model, folder: Path, recorder: Recorder, total: int, quiet: bool, **settings: Any) -> int:
+def _fit(
+    net: Model, folder: Path, recorder: Recorder, log: Sequence[str], total: int, quiet: bool, **settings: Any
+) -> int:
     """Train, and leave a checkpoint however it ends."""
     from .display import Display
 
@@ -164,8 +191,9 @@ def _fit(net: Model, folder: Path, recorder: Recorder, total: int, quiet: bool, 
         say(f"{net!r}\nrun {folder}")
     with _interrupted_once():
         try:
-            with display:
-                history = net.fit(callbacks=[display, recorder], progress=False, **settings)
+            with display, ExitStack() as opened:
+                logs = [opened.enter_context(open_log(kind, folder)) for kind in log]
+                history = net.fit(callbacks=[display, recorder, *logs], progress=False, **settings)
         except KeyboardInterrupt as e:
             recorder.save(net)
             at = net.progress.epoch + 1 if net.progress else 0
