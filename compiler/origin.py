@@ -116,7 +116,7 @@ def _titled(made: Made, derived: Mapping[str, str]) -> Iterable[tuple[str, Opera
     """The operands by what they are called in the program; numbers are known."""
     for x in made.operands:
         node = made.graph[x.name]
-        while OPS[node.op].kind == VIEW and node.args:
+        while OPS[node.op].kind == VIEW and len(node.args) == 1:
             node = made.graph[node.args[0]]
         if node.op != "constant":
             yield _title(node, made.node, made.graph.nodes, derived), x

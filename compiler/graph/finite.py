@@ -60,8 +60,7 @@ class Found:
 def work(graph: Graph, roots: Iterable[str], inputs: Arrays) -> int:
     """Operations that looking for what made these outputs takes, roughly."""
     cut = _only(graph, roots)
-    leaves = {n.name: inputs[n.attrs["name"]] for n in graph if n.op == "input"}
-    sizes = sizes_of(graph, leaves, {})
+    sizes = sizes_of(graph, _given(graph, inputs), {})
     return sum(operations(n, [cut[a].type for a in n.args], sizes) for n in cut)
 
 
@@ -76,7 +75,7 @@ def first_not_finite(
     """What makes the first of these outputs (or updates, by path) that is not finite what it is; None where all are
     finite, or hold infinities that are given. With `nans` infinities are no matter."""
     named = dict((*graph.outputs, *graph.updates))
-    known = sizes_of(graph, {n.name: inputs[n.attrs["name"]] for n in graph if n.op == "input"}, sizes or {})
+    known = sizes_of(graph, _given(graph, inputs), sizes or {})
     cut = _only(graph, roots)
     ways = _Ways(cut)
     evaluate(cut, inputs, params, known, ways.look)
@@ -87,6 +86,11 @@ def first_not_finite(
     ends = tuple((s.name, s.name) for s in steps)
     evaluate(_only(replace(cut, outputs=ends, updates=()), dict(ends)), inputs, params, known, seen.look)
     return Found(*(seen.made[s.name] for s in steps))
+
+
+def _given(graph: Graph, inputs: Arrays) -> dict[str, Any]:
+    """The inputs by node, also those that no output needs: they tell sizes."""
+    return {n.name: inputs[name] for n in graph if n.op == "input" and (name := n.attrs["name"]) in inputs}
 
 
 def _only(graph: Graph, roots: Iterable[str]) -> Graph:

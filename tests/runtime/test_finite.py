@@ -8,6 +8,7 @@ import pytest
 
 import nnc
 from nnc.compiler import origin
+from nnc.compiler.graph.ops import contraction
 from nnc.runtime.cli import main
 
 X = np.random.default_rng(1).uniform(1, 2, (8, 3)).astype("f4")
@@ -59,6 +60,15 @@ def test_ranges_are_of_what_was_computed() -> None:
     ((name, (low, high)),) = error.operands.items()
     assert name == "z - 0.2"
     np.testing.assert_allclose((low, high), (z.min(), z.max()), rtol=1e-5)
+
+
+def test_operands_are_called_as_the_program_calls_them() -> None:
+    """By the name of a value, of a parameter, or by what they are computed from; numbers are known."""
+    far = "big = concat([x, 1e38 * x], axis = 1)\n    y = big @ concat([w, 1e38 * w]) + z"
+    assert list(caught(far).operands) == ["big", "concat([w, 1e38 * w])"]
+    assert list(caught("y = exp(z * 1e9) * w[0]").operands) == ["z * 1e9"]
+    assert list(caught("y = (x * 1e38) @ (w * 1e38)").operands) == ["(x * 1e38)", "(w * 1e38)"]
+    assert list(caught("y = x @ w / w[0] / (z - z)").operands) == ["x @ w / w[0]", "(z - z)"]
 
 
 def test_where_an_infinity_becomes_a_nan_is_shown_too() -> None:
@@ -113,6 +123,19 @@ def test_what_would_take_long_is_looked_for_where_it_is_asked(monkeypatch: pytes
     assert error.span is None and error.operands == {} and "fit(check_nan=True)" in str(error)
     error = caught("y = log(z)", check_nan=True)
     assert error.span is not None and error.span.text == "log(z)"
+
+
+def test_a_large_product_of_what_is_not_finite_is_summed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is at once, bit for bit but for the order of its sums."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(7, 5, 3)), rng.normal(size=(3, 6, 5))
+    a[2, 1, 0] = np.inf
+    b[1, 4, 2] = np.nan
+    operands = [a, b], [[0, 1, 2], [2, 3, 1]], [3, 0], [7, 5, 3, 6]
+    whole = contraction._sum_of_products(*operands)
+    monkeypatch.setattr(contraction, "_AT_ONCE", 20)
+    np.testing.assert_allclose(contraction._sum_of_products(*operands), whole)
+    assert np.isnan(whole[4]).all() and np.isinf(whole[:4, 2]).all() and np.isfinite(whole[0, :2]).all()
 
 
 def test_the_command_shows_the_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
