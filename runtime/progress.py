@@ -24,21 +24,21 @@ class History(list[dict[str, Any]]):
         """One metric over the epochs."""
         return [row[name] for row in self]
 
-    def curves(self) -> dict[str, list[float]]:
+    def columns(self) -> dict[str, list[float]]:
         """Each metric over the epochs."""
         names = [n for n in (self[0] if self else {}) if n not in ("epoch", "seconds")]
         return {n: [float(row[n]) for row in self] for n in names}
 
     def plot(self, axes: Any = None) -> Any:
         """The curves with matplotlib (the extra `plot`), one panel for each metric; the axes."""
-        return curves.plot(self.column("epoch"), self.curves(), axes)
+        return curves.plot(self.column("epoch"), self.columns(), axes)
 
     def _repr_html_(self) -> str:
         if not self:
             return "<code>no epochs</code>"
         ended = f", ended by {escape(self.stopped)}" if self.stopped else ""
-        last = "".join(f"; {escape(n)} {cell(v[-1])}" for n, v in self.curves().items())
-        return f"<div>{curves.svg(self.curves())}</div><div><code>{len(self)} epochs{ended}{last}</code></div>"
+        last = "".join(f"; {escape(n)} {cell(v[-1])}" for n, v in self.columns().items())
+        return f"<div>{curves.svg(self.columns())}</div><div><code>{len(self)} epochs{ended}{last}</code></div>"
 
     def table(self) -> str:
         """The rows as aligned text."""

@@ -169,8 +169,8 @@ def test_a_picture_is_saved(net: nnc.Model, tmp_path: Path) -> None:
 
 def test_curves_have_a_panel_for_each_metric(net: nnc.Model) -> None:
     history = net.fit(X, X[:, 0], epochs=3, progress=False)
-    assert list(history.curves()) == ["loss", "off", "val_loss", "val_off"]
-    root = ET.fromstring(curves.svg(history.curves()))
+    assert list(history.columns()) == ["loss", "off", "val_loss", "val_off"]
+    root = ET.fromstring(curves.svg(history.columns()))
     titles = [g.findtext("{*}title") for g in root.iter("{http://www.w3.org/2000/svg}g")]
     assert titles == ["loss", "val_loss", "off", "val_off"]
     pytest.importorskip("matplotlib")
