@@ -23,7 +23,6 @@ class Bar:
         self._handle: Any = None
 
     def __enter__(self) -> Bar:
-        self._handle = self._shown.display(self._shown.HTML(""), display_id=True)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -46,7 +45,11 @@ class Bar:
 
     def _show(self, share: float, what: str, metrics: Mapping[str, Any], *more: str) -> None:
         texts = [what, *(f"{k} {cell(v)}" for k, v in metrics.items()), *filter(None, more)]
-        self._handle.update(self._shown.HTML(html(share, texts)))
+        drawn = self._shown.HTML(html(share, texts))
+        if self._handle is None:  # a fit that fails at once shows no bar
+            self._handle = self._shown.display(drawn, display_id=True)
+        else:
+            self._handle.update(drawn)
 
 
 def html(share: float, texts: list[str]) -> str:

@@ -49,6 +49,7 @@ CELLS = (
     "def build(text):\n    return nnc.compile(text)\n\nbuild('model M(x: f32[B, 3]) -> f32[B] { return z }')",
     "%%nn wrong\n# a comment\nmodel M(x: f32[B, 3]) -> f32[B] { return z }",
     "print(net.params['Net.body.W'].shape, 'wrong' in globals())",
+    "net.fit(X)",
 )
 
 
@@ -96,6 +97,8 @@ def test_an_error_is_one_frame_and_the_caret(outputs: list[list[dict]]) -> None:
     first, line, *_, last = "\n".join(error["traceback"]).splitlines()
     assert first == "line 2:" and line == "    return nnc.compile(text)" and "^" in last
     assert "api.py" not in str(error["traceback"])
+    (error,) = outputs[11]  # and no bar
+    assert error["ename"] == "ArgumentTypeError" and error["traceback"][0] == "line 1:"
 
 
 def test_an_error_of_a_cell_is_shown_by_its_line(outputs: list[list[dict]]) -> None:
