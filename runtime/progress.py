@@ -63,6 +63,12 @@ def cell(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
+def score_of(row: Mapping[str, Any]) -> float | None:
+    """By what the epoch of this row is the best: the smaller the better."""
+    score: float | None = row.get("val_loss", row.get("loss"))
+    return score
+
+
 @dataclass(slots=True)
 class Progress:
     """Where a fit stands: enough, with the variables, to go on bit for bit."""

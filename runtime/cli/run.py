@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from ...dsl.errors import ArgumentError, DataError, error
 from ...dsl.files import SUFFIXES, digest_of, read_numbers
 from ...dsl.source import Source
+from ..progress import score_of
 from ..store.facts import Scalar, Wrong, check, load, read, short
 from ..store.files import append, part, sweep, write, writing
 from .options import Program
@@ -118,12 +118,6 @@ class Recorder:
             save(model, part(self.folder, "best.nnw"), self.best_variables)
             self.best_variables = None
         self.saved = monotonic()
-
-
-def score_of(row: Mapping[str, Any]) -> float | None:
-    """What `best` means: the smaller the better."""
-    score: float | None = row.get("val_loss", row.get("loss"))
-    return score
 
 
 def write_start(folder: Path, program: Program, model: Model, start: Start, source: Source) -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...dsl.errors import ArgumentError, DataError, NncError, error
+from ..progress import score_of
 from ..store.files import part, writing
-from .run import read_source_of, read_start, score_of
+from .run import read_source_of, read_start
 from .show import number, print_json, print_table, say
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ import click
 from ...dsl.errors import ArgumentError, NncError, NonFiniteError, error
 from ..logs import KINDS
 from ..logs import log as open_log
+from ..progress import score_of
 from ..store.files import sweep
 from .options import Program, Setting, program_options
-from .run import Recorder, Start, create, read_source_of, read_start, rewrite_metrics, score_of, write_start
+from .run import Recorder, Start, create, read_source_of, read_start, rewrite_metrics, write_start
 from .show import say
 
 if TYPE_CHECKING:
