@@ -119,10 +119,15 @@ def list_(folder: Path, as_json: bool) -> None:
     found = found_in(folder)
     if as_json:
         print_json([r.facts() for r in found])
-    elif not found:
-        say(f"there are no runs in {folder}; `nnc train FILE` makes one")
     else:
+        _show_list(folder, found)
+
+
+def _show_list(folder: Path, found: list[Run]) -> None:
+    if found:
         print_table(("run", "program", "written", "epochs", "s", "best", "in epoch", "last"), map(_row, found), left=3)
+    else:
+        say(f"there are no runs in {folder}; `nnc train FILE` makes one")
 
 
 def _row(run: Run) -> tuple[str, ...]:
@@ -143,7 +148,11 @@ def compare(folders: tuple[Path, ...], as_json: bool) -> None:
     found = [Run.read(folder) for folder in folders]
     if as_json:
         print_json([r.facts() for r in found])
-        return
+    else:
+        _show_comparison(found)
+
+
+def _show_comparison(found: list[Run]) -> None:
     texts = [_text(r.folder, "source.nn") for r in found]
     names = dict.fromkeys(n for r in found for n in r.settings if n not in (*_APART, "hyper"))
     rows = _differing([(n, [r.settings.get(n) for r in found]) for n in names])
@@ -156,7 +165,7 @@ def compare(folders: tuple[Path, ...], as_json: bool) -> None:
     rows.append(("least loss", [r.best[1] if r.best else "" for r in found]))
     rows.append(("seconds", [round(r.seconds, 2) for r in found]))
     cells = [(n, *("" if v is None else number(v) for v in values)) for n, values in rows]
-    print_table(("", *map(str, folders)), cells)
+    print_table(("", *(str(r.folder) for r in found)), cells)
 
 
 def _differing(rows: list[tuple[str, list[Any]]]) -> list[tuple[str, list[Any]]]:
