@@ -57,19 +57,19 @@ def apart(session: Session, name: str, sizes: Mapping[str, int]) -> list[Step]:
     """The steps of an entry at some sizes. Raises `KeyError` where there is none of that name."""
     with objects.compiling():
         made = session.stages(name)
-        module, entry, nodes, fused = made.lowered.module, made.lowered.entry, made.lowered.nodes, made.fused
+        module, entry, fused = made.lowered.module, made.lowered.entry, made.fused
         if made.many is not None and entry.many is not None and sizes[entry.many.size] >= entry.many.least:
             entry = next(e for e in module.entries if e.name == entry.many.entry)
-            nodes, fused = made.lowered.many, made.many.graph
+            fused = made.many.graph
         whole = replace(entry, many=None, microbatches=None)
         entries = tuple(replace(whole, name=f"{name}.{k}", steps=(s,)) for k, s in enumerate(entry.steps))
         code = emit(replace(module, entries=entries), session.target)
         library = objects.Library(objects.compile_object(code, session.target))
     kernels = {k.name: k for k in module.kernels}
     steps = []
-    for one, step, node in zip(entries, entry.steps, nodes, strict=True):
+    for one, step in zip(entries, entry.steps, strict=True):
         shared = any(_is_shared(kernels[c.kernel], c, sizes) for c in L.calls((step,)))
-        of = fused[node] if node else None
+        of = fused[step.node] if step.node else None
         named = _named(of) if of is not None else "copy"
         span = of.span if of is not None else None
         steps.append(Step(named, span, shared, library.function(one.name), of, fused))

@@ -185,6 +185,7 @@ class Kernel:
     body: tuple[Stmt, ...]
     note: str = field(default="", compare=False)  # what it computes, for people
     alone: bool = False  # has no parallel loops, and nobody interrupts it (see `loops.alone`)
+    origin: tuple[int, ...] = field(default=(), compare=False)  # see `Call`
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +200,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Call:
+    """A kernel on buffers. It computes a `node` of the graph ("" where it copies); `origin` says of each statement of
+    the kernel, in the order of `walk`, which node of that one's body it is for, by position (-1 where it is for all).
+    Equal kernels are one, so it is the call that knows."""
+
     kernel: str
     sizes: tuple[Dim, ...]
     places: tuple[Place, ...]
+    node: str = field(default="", compare=False)
+    origin: tuple[int, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +221,7 @@ class Loop:
     reverse: bool = False
     until: Place | None = None
     parallel: bool = False
+    node: str = field(default="", compare=False)  # of the graph, whose body the steps compute
 
 
 Step = Union[Call, Loop]

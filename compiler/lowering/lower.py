@@ -46,10 +46,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Lowered:
     module: L.Module
-    nodes: tuple[str, ...]  # for each step of the entry the node that it computes; "" where it copies
     plan: Plan
     checks: tuple[str, ...]  # the message of check code k + 1
-    many: tuple[str, ...] = ()  # what `nodes` is of the entry for many examples
 
     @property
     def entry(self) -> L.Entry:
@@ -128,8 +126,7 @@ def lower(
     used = {p.name for e in entries for c in e.calls for p in c.places if p.base == "constant"}
     constants = tuple(c for part in (*lowered, *first) for c in part.constants if c.name in used)
     module = L.Module(library.kernels(), tuple(entries), constants)
-    nodes, *more = (part.nodes for part in lowered)
-    return Lowered(module, nodes, lowered[0].plan, tuple(checks.messages), *more)
+    return Lowered(module, lowered[0].plan, tuple(checks.messages))
 
 
 def _entry(name: str, slots: tuple[L.Slot, ...], steps: _Steps) -> L.Entry:
@@ -143,7 +140,6 @@ class _Steps:
 
     plan: Plan
     steps: tuple[L.Step, ...]
-    nodes: tuple[str, ...]  # that the steps compute
     constants: tuple[L.Constant, ...]
     work: Dim  # on one thread, in picoseconds
 
@@ -158,28 +154,26 @@ def _steps(graph: Graph, checks: Checks, library: _Library) -> _Steps:
         scratch[name] = (_of_turns(graph[name], loop) * turns, 1)[: 1 + graph[name].attrs["until"]]
     planned, root = plan(graph, scratch, {name: body for name, (body, _) in bodies.items()}), roots(graph)
     steps: list[L.Step] = [_copy(c.type, c.source, c.target, checks, library) for c in planned.copies if c.early]
-    nodes = [""] * len(steps)
     for name in planned.order:
         node = graph[name]
         operands = [_shifted(planned.places[root[a]], shift(graph, a)) for a in node.args]
         results = [planned.places[name, k] for k in range(len(types(node)))]
         own = [planned.places[name, -1 - k] for k in range(len(scratch[name]))]
         if OPS[node.op].kind == LOOP:
-            steps += _loop(node, loops[name], operands, results, own, checks, library)
+            made = _loop(node, loops[name], operands, results, own, checks, library)
         else:
-            steps.append(library.call(bodies[name], checks, name, str(node.span or ""), [*operands, *results, *own]))
-        nodes += [name] * (len(steps) - len(nodes))
+            made = iter((library.call(bodies[name], checks, name, str(node.span or ""), [*operands, *results, *own]),))
+        steps += (replace(step, node=name) for step in made)
     steps += [_copy(c.type, c.source, c.target, checks, library) for c in planned.copies if not c.early]
     constants = [
         L.Constant(constant_name(graph, n), n.dtype, tuple(n.attrs["values"])) for n in graph if n.op == "constant"
     ]
-    nodes += [""] * (len(steps) - len(nodes))
     every = (*constants, *(c for loop in loops.values() for c in loop.constants))
     total: Dim = sum((library.work(body) for body in bodies.values()), 0)
     for name, loop in loops.items():
         count = graph[name].attrs["count"]
         total += highest(loop.work, graph[name].attrs["index"], count) * count
-    return _Steps(planned, tuple(steps), tuple(nodes), every, total)
+    return _Steps(planned, tuple(steps), every, total)
 
 
 # --- loops -----------------------------------------------------------------------------------------------------------
@@ -263,7 +257,7 @@ def _moved(steps: tuple[L.Step, ...], slots: Mapping[str, L.Place], arena: L.Pla
     return tuple(
         replace(s, steps=_moved(s.steps, slots, arena), until=None if s.until is None else moved(s.until))
         if isinstance(s, L.Loop)
-        else L.Call(s.kernel, s.sizes, tuple(map(moved, s.places)))
+        else replace(s, places=tuple(map(moved, s.places)))
         for s in steps
     )
 
@@ -322,7 +316,7 @@ class _Library:
                 self._taken.add(unique)
             self._made[body] = replace(kernel, name=self.names[kernel])
         kernel = self._made[body]
-        return L.Call(kernel.name, tuple(symbol(s) for s in kernel.sizes), tuple(places))
+        return L.Call(kernel.name, tuple(symbol(s) for s in kernel.sizes), tuple(places), origin=kernel.origin)
 
     def kernels(self) -> tuple[L.Kernel, ...]:
         return tuple(replace(k, name=name) for k, name in self.names.items())
@@ -356,31 +350,38 @@ ALONG: Mapping[str, Callable[..., Body]] = {"add_along": add_along, "recurrence"
 def _kernel(of: _Body, checks: Checks, target: Target) -> Body:
     """The loop nest for a small graph: chosen by the node that is not pointwise, if there is one."""
     graph, operands = of
+    leading = next((n for n in graph if _leads(n)), None)
 
     def make() -> Body:
-        body = Body(graph, OPS, checks)
+        body = Body(graph, OPS, checks, leading.name if leading is not None else "")
         for x in operands:
             body.operand(x)
         return body
 
     parallel = is_shared(graph)
-    for node in graph:
-        if OPS[node.op].kind == CONTRACT:
-            if (w := _wound(node, graph)) is not None:
-                return winograd(make, w, target, parallel)
-            p = _product(node, graph)
-            if p is None:
-                return contraction(make, node.name, target, parallel)
-            return matmul(make, p, schedule(p, target), parallel)
-        if OPS[node.op].kind == REDUCE and node.attrs["axes"]:
-            return fold(make, parallel)
-        if node.op == "filter_gradient":
-            return filter_gradient(make, tiles(node, graph), target, parallel)
-        if node.op in SCATTERS:
-            return scatter(make, node.name)
-        if node.op in ALONG:
-            return ALONG[node.op](make, node.name, parallel)
-    return pointwise(make, parallel)
+    if leading is None:
+        return pointwise(make, parallel)
+    if OPS[leading.op].kind == CONTRACT:
+        if (w := _wound(leading, graph)) is not None:
+            return winograd(make, w, target, parallel)
+        p = _product(leading, graph)
+        if p is None:
+            return contraction(make, leading.name, target, parallel)
+        return matmul(make, p, schedule(p, target), parallel)
+    if OPS[leading.op].kind == REDUCE:
+        return fold(make, parallel)
+    if leading.op == "filter_gradient":
+        return filter_gradient(make, tiles(leading, graph), target, parallel)
+    if leading.op in SCATTERS:
+        return scatter(make, leading.name)
+    return ALONG[leading.op](make, leading.name, parallel)
+
+
+def _leads(node: Node) -> bool:
+    """Whether a node is not pointwise, so that loops are made for it."""
+    kind = OPS[node.op].kind
+    sums = kind == CONTRACT or (kind == REDUCE and bool(node.attrs["axes"]))
+    return sums or node.op == "filter_gradient" or node.op in SCATTERS or node.op in ALONG
 
 
 def _product(node: Node, graph: Graph) -> Product | None:

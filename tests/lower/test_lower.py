@@ -12,14 +12,16 @@ from nnc.compiler.graph.ops import OPS
 from nnc.compiler.graph.ops.elementwise import NUMPY
 from nnc.compiler.graph.ops.op import ABSTRACT
 from nnc.compiler.graph.verify import verify
-from nnc.compiler.loops.ir import For
+from nnc.compiler.loops.ir import For, Let, Load, walk
 from nnc.compiler.loops.text import print_loops
 from nnc.compiler.passes.dce import dce
 from nnc.compiler.passes.fuse import fuse
 from nnc.compiler.passes.guard import check
 from nnc.compiler.scalar import storage
+from nnc.compiler.session import Session
 from nnc.compiler.types.sizes import symbol
 from nnc.compiler.types.tensors import TensorType, TupleType
+from nnc.dsl.source import Source
 
 from ..graphs import einsum
 
@@ -244,3 +246,17 @@ def test_pieces_side_by_side_may_be_read_elsewhere(compiled):
     wanted, _ = evaluate(graph, given)
     for name in wanted:
         np.testing.assert_allclose(got[name], wanted[name], rtol=1e-6, err_msg=name)
+
+
+def test_statements_know_the_node_that_they_are_for():
+    """Of a fused kernel: each statement that computes a node's value says which, loops that serve all say none."""
+    session = Session(Source("<text>", "fn f(x: f32[N, 8]) -> f32[N] = sum(exp(x) * 3.0, axis = 1)"))
+    made = session.stages("f")
+    (call,) = made.lowered.entry.calls
+    (kernel,) = made.lowered.module.kernels
+    body = list(made.fused[call.node].attrs["body"])
+    found = {
+        body[k].op: s for s, k in zip(walk(kernel.body), call.origin, strict=True) if k >= 0 and isinstance(s, Let)
+    }
+    assert found["exp"].value.fn == "exp" and found["mul"].value.fn == "mul"
+    assert isinstance(found["input"].value, Load)

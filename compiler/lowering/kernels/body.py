@@ -54,8 +54,11 @@ def results(graph: Graph) -> list[str]:
 class Body:
     """Grows one kernel. `sources` tells where a node's value lies; every other node is computed from its operands."""
 
-    def __init__(self, graph: Graph, ops: Mapping[str, Any], checks: Checks):
+    def __init__(self, graph: Graph, ops: Mapping[str, Any], checks: Checks, leading: str = ""):
         self.graph, self.ops, self.checks = graph, ops, checks
+        self.leading = leading  # the node that the loops are for, where they are for one
+        self._pulled = leading  # the node whose value is being computed
+        self._origin: dict[int, tuple[L.Stmt, str]] = {}  # by its id a statement, and the node that it is of
         self.sources: dict[str, Source] = {}
         self.asked: dict[str, set[Index]] = {}  # where the value of each node was asked for
         self.buffers: list[L.Buffer] = []
@@ -146,8 +149,9 @@ class Body:
 
     # --- statements
 
-    def emit(self, statement: L.Stmt, depth: int | None = None) -> None:
+    def emit(self, statement: L.Stmt, depth: int | None = None, of: str = "") -> None:
         self.scopes[-1 if depth is None else depth].statements.append(statement)
+        self._origin[id(statement)] = statement, of or self._pulled
 
     @contextmanager
     def loop(
@@ -223,7 +227,7 @@ class Body:
         values = [(v, at, self.value(part, index)) for v, index in results for part, at in self.stored(v, index)]
         for v, at, value in values:
             if (buffer := outputs[v]) is not None:
-                self.store(buffer, at, value)
+                self.emit(L.Store(buffer, to_expr(at), value), of=v)
 
     def stored(self, name: str, index: Index) -> list[tuple[str, Dim]]:
         """What is stored of a result at a point, and where: the result, or the parts that stand side by side in it."""
@@ -292,10 +296,9 @@ class Body:
             if key in scope.known:
                 return scope.known[key]
         self.asked.setdefault(name, set()).add(index)
-        if name in self.sources:
-            out = self.bind(self.sources[name](index))
-        else:
-            out = self.bind(self.computed(name, index))
+        outer, self._pulled = self._pulled, name
+        out = self.bind(self.sources[name](index) if name in self.sources else self.computed(name, index))
+        self._pulled = outer
         self.scopes[-1].known[key] = out
         return out
 
@@ -343,7 +346,10 @@ class Body:
     def kernel(self, name: str, note: str) -> L.Kernel:
         assert len(self.scopes) == 1
         body = tuple(self.scopes[0].statements)
-        return L.Kernel(name, tuple(sorted(_sizes(body))), tuple(self.buffers), body, note)
+        position = {n.name: k for k, n in enumerate(self.graph)}
+        nodes = (self._origin.get(id(s), (s, self.leading))[1] for s in L.walk(body))
+        origin = tuple(position.get(name, -1) for name in nodes)
+        return L.Kernel(name, tuple(sorted(_sizes(body))), tuple(self.buffers), body, note, origin=origin)
 
 
 @dataclass(slots=True)
