@@ -20,6 +20,7 @@ from .emulate import EMULATED, RELAXED
 from .environment import environment, guarded
 from .expressions import Evaluator
 from .kernel import has_parallel, is_long, returns_code, write
+from .located import Located
 from .maths import definitions
 from .text import Externals, Function, fault, literal, memory_type, symbol
 from .values import Index, Term, plus
@@ -30,13 +31,16 @@ PARAMETERS = "ptr %sizes, ptr %slots, ptr %arena, ptr %pool"  # of an entry
 ATTRIBUTES = 'attributes #0 = { nounwind "no-builtins" }\n'
 
 
-def emit(module: Module, target: Target, interface: str = "", small: bool = False) -> str:
+def emit(
+    module: Module, target: Target, interface: str = "", small: bool = False, located: Located | None = None
+) -> str:
     """The text of a module for a target. Where there is an `interface`, functions as text, these are what the outside
-    calls and not the entries. Where code is to be `small`, and there are no vectors, lanes become turns of loops."""
+    calls and not the entries. Where code is to be `small`, and there are no vectors, lanes become turns of loops. Where
+    instructions are to be `located`, those of kernels say of which line of their loops they are."""
     written = {name: EMULATED[name] for name in target.lacks if name in EMULATED}
     written |= RELAXED if target.relaxed else {}
     serial = small and target.vector_bytes <= WIDTH
-    externals = Externals("masked.memory" not in target.lacks, written, target.has_scale, serial)
+    externals = Externals("masked.memory" not in target.lacks, written, target.has_scale, serial, located)
     kernels = {k.name: k for k in module.kernels}
     shared = _shared_places(module)
     parts = [_constant(c) for c in module.constants]
@@ -55,7 +59,8 @@ def emit(module: Module, target: Target, interface: str = "", small: bool = Fals
     if (apart and not interface) or shared_turns or any(map(has_parallel, module.kernels)):
         parts += [threads.declarations(), threads.fork(target.triple)]
     parts += definitions(externals, "\n".join(parts))
-    return "\n".join([f'target triple = "{target.triple}"\n', *parts, *sorted(externals.declares), "", ATTRIBUTES])
+    last = [ATTRIBUTES] if located is None else [ATTRIBUTES, located.text()]
+    return "\n".join([f'target triple = "{target.triple}"\n', *parts, *sorted(externals.declares), "", *last])
 
 
 def _shared_places(module: Module) -> dict[str, set[int]]:

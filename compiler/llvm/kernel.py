@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from ..loops.ir import Apply, Check, Const, Expr, For, If, Kernel, Let, Prefetch, Reduce, Register, Stmt, Store, walk
 from . import parallel, transpose
+from .located import lines
 from .memory import ALIGNMENT, Memory
 from .text import Externals, Function, fault, symbol, type_text
 from .values import Index, Operand, Term, Value, plus, sum_of
@@ -113,6 +114,7 @@ class Writer(VectorLoops):
         self.pool = ""  # where the kernel has parallel loops
         self.word = ""  # where it may be interrupted
         self.outlined: list[str] = []  # the bodies of parallel loops
+        self._lines = lines(kernel) if externals.located is not None else {}
 
     def attributes(self, buffer: str) -> str:
         """Of a buffer's parameter."""
@@ -130,6 +132,11 @@ class Writer(VectorLoops):
         self.names, self.memory = outer_names, outer_memory
 
     def statement(self, s: Stmt) -> None:
+        outer, self.fn.at = self.fn.at, self._lines.get(id(s), 0)
+        self._write(s)
+        self.fn.at = outer
+
+    def _write(self, s: Stmt) -> None:
         match s:
             case Let(name, value):
                 self.names[name] = self.evaluate(value, name)

@@ -17,6 +17,7 @@ from hashlib import sha256
 
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import InternalError
+from .located import Located
 
 TYPES = {"f32": "float", "f64": "double", "i8": "i8", "i16": "i16", "i32": "i32", "i64": "i64", "bool": "i1"}
 SUFFIX = {"f32": "f32", "f64": "f64", "i8": "i8", "i16": "i16", "i32": "i32", "i64": "i64", "bool": "i1"}
@@ -96,6 +97,7 @@ class Externals:
     lacks: Mapping[str, Callable[..., str]] = field(default_factory=dict)  # by intrinsic and dtype, what is written
     scales: bool = False  # it multiplies by a power of two in one rounding
     serial: bool = False  # it has no vectors and code is to be small: lanes take turns
+    located: Located | None = None  # where instructions say where they are from
     declares: set[str] = field(default_factory=set)
     maths: set[tuple[str, str, int]] = field(default_factory=set)
     helpers: dict[tuple[str, str, int], str] = field(default_factory=dict)  # by (name, dtype, lanes)
@@ -132,6 +134,8 @@ class Function:
         self.scopes = [Scope(self.blocks[0])]
         self._taken: dict[str, int] = {}
         self.size = 0  # instructions so far
+        self.at = 0  # the line of the loops that instructions are from, where that is known
+        self._subprogram = 0  # of its locations, where it has some
 
     @property
     def level(self) -> int:
@@ -161,6 +165,9 @@ class Function:
         self.size += 1
         if self.size > MAX_LINES:
             raise fault(f"a kernel unrolls to more than {MAX_LINES} instructions")
+        if self.at and self.externals.located is not None:
+            self._subprogram = self._subprogram or self.externals.located.function()
+            text = f"{text}, !dbg !{self.externals.located.at(self._subprogram, self.at)}"
         (block or self.block).lines.append(text)
 
     def value(self, text: str, stem: str = "t") -> str:
@@ -204,7 +211,8 @@ class Function:
 
     def text(self, signature: str) -> str:
         """The function: `signature` is everything before the brace."""
-        out = [f"{signature} {{"]
+        located = f" !dbg !{self._subprogram}" if self._subprogram else ""
+        out = [f"{signature}{located} {{"]
         for i, block in enumerate(self.blocks):
             assert block.end, f"block {block.label} has no end"
             out.append(f"{symbol(block.label, '')}:")

@@ -61,9 +61,14 @@ def print_loops(module: Module) -> str:
     parts = [
         f"constant {_name(c.name)}: {c.dtype} = ({', '.join(_number(v) for v in c.values)})\n" for c in module.constants
     ]
-    parts += ["\n".join(_kernel(k)) + "\n" for k in module.kernels]
+    parts += [print_kernel(k) + "\n" for k in module.kernels]
     parts += ["\n".join(_entry(e)) + "\n" for e in module.entries]
     return "\n".join(parts)
+
+
+def print_kernel(kernel: Kernel) -> str:
+    """The text of a kernel."""
+    return "\n".join(_kernel(kernel))
 
 
 def _name(name: str) -> str:
