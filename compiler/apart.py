@@ -70,9 +70,9 @@ def apart(session: Session, name: str, sizes: Mapping[str, int]) -> list[Step]:
     for one, step in zip(entries, entry.steps, strict=True):
         shared = any(_is_shared(kernels[c.kernel], c, sizes) for c in L.calls((step,)))
         of = fused[step.node] if step.node else None
-        named = _named(of) if of is not None else "copy"
+        title = named(of) if of is not None else "copy"
         span = of.span if of is not None else None
-        steps.append(Step(named, span, shared, library.function(one.name), of, fused))
+        steps.append(Step(title, span, shared, library.function(one.name), of, fused))
     return steps
 
 
@@ -81,7 +81,7 @@ def _is_shared(kernel: L.Kernel, call: L.Call, sizes: Mapping[str, int]) -> bool
     return shares(kernel, {name: number(n, sizes) for name, n in zip(kernel.sizes, call.sizes, strict=True)})
 
 
-def _named(node: Node) -> str:
+def named(node: Node) -> str:
     """What a kernel does, by its operators: those that cost something, the largest kinds first."""
     if OPS[node.op].kind == LOOP:
         return f"scan of {len(node.attrs['body'])} operators"

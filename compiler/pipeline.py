@@ -22,11 +22,9 @@ from .lowering.signature import signature
 from .lowering.wind import wind
 from .manifest import Signature
 from .native.target import Target
-from .passes.cse import cse
 from .passes.layout import LANES, batch_in_lanes
 from .passes.narrow import narrow
 from .passes.prepare import fixed, prepare
-from .passes.scans import hoist, trim
 from .settings import Settings
 from .types.sizes import Size, symbols
 
@@ -57,16 +55,16 @@ def stages(
     observe: Observer | None = None,
     apart: bool = True,
     variants: bool = True,
+    graph: Graph | None = None,
 ) -> Stages:
-    """Run the pipeline for one entry, up to loops. What depends on variables alone is an entry `apart`. Without
-    `variants` the code for few examples runs many, too, and all at once."""
-    graph, optimize = program.graph(entry), program.settings.optimize
+    """Run the pipeline for one entry, or a `graph` in place of its own, up to loops. What depends on variables alone is
+    an entry `apart`. Without `variants` the code for few examples runs many, too, and all at once."""
+    graph, optimize = graph or program.graph(entry), program.settings.optimize
     backward = passes.run(passes.ALWAYS, graph, observe)
     optimized = passes.run(passes.REWRITE, backward, observe) if optimize else backward
     size = batch_in_lanes(optimized) if optimize and variants and not optimized.updates else None
     again = entry not in ONCE
-    stored = apart and entry in STORED and not optimized.updates
-    format = program.settings.weights_dtype if stored else "f32"
+    format = program.settings.weights_dtype if apart and entry in STORED and not optimized.updates else "f32"
     how = _How(program.settings, target, again, apart and again, format, observe)
     few, many = how.variant(optimized, passes.LAYOUT), None
     if isinstance(size, Size) and (name := str(size)) in symbols(size):
@@ -77,8 +75,7 @@ def stages(
     variables = {path: d.type for path, d in program.variables.items() if path in used}
     lowered = lower(few, inputs, variables, target, many)
     if optimize and variants and (counted := examples(optimized)) is not None:
-        step = LANES if many is not None else 1
-        lowered = lowered.in_microbatches(microbatches(few.graph, counted, lowered.arena, step))
+        lowered = lowered.in_microbatches(microbatches(few.graph, counted, lowered.arena, LANES if many else 1))
     other = many[0] if many is not None else None
     told = signature([v.graph for v in (few, other) if v is not None], inputs, variables, lowered)
     return Stages(graph, backward, optimized, few.graph, few.before, other, lowered, told)
@@ -101,20 +98,22 @@ class _How:
             return Variant(graph)
         laid = passes.run(layout, graph, self.observe)
         if not self.settings.precise and self.format == "f32":
-            laid = _moved("wind", wind(laid, self.target, 1 if self.again else TYPICAL), laid)
+            laid = self._moved("wind", wind(laid, self.target, 1 if self.again else TYPICAL), laid)
         made = prepare(self._stored(laid), stem) if self.apart else None
-        rest = made[1] if made else _moved("pack", pack(laid, (), self.target), laid)
-        fused = passes.run(passes.KERNELS, rest, self.observe)
+        rest = made[1] if made else self._moved("pack", pack(laid, (), self.target), laid)
         before = passes.run(passes.KERNELS, verify(made[0], "prepare"), self.observe) if made else None
-        return Variant(fused, before)
+        return Variant(passes.run(passes.KERNELS, rest, self.observe), before)
 
     def _stored(self, graph: Graph) -> Graph:
         """What depends on variables alone in the format wanted, and in panels where kernels would copy it to some."""
-        stored = _moved("narrow", narrow(graph, fixed(graph), self.format), graph)
-        return _moved("pack", pack(stored, fixed(stored), self.target), stored)
+        stored = self._moved("narrow", narrow(graph, fixed(graph), self.format), graph)
+        return self._moved("pack", pack(stored, fixed(stored), self.target), stored)
 
+    def _moved(self, name: str, made: Graph, graph: Graph) -> Graph:
+        """What a pass made; what is the same in every turn of a scan is taken out of it."""
+        return graph if made is graph else self._seen(name, passes.run(passes.OUTWARDS, verify(made, name, graph)))
 
-def _moved(name: str, made: Graph, graph: Graph) -> Graph:
-    """What a pass made; what is the same in every turn of a scan is taken out of it."""
-    hoisted = graph if made is graph else passes.run((hoist,), verify(made, name, graph))
-    return hoisted if hoisted is made else passes.run((cse, trim), hoisted)
+    def _seen(self, name: str, graph: Graph) -> Graph:
+        if self.observe is not None:
+            self.observe(name, graph)
+        return graph

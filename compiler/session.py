@@ -37,6 +37,7 @@ from .settings import Settings
 if TYPE_CHECKING:
     from .elaborate import Program
     from .elaborate.checks import TestPlan
+    from .graph.nodes import Graph
     from .origin import Origin
     from .pipeline import Observer, Stages
 
@@ -175,11 +176,12 @@ class Session:
         return name.startswith("test:") or name in self.program.found.functions
 
     @native.compiling()
-    def stages(self, name: str, observe: Observer | None = None) -> Stages:
-        """The entry on its way to machine code; `observe` sees the graph after each pass."""
+    def stages(self, name: str, observe: Observer | None = None, graph: Graph | None = None) -> Stages:
+        """The entry on its way to machine code; `observe` sees the graph after each pass. `graph` takes the place of
+        what the program gives for it."""
         from .pipeline import stages
 
-        return stages(self.program, name, self.target, observe)
+        return stages(self.program, name, self.target, observe, graph=graph)
 
     @native.compiling()
     def llvm(self, made: Stages) -> str:

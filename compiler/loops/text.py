@@ -62,13 +62,18 @@ def print_loops(module: Module) -> str:
         f"constant {_name(c.name)}: {c.dtype} = ({', '.join(_number(v) for v in c.values)})\n" for c in module.constants
     ]
     parts += [print_kernel(k) + "\n" for k in module.kernels]
-    parts += ["\n".join(_entry(e)) + "\n" for e in module.entries]
+    parts += [print_entry(e) + "\n" for e in module.entries]
     return "\n".join(parts)
 
 
 def print_kernel(kernel: Kernel) -> str:
     """The text of a kernel."""
     return "\n".join(_kernel(kernel))
+
+
+def print_entry(entry: Entry) -> str:
+    """The text of an entry: its slots, and the kernels that it calls."""
+    return "\n".join(_entry(entry))
 
 
 def _name(name: str) -> str:
