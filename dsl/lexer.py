@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from pygments.lexer import RegexLexer, bygroups, words  # type: ignore[import-untyped]
 from pygments.token import (  # type: ignore[import-untyped]
+    STANDARD_TYPES,
     Comment,
     Keyword,
     Name,
@@ -69,3 +70,13 @@ class NnLexer(RegexLexer):  # type: ignore[misc]
             (r"\n+|[^\S\n]+", Whitespace),  # apart, because a statement begins right after its newline
         ],
     }  # fmt: skip
+
+
+def highlighted(text: str) -> list[list[tuple[str, str]]]:
+    """The lines of a text in pieces, each with the short name of its token, as HTML calls classes: `kd`, `nf`, `c1`."""
+    lines: list[list[tuple[str, str]]] = [[]]
+    for kind, value in NnLexer(stripnl=False, ensurenl=False).get_tokens(text):
+        first, *more = value.split("\n")
+        lines[-1].append((STANDARD_TYPES.get(kind, ""), first))
+        lines += [[(STANDARD_TYPES.get(kind, ""), piece)] for piece in more]
+    return [[piece for piece in line if piece[1]] for line in lines[: len(text.splitlines())]]

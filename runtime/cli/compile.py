@@ -62,7 +62,7 @@ def compile(
     if emit is None and print_after is None:
         _show_built(session, program, start, everything)
         return
-    name = _entry(session, entry)
+    name = entry_of(session, entry)
     _write(_emit(session, name, emit, print_after), output)
 
 
@@ -73,7 +73,8 @@ def _syntax_tree(program: Program) -> str:
     return print_tree(parse(program.read()))
 
 
-def _entry(session: Session, name: str | None) -> str:
+def entry_of(session: Session, name: str | None) -> str:
+    """The entry that is named, or `train`, `predict`, or the first there is. Raises `ArgumentError`."""
     known = session.manifest.entries
     if name is None:
         preferred = [e for e in known if e == "train"] or [e for e in known if e == "predict"] or [*known]
@@ -241,7 +242,7 @@ class ByteSize(click.ParamType[int]):
 def plan(program: Program, entry: str | None, batch: int | None, max_memory: int | None) -> None:
     """The memory plan of an entry point: what lies where in the arena, and how long."""
     session, _ = program.session()
-    name = _entry(session, entry)
+    name = entry_of(session, entry)
     made = session.stages(name)
     spec = session.manifest.train
     batch = batch or (spec.batch if spec and spec.batch else 1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...dsl.diagnostics import Diagnostic
-from ...dsl.errors import NncError
+from ...dsl.errors import ArgumentError, NncError, error
 from ..call.messages import unknown
 from ..store.files import write
 from .options import Program, program_options
@@ -117,9 +117,40 @@ def fmt(files: tuple[str, ...], only_check: bool) -> int:
 
 
 @click.command()
-@click.argument("code")
-def explain(code: str) -> None:
-    """What an error CODE such as E0301 means, with an example; or what a data source such as csv reads, and how."""
+@program_options
+@click.option("-o", "--output", metavar="PATH", help="Of FILE: the page to write, .html.")
+@click.option("--entry", metavar="NAME", help="Of FILE: the entry point; `train` where there is one.")
+@click.option("--batch", type=click.IntRange(min=1), help="Of FILE: the examples that memory is counted for.")
+@click.option("--profile", metavar="PATH", help="Of FILE: what `nnc profile --json` wrote, to show times.")
+def explain(program: Program, output: str | None, entry: str | None, batch: int | None, profile: str | None) -> None:
+    """What an error code such as E0301 means, with an example; or what a data source such as csv reads, and how.
+
+    Or a page that explains a FILE: from each line to operators, derivatives, passes, kernels, code and memory."""
+    if program.file.endswith(".nn") or output is not None:
+        if output is None:
+            raise click.UsageError("-o PATH says where the page goes")
+        _explain(program, output, entry, batch, profile)
+    else:
+        _explain_code(program.file)
+
+
+def _explain(program: Program, output: str, entry: str | None, batch: int | None, profile: str | None) -> None:
+    from ..explain import document, page
+    from ..explain.profiled import read_profile
+    from .compile import entry_of
+
+    if not output.endswith(".html"):
+        raise error("E0603", f"{output}: the page is an .html file", kind=ArgumentError)
+    timed = read_profile(Path(profile)) if profile is not None else None
+    session, _ = program.session()
+    name = entry_of(session, entry or (timed.entry if timed is not None else None))
+    spec = session.manifest.train
+    made = document(session, name, batch or (spec.batch if spec and spec.batch else 1), timed)
+    write(Path(output), page(made).encode())
+    say(f"{name} of {session.manifest.model or program.file} in {output}")
+
+
+def _explain_code(code: str) -> None:
     from ...dsl.codes import explain, known
     from ..data.formats import formats
 

@@ -1,6 +1,7 @@
-"""A program as a picture: its layers as boxes in an SVG, or a page on which each opens to its operators.
+"""A program as a picture: its layers as boxes in an SVG.
 
-In: a program and the name of an entry. Out: text of a file that any browser shows; nothing else is needed for it.
+In: a program and the name of an entry. Out: text of a file that any browser shows; nothing else is needed for it. The
+page on which a picture opens to operators and code is that of `runtime/explain`.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from ..store.files import write
 from .arrange import arrange
 from .boxes import Box, boxes, depth, shown
 from .drawing import draw
-from .page import page
 from .view import view
 
 if TYPE_CHECKING:
     from ...compiler.elaborate import Program
-    from ...compiler.graph.nodes import Node
+    from ...compiler.elaborate.context import Context
+    from ...compiler.graph.nodes import Graph, Node
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,44 +41,40 @@ class Picture:
         return f"<a picture of {len(self.svg):,} characters; `save(PATH)` writes it>"
 
 
-def picture(
-    program: Program, entry: str, opened: int | None = None, as_page: bool = False, across: bool = False
-) -> str:
-    """The SVG of an entry whose layers are opened so many times (as far as a picture has room for), or the page around
-    it. Boxes stand one below the other, or `across` the page as on a slide."""
+def picture(program: Program, entry: str, opened: int | None = None, across: bool = False) -> str:
+    """The SVG of an entry whose layers are opened so many times (as far as a picture has room for). Boxes stand one
+    below the other, or `across` the page as on a slide."""
     cx = program.context(entry)
-    graph = program.graph(entry, cx)
+    return drawn(program, program.graph(entry, cx), cx, opened, across)[0]
+
+
+def drawn(
+    program: Program,
+    graph: Graph,
+    cx: Context,
+    opened: int | None = None,
+    across: bool = False,
+    linked: bool = False,
+) -> tuple[str, list[Box]]:
+    """The SVG of a graph that was grown in `cx`, and its boxes; where it is `linked`, box k is a link to `#box{k}`."""
     root = boxes(graph, cx)
     origin: dict[str, str] = {}
-    derived = differentiate(graph, origin)
-    rest = attach(root, [n for n in derived if n.name in origin], origin)
+    attach(root, [n for n in differentiate(graph, origin) if n.name in origin], origin)
     found = shown(root, opened or depth(root))
-    title = program.model.name if program.model is not None else entry
-    title += {title: "", "predict": "", "train": ": a step of training"}.get(entry, f", {entry}")
-    svg = draw(arrange(view(graph, found, cx, across, as_page), across), title, across)
-    if not as_page:
-        return svg
-    about = (
-        f"{entry}: {sum(len(b.nodes) for b in root.children)} operators, {len(derived)} with their derivatives; "
-        "click a box or a line to open it"
-    )
-    return page(title, about, svg, root, found, rest)
+    title = program.model.name if program.model is not None else graph.name
+    title += {title: "", "predict": "", "train": ": a step of training"}.get(graph.name, f", {graph.name}")
+    return draw(arrange(view(graph, found, cx, across, linked), across), title, across), found
 
 
-def attach(root: Box, derived: list[Node], origin: dict[str, str]) -> list[Node]:
-    """Give each derived operator to the boxes whose operator it comes from; the others are returned."""
+def attach(root: Box, derived: list[Node], origin: dict[str, str]) -> None:
+    """Give each derived operator to the boxes whose operator it comes from."""
     owners: dict[str, list[Box]] = {}
     for box in root.walk():
         for node in box.nodes:
             owners.setdefault(node.name, []).append(box)
-    rest = []
     for node in derived:
         name = node.name
         while name in origin:
             name = origin[name]
-        found = owners.get(name) or [b for b in root.walk() if b.path and name.startswith(f"{b.path}.")]
-        for box in found:
+        for box in owners.get(name) or [b for b in root.walk() if b.path and name.startswith(f"{b.path}.")]:
             box.backward.append(node)
-        if not found and node.op not in ("constant", "size"):
-            rest.append(node)
-    return rest

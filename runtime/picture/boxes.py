@@ -80,11 +80,11 @@ def boxes(graph: Graph, cx: Context) -> Box:
         if node.op == "param":
             if node.attrs["path"] in own:
                 k = at.get(node.attrs["path"].rpartition(".")[0])
-                chain = _chain(parts, parts[k].first) if k is not None else []
+                chain = chain_of(parts, parts[k].first) if k is not None else []
                 parent = around(chain[: chain.index(k) + 1] if k in chain else [])
                 parent.children.append(_variable(node, own[node.attrs["path"]], parent))
             continue
-        chain = _chain(parts, where[node.name])
+        chain = chain_of(parts, where[node.name])
         parent = around(chain)
         inside = chain[-1] if chain else -1
         key: tuple[int, object] = (inside, node.name if node.op == "input" else _at(node.span))
@@ -113,7 +113,7 @@ def _constant(graph: Graph, node: Node) -> bool:
     return source.op in ("constant", "size", "iota")
 
 
-def _chain(parts: Sequence[Part], at: int) -> list[int]:
+def chain_of(parts: Sequence[Part], at: int) -> list[int]:
     """The parts around a node, outermost first: a part that ends later is noted later. Under a label a function is
     noted twice."""
     found = [k for k in reversed(range(len(parts))) if parts[k].first <= at < parts[k].last]

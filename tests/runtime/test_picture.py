@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from html.parser import HTMLParser
 from itertools import combinations, pairwise
 from pathlib import Path
 from xml.etree import ElementTree
@@ -272,32 +270,6 @@ def test_words_are_not_cut() -> None:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-class Balanced(HTMLParser):
-    """Every element that is opened is closed, in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.links: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        if tag not in ("meta", "rect", "path", "html"):
-            self.open.append(tag)
-        if "id" in given:
-            self.ids.append(str(given["id"]))
-        if str(given.get("href", "")).startswith("#"):
-            self.links.append(str(given["href"])[1:])
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        pass
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in ("meta", "html"):
-            assert self.open.pop() == tag
-
-
 def test_an_svg_is_xml_with_a_box_for_each_layer() -> None:
     drawn = ElementTree.fromstring(picture(program("lenet5"), "predict"))
     assert drawn.tag == f"{SVG}svg" and len(drawn.findall(f".//{SVG}rect")) == 1 + 13
@@ -305,24 +277,10 @@ def test_an_svg_is_xml_with_a_box_for_each_layer() -> None:
     assert "48,120 parameters" in texts and "Conv(16, kernel = 5)" in texts and "→ logits" in texts
 
 
-@pytest.mark.parametrize("name", ["lenet5", "logistic_regression", "hopfield"])
-def test_a_page_opens_where_its_picture_is_clicked(name: str) -> None:
-    text = picture(program(name), "train" if name != "hopfield" else "predict", as_page=True)
-    parser = Balanced()
-    parser.feed(text)
-    assert not parser.open and parser.links and set(parser.links) <= set(parser.ids)
-    assert len(parser.ids) == len(set(parser.ids))
-    if name == "lenet5":
-        c3 = re.search(r"<b>c3: Conv</b>.*?</details>\n", text, re.S)[0]
-        assert "= contract" in c3.split("backward</summary>")[0]
-        assert "= contract" in c3.split("backward</summary>")[1]
-
-
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     Path("f.nn").write_text("fn f(x: f32[N]) -> f32 = sum(exp(x))\n")
     assert main(["show", str(MODELS / "lenet5.nn"), "-o", "a.svg"]) == 0
-    assert main(["show", str(MODELS / "lenet5.nn"), "-o", "a.html"]) == 0
     assert main(["show", "f.nn", "-o", "f.svg"]) == 0
     assert main(["show", str(MODELS / "lenet5.nn"), "-o", "slide.svg", "--across", "--train"]) == 0
     assert (
@@ -330,10 +288,11 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
         and "Adam(lr = cosine(lr, warmup = 100))" in Path("slide.svg").read_text()
     )
     out = capfd.readouterr().out
-    assert "predict of LeNet5 in a.svg" in out and "train of LeNet5 in a.html" in out and "f of f.nn in f.svg" in out
+    assert "predict of LeNet5 in a.svg" in out and "f of f.nn in f.svg" in out
     assert "exp(x)" in Path("f.svg").read_text()
     for arguments, message in (
-        (["-o", "a.png"], "expected a .svg or .html file, found .png"),
+        (["-o", "a.png"], "expected a .svg file, found .png"),
+        (["-o", "a.html"], "nnc explain"),
         (["-o", "a.svg", "--entry", "predic"], "did you mean `predict`?"),
         (["-o", "a.svg", "--train", "--entry", "predict"], "--train draws the entry point train"),
     ):
