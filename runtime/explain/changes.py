@@ -78,7 +78,7 @@ def _replaced(before: Graph, after: Graph) -> Iterator[tuple[str, str]]:
     made = descendants(before.nodes, [n.name for n in before if n.op in ("input", "param")])
     for n in before:
         now = after.nodes.get(n.name)
-        if now is not None and now.op == n.op and len(now.args) == len(n.args):
+        if now is not None and _is_kept(before, after, n.name) and now.op == n.op and len(now.args) == len(n.args):
             read = zip(n.args, now.args, strict=True)
             yield from ((a, b) for a, b in read if a in made and not _is_kept(before, after, a))
     for named, again in ((before.outputs, after.outputs), (before.updates, after.updates)):

@@ -213,7 +213,7 @@ def depth(root: Box) -> int:
     """How far to open layers so that the model has from `LEAST` to `MOST` boxes: no further than there, and as far as
     that where there are fewer. Layers of the library stay closed."""
     best = 1
-    for tried in range(1, 1 + max(child.depth for box in root.walk() if not box.is_std for child in box.children)):
+    for tried in range(1, 1 + max((c.depth for box in root.walk() if not box.is_std for c in box.children), default=0)):
         found = shown(root, tried)
         count = sum(box.inside for box in found) or len(found)
         if count <= MOST:

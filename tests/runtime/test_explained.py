@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import nnc
@@ -17,6 +19,7 @@ from nnc.dsl.source import Source
 from nnc.runtime.api import _values
 from nnc.runtime.cli import main
 from nnc.runtime.explain import document, page
+from nnc.runtime.profile import profile
 
 from ..browser import Browser, browsing
 
@@ -28,6 +31,7 @@ fn f(x: f32[N]) -> f32[N] {
     return a + b
 }
 """
+MACHINE = {"flops": 1e11, "bandwidth": {1 << 28: 1e10}}
 Json = dict[str, Any]
 
 
@@ -63,7 +67,11 @@ def test_everything_has_a_place(name: str, entry: str) -> None:
     assert rows and all(0 <= p < len(found["places"]) and text.startswith("%") for p, text in rows)
     lines = sum(len(s["lines"]) for s in found["sources"])
     assert all(p["at"] and 0 <= a <= c < lines for p in found["places"] for a, _, c, _ in p["at"])
-    assert all(s["places"] for e in found["entries"] for s in e["steps"] if s["title"] != "copy")
+    steps = [s for e in found["entries"] for s in e["steps"] if s["title"] != "copy"]
+    assert all(s["places"] for s in steps)
+    for step in steps:  # nothing stands for what the optimizer does but what is written there
+        own = texts(found, [p for p, _ in step["body"] if p >= 0])
+        assert {t for t in texts(found, step["places"]) if "optimizer = " in t} <= own
 
 
 @pytest.mark.parametrize("entry", ["predict", "train"])
@@ -135,8 +143,8 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
     monkeypatch.chdir(tmp_path)
     Path("f.nn").write_text(TWICE)
     Path("g.nn").write_text(TWICE.replace("a + b", "a * sum(b)"))
-    assert main(["profile", "f.nn", "--json"]) == 0
-    Path("p.json").write_text(capfd.readouterr().out)
+    measured = profile(nnc.compile("f.nn"), "f", [np.zeros(8, "f4")], MACHINE)
+    Path("p.json").write_text(json.dumps(asdict(measured)))
     assert main(["explain", "f.nn", "-o", "f.html", "--profile", "p.json"]) == 0
     assert "f of f.nn in f.html" in capfd.readouterr().out
     text = Path("f.html").read_text()

@@ -282,6 +282,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
     Path("f.nn").write_text("fn f(x: f32[N]) -> f32 = sum(exp(x))\n")
     assert main(["show", str(MODELS / "lenet5.nn"), "-o", "a.svg"]) == 0
     assert main(["show", "f.nn", "-o", "f.svg"]) == 0
+    assert main(["show", str(MODELS / "linear_regression.nn"), "-o", "i.svg", "--entry", "init"]) == 0  # of no box
     assert main(["show", str(MODELS / "lenet5.nn"), "-o", "slide.svg", "--across", "--train"]) == 0
     assert (
         "∂ c3" in Path("slide.svg").read_text()
