@@ -48,6 +48,7 @@ class Lowered:
     module: L.Module
     plan: Plan
     checks: tuple[str, ...]  # the message of check code k + 1
+    plan_of_many: Plan | None = None  # of the entry for many examples
 
     @property
     def entry(self) -> L.Entry:
@@ -126,7 +127,7 @@ def lower(
     used = {p.name for e in entries for c in e.calls for p in c.places if p.base == "constant"}
     constants = tuple(c for part in (*lowered, *first) for c in part.constants if c.name in used)
     module = L.Module(library.kernels(), tuple(entries), constants)
-    return Lowered(module, lowered[0].plan, tuple(checks.messages))
+    return Lowered(module, lowered[0].plan, tuple(checks.messages), *(part.plan for part in lowered[1:]))
 
 
 def _entry(name: str, slots: tuple[L.Slot, ...], steps: _Steps) -> L.Entry:

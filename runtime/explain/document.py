@@ -25,7 +25,7 @@ from .changes import Changes, about
 from .code import Code, Text, codes
 from .network import network
 from .places import Place, placed
-from .profiled import profiled
+from .profiled import profiled, running
 
 Json = dict[str, Any]
 
@@ -41,8 +41,8 @@ def document(session: Session, entry: str, batch: int = 1, profile: Profile | No
         made = session.stages(entry, changes, graph)
         written = codes(made.lowered.module, session.target)
     table = _Places(session, changes.stands_for)
-    entries = list(_entries(made, table))
     sizes = dict.fromkeys(made.signature.sizes, batch) if profile is None else profile.sizes
+    now = running(made, sizes)[0]
     return {
         "title": session.manifest.model or Path(session.source.name).stem,
         "entry": entry,
@@ -54,9 +54,9 @@ def document(session: Session, entry: str, batch: int = 1, profile: Profile | No
         "passes": [
             {"name": c.step, "before": table.rows(c.before), "after": table.rows(c.after)} for c in changes.found
         ],
-        "entries": entries,
+        "entries": sorted(_entries(made, table), key=lambda e: e["name"] != now.name),  # first the one that runs
         "kernels": [_kernel(code) for code in written],
-        "memory": _memory(made, table, made.signature.at_once(sizes)),
+        "memory": _memory(made, table, sizes),
         "network": network(session.program, cx, grown, graph, table.of),
         "profile": profiled(made, profile) if profile is not None else None,
         "places": table.json(),  # last: all have been asked for
@@ -166,13 +166,14 @@ def _text(text: Text) -> Json:
 
 
 def _memory(made: Stages, table: _Places, sizes: Mapping[str, int]) -> Json:
-    """The buffers of the arena in bytes at some sizes, from when to when they are needed."""
-    plan = made.lowered.plan
+    """The buffers of the arena of what runs at some sizes, in bytes, and from when to when they are needed."""
+    entry, graph, plan = running(made, sizes)
+    sizes = made.signature.at_once(sizes)
     bound, at = plan.lower_bound(sizes)
     rows = []
     for line in plan.lines:
         names = [v for v, _ in line.values]
-        nodes = [made.fused[v] for v in names]
+        nodes = [graph[v] for v in names]
         what = (
             f"{names[0]}, for itself" if line.values[0][1] < 0 else ", then ".join(f"{n.name}: {n.type}" for n in nodes)
         )
@@ -187,12 +188,13 @@ def _memory(made: Stages, table: _Places, sizes: Mapping[str, int]) -> Json:
             }
         )
     return {
+        "entry": entry.name,
         "sizes": dict(sizes),
         "arena": _number(plan.arena, sizes),
         "bound": bound,
         "at": at,
         "order": plan.order,
-        "nodes": [s.node for s in made.lowered.entry.steps],
+        "nodes": [s.node for s in entry.steps],
         "rows": rows,
     }
 
