@@ -17,5 +17,5 @@ def network(
     """The SVG of the graph of an entry, as it was grown; a box k of it is a link to `#box{k}`, and has the places at
     position k."""
     svg, boxes = drawn(program, graph, cx, across=True, linked=True)
-    nodes = [[n for n in box.nodes if n.op not in ("input", "param")] for box in boxes]
+    nodes = [[n for n in box.nodes if n.op not in ("input", "param")] or box.nodes for box in boxes]
     return {"svg": svg, "boxes": [sorted({p for n in own for p in places(placed[n.name])}) for own in nodes]}

@@ -226,7 +226,10 @@ def test_a_click_on_a_layer_lights_its_kernels_and_their_assembly(browser: Brows
         press(browser, "ArrowRight")
     assert count(browser, "#network a.lit") == 2  # there and back
     assert count(browser, "#memory .lit") > 0
-    assert count(browser, "#operators .row.before") > 0 and count(browser, "#operators .row.after") > 0
+    assert count(browser, "#operators .row.before") == 0
+    browser.run("document.querySelectorAll('#operators details').forEach((e) => e.open = true)")
+    browser.wait("document.querySelectorAll('#operators .row.before').length > 0", 5)
+    assert count(browser, "#operators .row.after") > 0
     browser.run("document.querySelector('#line13 b').click()")
     assert not set(lit(browser)) & set(wanted) and lit(browser)
 
@@ -247,6 +250,12 @@ def test_the_fragment_keeps_what_was_chosen(browser: Browser) -> None:
     name, kernels = browser.text("kernel"), lit(browser)
     visit(browser, browser.run("return location.hash"))
     assert (browser.text("kernel"), lit(browser)) == (name, kernels)
+    for pane in ("network a", "memory .buffer"):
+        click = "new MouseEvent('click', {bubbles: true, cancelable: true})"
+        browser.run(f"document.querySelectorAll('#{pane}')[2].dispatchEvent({click})")
+        said, kernels = browser.text("what"), lit(browser)
+        visit(browser, browser.run("return location.hash"))
+        assert (browser.text("what"), lit(browser)) == (said, kernels) and kernels
     for wrong in ("#at=999:1", "#line=x", "#kernel=-1", "#place=1e9&code=999", "#layer=nothing"):
         visit(browser, wrong)
         assert lit(browser) == [] and "26 kernels" in browser.text("what")
