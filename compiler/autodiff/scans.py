@@ -78,6 +78,7 @@ def _differentiated(
 ) -> _Turn:
     body, carries, index = node.attrs["body"], node.attrs["carries"], node.attrs["index"]
     inside = Builder("body", OPS)
+    inside.span = node.span  # of what is of no node of the body
     inside.nodes.update((n.name, n) for n in body)
     original = set(inside.nodes)
     inputs = [n.name for n in body if n.op == "input"]
@@ -291,6 +292,7 @@ def _emit(
 ) -> dict[str, str]:
     """The backward scan. Gives what its results are: adjoints of carried inputs, of added ones, collected values."""
     inside, body = turn.inside, Builder("body", OPS)
+    body.span = node.span
     args: list[str] = []
 
     def operand(name: str, given: str, type_: TensorType) -> str:
