@@ -124,28 +124,32 @@ def _entries(made: Stages, table: _Places) -> Iterator[Json]:
             graphs, note = [made.many.graph], f"where {many.size} is {many.least} or more"
         else:
             graphs, note = before, "when variables change"
-        yield {"name": e.name, "note": note, "steps": [*_steps(e.steps, graphs, table, "")]}
+        yield {"name": e.name, "note": note, "steps": [*_steps(e.steps, graphs, table)]}
 
 
-def _steps(steps: Iterable[L.Step], graphs: list[Graph], table: _Places, around: str) -> Iterator[Json]:
-    """The calls of kernels in order, those in loops too, each with the nodes of its body and their places."""
-    for step in steps:
-        graph = next((g for g in graphs if step.node in g.nodes), graphs[0] if graphs else None)
-        node = graph.nodes.get(step.node) if graph is not None else None
+def _steps(
+    steps: Iterable[L.Step], graphs: list[Graph], table: _Places, around: str = "", scan: str = ""
+) -> Iterator[Json]:
+    """The steps in order: calls of kernels and loops, each with the nodes of its body and their places; behind a loop
+    what is in it. `row` numbers those that are in no loop, as a profile does; `node` is of the plan of memory."""
+    for k, step in enumerate(steps):
+        graph = next((g for g in graphs if step.node in g.nodes), None)
+        node = graph[step.node] if graph is not None else None
+        body = node.attrs.get("body") if node is not None else None
+        nodes = list(body) if body is not None else [node] if node is not None else []
+        found: Json = {"kernel": "", "title": "copy", "around": around, "row": None if scan else k, "origin": []}
+        found["node"] = scan or step.node
+        found["body"] = [[*(table.of(n)[:1] or [-1]), print_node(n)] for n in nodes]
+        found["places"] = table.inside(body) if body is not None else [p for n in nodes for p in table.of(n, True)]
         if isinstance(step, L.Loop):
-            inside = [node.attrs["body"]] if node is not None else []
             loop = f"{step.index} in 0..{step.count}" + " reversed" * step.reverse
-            yield from _steps(step.steps, inside, table, f"{around}{loop}; ")
+            yield {**found, "title": f"scan {loop}"}
+            yield from _steps(step.steps, [body] if body is not None else [], table, f"{around}{loop}; ", found["node"])
             continue
-        row: Json = {"kernel": step.kernel, "around": around, "title": "copy", "places": [], "body": [], "origin": []}
-        if node is not None:
-            body = node.attrs["body"] if node.op == "fused" else None
-            nodes = list(body) if body is not None else [node]
-            row["title"] = named(node)
-            row["places"] = table.inside(body) if body is not None else table.of(node, replaced=True)
-            row["body"] = [[*(table.of(n)[:1] or [-1]), print_node(n)] for n in nodes]
-            row["origin"] = step.origin if body is not None else [min(k, 0) for k in step.origin]
-        yield row
+        if node is not None and node.op != "scan":
+            found["title"] = named(node)
+        origin = step.origin if node is not None and node.op == "fused" else [min(n, 0) for n in step.origin]
+        yield {**found, "kernel": step.kernel, "origin": origin}
 
 
 def _kernel(code: Code) -> Json:
@@ -194,7 +198,6 @@ def _memory(made: Stages, table: _Places, sizes: Mapping[str, int]) -> Json:
         "bound": bound,
         "at": at,
         "order": plan.order,
-        "nodes": [s.node for s in entry.steps],
         "rows": rows,
     }
 

@@ -32,6 +32,16 @@ fn f(x: f32[N]) -> f32[N] {
 }
 """
 MACHINE = {"flops": 1e11, "bandwidth": {1 << 28: 1e10}}
+SCAN = """
+fn f(x: f32[T, D]) -> f32[T, D] {
+    s = broadcast(0.0, [D])
+    scan t in 0..T {
+        s = tanh(x[t] + s)
+        ys[t] = s
+    }
+    return exp(cumsum(ys, axis = 0))
+}
+"""
 Json = dict[str, Any]
 
 
@@ -126,6 +136,20 @@ def test_a_line_that_was_merged_with_another_still_leads_to_its_kernel() -> None
     (step,) = found["entries"][0]["steps"]
     assert of_lines(found, step["places"]) == {3, 4, 5}
     assert [r[1].split(" = ")[1].split()[0] for r in step["body"]] == ["input", "exp", "add"]
+
+
+def test_times_are_those_of_their_steps() -> None:
+    """Of a scan there is one, for all of its turns; what is in it has none of its own."""
+    net = nnc.compile(SCAN, threads=1)
+    found = profile(net, "f", [np.ones((5, 8), "f4")], MACHINE)
+    assert isinstance(net.session, Session)
+    steps = document(net.session, "f", profile=found)["entries"][0]["steps"]
+    rows = {s["row"]: s for s in steps if s["row"] is not None}
+    assert [*rows] == [*range(len(found.kernels))] and len(steps) > len(rows)
+    for k, timed in enumerate(found.kernels):
+        assert rows[k]["title"] == timed.name or timed.name.startswith("scan") or rows[k]["title"] == "copy"
+    assert [s["title"] for s in steps if not s["kernel"]] == ["scan t in 0..T"]
+    assert {"tanh", "exp"} <= {s["title"].split(", ")[-1] for s in steps}
 
 
 def test_memory_is_the_plan(lenet: Session, explained: Json) -> None:
