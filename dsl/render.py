@@ -10,7 +10,8 @@
        = help: with `kernel = 5` at 3:28 the maps are 5 x 5 and flatten to 400
 
 The first label is the place itself, underlined by `^`; the others are facts about other places, underlined by `-`. The
-text of the rightmost label of a line stands beside its underline, the others hang below theirs.
+text of the rightmost label of a line stands beside its underline, the others hang below theirs. On a terminal of so
+many columns texts are broken between words, and of a line of the source what fits is shown.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from textwrap import fill, wrap
 from typing import Any
 
 from .diagnostics import Diagnostic, Label
@@ -26,14 +28,16 @@ from .source import Source, Span
 
 TAB = 4
 WIDTH = 160  # longer lines are shown around their labels
+LEAST = 24  # columns that a line or a label has, however narrow the terminal is
 
 LONGEST = 1000  # characters of a message, a label or a help
 
 _STYLES = {"error": "1;31", "warning": "1;33", "frame": "1;34", "fact": "1;34", "bold": "1"}
 
 
-def render(diagnostic: Diagnostic, color: bool = False) -> str:
-    """The diagnostic in the style above, without a newline at the end; `color` adds ANSI escapes."""
+def render(diagnostic: Diagnostic, color: bool = False, columns: int | None = None) -> str:
+    """The diagnostic in the style above, without a newline at the end; `color` adds ANSI escapes, and nothing but a
+    path is wider than `columns`."""
 
     def paint(text: str, style: str) -> str:
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if color and text.strip() else text
@@ -41,7 +45,10 @@ def render(diagnostic: Diagnostic, color: bool = False) -> str:
     severity = diagnostic.severity
     labels = [_Mark(label, i == 0) for i, label in enumerate(diagnostic.labels)]
     gutter = len(str(max((m.line for m in labels), default=1)))
-    out = [paint(f"{severity}[{diagnostic.code}]", severity) + paint(f": {_clean(diagnostic.message)}", "bold")]
+    room = WIDTH if columns is None else max(LEAST, columns - gutter - len("  | ......"))
+    what = f"{severity}[{diagnostic.code}]"
+    message = _wrapped(f"{what}: {_clean(diagnostic.message)}", columns, "  ")
+    out = [paint(what, severity) + paint(message.removeprefix(what), "bold")]
     for source, marks in _by_source(labels):
         first = marks[0].label.span
         line, column = first.position
@@ -52,19 +59,20 @@ def render(diagnostic: Diagnostic, color: bool = False) -> str:
             if shown and number > shown + 2:
                 out.append(paint(" ...", "frame"))
             elif shown and number == shown + 2:  # one line between two is shown, not left out
-                between = _Line.of(source, shown + 1, ()).text
+                between = _Line.of(source, shown + 1, (), room).text
                 out.append(f"{paint(f' {shown + 1:>{gutter}} |', 'frame')} {between}".rstrip())
             shown = number
             on_line = list(group)
-            text = _Line.of(source, number, on_line)
+            text = _Line.of(source, number, on_line, room)
             out.append(f"{paint(f' {number:>{gutter}} |', 'frame')} {text.text}".rstrip())
-            for row in _rows(text, on_line, severity):
-                pieces = [("".join(c for c, _ in cells), style) for style, cells in groupby(row, key=lambda c: c[1])]
+            for row in _rows(text, on_line, severity, room if columns is not None else LONGEST):
+                pieces = [("".join(c for c, _ in run), style) for style, run in groupby(row, key=lambda c: c[1])]
                 painted = "".join(paint(piece, style) for piece, style in pieces).rstrip()
                 out.append(f"{paint(' ' * (gutter + 2) + '|', 'frame')} {painted}")
     indent = " " * (gutter + 2) if labels else "  "
     for help in diagnostic.help:
-        out.append(f"{paint(f'{indent}=', 'frame')} {paint('help', 'bold')}: {_clean(help)}")
+        text_of = _wrapped(f"{indent}= help: {_clean(help)}", columns, indent + " " * len("= help: "))
+        out.append(text_of.replace(f"{indent}= help", f"{paint(f'{indent}=', 'frame')} {paint('help', 'bold')}", 1))
     return "\n".join(out)
 
 
@@ -125,14 +133,15 @@ class _Line:
     columns: tuple[int, ...]
 
     @staticmethod
-    def of(source: Source, number: int, marks: Sequence[_Mark]) -> _Line:
+    def of(source: Source, number: int, marks: Sequence[_Mark], room: int) -> _Line:
         line = source.line(number).rstrip("\r")
         first = 0
-        if len(line) > WIDTH:
-            if marks:
-                first = max(0, min(m.label.span.position[1] for m in marks) - 1 - WIDTH // 3)
-            cut = line[first : first + WIDTH]
-            prefix, suffix = "..." if first else "", "..." if first + WIDTH < len(line) else ""
+        if len(line) > room:
+            ends = [m.label.span.position[1] - 1 + len(m.label.span.text) for m in marks]
+            if max(ends, default=0) > room:
+                first = max(0, min(m.label.span.position[1] for m in marks) - 1 - room // 3)
+            cut = line[first : first + room]
+            prefix, suffix = "..." if first else "", "..." if first + room < len(line) else ""
         else:
             cut, prefix, suffix = line, "", ""
         shown, column, columns = [prefix], len(prefix), []
@@ -140,7 +149,7 @@ class _Line:
             columns.append(column)
             piece = " " * (TAB - column % TAB) if c == "\t" else printable(c)
             shown.append(piece)
-            column += _width(piece)
+            column += cells(piece)
         return _Line("".join(shown) + suffix, first, (*columns, column))
 
     def column(self, offset: int) -> int:
@@ -148,15 +157,17 @@ class _Line:
         return self.columns[min(max(offset - self.first, 0), len(self.columns) - 1)]
 
 
-def _width(text: str) -> int:
+def cells(text: str) -> int:
+    """How many columns of a terminal a text takes."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 Cell = tuple[str, str]  # a character and its style
 
 
-def _rows(line: _Line, marks: Sequence[_Mark], severity: str) -> list[list[Cell]]:
-    """What stands below a line: the underlines, then the hanging texts from right to left."""
+def _rows(line: _Line, marks: Sequence[_Mark], severity: str, room: int) -> list[list[Cell]]:
+    """What stands below a line: the underlines, then the hanging texts from right to left, in so many columns as far as
+    a text has a few from its place on."""
     spans: list[tuple[int, int, _Mark]] = []
     for mark in marks:
         source, start = mark.label.span.source, mark.label.span.start
@@ -174,16 +185,17 @@ def _rows(line: _Line, marks: Sequence[_Mark], severity: str) -> list[list[Cell]
         under[left:right] = [("^" if mark.primary else "-", style(mark))] * (right - left)
     rows = [under]
     hanging = [s for s in spans if s[2].text]
-    if hanging and hanging[-1][1] >= len(under) and hanging[-1][0] == max(left for left, _, _ in spans):
+    last = hanging and hanging[-1][1] >= len(under) and hanging[-1][0] == max(left for left, _, _ in spans)
+    if last and len(under) + 1 + cells(hanging[-1][2].text) <= room:
         under += [(c, style(hanging[-1][2])) for c in " " + hanging[-1][2].text]
         hanging.pop()
     if hanging:
         rows.append(_connectors(hanging, style))
     while hanging:
         left, _, mark = hanging.pop()
-        row = _connectors([s for s in hanging if s[0] < left], style)
-        row += [(" ", "bold")] * (left - len(row)) + [(c, style(mark)) for c in mark.text]
-        rows.append(row)
+        for text in wrap(mark.text, max(LEAST, room - left), break_long_words=False, break_on_hyphens=False):
+            row = _connectors([s for s in hanging if s[0] < left], style)
+            rows.append(row + [(" ", "bold")] * (left - len(row)) + [(c, style(mark)) for c in text])
     return rows
 
 
@@ -193,6 +205,17 @@ def _connectors(spans: Sequence[tuple[int, int, _Mark]], style: Any) -> list[Cel
         if left >= len(row):
             row += [(" ", "bold")] * (left - len(row)) + [("|", style(mark))]
     return row
+
+
+def _wrapped(text: str, columns: int | None, indent: str) -> str:
+    """The text in lines of so many columns, broken between words; further lines are indented."""
+    if columns is None:
+        return text
+    begin = text[: len(text) - len(text.lstrip())]
+    return fill(
+        text.lstrip(), columns, initial_indent=begin, subsequent_indent=indent, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def _clean(text: str) -> str:

@@ -1,6 +1,7 @@
 """Where a training stands, and what it tells: rows of a history, progress, reports.
 
-Nothing here trains. What is between two native calls is a `Progress` and the variables, and nothing else.
+Nothing here trains. What is between two native calls is a `Progress` and the variables, and nothing else. Who watches
+a fit is an `Observer`, one of its `callbacks`: the display of a terminal, the recorder of a run, or what a user writes.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from math import inf
+from time import perf_counter
 from typing import Any
 
 from . import curves
@@ -100,8 +103,21 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a fit goes, all in all: with its validation, and with what observers do."""
+
+    epochs: float  # done when it began
+    began: float = field(default_factory=perf_counter)
+
+    def left(self, epochs: float, last: int) -> float:
+        """Seconds until `last` epochs are done, when so many are done now."""
+        done = epochs - self.epochs
+        return (perf_counter() - self.began) * (last - epochs) / done if done > 0 else inf
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """What a progress display is told a few times a second."""
+    """What an observer is told a few times a second."""
 
     epoch: int  # from 1
     last: int
@@ -109,3 +125,20 @@ class Report:
     examples: int
     metrics: Mapping[str, float | int]  # of the current epoch so far
     rate: float  # examples per second
+    left: float  # seconds until the fit ends, if it goes on as it did
+
+    @property
+    def epochs(self) -> float:
+        """Epochs that are done, with the share of the current one."""
+        return self.epoch - 1 + self.position / self.examples
+
+
+class Observer:
+    """Who is told how a fit goes: `net.fit(callbacks=[observer])`. Any object with one of these methods is one, and a
+    function is called as `on_epoch` is."""
+
+    def on_progress(self, report: Report) -> None:
+        """A few times a second, between two native calls."""
+
+    def on_epoch(self, history: History, model: Any) -> bool | None:
+        """After each epoch: its row is the history's last, the `Model` may be read and saved. True ends the fit."""

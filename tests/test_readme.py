@@ -15,6 +15,7 @@ from nnc.compiler.loops.text import print_loops
 from nnc.compiler.session import Session
 from nnc.dsl.parser import parse
 from nnc.dsl.source import Source
+from nnc.runtime.cli import main
 
 ROOT = Path(nnc.__file__).parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -89,6 +90,27 @@ def test_what_other_libraries_hold_is_passed(line: str) -> None:
         np.testing.assert_array_equal(names["y"].numpy(), net.predict(x))
     else:
         assert net.epochs_done == 3
+
+
+def test_the_first_five_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each command prints what stands below it, but for times and threads; `...` stands for some lines."""
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    monkeypatch.chdir(tmp_path)
+    (transcript,) = blocks(README, "console")
+    commands = re.findall(r"^\$ nnc (.*)\n((?:[^$].*\n)*)", transcript, re.MULTILINE)
+    assert [c.split()[0] for c, _ in commands] == ["new", "check", "train", "eval", "look", "build"]
+    for command, shown in commands:
+        assert main(command.split()) == 0
+        wanted = re.escape(_steady(shown)).replace(re.escape("...\n"), "(?:.*\n)*")
+        out = _steady(capsys.readouterr().out)
+        assert re.fullmatch(wanted, out), f"nnc {command} printed\n{out}"
+
+
+def _steady(text: str) -> str:
+    """Without what differs from machine to machine."""
+    return re.sub(r" +[\d.]+ (ns|us|ms|s)\b|\d+ threads?", "", text)
 
 
 def test_an_estimator_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

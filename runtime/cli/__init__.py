@@ -16,6 +16,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
 from io import StringIO
 from typing import Any
@@ -25,14 +26,25 @@ import click
 from ...compiler.native.room import is_refused
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import NncError, ResourceError
+from .completion import COMPLETE, answer
+from .show import say, show_error, with_switches
 
-_HOME = {
-    "check": "source", "fmt": "source", "compile": "compile", "train": "train", "eval": "train", "predict": "train",
-    "import": "importing", "export": "export", "load-weights": "weights", "tune": "tune", "look": "look",
-    "show": "picture", "test": "tests", "build": "ship", "reproduce": "ship", "state": "ship", "summary": "compile",
-    "plan": "compile", "profile": "profile", "gradcheck": "compile", "explain": "source", "doc": "source",
-    "data": "data", "runs": "runs",
+_GROUPS = {  # the commands as `--help` lists them, and the module of each
+    "Write": {
+        "new": "new", "check": "source", "fmt": "source", "test": "tests", "explain": "source", "doc": "source",
+        "completion": "completion",
+    },
+    "Train": {
+        "train": "train", "eval": "train", "predict": "train", "tune": "tune", "data": "data", "import": "importing",
+        "load-weights": "weights", "runs": "runs",
+    },
+    "Look": {
+        "look": "look", "show": "picture", "summary": "compile", "plan": "compile", "profile": "profile",
+        "gradcheck": "compile", "compile": "compile",
+    },
+    "Ship": {"build": "ship", "export": "export", "reproduce": "ship", "state": "ship"},
 }  # fmt: skip
+_HOME = {name: module for group in _GROUPS.values() for name, module in group.items()}
 
 
 _SPENT = {
@@ -44,7 +56,7 @@ _LEAST_BYTES, _LEFT_BYTES = 192 << 20, 16 << 20  # of addresses, to load what nn
 
 
 class Commands(click.Group):
-    """Commands whose modules are imported when they are asked for."""
+    """Commands whose modules are imported when they are asked for, in groups."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_HOME)
@@ -53,7 +65,29 @@ class Commands(click.Group):
         if cmd_name not in _HOME:
             return None
         module = import_module(f".{_HOME[cmd_name]}", __name__)
-        return next(c for c in vars(module).values() if isinstance(c, click.Command) and c.name == cmd_name)
+        found = next(c for c in vars(module).values() if isinstance(c, click.Command) and c.name == cmd_name)
+        return with_switches(found)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _HOME and not args[0].startswith("-"):
+            close = get_close_matches(args[0], _HOME, n=1)
+            known = f"Did you mean `nnc {close[0]}`?" if close else "`nnc --help` lists the commands."
+            ctx.fail(f"No such command '{args[0]}'. {known}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        wide = max(map(len, _HOME))
+        for title, names in _GROUPS.items():
+            with formatter.section(title):
+                found = [(name.ljust(wide), self.get_command(ctx, name)) for name in names]
+                formatter.write_dl([(name, summary(c)) for name, c in found if c is not None])
+
+
+def summary(command: click.Command) -> str:
+    """The first sentence of what a command says of itself."""
+    return (command.help or "").partition("\n\n")[0].partition(". ")[0].replace("\n", " ").removesuffix(".")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -143,8 +177,6 @@ def _report(e: Exception, json: bool) -> int:
     if isinstance(e, OSError) and not isinstance(e, NncError) and e.errno in _SPENT:
         e = ResourceError(Diagnostic("E0605", _SPENT[e.errno]))
     if isinstance(e, NncError):
-        from .show import show_error
-
         show_error(e, json)
         return e.exit_code
     if isinstance(e, OSError):
@@ -168,8 +200,6 @@ def _warned(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def _say(text: str) -> None:
-    from .show import say
-
     try:
         say(text, err=True)
     except OSError:
@@ -199,6 +229,9 @@ def _open_streams() -> None:
 def entry_point() -> None:
     """What the installed `nnc` runs."""
     _open_streams()
+    if asked := os.environ.get(COMPLETE):  # by the script of `nnc completion`, as often as a key is pressed
+        click.echo(answer(cli, asked))
+        return
     code = main()
     for number in (signal.SIGINT, signal.SIGTERM):  # it is over: a late Ctrl-C has nothing to say
         signal.signal(number, signal.SIG_IGN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from math import prod
 from pathlib import Path
 from time import perf_counter
@@ -15,7 +16,7 @@ from ..call.messages import human, unknown
 from ..store.files import write
 from ..summary import COLUMNS, Summary, with_units
 from .options import Program, program_options
-from .show import say
+from .show import duration, is_on, print_table, say, show_result, working
 
 if TYPE_CHECKING:
     from ...compiler.elaborate.outline import Row
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ...compiler.lowering.memory import Plan
     from ...compiler.manifest import Signature, Variable
     from ...compiler.pipeline import Stages
-    from ...compiler.session import Session
+    from ...compiler.session import Native, Session
     from ...compiler.types.sizes import Dim
 
 INSIDE = ("loss", "gradients", "taps")  # compiled when Python first asks for them
@@ -47,7 +48,7 @@ def compile(
     no_optimize: bool,
     everything: bool,
 ) -> None:
-    """Compile FILE and say what was built, or print one stage of it."""
+    """Compile FILE and say what was built, or print a stage."""
     from dataclasses import replace
 
     if output is not None and emit is None and print_after is None:
@@ -55,7 +56,7 @@ def compile(
     if no_optimize:
         program = replace(program, optimize=False)
     if emit == "ast":
-        _write(_syntax_tree(program), output)
+        _write(_syntax_tree(program), output, emit)
         return
     start = perf_counter()
     session, _ = program.session()
@@ -63,7 +64,7 @@ def compile(
         _show_built(session, program, start, everything)
         return
     name = entry_of(session, entry)
-    _write(_emit(session, name, emit, print_after), output)
+    _write(_emit(session, name, emit, print_after), output, emit or print_after or "")
 
 
 def _syntax_tree(program: Program) -> str:
@@ -109,46 +110,67 @@ def _emit(session: Session, name: str, stage: str | None, print_after: str | Non
     return "\n".join(printed) + tail if isinstance(tail, str) else tail
 
 
-def _write(what: str | bytes, output: str | None) -> None:
+def _write(what: str | bytes, output: str | None, stage: str) -> None:
     """To a file, whole or not at all, or to stdout."""
     data = what if isinstance(what, bytes) else (what.rstrip("\n") + "\n").encode()
     if output is not None and output != "-":
         write(Path(output), data)
+        show_result({"stage": stage, "written": output}, lambda: None)
         return
-    if isinstance(what, bytes) and sys.stdout.isatty():
-        raise click.UsageError("an object file does not belong on a terminal: give -o PATH")
+    if isinstance(what, bytes) and (sys.stdout.isatty() or is_on("json")):
+        raise click.UsageError("an object file belongs neither on a terminal nor in JSON: give -o PATH")
+    show_result({"stage": stage, "text": what}, partial(_put, data))
+
+
+def _put(data: bytes) -> None:
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
 def _show_built(session: Session, program: Program, start: float, everything: bool) -> None:
     from .. import settings
-    from .show import print_table
 
     m = session.manifest
-    rows = []
-    total = 0
     names = [e for e in m.entries if everything or e not in INSIDE]
-    session.prepare(names, settings.threads(None))
-    for name in names:
-        native = session.entry(name)
-        total += native.code_size
-        rows.append(
-            (
-                name,
-                _ports(native.signature.inputs),
-                _ports(native.signature.outputs),
-                _arena(native.signature),
-                human(native.code_size),
-            )
-        )
-    print_table(("entry", "inputs", "outputs", "arena", "code"), rows, left=3)
+    with working(f"compiling {Path(program.file).name}"):
+        session.prepare(names, settings.threads(None))
+    made = {name: session.entry(name) for name in names}
     parameters = sum(prod(v.shape) for v in m.variables if v.role in ("weight", "bias"))
-    say(
-        f"{m.model or program.file}: {parameters:,} parameters, {len(names)} entry points, "
-        f"{human(total)} of code for {session.target.name} ({session.target.cpu}), {m.dtype}, "
-        f"{perf_counter() - start:.2f} s"
-    )
+    seconds = perf_counter() - start
+
+    def draw() -> None:
+        rows = [
+            (name, _ports(n.signature.inputs), _ports(n.signature.outputs), _arena(n.signature), human(n.code_size))
+            for name, n in made.items()
+        ]
+        print_table(("entry", "inputs", "outputs", "arena", "code"), rows, left=3)
+        total = human(sum(n.code_size for n in made.values()))
+        say(
+            f"{m.model or program.file}: {parameters:,} parameters, {len(names)} entry points, {total} of code for "
+            f"{session.target.name} ({session.target.cpu}), {m.dtype}, {duration(seconds)}"
+        )
+
+    facts: dict[str, Any] = {
+        "model": m.model,
+        "parameters": parameters,
+        "target": session.target.name,
+        "cpu": session.target.cpu,
+    }
+    facts |= {"dtype": m.dtype, "seconds": seconds, "entries": [_entry_json(name, n) for name, n in made.items()]}
+    show_result(facts, draw)
+
+
+def _entry_json(name: str, native: Native) -> dict[str, Any]:
+    s = native.signature
+    ports = {
+        what: {p.name: str(p.type) for p in found} for what, found in (("inputs", s.inputs), ("outputs", s.outputs))
+    }
+    return {"entry": name, **ports, "arena_bytes": _json(s.arena), "code_bytes": native.code_size}
+
+
+def _json(n: Dim) -> int | str:
+    """A number, or what it depends on."""
+    return n if isinstance(n, int) else str(n)
 
 
 def _ports(ports: Any) -> str:
@@ -172,24 +194,24 @@ def _most(signature: Signature) -> list[tuple[str, int]]:
 @click.command()
 @program_options
 @click.option("--depth", type=click.IntRange(min=0), help="Show no more levels than these; a layer counts all inside.")
-@click.option("--json", "as_json", is_flag=True, help="The same as JSON on stdout, with the shapes of all variables.")
-def summary(program: Program, depth: int | None, as_json: bool) -> None:
-    """The layers of a model: parameters, multiply-accumulates and the memory of their results, for one example.
+def summary(program: Program, depth: int | None) -> None:
+    """List the layers of a model: parameters, work, memory.
 
-    Nothing is compiled, and no parameters are made. A size that the model leaves free is given by --size."""
-    from .show import print_json, print_table
-
+    Work is multiply-accumulates, memory that of the results, for one example. Nothing is compiled, and no parameters
+    are made. A size that the model leaves free is given by --size. With --json there are also the shapes of all
+    variables."""
     session, _ = program.session()
     m = session.manifest
     if m.model is None:
         raise error("E0203", f"{program.file} has no model", kind=SourceError)
     found = Summary.of(session.program, m)
-    if as_json:
-        layers = [_row_json(r, m.variables) for r in found.rows]
-        print_json({"model": m.model, "optimizer_state": found.slots, "layers": layers})
-        return
-    print_table(COLUMNS, found.cells(depth), left=2)
-    say(f"{found.signature}\n{found.totals}")
+
+    def draw() -> None:
+        print_table(COLUMNS, found.cells(depth), left=2)
+        say(f"{found.signature}\n{found.totals}")
+
+    layers = [_row_json(r, m.variables) for r in found.rows]
+    show_result({"model": m.model, "optimizer_state": found.slots, "layers": layers}, draw)
 
 
 def _row_json(r: Row, variables: tuple[Variable, ...]) -> dict[str, Any]:
@@ -198,8 +220,6 @@ def _row_json(r: Row, variables: tuple[Variable, ...]) -> dict[str, Any]:
         for v in variables
         if v.path.rpartition(".")[0] == r.path and v.role in ("weight", "bias", "state")
     }
-    work = {"macs": r.macs, "activation_bytes": r.activations}
-    number = {k: n if isinstance(n, int) else str(n) for k, n in work.items()}
     return {
         "path": r.path,
         "layer": r.kind,
@@ -208,7 +228,8 @@ def _row_json(r: Row, variables: tuple[Variable, ...]) -> dict[str, Any]:
         "variables": own,
         "parameters": r.parameters,
         "state": r.state,
-        **number,
+        "macs": _json(r.macs),
+        "activation_bytes": _json(r.activations),
     }
 
 
@@ -240,7 +261,9 @@ class ByteSize(click.ParamType[int]):
 @click.option("--batch", type=click.IntRange(min=1), help="The batch to count with (default: the train block's, or 1).")
 @click.option("--max-memory", type=ByteSize(), help="Fail if the arena is larger: 64K, 1.5M.")
 def plan(program: Program, entry: str | None, batch: int | None, max_memory: int | None) -> None:
-    """The memory plan of an entry point: what lies where in the arena, and how long."""
+    """Show the memory plan of an entry point.
+
+    What lies where in the arena, and how long."""
     session, _ = program.session()
     name = entry_of(session, entry)
     made = session.stages(name)
@@ -249,8 +272,12 @@ def plan(program: Program, entry: str | None, batch: int | None, max_memory: int
     sizes = made.signature.at_once(dict.fromkeys(made.signature.sizes, batch))
     planned = made.lowered.plan
     needed = _number(planned.arena, sizes)
-    _show_plan(name, made, planned, sizes, needed)
-    if max_memory is not None and needed > max_memory:
+    fits = max_memory is None or needed <= max_memory
+    if fits or not is_on("json"):  # or the error is the result
+        show_result(
+            _plan_json(name, made, planned, sizes, needed), lambda: _show_plan(name, made, planned, sizes, needed)
+        )
+    if max_memory is not None and not fits:
         bound, _ = planned.lower_bound(sizes)
         line = max(planned.lines, key=lambda b: (_number(b.size, sizes), -b.born))  # an arena has a buffer
         help = None if bound <= max_memory else f"no plan needs less than {human(bound)}: a smaller --batch would"
@@ -262,6 +289,21 @@ def plan(program: Program, entry: str | None, batch: int | None, max_memory: int
             help=help,
             kind=ResourceError,
         )
+
+
+def _plan_json(name: str, made: Stages, planned: Plan, sizes: dict[str, int], needed: int) -> dict[str, Any]:
+    bound, _ = planned.lower_bound(sizes)
+    lines = [
+        {
+            "values": [v for v, _ in line.values],
+            "offset": _json(line.offset),
+            "bytes": _number(line.size, sizes),
+            "born": line.born,
+            "dies": line.dies,
+        }
+        for line in planned.lines
+    ]
+    return {"entry": name, "sizes": sizes, "arena_bytes": needed, "lower_bound_bytes": bound, "lines": lines}
 
 
 def _number(size: Dim, sizes: dict[str, int]) -> int:
@@ -277,8 +319,6 @@ def _at(sizes: dict[str, int]) -> str:
 
 
 def _show_plan(name: str, made: Stages, planned: Plan, sizes: dict[str, int], needed: int) -> None:
-    from .show import print_table
-
     rows = []
     for line in planned.lines:
         span = made.fused[line.values[0][0]].span
@@ -322,12 +362,16 @@ def _values(made: Stages, line: Any) -> str:
 @click.option("--samples", default=12, type=click.IntRange(min=1), help="Elements tried in each tensor.")
 @click.option("--seed", type=int, help="Of the parameters.")
 def gradcheck(program: Program, samples: int, seed: int | None) -> None:
-    """Compare the compiled gradients with finite differences, in float64."""
+    """Compare gradients with finite differences, in float64."""
+    net = program.open(seed, 1, ("gradients",))
     from ..check.gradcheck import TOLERANCE, grad_check, sample_inputs
-    from .show import print_table
 
-    net = program.open(seed, 1)
     inputs = sample_inputs(net.entry("gradients").signature.inputs)
-    errors = grad_check(net, *inputs, samples=samples)
-    print_table(("gradient", "largest error"), [(k, f"{v:.2g}") for k, v in errors.items()])
-    say(f"{net.name}: {len(errors)} gradients agree with finite differences within {TOLERANCE:g}")
+    with working("comparing gradients with finite differences"):
+        errors = grad_check(net, *inputs, samples=samples)
+
+    def draw() -> None:
+        print_table(("gradient", "largest error"), [(k, f"{v:.2g}") for k, v in errors.items()])
+        say(f"{net.name}: {len(errors)} gradients agree with finite differences within {TOLERANCE:g}")
+
+    show_result({"tolerance": TOLERANCE, "errors": errors}, draw)

@@ -18,7 +18,7 @@ from ...dsl.errors import DataError, NncError, error
 from ...dsl.files import open_regular
 from ..call.messages import listed, unknown
 from ..store.files import write
-from .show import say
+from .show import note, say, show_result
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +123,13 @@ SETS: Mapping[str, PublicSet] = {
 @click.option("--to", "folder", metavar="DIR", help="Check the files there, and make them what a train block reads.")
 @click.option("--from", "downloads", metavar="DIR", help="Where the downloaded files are (default: that of --to).")
 def data(name: str | None, folder: str | None, downloads: str | None) -> None:
-    """Where the public data set NAME comes from; without a name, which there are. Nothing is downloaded."""
+    """Say where a public data set comes from, and check its files.
+
+    Without NAME, which there are. Nothing is downloaded."""
     if name is None:
         width = max(map(len, SETS))
-        say("\n".join(f"{n:{width}}  {s.about}" for n, s in SETS.items()))
+        listing = "\n".join(f"{n:{width}}  {s.about}" for n, s in SETS.items())
+        show_result({n: s.about for n, s in SETS.items()}, lambda: say(listing))
         return
     if name not in SETS:
         raise unknown("public data set", name, list(SETS))
@@ -134,17 +137,23 @@ def data(name: str | None, folder: str | None, downloads: str | None) -> None:
     if folder is None:
         if downloads is not None:
             raise click.UsageError("--from is for --to")
-        say(f"{name}: {found.about}")
-        for f in found.files:
-            say(f"{f.url}\n  {f.size:,} bytes, {f.digest}")
-        say(f"download {'it' if len(found.files) == 1 else 'them'}, then: nnc data {name} --to DIR")
+        files = [{"url": f.url, "bytes": f.size, "digest": f.digest} for f in found.files]
+        show_result({"name": name, "about": found.about, "files": files}, lambda: _say_where(name, found))
         return
-    install(name, found, Path(folder), Path(downloads or folder))
+    how = install(name, found, Path(folder), Path(downloads or folder))
+    show_result({"name": name, "files": [f.name for f in found.files], "data": how}, lambda: say(how) if how else None)
 
 
-def install(name: str, found: PublicSet, folder: Path, downloads: Path) -> None:
-    """Check what was downloaded by its digest, and put it into the folder as the train block reads it. Raises
-    `DataError` where files are missing (E0620) or are others (E0621)."""
+def _say_where(name: str, found: PublicSet) -> None:
+    say(f"{name}: {found.about}")
+    for f in found.files:
+        say(f"{f.url}\n  {f.size:,} bytes, {f.digest}")
+    say(f"download {'it' if len(found.files) == 1 else 'them'}, then: nnc data {name} --to DIR")
+
+
+def install(name: str, found: PublicSet, folder: Path, downloads: Path) -> str | None:
+    """Check what was downloaded by its digest, and put it into the folder as the train block reads it; how to say so
+    there. Raises `DataError` where files are missing (E0620) or are others (E0621)."""
     if missing := [f.name for f in found.files if not (downloads / f.name).exists()]:
         raise error(
             "E0620",
@@ -159,10 +168,10 @@ def install(name: str, found: PublicSet, folder: Path, downloads: Path) -> None:
         for member, content in _contents(downloads / f.name, f):
             if folder / member != downloads / f.name:
                 write(folder / member, content)
-        say(f"{f.name}: as published")
-    if found.source:
-        path = folder if len(found.files) > 1 or found.files[0].holds else folder / found.files[0].name
-        _say_how(found.source, path)
+        note(f"{f.name}: as published")
+    if not found.source:
+        return None
+    return _how(found.source, folder if len(found.files) > 1 or found.files[0].holds else folder / found.files[0].name)
 
 
 def _check(path: Path, f: Download) -> None:
@@ -207,15 +216,11 @@ def _contents(path: Path, f: Download) -> Iterator[tuple[str, bytes]]:
         raise malformed(path, f"an archive with {listed(list(wanted))}", "none")
 
 
-def _say_how(source: str, path: Path) -> None:
+def _how(source: str, path: Path) -> str:
     """Read the set once as a train block would, and say what to write there."""
     from ...compiler.manifest import DataSpec
     from ..data.sources import load
 
     found = load(DataSpec(source, (str(path.absolute()),)), Path("."), validation=None, seed=0)
-    counts = [
-        f"{len(next(iter(columns.values()))):,} {what}"
-        for columns, what in ((found.train, "examples"), (found.held_out, "to test"))
-        if columns is not None
-    ]
-    say(f'{" and ".join(counts)}: data = {source}("{path}")')
+    counts = [f"{n:,} {what}" for n, what in zip(found.counts, ("examples", "to test"), strict=True) if n]
+    return f'{" and ".join(counts)}: data = {source}("{path}")'

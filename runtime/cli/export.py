@@ -10,7 +10,7 @@ import click
 from ..call.messages import human
 from ..store.files import write
 from .options import Program, program_options
-from .show import print_json, print_table, say
+from .show import print_table, say, show_result
 from .train import trained
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 @click.option("--weights", metavar="PATH", help="A checkpoint or a run (default: FILE, if a run).")
 @click.option("--flat", is_flag=True, help="One graph: layers are written out, not functions.")
 @click.option("--license", metavar="TEXT", help="What the file says of its licence: MIT.")
-@click.option("--json", "as_json", is_flag=True, help="What was written, as JSON on stdout.")
 def export(
     program: Program,
     onnx: str,
@@ -44,12 +43,12 @@ def export(
     weights: str | None,
     flat: bool,
     license: str | None,
-    as_json: bool,
 ) -> None:
-    """Write the network of FILE, or of a run's folder, as an ONNX graph with its parameters.
+    """Write a network as an ONNX graph with its parameters.
 
-    With --train all that the training step reads and changes is an input, and an output `next/PATH`: another program
-    feeds one to the other, and batches. Such a program is learn.py, or for onnxruntime-web learn.mjs with a page."""
+    FILE is a .nn file or a run's folder. With --train all that the training step reads and changes is an input, and an
+    output `next/PATH`: another program feeds one to the other, and batches. Such a program is learn.py, or for
+    onnxruntime-web learn.mjs with a page."""
     if trains and entry != "predict":
         raise click.UsageError("--train is an entry of its own: it takes no --entry")
     if forms and not trains:
@@ -61,18 +60,19 @@ def export(
     facts = net.to_onnx(onnx, entry=entry, opset=opset, license=license, functions=not flat, apart=apart)
     for path, data in files.items():
         write(path, data)
-    if as_json:
-        print_json({**facts, "beside": [str(path) for path in files]} if forms else facts)
-        return
-    print_table(("operator", "nodes"), [(name, str(n)) for name, n in facts["nodes"].items()])
-    say(f"{onnx}: `{entry}` of {net.name} in opset {opset}, {human(facts['bytes'])}")
-    for path, data in files.items():
-        say(f"{path}: {human(len(data))}")
-    if "python" in forms:
-        often = f"--epochs {net.train_spec.epochs}" + (
-            f" --batch {net.train_spec.batch}" if net.train_spec.batch else ""
-        )
-        say(f"try there: python learn.py {Path(onnx).stem} {Path(onnx).stem}.npz {often}")
+
+    def draw() -> None:
+        print_table(("operator", "nodes"), [(name, str(n)) for name, n in facts["nodes"].items()])
+        say(f"{onnx}: `{entry}` of {net.name} in opset {opset}, {human(facts['bytes'])}")
+        for path, data in files.items():
+            say(f"{path}: {human(len(data))}")
+        if "python" in forms:
+            often = f"--epochs {net.train_spec.epochs}" + (
+                f" --batch {net.train_spec.batch}" if net.train_spec.batch else ""
+            )
+            say(f"try there: python learn.py {Path(onnx).stem} {Path(onnx).stem}.npz {often}")
+
+    show_result({**facts, "beside": [str(path) for path in files]} if forms else facts, draw)
 
 
 def _beside(net: Model, target: Path, forms: tuple[str, ...]) -> dict[Path, bytes]:

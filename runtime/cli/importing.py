@@ -11,9 +11,8 @@ from typing import Any
 import click
 
 from ...dsl.errors import DataError, error
-from ..store.foreign import refuse_pickle
 from .options import Program, Setting
-from .show import print_table, say
+from .show import print_table, say, show_result
 
 
 @click.command(name="import")
@@ -41,7 +40,7 @@ def import_(
     hyper: tuple[tuple[str, Any], ...],
     sizes: tuple[tuple[str, int], ...],
 ) -> None:
-    """Take what another program made at PATH.
+    """Take what another program made: ONNX, or weights.
 
     An .onnx file becomes a .nn file that one can read, train and compile, and beside it a .safetensors file of what it
     learned. Everything that cannot be imported is listed at once, and then nothing is written.
@@ -56,6 +55,8 @@ def import_(
         _graph(source, Path(output), train, name, dict(map(_value, values)), external)
         return
     if like is None:
+        from ..store.foreign import refuse_pickle
+
         refuse_pickle(Path(source))
         raise click.UsageError("weights need the program whose parameters they are: --like FILE")
     _weights(Path(source), Path(output), Program(file=like, model=model, hyper=dict(hyper), sizes=dict(sizes)))
@@ -80,10 +81,14 @@ def _graph(source: str, output: Path, train: bool, name: str, values: dict[str, 
         raise click.UsageError(f"an .onnx file becomes a .nn file, not {output.name}")
     made = read(source, name=name, external=external, values=values, train=train)
     weights = save(made, output)
-    print_table(("operator", "nodes"), [[op, str(k)] for op, k in sorted(made.taken.items())])
     n = sum(a.size for a in made.arrays.values())
-    say(f"{sum(made.taken.values())} nodes are {made.text.count(chr(10))} lines in {output}")
-    say(f"{n:,} numbers that were learned are in {weights}: `--weights {weights}` reads them")
+
+    def draw() -> None:
+        print_table(("operator", "nodes"), [[op, str(k)] for op, k in sorted(made.taken.items())])
+        say(f"{sum(made.taken.values())} nodes are {made.text.count(chr(10))} lines in {output}")
+        say(f"{n:,} numbers that were learned are in {weights}: `--weights {weights}` reads them")
+
+    show_result({"written": [str(output), str(weights)], "nodes": dict(made.taken), "numbers": n}, draw)
 
 
 def _weights(source: Path, output: Path, program: Program) -> None:
@@ -97,7 +102,8 @@ def _weights(source: Path, output: Path, program: Program) -> None:
     if source.is_file() and is_checkpoint(source):  # our own: its names are ours
         taken = net.load_weights(source).taken
         net.save(output)
-        say(f"{len(taken)} parameters and states of {net.name} from {source} are in {output}")
+        text = f"{len(taken)} parameters and states of {net.name} from {source} are in {output}"
+        show_result({"written": str(output), "taken": list(taken)}, lambda: say(text))
         return
     draft = load_certain(net, source)
     if not draft.is_certain:
@@ -109,6 +115,11 @@ def _weights(source: Path, output: Path, program: Program) -> None:
             help=f"put the rules above right, then `nnc load-weights {program.file} {source} --map RULES -o {output}`",
         )
     net.save(output)
-    say(f"{len(draft.pairs)} parameters and states of {net.name} from {source} are in {output}")
-    for note in notes(draft.arrays):
-        say(f"note: {note}")
+    about = notes(draft.arrays)
+
+    def draw() -> None:
+        say(f"{len(draft.pairs)} parameters and states of {net.name} from {source} are in {output}")
+        for note in about:
+            say(f"note: {note}")
+
+    show_result({"written": str(output), "taken": list(draft.pairs), "notes": list(about)}, draw)

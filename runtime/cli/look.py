@@ -3,7 +3,6 @@ the pictures are drawn with matplotlib."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import wraps
 from math import isqrt
@@ -14,7 +13,7 @@ import click
 
 from ...dsl.errors import ArgumentError, error
 from .options import Program
-from .show import say
+from .show import print_table, say, show_result, working
 from .train import run_options, trained
 
 if TYPE_CHECKING:
@@ -24,26 +23,34 @@ if TYPE_CHECKING:
 
 @click.group()
 def look() -> None:
-    """Look into a trained network.
+    """Draw what a trained network sees, and what deceives it.
 
     Its filters, what its layers see and want to see, what deceives it, how its loss lies: each as a picture.
     """
 
 
 def _command(f: Any) -> Any:
-    """A command that gets the trained model and where the picture goes."""
+    """A command that gets the trained model and where the picture goes, and returns what else it found."""
 
     @look.command(name=f.__name__)
     @run_options
-    @click.option("-o", "--output", required=True, metavar="PNG", help="Where the picture goes.")
+    @click.option(
+        "-o", "--output", metavar="PNG", help="Where the picture goes (default: NAME.png, in a run's folder)."
+    )
     @click.option("--threads", type=click.IntRange(1, 1024))
     @wraps(f)
-    def command(program: Program, weights: str | None, output: str, threads: int | None, **rest: Any) -> None:
-        from ..look import figure
+    def command(program: Program, weights: str | None, output: str | None, threads: int | None, **rest: Any) -> None:
+        name = f.__name__
+        with working(f"loading what draws {name}"):
+            from ..look import figure
 
-        figure.new_figure(1, 1)  # says at once that matplotlib is not there
-        f(trained(program, weights, threads, warn=f.__name__ != "rates"), Path(output), **rest)
-        say(output)
+            figure.new_figure(1, 1)  # says at once that matplotlib is not there
+        file = Path(program.file)
+        path = Path(output or (file / f"{name}.png" if file.is_dir() else f"{file.stem}-{name}.png"))
+        net = trained(program, weights, threads, warn=name != "rates")
+        with working(f"drawing {name}"):
+            facts = f(net, path, **rest)
+        show_result({"picture": str(path), **(facts or {})}, lambda: say(str(path)))
 
     return command
 
@@ -63,16 +70,15 @@ def _seen(f: Any) -> Any:
 def layers(program: Program, weights: str | None) -> None:
     """The inner values, which --layer can name."""
     from ..look import inner_types
-    from .show import print_table
 
     net = trained(program, weights, None, warn=False)
-    rows = [(path.removeprefix(f"{net.name}."), str(type)) for path, type in inner_types(net).items()]
-    print_table(("layer", "value"), rows, left=2)
+    found = {path.removeprefix(f"{net.name}."): str(type) for path, type in inner_types(net).items()}
+    show_result(found, lambda: print_table(("layer", "value"), found.items(), left=2))
 
 
 @_command
-@click.option("--layer", required=True, metavar="NAME", help="A layer (`nnc look layers` lists them).")
-def filters(net: Model, output: Path, layer: str) -> None:
+@click.option("--layer", metavar="NAME", help="A layer, of `nnc look layers` (default: the first that has filters).")
+def filters(net: Model, output: Path, layer: str | None) -> dict[str, Any]:
     """The weights of a layer, filter by filter.
 
     Red is above zero, blue below; where the filters see three colours, they are shown as colours.
@@ -80,11 +86,13 @@ def filters(net: Model, output: Path, layer: str) -> None:
     from .. import look
     from ..look import figure
 
+    layer = look.first_with_filters(net) if layer is None else layer
     w = look.filters(net, layer)
     inputs = look.subject(net).axes
     if w.ndim == 2 and w.shape[1:] != tuple(inputs) and _size(inputs) == w.shape[1]:
         w = w.reshape(-1, *inputs)
     _draw(figure.pictures(w), output, signed=True)
+    return {"layer": layer, "shape": w.shape}
 
 
 def _size(axes: tuple[Any, ...]) -> int:
@@ -96,7 +104,7 @@ def _size(axes: tuple[Any, ...]) -> int:
 @_command
 @_seen
 @click.option("--layer", required=True, metavar="NAME", help="A layer (`nnc look layers` lists them).")
-def activations(net: Model, output: Path, layer: str, **seen: Any) -> None:
+def activations(net: Model, output: Path, layer: str, **seen: Any) -> dict[str, Any]:
     """What a layer makes of images.
 
     Of each the image itself, then a picture for each channel.
@@ -113,7 +121,9 @@ def activations(net: Model, output: Path, layer: str, **seen: Any) -> None:
         rows += [image, *figure.pictures(value[None] if value.ndim != 3 else value[:, None])]
     each = len(rows) // len(x)
     _draw(rows, output, columns=each if each <= 33 else None)
-    say(f"{layer}: {found.shape[1:]}, from {np.min(found):.3g} to {np.max(found):.3g}")
+    least, most = float(np.min(found)), float(np.max(found))
+    say(f"{layer}: {found.shape[1:]}, from {least:.3g} to {most:.3g}")
+    return {"layer": layer, "shape": found.shape[1:], "least": least, "most": most}
 
 
 @_command
@@ -174,7 +184,7 @@ def dream(
     low: float,
     high: float,
     **settings: Any,
-) -> None:
+) -> dict[str, Any]:
     """What a unit, a class or a whole layer would like to see.
 
     Activation maximisation, and of a whole layer DeepDream; a row for each layer. Among all images that a unit likes
@@ -190,7 +200,7 @@ def dream(
     classes = s.output.shape[-1]
     every: list[int | None] = [*range(min(classes, 16))] if isinstance(classes, int) else [None]
     chosen: list[int | None] = [*units] or ([None] if layers else every)
-    found, titles = [], []
+    found, titles, facts = [], [], []
     for layer in layers or (None,):
         for unit in chosen:
             prior = unit is not None and s.is_image
@@ -210,9 +220,11 @@ def dream(
             what = f"unit {unit}" if unit is not None else "all of it"
             still = "; nothing moves it here: try another --seed or --image" if np.ptp(d.objective) == 0 else ""
             say(f"{layer or 'scores'}, {what}: {d.objective[0]:.4g} -> {d.objective[-1]:.4g}{still}")
+            facts.append({"layer": layer, "unit": unit, "before": d.objective[0], "after": d.objective[-1]})
             titles.append(" ".join(str(t) for t in (layer, unit) if t is not None))
     columns = len(chosen) if len(layers) > 1 else None
     _draw(figure.pictures(np.concatenate(found)), output, ends=(low, high), titles=titles, columns=columns)
+    return {"dreams": facts}
 
 
 def _smoothness(s: Any) -> float:
@@ -247,7 +259,7 @@ def attack(
     low: float,
     high: float,
     **seen: Any,
-) -> None:
+) -> dict[str, Any]:
     """Images changed so that they are read differently.
 
     Before and after, with what the model says of them. pgd-held deceives however an image is held; a patch is one for
@@ -285,7 +297,12 @@ def attack(
         case _:
             y = look.searched_pixel(net, x, label, seed=seed, **ends).x
     before, after = (look.scores(net, a).argmax(1) for a in (x, y))
-    say(f"right before {np.mean(before == label):.1%}, after {np.mean(after == label):.1%} of {len(x)}")
+    facts = {
+        "examples": len(x),
+        "right": float(np.mean(before == label)),
+        "right_after": float(np.mean(after == label)),
+    }
+    say(f"right before {facts['right']:.1%}, after {facts['right_after']:.1%} of {len(x)}")
     if target is not None and np.any(others := label != target):
         say(f"read as {target}: {np.mean(after[others] == target):.1%} of {others.sum()} that are something else")
     x, y, before, after = (a[:count] for a in (x, y, before, after))
@@ -296,6 +313,7 @@ def attack(
         titles=[*map(str, before), *(f"→ {k}" for k in after), *["the patch"] * len(shown)],
         ends=(low, high),
     )
+    return facts
 
 
 @_command
@@ -304,7 +322,7 @@ def attack(
 @click.option("--examples", type=click.IntRange(min=1), help="How many of the held-out examples (default: all).")
 @click.option("--batch", type=click.IntRange(min=1), help="Examples at a time.")
 @click.option("--seed", default=0, help="Of the directions.")
-def surface(net: Model, output: Path, examples: int | None, **settings: Any) -> None:
+def surface(net: Model, output: Path, examples: int | None, **settings: Any) -> dict[str, Any]:
     """The loss around the parameters.
 
     Along two random directions that are scaled filter by filter (Li et al., 2018).
@@ -313,14 +331,11 @@ def surface(net: Model, output: Path, examples: int | None, **settings: Any) -> 
     from ..look import figure
 
     arrays = _held_out(net, examples)
-    found = look.surface(net, *arrays, progress=_counted, **settings)
+    found = look.surface(net, *arrays, **settings)
     figure.surface(found, output, net.name)
-    say(f"loss {found.loss.min():.4g} to {found.loss.max():.4g} over {len(arrays[0])} examples")
-
-
-def _counted(done: int, points: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{done} of {points} points", end="" if done < points else "\n", file=sys.stderr)
+    least, most = float(found.loss.min()), float(found.loss.max())
+    say(f"loss {least:.4g} to {most:.4g} over {len(arrays[0])} examples")
+    return {"examples": len(arrays[0]), "least": least, "most": most}
 
 
 @_command
@@ -328,7 +343,7 @@ def _counted(done: int, points: int) -> None:
 @click.option("--high", default=1.0, help="The last (default: 1).")
 @click.option("--steps", default=100, type=click.IntRange(min=2), help="From one to the other (default: 100).")
 @click.option("--batch", type=click.IntRange(min=1), help="Examples in a step (default: the train block's).")
-def rates(net: Model, output: Path, **settings: Any) -> None:
+def rates(net: Model, output: Path, **settings: Any) -> dict[str, Any]:
     """The loss while the learning rate grows.
 
     The range test (Smith, 2017): where learning begins, and where it breaks.
@@ -340,6 +355,7 @@ def rates(net: Model, output: Path, **settings: Any) -> None:
     figure.rates(found, output, net.name)
     best = found.loss.argmin()
     say(f"{len(found.rate)} steps, the least loss {found.loss[best]:.4g} at {found.rate[best]:.2g}")
+    return {"steps": len(found.rate), "loss": float(found.loss[best]), "rate": float(found.rate[best])}
 
 
 def _draw(shown: Sequence[Array] | Array, output: Path, **options: Any) -> None:

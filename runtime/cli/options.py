@@ -14,6 +14,7 @@ from ...compiler.settings import Settings
 from ...compiler.types.tensors import FORMATS
 from ...dsl.source import Source
 from ..store.facts import load
+from .show import warn, working
 
 if TYPE_CHECKING:
     from ...compiler.session import Session
@@ -37,13 +38,14 @@ class Program(Settings):
 
     def session(self, source: Source | None = None) -> tuple[Session, Dataset | None]:
         """The compiled program; its warnings are shown."""
-        from ...dsl.tables import begin_tables
+        with working(f"reading {Path(self.file).name}"):
+            from ...dsl.tables import begin_tables
 
-        begin_tables()
-        from ..api import open_program
-        from .show import warn
+            begin_tables()
+            from ..api import open_program
 
-        session, dataset = open_program(source or self.read(), self, folder=Path(self.file).parent, override=self.data)
+            source = source or self.read()
+            session, dataset = open_program(source, self, folder=Path(self.file).parent, override=self.data)
         warn(session.manifest.warnings)
         return session, dataset
 
@@ -56,11 +58,14 @@ class Program(Settings):
     ) -> Model:
         """The model, with the data of its train block where `--data` says where they are; `entries` are those that
         will be needed: compiled together they take less time. `source` takes the place of what the file says now."""
-        from .. import settings
-        from ..model import Model
+        with working(f"reading {Path(self.file).name}"):
+            from .. import settings
+            from ..model import Model  # LLVM before NumPy: where memory is short, it says so
 
         session, dataset = self.session(source)
-        session.prepare((e for e in ("init", *entries) if e in session.manifest.entries), settings.threads(threads))
+        wanted = [e for e in ("init", *entries) if e in session.manifest.entries]
+        with working(f"compiling {', '.join(entries and wanted[1:]) or 'init'}"):
+            session.prepare(wanted, settings.threads(threads))
         return Model(
             session, seed=seed, threads=threads, folder=Path(self.file).parent, dataset=dataset, data_path=self.data
         )

@@ -11,7 +11,7 @@ from ...dsl.errors import ArgumentError, error
 from ..call.messages import unknown
 from ..store.files import write
 from .options import Program, program_options
-from .show import say
+from .show import say, show_result
 
 if TYPE_CHECKING:
     from ...compiler.session import Session
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 )
 @click.option("--entry", metavar="NAME", help="The entry point (default: predict).")
 def show(program: Program, output: str, across: bool, train: bool, depth: int | None, entry: str | None) -> None:
-    """Draw FILE's network by layers. `nnc explain FILE -o PATH` makes a page of it that opens to operators and code."""
+    """Draw FILE's network by layers.
+
+    `nnc explain FILE -o PATH` makes a page of it that opens to operators and code."""
     from ..picture import picture
 
     kind = output.rpartition(".")[2]
@@ -42,7 +44,8 @@ def show(program: Program, output: str, across: bool, train: bool, depth: int | 
     name = _entry(session, "train" if train else entry)
     text = picture(session.program, name, depth, across)
     write(Path(output), text.encode())
-    say(f"{name} of {session.manifest.model or program.file} in {output}")
+    text_of = f"{name} of {session.manifest.model or program.file} in {output}"
+    show_result({"entry": name, "written": output}, lambda: say(text_of))
 
 
 def _entry(session: Session, name: str | None) -> str:

@@ -12,7 +12,7 @@ import click
 from ..call.messages import human, unknown
 from ..store.files import write
 from .options import Program, Setting, program_options
-from .show import print_json, print_table, say
+from .show import duration, print_table, say, show_result, working
 from .train import trained
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ _TEXT = 30  # characters of source shown
 @click.option("--at", type=Setting(integer=True), multiple=True, help="Another size of an input: --at T=128.")
 @click.option("--rows", default=20, type=click.IntRange(min=1), help="Kernels to show, those that take longest first.")
 @click.option("--threads", type=click.IntRange(1, 1024))
-@click.option("--json", "as_json", is_flag=True, help="All kernels in the order of the run, as JSON on stdout.")
 @click.option("--trace", metavar="PATH", help="Write one run as a trace that Perfetto and Chrome show.")
 def profile(
     program: Program,
@@ -40,10 +39,12 @@ def profile(
     at: tuple[tuple[str, int], ...],
     rows: int,
     threads: int | None,
-    as_json: bool,
     trace: str | None,
 ) -> None:
-    """Time each kernel of an entry of FILE, or of a run's folder, beside what this machine could do at best."""
+    """Time each kernel of an entry, beside the best there could be.
+
+    FILE is a .nn file or a run's folder; the best is what this machine could do. With --json all kernels are listed in
+    the order of the run."""
     from ..check.gradcheck import sample_inputs
     from ..profile import profile as timed
 
@@ -60,15 +61,13 @@ def profile(
     batch = batch or (spec.batch if spec and spec.batch else 1)
     if name == "train":
         net.set_training(steps=1)
-    found = timed(net, name, sample_inputs(signature.inputs, batch, sizes=given))
+    with working("measuring"):
+        found = timed(net, name, sample_inputs(signature.inputs, batch, sizes=given))
     if trace is not None:
         write(Path(trace), json.dumps(_events(found)).encode())
-    if as_json:
-        print_json(asdict(found))
-    else:
-        _show(net, found, rows)
+    show_result(asdict(found), lambda: _show(net, found, rows))
     if trace is not None:
-        say(f"a run in {trace}, for ui.perfetto.dev or chrome://tracing", err=as_json)
+        say(f"a run in {trace}, for ui.perfetto.dev or chrome://tracing")
 
 
 def _show(net: Network, found: Profile, rows: int) -> None:
@@ -81,7 +80,7 @@ def _show(net: Network, found: Profile, rows: int) -> None:
                 k.name,
                 k.place,
                 k.text if len(k.text) <= _TEXT else f"{k.text[: _TEXT - 2]}..",
-                _time(k.seconds),
+                duration(k.seconds),
                 f"{k.seconds / total:.0%}" if total else "",
                 f"{k.operations / k.seconds / 1e9:.1f}" if k.operations else "",
                 human(k.nbytes),
@@ -94,21 +93,14 @@ def _show(net: Network, found: Profile, rows: int) -> None:
     )
     if len(slowest) < len(found.kernels):
         rest = total - sum(k.seconds for k in slowest)
-        say(f"{len(found.kernels) - len(slowest)} more kernels: {_time(rest)} ({rest / total:.0%})")
+        say(f"{len(found.kernels) - len(slowest)} more kernels: {duration(rest)} ({rest / total:.0%})")
     at = "".join(f", {k} = {v}" for k, v in found.sizes.items())
     bound = sum(k.bound for k in found.kernels)
     say(
-        f"{found.entry} of {net.name}{at}: {_time(found.seconds)} a call, {len(found.kernels)} kernels of "
-        f"{_time(total)} one by one; at best {_time(bound)} at {found.machine['flops'] / 1e9:.0f} GFLOP/s, "
+        f"{found.entry} of {net.name}{at}: {duration(found.seconds)} a call, {len(found.kernels)} kernels of "
+        f"{duration(total)} one by one; at best {duration(bound)} at {found.machine['flops'] / 1e9:.0f} GFLOP/s, "
         f"{found.threads} thread{'s' if found.threads != 1 else ''}"
     )
-
-
-def _time(seconds: float) -> str:
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1e9:.0f} ns"
 
 
 def _events(found: Profile) -> dict[str, Any]:

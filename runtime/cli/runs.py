@@ -16,7 +16,7 @@ from ...dsl.errors import ArgumentError, DataError, NncError, error
 from ..progress import score_of
 from ..store.files import part, writing
 from .run import read_source_of, read_start
-from .show import number, print_json, print_table, say
+from .show import number, print_table, say, show_result
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -113,14 +113,10 @@ def runs(context: click.Context) -> None:
 
 @runs.command(name="list")
 @click.argument("folder", default="runs", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="The runs as JSON, with all settings.")
-def list_(folder: Path, as_json: bool) -> None:
+def list_(folder: Path) -> None:
     """The runs in FOLDER (default: runs), the newest last."""
     found = found_in(folder)
-    if as_json:
-        print_json([r.facts() for r in found])
-    else:
-        _show_list(folder, found)
+    show_result([r.facts() for r in found], lambda: _show_list(folder, found))
 
 
 def _show_list(folder: Path, found: list[Run]) -> None:
@@ -140,16 +136,12 @@ def _row(run: Run) -> tuple[str, ...]:
 
 @runs.command()
 @click.argument("folders", metavar="RUN RUN ..", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="All of both as JSON.")
-def compare(folders: tuple[Path, ...], as_json: bool) -> None:
+def compare(folders: tuple[Path, ...]) -> None:
     """What runs were trained with, where that differs, and what they came to."""
     if len(folders) < 2:
         raise click.UsageError("it takes two runs to compare")
     found = [Run.read(folder) for folder in folders]
-    if as_json:
-        print_json([r.facts() for r in found])
-    else:
-        _show_comparison(found)
+    show_result([r.facts() for r in found], lambda: _show_comparison(found))
 
 
 def _show_comparison(found: list[Run]) -> None:

@@ -15,13 +15,14 @@ from ..call.messages import human, unknown
 from ..store.files import write, writing
 from .options import Program, program_options
 from .runs import train_again
-from .show import metrics_text, print_json, print_table, say
+from .show import is_on, metrics_text, print_table, say, show_result, working
 from .train import trained
 
 if TYPE_CHECKING:
     from ..model import Model
     from ..ship.build import Build
 
+_USUAL = "x86-64-v3"  # what is built for where nothing is said
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -37,7 +38,8 @@ def _list_targets(ctx: click.Context, param: click.Parameter, value: bool) -> No
             by_dtype.setdefault(dtype, []).append(name)
         lacks = "; ".join(f"{dtype} {', '.join(names)}" for dtype, names in by_dtype.items())
         rows.append((t.name, t.triple, t.cpu, lacks, str(len(t.calls)) if t.calls else "nothing"))
-    print_table(("target", "triple", "processor", "written out", "may call, of libgcc"), rows, left=4)
+    columns = ("target", "triple", "processor", "written out", "may call, of libgcc")
+    show_result([dict(zip(columns, row, strict=True)) for row in rows], lambda: print_table(columns, rows, left=4))
     ctx.exit()
 
 
@@ -76,7 +78,6 @@ def _list_targets(ctx: click.Context, param: click.Parameter, value: bool) -> No
 @click.option("--entry", "exports", multiple=True, metavar="NAME", help="Also this export of the file.")
 @click.option("--name", metavar="NAME", help="What all names begin with (default: that of the file).")
 @click.option("-o", "--output", metavar="DIR", help="Where to write (default: a folder of that name).")
-@click.option("--json", "as_json", is_flag=True, help="What was built, as JSON on stdout.")
 def build(
     program: Program,
     targets: tuple[str, ...],
@@ -90,9 +91,10 @@ def build(
     exports: tuple[str, ...],
     name: str | None,
     output: str | None,
-    as_json: bool,
 ) -> None:
-    """Make a library of FILE, or of a run's folder, that needs nothing of ours: a C header and an object."""
+    """Make a library of a network, which needs nothing of ours.
+
+    FILE is a .nn file or a run's folder; made are a C header, an object and an example, or what --as says."""
     from ...compiler.standalone.build import entries
     from ..ship.build import build as built
 
@@ -124,30 +126,34 @@ def build(
         besides = ", but --target aarch64" if form == "python" else ""
         raise click.UsageError(f"--as {form} has targets of its own: it takes no --target{besides}")
     held_out = _held_out(net) if learned is not None else {}
-    if form != "lib":
-        folder = Path(output or ".") if form == "python" else folder
-        wheel = partial(_wheel, machine="".join(targets) or "x86_64")
-        forms: Mapping[str, Callable[..., _Files]] = {"wasm": _web, "python": wheel, "arduino": _arduino}
-        files, one, then = forms[form](net, prefix, names, learned, folder)
+    with working(f"building {prefix}"):
+        if form == "lib":
+            made = [built(net, t, prefix, names, learned, optimize, weights_as == "c") for t in targets or (_USUAL,)]
+            more = [b.shared() if shared else {} for b in made]
+        else:
+            folder = Path(output or ".") if form == "python" else folder
+            wheel = partial(_wheel, machine="".join(targets) or "x86_64")
+            forms: Mapping[str, Callable[..., _Files]] = {"wasm": _web, "python": wheel, "arduino": _arduino}
+            files, one, then = forms[form](net, prefix, names, learned, folder)
+    if form == "lib":
+        for b, also in zip(made, more, strict=True):
+            _write(folder if len(made) == 1 else folder / b.target, {**b.files, **also})
+        result: Any = [{**b.facts, "held_out": held_out} for b in made]
+    else:
         _write(folder, files)
         sizes = {name: len(data) for name, data in files.items()}
-        if as_json:
-            print_json({**one.facts, "held_out": held_out, "files": sizes})
+        result = {**one.facts, "held_out": held_out, "files": sizes}
+
+    def draw() -> None:
+        if form == "lib":
+            _show(folder, made)
         else:
             print_table(("file", "size"), [(str(folder / name), human(n)) for name, n in sizes.items()])
             say(then)
-    else:
-        made = [built(net, t, prefix, names, learned, optimize, weights_as == "c") for t in targets or ("x86-64-v3",)]
-        more = [b.shared() if shared else {} for b in made]
-        for b, also in zip(made, more, strict=True):
-            _write(folder if len(made) == 1 else folder / b.target, {**b.files, **also})
-        if as_json:
-            print_json([{**b.facts, "held_out": held_out} for b in made])
-        else:
-            _show(folder, made)
-    if not as_json:
         for dtype, metrics in held_out.items():
             say(f"what was held out, with weights in {dtype}: {metrics_text(metrics)}")
+
+    show_result(result, draw)
 
 
 _Files = tuple[Mapping[str, bytes], "Build", str]  # by name, what they are of, what to do with them
@@ -180,7 +186,8 @@ def _page(net: Model, prefix: str, output: str | None) -> None:
 
     path = Path(output or f"{prefix}.html")
     write(path, data := page(net, prefix))
-    say(f"{path}: {human(len(data))}; open it in a browser, it needs no network")
+    text = f"{path}: {human(len(data))}; open it in a browser, it needs no network"
+    show_result({"files": {str(path): len(data)}}, lambda: say(text))
 
 
 def _held_out(net: Model) -> dict[str, dict[str, float | int]]:
@@ -241,7 +248,7 @@ def _show(folder: Path, made: list[Build]) -> None:
 @click.argument("file", required=False)
 @click.option("--weights", metavar="PATH", help="The checkpoint that was a constant.")
 def reproduce(lock_file: str, file: str | None, weights: str | None) -> None:
-    """Build again what LOCK is of, and say whether every byte is the same; or train again what RUN is of.
+    """Build again what LOCK is of, and compare every byte; or train again what RUN is of.
 
     FILE is where the program is now (default: a file of its name beside LOCK, in the folder above, or here)."""
     from ...compiler.native.objects import version
@@ -278,12 +285,13 @@ def reproduce(lock_file: str, file: str | None, weights: str | None) -> None:
     wanted = {**lock.sources, **lock.arrays, **lock.weights, **lock.files}
     differ = [name for name, of in wanted.items() if now.get(name) != of]
     rows = [(n, of[:16], now.get(n, "")[:16], "differs" if n in differ else "") for n, of in wanted.items()]
-    print_table(("file", "was", "is", ""), rows, left=4)
+    if not is_on("json"):
+        print_table(("file", "was", "is", ""), rows, left=4)
     if differ:
         who = "" if lock.compiler == version() else f" (made by {lock.compiler}, this is {version()})"
         what = f"{path}: expected the same bytes, found others in {', '.join(differ)}{who}"
         raise error("E0623", what, kind=DataError)
-    say(f"{path}: the same, byte for byte")
+    show_result({"same": True, "files": list(wanted)}, lambda: say(f"{path}: the same, byte for byte"))
 
 
 def _found(lock: Path, name: str) -> str:
@@ -297,7 +305,9 @@ def _found(lock: Path, name: str) -> str:
 
 @click.group()
 def state() -> None:
-    """All there is to a training, as the bytes of the C struct `NAME_state`: out of a run and back."""
+    """Take a training from a run to C and back.
+
+    All there is to it are the bytes of the C struct `NAME_state`."""
 
 
 @state.command()
@@ -313,7 +323,8 @@ def export(program: Program, weights: str | None, only_weights: bool, output: st
     struct, layout = _struct(net, only_weights)
     data = read(net, struct, layout)
     write(Path(output), data)
-    say(f"{output}: {struct.name} of {net.name}, {human(len(data))}")
+    text = f"{output}: {struct.name} of {net.name}, {human(len(data))}"
+    show_result({"written": output, "struct": struct.name, "bytes": len(data)}, lambda: say(text))
 
 
 @state.command(name="import")
@@ -341,7 +352,8 @@ def import_(program: Program, state_file: str, only_weights: bool, output: str) 
     if "train/epoch" in net.variables:
         net.epochs_done = int(net.variables["train/epoch"])
     net.save(output)
-    say(f"{output}: a checkpoint of {net.name}, after {net.epochs_done} epochs")
+    text = f"{output}: a checkpoint of {net.name}, after {net.epochs_done} epochs"
+    show_result({"written": output, "epochs": net.epochs_done}, lambda: say(text))
 
 
 def _struct(net: Model, only_weights: bool) -> tuple[Any, int | None]:

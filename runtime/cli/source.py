@@ -16,7 +16,8 @@ from ...dsl.errors import ArgumentError, NncError, error
 from ..call.messages import unknown
 from ..store.files import write
 from .options import Program, program_options
-from .show import say
+from .show import console, say, show_diagnostics, show_result, working
+from .watch import again, beside, watching
 
 if TYPE_CHECKING:
     from ...compiler.session import Session
@@ -28,19 +29,27 @@ DSL = Path(__file__).parents[2] / "dsl"
 
 @click.command()
 @program_options
-@click.option("--json", "as_json", is_flag=True, help="Diagnostics as JSON on stdout.")
-def check(program: Program, as_json: bool) -> int:
-    """Say what is wrong with FILE, without compiling or running it."""
-    from ...dsl.render import to_json
-    from .show import print_json, show_diagnostics
+@watching
+def check(program: Program, watch: bool) -> int:
+    """Say all that is wrong with FILE, without running it."""
+    if watch:
+        again(lambda: beside([Path(program.file)]), partial(_check, program))
+    return _check(program)
 
-    diagnostics, code = _problems(program)
-    if as_json:
-        print_json({"diagnostics": [to_json(d) for d in diagnostics]})
-    elif diagnostics:
-        show_diagnostics(diagnostics)
-    if not code and not as_json:
-        say(f"{program.file}: no errors")
+
+def _check(program: Program) -> int:
+    from ...dsl.render import to_json
+
+    with working(f"checking {Path(program.file).name}"):
+        diagnostics, code = _problems(program)
+
+    def draw() -> None:
+        if diagnostics:
+            show_diagnostics(diagnostics)
+        if not code:
+            say(f"{program.file}: no errors")
+
+    show_result({"diagnostics": [to_json(d) for d in diagnostics]}, draw)
     return code
 
 
@@ -97,22 +106,23 @@ def fmt(files: tuple[str, ...], only_check: bool) -> int:
     from ...dsl.format import format
     from ...dsl.parser import MAX_BYTES, decode, parse, read_source
 
-    changed = 0
+    changed: list[str] = []
     for name in files:
         if name == "-":
             source = decode("<stdin>", sys.stdin.buffer.read(MAX_BYTES + 1))
-            click.echo(format(parse(source), source), nl=False)
-            continue
+            text = format(parse(source), source)
+            show_result({"text": text}, partial(click.echo, text, nl=False))
+            return 0
         source = read_source(name)
         text = format(parse(source), source)
         if text == source.text and text.encode() == Path(name).read_bytes():
             continue
-        changed += 1
-        if only_check:
-            say(f"{name} is not in canonical form")
-            continue
-        write(Path(name), text.encode())
-        say(f"{name} formatted")
+        changed.append(name)
+        if not only_check:
+            write(Path(name), text.encode())
+    what = "is not in canonical form" if only_check else "formatted"
+    text = "\n".join(f"{name} {what}" for name in changed)
+    show_result({"changed": changed}, lambda: say(text) if text else None)
     return 1 if only_check and changed else 0
 
 
@@ -123,9 +133,10 @@ def fmt(files: tuple[str, ...], only_check: bool) -> int:
 @click.option("--batch", type=click.IntRange(min=1), help="Of FILE: the examples that memory is counted for.")
 @click.option("--profile", metavar="PATH", help="Of FILE: what `nnc profile --json` wrote, to show times.")
 def explain(program: Program, output: str | None, entry: str | None, batch: int | None, profile: str | None) -> None:
-    """What an error code such as E0301 means, with an example; or what a data source such as csv reads, and how.
+    """Explain an error code, a data source or a FILE.
 
-    Or a page that explains a FILE: from each line to operators, derivatives, passes, kernels, code and memory."""
+    Of a code such as E0301 what it means; of a source such as csv what it reads, and how; of a FILE a page from each
+    line to operators, derivatives, passes, kernels, code and memory."""
     if program.file.endswith(".nn") or output is not None:
         if output is None:
             raise click.UsageError("-o PATH says where the page goes")
@@ -147,7 +158,8 @@ def _explain(program: Program, output: str, entry: str | None, batch: int | None
     spec = session.manifest.train
     made = document(session, name, batch or (spec.batch if spec and spec.batch else 1), timed)
     write(Path(output), page(made).encode())
-    say(f"{name} of {session.manifest.model or program.file} in {output}")
+    text = f"{name} of {session.manifest.model or program.file} in {output}"
+    show_result({"entry": name, "written": output}, lambda: say(text))
 
 
 def _explain_code(code: str) -> None:
@@ -157,10 +169,12 @@ def _explain_code(code: str) -> None:
     text = formats()[code].page() if code in formats() else explain(code)
     if text is None:
         raise unknown("error code", code.upper(), known())
+    show_result({"name": code, "text": text}, partial(_page, text))
+
+
+def _page(text: str) -> None:
     if sys.stdout.isatty():
         from rich.markdown import Markdown
-
-        from .show import console
 
         console().print(Markdown(text))
     else:
@@ -171,29 +185,33 @@ def _explain_code(code: str) -> None:
 @click.argument("name", required=False)
 @click.option("--compiler", is_flag=True, help="Instead the map of nnc's own rooms and files.")
 def doc(name: str | None, compiler: bool) -> None:
-    """The documentation of NAME in the standard library; without a name, what there is."""
+    """Show what the standard library has.
+
+    Of NAME its formula and source; without NAME, which there are."""
     if compiler:
         from .house import plan
 
-        click.echo("\n".join(plan()))
+        rooms = list(plan())
+        show_result({"rooms": rooms}, partial(click.echo, "\n".join(rooms)))
         return
     found = _standard()
     if name is None:
-        for family in sorted({f for f, _ in found.values()}):
-            click.echo(f"{family}: {' '.join(n for n, (f, _) in found.items() if f == family)}")
+        families = {family: [n for n, (f, _) in found.items() if f == family] for family, _ in found.values()}
+        text = "\n".join(f"{f}: {' '.join(names)}" for f, names in sorted(families.items()))
+        show_result(families, partial(click.echo, text))
         return
     if name not in found:
         from ...compiler.elaborate.builtins import BUILTINS
 
         if name in BUILTINS:
-            click.echo(f"{name} is built in: dsl/README.md is its reference ({DSL / 'README.md'})")
+            where = f"{name} is built in: dsl/README.md is its reference ({DSL / 'README.md'})"
+            show_result({"name": name, "text": where}, partial(click.echo, where))
             return
         raise unknown("definition of the standard library", name, [*found, *BUILTINS])
     family, definition = found[name]
-    click.echo(f"# dsl/std/{family}.nn")
-    if definition.doc:
-        click.echo("\n".join(f"# {line}".rstrip() for line in definition.doc.splitlines()))
-    click.echo(definition.span.text)
+    lines = [f"# {line}".rstrip() for line in (f"dsl/std/{family}.nn", *(definition.doc or "").splitlines())]
+    text = "\n".join((*lines, definition.span.text))
+    show_result({"name": name, "family": family, "text": text}, partial(click.echo, text))
 
 
 def _standard() -> dict[str, tuple[str, ast.Function | ast.Layer | ast.Optimizer]]:

@@ -6,7 +6,10 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from math import prod
 from pathlib import Path
+from shlex import quote
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,17 +17,17 @@ import click
 from ...dsl.errors import ArgumentError, NncError, NonFiniteError, error
 from ..logs import KINDS
 from ..logs import log as open_log
-from ..progress import score_of
+from ..progress import History, score_of
 from ..store.files import sweep
+from .display import Display, fitted, metrics_of
 from .options import Program, Setting, program_options
 from .run import Recorder, Start, create, read_source_of, read_start, rewrite_metrics, write_start
-from .show import say
+from .show import announce, duration, is_on, note, number, print_json, say, say_next, show_result, width, working
 
 if TYPE_CHECKING:
     from ...dsl.source import Source
     from ..call.column import Rows
     from ..model import Model
-    from ..progress import History
 
 
 def run_options(f: Any) -> Any:
@@ -57,7 +60,6 @@ def run_options(f: Any) -> Any:
     "--log", multiple=True, type=click.Choice(list(KINDS)), help="Log metrics there, too; some need their library."
 )
 @click.option("--check-nan", is_flag=True, help="Look at each step, and for the expression however long it takes.")
-@click.option("--quiet", is_flag=True, help="No progress, only the result.")
 def train(
     program: Program,
     epochs: int | None,
@@ -73,15 +75,14 @@ def train(
     overfit: int | None,
     log: tuple[str, ...],
     check_nan: bool,
-    quiet: bool,
 ) -> int:
-    """Train the model of FILE as its train block says, or go on with a run (--resume DIR)."""
+    """Train the model of FILE, or go on with a run (--resume DIR)."""
     if resume is not None:
         if any(v is not None for v in (out, seed, batch, weights, overfit, into, from_, only or None)):
             raise click.UsageError(
                 "--resume goes on as the run began: without --out, --seed, --batch, --weights and --overfit"
             )
-        return _resume(Path(resume), program, epochs, threads, quiet, check_nan, log)
+        return _resume(Path(resume), program, epochs, threads, check_nan, log)
     if not program.file:
         raise click.UsageError("missing FILE, or --resume DIR")
     some = into is not None or from_ is not None or bool(only)
@@ -89,16 +90,16 @@ def train(
         raise click.UsageError("--into, --from and --only are about --weights: say which")
     if overfit is not None and (out is not None or batch is not None):
         raise click.UsageError("--overfit has one batch and leaves no run: without --out and --batch")
-    source = program.read()
-    net = program.open(seed, threads, ("predict", "train", "evaluate"), source)
+    source, net = _opened(program, seed, threads)
     if weights is not None:
         report = net.load_weights(weights, into=into, from_=from_, only=only)
-        if some and not quiet:
-            say(f"weights of {weights}\n{report}")
+        if some:
+            note(f"weights of {weights}\n{report}")
     spec = net.train_spec  # says that there is no train block before a folder is made
-    net.load_dataset().for_training(spec.inputs, net.entry("train").wants)  # as for data
+    with working("reading data"):
+        net.load_dataset().for_training(spec.inputs, net.entry("train").wants)  # as for data
     if overfit is not None:
-        _overfit(net, overfit, epochs, quiet)
+        _overfit(net, overfit, epochs)
         return 0
     for kind in log:
         open_log(kind)  # says that a library is missing before a folder is made
@@ -108,17 +109,26 @@ def train(
     write_start(folder, program, net, start, source)
     rewrite_metrics(folder, [])
     total = spec.epochs if epochs is None else epochs
-    return _fit(net, folder, Recorder(folder), log, total, quiet, epochs=epochs, batch=batch, check_nan=check_nan)
+    return _fit(net, folder, Recorder(folder), log, total, epochs=epochs, batch=batch, check_nan=check_nan)
 
 
-def _overfit(net: Model, count: int, steps: int | None, quiet: bool) -> None:
+def _opened(
+    program: Program, seed: int | None, threads: int | None, source: Source | None = None
+) -> tuple[Source, Model]:
+    """The program and its model, with what training needs compiled."""
+    announce(f"compiling {program.file}")
+    with working(f"reading {Path(program.file).name}"):
+        source = source or program.read()
+    return source, program.open(seed, threads, ("predict", "train", "evaluate"), source)
+
+
+def _overfit(net: Model, count: int, steps: int | None) -> None:
     """Say whether some examples can be fitted (E0631 where not)."""
     from ..check.overfit import FITTED, STEPS, overfit
-    from .show import number
 
     def told(step: int, loss: float) -> None:
-        if not quiet and (step < 10 or step % 10 ** (len(str(step)) - 1) == 0):  # 0, 5, 10, 20 .. 100, 200 ..
-            say(f"step {step}  loss {number(loss)}")
+        if step < 10 or step % 10 ** (len(str(step)) - 1) == 0:  # 0, 5, 10, 20 .. 100, 200 ..
+            note(f"step {step:>5}  loss {number(loss)}")
 
     found = overfit(net, count, STEPS if steps is None else steps, told)
     (_, first), *_, (step, last) = found.losses.items()
@@ -130,7 +140,8 @@ def _overfit(net: Model, count: int, steps: int | None, quiet: bool) -> None:
             help="; ".join(found.reasons) or None,
             kind=ArgumentError,
         )
-    say(f"{found.examples} examples are fitted: {what}")
+    facts = {"fitted": True, "examples": found.examples, "losses": found.losses}
+    show_result(facts, lambda: say(f"{found.examples} examples are fitted: {what}"))
 
 
 def _resume(
@@ -138,7 +149,6 @@ def _resume(
     changed: Program,
     epochs: int | None,
     threads: int | None,
-    quiet: bool,
     check_nan: bool,
     log: tuple[str, ...],
 ) -> int:
@@ -153,7 +163,7 @@ def _resume(
         data=changed.data or program.data,
         hyper={**(program.hyper or {}), **(changed.hyper or {})},
     )
-    net = program.open(start.seed, threads or start.threads, ("predict", "train", "evaluate"), source)
+    _, net = _opened(program, start.seed, threads or start.threads, source)
     net.load(folder / "last.nnw")
     progress = net.progress
     if progress is not None:
@@ -162,7 +172,8 @@ def _resume(
         rewrite_metrics(folder, progress.history)
         if progress.epoch >= progress.last or progress.stopped:
             why = f", ended by `{progress.stopped}`" if progress.stopped else ""
-            say(f"{folder} is complete: {progress.done} epochs{why}; a larger --epochs goes further")
+            complete = f"{folder} is complete: {progress.done} epochs{why}; a larger --epochs goes further"
+            show_result(_facts(folder, History(progress.history, progress.stopped)), lambda: say(complete))
             return 0
     write_start(folder, program, net, start, source)
     scores = [s for s in map(score_of, progress.history if progress else []) if s is not None]
@@ -174,22 +185,17 @@ def _resume(
         recorder,
         start.log,
         total,
-        quiet,
         resume=True,
         epochs=epochs,
         check_nan=check_nan,
     )
 
 
-def _fit(
-    net: Model, folder: Path, recorder: Recorder, log: Sequence[str], total: int, quiet: bool, **settings: Any
-) -> int:
+def _fit(net: Model, folder: Path, recorder: Recorder, log: Sequence[str], total: int, **settings: Any) -> int:
     """Train, and leave a checkpoint however it ends."""
-    from .display import Display
 
-    display = Display(total, quiet)
-    if not quiet:
-        say(f"{net!r}\nrun {folder}")
+    display = Display(total)
+    _introduce(net, folder, total)
     with _interrupted_once():
         try:
             with display, ExitStack() as opened:
@@ -213,7 +219,7 @@ def _fit(
                 recorder.save(net)
             raise
         recorder.save(net)
-    _result(net, folder, history)
+    _result(net, folder, history, display.hidden)
     return 0
 
 
@@ -244,40 +250,88 @@ def _interrupted_once() -> Iterator[None]:
             signal.signal(s, handler)
 
 
-def _result(net: Model, folder: Path, history: History) -> None:
-    from .show import metrics_text
+def _introduce(net: Model, folder: Path, total: int) -> None:
+    """What is trained, on what, and where it goes."""
+    signature = net.entry("predict" if "predict" in net.manifest.entries else "train").signature
+    inputs, outputs = (
+        ", ".join(f"{p.name}: {p.type}" for p in ports) for ports in (signature.inputs, signature.outputs)
+    )
+    parameters = sum(prod(v.shape) for v in net.manifest.variables if v.role in ("weight", "bias"))
+    examples, held_out = net.load_dataset().counts
+    note(f"{net.name}({inputs}) -> ({outputs})")
+    note(f"{parameters:,} parameters, {net.manifest.dtype}, {net.threads} thread{'' if net.threads == 1 else 's'}")
+    note(f"{total} epochs of {examples:,} examples{f', {held_out:,} more are held out' if held_out else ''}")
+    note(f"run {folder}")
 
+
+def _result(net: Model, folder: Path, history: History, hidden: Sequence[str]) -> None:
     if not history:
-        say(f"nothing to train: 0 epochs; {folder / 'last.nnw'}")
+        show_result(_facts(folder, history), lambda: say(f"nothing to train: 0 epochs; {folder / 'last.nnw'}"))
         return
-    last = history[-1]
-    why = f", ended by `{history.stopped}`" if history.stopped else ""
-    shown = {k: v for k, v in last.items() if k not in ("epoch", "seconds")}
-    seconds = sum(row["seconds"] for row in history)
-    say(f"{last['epoch']} epochs in {seconds:.2f} s{why}: {metrics_text(shown)}")
-    say(f"weights in {folder}: " + ", ".join(p.name for p in sorted(folder.glob("*.nnw"))))
+    facts = _facts(folder, history)
+
+    def draw() -> None:
+        why = f", ended by `{history.stopped}`" if history.stopped else ""
+        say(f"{history[-1]['epoch']} epochs in {duration(facts['seconds'])}{why}")
+        best = metrics_of(facts["best"])
+        shown = {k: v for k, v in best.items() if k.startswith("val_")} or best
+        parts = [f"best: epoch {facts['best']['epoch']}", *(f"{k} {number(v)}" for k, v in shown.items())]
+        say("  ".join(fitted(enumerate(parts), width())))
+        if left_out := [name for name in history[-1] if name in hidden]:
+            note(
+                f"not shown for want of room: {', '.join(left_out)}\nall metrics in {folder / 'metrics.jsonl'}",
+                dim=True,
+            )
+        say(f"weights in {folder}: {', '.join(facts['weights'])}")
+        say_next(*_next(net, folder))
+
+    show_result(facts, draw)
+
+
+def _facts(folder: Path, history: History) -> dict[str, Any]:
+    """What came of a training."""
+    scored = [(score, k) for k, row in enumerate(history) if (score := score_of(row)) is not None]
+    return {
+        "run": str(folder),
+        "epochs": history[-1]["epoch"] if history else 0,
+        "seconds": sum(row["seconds"] for row in history),
+        "stopped": history.stopped,
+        "best": history[min(scored)[1]] if scored else history[-1] if history else None,
+        "last": history[-1] if history else None,
+        "weights": [p.name for p in sorted(folder.glob("*.nnw"))],
+    }
+
+
+def _next(net: Model, folder: Path) -> list[str]:
+    """Commands that make something of a run."""
+    run = quote(str(folder))
+    has_layers = any(v.path.endswith(".W") and len(v.shape) > 1 for v in net.manifest.variables)
+    look = [f"nnc look filters {run}"] if has_layers else []
+    return [f"nnc eval {run}", *look, f"nnc build {run}"]
 
 
 @click.command(name="eval")
 @run_options
 @click.option("--batch", type=click.IntRange(min=1), help="Examples at a time.")
 @click.option("--threads", type=click.IntRange(1, 1024))
-@click.option("--json", "as_json", is_flag=True, help="The metrics as JSON.")
-def evaluate(program: Program, weights: str | None, batch: int | None, threads: int | None, as_json: bool) -> None:
-    """The metrics of a trained model on held-out data. FILE is a .nn file (with --weights) or a run's folder."""
-    from .show import metrics_text, print_json
+def evaluate(program: Program, weights: str | None, batch: int | None, threads: int | None) -> None:
+    """Measure a trained model on held-out data.
 
-    net = trained(program, weights, threads)
-    if program.data is not None:
-        found = net.evaluate(*_other_data(net, program.data), batch=batch)
-    else:
-        if net.load_dataset().held_out is None:
-            say("note: nothing is held out of these data, so the metrics are of the training examples", err=True)
-        found = net.evaluate(batch=batch)
-    if as_json:
-        print_json(found)
-    else:
-        say(metrics_text(found))
+    FILE is a .nn file (with --weights) or a run's folder."""
+    net = trained(program, weights, threads, entries=("evaluate",))
+    if program.data is None and net.load_dataset().held_out is None:
+        say("note: nothing is held out of these data, so the metrics are of the training examples", err=True)
+    with working("evaluating"):
+        start = perf_counter()
+        found = net.evaluate(*(_other_data(net, program.data) if program.data is not None else ()), batch=batch)
+    took = perf_counter() - start
+
+    def draw() -> None:
+        wide = max(map(len, found), default=0)
+        say("\n".join(f"{name:{wide}}  {number(value)}" for name, value in found.items()))
+        note(f"in {duration(took)}", dim=True)
+
+    show_result(found, draw)
 
 
 def _other_data(net: Model, path: str) -> list[Rows]:
@@ -307,19 +361,35 @@ def predict(
     arguments: tuple[tuple[str, Any], ...],
     threads: int | None,
 ) -> None:
-    """Run a trained model on INPUT: a table (.csv, .jsonl), arrays (.npz, .npy), a picture or a folder of them."""
+    """Run a trained model on INPUT.
+
+    INPUT is a table (.csv, .jsonl), arrays (.npz, .npy), a picture or a folder of them."""
     from .tables import read_inputs, write_outputs
 
-    net = trained(program, weights, threads)
+    net = trained(program, weights, threads, entries=(entry,))
     call = net.entry(entry)
     given = dict(arguments)
-    values = call(**read_inputs(Path(data_file), call, net, given), **given)
+    with working("predicting"):
+        values = call(**read_inputs(Path(data_file), call, net, given), **given)
     outputs = dict(zip([p.name for p in call.signature.outputs], values, strict=True))
-    write_outputs(outputs, output, (net.schema.classes if net.schema is not None else None) or ())
+    classes = (net.schema.classes if net.schema is not None else None) or ()
+    if output is None and is_on("json"):
+        print_json({"outputs": {name: a.tolist() for name, a in outputs.items()}, "classes": list(classes)})
+        return
+    write_outputs(outputs, output, classes)
+    if output is not None:
+        show_result({"written": output}, lambda: None)
 
 
-def trained(program: Program, weights: str | None, threads: int | None, warn: bool = True) -> Model:
-    """The model of a run, or of a file with weights; a file alone is the untrained model, with a warning."""
+def trained(
+    program: Program,
+    weights: str | None,
+    threads: int | None,
+    warn: bool = True,
+    entries: tuple[str, ...] = (),
+) -> Model:
+    """The model of a run, or of a file with weights; a file alone is the untrained model, with a warning. `entries` are
+    those that will be needed."""
     folder = Path(program.file)
     source: Source | None = None
     if folder.is_dir():
@@ -330,7 +400,7 @@ def trained(program: Program, weights: str | None, threads: int | None, warn: bo
         program = replace(run, data=program.data or run.data, cache=program.cache, weights_dtype=stored)
         source = read_source_of(folder, run, start)
         weights = weights or str(folder)
-    net = program.open(None, threads, source=source)
+    net = program.open(None, threads, entries, source)
     if weights is not None:
         net.load(weights)
     elif warn:

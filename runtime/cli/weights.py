@@ -10,7 +10,7 @@ import click
 from ...dsl.errors import DataError, error
 from ..store.files import write
 from .options import Program, program_options
-from .show import say
+from .show import say, show_result
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -33,8 +33,9 @@ def load_weights(
     suggest: str | None,
     transpose: bool,
 ) -> None:
-    """Make a checkpoint for the model of FILE from WEIGHTS, an .npz or .safetensors file of another program.
+    """Make a checkpoint of FILE from the weights of another program.
 
+    WEIGHTS is an .npz or .safetensors file.
     The checkpoint serves eval, predict and train with --weights. Everything that does not fit is reported at once, and
     then nothing is written.
     """
@@ -62,7 +63,8 @@ def load_weights(
             help="`nnc explain E0627` has the rules that say what goes where",
         ) from e
     net.save(output)
-    say(f"{len(report.taken)} arrays of {weights} are {net.name}'s parameters and states in {Path(output)}")
+    text = f"{len(report.taken)} arrays of {weights} are {net.name}'s parameters and states in {Path(output)}"
+    show_result({"written": output, "taken": list(report.taken)}, lambda: say(text))
 
 
 def _suggest(net: Model, weights: str, path: str) -> None:
@@ -71,8 +73,9 @@ def _suggest(net: Model, weights: str, path: str) -> None:
     draft = suggest(net, Path(weights))
     write(Path(path), draft.text(Path(weights).name).encode())
     guesses = sum(not p.is_certain for p in draft.pairs.values())
-    say(
+    text = (
         f"{len(draft.pairs)} of {len(draft.ours)} parameters and states have a rule in {path}"
         + (f", {guesses} of them a guess" if guesses else "")
         + ": read it, then use it with --map"
     )
+    show_result({"written": path, "rules": len(draft.pairs), "guesses": guesses}, lambda: say(text))

@@ -33,6 +33,12 @@ class Dataset:
     text: str | None = None  # of a target that became classes: its first cell, and where that stands
     missing: str | float | None = None  # what the gaps of a table, NaN as yet, are to be
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many examples there are to train on, and how many are held out."""
+        train, held_out = (0 if c is None else len(next(iter(c.values()), ())) for c in (self.train, self.held_out))
+        return train, held_out
+
     def for_training(self, inputs: Sequence[str], wants: Sequence[Wanted]) -> list[Rows]:
         """The training columns in the order and shape of the inputs."""
         return self._columns(self.train, inputs, wants)

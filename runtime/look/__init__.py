@@ -6,7 +6,7 @@ In: a model and arrays. Out: arrays; `figure` draws them. The methods themselves
 
 from .ascent import Dream, dream, saliency
 from .attacks import Pixels, fgsm, guided_pixel, pgd, pgd_held, random_pixel, searched_pixel
-from .inside import activations, filters, inner_types, scores, subject
+from .inside import activations, filters, first_with_filters, inner_types, scores, subject
 from .patch import Patch, patch, stick
 from .rates import Rates, range_test
 from .surface import Surface, surface
@@ -21,6 +21,7 @@ __all__ = [
     "dream",
     "fgsm",
     "filters",
+    "first_with_filters",
     "guided_pixel",
     "inner_types",
     "patch",

@@ -187,6 +187,14 @@ def activations(net: Model, x: Any, name: str) -> Array:
     return values
 
 
+def first_with_filters(net: Model) -> str:
+    """The name of the first layer that has filters (E0608)."""
+    for path, a in net.params.items():
+        if path.endswith(".W") and a.ndim > 1:
+            return path.removeprefix(f"{net.name}.").removesuffix(".W")
+    raise argument_error("E0608", f"no layer of {net.name} has filters")
+
+
 def filters(net: Model, name: str) -> Array:
     """The weights of a layer, `[filters, ...]` as they are stored."""
     path, _ = layer(net, name)

@@ -27,7 +27,7 @@ from ..data.frame import read as read_frame
 from ..data.order import split
 from ..data.sources import classes_of
 from ..network import Network
-from ..progress import History, Progress, Report
+from ..progress import History, Pace, Progress, Report
 from ..settings import training
 from .evaluate import evaluation, shown, sweep_all
 from .rescue import Rescue, order_of
@@ -52,8 +52,8 @@ def fit(
     that began. With `check_nan` each metric and each variable is looked at after each step, and what is not finite is
     traced to its expression however long that takes.
 
-    A callback is called as `callback(history, network)` after each epoch, or is an object with any of the methods
-    `on_epoch(history, network)` and `on_progress(report)`. One that returns True ends training after that epoch.
+    A callback is an `Observer`, or is called as `callback(history, network)` after each epoch. One that returns True
+    ends training after that epoch.
     `validation` is a tuple of arrays like the inputs, a mapping by name, a frame, a share of the examples, or None.
 
     Raises NonFiniteError (the network is then as it was before the bad step) and KeyboardInterrupt on Ctrl-C (then
@@ -124,6 +124,7 @@ class Fit:
         self.progress, self.callbacks = progress, callbacks
         self.history = History(progress.history, progress.stopped)
         self.before = 0  # examples of the epoch in sweeps before this one
+        self.pace = Pace(progress.epoch + progress.position / max(1, progress.examples))
         network.progress = progress
         network.set_training(steps=progress.last * steps)
         with network.workspace.lock:
@@ -186,7 +187,8 @@ class Fit:
         if any(hasattr(c, "on_progress") for c in self.callbacks):
             done, of = self.before + stop, self.before + sweep.examples
             metrics = shown(sweep.results(done), self.network.train_spec)
-            self._tell("on_progress", Report(progress.epoch + 1, progress.last, done, of, metrics, rate))
+            left = self.pace.left(progress.epoch + done / of, progress.last)
+            self._tell("on_progress", Report(progress.epoch + 1, progress.last, done, of, metrics, rate, left))
 
     def _end_epoch(self, metrics: Mapping[str, float | int]) -> None:
         """Validate, write the epoch into the history, and see whether it was the last."""

@@ -6,6 +6,7 @@ import json
 import re
 from textwrap import dedent
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -182,6 +183,24 @@ def test_every_span_can_be_shown(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 5))):
         start, end = sorted((data.draw(offsets), data.draw(offsets)))
         labels.append(Label(Span(source, start, end), data.draw(st.sampled_from(["", "text", "longer text"]))))
-    shown = render_diagnostic(Diagnostic("E0101", "m", tuple(labels)))
+    found = Diagnostic("E0101", "m", tuple(labels))
+    shown = render_diagnostic(found, columns=data.draw(st.sampled_from([None, 20, 80])))
     assert all(not label.text or label.text in shown for label in labels)
     assert "^" in shown
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_narrow_terminal_shows_what_fits(columns: int) -> None:
+    """Texts are broken between words, and a line is shown around its place; what is said is the same."""
+    text = "model M(x: f32[B, 3]) -> f32[B, 4] { return x |> Dense(4) |> relu |> Dense(4, biass = false) |> softmax }\n"
+    source = Source("a/path/file.nn", text)
+    place = text.index("biass")
+    facts = (Label(Span(source, place, place + 5), "no layer of this library has a parameter of such a name"),)
+    found = Diagnostic("E0203", "there is no such parameter, " * 4, facts, ("write what there is, " * 4,))
+    whole, narrow = render_diagnostic(found), render_diagnostic(found, columns=columns)
+    assert max(map(len, narrow.splitlines())) <= columns < max(map(len, whole.splitlines()))
+    assert "biass = false" in narrow and "..." in narrow
+    marks = [line for line in narrow.splitlines() if "^^^^^" in line]
+    (line,) = (line for line in narrow.splitlines() if "biass" in line)
+    assert [m.index("^^^^^") for m in marks] == [line.index("biass")]
+    assert " ".join(narrow.split()).count("such parameter,") == 4

@@ -240,7 +240,8 @@ def test_gradcheck(nnc):
 
 def test_train_writes_a_run(nnc):
     code, out, err = nnc("train", "line.nn")
-    assert code == 0 and err == "" and "epoch 3/3" in out and "val_loss" in out and "runs/line-1" in out
+    assert code == 0 and err == "" and "val_loss" in out and "runs/line-1" in out
+    assert re.search(r"^    3 +\d\.\d{4} ", out, re.M)
     run = Path("runs/line-1")
     assert sorted(p.name for p in run.iterdir()) == [
         "best.nnw", "hypers.json", "last.nnw", "metrics.jsonl", "run.json", "source.nn"]  # fmt: skip
@@ -255,7 +256,7 @@ def test_train_writes_a_run(nnc):
 def test_train_options(nnc):
     code, out, _ = nnc("train", "line.nn", "--set", "lr=0.5", "--epochs", "2", "--seed", "3", "--threads", "1",
                        "--out", "here", "--batch", "7")  # fmt: skip
-    assert code == 0 and "epoch 2/2" in out and json.loads(Path("here/hypers.json").read_text()) == {"lr": 0.5}
+    assert code == 0 and "2 epochs in" in out and json.loads(Path("here/hypers.json").read_text()) == {"lr": 0.5}
     assert nnc("train", "line.nn", "--out", "here")[0] == 1  # does not write over a run
     assert "E0626" in nnc("train", "line.nn", "--out", "here")[2]
     Path("other.csv").write_text("a,b,t\n1,2,3\n4,5,6\n7,8,9\n10,11,12\n")
@@ -435,10 +436,11 @@ def test_a_cache_that_cannot_be_used_is_one_line(folder):
     assert p.returncode == 0 and err.startswith("warning: the compilation cache: ") and err.count("\n") == 1
 
 
-def test_help_is_quick(folder):
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["new"]])
+def test_help_is_quick(folder, arguments):
     heavy = ("numpy", "rich", "networkx", "lark", "llvmlite")
     code = (
-        "import sys; from nnc.runtime.cli import main; main(['train', '--help'])\n"
+        f"import sys; from nnc.runtime.cli import main; main({arguments})\n"
         f"print([m for m in {heavy} if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
