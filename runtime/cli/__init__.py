@@ -39,7 +39,7 @@ _GROUPS = {  # the commands as `--help` lists them, and the module of each
         "load-weights": "weights", "runs": "runs",
     },
     "Look": {
-        "look": "look", "show": "picture", "summary": "compile", "plan": "compile", "profile": "profile",
+        "look": "look", "show": "picture", "summary": "compile", "plan": "plan", "profile": "profile",
         "gradcheck": "compile", "compile": "compile",
     },
     "Ship": {"build": "ship", "export": "export", "reproduce": "ship", "state": "ship"},

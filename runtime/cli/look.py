@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import wraps
-from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import click
 
 from ...dsl.errors import ArgumentError, error
 from .options import Program
+from .seen import held_out, images, learned, picture_of
 from .show import print_table, say, show_result, working
 from .train import run_options, trained
 
@@ -114,7 +114,7 @@ def activations(net: Model, output: Path, layer: str, **seen: Any) -> dict[str, 
     from .. import look
     from ..look import figure
 
-    x, _ = _images(net, **seen)
+    x, _ = images(net, **seen)
     found = look.activations(net, x, layer)
     rows = []
     for image, value in zip(figure.pictures(x), found, strict=True):
@@ -138,7 +138,7 @@ def saliency(net: Model, output: Path, **seen: Any) -> None:
     from .. import look
     from ..look import figure
 
-    x, label = _images(net, **seen)
+    x, label = images(net, **seen)
     found = look.saliency(net, x, label)
     most = np.array([np.minimum(s, np.quantile(s, 0.995)) for s in (found.max(1) if found.ndim == 4 else found)])
     _draw([*figure.pictures(x), *figure.pictures(most)], output, columns=len(x), titles=[str(k) for k in label])
@@ -196,7 +196,7 @@ def dream(
     from ..look import figure
 
     s = look.subject(net)
-    x = None if image is None else _picture(net, image, low, high)
+    x = None if image is None else picture_of(net, image, low, high)
     classes = s.output.shape[-1]
     every: list[int | None] = [*range(min(classes, 16))] if isinstance(classes, int) else [None]
     chosen: list[int | None] = [*units] or ([None] if layers else every)
@@ -234,7 +234,7 @@ def _smoothness(s: Any) -> float:
 
 
 ATTACKS = ("fgsm", "pgd", "pgd-held", "patch", "guided-pixel", "random-pixel", "searched-pixel")
-_MEASURED, _LEARNED = 512, 2000  # images that a patch is tried on, and learned from
+_MEASURED = 512  # images that a patch is tried on
 
 
 @_command
@@ -275,7 +275,7 @@ def attack(
     count = seen["examples"]
     if by == "patch":
         seen["examples"] = max(count, _MEASURED)
-    x, label = _images(net, low=low, high=high, **seen)
+    x, label = images(net, low=low, high=high, **seen)
     ends: dict[str, Any] = {"low": low, "high": high}
     shown: list[Array] = []
     match by:
@@ -286,8 +286,8 @@ def attack(
         case "pgd-held":
             y = look.pgd_held(net, x, label, eps, target=target, steps=steps or 10, seed=seed, **ends)
         case "patch":
-            learned = (x, label) if seen["image"] is not None else _learned(net)
-            found = look.patch(net, *learned, target=target, side=side, steps=steps or 200, seed=seed, **ends)
+            taught = (x, label) if seen["image"] is not None else learned(net)
+            found = look.patch(net, *taught, target=target, side=side, steps=steps or 200, seed=seed, **ends)
             y = look.stick(net, x, found.pixels, seed=seed)
             shown = [*figure.pictures(found.pixels[None])[:1]]
         case "guided-pixel":
@@ -330,7 +330,7 @@ def surface(net: Model, output: Path, examples: int | None, **settings: Any) -> 
     from .. import look
     from ..look import figure
 
-    arrays = _held_out(net, examples)
+    arrays = held_out(net, examples)
     found = look.surface(net, *arrays, **settings)
     figure.surface(found, output, net.name)
     least, most = float(found.loss.min()), float(found.loss.max())
@@ -365,50 +365,3 @@ def _draw(shown: Sequence[Array] | Array, output: Path, **options: Any) -> None:
     figure.tiles(shown, output, **options)
     if len(shown) > figure.TILES:
         say(f"note: {len(shown)} pictures, of which the first {figure.TILES} are drawn", err=True)
-
-
-# --- images -----------------------------------------------------------------------------------------------------------
-
-
-def _held_out(net: Model, count: int | None) -> list[Array]:
-    """The first examples that the train block's data hold out, or of all."""
-    return [c[:count] for c in net.load_dataset().for_evaluation(net.train_spec.inputs, net.entry("evaluate").wants)]
-
-
-def _learned(net: Model) -> tuple[Array, Array]:
-    """Examples of the train block's data to learn from, evenly spaced, and their labels."""
-    spec, call = net.train_spec, net.entry("train")
-    columns = net.load_dataset().for_training(spec.inputs, call.wants)
-    rows = slice(None, None, max(1, len(columns[0]) // _LEARNED))
-    return _labelled(net, dict(zip(spec.inputs, (c[rows] for c in columns), strict=True)))
-
-
-def _labelled(net: Model, columns: dict[str, Array]) -> tuple[Array, Array]:
-    """The images among columns, and their classes: those that are given, or what the model says."""
-    from .. import look
-
-    x = columns.pop(look.subject(net).input.name)
-    found = [c for c in columns.values() if c.ndim == 1 and c.dtype.kind in "iu"]
-    return x, found[0] if found else look.scores(net, x).argmax(-1)
-
-
-def _images(net: Model, examples: int, image: str | None, low: float, high: float) -> tuple[Array, Array]:
-    """Images and their labels: some of the held-out examples, or a file and what the model says of it."""
-    from .. import look
-
-    if image is not None:
-        x = _picture(net, image, low, high)
-        return x, look.scores(net, x).argmax(-1)
-    return _labelled(net, dict(zip(net.train_spec.inputs, _held_out(net, examples), strict=True)))
-
-
-def _picture(net: Model, path: str, low: float, high: float) -> Array:
-    """An image file as a batch of one, black `low` and white `high`."""
-    from .. import look
-    from ..data.pictures import picture
-
-    axes = look.subject(net).axes
-    space = axes[-2:] if len(axes) > 1 else [isqrt(axes[0])] * 2 if isinstance(axes[0], int) else []
-    size = (space[0], space[1]) if len(space) == 2 and all(isinstance(n, int) for n in space) else None
-    x = low + (high - low) * picture(Path(path), len(axes) != 3 or axes[0] == 1, size)
-    return x.reshape(1, -1) if len(axes) == 1 else x[None] if len(axes) == 3 else x
