@@ -17,7 +17,7 @@ _HOME = {
     "NncError": "dsl.errors", "SourceError": "dsl.errors", "ArgumentError": "dsl.errors",
     "DataError": "dsl.errors", "ResourceError": "dsl.errors", "NonFiniteError": "dsl.errors",
     "UnsupportedError": "dsl.errors", "from_torch": "runtime.pytorch", "load_ipython_extension": "runtime.magic",
-    "log": "runtime.logs",
+    "log": "runtime.logs", "Observer": "runtime.progress",
 }  # fmt: skip
 
 __all__ = sorted(_HOME)

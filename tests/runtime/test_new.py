@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nnc.runtime.cli import main
+from nnc.runtime.cli import cli, main
 from nnc.runtime.cli.new import TEMPLATES
 
 NNC = [sys.executable, "-c", "from nnc.runtime.cli import entry_point; entry_point()"]
@@ -69,6 +69,14 @@ def test_a_shell_completes(nnc, shell: str) -> None:
         known |= {"COMP_WORDS": words, "COMP_CWORD": "2"}
         out = subprocess.run(NNC, env={**os.environ, **known}, capture_output=True, text=True, check=True).stdout
         assert out == found
+
+
+def test_help_has_a_line_for_each_command_in_its_group(nnc) -> None:
+    lines = nnc("--help")[1].splitlines()
+    listed = [line.split()[0] for line in lines[lines.index("Write:") :] if line.startswith("  ")]
+    assert listed == cli.list_commands(None)  # type: ignore[arg-type]
+    assert [line for line in lines if line.endswith(":")] == ["Options:", "Write:", "Train:", "Look:", "Ship:"]
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize(("word", "meant"), [("trian", "train"), ("evaluate", "eval"), ("sumary", "summary")])
