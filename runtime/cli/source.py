@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from ...dsl.diagnostics import Diagnostic
-from ...dsl.errors import ArgumentError, NncError, error
+from ...dsl.errors import ArgumentError, error
 from ..call.messages import unknown
 from ..store.files import write
 from .options import Program, program_options
-from .show import console, say, show_diagnostics, show_result, working
+from .show import console, say, show_diagnostics, show_result, warn, working
 from .watch import again, beside, watching
 
 if TYPE_CHECKING:
-    from ...compiler.session import Session
     from ...dsl import ast
-    from ...dsl.source import Source
 
 DSL = Path(__file__).parents[2] / "dsl"
 
@@ -39,63 +34,24 @@ def check(program: Program, watch: bool) -> int:
 
 def _check(program: Program) -> int:
     from ...dsl.render import to_json
+    from ...dsl.tables import begin_tables
+
+    begin_tables()
+    from ..check.diagnose import diagnose
 
     with working(f"checking {Path(program.file).name}"):
-        diagnostics, code = _problems(program)
+        found = diagnose(program.read().text, Path(program.file), program, program.data)
+    warn(found.warnings)
 
     def draw() -> None:
-        if diagnostics:
-            show_diagnostics(diagnostics)
-        if not code:
+        if found.errors:
+            show_diagnostics(found.diagnostics)
+            say(f"{len(found.errors)} error{'' if len(found.errors) == 1 else 's'}", err=True)
+        else:
             say(f"{program.file}: no errors")
 
-    show_result({"diagnostics": [to_json(d) for d in diagnostics]}, draw)
-    return code
-
-
-def _problems(program: Program) -> tuple[list[Diagnostic], int]:
-    """Everything wrong with a file: each entry of each model is built and differentiated, each test planned."""
-    from ..data.sources import check as check_data
-
-    found: dict[tuple[Any, ...], Diagnostic] = {}
-    code = 0
-
-    def attempt(step: Callable[[], Any]) -> Any:
-        nonlocal code
-        try:
-            return step()
-        except NncError as e:
-            for d in e.diagnostics:
-                at = (d.span.source.name, d.span.start, d.span.end) if d.span else ()
-                found.setdefault((d.code, d.message, at), d)
-            code = max(code, e.exit_code)
-            return None
-
-    program = replace(program, cache=False)
-    source = attempt(program.read)
-    first = attempt(partial(_session, program, source)) if source is not None else None
-    if first is not None:
-        others = [m for m in first.program.models if m != first.manifest.model] if program.model is None else []
-        more = [attempt(partial(_session, replace(program, model=other), source)) for other in others]
-        for session in [first, *filter(None, more)]:
-            for name in session.program.entries:
-                attempt(partial(_differentiate, session, name))
-                if any(d.code == "E0502" for d in found.values()):  # other entries would take as long to find as much
-                    return list(found.values()), code
-            if session.manifest.train is not None and session.manifest.train.data is not None:
-                attempt(partial(check_data, session.manifest.train.data))
-        attempt(first.plan_tests)
-    return list(found.values()), code
-
-
-def _session(program: Program, source: Source) -> Session:
-    return program.session(source)[0]
-
-
-def _differentiate(session: Session, entry: str) -> None:
-    from ...compiler.autodiff.differentiate import differentiate
-
-    differentiate(session.program.graph(entry))
+    show_result({"diagnostics": [to_json(d) for d in found.diagnostics]}, draw)
+    return max((e.exit_code for e in found.errors), default=0)
 
 
 @click.command()
