@@ -17,7 +17,7 @@ from . import ast
 from .diagnostics import Label
 from .errors import error
 from .source import Span
-from .tokens import Token
+from .tokens import Token, unread_names
 
 DTYPES = ("f32", "f64", "i32", "i64", "bool")
 KINDS = ("int", "float", "bool", "str", "fn")
@@ -294,7 +294,7 @@ def labelled_pipe(c: Children) -> ast.Pipe:
 
 def _pipe_target(e: ast.Expr) -> ast.Expr:
     match e:
-        case ast.Call() | ast.Name() | ast.Attribute():
+        case ast.Call() | ast.Name() | ast.Attribute() | ast.Unread():
             return e
         case ast.Binary(left=ast.Call() | ast.Name() | ast.Pipe(), op=op):
             raise error("E0108", "a value cannot be piped into an expression", e.span,
@@ -401,6 +401,43 @@ def binder(c: Children) -> ast.Binder:
 
 def rest_binder(c: Children) -> ast.Binder:
     return ast.Binder(c[1].text, True, None, span=_span(c))
+
+
+# --- what does not parse (see `recovery`) ----------------------------------------------------------------------------
+
+
+def unread(c: Children) -> ast.Unread:
+    body = c[1].statements if len(c) > 1 and c[1] is not None else ()
+    return ast.Unread(*unread_names(c[0].span.text), body, span=_span(c))
+
+
+def unread_item(c: Children) -> ast.Assign | ast.Metric | ast.Unread:
+    """A line of a train block: a setting is one, whatever its value."""
+    item = unread(c)
+    value = ast.Unread((), item.names, span=item.span)
+    match item.names:
+        case ["metric", name, *_]:
+            return ast.Metric(name, value, span=item.span)
+        case [name, *_] if name not in ("minimize", "stop", "update", "metric") and not item.body:
+            return ast.Assign((ast.Target(name, None, span=item.span),), value, span=item.span)
+    return item
+
+
+def unread_signature(c: Children) -> ast.Unread:
+    """A definition whose signature does not parse; its body does."""
+    names = unread(c[2:3]).names
+    match c[3:]:
+        case [Block(statements=body)]:
+            pass
+        case [Token(type="EQUALS"), value]:
+            body = (evaluate([value]),)
+        case items:
+            body = _nodes(items)
+    return ast.Unread((c[1].text,), names, body, span=_span(c))
+
+
+def unread_type(c: Children) -> ast.Type:
+    return ast.Type("", None, span=c[0].span)
 
 
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\"": '"', r"\\": "\\"}

@@ -11,9 +11,10 @@ from typing import Literal
 from .source import Span
 from .tree import Comment as Comment
 from .tree import Tree as Tree
+from .tree import Unread as Unread
 from .tree import node
 
-# --- expressions -----------------------------------------------------------------------------------------------------
+# --- expressions and types -------------------------------------------------------------------------------------------
 
 
 @node
@@ -165,18 +166,15 @@ class Comprehension(Tree):
 
 Expr = (
     Name | Int | Float | Bool | Str | List | Tuple | Unary | Binary | Range | IfExpr | Call | Pipe | Attribute | Index
-    | Comprehension
+    | Comprehension | Unread
 )  # fmt: skip
-
-
-# --- types -----------------------------------------------------------------------------------------------------------
 
 
 @node
 class Type(Tree):
     """`f32`, `f32[B, 3, *s]` (dims not None), or a compile-time kind `int float bool str fn` (dims None)."""
 
-    base: str
+    base: str  # empty where it does not parse
     dims: tuple[Expr | Rest, ...] | None
 
 
@@ -289,7 +287,7 @@ class Evaluate(Tree):
     value: Expr
 
 
-Statement = Assign | Update | Variable | Share | Return | If | When | Repeat | Scan | Evaluate
+Statement = Assign | Update | Variable | Share | Return | If | When | Repeat | Scan | Evaluate | Unread
 
 
 # --- definitions: `doc` is the block of comment lines right above -----------------------------------------------------
@@ -398,7 +396,7 @@ class Train(Tree):
 
     model: str
     parameters: tuple[Parameter, ...]
-    body: tuple[Assign | Metric | Minimize | Update | StopWhen | UpdateRule, ...]
+    body: tuple[Assign | Metric | Minimize | Update | StopWhen | UpdateRule | Unread, ...]
     doc: str = field(default="", compare=False)
 
 
@@ -435,11 +433,11 @@ class Reject(Tree):
 @node
 class Test(Tree):
     name: str
-    body: tuple[Case | Expect | GradCheck | Reject | Assign, ...]
+    body: tuple[Case | Expect | GradCheck | Reject | Assign | Unread, ...]
     doc: str = field(default="", compare=False)
 
 
-Definition = Import | Const | Hyper | Function | Layer | Optimizer | Train | Export | Test
+Definition = Import | Const | Hyper | Function | Layer | Optimizer | Train | Export | Test | Unread
 
 
 @node

@@ -14,11 +14,12 @@ from typing import Any
 
 from . import ast
 from .chains import deepest
+from .diagnostics import Diagnostic
 from .errors import DataError, SourceError, error
 from .files import open_regular
 from .mistakes import explain_unexpected, too_deep
 from .source import Source, Span
-from .tokens import MAX_DEPTH, Token, tokenize
+from .tokens import MAX_DEPTH, Lexed, Token, tokenize
 
 MAX_ERRORS = 50  # told of one source
 MAX_BYTES = 16 << 20  # of a source file; MAX_TOKENS is reached long before by anything but comments
@@ -77,7 +78,14 @@ def parse(source: Source) -> ast.Module:
     Raises SourceError (E01xx) with one diagnostic for each wrong definition. The tree is at most `MAX_DEPTH` levels
     deep, so that plain recursion over it is safe; chains in it (see `deepest`) may be long, and are walked in loops.
     """
-    lexed = tokenize(source)
+    module, errors = read(source, tokenize(source))
+    if errors:
+        raise SourceError(errors)
+    return module
+
+
+def read(source: Source, lexed: Lexed) -> tuple[ast.Module, list[Diagnostic]]:
+    """The tree of the definitions that parse, and what is wrong in the order of the text."""
     errors = list(lexed.diagnostics)
     definitions: list[ast.Definition] = []
     own_line = {c.span.position[0]: c for c in lexed.comments if _stands_alone(c)}
@@ -87,12 +95,11 @@ def parse(source: Source) -> ast.Module:
         except SourceError as e:
             errors.extend(e.diagnostics)
             continue
-        if not isinstance(definition, ast.Import):
+        if not isinstance(definition, ast.Import | ast.Unread):
             definition = replace(definition, doc=_doc(own_line, definition.span.position[0]))
         definitions.append(definition)
-    if errors:
-        raise SourceError(sorted(errors, key=lambda d: d.span.start if d.span else 0)[:MAX_ERRORS])
-    return ast.Module(tuple(definitions), lexed.comments, span=Span(source, 0, len(source.text)))
+    errors = sorted(errors, key=lambda d: d.span.start if d.span else 0)[:MAX_ERRORS]
+    return ast.Module(tuple(definitions), lexed.comments, span=Span(source, 0, len(source.text))), errors
 
 
 def _parse_definition(tokens: list[Token]) -> Any:
@@ -114,7 +121,7 @@ def _parse_definition(tokens: list[Token]) -> Any:
         again: Any = load_tables().parse_interactive()
         for token in tokens[:at]:
             again.feed_token(token)
-        raise explain_unexpected(tokens, at, found, again.accepts()) from None
+        raise explain_unexpected(tokens, at, found, again.accepts() - {"UNREAD"}) from None
     if len(tokens) > MAX_DEPTH and (node := deepest(definition)):
         raise too_deep(node)
     return definition

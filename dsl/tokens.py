@@ -91,7 +91,11 @@ class Lexed:
 
 def tokenize(source: Source) -> Lexed:
     """Cut a source into the tokens of its definitions; a definition with a lexical error is left out."""
-    tokens, comments, errors = scan(source)
+    return arrange(*scan(source))
+
+
+def arrange(tokens: list[Token], comments: list[ast.Comment], errors: list[Diagnostic]) -> Lexed:
+    """The definitions of what was scanned; decides in place which words are keywords."""
     if len(tokens) > MAX_TOKENS:
         span = tokens[MAX_TOKENS].span
         too_large = Diagnostic(
@@ -227,6 +231,21 @@ def _bad_escape(span: Span) -> Diagnostic | None:
     return None
 
 
+_WORD = re.compile(r"[^\W\d]\w*")
+_NO_CODE = re.compile(r'#[^\n]*|"(?:[^"\\\n]|\\[^\n])*"')
+_GIVEN = re.compile(r"([^\W\d]\w*)\s*(?:\[[^\]\n]*\]\s*)?:?=(?!=)|\(([\w\s,]+)\)\s*=(?!=)")
+
+
+def unread_names(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of text that does not parse: the names that it would give a value, as far as one can see, and all that stand in
+    it."""
+    text = _NO_CODE.sub("", text)
+    words = _WORD.findall(text)
+    first = next((w for w in words if w not in (*DEFINITIONS, *STATEMENTS, *RESERVED, "repeat")), "")
+    gives = [name for given in _GIVEN.finditer(text) for name in _WORD.findall(given[0])]
+    return tuple(dict.fromkeys([first, *gives])), tuple(dict.fromkeys(words))
+
+
 # --- arranging -------------------------------------------------------------------------------------------------------
 
 
@@ -261,7 +280,7 @@ class _Arrangement:
             if self.first and self.begins_definition(token, after):
                 self.finish(token)
                 token.type = token.text.upper()
-            elif self.first and self.is_over() and token.type in ("NAME", "RPAR", "RSQB", "RBRACE"):
+            elif self.first and self.is_over() and token.type in ("NAME", "RPAR", "RSQB", "RBRACE", "UNREAD"):
                 self.finish(token)  # no definition goes on after its line, so this begins something else
             elif token.text in RESERVED and self.chunk and self.chunk[-1].type == "DOT":
                 token.type = "NAME"  # after a dot every word is a name

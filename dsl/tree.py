@@ -44,6 +44,17 @@ class Comment(Tree):
     text: str  # with the `#`
 
 
+@node
+class Unread(Tree):
+    """Text that does not parse, in the place of an expression, a statement or a definition (see `recovery`): nobody
+    knows what it gives its first names, `gives`, or what any of its `names` means that has no other meaning. `body` is
+    the block behind it."""
+
+    gives: tuple[str, ...]
+    names: tuple[str, ...]
+    body: tuple[Tree, ...] = ()
+
+
 def walk(tree: Tree) -> Iterator[Tree]:
     """A tree and all that is in it."""
     waiting: list[Any] = [tree]

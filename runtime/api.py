@@ -10,7 +10,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from ..compiler.manifest import Port, TrainSpec
+from ..compiler.manifest import DataSizes, Port, TrainSpec
 from ..compiler.session import Session
 from ..compiler.settings import Settings
 from ..compiler.types.tensors import FORMATS, TensorType
@@ -64,26 +64,35 @@ def open_program(
     """A session, and the data set where it had to be read to know a size; `override` takes the place of its path."""
     from .model import Model
 
+    loaded: list[Dataset] = []
+    session = Session(source, checked(options), data_sizes(folder or folder_of(source), override, loaded))
+    Model.check_exports(session)
+    settings.sizes(options.sizes, session.manifest.sources)
+    return session, loaded[0] if loaded else None
+
+
+def checked(options: Settings) -> Settings:
+    """What a compilation is asked for, looked at, with what only the runtime knows."""
     settings.text("model", options.model)
     settings.hypers(options.hyper)
     settings.sizes(options.sizes)
     settings.choice("dtype", options.dtype, ("f32", "f64"))
     settings.choice("weights_dtype", options.weights_dtype, FORMATS)
     settings.text("target_cpu", options.target_cpu)
-    where = folder or folder_of(source)
-    loaded: list[Dataset] = []
+    return replace(options, sources=_sources, arrays=_values)
 
-    def data_sizes(spec: TrainSpec, ports: tuple[Port, ...]) -> Mapping[str, int]:
+
+def data_sizes(folder: Path, override: str | None, loaded: list[Dataset]) -> DataSizes:
+    """What reads the data of a train block to know their sizes; the data set is added to `loaded`."""
+
+    def read(spec: TrainSpec, ports: tuple[Port, ...]) -> Mapping[str, int]:
         from .data import sources as data
 
         assert spec.data is not None
-        loaded.append(data.load(spec.data, where, validation=spec.validation, seed=spec.seed, override=override))
+        loaded.append(data.load(spec.data, folder, validation=spec.validation, seed=spec.seed, override=override))
         return loaded[0].sizes(spec.inputs, ports)
 
-    session = Session(source, replace(options, sources=_sources, arrays=_values), data_sizes)
-    Model.check_exports(session)
-    settings.sizes(options.sizes, session.manifest.sources)
-    return session, loaded[0] if loaded else None
+    return read
 
 
 def _sources() -> Sequence[str]:

@@ -18,7 +18,7 @@ from numpy import ndarray
 
 from ..compiler.manifest import ENTRIES, Variable
 from ..compiler.types.tensors import TensorType
-from ..dsl.errors import ArgumentTypeError, error
+from ..dsl.errors import ArgumentTypeError, NncError, error
 from . import settings
 from .call.arrays import NUMPY, Wanted, bind, is_stream
 from .call.calls import Call
@@ -135,12 +135,21 @@ class Model(Network):
     @classmethod
     def check_exports(cls, session: PipelineSession) -> None:
         """Raises `SourceError` E0202 where an export has a name that a model has, or that Python asks objects for."""
-        names = [e for e in session.manifest.entries if e not in ENTRIES and (e.startswith("_") or hasattr(cls, e))]
-        for name in names:
-            # where there is no model, functions are entries, but no methods
-            if name in (exports := session.program.found.exports):
+        if any(cls._is_taken(e) for e in session.manifest.entries):
+            for fault in cls.faulty_exports(session.program):
+                raise fault
+
+    @classmethod
+    def faulty_exports(cls, program: Program) -> Iterator[NncError]:
+        """What to say of each export of such a name. Functions are no methods, also where they are entries."""
+        for name, (d, _) in program.found.exports.items():
+            if cls._is_taken(name):
                 why = "names of methods do not begin with `_`" if name.startswith("_") else "every model has that name"
-                raise error("E0202", f"an export cannot be called `{name}`: {why}", exports[name][0].span)
+                yield error("E0202", f"an export cannot be called `{name}`: {why}", d.span)
+
+    @classmethod
+    def _is_taken(cls, entry: str) -> bool:
+        return entry not in ENTRIES and (entry.startswith("_") or hasattr(cls, entry))
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self.exports})

@@ -13,9 +13,11 @@ from ..types.tensors import FLOATS
 from . import parts
 from .context import Context, is_std
 from .groups import matched
+from .results import check_results, named_results
 from .scope import MISSING, Instance, Scope
-from .signatures import bind, check_kind, check_results, defaults, enter, named_results
+from .signatures import bind, check_kind, defaults, enter
 from .values import (
+    POISON,
     REQUIRED,
     Arguments,
     Bound,
@@ -24,6 +26,7 @@ from .values import (
     Given,
     Group,
     Partial,
+    Poison,
     Results,
     Shared,
     Tensor,
@@ -161,7 +164,8 @@ def apply(cx: Context, function: Value, given: Given, scope: Scope, label: str |
             if label is not None and path is None:
                 raise error("E0307", "a label can only stand inside a layer or a model", given.span)
             values, where = bind(name, dict(parameters), given)
-            result = _over_members(cx, function, values, where, given.span)
+            known = POISON not in values.values()
+            result = _over_members(cx, function, values, where, given.span) if known else POISON
         case Partial(function=inner):
             return apply(
                 cx, inner, _without_fans(inner, given.before(function.positional, function.named)), scope, label
@@ -176,11 +180,15 @@ def apply(cx: Context, function: Value, given: Given, scope: Scope, label: str |
             values, _ = bind(d.name, defaults(d.parameters), given)
             for p in d.parameters:
                 check_kind(p, values[p.name], given.span, d.name)
-            return Bound(function, values)
+            return Bound(function, values) if POISON not in values.values() else POISON
         case Defined(definition=ast.Function() | ast.Export()):
             result = call_function(cx, function, given)
+        case Poison():
+            result = POISON
         case _:
             raise error("E0307", f"{kind(function)} cannot be called", given.span)
+    if path is not None and result is POISON and cx.faults is not None:
+        cx.faults.unknown.add(path)
     if path is not None and isinstance(result, Tensor):
         cx.inner[path] = result
         if not cx.frames:  # in a scan it is many values
@@ -258,10 +266,27 @@ def _tensors(value: Any) -> Iterator[Tensor]:
                 yield from _tensors(item)
 
 
+def is_unknown(function: Defined, given: Given) -> bool:
+    """Whether nothing is to be learned from the body of a call: it is the library's, and not all is known that it is
+    given."""
+    return is_std(function.definition.span) and POISON in (*given.positional, *given.named.values())
+
+
+def check_given(function: Defined, given: Given) -> Poison:
+    """What can be said of a call whose body is not looked into."""
+    d = function.definition
+    values, where = bind(d.name, defaults(d.parameters), given)
+    for p in d.parameters:
+        check_kind(p, values[p.name], where.get(p.name, given.span), d.name)
+    return POISON
+
+
 def call_function(cx: Context, function: Defined, given: Given) -> Value:
     """Inline a `fn`. It is pure: no instance, so it can own nothing."""
     d = function.definition
     assert isinstance(d, ast.Function | ast.Export)
+    if is_unknown(function, given):
+        return check_given(function, given)
     first = len(cx.builder.nodes)
     with cx.calling(d.name, given.span), cx.reading(_real(cx, d, given)):
         inner = enter(cx, function, given, None)
@@ -269,7 +294,7 @@ def call_function(cx: Context, function: Defined, given: Given) -> Value:
         if isinstance(d.body, tuple):
             value = cx.run(d.body, inner)
             if value is None:
-                value = named_results(d, inner)
+                value = named_results(cx, d, inner)
         else:
             value = cx.evaluate(d.body, inner)
             cx.returned = d.body.span
@@ -284,6 +309,10 @@ def call_layer(cx: Context, layer: Defined, given: Given, path: str) -> Value:
     """Inline a layer or model as the instance at `path`."""
     d = layer.definition
     assert isinstance(d, ast.Layer)
+    if is_unknown(layer, given):
+        assert cx.faults is not None
+        cx.faults.unknown.add(path)
+        return check_given(layer, given)
     outer_site, first = cx.site, len(cx.builder.nodes)
     cx.layers[path] = parts.configured(layer, given, path)
     with cx.calling(d.name, given.span), cx.reading(_real(cx, d, given)):
@@ -295,7 +324,7 @@ def call_layer(cx: Context, layer: Defined, given: Given, path: str) -> Value:
                 normalize(cx, d, inner)
             value = cx.run(d.body, inner)
             if value is None:
-                value = named_results(d, inner)
+                value = named_results(cx, d, inner)
             result = check_results(cx, d, value, inner)
             if isinstance(result, Tensor):
                 cx.inner[path] = result

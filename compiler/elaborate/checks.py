@@ -16,6 +16,7 @@ from ...dsl.source import Span
 from ..autodiff.differentiate import differentiate
 from ..graph.nodes import Graph
 from .context import Context, Home
+from .faults import Poisoned
 from .scope import MISSING, Scope, unknown
 from .shapes import tensor
 from .static import COMPARISONS, STATIC
@@ -57,6 +58,8 @@ def plan(program: Home, test: ast.Test, entry: str) -> TestPlan:
     for item in test.body:
         try:
             checks += _check(cx, scope, item, outputs)
+        except Poisoned:
+            continue
         except SourceError as e:
             checks.append(Check(item.span, False, e.diagnostics[0].message, diagnostics=e.diagnostics))
     graph = cx.builder.finish(tuple((n, t.node) for n, t in outputs.items()))
@@ -65,6 +68,9 @@ def plan(program: Home, test: ast.Test, entry: str) -> TestPlan:
 
 def _check(cx: Context, scope: Scope, item: Any, outputs: dict[str, Tensor]) -> list[Check]:
     match item:
+        case ast.Unread():
+            cx.run((item,), scope)
+            return []
         case ast.Assign():
             cx.run((item,), scope)
             for target in item.targets:
@@ -165,12 +171,15 @@ def _output(t: Tensor, outputs: dict[str, Tensor]) -> str:
 def _reject(program: Home, text: str, value: ast.Expr, scope: Scope, span: Span) -> Check:
     """`value` must not compile, and the reason must contain `text`."""
     cx = program.context("reject")
+    cx.faults = None  # one is what is wanted here
     known = {name: v for name, v in scope.names.items() if not isinstance(v, Tensor)}
     try:
         x = cx.evaluate(value, Scope(scope.parent, None, known))
         items = x.items if isinstance(x, Results) else (x,)
         roots = [tensor(cx, i, span) for i in items]
         differentiate(cx.builder.finish(tuple((f"v{k}", t.node) for k, t in enumerate(roots))))
+    except Poisoned:
+        return Check(span, True)
     except NncError as e:
         said = str(e)
         if text in said:

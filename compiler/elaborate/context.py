@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,8 +17,11 @@ from ..graph.ops.op import ShapeError
 from ..manifest import TrainSpec
 from ..settings import Settings
 from ..types.facts import Facts, Relation, learned
-from ..types.sizes import Dim, SizeTooLarge, bounded, nonnegative, product, symbols
-from ..types.tensors import FLOATS, INTS, MAX_RANK, TensorType
+from ..types.sizes import Dim, nonnegative, product, symbols
+from ..types.tensors import FLOATS, MAX_RANK, TensorType
+from .faults import Faults, Poisoned
+from .frames import Frame, add_input
+from .limits import MAX_BODIES, MAX_CALLS, MAX_EVALUATED, check_fits, check_type, endless
 from .noted import Called, Part
 from .scope import Scope
 from .turns import extremes
@@ -27,11 +29,6 @@ from .values import Results, Shared, Tensor, Value, is_size, kind
 
 Listed = TypeVar("Listed", bound="tuple[Value, ...] | Results")
 AVERAGE = "average/"  # before the path of a parameter: its running average
-MAX_CALLS = 100  # how deep definitions may call one another
-MAX_BODIES = 200_000  # bodies written out in one entry: calls of definitions, and turns of `repeat`
-MAX_EVALUATED = 4_000_000  # expressions, and elements of lists, in one entry
-MAX_BYTES = 2**40  # of one tensor
-MAX_F32 = 3.4028235677973366e38  # what rounds to more is infinite
 
 
 @dataclass(slots=True)
@@ -48,62 +45,15 @@ class Declared:
     asked: Span | None = None  # the user's call that made it
 
 
-def check_type(t: TensorType, span: Span | None) -> None:
-    """Refuse what NumPy or no machine holds, before anything allocates it."""
-    if t.rank > MAX_RANK:
-        raise error("E0303", f"a tensor has at most {MAX_RANK} axes, but this has {t.rank}", span)
-    try:
-        n = bounded(t.nbytes)
-    except SizeTooLarge as large:
-        raise error("E0502", str(large), span) from None
-    if isinstance(n, int) and n > MAX_BYTES:
-        raise error("E0502", f"{t} would take {n:,} bytes, more than the limit of {MAX_BYTES:,}", span)
-
-
-def check_fits(value: int | float | bool, dtype: str, span: Span | None) -> None:
-    """Refuse a literal that its dtype cannot hold."""
-    limit = {"i32": 2**31, "i64": 2**63, "f32": MAX_F32}.get(dtype, math.inf)
-    if limit < abs(value) < math.inf or (dtype in INTS and value == limit):
-        text = f"{value:g}" if dtype in FLOATS else value
-        more = {"i32": "i64 holds up to 9223372036854775807", "f32": "f32 holds up to 3.4e38, f64 up to 1.8e308"}.get(
-            dtype
-        )
-        raise error("E0302", f"{text} does not fit {dtype}", span, help=more)
-
-
-def add_input(b: Builder, stem: str, type_: TensorType, span: Span | None) -> str:
-    """An input of a scan's body, called by a name not yet taken."""
-    name = stem if stem not in b.nodes else b.fresh(stem)
-    return b.emit("input", name=name, type=type_, span=span)
-
-
 def is_std(span: Span) -> bool:
     """Whether a place is in the standard library."""
     return span.source.name.startswith("std/")
-
-
-def _endless(what: str, span: Span | None) -> NncError:
-    return error("E0502", what, span, help="a definition cannot call itself without end: write `repeat`")
 
 
 def _seen_from(d: Diagnostic, name: str, span: Span) -> Diagnostic:
     """A fault met inside std, told from the user's call of `name`."""
     inside = tuple(Label(x.span, x.text or f"in `{name}`") for x in d.labels)
     return replace(d, labels=(Label(span), *inside))
-
-
-@dataclass(slots=True)
-class Frame:
-    """The body of a `scan` under construction: a graph of its own, whose inputs are the carried values and what it
-    captures from around it."""
-
-    name: str  # of the index, as it is written
-    index: str  # its symbol, unlike any other
-    count: Dim
-    builder: Builder
-    collects: dict[str, Span]  # the names that statements of the body collect
-    captured: dict[str, str] = field(default_factory=dict)  # node around the scan -> input of the body
-    collected: dict[str, tuple[Tensor, int, Span]] = field(default_factory=dict)  # by name, with the axis of the index
 
 
 class Home(Protocol):
@@ -120,6 +70,7 @@ class Home(Protocol):
     model: ast.Layer | None
     train: ast.Train | None
     spec: TrainSpec | None
+    faults: Faults | None
 
     @property
     def scope(self) -> Scope:
@@ -176,6 +127,8 @@ class Context:
     learning: bool = False  # what runs are the updates of a train block, which may be of any variable
     trained: dict[str, str] = field(default_factory=dict)  # of several losses, the one that each parameter learns from
     grouped: bool = False  # it asked for all parameters of a model, of which others may come to know more
+    faults: Faults | None = None  # where they are collected; otherwise the first one is raised
+    stood_in: set[str] = field(default_factory=set)  # nodes in the place of what nobody knows
 
     def __post_init__(self) -> None:
         self.root = self.builder
@@ -222,6 +175,41 @@ class Context:
         if not is_size(value):
             raise error("E0307", f"{what} must be a compile-time whole number, not {kind(value)}", e.span)
         return value
+
+    # --- faults
+
+    def give_up(self, e: NncError | Poisoned, span: Span | None = None) -> None:
+        """Tell a fault and go on without what failed, at `span`. Raises it where faults are not collected, where it is
+        in the library, for the call of that is what is wrong, and where it ends all."""
+        if self.faults is None or (span is not None and is_std(span)) or self.faults.ends(e):
+            raise e
+        if isinstance(e, NncError):
+            self.faults.tell(e)
+
+    @contextmanager
+    def recovering(self) -> Iterator[None]:
+        """What fails in here is given up."""
+        try:
+            yield
+        except (SourceError, Poisoned) as e:
+            self.give_up(e)
+
+    def doubt(self, scope: Scope) -> None:
+        """Something was given up in a body: not all is known of the instance that it belongs to."""
+        if self.faults is not None and scope.instance is not None and not scope.instance.optimizer:
+            self.faults.unknown.add(scope.instance.path)
+
+    def is_unknown(self, path: str) -> bool:
+        """Whether not all is known that is at a path or inside, for something there was given up."""
+        return self.faults is not None and self.faults.inside(path)
+
+    def stand_in(self, type_: TensorType, span: Span | None) -> Tensor:
+        """A tensor of a type that is known in the place of a value that is not."""
+        with self.around(0):
+            node = self.builder.emit("input", name=self.builder.fresh("unknown"), type=type_, span=span)
+            self.stood_in.add(node)
+            made = Tensor(node, self.builder)
+        return self.here(made, span)
 
     # --- nodes
 
@@ -279,7 +267,7 @@ class Context:
         line, column = node.span.position
         if node.op == "param":
             return f", declared at {line}:{column}"
-        if node.op == "input":
+        if node.op == "input" and t.node not in self.stood_in:
             return f", the input `{node.attrs['name']}`"
         return ""
 
@@ -433,12 +421,12 @@ class Context:
     def calling(self, name: str, span: Span | None) -> Iterator[None]:
         self.unroll(1, span)
         if len(self.calls) >= MAX_CALLS:
-            raise _endless(f"definitions call one another more than {MAX_CALLS} deep, in `{name}`", span)
+            raise endless(f"definitions call one another more than {MAX_CALLS} deep, in `{name}`", span)
         self.calls.append((name, span))
         try:
             yield
         except RecursionError:  # calls inside expressions inside calls: Python's own end comes before ours
-            raise _endless(f"definitions call one another too deeply, in `{name}`", span) from None
+            raise endless(f"definitions call one another too deeply, in `{name}`", span) from None
         except SourceError as e:
             if span is None or e.span is None or is_std(span) or not is_std(e.span):
                 raise

@@ -23,7 +23,7 @@ from .modules import Modules
 from .scope import MISSING, Scope, unknown
 from .shapes import tensor
 from .statements import store
-from .values import Defined, Given, Partial, Results, Tensor, Value, kind
+from .values import POISON, Defined, Given, Partial, Results, Tensor, Value, kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,9 @@ class Entries:
     tests: tuple[ast.Test, ...]
     model: ast.Layer | None
     train: ast.Train | None
+    alone: tuple[
+        ast.Unread | ast.Train, ...
+    ] = ()  # no entries: what they belong to does not parse, but their body does
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -63,25 +66,26 @@ def find_entries(modules: Modules, wanted: str | None, beside: Source) -> Entrie
     more, scope = modules.beside(beside)
     exports = {d.name: (d, modules.scope) for d in definitions if isinstance(d, ast.Export)}
     exports |= {d.name: (d, scope) for d in more.definitions if isinstance(d, ast.Export)}
-    for d, _ in exports.values():
+    for d, _ in list(exports.values()):
         if d.name in ENTRIES:
-            raise error(
-                "E0202", f"an export cannot be called `{d.name}`: every model has an entry of that name", d.span
-            )
+            what = f"an export cannot be called `{d.name}`: every model has an entry of that name"
+            modules.refuse(error("E0202", what, d.span))
+            del exports[d.name]
     trains = [d for d in definitions if isinstance(d, ast.Train)]
     for t in trains:  # they may be of models from other files
         found = modules.scope.lookup(t.model) if t.model not in models else None
         if isinstance(found, Defined) and isinstance(found.definition, ast.Layer) and found.definition.top:
             models = {t.model: found.definition, **models}
-        elif found is MISSING:
-            raise unknown(t.model, t.span, list(models), "model")
-        elif found is not None:
+        elif found is MISSING and not modules.scope.doubts(t.model):
+            modules.refuse(unknown(t.model, t.span, list(models), "model"))
+        elif found not in (None, MISSING, POISON):
             what = kind(found) if isinstance(found, Defined) else "a number"
-            raise error("E0307", f"`train` takes a model, but `{t.model}` is {what}", t.span)
-    model = _chosen(models, trains, wanted)
+            modules.refuse(error("E0307", f"`train` takes a model, but `{t.model}` is {what}", t.span))
+    model = _chosen(models, [t for t in trains if t.model in models], wanted)
     mine = [t for t in trains if model is not None and t.model == model.name]
     if len(mine) > 1:
-        raise error("E0202", f"`{mine[1].model}` is trained twice", mine[1].span, "", Label(mine[0].span, "first here"))
+        twice = f"`{mine[1].model}` is trained twice"
+        modules.refuse(error("E0202", twice, mine[1].span, "", Label(mine[0].span, "first here")))
     return Entries(
         models,
         exports,
@@ -89,6 +93,10 @@ def find_entries(modules: Modules, wanted: str | None, beside: Source) -> Entrie
         tuple(d for d in definitions if isinstance(d, ast.Test)),
         model,
         mine[0] if mine else None,
+        (
+            *(d for d in definitions if isinstance(d, ast.Unread) and d.body),
+            *(t for t in trains if t.model not in models),
+        ),
     )
 
 
@@ -161,7 +169,8 @@ def init(cx: Context, variables: Mapping[str, Declared]) -> Graph:
         if d.role in ("train", "normalize"):
             continue
         at = d.init.span if not isinstance(d.init, int | float) else d.span
-        store(cx, path, _first_value(cx, d), at, "its initial value")
+        with cx.recovering():
+            store(cx, path, _first_value(cx, d), at, "its initial value")
     return finish(cx, {}, cx.updates)
 
 

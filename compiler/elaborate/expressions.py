@@ -17,7 +17,21 @@ from .context import Context
 from .operations import binary, unary
 from .scope import MISSING, Scope, unknown
 from .shapes import MASKED, RANGE, at_least, gather_axis, reshape, tensor
-from .values import Bound, Builtin, Defined, Group, Partial, Results, Shared, Tensor, Value, is_size, is_static, kind
+from .values import (
+    POISON,
+    Bound,
+    Builtin,
+    Defined,
+    Group,
+    Partial,
+    Results,
+    Shared,
+    Tensor,
+    Value,
+    is_size,
+    is_static,
+    kind,
+)
 
 
 def evaluate(cx: Context, e: ast.Expr, scope: Scope) -> Value:
@@ -32,7 +46,8 @@ def evaluate(cx: Context, e: ast.Expr, scope: Scope) -> Value:
             case ast.Name(id=name):
                 return name_value(cx, name, e.span, scope)
             case ast.List(items=items):
-                return cx.listed(tuple(evaluate(cx, item, scope) for item in items), e.span)
+                listed = tuple(evaluate(cx, item, scope) for item in items)
+                return POISON if POISON in listed else cx.listed(listed, e.span)
             case ast.Tuple(items=items):
                 return cx.listed(Results(None, tuple(evaluate(cx, item, scope) for item in items)), e.span)
             case ast.Unary(op=op, operand=x):
@@ -47,6 +62,9 @@ def evaluate(cx: Context, e: ast.Expr, scope: Scope) -> Value:
                 return _postfix(cx, e, scope)
             case ast.Comprehension():
                 return notation.comprehension(cx, e, scope)
+            case ast.Unread(names=names):
+                scope.doubtful.update(names)
+                return POISON
             case ast.Range():
                 raise error("E0307", "a range can only stand in `scan`, `repeat` or beside an index", e.span)
     except SizeTooLarge as large:
@@ -76,6 +94,8 @@ def name_value(cx: Context, name: str, span: Span, scope: Scope) -> Value:
         if isinstance(value, Tensor) and value.dtype in FLOATS and value.dtype != cx.real:
             value = cx.emit("cast", value, span=span, dtype=cx.real)
     if value is MISSING:
+        if scope.doubts(name):
+            return POISON
         raise _unknown(cx, name, span, scope)
     return cx.program.force(cx, value, span)
 

@@ -16,7 +16,8 @@ from ...dsl.errors import NncError, error
 from ...dsl.files import read_numbers
 from ..types.tensors import TensorType
 from .builtins import BUILTINS
-from .context import Context, check_type
+from .context import Context
+from .limits import check_type
 from .scope import Scope
 from .shapes import tensor
 from .signatures import dtype_of

@@ -9,11 +9,12 @@ from ...dsl import ast
 from ...dsl.errors import error
 from ..manifest import HyperSpec
 from .context import Context
+from .faults import Poisoned
 from .frozen import Files
 from .modules import Lazy, Modules
 from .scope import Scope, unknown
 from .signatures import check_kind, is_kind
-from .values import is_static
+from .values import POISON, is_static
 
 
 class Hypers:
@@ -37,10 +38,12 @@ class Hypers:
             if name not in declared:
                 raise unknown(name, None, list(declared), "hyper")
         for d, scope in declared.values():
-            self.force(cx, Lazy(d, scope))
+            with cx.recovering():
+                self.force(cx, Lazy(d, scope))
         for module, scope in modules.files.values():
             for const in (d for d in module.definitions if isinstance(d, ast.Const)):
-                self.files.read(cx, const, scope)
+                with cx.recovering():
+                    self.files.read(cx, const, scope)
 
     def force(self, cx: Context, lazy: Lazy) -> Any:
         """The value of a constant or hyper."""
@@ -49,26 +52,35 @@ class Hypers:
             return self._known[id(d)]
         if any(d is other for other in self._evaluating):
             raise error("E0205", f"`{d.name}` is defined by itself", d.span)
+        value: Any = POISON
+        with cx.recovering():
+            value = self._value(cx, d, lazy.scope)
+        if is_static(value) or value is POISON:
+            self._known[id(d)] = value
+        return value
+
+    def _value(self, cx: Context, d: ast.Const | ast.Hyper, scope: Scope) -> Any:
+        """What a definition says, evaluated."""
         self._evaluating.append(d)
         try:
             if isinstance(d, ast.Hyper):
-                value = self._hyper(cx, d, lazy.scope)
+                value = self._hyper(cx, d, scope)
             elif d.type is not None and d.type.dims is not None:
-                value = self.files.value(cx, d, lazy.scope)
+                value = self.files.value(cx, d, scope)
             else:
-                value = cx.evaluate(d.value, lazy.scope)
+                value = cx.evaluate(d.value, scope)
         finally:
             self._evaluating.pop()
         if isinstance(d, ast.Const) and is_kind(d.type):
             value = check_kind(ast.Parameter(d.name, d.type, None, span=d.span), value, d.value.span, "this file")
-        if is_static(value):
-            self._known[id(d)] = value
         return value
 
     def _hyper(self, cx: Context, d: ast.Hyper, scope: Scope) -> Any:
         parameter = ast.Parameter(d.name, d.type, None, span=d.span)
         default = check_kind(parameter, cx.evaluate(d.default, scope), d.default.span, "")
         choices = _choices(cx, d, scope)
+        if default is POISON or POISON in _numbers(choices):
+            raise Poisoned
         value = _parse(d, self.given[d.name]) if d.name in self.given else default
         if not _within(value, choices):
             raise error(
@@ -81,10 +93,16 @@ class Hypers:
         return value
 
 
+def _numbers(choices: Any) -> list[Any]:
+    return [x for c in choices or () for x in (c if isinstance(c, list) else [c])]
+
+
 def _choices(cx: Context, d: ast.Hyper, scope: Scope) -> Any:
     match d.choices:
         case None:
             return None
+        case ast.Unread():
+            raise Poisoned
         case ast.Range(start=a, stop=b):
             return ["range", cx.evaluate(a, scope), cx.evaluate(b, scope)]
         case ast.Call(function=ast.Name(id="log"), arguments=(low, high)):

@@ -10,10 +10,11 @@ from ...dsl.errors import error
 from ..types.sizes import Dim, symbol
 from ..types.tensors import TensorType
 from . import calls
-from .context import Context, check_type
+from .context import Context
+from .limits import check_type
 from .scope import MISSING, Scope
 from .signatures import dtype_of, given_late, is_kind, names_in
-from .values import Defined, Given, Tensor, Value, is_size, is_static, kind
+from .values import POISON, Defined, Given, Tensor, Value, is_size, is_static, kind
 
 
 def inputs(cx: Context, parameters: tuple[ast.Parameter, ...], home: Scope | None = None) -> dict[str, Value]:
@@ -21,20 +22,27 @@ def inputs(cx: Context, parameters: tuple[ast.Parameter, ...], home: Scope | Non
     scope = Scope(home or cx.program.scope)
     values: dict[str, Value] = {}
     for p in parameters:
-        if p.type is None:
-            raise error(
-                "E0203", f"the input `{p.name}` needs a type", p.span, help=f"for example `{p.name}: f32[B, 10]`"
-            )
-        if is_kind(p.type):
-            if p.default is None:
-                what = f"`{p.name}` is compile-time configuration and needs a default here"
-                raise error("E0203", what, p.span, help=given_late(p))
-            values[p.name] = cx.evaluate(p.default, scope)
-        else:
-            default = None if p.default is None else cx.evaluate(p.default, scope)
-            values[p.name] = input_leaf(cx, p, scope, default)
+        values[p.name] = POISON
+        with cx.recovering():
+            values[p.name] = _input(cx, p, scope)
         scope.bind(p.name, values[p.name], p.span)
     return values
+
+
+def _input(cx: Context, p: ast.Parameter, scope: Scope) -> Value:
+    """What an entry is given for a parameter."""
+    if p.type is None:
+        what = f"the input `{p.name}` needs a type"
+        raise error("E0203", what, p.span, help=f"for example `{p.name}: f32[B, 10]`")
+    if not p.type.base:
+        return POISON
+    if is_kind(p.type):
+        if p.default is None:
+            what = f"`{p.name}` is compile-time configuration and needs a default here"
+            raise error("E0203", what, p.span, help=given_late(p))
+        return cx.evaluate(p.default, scope)
+    default = None if p.default is None else cx.evaluate(p.default, scope)
+    return input_leaf(cx, p, scope, default)
 
 
 def input_leaf(cx: Context, p: ast.Parameter, scope: Scope, default: Any = None) -> Tensor:

@@ -15,12 +15,14 @@ from typing import Any
 
 from ...dsl import ast
 from ...dsl.diagnostics import Label
-from ...dsl.errors import DataError, error
+from ...dsl.errors import DataError, NncError, SourceError, error
 from ...dsl.parser import parse, read_source
+from ...dsl.recovery import recover
 from ...dsl.source import Source, Span
 from .builtins import BUILTINS
+from .faults import Faults
 from .scope import MISSING, Scope, suggest
-from .values import Defined
+from .values import POISON, Defined
 
 STD = Path(__file__).parents[2] / "dsl" / "std"
 _DEFINITION = re.compile(r"^(?:fn|layer|model|optimizer|const)\s+(\w+)", re.MULTILINE)
@@ -57,9 +59,11 @@ def _check_signature(d: ast.Definition) -> None:
 
 
 class Modules:
-    """Every file met so far, parsed once. `sources` are the user's files, by name."""
+    """Every file met so far, parsed once. `sources` are the user's files, by name. Where `faults` are collected, what
+    parses of a file that is wrong is its module, and a name that a faulty definition would have is poison."""
 
-    def __init__(self, root: Source):
+    def __init__(self, root: Source, faults: Faults | None = None):
+        self.faults = faults
         self.sources: dict[str, str] = {}
         self.std = Scope(Scope(names=dict(BUILTINS)), find=self._find_std, known=lambda: iter(std_index()))
         self._std_files: dict[Path, dict[str, Any]] = {}
@@ -85,13 +89,15 @@ class Modules:
             return MISSING
         if path not in self._std_files:
             module = parse(Source(f"std/{path.name}", path.read_text("utf-8")))
-            self._std_files[path] = {d.name: d for d in module.definitions if not isinstance(d, ast.Import | ast.Train)}
+            self._std_files[path] = {
+                d.name: d for d in module.definitions if not isinstance(d, ast.Import | ast.Train | ast.Unread)
+            }
         return self._value(self._std_files[path][name], self.std)
 
     def _load(self, source: Source, importing: tuple[str, ...]) -> tuple[ast.Module, Scope]:
         if source.name in self.files:
             return self.files[source.name]
-        module = parse(source)
+        module = self._parsed(source)
         self.sources[source.name] = source.text
         table: dict[str, tuple[Any, Scope | None]] = {}
         spans: dict[str, Span] = {}
@@ -112,13 +118,36 @@ class Modules:
             table[name], spans[name] = (definition, home), span
 
         for d in module.definitions:
-            _check_signature(d)
-            if isinstance(d, ast.Import):
-                self._import(d, source, (*importing, source.name), define)
-            elif not isinstance(d, ast.Train | ast.Test):
-                define(d.name, d, None, d.span)
+            try:
+                _check_signature(d)
+                match d:
+                    case ast.Import():
+                        self._import(d, source, (*importing, source.name), define)
+                    case ast.Unread():
+                        scope.doubtful.update(d.names)
+                    case ast.Const() | ast.Hyper() | ast.Function() | ast.Layer() | ast.Optimizer() | ast.Export():
+                        define(d.name, d, None, d.span)
+            except SourceError as e:
+                self.refuse(e)
+                if isinstance(d, ast.Import):
+                    scope.doubtful.update(d.names or ("*",))
+        unread = (name for d in module.definitions if isinstance(d, ast.Unread) for name in d.gives)
+        scope.names |= {name: POISON for name in unread if name not in table}
         self.files[source.name] = (module, scope)
         return module, scope
+
+    def refuse(self, e: NncError) -> None:
+        """Tell a fault of a definition, or raise it where faults are not collected."""
+        if self.faults is None:
+            raise e
+        self.faults.tell(e)
+
+    def _parsed(self, source: Source) -> ast.Module:
+        if self.faults is None:
+            return parse(source)
+        module, found = recover(source)
+        self.faults.add(found, SourceError)
+        return module
 
     def _import(self, d: ast.Import, source: Source, importing: tuple[str, ...], define: Any) -> None:
         path = str(Path(source.name).parent / d.path) if source.name != "<text>" else d.path
@@ -129,8 +158,12 @@ class Modules:
         except DataError as e:
             raise error("E0204", f"the import {e.diagnostics[0].message}", d.span) from None
         module, scope = self._load(other, importing)
-        exported = {x.name: x for x in module.definitions if not isinstance(x, ast.Import | ast.Train | ast.Test)}
+        named = (ast.Const, ast.Hyper, ast.Function, ast.Layer, ast.Optimizer, ast.Export)
+        exported = {x.name: x for x in module.definitions if isinstance(x, named)}
+        unread = {n for x in module.definitions if isinstance(x, ast.Unread) for n in (*x.gives, *x.names)}
         for name in d.names if d.names is not None else exported:
+            if name not in exported and name in unread:
+                raise error("E0204", f"`{name}` of {d.path!r} does not parse", d.span)
             if name not in exported:
                 near = suggest(name, list(exported))
                 raise error(

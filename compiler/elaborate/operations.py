@@ -14,7 +14,7 @@ from .context import Context
 from .groups import matched
 from .shapes import broadcast, label_operands, refine, same_size, tensor
 from .static import opposite, static
-from .values import OPERATORS, Axis, Group, Results, SizeCondition, Tensor, Value
+from .values import OPERATORS, POISON, Axis, Group, Poison, Results, SizeCondition, Tensor, Value
 
 # signs that stand for another function of some dtypes
 OF_DTYPE = {**{("mod", d): "remainder" for d in FLOATS}, **{("pow", d): "whole_pow" for d in INTS}}
@@ -22,6 +22,8 @@ OF_DTYPE = {**{("mod", d): "remainder" for d in FLOATS}, **{("pow", d): "whole_p
 
 def binary(cx: Context, op: str, a: Value, b: Value, span: Span, spans: tuple[Span, Span]) -> Value:
     """`a op b` for any two values; `span` is the operator, `spans` the operands."""
+    if a is POISON or b is POISON:
+        return POISON
     match a, b:
         case Results(items=(x,)), _:
             return binary(cx, op, x, b, span, spans)
@@ -208,6 +210,8 @@ def contract(
 def unary(cx: Context, op: str, x: Value, span: Span) -> Value:
     """`-x` and `not x`."""
     match x:
+        case Poison():
+            return POISON
         case Results(items=(single,)):
             return unary(cx, op, single, span)
         case Group():

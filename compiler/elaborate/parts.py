@@ -11,8 +11,9 @@ from ...dsl.errors import error
 from ...dsl.source import Span
 from ..types.sizes import Size, symbols
 from .context import Context
+from .faults import Poisoned
 from .scope import Scope, unknown
-from .values import REQUIRED, Defined, Given, Partial, Results, Shared, SizeCondition, Tensor
+from .values import REQUIRED, Defined, Given, Partial, Poison, Results, Shared, SizeCondition, Tensor
 
 
 def path_of(e: ast.Expr, scope: Scope) -> str | None:
@@ -41,6 +42,8 @@ def value_at(cx: Context, path: str, span: Span) -> Tensor:
     if path in cx.program.variables:
         return cx.variable(path)
     inside = cx.program.inner_values(model)
+    if cx.is_unknown(path):
+        raise Poisoned
     if path in inside:
         raise error(
             "E0201",
@@ -57,6 +60,8 @@ def layer_at(cx: Context, path: str, span: Span) -> Shared:
     found = cx.layers.get(path) or cx.program.inner_layers(model).get(path)
     if found is not None:
         return found
+    if cx.is_unknown(path):
+        raise Poisoned
     if path in cx.program.variables:
         raise error("E0307", f"`{path}` is a parameter, not a layer", span)
     if path in cx.program.inner_values(model):
@@ -75,7 +80,7 @@ def configured(layer: Defined, given: Given, path: str) -> Shared:
 def _is_late(value: Any) -> bool:
     """Whether a value belongs to one call: it is of tensors, or of sizes that only run time knows."""
     match value:
-        case Tensor() | SizeCondition():
+        case Tensor() | SizeCondition() | Poison():
             return True
         case Size():
             return bool(symbols(value))

@@ -6,12 +6,12 @@ The variables are common to all entries. They are declared by growing the entrie
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import replace
 
 from ...dsl import ast
 from ...dsl.diagnostics import Diagnostic
-from ...dsl.errors import SourceError, error
+from ...dsl.errors import NncError, SourceError, error
 from ...dsl.source import Source, Span
 from ..autodiff.differentiate import differentiate
 from ..graph.nodes import Builder, Graph
@@ -23,6 +23,7 @@ from . import checks, entries, symmetry, training
 from .context import Context, Declared
 from .elaborator import Elaborator
 from .entries import find_entries
+from .faults import Faults, Poisoned
 from .hypers import Hypers
 from .inputs import call_model, inputs
 from .modules import Lazy, Modules
@@ -35,11 +36,18 @@ ORDER = {"weight": 0, "bias": 0, "state": 1, "normalize": 2, "average": 3, "slot
 
 class Program:
     """What the session asks for, and the `Home` of elaboration. `data_sizes` says what the free sizes of inputs are in
-    the data."""
+    the data. With `faults` a program is made of what is right in a wrong text, and these tell what is wrong."""
 
-    def __init__(self, source: Source, settings: Settings, data_sizes: DataSizes | None = None):
+    def __init__(
+        self,
+        source: Source,
+        settings: Settings,
+        data_sizes: DataSizes | None = None,
+        faults: Faults | None = None,
+    ):
         self.settings = settings
-        self.modules = Modules(source)
+        self.faults = faults
+        self.modules = Modules(source, faults)
         self.variables: dict[str, Declared] = {}
         self.averages: dict[str, Declared] = {}
         self.unread: Set[str] = frozenset()  # variables that are known, but neither stored nor drawn
@@ -68,37 +76,63 @@ class Program:
         graph begins anew."""
         if self.model is None:
             return
+        if self.faults is not None:
+            self.faults.sizes = "told" if data_sizes is None else "raised"
         try:
             self._grow(self.model)
         except SourceError as e:
-            if e.code != "E0305" or data_sizes is None or self.spec is None or self.spec.data is None:
-                raise
-            taken = data_sizes(self.spec, training.ports(self))
-            if not taken.keys() - self.sizes.keys():
-                raise
+            taken = self._taken(e, data_sizes)
             self.sizes = {**taken, **self.sizes}
             for met in (self.variables, self.averages, self._discovered, self._called, self._outlines, self._grown):
                 met.clear()
             self._grow(self.model)
+        if self.faults is not None:
+            self.faults.sizes = "told"
+
+    def _taken(self, e: SourceError, data_sizes: DataSizes | None) -> Mapping[str, int]:
+        """The sizes that the data say, where one is not known; raises the error that says so where they do not."""
+        has_data = data_sizes is not None and self.spec is not None and self.spec.data is not None
+        taken: Mapping[str, int] = {}
+        if e.code == "E0305" and has_data:
+            assert data_sizes is not None and self.spec is not None
+            try:
+                taken = data_sizes(self.spec, training.ports(self))
+            except NncError as unread:
+                if self.faults is None:
+                    raise
+                self.faults.tell(unread)
+                self.faults.sizes = "silent"
+                return {}
+        if not taken.keys() - self.sizes.keys():
+            if self.faults is None or e.code != "E0305":
+                raise e
+            self.faults.sizes = "told"
+        return taken
 
     def _grow(self, model: ast.Layer) -> None:
         if self.train is not None:
             self.spec = training.spec(self)
         cx = self.context("predict")
+        with cx.recovering():
+            self._predict(cx)
+        self._discovered.add(model.name)
+        if self.train is not None:
+            learned = self.context("train")
+            with learned.recovering():
+                self._grown["train"] = self.graph("train", learned)
+            assert self.spec is not None
+            self.spec = replace(self.spec, trained=learned.trained)
+        for name in entries.models_named(self.found.exports.values()):
+            with cx.recovering():
+                self.discover(name)
+
+    def _predict(self, cx: Context) -> None:
         forward = self.graph("predict", cx)
         if not cx.grouped:  # or training may know of more parameters
             self._grown["predict"] = forward
         if self.spec is not None and self.spec.batch_size is not None:
             self.spec = replace(self.spec, bound_by=training.bound_by(forward, self.spec.batch_size))
-        self._discovered.add(model.name)
         self.warnings |= dict.fromkeys(symmetry.warnings(self.context("symmetry"), forward))
-        if self.train is not None:
-            learned = self.context("train")
-            self._grown["train"] = self.graph("train", learned)
-            assert self.spec is not None
-            self.spec = replace(self.spec, trained=learned.trained)
-        for name in entries.models_named(self.found.exports.values()):
-            self.discover(name)
 
     def discover(self, model: str) -> None:
         """Make sure the variables of a model are known."""
@@ -116,7 +150,7 @@ class Program:
     def context(self, entry: str) -> Context:
         """A new context, to grow the graph of an entry in."""
         learning = entry in ("init", "train", "loss", "gradients")
-        return Elaborator(self, Builder(entry, OPS), site=entry, averaged=not learning)
+        return Elaborator(self, Builder(entry, OPS), site=entry, averaged=not learning, faults=self.faults)
 
     def force(self, cx: Context, value: Value, span: Span) -> Value:
         """The value behind a `const` or `hyper`; anything else is itself."""
@@ -188,13 +222,21 @@ class Program:
         for entry in self.entries:
             try:
                 differentiate(self.graph(entry))
+            except Poisoned:
+                continue
             except SourceError as e:
                 found |= dict.fromkeys(e.diagnostics)
                 if e.code == "E0502":
-                    return tuple(found)
-        for k in range(len(self.found.tests)):
-            found |= dict.fromkeys(d for c in self.plan_test(k).checks for d in c.diagnostics)
-        return tuple(found)
+                    break
+        else:
+            for d in self.found.alone:
+                training.alone(self.context("alone"), d, self.found.alone)
+            for k in range(len(self.found.tests)):
+                found |= dict.fromkeys(d for c in self.plan_test(k).checks for d in c.diagnostics)
+        if self.faults is None:
+            return tuple(found)
+        self.faults.add(found, SourceError)
+        return tuple(d for e in self.faults.errors for d in e.diagnostics)
 
     # --- what the runtime is told
 

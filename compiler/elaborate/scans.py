@@ -19,7 +19,9 @@ from ..graph.nodes import Builder, Graph, ancestors, mentions
 from ..graph.ops import OPS
 from ..types.sizes import Dim, symbol, symbols
 from ..types.tensors import TensorType
-from .context import Context, Frame, add_input, check_type
+from .context import Context
+from .frames import Frame, add_input
+from .limits import check_type
 from .notation import assign
 from .scope import Instance, Scope
 from .shapes import at_least, broadcast_to, refine, same_size, tensor

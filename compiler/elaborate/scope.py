@@ -53,6 +53,7 @@ class Scope:
     known: Callable[[], Iterator[str]] | None = None  # their names, for suggestions
     later: dict[str, Span] = field(default_factory=dict)  # names the body assigns somewhere
     inside: dict[str, Span] = field(default_factory=dict)  # names that a scan above assigns, for itself
+    doubtful: set[str] = field(default_factory=set)  # names in text that does not parse; `*` is any name
 
     def child(self, instance: Instance | None = None) -> Scope:
         return Scope(self, instance or self.instance)
@@ -74,6 +75,10 @@ class Scope:
                     return value
             scope = scope.parent
         return MISSING
+
+    def doubts(self, name: str) -> bool:
+        """Whether a name that is missing may be one of text that does not parse."""
+        return any(not s.doubtful.isdisjoint((name, "*")) for s in self.chain())
 
     def where(self, name: str) -> Span | None:
         scope: Scope | None = self

@@ -16,7 +16,8 @@ from ...dsl.source import Span
 from ..types.facts import Relation, apart, equal, lowest, shorter
 from ..types.sizes import Dim, Size, divide, nonnegative, symbols
 from ..types.tensors import FLOATS, INTS, TensorType
-from .context import Context, check_fits
+from .context import Context
+from .limits import check_fits
 from .values import OPERATORS, Results, SizeCondition, Tensor, Value, is_size, kind
 
 RANGE = "a range is written with an index on the left of `=`, or with one that is bound: `sum[u in 0..3](x[u])`"

@@ -11,11 +11,24 @@ from ...dsl.diagnostics import Label
 from ...dsl.errors import error
 from ...dsl.source import Span
 from ..types.sizes import Dim, Size
-from ..types.tensors import DTYPES
+from ..types.tensors import DTYPES, TensorType
 from .context import Context
 from .scope import MISSING, Instance, Scope, suggest, unknown
 from .shapes import at_least, divided, refine, same_size, tensor
-from .values import REQUIRED, Builtin, Defined, Given, Group, Partial, Results, Shared, Tensor, Value, is_size, kind
+from .values import (
+    POISON,
+    REQUIRED,
+    Builtin,
+    Defined,
+    Given,
+    Group,
+    Partial,
+    Shared,
+    Tensor,
+    Value,
+    is_size,
+    kind,
+)
 
 KINDS = ("int", "float", "bool", "str", "fn")
 
@@ -98,7 +111,9 @@ def enter(cx: Context, function: Defined, given: Given, instance: Instance | Non
             _solve(cx, computed, inner)  # it may be made of their sizes
             wants_fn = p.type is not None and p.type.base == "fn"
             value = cx.as_function(value.expression, inner) if wants_fn else cx.evaluate(value.expression, inner)
-        if p.type is not None and not is_kind(p.type):
+        if value is POISON or (p.type is not None and not p.type.base):
+            value = _unknown_argument(cx, value, p, inner)
+        elif p.type is not None and not is_kind(p.type):
             value, more = match(cx, value, p, inner, at, d.name)
             computed += more
         else:
@@ -109,6 +124,39 @@ def enter(cx: Context, function: Defined, given: Given, instance: Instance | Non
         wanted = cx.integer(c.dim, inner, "a size")
         _require_size(cx, c, wanted, f"{c.size} is not {wanted}", Label(c.dim.span, f"{wanted} is wanted here"))
     return inner
+
+
+def _unknown_argument(cx: Context, value: Value, p: ast.Parameter, scope: Scope) -> Value:
+    """An argument that is not known, or whose parameter is not: a tensor of the declared type, if the sizes in that are
+    known from others; the names of those that are not are poison."""
+    if p.type is None or is_kind(p.type) or not p.type.base or value is not POISON:
+        return value
+    for d in p.type.dims or ():
+        for name in [d.name] if isinstance(d, ast.Rest) else names_in(d):
+            if scope.lookup(name) is MISSING:
+                scope.bind(name, POISON, d.span)
+    return of_type(cx, p.type, scope)
+
+
+def of_type(cx: Context, t: ast.Type, scope: Scope) -> Value:
+    """A tensor of a declared type whose sizes are known, in the place of a value that is not; poison otherwise."""
+    if not t.base or is_kind(t):
+        return POISON
+    shape: list[Dim] = []
+    for d in t.dims or ():
+        size = scope.lookup(d.name) if isinstance(d, ast.Rest) else _size_in(cx, d, scope)
+        listed = size if isinstance(size, tuple) else (size,)
+        known = [n for n in listed if is_size(n)]
+        if len(known) < len(listed):
+            return POISON
+        shape += known
+    return cx.stand_in(TensorType(dtype_of(cx, t), tuple(shape)), t.span)
+
+
+def _size_in(cx: Context, d: ast.Expr, scope: Scope) -> Value:
+    if any(scope.lookup(name) is MISSING for name in names_in(d)):
+        return POISON
+    return cx.evaluate(d, scope)
 
 
 def _require_size(cx: Context, c: Computed, wanted: Dim, fault: str, *labels: Label) -> None:
@@ -177,12 +225,12 @@ def _title(p: ast.Parameter, owner: str) -> str:
     return f"`{p.name}` of `{owner}`" if owner else f"`{p.name}`"
 
 
-def _type_text(t: ast.Type | None) -> str:
+def type_text(t: ast.Type | None) -> str:
     return t.span.text if t is not None else "anything"
 
 
 def check_kind(p: ast.Parameter, value: Any, at: Span, owner: str) -> Any:
-    if isinstance(value, Default):
+    if isinstance(value, Default) or value is POISON:
         return value
     base = p.type.base if p.type is not None and is_kind(p.type) else None
     ok = True
@@ -234,7 +282,7 @@ class Argument:
     @property
     def wanted(self) -> str:
         """`title` must be the declared type."""
-        return f"{self.title} must be {_type_text(self.parameter.type)}"
+        return f"{self.title} must be {type_text(self.parameter.type)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +334,7 @@ def _of_dtype(cx: Context, value: Value, p: ast.Parameter, at: Span, owner: str)
     assert p.type is not None
     dtype = dtype_of(cx, p.type)
     if isinstance(value, Group):
-        raise error("E0307", f"{_title(p, owner)} must be {_type_text(p.type)}, not a group of parameters", at)
+        raise error("E0307", f"{_title(p, owner)} must be {type_text(p.type)}, not a group of parameters", at)
     a = Argument(tensor(cx, value, at, None if isinstance(value, Tensor) else dtype), p, at, owner)
     if a.value.dtype != dtype:
         raise error(
@@ -318,7 +366,9 @@ def _match_rest(cx: Context, a: Argument, d: ast.Rest, sizes: tuple[Dim, ...], s
 def _match_name(cx: Context, a: Argument, d: ast.Name, size: Dim, scope: Scope) -> Dim:
     """A name that is bound by the first size that it stands for; or that is a size around the definition."""
     known = scope.names.get(d.id, MISSING)
-    if known is MISSING:
+    if known is POISON:
+        known = MISSING
+    elif known is MISSING:
         outer = scope.lookup(d.id)
         if outer is not MISSING:
             outer = cx.program.force(cx, outer, d.span)
@@ -359,65 +409,3 @@ def _match_number(cx: Context, a: Argument, d: ast.Int, size: Dim) -> Dim:
             Label(d.span, f"{d.value} is wanted here"),
         )
     return agreed
-
-
-# --- results ---------------------------------------------------------------------------------------------------------
-
-
-def named_results(d: Any, scope: Scope) -> Value:
-    """Results that the body assigned by name."""
-    names = [r.name for r in d.results if r.name is not None]
-    if not names:
-        raise error(
-            "E0203", f"`{d.name}` returns nothing", d.span, help="end it with `return value`, or name its results"
-        )
-    items = []
-    for r in d.results:
-        value = scope.names.get(r.name, MISSING)
-        if value is MISSING:
-            raise error(
-                "E0201",
-                f"`{d.name}` never assigns its result `{r.name}`",
-                r.span,
-                help=f"write `{r.name} = ...` in its body",
-            )
-        items.append(value)
-    return items[0] if len(items) == 1 else Results(tuple(names), tuple(items))
-
-
-def check_results(cx: Context, d: Any, value: Value, scope: Scope) -> Value:
-    """The value against the declared results."""
-    if not d.results:
-        return value
-    items = list(value.items) if isinstance(value, Results) else [value]
-    if len(items) != len(d.results):
-        raise error(
-            "E0203",
-            f"`{d.name}` declares {len(d.results)} result{'s' if len(d.results) > 1 else ''}, but has {len(items)}",
-            d.span,
-        )
-    checked: list[Value] = []
-    for r, item in zip(d.results, items, strict=True):
-        if is_kind(r.type) and not (r.type.base == "bool" and isinstance(item, Tensor)):  # that is a scalar tensor
-            checked.append(check_kind(ast.Parameter("", r.type, None, span=r.span), item, r.span, d.name))
-            continue
-        if r.type.dims is None and r.type.base in DTYPES and not isinstance(item, Tensor):
-            checked.append(tensor(cx, item, r.span, dtype_of(cx, r.type)))
-            continue
-        at = scope.where(r.name) if r.name else cx.returned
-        p = ast.Parameter(r.name or "", r.type, None, span=r.span)
-        x, computed = match(cx, item, p, scope, at or r.span, d.name)
-        for c in computed:
-            wanted = cx.integer(c.dim, scope, "a size")
-            if same_size(cx, c.size, wanted, f"the result of `{d.name}`", c.dim.span) is None:
-                raise error(
-                    "E0301",
-                    f"the result of `{d.name}` must be {_type_text(r.type)}, but it is {x.type}",
-                    c.dim.span,
-                    f"{wanted} is wanted here",
-                )
-        checked.append(x)
-    if len(checked) == 1:
-        return checked[0]
-    names = tuple(r.name or "" for r in d.results)
-    return Results(names if all(names) else None, tuple(checked))

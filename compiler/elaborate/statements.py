@@ -7,11 +7,13 @@ from typing import Any
 
 from ...dsl import ast
 from ...dsl.diagnostics import Label
-from ...dsl.errors import NncError, error
+from ...dsl.errors import NncError, SourceError, error
+from ...dsl.tree import walk
 from ..types.sizes import Size, symbols
 from ..types.tensors import TensorType
 from . import calls, scans
 from .context import Context, Declared
+from .faults import Poisoned
 from .groups import matched
 from .notation import assign
 from .parts import path_of, value_at
@@ -19,7 +21,7 @@ from .scope import MISSING, Instance, Scope, unknown
 from .shapes import broadcast, broadcast_to, tensor
 from .signatures import dtype_of
 from .static import fractional
-from .values import Defined, Given, Group, Results, Shared, Tensor, Value, kind
+from .values import POISON, Defined, Given, Group, Results, Shared, Tensor, Value, kind
 from .variables import declare
 
 
@@ -30,10 +32,34 @@ def run(cx: Context, body: Sequence[ast.Statement], scope: Scope, last: bool = T
         if isinstance(s, ast.Assign):
             scope.later |= {t.name: t.span for t in s.targets}
     for k, s in enumerate(body):
-        value = _statement(cx, s, scope, last=last and k == len(body) - 1)
+        try:
+            value = _statement(cx, s, scope, last=last and k == len(body) - 1)
+        except (SourceError, Poisoned) as e:
+            cx.give_up(e, s.span)
+            value = _poisoned(cx, s, scope, last=last and k == len(body) - 1)
         if value is not None:
             return value
     return None
+
+
+def _poisoned(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Value | None:
+    """What a statement does that was given up: the names that it gives a value have none that is known."""
+    returns = last and isinstance(s, ast.Evaluate)
+    cx.doubt(scope)
+    for node in walk(s):
+        match node:
+            case ast.Target(name=name) | ast.Variable(name=name) | ast.Share(name=name):
+                scope.bind(name, POISON, node.span)
+            case ast.Unread(gives=names):
+                scope.names |= dict.fromkeys(names, POISON)
+            case ast.Update(target=ast.Name(id=name)):
+                path = scope.instance.variables.get(name) if scope.instance is not None else None
+                if path is not None:
+                    cx.updates.setdefault(path, cx.variable(path))
+                scope.bind(name, POISON, node.span)
+            case ast.Return():
+                returns = True
+    return POISON if returns else None
 
 
 def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Value | None:
@@ -65,6 +91,11 @@ def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Value
             return _repeat(cx, s, name, count, inner, scope)
         case ast.Scan():
             scans.scan(cx, s, scope)
+        case ast.Evaluate(value=ast.Unread() as unread) | (ast.Unread() as unread):
+            scope.doubtful.update(unread.names)
+            if unread.body:
+                run(cx, unread.body, scope, last=False)  # type: ignore[arg-type]
+            raise Poisoned
         case ast.Evaluate(value=value):
             result = cx.evaluate(value, scope)
             return result if last else None
@@ -93,6 +124,8 @@ def _repeat(
 
 
 def _assign(cx: Context, s: ast.Assign, targets: tuple[ast.Target, ...], value: Value, scope: Scope) -> None:
+    if value is POISON:
+        raise Poisoned
     if len(targets) == 1:
         if isinstance(value, tuple) and fractional(value):
             value = tensor(
@@ -146,7 +179,7 @@ def _variable_type(cx: Context, s: ast.Variable, instance: Instance, scope: Scop
         return cx.program.variables[instance.path].type
     shape: list[int] = []
     for d in s.type.dims or ():
-        if isinstance(d, ast.Name) and scope.lookup(d.id) is MISSING:
+        if isinstance(d, ast.Name) and scope.lookup(d.id) is MISSING and not scope.doubts(d.id):
             raise unknown(
                 d.id,
                 d.span,
@@ -224,7 +257,10 @@ def _own_variable(e: ast.Name, scope: Scope) -> str:
     variables = scope.instance.variables if scope.instance is not None else {}
     if e.id in variables:
         return variables[e.id]
-    if scope.lookup(e.id) is MISSING:
+    found = scope.lookup(e.id)
+    if found is POISON or (found is MISSING and scope.doubts(e.id)):
+        raise Poisoned
+    if found is MISSING:
         raise unknown(e.id, e.span, list(variables), "variable")
     raise error(
         "E0307",

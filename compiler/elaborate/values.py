@@ -18,6 +18,7 @@ from ..graph.nodes import Builder
 from ..types.facts import Relation
 from ..types.sizes import Dim, Size
 from ..types.tensors import TensorType
+from .faults import Poisoned
 from .scope import Scope
 
 
@@ -126,6 +127,17 @@ class Bound:
     arguments: Mapping[str, Any]
 
 
+class Poison:
+    """What nobody knows, for the statement that says it is faulty. All that is made of it is poison as well, and
+    nothing is said of it: the fault was told."""
+
+    def __repr__(self) -> str:
+        return "poison"
+
+
+POISON = Poison()
+
+
 class _Required:
     def __repr__(self) -> str:
         return "required"
@@ -177,7 +189,7 @@ OPERATORS = {
 Number = Union[int, Size, float]
 Function = Union[Builtin, Defined, Partial, Shared]
 Static = Union[bool, int, float, str, Size, tuple["Value", ...]]
-Value = Union[Static, Tensor, SizeCondition, Results, Group, Function, Bound]
+Value = Union[Static, Tensor, SizeCondition, Results, Group, Function, Bound, Poison]
 
 
 def is_static(value: Any) -> bool:
@@ -193,8 +205,10 @@ def is_size(value: Any) -> TypeGuard[int | Size]:
 
 
 def kind(value: Any) -> str:
-    """What a person would call it, for messages."""
+    """What a person would call it, for messages. Raises `Poisoned` where it is not known: then there is none."""
     match value:
+        case Poison():
+            raise Poisoned
         case Tensor():
             return str(value.type)
         case bool():

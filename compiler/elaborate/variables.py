@@ -9,7 +9,8 @@ from ...dsl import ast
 from ...dsl.errors import error
 from ..types.sizes import symbol
 from ..types.tensors import FLOATS, TensorType
-from .context import AVERAGE, Context, Declared, check_type
+from .context import AVERAGE, Context, Declared
+from .limits import check_type
 from .operations import binary
 from .scope import Scope
 from .shapes import broadcast_to

@@ -6,33 +6,34 @@ compiled or run, and no data are read but where a size of parameters is taken fr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from ...compiler.autodiff.differentiate import differentiate
 from ...compiler.elaborate import Program
-from ...compiler.session import Session
+from ...compiler.elaborate.faults import Faults
+from ...compiler.native.objects import target
 from ...compiler.settings import Settings
 from ...dsl import ast
 from ...dsl.diagnostics import Diagnostic
-from ...dsl.errors import NncError, SourceError
-from ...dsl.parser import parse
+from ...dsl.errors import NncError
+from ...dsl.recovery import recover
 from ...dsl.source import Source
-from ..api import open_program
+from .. import settings
+from ..api import checked, data_sizes
 from ..data.sources import check as check_data
+from ..model import Model
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """`errors` have one diagnostic each; `tree` is what could be parsed, `program` what could be elaborated, None where
-    nothing could."""
+    """`errors` have one diagnostic each; `tree` is what could be parsed, with an `ast.Unread` in the place of what
+    could not; `program` what could be elaborated of the model that the file is about, None where that is too large."""
 
     errors: tuple[NncError, ...]
     warnings: tuple[str, ...]
-    tree: ast.Module | None
+    tree: ast.Module
     program: Program | None
 
     @property
@@ -41,56 +42,54 @@ class Diagnosis:
 
 
 def diagnose(
-    text: str, path: Path | None = None, settings: Settings | None = None, override: str | None = None
+    text: str, path: Path | None = None, options: Settings | None = None, override: str | None = None
 ) -> Diagnosis:
     """Each entry of each model is built and differentiated, each test planned. `path` is the file that the text is, or
     is to be, of: what it imports and the data it names are looked for beside it, and places are told in it. `override`
-    takes the place of the path of the data."""
+    takes the place of the path of the data. Raises ArgumentError where the options are wrong."""
     source = Source("<text>" if path is None else str(path), text)
-    settings = replace(settings or Settings(), cache=False)
-    found: dict[tuple[Any, ...], NncError] = {}
+    options = checked(options or Settings())
+    target(options.target_cpu)
+    folder = path.parent if path is not None else Path()
+    faults = Faults()
+    warnings: dict[str, None] = {}
 
-    def attempt(step: Callable[[], Any]) -> Any:
-        try:
-            return step()
-        except NncError as e:
-            _add(found, e)
-            return None
+    def elaborated(options: Settings) -> Program | None:
+        program = None
+        with _telling(faults):
+            program = Program(source, options, data_sizes(folder, override, []), faults)
+            program.check()
+        if program is not None:
+            warnings.update(program.warnings)
+            settings.sizes(options.sizes, program.modules.sources)
+            _look_outside(program, faults)
+        return program
 
-    tree = attempt(partial(parse, source))
-    first = attempt(partial(_session, source, settings, override)) if tree is not None else None
-    if first is None:
-        return Diagnosis(tuple(found.values()), (), tree, None)
-    others = [m for m in first.program.models if m != first.manifest.model] if settings.model is None else []
-    more = [attempt(partial(_session, source, replace(settings, model=other), override)) for other in others]
-    sessions = [first, *filter(None, more)]
-    for session in sessions:
-        for name in session.program.entries:
-            attempt(partial(_differentiate, session, name))
-            if any(e.code == "E0502" for e in found.values()):  # other entries would take as long to find as much
-                return Diagnosis(tuple(found.values()), _warnings(sessions), tree, first.program)
-        if session.manifest.train is not None and session.manifest.train.data is not None:
-            attempt(partial(check_data, session.manifest.train.data))
-    for plan in attempt(first.plan_tests) or ():
-        for d in (d for c in plan.checks for d in c.diagnostics):
-            _add(found, SourceError(d))
-    return Diagnosis(tuple(found.values()), _warnings(sessions), tree, first.program)
+    program = elaborated(options)
+    if program is not None and options.model is None and not faults.too_large:
+        for other in program.models:
+            if other != getattr(program.model, "name", None):
+                elaborated(replace(options, model=other))
+    return Diagnosis(tuple(sorted(faults.errors, key=_place)), tuple(warnings), recover(source)[0], program)
 
 
-def _add(found: dict[tuple[Any, ...], NncError], e: NncError) -> None:
-    """Keep what an error says, each fault once."""
-    for d in e.diagnostics:
-        at = (d.span.source.name, d.span.start, d.span.end) if d.span else ()
-        found.setdefault((d.code, d.message, at), type(e)(d))
+def _look_outside(program: Program, faults: Faults) -> None:
+    """What the runtime asks of a program: the names of methods, and arguments of the source of the data."""
+    for fault in Model.faulty_exports(program):
+        faults.tell(fault)
+    if program.spec is not None and program.spec.data is not None:
+        with _telling(faults):
+            check_data(program.spec.data)
 
 
-def _warnings(sessions: list[Session]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(text for session in sessions for text in session.manifest.warnings))
+@contextmanager
+def _telling(faults: Faults) -> Iterator[None]:
+    try:
+        yield
+    except NncError as e:
+        faults.tell(e)
 
 
-def _session(source: Source, settings: Settings, override: str | None) -> Session:
-    return open_program(source, settings, override=override)[0]
-
-
-def _differentiate(session: Session, entry: str) -> None:
-    differentiate(session.program.graph(entry))
+def _place(e: NncError) -> tuple[str, int]:
+    """Where an error is; what has no place comes last."""
+    return (e.span.source.name, e.span.start) if e.span is not None else ("\U0010ffff", 0)

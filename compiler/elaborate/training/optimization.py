@@ -15,7 +15,7 @@ from ....dsl.diagnostics import Label
 from ....dsl.errors import NncError, error
 from ....dsl.source import Span
 from ...types.sizes import symbol
-from ...types.tensors import TensorType
+from ...types.tensors import FLOATS, TensorType
 from .. import calls
 from ..context import AVERAGE, Context, Declared
 from ..operations import elementwise
@@ -48,6 +48,11 @@ class Goal:
 def gradients(cx: Context, loss: Tensor, xs: Mapping[str, Tensor], train: ast.Train) -> dict[str, Tensor]:
     if not xs:
         return {}
+    for path, t in xs.items():
+        if t.dtype not in FLOATS:
+            what = f"`{path}` is {t.type}, and only floats learn from a gradient"
+            help = "a `state` may be of whole numbers, and `freeze` leaves parameters as they are"
+            raise error("E0401", what, cx.program.variables[path].span, help=help)
     g = cx.builder.emit("grad", loss.node, *(t.node for t in xs.values()), span=train.span)
     return {n: Tensor(cx.builder.emit("item", g, index=k, span=train.span), cx.builder) for k, n in enumerate(xs)}
 
@@ -65,34 +70,47 @@ def optimize(
     assert cx.program.spec is not None
     for goal in goals:
         for _, e, _ in goal.over:
-            _optimizer(cx, scope, e)  # what is none is told first
-        _check_reached(cx, goal, train)
+            with cx.recovering():
+                _optimizer(cx, scope, e)  # what is none is told first
+        with cx.recovering():
+            _check_reached(cx, goal, train)
     found: dict[str, Tensor] = {}
     for goal in goals:
         found |= gradients(cx, goal.loss, goal.trained, train)
     due = None
     if cx.program.spec.accumulate > 1 and found:
-        found, due = _accumulate(cx, found, cx.program.spec.accumulate, deferred["accumulate"].value.span)
+        with cx.recovering():
+            found, due = _accumulate(cx, found, cx.program.spec.accumulate, deferred["accumulate"].value.span)
     before = cx.updates.keys() | {_COUNT}
     for goal in goals:
         group = Group({p: found[p] for p in goal.trained}, train.model)
         if "clip" in deferred and group.members:
-            group = _applied(cx, scope, "clip", deferred["clip"].value, (group,), "global_norm(1.0)")
+            with cx.recovering():
+                group = _applied(cx, scope, "clip", deferred["clip"].value, (group,), "global_norm(1.0)")
         for members, e, span in goal.over:
-            for dtype in dict.fromkeys(p.dtype for p in members.members.values()):
-                with cx.reading(dtype):
-                    optimizer = _optimizer(cx, scope, e)
-                    for path in (n for n, p in members.members.items() if p.dtype == dtype):
-                        _step(cx, optimizer, path, group.members[path], e, span)
+            with cx.recovering():
+                _steps(cx, scope, members, group, e, span)
     after()
     if "average" in deferred and found:
-        _average(cx, scope, deferred["average"].value)
+        with cx.recovering():
+            _average(cx, scope, deferred["average"].value)
     if due is not None:
         _only_when(cx, due, [p for p in cx.updates if p not in before])
 
 
+def _steps(cx: Context, scope: Scope, members: Group, gradients: Group, e: ast.Expr, span: Span) -> None:
+    """What an optimizer does to each of its parameters."""
+    for dtype in dict.fromkeys(p.dtype for p in members.members.values()):
+        with cx.reading(dtype):
+            optimizer = _optimizer(cx, scope, e)
+            for path in (n for n, p in members.members.items() if p.dtype == dtype):
+                _step(cx, optimizer, path, gradients.members[path], e, span)
+
+
 def _check_reached(cx: Context, goal: Goal, train: ast.Train) -> None:
     """Refuse a loss that is computed from none of the parameters that it trains."""
+    if cx.stood_in or cx.is_unknown(train.model):
+        return  # not all is known that it is computed from
     wanted = {t.node for t in goal.trained.values()}
     seen, waiting = {goal.loss.node}, [goal.loss.node]
     while waiting and not seen & wanted:

@@ -63,21 +63,25 @@ def spec(program: Home) -> TrainSpec:
     train, model = program.train, program.model
     assert train is not None and model is not None
     cx = program.context("settings")
-    given, metrics = _items(train)
-    _check_rule(train, given)
+    given, metrics = _items(cx, train)
+    with cx.recovering():
+        _check_rule(train, given)
     if "loss" in given:
         metrics.insert(0, MetricSpec("loss", "mean", minimized=True))
     hidden: list[ast.Expr] = []
     stop = _stop_when(cx, train, [m.name for m in metrics], hidden)
 
     def value(name: str) -> Any:
-        return _value(cx, SETTINGS[name], given.get(name))
+        with cx.recovering():
+            return _value(cx, SETTINGS[name], given.get(name))
+        return SETTINGS[name].default
 
     shuffle, validation = value("shuffle"), value("validation")
     if validation >= 1:
-        raise error("E0203", f"`validation` is a share below 1, not {validation}", given["validation"].value.span)
+        what = f"`validation` is a share below 1, not {validation}"
+        cx.give_up(error("E0203", what, given["validation"].value.span))
     return TrainSpec(
-        inputs=_inputs(train, model),
+        inputs=_inputs(cx, train, model),
         batch_size=_batch_symbol(program, train, model),
         batch=value("batch"),
         epochs=value("epochs"),
@@ -85,7 +89,7 @@ def spec(program: Home) -> TrainSpec:
         shuffle=shuffle,
         validation=float(validation),
         data=_data(cx, given.get("data")),
-        normalize=_normalize(given.get("normalize")),
+        normalize=_normalize(cx, given.get("normalize")),
         metrics=(*metrics, *(MetricSpec(f"stop_{k + 1}", "mean", True) for k in range(len(hidden)))),
         stop=stop,
         patience=value("patience"),
@@ -105,25 +109,28 @@ def averaging(train: ast.Train | None) -> Span | None:
 # --- the block -------------------------------------------------------------------------------------------------------
 
 
-def _items(train: ast.Train) -> tuple[Given, list[MetricSpec]]:
+def _items(cx: Context, train: ast.Train) -> tuple[Given, list[MetricSpec]]:
     """The settings that are given, and the metrics."""
     given: Given = {}
     losses: dict[str, MetricSpec] = {}
     metrics: dict[str, MetricSpec] = {}
     for item in train.body:
-        match item:
-            case ast.Assign(targets=(ast.Target(name=name, indices=None),)) if name in SETTINGS:
-                if name in given:
-                    raise error("E0202", f"`{name}` is set twice", item.span, "", Label(given[name].span, "first here"))
-                given[name] = item
-            case ast.Assign(targets=targets):
-                _check_local(train, item, targets)
-            case ast.Metric(name=name, value=value):
-                _check_column(train, item)
-                metrics[name] = MetricSpec(name, "sum" if is_sum(value) else "mean")
-            case ast.Minimize(name=name):
-                _check_column(train, item)
-                losses[name] = MetricSpec(name, "mean", minimized=True)
+        with cx.recovering():
+            match item:
+                case ast.Assign(targets=(ast.Target(name=name, indices=None),)) if name in SETTINGS:
+                    if name in given:
+                        first = Label(given[name].span, "first here")
+                        raise error("E0202", f"`{name}` is set twice", item.span, "", first)
+                    given[name] = item
+                case ast.Assign(targets=targets):
+                    if near := _check_local(cx, train, item, targets):
+                        given.setdefault(near, item)
+                case ast.Metric(name=name, value=value):
+                    _check_column(train, item)
+                    metrics[name] = MetricSpec(name, "sum" if is_sum(value) else "mean")
+                case ast.Minimize(name=name):
+                    _check_column(train, item)
+                    losses[name] = MetricSpec(name, "mean", minimized=True)
     return given, [*losses.values(), *metrics.values()]
 
 
@@ -177,19 +184,21 @@ def is_sum(e: ast.Expr) -> bool:
     return False
 
 
-def _check_local(train: ast.Train, item: ast.Assign, targets: tuple[ast.Target, ...]) -> None:
-    """A name that is no setting must be used further down, or it is a misspelt setting."""
+def _check_local(cx: Context, train: ast.Train, item: ast.Assign, targets: tuple[ast.Target, ...]) -> str | None:
+    """A name that is no setting must be used further down, or it is a misspelt setting: the one that is meant."""
     later = train.body[train.body.index(item) + 1 :]
     used = {n.id for x in later for n in walk(x) if isinstance(n, ast.Name)}
+    unread = {n for x in later for u in walk(x) if isinstance(u, ast.Unread) for n in u.names}
     for t in targets:
-        if t.name not in used:
+        if t.name not in used | unread:
             near = suggest(t.name, list(SETTINGS))
-            raise error(
-                "E0203",
-                f"a train block has no setting `{t.name}`, and nothing below uses it",
-                t.span,
-                help=f"did you mean `{near}`?" if near else f"the settings are {', '.join(SETTINGS)}",
-            )
+            if cx.faults is not None and near is None and suggest(t.name, list(used)):
+                continue  # it is used under a name that is misspelt there
+            help = f"did you mean `{near}`?" if near else f"the settings are {', '.join(SETTINGS)}"
+            what = f"a train block has no setting `{t.name}`, and nothing below uses it"
+            cx.give_up(error("E0203", what, t.span, help=help))
+            return near
+    return None
 
 
 # --- the settings ----------------------------------------------------------------------------------------------------
@@ -214,9 +223,15 @@ def _value(cx: Context, setting: Setting, item: ast.Assign | None) -> Any:
 
 
 def _data(cx: Context, item: ast.Assign | None) -> DataSpec | None:
-    if item is None:
+    if item is not None:
+        with cx.recovering():
+            return _source(cx, item.value)
+    return None
+
+
+def _source(cx: Context, e: ast.Expr) -> DataSpec | None:
+    if isinstance(e, ast.Unread):
         return None
-    e = item.value
     ask = cx.program.settings.sources
     sources = ask() if ask is not None else None
     if not (isinstance(e, ast.Call) and isinstance(e.function, ast.Name)):
@@ -241,36 +256,32 @@ def _data(cx: Context, item: ast.Assign | None) -> DataSpec | None:
     return DataSpec(e.function.id, tuple(args), kwargs)
 
 
-def _normalize(item: ast.Assign | None) -> str | None:
-    if item is None:
+def _normalize(cx: Context, item: ast.Assign | None) -> str | None:
+    if item is None or isinstance(item.value, ast.Unread):
         return None
     if not isinstance(item.value, ast.Name) or item.value.id not in NORMALIZE:
         near = suggest(item.value.id, list(NORMALIZE)) if isinstance(item.value, ast.Name) else None
-        raise error(
-            "E0203",
-            f"`normalize` is one of {', '.join(NORMALIZE)}",
-            item.value.span,
-            help=f"did you mean `{near}`?" if near else None,
-        )
+        help = f"did you mean `{near}`?" if near else None
+        cx.give_up(error("E0203", f"`normalize` is one of {', '.join(NORMALIZE)}", item.value.span, help=help))
+        return None
     return item.value.id
 
 
-def _inputs(train: ast.Train, model: ast.Layer) -> tuple[str, ...]:
+def _inputs(cx: Context, train: ast.Train, model: ast.Layer) -> tuple[str, ...]:
     """The names of the block's inputs: those of the model, and targets."""
     mine = {p.name for p in model.parameters}
     names = tuple(p.name for p in train.parameters)
     for p in train.parameters:
         if p.name not in mine and p.type is None:
             near = suggest(p.name, sorted(mine))
-            raise error(
-                "E0203",
-                f"`{p.name}` is no input of `{model.name}`, so it needs a type",
-                p.span,
-                help=f"did you mean `{near}`?" if near else f"for example `{p.name}: i32[B]`",
-            )
+            help = f"did you mean `{near}`?" if near else f"for example `{p.name}: i32[B]`"
+            what = f"`{p.name}` is no input of `{model.name}`, so it needs a type"
+            cx.give_up(error("E0203", what, p.span, help=help))
+            return names
     missing = [p.name for p in model.parameters if p.name not in names and not is_kind(p.type)]
     if missing:
-        raise error("E0203", f"the train block does not name the input `{missing[0]}` of `{model.name}`", train.span)
+        what = f"the train block does not name the input `{missing[0]}` of `{model.name}`"
+        cx.give_up(error("E0203", what, train.span))
     return names
 
 
@@ -294,11 +305,12 @@ def _stop_when(cx: Context, train: ast.Train, metrics: Collection[str], hidden: 
     found = [i for i in train.body if isinstance(i, ast.StopWhen)]
     stop: Any = None
     for item in found[:2]:
-        if item is not found[0]:
-            raise error("E0202", "`stop when` stands twice", item.span, help="join the conditions with `or`")
-        if not _is_condition(item.condition):
-            raise error("E0307", "`stop when` needs a condition", item.condition.span, help="compare: `loss < 0.1`")
-        stop = stop_condition(cx, item.condition, metrics, hidden)
+        with cx.recovering():
+            if item is not found[0]:
+                raise error("E0202", "`stop when` stands twice", item.span, help="join the conditions with `or`")
+            if not _is_condition(item.condition):
+                raise error("E0307", "`stop when` needs a condition", item.condition.span, help="compare: `loss < 0.1`")
+            stop = stop_condition(cx, item.condition, metrics, hidden)
     return stop
 
 
@@ -308,6 +320,8 @@ def _is_condition(e: ast.Expr) -> bool:
             return op in ("<", "<=", ">", ">=", "==", "!=", "and", "or")
         case ast.Unary(op=op):
             return op == "not"
+        case ast.Unread():
+            return True
     return isinstance(e, ast.Bool)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from functools import partial, reduce
 
@@ -10,13 +10,15 @@ from ....dsl import ast
 from ....dsl.diagnostics import Label
 from ....dsl.errors import error
 from ....dsl.source import Span
+from ....dsl.tree import walk
 from ...manifest import Port
-from ...types.tensors import FLOATS
+from ...types.tensors import FLOATS, TensorType
 from ..context import Context, Home
 from ..inputs import call_model, home_of, input_leaf
 from ..scope import Instance, Scope
 from ..shapes import tensor
-from ..values import Group, Results, Tensor, kind
+from ..signatures import is_kind
+from ..values import POISON, Group, Results, Tensor, Value, kind
 from ..variables import GROUPS, group, step_names
 from .optimization import Goal, gradients, optimize
 from .settings import SETTINGS, is_sum, stop_condition
@@ -61,7 +63,7 @@ def grow(cx: Context, entry: str) -> tuple[Mapping[str, Tensor], Mapping[str, Te
 def ports(program: Home) -> tuple[Port, ...]:
     """The inputs of the train block, in its order."""
     leaves = _inputs(program.context("ports"), Scope(program.scope))
-    return tuple(Port(name, t.dtype, t.shape) for name, t in leaves.items())
+    return tuple(Port(name, t.dtype, t.shape) for name, t in leaves.items() if isinstance(t, Tensor))
 
 
 def _forward(cx: Context, training: bool) -> _Step:
@@ -73,18 +75,37 @@ def _forward(cx: Context, training: bool) -> _Step:
     cx.ambient = dict(step_names(cx))
     scope = Scope(cx.program.scope, Instance(model.name))
     inputs = _inputs(cx, scope)
-    value = call_model(cx, model, {p.name: inputs[p.name] for p in model.parameters if p.name in inputs})
+    value: Value = POISON
+    with cx.recovering():
+        given = (p for p in model.parameters if p.name in inputs or not is_kind(p.type))
+        value = call_model(cx, model, {p.name: inputs.get(p.name, POISON) for p in given})
     results = value.items if isinstance(value, Results) else (value,)
+    if value is POISON:
+        results = (POISON,) * len(model.results)
     for r, item in zip(model.results, results, strict=False):
         scope.bind(r.name or "output", item, r.span)
     _bind_variables(cx, model.name, scope)
-    return _Step(train, model.name, scope, inputs)
+    if cx.is_unknown(model.name) or POISON in results:
+        scope.doubtful.update(_assigned(model))
+    return _Step(train, model.name, scope, {n: t for n, t in inputs.items() if isinstance(t, Tensor)})
+
+
+def _assigned(model: ast.Layer) -> Iterator[str]:
+    """The names that the body of a model gives a value, or may give one."""
+    for node in walk(model):
+        match node:
+            case ast.Variable(name=name) | ast.Target(name=name):
+                yield name
+            case ast.Unread(names=names):
+                yield from names
 
 
 def _body(cx: Context, step: _Step, with_metrics: bool) -> None:
     """What the statements of the block say, in order; settings of the optimiser wait for the loss."""
     for item in step.train.body:
         match item:
+            case ast.Unread():
+                cx.run((item,), step.scope)
             case ast.Assign(targets=(ast.Target(name="loss", indices=None),), value=e):
                 step.losses["loss"] = _loss(cx, "loss", e, step.scope)
             case ast.Minimize(name=name, value=e):
@@ -94,11 +115,22 @@ def _body(cx: Context, step: _Step, with_metrics: bool) -> None:
             case ast.Assign():
                 cx.run((item,), step.scope)
             case ast.Metric(name=name, value=e) if with_metrics:
-                step.metrics[name] = _metric(cx, name, e, step.scope)
-                step.scope.bind(name, step.metrics[name], item.span)
+                step.scope.bind(name, POISON, item.span)
+                with cx.recovering():
+                    step.metrics[name] = _metric(cx, name, e, step.scope)
+                    step.scope.bind(name, step.metrics[name], item.span)
 
 
 def _loss(cx: Context, name: str, e: ast.Expr, scope: Scope) -> Tensor:
+    """A loss by its name; one that is faulty is some scalar."""
+    with cx.recovering():
+        return _scalar_loss(cx, name, e, scope)
+    loss = cx.stand_in(TensorType(cx.real), e.span)
+    scope.bind(name, loss, e.span)
+    return loss
+
+
+def _scalar_loss(cx: Context, name: str, e: ast.Expr, scope: Scope) -> Tensor:
     loss = tensor(cx, cx.evaluate(e, scope), e.span, cx.real)
     if loss.rank or loss.dtype not in FLOATS:
         raise error(
@@ -115,7 +147,8 @@ def _goals(cx: Context, step: _Step) -> list[Goal]:
     """What is minimized, and over which parameters: each by one optimizer at most, what is frozen by none."""
     frozen: set[str] = set()
     if "freeze" in step.settings:
-        frozen = set(_parameters(cx, "`freeze`", step.settings["freeze"].value, step.scope).members)
+        with cx.recovering():
+            frozen = set(_parameters(cx, "`freeze`", step.settings["freeze"].value, step.scope).members)
     goals: list[Goal] = []
     first: dict[str, Span] = {}
     if "loss" in step.losses and "optimizer" in step.settings:
@@ -127,12 +160,14 @@ def _goals(cx: Context, step: _Step) -> list[Goal]:
         if isinstance(s, ast.Minimize):
             parts: list[tuple[Group, ast.Expr, Span]] = []
             for e, optimizer in zip(s.groups, s.optimizers, strict=True):
-                part = _parameters(cx, "`over`", e, step.scope)
-                for path in part.members:
-                    if path in first:
-                        what = f"`{path}` is trained twice, but a parameter learns from one loss"
-                        raise error("E0203", what, e.span, "", Label(first[path], "first here"))
-                    first[path] = e.span
+                part = Group({})
+                with cx.recovering():
+                    part = _parameters(cx, "`over`", e, step.scope)
+                    for path in part.members:
+                        if path in first:
+                            what = f"`{path}` is trained twice, but a parameter learns from one loss"
+                            raise error("E0203", what, e.span, "", Label(first[path], "first here"))
+                        first[path] = e.span
                 parts.append((_without(part, frozen, step), optimizer, optimizer.span))
             goals.append(Goal(s.name, step.losses[s.name], tuple(parts), s.span))
     return goals
@@ -186,10 +221,11 @@ def _train(cx: Context, step: _Step) -> tuple[Mapping[str, Tensor], Mapping[str,
         if isinstance(s, ast.StopWhen):
             stop_condition(cx, s.condition, set(outputs), hidden)
     for k, e in enumerate(hidden):
-        h = tensor(cx, cx.evaluate(e, step.scope), e.span, cx.real)
-        if h.rank:
-            raise error("E0303", f"`stop when` compares scalars, but this is {h.type}", e.span)
-        outputs[f"stop_{k + 1}"] = h if h.dtype == cx.real else cx.emit("cast", h, span=e.span, dtype=cx.real)
+        with cx.recovering():
+            h = tensor(cx, cx.evaluate(e, step.scope), e.span, cx.real)
+            if h.rank:
+                raise error("E0303", f"`stop when` compares scalars, but this is {h.type}", e.span)
+            outputs[f"stop_{k + 1}"] = h if h.dtype == cx.real else cx.emit("cast", h, span=e.span, dtype=cx.real)
     rules = [i for i in step.train.body if isinstance(i, ast.UpdateRule)]
     if rules:
         cx.learning = True
@@ -213,15 +249,15 @@ def _assign(cx: Context, step: _Step) -> None:
     cx.run([s for s in step.train.body if isinstance(s, ast.Update)], scope)
 
 
-def _inputs(cx: Context, scope: Scope) -> dict[str, Tensor]:
+def _inputs(cx: Context, scope: Scope) -> dict[str, Value]:
     """Leaves for the train block's parameters: the model's inputs with the model's types, then the targets."""
     train, model = cx.program.train, cx.program.model
     assert train is not None and model is not None
     own = {p.name: p for p in model.parameters}
     local = Scope(home_of(cx, model))
-    out = {p.name: input_leaf(cx, own[p.name], local) for p in train.parameters if p.name in own}
+    out = {p.name: _leaf(cx, own[p.name], local) for p in train.parameters if p.name in own}
     local = Scope(cx.program.scope, names=local.names)
-    out |= {p.name: input_leaf(cx, p, local) for p in train.parameters if p.name not in own}
+    out |= {p.name: _leaf(cx, p, local) for p in train.parameters if p.name not in own}
     for p in train.parameters:
         scope.bind(p.name, out[p.name], p.span)
     for name, value in local.names.items():
@@ -230,11 +266,18 @@ def _inputs(cx: Context, scope: Scope) -> dict[str, Tensor]:
     return {p.name: out[p.name] for p in train.parameters}
 
 
+def _leaf(cx: Context, p: ast.Parameter, scope: Scope) -> Value:
+    with cx.recovering():
+        return input_leaf(cx, p, scope) if p.type is not None and p.type.base else POISON
+    return POISON
+
+
 def _bind_variables(cx: Context, model: str, scope: Scope) -> None:
     """Bind `weights`, `biases`, `params`, `states` and the model's own variables by name."""
     assert scope.instance is not None
     for name, roles in GROUPS.items():
-        scope.bind(name, group(cx, [model], roles))
+        members = group(cx, [model], roles)
+        scope.bind(name, members if members.members or not cx.is_unknown(model) else POISON)
     prefix = f"{model}."
     for path in cx.program.variables:
         name = path[len(prefix) :]
