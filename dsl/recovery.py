@@ -48,6 +48,7 @@ class _Recovery:
         self.aside: list[range] = []  # each is one UNREAD
         self.out: set[int] = set()  # tokens that are left out
         self.more: dict[int, list[Token]] = {}  # tokens that are put before one
+        self.meant: dict[int, str] = {}  # words that are read as others
         self.told: list[Diagnostic] = []
 
     def run(self) -> tuple[ast.Module, list[Diagnostic]]:
@@ -78,7 +79,7 @@ class _Recovery:
                 continue
             if k < len(self.tokens) and k not in self.out:
                 t = self.tokens[k]
-                tokens.append(Token(self.types[k], t.text, t.span))
+                tokens.append(Token(self.types[k], self.word(k), t.span))
             k += 1
         lexical = [d for d in self.lexical if d.span and not self.covered(self.at(d))]
         return arrange(tokens, self.comments, lexical)
@@ -98,16 +99,19 @@ class _Recovery:
         return next((r for r in self.aside if k in r), None)
 
     def follows(self, d: Diagnostic) -> bool:
-        """Whether lines without a definition around them are all that it complains of: then another is the cause."""
-        if d.span is None or d.code not in ("E0103", "E0113"):
-            return False
-        text = d.span.text[:1]
-        inside = d.span.position[1] > 1
-        return (d.code == "E0113" and (inside or text == "}")) or (d.code == "E0103" and text == "}")
+        """Whether it may be that it only complains of lines without a definition around them."""
+        assert d.span is not None
+        line = self.line(self.at(d))
+        if d.span.text == "}":
+            return d.code in ("E0103", "E0113")
+        return line.indent > 0 and (d.code == "E0113" or self.word(line.start) in DEFINITIONS)
 
     def is_told(self, r: range) -> bool:
         """Whether something was told of a stretch of tokens."""
         return any(d.span is not None and self.at(d) in r for d in self.told)
+
+    def word(self, k: int) -> str:
+        return self.meant.get(k, self.tokens[k].text)
 
     def line(self, k: int) -> _Line:
         return next((line for line in self.lines if line.start <= k < line.end), self.lines[-1])
@@ -123,7 +127,8 @@ class _Recovery:
             return
         token = self.tokens[k]
         line = self.line(k)
-        if not (self.follows(d) and self.is_told(self.definition(line))):
+        stray = d.code == "E0113" or token.type == "RBRACE"
+        if not (stray and self.follows(d) and self.is_told(self.definition(line))):
             self.told.append(d)
         if d.code == "E0103" and token.type == "LBRACE":
             self.close(line)
@@ -171,10 +176,8 @@ class _Recovery:
         with the lines inside it."""
         close = get_close_matches(self.tokens[k].text, DEFINITIONS, 1)
         following = self.types[k + 1] if k + 1 < len(self.tokens) else ""
-        if close and following in ("NAME", "STRING") and k not in self.more:
-            self.out.add(k)
-            t = self.tokens[k]
-            self.more[k] = [Token("NAME", close[0], t.span)]
+        if close and following in ("NAME", "STRING") and k not in self.meant:
+            self.meant[k] = close[0]
         elif line.indent == 0:
             self.set_aside(self.definition(line))
         else:
@@ -186,7 +189,7 @@ class _Recovery:
             return False
         following = next((x for x in self.lines if x.start >= line.end), None)
         return (
-            self.tokens[line.start].text in _BLOCKS
+            self.word(line.start) in _BLOCKS
             and "LBRACE" not in self.types[line.start : line.end]
             and following is not None
             and following.indent > line.indent
@@ -213,7 +216,7 @@ class _Recovery:
 
     def definition(self, line: _Line) -> range:
         """The tokens of the definition that a line stands in."""
-        begins = [x for x in self.lines if self.tokens[x.start].text in DEFINITIONS and x.indent == 0]
+        begins = [x for x in self.lines if self.word(x.start) in DEFINITIONS and x.indent == 0]
         before = [x.start for x in begins if x.start <= line.start]
         start = before[-1] if before and line.indent else line.start
         end = next((x.start for x in begins if x.start > line.start), len(self.tokens))
@@ -224,7 +227,7 @@ class _Recovery:
     def unit(self, k: int, line: _Line) -> range:
         """The least around a token that can be set aside."""
         start, end = self.in_braces(k, line)
-        word = self.tokens[start].text
+        word = self.word(start)
         head = start == line.start and word in DEFINITIONS and line.indent == 0
         equals = next((j for j in self.outside(start, end) if self.types[j] in ("EQUALS", "DEFINE", "TILDE")), end)
         if equals < k or (equals == k and equals + 1 < end):
@@ -302,11 +305,9 @@ def _lines(tokens: list[Token]) -> list[_Line]:
             continue
         if begin:
             column = t.span.position[1] - 1
-            goes_on = lines or k
-            last = tokens[k - 2].type if k > 1 else ""
-            wants = depth > 0 or last in CONTINUES or t.type == "PIPE"
-            joined = goes_on and wants and (column > indent or t.type in ("RPAR", "RSQB"))
-            if not joined:
+            last = tokens[k - 2].type if k > 1 else "LBRACE"
+            wants = last != "LBRACE" and (depth > 0 or last in CONTINUES or t.type == "PIPE")
+            if not (wants and (column > indent or t.type in ("RPAR", "RSQB"))):
                 if k:
                     lines.append(_Line(start, k - 1, indent))
                 start, indent, depth = k, column, 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from inspect import getcomments
+from pathlib import Path
 
 from nnc.compiler.elaborate import Program
 from nnc.compiler.graph.text import parse_graph, print_graph
@@ -32,6 +33,7 @@ from nnc.dsl.errors import SourceError
 from nnc.dsl.format import format
 from nnc.dsl.parser import parse
 from nnc.dsl.source import Source
+from nnc.runtime.check.diagnose import diagnose
 from nnc.runtime.data.formats import NAMES
 
 NAME = "input.nn"  # what the input of a case is called in messages
@@ -54,6 +56,14 @@ def errors_stage(text: str, args: str) -> str:
     if found:
         raise SourceError(found)
     return "no error in " + ", ".join(program.entries)
+
+
+def check_stage(text: str, args: str) -> str:
+    """All that `nnc check` says of a text."""
+    found = diagnose(text, Path(NAME))
+    if found.errors:
+        raise SourceError(found.diagnostics)
+    return "no errors"
 
 
 PASSES = {p.__name__: (p,) for p in (*ALWAYS, *OPTIMIZE)}
@@ -177,6 +187,7 @@ STAGES: dict[str, Callable[[str, str], str]] = {
     "parse": parse_stage,
     "format": format_stage,
     "errors": errors_stage,
+    "check": check_stage,
     "graph": graph_stage,
     "passes": passes_stage,
     "wind": wind_stage,

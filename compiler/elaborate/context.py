@@ -25,7 +25,7 @@ from .limits import MAX_BODIES, MAX_CALLS, MAX_EVALUATED, check_fits, check_type
 from .noted import Called, Part
 from .scope import Scope
 from .turns import extremes
-from .values import Results, Shared, Tensor, Value, is_size, kind
+from .values import Poison, Results, Shared, Tensor, Value, is_size, kind
 
 Listed = TypeVar("Listed", bound="tuple[Value, ...] | Results")
 AVERAGE = "average/"  # before the path of a parameter: its running average
@@ -106,7 +106,7 @@ class Context:
     averaged: bool = True  # parameters are read as their running averages, where they have one
     ambient: dict[str, Any] = field(default_factory=dict)  # t, epoch, steps where they mean something
     key: Tensor | None = None  # of random draws
-    shape: tuple[Dim, ...] | None = None  # the variable being drawn, right of `~`
+    shape: tuple[Dim, ...] | Poison | None = None  # the variable being drawn, right of `~`
     site: str = ""  # names the draw site: equal names draw equal numbers
     draws: dict[str, int] = field(default_factory=dict)
     variables: dict[str, Tensor] = field(default_factory=dict)  # current value by path: leaf, or pending update
@@ -205,11 +205,12 @@ class Context:
 
     def stand_in(self, type_: TensorType, span: Span | None) -> Tensor:
         """A tensor of a type that is known in the place of a value that is not."""
-        with self.around(0):
-            node = self.builder.emit("input", name=self.builder.fresh("unknown"), type=type_, span=span)
-            self.stood_in.add(node)
-            made = Tensor(node, self.builder)
-        return self.here(made, span)
+        try:
+            node = self.root.emit("input", name=self.root.fresh("unknown"), type=type_, span=span)
+        except ShapeError:  # what is wrong with it is told where the type is of a value
+            raise Poisoned from None
+        self.stood_in.add(node)
+        return self.here(Tensor(node, self.root), span)
 
     # --- nodes
 
@@ -303,6 +304,15 @@ class Context:
         self.called.append(
             Called(d.name, is_std(d.span), self.training, path, given, self.builder, first, last, results)
         )
+
+    @contextmanager
+    def drawing(self, shape: tuple[Dim, ...] | Poison | None) -> Iterator[None]:
+        """In here a variable of this shape is drawn."""
+        outer, self.shape = self.shape, shape
+        try:
+            yield
+        finally:
+            self.shape = outer
 
     # --- scans
 

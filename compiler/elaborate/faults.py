@@ -25,10 +25,15 @@ class Faults:
     "silent", for they could not be read."""
 
     def __init__(self) -> None:
-        self.errors: list[NncError] = []
+        self._told: dict[tuple[Any, ...], NncError] = {}
         self.unknown: set[str] = set()
         self.sizes = "told"
-        self._keys: set[Any] = set()
+        self._places: set[tuple[Any, ...]] = set()
+        self._sizes: set[str] = set()
+
+    @property
+    def errors(self) -> list[NncError]:
+        return list(self._told.values())
 
     @property
     def too_large(self) -> bool:
@@ -37,19 +42,31 @@ class Faults:
 
     def tell(self, e: NncError) -> None:
         for d in e.diagnostics:
-            if not (d.code == "E0305" and self.sizes == "silent") and self._is_new(d):
-                self.errors.append(type(e)(d))
+            if not (d.code == "E0305" and self.sizes == "silent"):
+                self._tell(d, type(e))
 
     def add(self, diagnostics: Iterable[Diagnostic], kind: type[NncError]) -> None:
         for d in diagnostics:
             self.tell(kind(d))
 
-    def _is_new(self, d: Diagnostic) -> bool:
-        keys: set[Any] = {(d.span.source.name, d.span.start, d.span.end) if d.span is not None else (d.code, d.message)}
-        if d.code == "E0201" and d.span is not None:
-            keys.add((d.message.split("`")[-2], d.span.source.name))
-        new = not keys & self._keys
-        self._keys |= keys
+    def _tell(self, d: Diagnostic, kind: type[NncError]) -> None:
+        key: tuple[Any, ...] = (d.code, d.message)
+        if d.span is not None:
+            file = d.span.source.name
+            place = file, d.span.start, d.span.end
+            if place in self._places:
+                return
+            self._places.add(place)
+            key = (file, d.message.split("`")[-2]) if d.code == "E0201" else place
+        before = self._told.get(key)
+        if before is None or (d.span is not None and before.span is not None and d.span.start < before.span.start):
+            self._told[key] = kind(d)
+
+    def is_new_size(self, name: str) -> bool:
+        """Whether nothing was told yet of a size that is not known when the model is made, however many need it."""
+        new = name not in self._sizes
+        if self.sizes != "raised":
+            self._sizes.add(name)
         return new
 
     def ends(self, e: Exception) -> bool:

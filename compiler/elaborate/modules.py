@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,8 @@ class Modules:
         if source.name in self.files:
             return self.files[source.name]
         module = self._parsed(source)
+        if self.faults is not None:
+            module = replace(module, definitions=tuple(map(self._sound, module.definitions)))
         self.sources[source.name] = source.text
         table: dict[str, tuple[Any, Scope | None]] = {}
         spans: dict[str, Span] = {}
@@ -119,7 +121,8 @@ class Modules:
 
         for d in module.definitions:
             try:
-                _check_signature(d)
+                if self.faults is None:
+                    _check_signature(d)
                 match d:
                     case ast.Import():
                         self._import(d, source, (*importing, source.name), define)
@@ -135,6 +138,19 @@ class Modules:
         scope.names |= {name: POISON for name in unread if name not in table}
         self.files[source.name] = (module, scope)
         return module, scope
+
+    def _sound(self, d: ast.Definition) -> ast.Definition:
+        """A definition, or only the body of one whose signature is faulty."""
+        try:
+            _check_signature(d)
+        except SourceError as e:
+            self.refuse(e)
+            names = (p.name for p in (*getattr(d, "parameters", ()), *getattr(d, "results", ())) if p.name)
+            body = getattr(d, "body", ())
+            body = body if isinstance(body, tuple) else (ast.Evaluate(body, span=body.span),)
+            name: str = getattr(d, "name", None) or d.model  # type: ignore[union-attr]
+            return ast.Unread((name,), tuple(names), body, span=d.span)
+        return d
 
     def refuse(self, e: NncError) -> None:
         """Tell a fault of a definition, or raise it where faults are not collected."""
@@ -166,11 +182,15 @@ class Modules:
                 raise error("E0204", f"`{name}` of {d.path!r} does not parse", d.span)
             if name not in exported:
                 near = suggest(name, list(exported))
-                raise error(
-                    "E0204", f"{d.path!r} has no `{name}`", d.span, help=f"did you mean `{near}`?" if near else None
-                )
+                help = f"did you mean `{near}`?" if near else None
+                self.refuse(error("E0204", f"{d.path!r} has no `{name}`", d.span, help=help))
+                for meant in filter(None, (near, name)):
+                    define(meant, exported[near] if near else POISON, scope, d.span)
+                continue
             define(name, exported[name], scope, d.span)
 
     @staticmethod
     def _value(definition: Any, scope: Scope) -> Any:
+        if definition is POISON:
+            return POISON
         return Lazy(definition, scope) if isinstance(definition, ast.Const | ast.Hyper) else Defined(definition, scope)

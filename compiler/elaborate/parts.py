@@ -11,9 +11,8 @@ from ...dsl.errors import error
 from ...dsl.source import Span
 from ..types.sizes import Size, symbols
 from .context import Context
-from .faults import Poisoned
 from .scope import Scope, unknown
-from .values import REQUIRED, Defined, Given, Partial, Poison, Results, Shared, SizeCondition, Tensor
+from .values import POISON, REQUIRED, Defined, Given, Partial, Poison, Results, Shared, SizeCondition, Tensor
 
 
 def path_of(e: ast.Expr, scope: Scope) -> str | None:
@@ -32,7 +31,7 @@ def path_of(e: ast.Expr, scope: Scope) -> str | None:
     return None
 
 
-def value_at(cx: Context, path: str, span: Span) -> Tensor:
+def value_at(cx: Context, path: str, span: Span) -> Tensor | Poison:
     """A parameter; or the value of a labelled call or of a layer, once the model was called."""
     if path in cx.inner and cx.level(cx.inner[path]) is not None:  # not that of a scan that has ended
         return cx.inner[path]
@@ -43,7 +42,7 @@ def value_at(cx: Context, path: str, span: Span) -> Tensor:
         return cx.variable(path)
     inside = cx.program.inner_values(model)
     if cx.is_unknown(path):
-        raise Poisoned
+        return POISON
     if path in inside:
         raise error(
             "E0201",
@@ -54,14 +53,14 @@ def value_at(cx: Context, path: str, span: Span) -> Tensor:
     raise unknown(path, span, [*cx.program.variables, *inside], "parameter or inner value")
 
 
-def layer_at(cx: Context, path: str, span: Span) -> Shared:
+def layer_at(cx: Context, path: str, span: Span) -> Shared | Poison:
     """The layer that stands at a path, with its parameters and the configuration that it was called with there."""
     model = path.split(".")[0]
     found = cx.layers.get(path) or cx.program.inner_layers(model).get(path)
     if found is not None:
         return found
     if cx.is_unknown(path):
-        raise Poisoned
+        return POISON
     if path in cx.program.variables:
         raise error("E0307", f"`{path}` is a parameter, not a layer", span)
     if path in cx.program.inner_values(model):

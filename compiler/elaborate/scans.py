@@ -20,12 +20,13 @@ from ..graph.ops import OPS
 from ..types.sizes import Dim, symbol, symbols
 from ..types.tensors import TensorType
 from .context import Context
+from .faults import Poisoned
 from .frames import Frame, add_input
 from .limits import check_type
 from .notation import assign
 from .scope import Instance, Scope
 from .shapes import at_least, broadcast_to, refine, same_size, tensor
-from .values import Results, Tensor, Value, is_static, kind
+from .values import POISON, Results, Tensor, Value, is_static, kind
 
 ATTEMPTS = 4  # to find the types of the carried values
 
@@ -46,7 +47,7 @@ def scan(cx: Context, s: ast.Scan, scope: Scope) -> None:
     for name, at in _assigned(s.body, s.index):
         if name != s.index and scope.local(name):
             given[name] = scope.lookup(name)
-            if not _carries(given[name]):
+            if given[name] is not POISON and not _carries(given[name]):
                 where = scope.where(name)
                 first = (Label(where, "its value before the scan"),) if where is not None else ()
                 raise error(
@@ -156,6 +157,8 @@ def _elaborated(cx: Context, s: ast.Scan, scope: Scope, given: dict[str, Any], s
             )
         carried = {name: inner.names[name] for name in given}
         for name, value in carried.items():
+            if value is POISON or given[name] is POISON:
+                raise Poisoned
             if not _carries(value):
                 raise error(
                     "E0307",
@@ -184,6 +187,7 @@ def _elaborated(cx: Context, s: ast.Scan, scope: Scope, given: dict[str, Any], s
     for name, span in _assigned(s.body, s.index):
         if name not in given:
             scope.inside[name] = span
+    scope.names |= {name: value for name, value in inner.names.items() if value is POISON}
     return _Body(frame, carried, until)
 
 

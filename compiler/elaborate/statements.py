@@ -9,7 +9,7 @@ from ...dsl import ast
 from ...dsl.diagnostics import Label
 from ...dsl.errors import NncError, SourceError, error
 from ...dsl.tree import walk
-from ..types.sizes import Size, symbols
+from ..types.sizes import Dim, Size, symbols
 from ..types.tensors import TensorType
 from . import calls, scans
 from .context import Context, Declared
@@ -48,8 +48,12 @@ def _poisoned(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Value 
     cx.doubt(scope)
     for node in walk(s):
         match node:
-            case ast.Target(name=name) | ast.Variable(name=name) | ast.Share(name=name):
+            case ast.Target(name=name) | ast.Share(name=name):
                 scope.bind(name, POISON, node.span)
+            case ast.Variable(name=name):
+                scope.bind(name, POISON, node.span)
+                with cx.recovering(), cx.drawing(POISON):
+                    cx.evaluate(node.init, scope)
             case ast.Unread(gives=names):
                 scope.names |= dict.fromkeys(names, POISON)
             case ast.Update(target=ast.Name(id=name)):
@@ -106,11 +110,20 @@ def _repeat(
     cx: Context, s: ast.Repeat, name: str | None, count: ast.Expr, body: Sequence[ast.Statement], scope: Scope
 ) -> Value | None:
     """The body, written out so many times."""
-    if isinstance(count, ast.Range):
-        first = cx.integer(count.start, scope, "the start of `repeat`")
-        end = cx.integer(count.stop, scope, "the end of `repeat`")
-    else:
-        first, end = 0, cx.integer(count, scope, "the count of `repeat`")
+    first: Dim = 0
+    try:
+        if isinstance(count, ast.Range):
+            first = cx.integer(count.start, scope, "the start of `repeat`")
+            end = cx.integer(count.stop, scope, "the end of `repeat`")
+        else:
+            end = cx.integer(count, scope, "the count of `repeat`")
+    except (SourceError, Poisoned) as e:
+        cx.give_up(e, s.span)
+        inner = scope.child()  # once, for what is wrong inside
+        if name is not None:
+            inner.bind(name, POISON, s.span)
+        run(cx, body, inner, last=False)
+        raise Poisoned from None
     if not isinstance(first, int) or not isinstance(end, int):
         raise error("E0305", f"`repeat` needs a number known when the model is made, not {end}", count.span)
     cx.unroll(max(end - first, 0), count.span)
@@ -188,13 +201,15 @@ def _variable_type(cx: Context, s: ast.Variable, instance: Instance, scope: Scop
                 "a size that the caller may choose stands in the signature, such as `x: f32[B, D]`",
             )
         size = scope.names.get(d.name, MISSING) if isinstance(d, ast.Rest) else cx.evaluate(d, scope)
-        shape += [_known(n, d, s) for n in (size if isinstance(size, tuple) else (size,))]
+        shape += [_known(cx, n, d, s) for n in (size if isinstance(size, tuple) else (size,))]
     return TensorType(dtype_of(cx, s.type), tuple(shape))
 
 
-def _known(n: Any, d: ast.Expr | ast.Rest, s: ast.Variable) -> int:
+def _known(cx: Context, n: Any, d: ast.Expr | ast.Rest, s: ast.Variable) -> int:
     if isinstance(n, Size):
         names = sorted(symbols(n))
+        if cx.faults is not None and not cx.faults.is_new_size(names[0]):
+            raise Poisoned
         raise error(
             "E0305",
             f"the size of {s.role} `{s.name}` depends on {' and '.join(names)}, which must be known when "
@@ -245,8 +260,8 @@ def _update(cx: Context, s: ast.Update, scope: Scope) -> None:
 def _variable(cx: Context, e: ast.Attribute, scope: Scope) -> str:
     """The path of any variable, as `Net.dense_1.W` writes it."""
     path = path_of(e, scope)
-    if path is not None:
-        value_at(cx, path, e.span)
+    if path is not None and value_at(cx, path, e.span) is POISON:
+        raise Poisoned
     if path is None or path not in cx.program.variables:
         raise error("E0307", f"`:=` updates a variable, but `{e.span.text}` is none", e.span)
     return path

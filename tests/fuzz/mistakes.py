@@ -223,14 +223,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)
     options = parser.parse_args()
-    found = [pair(options.seed, k) for k in range(options.first, options.first + options.pairs)]
-    lost, more = [p for p in found if p.lost], [p for p in found if p.more]
-    for number, p in enumerate(found, options.first):
+    found: list[Pair] = []
+    for number in range(options.first, options.first + options.pairs):
+        found.append(p := pair(options.seed, number))
         if p.lost or p.more:
             print(f"{number} {p.file}: {'lost ' if p.lost else ''}{'more' if p.more else ''}")
             for m, errors in zip(p.mistakes, p.alone, strict=True):
                 print(f"    {m.edit} {m.line + 1}: {m.text.strip()}\n        {sorted(errors)}")
-            print(f"    both: {sorted(p.both)}")
+            print(f"    both: {sorted(p.both)}", flush=True)
+    lost, more = [p for p in found if p.lost], [p for p in found if p.more]
     alone = [errors for p in found for errors in p.alone]
     print(
         f"{len(found)} pairs: both told {1 - len(lost) / len(found):.1%}, nothing else {1 - len(more) / len(found):.1%}"
