@@ -164,7 +164,7 @@ def apply(cx: Context, function: Value, given: Given, scope: Scope, label: str |
             if label is not None and path is None:
                 raise error("E0307", "a label can only stand inside a layer or a model", given.span)
             values, where = bind(name, dict(parameters), given)
-            known = POISON not in values.values()
+            known = cx.program.faults is None or POISON not in values.values()
             result = _over_members(cx, function, values, where, given.span) if known else POISON
         case Partial(function=inner):
             return apply(
@@ -266,10 +266,11 @@ def _tensors(value: Any) -> Iterator[Tensor]:
                 yield from _tensors(item)
 
 
-def is_unknown(function: Defined, given: Given) -> bool:
+def is_unknown(cx: Context, function: Defined, given: Given) -> bool:
     """Whether nothing is to be learned from the body of a call: it is the library's, and not all is known that it is
     given."""
-    return is_std(function.definition.span) and POISON in (*given.positional, *given.named.values())
+    poisoned = cx.program.faults is not None and POISON in (*given.positional, *given.named.values())
+    return poisoned and is_std(function.definition.span)
 
 
 def check_given(function: Defined, given: Given) -> Poison:
@@ -285,7 +286,7 @@ def call_function(cx: Context, function: Defined, given: Given) -> Value:
     """Inline a `fn`. It is pure: no instance, so it can own nothing."""
     d = function.definition
     assert isinstance(d, ast.Function | ast.Export)
-    if is_unknown(function, given):
+    if is_unknown(cx, function, given):
         return check_given(function, given)
     first = len(cx.builder.nodes)
     with cx.calling(d.name, given.span), cx.reading(_real(cx, d, given)):
@@ -309,9 +310,9 @@ def call_layer(cx: Context, layer: Defined, given: Given, path: str) -> Value:
     """Inline a layer or model as the instance at `path`."""
     d = layer.definition
     assert isinstance(d, ast.Layer)
-    if is_unknown(layer, given):
-        assert cx.faults is not None
-        cx.faults.unknown.add(path)
+    if is_unknown(cx, layer, given):
+        if cx.faults is not None:
+            cx.faults.unknown.add(path)
         return check_given(layer, given)
     outer_site, first = cx.site, len(cx.builder.nodes)
     cx.layers[path] = parts.configured(layer, given, path)

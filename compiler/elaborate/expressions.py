@@ -47,7 +47,7 @@ def evaluate(cx: Context, e: ast.Expr, scope: Scope) -> Value:
                 return name_value(cx, name, e.span, scope)
             case ast.List(items=items):
                 listed = tuple(evaluate(cx, item, scope) for item in items)
-                return POISON if POISON in listed else cx.listed(listed, e.span)
+                return POISON if cx.program.faults is not None and POISON in listed else cx.listed(listed, e.span)
             case ast.Tuple(items=items):
                 return cx.listed(Results(None, tuple(evaluate(cx, item, scope) for item in items)), e.span)
             case ast.Unary(op=op, operand=x):
