@@ -155,7 +155,8 @@ def _base(token: Token) -> str:
         return token.text
     other = _OTHER_TYPES.get(token.text.lower())
     known = f"dtypes are {', '.join(DTYPES)}; compile-time kinds {', '.join(KINDS)}"
-    raise error("E0109", f"`{token.text}` is not a type", token.span, help=f"write `{other}`" if other else known)
+    raise error("E0109", f"`{token.text}` is not a type", token.span, help=f"write `{other}`" if other else known,
+                fix=other)  # fmt: skip
 
 
 _OTHER_TYPES = {

@@ -9,7 +9,7 @@ E09 our own fault.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .source import Span
 
@@ -23,12 +23,21 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
+class Fix:
+    """What `help` says, as an edit: the text of `span` becomes `text`."""
+
+    span: Span
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnostic:
     code: str
     message: str
     labels: tuple[Label, ...] = ()
     help: tuple[str, ...] = ()
     severity: str = "error"
+    fixes: tuple[Fix, ...] = field(default=(), compare=False)  # of which each alone would do
 
     @property
     def span(self) -> Span | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from .diagnostics import Diagnostic, Label
+from .diagnostics import Diagnostic, Fix, Label
 from .html import html
 from .render import render
 from .source import Span
@@ -103,8 +103,12 @@ def error(
     label: str = "",
     *more: Label,
     help: str | None = None,
+    fix: str | Fix | tuple[Fix, ...] | None = None,
     kind: type[NncError] = SourceError,
 ) -> NncError:
-    """The exception for one diagnostic, ready to raise."""
+    """The exception for one diagnostic, ready to raise; a `fix` that is a text takes the place of what is at `span`."""
     labels = ((Label(span, label),) if span is not None else ()) + more
-    return kind(Diagnostic(code, message, labels, (help,) if help else ()))
+    if isinstance(fix, str):
+        fix = Fix(span, fix) if span is not None else None
+    fixes = fix if isinstance(fix, tuple) else (fix,) if fix is not None else ()
+    return kind(Diagnostic(code, message, labels, (help,) if help else (), fixes=fixes))

@@ -14,7 +14,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from . import ast
-from .diagnostics import Diagnostic, Label
+from .diagnostics import Diagnostic, Fix, Label
 from .source import Source, Span
 
 # A walk over the syntax tree that spends at most four frames a level stays within the default recursion limit
@@ -59,14 +59,15 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 
+_MEANT = {
+    "**": "^", "&&": "and", "&": "and", "||": "or", "!": "not", "===": "==", "<>": "!=", "<-": "=", "−": "-", "–": "-",
+    "×": "*", "·": "*", "÷": "/", "∼": "~", "≤": "<=", "≥": ">=", "≠": "!=", "→": "->", "≔": ":=", "²": "^2", "³": "^3",
+}  # fmt: skip
 _ADVICE = {
+    **{sign: f"write `{meant}`" for sign, meant in _MEANT.items()},
     "**": "a power is written `^`", "**=": "write `x = x^y`", "^=": "write `x = x^y`", "++": "write `x = x + 1`",
-    "&&": "write `and`", "&": "write `and`", "||": "write `or`", "!": "write `not`",
-    "|": "a pipe is written `|>`, the logical operator `or`", "===": "write `==`", "<>": "write `!=`",
-    "<-": "write `=`",
-    "−": "write `-`", "–": "write `-`", "×": "write `*`", "·": "write `*`", "÷": "write `/`", "∼": "write `~`",
-    "≤": "write `<=`", "≥": "write `>=`", "≠": "write `!=`", "→": "write `->`", "≔": "write `:=`", "²": "write `^2`",
-    "³": "write `^3`", "√": "write `sqrt(x)`", "∑": "write `sum[i](x[i])`", "∏": "write `prod[i](x[i])`",
+    "|": "a pipe is written `|>`, the logical operator `or`", "√": "write `sqrt(x)`",
+    "∑": "write `sum[i](x[i])`", "∏": "write `prod[i](x[i])`",
     "'": 'strings stand between `"`', "“": 'strings stand between `"`', "”": 'strings stand between `"`',
     ";": "a statement ends where its line ends", "?": "a choice is written `if c then a else b`",
     "\\": "a statement goes on inside `( )` and after an operator",
@@ -85,6 +86,7 @@ class Token:
 @dataclass(frozen=True, slots=True)
 class Lexed:
     definitions: tuple[list[Token], ...]  # the sound ones; each ends at its last token
+    tokens: tuple[Token, ...]  # all, each as the keyword that it is where it stands
     comments: tuple[ast.Comment, ...]
     diagnostics: tuple[Diagnostic, ...]
 
@@ -102,11 +104,11 @@ def arrange(tokens: list[Token], comments: list[ast.Comment], errors: list[Diagn
             "E0111", f"the source has more than {MAX_TOKENS:,} words and signs", (Label(span, "this is one more"),),
             ("split it over several files and `import` them; data belongs into a data file",),
         )  # fmt: skip
-        return Lexed((), tuple(comments), (too_large,))
+        return Lexed((), tuple(tokens), tuple(comments), (too_large,))
     arrangement = _Arrangement(tokens, bad=[e.span.start for e in errors if e.span])
     arrangement.run()
     found = sorted(errors + arrangement.errors, key=lambda d: d.span.start if d.span else 0)
-    return Lexed(tuple(arrangement.definitions), tuple(comments), tuple(found))
+    return Lexed(tuple(arrangement.definitions), tuple(tokens), tuple(comments), tuple(found))
 
 
 # --- cutting ---------------------------------------------------------------------------------------------------------
@@ -177,40 +179,57 @@ def scan(source: Source) -> tuple[list[Token], list[ast.Comment], list[Diagnosti
 _NUMBER_TAIL = re.compile(r"(?!\.\.)(?:[\w.]*\w|\.)")
 
 
-def _error(code: str, message: str, span: Span, label: str = "", help: str = "") -> Diagnostic:
-    return Diagnostic(code, message, (Label(span, label),), (help,) if help else ())
+def _error(code: str, message: str, span: Span, label: str = "", help: str = "", *meant: str) -> Diagnostic:
+    """`meant` is what could stand there instead."""
+    fixes = tuple(Fix(span, text) for text in meant)
+    return Diagnostic(code, message, (Label(span, label),), (help,) if help else (), fixes=fixes)
 
 
 def _bad_name(span: Span) -> Diagnostic:
     at = next(i for i in range(1, len(span.text) + 1) if not span.text[:i].isidentifier())
     where = Span(span.source, span.start + at - 1, span.start + at)
-    return _error("E0102", f"`{where.text}` cannot be part of a name", where, "", _ADVICE.get(where.text, ""))
+    help = _ADVICE.get(where.text, "")
+    return _error("E0102", f"`{where.text}` cannot be part of a name", where, "", help, *_meant(where))
 
 
 def _bad_sign(span: Span) -> Diagnostic:
     sign = span.text
     if not sign.isprintable() or sign.isspace():
         named = unicodedata.name(sign, f"U+{ord(sign):04X}").lower()
-        help = "write an ordinary space" if unicodedata.category(sign) == "Zs" else "delete it: nobody can see it"
-        return _error("E0102", f"the character `{named}` is not part of the language", span, "", help)
+        space = unicodedata.category(sign) == "Zs"
+        help = "write an ordinary space" if space else "delete it: nobody can see it"
+        return _error("E0102", f"the character `{named}` is not part of the language", span, "", help, " " * space)
     assignment = len(sign) > 1 and sign.endswith("=") and sign not in _ADVICE
     help = f"write `x = x {sign[:-1]} y`" if assignment else _ADVICE.get(sign, "")
-    return _error("E0102", f"`{sign}` is not part of the language", span, "", help)
+    return _error("E0102", f"`{sign}` is not part of the language", span, "", help, *_meant(span))
+
+
+def _meant(sign: Span) -> list[str]:
+    """What a sign of another language is here; a word stands between spaces."""
+    meant = _MEANT.get(sign.text)
+    if meant is None or not meant.isalpha():
+        return [meant] if meant is not None else []
+    text = sign.source.text
+    before, after = text[sign.start - 1 : sign.start], text[sign.end : sign.end + 1]
+    return [" " * (not before.isspace() and before not in "([") + meant + " " * (not after.isspace())]
 
 
 def _bad_number(span: Span) -> Diagnostic:
     text = span.text if len(span.text) < 40 else span.text[:40] + "..."
-    help = ""
+    help, meant = "", []
     if text.endswith(".") and text[:-1].isdigit():
-        help = f"write `{text}0`, or `{text[:-1]}` for an integer"
+        meant = [f"{text}0", text[:-1]]
+        help = f"write `{meant[0]}`, or `{meant[1]}` for an integer"
     elif text[-1] in "eE" and text[:-1].replace(".", "", 1).isdigit():
         help = f"write the exponent: `{text}3`"
     elif "_" in text and text.replace("_", "").isdigit():
-        help = f"write `{text.replace('_', '')}`"
+        meant = [text.replace("_", "")]
+        help = f"write `{meant[0]}`"
     elif text[0].isdigit() and text.lstrip("0123456789").isidentifier():
         digits = len(text) - len(text.lstrip("0123456789"))
-        help = f"a name cannot begin with a digit; a product is written `{text[:digits]}*{text[digits:]}`"
-    return _error("E0105", f"`{text}` is not a number", span, "", help)
+        meant = [f"{text[:digits]}*{text[digits:]}"]
+        help = f"a name cannot begin with a digit; a product is written `{meant[0]}`"
+    return _error("E0105", f"`{text}` is not a number", span, "", help, *(meant if text == span.text else ()))
 
 
 def _unfit_number(text: str) -> str:

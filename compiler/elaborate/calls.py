@@ -196,6 +196,8 @@ def apply(cx: Context, function: Value, given: Given, scope: Scope, label: str |
         match function:
             case Builtin(name=name) | Defined(definition=ast.Function(name=name)):
                 cx.note(path, cx.site, name, first, result, given.span)
+    if cx.met is not None:
+        cx.met(given.span, result)
     return result
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
@@ -53,7 +53,7 @@ def is_std(span: Span) -> bool:
 def _seen_from(d: Diagnostic, name: str, span: Span) -> Diagnostic:
     """A fault met inside std, told from the user's call of `name`."""
     inside = tuple(Label(x.span, x.text or f"in `{name}`") for x in d.labels)
-    return replace(d, labels=(Label(span), *inside))
+    return replace(d, labels=(Label(span), *inside), fixes=())
 
 
 class Home(Protocol):
@@ -120,6 +120,7 @@ class Context:
     returned: Span | None = None  # the expression of the last `return`
     root: Builder = field(init=False)  # of the entry
     real: str = field(init=False)  # the float dtype here: of numbers without a tensor, of draws, of `f32` in std
+    met: Callable[[Span, Value], None] | None = field(init=False)  # is told what a place in the user's files is worth
     frames: list[Frame] = field(default_factory=list)  # the scans around this point, outermost first
     bodies: int = 0  # written out so far
     evaluated: int = 0  # expressions and elements of lists so far
@@ -133,6 +134,8 @@ class Context:
     def __post_init__(self) -> None:
         self.root = self.builder
         self.real = self.program.settings.dtype
+        met = self.program.settings.met
+        self.met = None if met is None else lambda span, value: None if is_std(span) else met(span, value)
 
     # --- the walks
 

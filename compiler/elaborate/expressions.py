@@ -97,7 +97,10 @@ def name_value(cx: Context, name: str, span: Span, scope: Scope) -> Value:
         if scope.doubts(name):
             return POISON
         raise _unknown(cx, name, span, scope)
-    return cx.program.force(cx, value, span)
+    value = cx.program.force(cx, value, span)
+    if cx.met is not None:
+        cx.met(span, value)
+    return value
 
 
 def _unknown(cx: Context, name: str, span: Span, scope: Scope) -> NncError:

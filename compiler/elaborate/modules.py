@@ -42,6 +42,13 @@ def std_index() -> dict[str, Path]:
     return {name: path for path in sorted(STD.glob("*.nn")) for name in _DEFINITION.findall(path.read_text("utf-8"))}
 
 
+@cache
+def std_file(path: Path) -> dict[str, Any]:
+    """The definitions of a file of std by name; their trees are common to all programs."""
+    module = parse(Source(f"std/{path.name}", path.read_text("utf-8")))
+    return {d.name: d for d in module.definitions if not isinstance(d, ast.Import | ast.Train | ast.Test)}
+
+
 def _check_signature(d: ast.Definition) -> None:
     """The names of a signature are distinct."""
     named = [*getattr(d, "parameters", ()), *(r for r in getattr(d, "results", ()) if r.name is not None)]
@@ -66,7 +73,6 @@ class Modules:
         self.faults = faults
         self.sources: dict[str, str] = {}
         self.std = Scope(Scope(names=dict(BUILTINS)), find=self._find_std, known=lambda: iter(std_index()))
-        self._std_files: dict[Path, dict[str, Any]] = {}
         self.files: dict[str, tuple[ast.Module, Scope]] = {}
         self.module, self.scope = self._load(root, ())
 
@@ -87,12 +93,7 @@ class Modules:
         path = std_index().get(name)
         if path is None:
             return MISSING
-        if path not in self._std_files:
-            module = parse(Source(f"std/{path.name}", path.read_text("utf-8")))
-            self._std_files[path] = {
-                d.name: d for d in module.definitions if not isinstance(d, ast.Import | ast.Train | ast.Unread)
-            }
-        return self._value(self._std_files[path][name], self.std)
+        return self._value(std_file(path)[name], self.std)
 
     def _load(self, source: Source, importing: tuple[str, ...]) -> tuple[ast.Module, Scope]:
         if source.name in self.files:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...dsl.diagnostics import Label
+from ...dsl.diagnostics import Fix, Label
 from ...dsl.errors import error
 from ...dsl.source import Span
 from ..types.sizes import Dim, Size
@@ -87,13 +87,15 @@ def operands(cx: Context, a: Value, b: Value, span: Span, spans: tuple[Span, Spa
         x = tensor(cx, a, spans[0], dtype)
         y = tensor(cx, b, spans[1], dtype or x.dtype)
     if x.dtype != y.dtype:
+        dtype, other = (x.dtype, spans[1]) if x.dtype in FLOATS else (y.dtype, spans[0])
         raise error(
             "E0302",
             f"{x.dtype} and {y.dtype} do not mix",
             span,
             "",
             *label_operands(cx, x, y, spans),
-            help=f"write `cast(x, {x.dtype if x.dtype in FLOATS else y.dtype})` where it is meant",
+            help=f"write `cast(x, {dtype})` where it is meant",
+            fix=Fix(other, f"cast({other.text}, {dtype})") if other is not None else None,
         )
     return broadcast(cx, x, y, span, spans)
 

@@ -140,4 +140,4 @@ def unknown(
         help = f"did you mean `{near}`?"
     elif help is None and what != "name":  # names in scope are too many to list
         help = f"there is {', '.join(f'`{k}`' for k in listed[:12])}" if listed else "there is none"
-    return error("E0201", f"unknown {what} `{name}`", span, "", *labels, help=help)
+    return error("E0201", f"unknown {what} `{name}`", span, "", *labels, help=help, fix=near)

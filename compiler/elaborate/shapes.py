@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
-from ...dsl.diagnostics import Label
+from ...dsl.diagnostics import Fix, Label
 from ...dsl.errors import error
 from ...dsl.source import Span
 from ..types.facts import Relation, apart, equal, lowest, shorter
@@ -178,15 +178,16 @@ def _trap(cx: Context, small: Tensor, large: Tensor, a: Tensor, b: Tensor, span:
     tail = large.shape[large.rank - small.rank :]
     text, other = (_text(x, a, spans) for x in (small, large))
     starts = [k for k in range(large.rank - small.rank) if large.shape[k : k + small.rank] == small.shape]
-    advice = None
+    advice: str | None = None
+    fixes: list[Fix] = []
+    at, other_at = (spans[0 if x is a else 1] for x in (small, large))
     if small.rank == 1 and large.rank == 2 and large.shape[1] == 1:
         advice = f"write `squeeze({other}, 1)` without the size-1 axis, or `expand({text}, 1)` with one"
+        fixes += [Fix(s, f"{f}({s.text}, 1)") for f, s in (("squeeze", other_at), ("expand", at)) if s is not None]
     elif len(starts) == 1:
-        for _ in range(starts[0]):
-            text = f"expand({text}, 0)"
-        for axis in range(starts[0] + small.rank, large.rank):
-            text = f"expand({text}, {axis})"
-        advice = f"write `{text}` to line up the axes that agree"
+        axes = [0] * starts[0] + [*range(starts[0] + small.rank, large.rank)]
+        advice = f"write `{_expanded(text, axes)}` to line up the axes that agree"
+        fixes += [Fix(at, _expanded(at.text, axes))] if at is not None else []
     return error(
         "E0304",
         f"an operand of lower rank must match the other's trailing axes, but {_show(small.shape)} is not {_show(tail)}",
@@ -194,7 +195,12 @@ def _trap(cx: Context, small: Tensor, large: Tensor, a: Tensor, b: Tensor, span:
         "",
         *label_operands(cx, a, b, spans),
         help=advice,
+        fix=tuple(fixes),
     )
+
+
+def _expanded(text: str, axes: Sequence[int]) -> str:
+    return reduce(lambda inner, axis: f"expand({inner}, {axis})", axes, text)
 
 
 def _text(x: Tensor, a: Tensor, spans: tuple[Span | None, Span | None]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...dsl import ast
-from ...dsl.diagnostics import Label
+from ...dsl.diagnostics import Fix, Label
 from ...dsl.errors import error
 from ...dsl.source import Span
 from ..types.sizes import Dim, Size
@@ -64,7 +64,7 @@ def bind(name: str, default: Mapping[str, Any], given: Given) -> tuple[dict[str,
         if key not in default:
             near = suggest(key, parameters, 0.7)  # few, and better listed than guessed
             advice = f"did you mean `{near}`?" if near else f"it takes {_listing(parameters)}"
-            raise error("E0203", f"`{name}` has no parameter `{key}`", at, help=advice)
+            raise error("E0203", f"`{name}` has no parameter `{key}`", at, help=advice, fix=_renamed(key, near, at))
         if key in values:
             raise error("E0203", f"`{name}` is given `{key}` twice", at)
         values[key], where[key] = value, at
@@ -74,6 +74,12 @@ def bind(name: str, default: Mapping[str, Any], given: Given) -> tuple[dict[str,
                 "E0203", f"`{name}` is missing its argument `{p}`", span, help=f"it takes {_listing(parameters)}"
             )
     return {p: values[p] for p in parameters}, where
+
+
+def _renamed(key: str, near: str | None, value: Span) -> Fix | None:
+    """Another name for an argument, which stands before its value."""
+    start = value.source.text.rfind(key, 0, value.start)
+    return Fix(Span(value.source, start, start + len(key)), near) if near and start >= 0 else None
 
 
 def _axes(n: int) -> str:
@@ -119,6 +125,8 @@ def enter(cx: Context, function: Defined, given: Given, instance: Instance | Non
         else:
             value = check_kind(p, value, at, d.name)
         inner.bind(p.name, value, p.span)
+        if cx.met is not None:
+            cx.met(p.span, value)
     _solve(cx, computed, inner)
     for c in computed:
         wanted = cx.integer(c.dim, inner, "a size")
@@ -344,6 +352,7 @@ def _of_dtype(cx: Context, value: Value, p: ast.Parameter, at: Span, owner: str)
             "",
             Label(p.type.span, f"{dtype} is wanted here"),
             help=f"write `cast(x, {dtype})` where it is meant",
+            fix=f"cast({at.text}, {dtype})",
         )
     return a
 

@@ -70,7 +70,7 @@ def _statement(cx: Context, s: ast.Statement, scope: Scope, last: bool) -> Value
     match s:
         case ast.Assign(targets=(ast.Target(name=name, indices=indices),)) if indices is not None:
             if not scans.collects(cx, s, scope):
-                scope.bind(name, assign(cx, s, scope), s.span)
+                _name(cx, scope, s.targets[0], assign(cx, s, scope))
         case ast.Assign(targets=targets):
             _assign(cx, s, targets, cx.evaluate(s.value, scope), scope)
         case ast.Update():
@@ -144,14 +144,20 @@ def _assign(cx: Context, s: ast.Assign, targets: tuple[ast.Target, ...], value: 
             value = tensor(
                 cx, value, s.value.span
             )  # a list of reals is a tensor; a list of whole numbers may be a shape
-        scope.bind(targets[0].name, value, targets[0].span)
+        _name(cx, scope, targets[0], value)
         return
     items = value.items if isinstance(value, Results) else value if isinstance(value, tuple) else None
     if items is None or len(items) != len(targets):
         count = "one value" if items is None else f"{len(items)} values"
         raise error("E0203", f"{len(targets)} names are assigned from {count}", s.span, "", Label(s.value.span, count))
     for target, item in zip(targets, items, strict=True):
-        scope.bind(target.name, item, target.span)
+        _name(cx, scope, target, item)
+
+
+def _name(cx: Context, scope: Scope, target: ast.Target, value: Value) -> None:
+    scope.bind(target.name, value, target.span)
+    if cx.met is not None:
+        cx.met(target.span, value)
 
 
 # --- variables -------------------------------------------------------------------------------------------------------

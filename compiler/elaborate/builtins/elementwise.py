@@ -56,6 +56,7 @@ def _unary(f: Scalar) -> Callable[[Context, Arguments], Any]:
                     f"`{name}` needs a float tensor, not {t.type}",
                     a.at("x"),
                     help=f"write `{name}(cast(x, {cx.real}))`",
+                    fix=f"cast({a.at('x').text}, {cx.real})",
                 )
             if t.dtype == "bool":
                 raise error("E0302", f"`{name}` does not apply to bool", a.at("x"))

@@ -196,7 +196,7 @@ def _check_local(cx: Context, train: ast.Train, item: ast.Assign, targets: tuple
                 continue  # it is used under a name that is misspelt there
             help = f"did you mean `{near}`?" if near else f"the settings are {', '.join(SETTINGS)}"
             what = f"a train block has no setting `{t.name}`, and nothing below uses it"
-            cx.give_up(error("E0203", what, t.span, help=help))
+            cx.give_up(error("E0203", what, t.span, help=help, fix=near))
             return near
     return None
 
@@ -262,7 +262,7 @@ def _normalize(cx: Context, item: ast.Assign | None) -> str | None:
     if not isinstance(item.value, ast.Name) or item.value.id not in NORMALIZE:
         near = suggest(item.value.id, list(NORMALIZE)) if isinstance(item.value, ast.Name) else None
         help = f"did you mean `{near}`?" if near else None
-        cx.give_up(error("E0203", f"`normalize` is one of {', '.join(NORMALIZE)}", item.value.span, help=help))
+        cx.give_up(error("E0203", f"`normalize` is one of {', '.join(NORMALIZE)}", item.value.span, help=help, fix=near))
         return None
     return item.value.id
 
@@ -276,7 +276,7 @@ def _inputs(cx: Context, train: ast.Train, model: ast.Layer) -> tuple[str, ...]:
             near = suggest(p.name, sorted(mine))
             help = f"did you mean `{near}`?" if near else f"for example `{p.name}: i32[B]`"
             what = f"`{p.name}` is no input of `{model.name}`, so it needs a type"
-            cx.give_up(error("E0203", what, p.span, help=help))
+            cx.give_up(error("E0203", what, p.span, help=help, fix=near))
             return names
     missing = [p.name for p in model.parameters if p.name not in names and not is_kind(p.type)]
     if missing:
