@@ -103,7 +103,7 @@ class Session:
             manifest = manifest_from_json(json.loads(stored))
             if self._current(manifest):
                 return manifest
-        with _without_collection():
+        with without_collection():
             manifest = self.program.manifest()
         self._save(key, json.dumps(manifest_to_json(manifest)).encode())
         return manifest
@@ -155,7 +155,7 @@ class Session:
     def _compiled(self, names: Iterable[str]) -> dict[str, bytes]:
         """Entries as they are stored: while LLVM works on one, the next is built and lowered."""
         jobs: dict[str, tuple[bytes, Future[bytes]]] = {}
-        with ThreadPoolExecutor(1) as worker, _without_collection():
+        with ThreadPoolExecutor(1) as worker, without_collection():
             for name in names:
                 made = self.stages(name)
                 header = json.dumps(signature_to_json(made.signature)).encode()
@@ -276,7 +276,7 @@ def emit(session: Session, stage: str, entry: str) -> str | bytes:
 
 
 @contextmanager
-def _without_collection() -> Iterator[None]:
+def without_collection() -> Iterator[None]:
     """Graphs are many small objects that live as long as the compilation: looking for garbage among them costs 15 %."""
     enabled = gc.isenabled()
     gc.disable()

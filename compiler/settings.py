@@ -19,8 +19,8 @@ class Settings:
     parameters (see `passes.narrow`); `beside`: a text of further exports (see `elaborate.modules.Modules.beside`);
     `sources`: the names of the data sources there are, asked where a train block names one (None: any name is taken,
     and judged by who reads the data); `arrays`: the values in order of the array in a file that a constant names, given
-    path, bytes, its name in an archive, that of the constant, and the type; `met`: is told what each name and call of
-    the user's files is worth, each time that it is met (an editor asks)."""
+    path, bytes, its name in an archive, that of the constant, and the type; `met`: is told what each name and call is
+    worth, each time that it is met (an editor asks)."""
 
     model: str | None = None
     hyper: Mapping[str, Any] = field(default_factory=dict)

@@ -120,7 +120,7 @@ class Context:
     returned: Span | None = None  # the expression of the last `return`
     root: Builder = field(init=False)  # of the entry
     real: str = field(init=False)  # the float dtype here: of numbers without a tensor, of draws, of `f32` in std
-    met: Callable[[Span, Value], None] | None = field(init=False)  # is told what a place in the user's files is worth
+    met: Callable[[Span, Value], None] | None = field(init=False)  # is told what a place is worth
     frames: list[Frame] = field(default_factory=list)  # the scans around this point, outermost first
     bodies: int = 0  # written out so far
     evaluated: int = 0  # expressions and elements of lists so far
@@ -134,8 +134,7 @@ class Context:
     def __post_init__(self) -> None:
         self.root = self.builder
         self.real = self.program.settings.dtype
-        met = self.program.settings.met
-        self.met = None if met is None else lambda span, value: None if is_std(span) else met(span, value)
+        self.met = self.program.settings.met
 
     # --- the walks
 

@@ -7,7 +7,7 @@ only when a name of theirs is first used.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -42,6 +42,12 @@ def std_index() -> dict[str, Path]:
     return {name: path for path in sorted(STD.glob("*.nn")) for name in _DEFINITION.findall(path.read_text("utf-8"))}
 
 
+def path_of(d: ast.Import) -> str:
+    """The path of an imported file, beside the file that imports it."""
+    name = d.span.source.name
+    return str(Path(name).parent / d.path) if name != "<text>" else d.path
+
+
 @cache
 def std_file(path: Path) -> dict[str, Any]:
     """The definitions of a file of std by name; their trees are common to all programs."""
@@ -66,11 +72,14 @@ def _check_signature(d: ast.Definition) -> None:
 
 
 class Modules:
-    """Every file met so far, parsed once. `sources` are the user's files, by name. Where `faults` are collected, what
-    parses of a file that is wrong is its module, and a name that a faulty definition would have is poison."""
+    """Every file met so far, parsed once. `sources` are the user's files, by name; `read` gives those that are
+    imported. Where `faults` are collected, what parses of a file that is wrong is its module, and a name that a faulty
+    definition would have is poison."""
 
-    def __init__(self, root: Source, faults: Faults | None = None):
-        self.faults = faults
+    def __init__(
+        self, root: Source, faults: Faults | None = None, read: Callable[[str, bool], Source] = read_source
+    ):
+        self.faults, self._read = faults, read
         self.sources: dict[str, str] = {}
         self.std = Scope(Scope(names=dict(BUILTINS)), find=self._find_std, known=lambda: iter(std_index()))
         self.files: dict[str, tuple[ast.Module, Scope]] = {}
@@ -167,11 +176,11 @@ class Modules:
         return module
 
     def _import(self, d: ast.Import, source: Source, importing: tuple[str, ...], define: Any) -> None:
-        path = str(Path(source.name).parent / d.path) if source.name != "<text>" else d.path
+        path = path_of(d)
         if path in importing:
             raise error("E0205", f"{d.path!r} imports itself", d.span, " -> ".join([*importing, path]))
         try:
-            other = read_source(path, imported=True)
+            other = self._read(path, True)
         except DataError as e:
             raise error("E0204", f"the import {e.diagnostics[0].message}", d.span) from None
         module, scope = self._load(other, importing)

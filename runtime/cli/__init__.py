@@ -32,7 +32,7 @@ from .show import say, show_error, with_switches
 _GROUPS = {  # the commands as `--help` lists them, and the module of each
     "Write": {
         "new": "new", "check": "source", "fmt": "source", "test": "tests", "explain": "source", "doc": "source",
-        "completion": "completion",
+        "completion": "completion", "lsp": "editor",
     },
     "Train": {
         "train": "train", "eval": "train", "predict": "train", "tune": "tune", "data": "data", "import": "importing",

@@ -18,7 +18,7 @@ ROOMS = (  # folders and loose files: a file imports from its own room and from 
     "runtime/network", "runtime/store", "runtime/onnx/export", "runtime/train", "runtime/logs", "runtime/cli/live",
     "runtime/cli/show", "runtime/cli/display", "runtime/picture", "runtime/summary", "runtime/notebook",
     "runtime/model", "runtime/api", "runtime/magic", "runtime/sklearn", "runtime/onnx", "runtime/check",
-    "runtime/look", "runtime/profile", "runtime/explain", "runtime/ship", "runtime/cli", "runtime",
+    "runtime/look", "runtime/profile", "runtime/explain", "runtime/ship", "runtime/editor", "runtime/cli", "runtime",
 )  # fmt: skip
 
 
