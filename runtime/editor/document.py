@@ -27,6 +27,7 @@ class Document:
         self.path = path
         self.texts = texts or {}  # of all open files
         self.text = text
+        self.version = 0  # as the editor counts
         self.diagnostics: tuple[Diagnostic, ...] = ()
         self.warnings: tuple[str, ...] = ()
         self._now: Reading | None = None

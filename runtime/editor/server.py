@@ -59,13 +59,14 @@ class Server(LanguageServer):
 
     # --- texts
 
-    def open(self, uri: str, text: str) -> None:
+    def open(self, uri: str, text: str, version: int) -> None:
         path, text = _path(uri), text.replace("\r\n", "\n")
         self.texts[path] = text
         if uri not in self.documents:
             self.documents[uri] = Document(path, text, self.texts)
         else:
             self.documents[uri].edit(text)
+        self.documents[uri].version = version
         for other in self.documents.values():
             if other.path != path and other.imports(path):
                 other.forget()
@@ -86,14 +87,15 @@ class Server(LanguageServer):
 
     async def _attend(self, uri: str, pause: float) -> None:
         document = self.documents[uri]
+        version = document.version
         try:
             await asyncio.sleep(pause)
             _, spent = _timed(document.look)
-            self._tell("look", document, spent)
+            self._tell("look", document, version, spent)
             self._publish(uri, document)
             await asyncio.sleep(self.rest if pause else 0)
             found, spent = await asyncio.to_thread(_timed, document.check)
-            self._tell("check", document, spent)
+            self._tell("check", document, version, spent)
             if document.checked(*found):
                 self._publish(uri, document)
                 if self._can_refresh():
@@ -102,10 +104,10 @@ class Server(LanguageServer):
             told = "".join(traceback.format_exception(e))
             self.window_log_message(lsp.LogMessageParams(lsp.MessageType.Error, f"nnc: {told}"))
 
-    def _tell(self, what: str, document: Document, spent: float) -> None:
+    def _tell(self, what: str, document: Document, version: int, spent: float) -> None:
         """How long something took, where the editor asks for that."""
         if self.measures:
-            self.telemetry_event({"what": what, "file": document.path.name, "cpu": spent})
+            self.telemetry_event({"what": what, "file": document.path.name, "version": version, "cpu": spent})
 
     def _can_refresh(self) -> bool:
         workspace = self.client_capabilities.workspace
@@ -115,7 +117,7 @@ class Server(LanguageServer):
         found = [self._diagnostic(document, d) for d in document.diagnostics]
         start = lsp.Range(lsp.Position(0, 0), lsp.Position(0, 0))
         found += [lsp.Diagnostic(start, w, lsp.DiagnosticSeverity.Warning, source="nnc") for w in document.warnings]
-        self.text_document_publish_diagnostics(lsp.PublishDiagnosticsParams(uri, found))
+        self.text_document_publish_diagnostics(lsp.PublishDiagnosticsParams(uri, found, document.version))
 
     def _diagnostic(self, document: Document, d: Diagnostic) -> lsp.Diagnostic:
         """One that is about another file stands at the top of this one, and says where it is."""
@@ -209,13 +211,13 @@ def _texts(server: Server) -> None:
 
     @server.feature(lsp.TEXT_DOCUMENT_DID_OPEN)
     def opened(ls: Server, params: lsp.DidOpenTextDocumentParams) -> None:
-        ls.open(params.text_document.uri, params.text_document.text)
+        ls.open(params.text_document.uri, params.text_document.text, params.text_document.version)
         ls.attend(params.text_document.uri, 0)
 
     @server.feature(lsp.TEXT_DOCUMENT_DID_CHANGE)
     def changed(ls: Server, params: lsp.DidChangeTextDocumentParams) -> None:
         uri = params.text_document.uri
-        ls.open(uri, ls.workspace.get_text_document(uri).source)
+        ls.open(uri, ls.workspace.get_text_document(uri).source, params.text_document.version)
         ls.attend(uri, ls.pause)
 
     @server.feature(lsp.TEXT_DOCUMENT_DID_SAVE)

@@ -174,16 +174,18 @@ class File:
         )
 
     def errors(self, what: Any = lambda found: True) -> list[dict[str, Any]]:
-        """The next diagnostics for which `what` holds."""
+        """The next diagnostics of the text as it is for which `what` holds."""
         params = self.client.until(
-            "textDocument/publishDiagnostics", lambda p: p["uri"] == self.uri and what(p["diagnostics"])
+            "textDocument/publishDiagnostics",
+            lambda p: p["uri"] == self.uri and p["version"] == self.version and what(p["diagnostics"]),
         )
         found: list[dict[str, Any]] = params["diagnostics"]
         return found
 
     def checked(self) -> None:
         """Wait for the check after the last change."""
-        self.client.until("telemetry/event", lambda p: p["what"] == "check" and p["file"] == self.path.name)
+        wanted = {"what": "check", "file": self.path.name, "version": self.version}
+        self.client.until("telemetry/event", lambda p: wanted.items() <= p.items())
 
     def spans(self, locations: list[dict[str, Any]]) -> list[str]:
         """`line:text` of places in this file."""
