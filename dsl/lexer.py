@@ -1,13 +1,10 @@
-"""A Pygments lexer for `.nn` files; the only module that needs Pygments.
-
-It follows `tokens.py`: a word is a keyword only where it stands like one, so that a weight may be called `state`.
-"""
+"""A Pygments lexer for `.nn` files; the only module that needs Pygments."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from pygments.lexer import RegexLexer, bygroups, words  # type: ignore[import-untyped]
+from pygments.lexer import RegexLexer, bygroups  # type: ignore[import-untyped]
 from pygments.token import (  # type: ignore[import-untyped]
     STANDARD_TYPES,
     Comment,
@@ -20,12 +17,15 @@ from pygments.token import (  # type: ignore[import-untyped]
     Whitespace,
 )
 
-from .actions import DTYPES, KINDS
-from .tokens import DEFINITIONS, RESERVED, STATEMENTS
+from .highlight import RULES
 
-_NAME = r"[^\W\d]\w*"
-_DECLARING = "|".join(w for w in (*DEFINITIONS, *STATEMENTS) if w not in ("import", "from", "test"))
-_START = r"(?:(?<=\n)|(?<=\{)|(?<![\s\S]))([ \t]*)"  # of a statement: of a line, of a block, of the text
+_TOKENS = {
+    "comment": Comment.Single, "space": Whitespace, "declaration": Keyword.Declaration, "keyword": Keyword,
+    "namespace": Keyword.Namespace, "function": Name.Function, "class": Name.Class, "label": Name.Label,
+    "attribute": Name.Attribute, "name": Name, "constant": Keyword.Constant, "logic": Operator.Word,
+    "type": Keyword.Type, "float": Number.Float, "integer": Number.Integer, "string": String.Double,
+    "operator": Operator, "punctuation": Punctuation,
+}  # fmt: skip
 
 
 class NnLexer(RegexLexer):  # type: ignore[misc]
@@ -38,35 +38,8 @@ class NnLexer(RegexLexer):  # type: ignore[misc]
 
     tokens: ClassVar = {
         "root": [
-            (r"#.*", Comment.Single),
-            (rf"{_START}(fn|layer|model|optimizer|export)([ \t]+)({_NAME})",
-             bygroups(Whitespace, Keyword.Declaration, Whitespace, Name.Function)),
-            (rf"{_START}(train|gradcheck)([ \t]+)({_NAME})",
-             bygroups(Whitespace, Keyword.Declaration, Whitespace, Name.Class)),
-            (rf"{_START}({_DECLARING})(?=[ \t]+[^\W\d])",
-             bygroups(Whitespace, Keyword.Declaration)),
-            (rf"{_START}(import|from|test|reject)(?=[ \t]*\")", bygroups(Whitespace, Keyword.Declaration)),
-            (rf"{_START}(repeat|case|expect)(?=[ \t]+[^\s=:.,|)\]])", bygroups(Whitespace, Keyword)),
-            (rf"{_START}(stop)([ \t]+)(when)\b", bygroups(Whitespace, Keyword, Whitespace, Keyword)),
-            (rf"{_START}(when)([ \t]+)(training)\b", bygroups(Whitespace, Keyword, Whitespace, Keyword)),
-            (rf"{_START}(update)(?=[ \t]*\{{)", bygroups(Whitespace, Keyword)),
-            (r"(?<=\")([ \t]+)(import)\b", bygroups(Whitespace, Keyword.Namespace)),
-            (r"(?<=[\w)\]])([ \t]+)(until|within)(?=[ \t]+[^\s=])", bygroups(Whitespace, Keyword)),
-            (r"(\|>)(\s*)(" + _NAME + r")(\s*)(:)(?!=)",
-             bygroups(Operator, Whitespace, Name.Label, Whitespace, Punctuation)),
-            (r"(\.)(" + _NAME + ")", bygroups(Operator, Name.Attribute)),
-            (words(("true", "false"), prefix=r"\b", suffix=r"\b"), Keyword.Constant),
-            (words(("and", "or", "not", "in"), prefix=r"\b", suffix=r"\b"), Operator.Word),
-            (words(tuple(w for w in RESERVED if w not in ("true", "false", "and", "or", "not", "in")),
-                   prefix=r"\b", suffix=r"\b"), Keyword),
-            (rf"(?<=[:>])([ \t]*)({'|'.join((*DTYPES, *KINDS))})\b(?![ \t]*\()", bygroups(Whitespace, Keyword.Type)),
-            (rf"{_NAME}(?=\()", Name.Function),
-            (_NAME, Name),
-            (r"[0-9]+(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)", Number.Float),
-            (r"[0-9]+", Number.Integer),
-            (r'"(?:[^"\\\n]|\\[^\n])*"', String.Double),
-            (r"\|>|:=|=>|->|==|!=|<=|>=|\.\.|//|[-+*/%@^<>=~]", Operator),
-            (r"[()\[\]{},:.]", Punctuation),
+            *((p, bygroups(*(_TOKENS[k] for k in kinds)) if isinstance(kinds, tuple) else _TOKENS[kinds])
+              for p, kinds in RULES),
             (r"\n+|[^\S\n]+", Whitespace),  # apart, because a statement begins right after its newline
         ],
     }  # fmt: skip

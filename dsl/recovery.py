@@ -263,7 +263,7 @@ class _Recovery:
     def in_signature(self, k: int, start: int, end: int) -> range:
         """Of a signature the type of the parameter or result that is wrong, where that is clear; or all behind the
         name."""
-        if self.types[start + 1] != "NAME" or k <= start + 1:
+        if k <= start + 1 or self.types[start + 1] != "NAME":
             return range(start, end)
         if self.depth(start, end):
             return range(start + 2, end)

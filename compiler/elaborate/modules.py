@@ -25,6 +25,7 @@ from .scope import MISSING, Scope, suggest
 from .values import POISON, Defined
 
 STD = Path(__file__).parents[2] / "dsl" / "std"
+NAMED = (ast.Const, ast.Hyper, ast.Function, ast.Layer, ast.Optimizer, ast.Export)  # what others can name
 _DEFINITION = re.compile(r"^(?:fn|layer|model|optimizer|const)\s+(\w+)", re.MULTILINE)
 
 
@@ -52,7 +53,7 @@ def path_of(d: ast.Import) -> str:
 def std_file(path: Path) -> dict[str, Any]:
     """The definitions of a file of std by name; their trees are common to all programs."""
     module = parse(Source(f"std/{path.name}", path.read_text("utf-8")))
-    return {d.name: d for d in module.definitions if not isinstance(d, ast.Import | ast.Train | ast.Test)}
+    return {d.name: d for d in module.definitions if isinstance(d, NAMED)}
 
 
 def _check_signature(d: ast.Definition) -> None:
@@ -76,9 +77,7 @@ class Modules:
     imported. Where `faults` are collected, what parses of a file that is wrong is its module, and a name that a faulty
     definition would have is poison."""
 
-    def __init__(
-        self, root: Source, faults: Faults | None = None, read: Callable[[str, bool], Source] = read_source
-    ):
+    def __init__(self, root: Source, faults: Faults | None = None, read: Callable[[str, bool], Source] = read_source):
         self.faults, self._read = faults, read
         self.sources: dict[str, str] = {}
         self.std = Scope(Scope(names=dict(BUILTINS)), find=self._find_std, known=lambda: iter(std_index()))
@@ -138,7 +137,7 @@ class Modules:
                         self._import(d, source, (*importing, source.name), define)
                     case ast.Unread():
                         scope.doubtful.update(d.names)
-                    case ast.Const() | ast.Hyper() | ast.Function() | ast.Layer() | ast.Optimizer() | ast.Export():
+                    case _ if isinstance(d, NAMED):
                         define(d.name, d, None, d.span)
             except SourceError as e:
                 self.refuse(e)
@@ -184,8 +183,7 @@ class Modules:
         except DataError as e:
             raise error("E0204", f"the import {e.diagnostics[0].message}", d.span) from None
         module, scope = self._load(other, importing)
-        named = (ast.Const, ast.Hyper, ast.Function, ast.Layer, ast.Optimizer, ast.Export)
-        exported = {x.name: x for x in module.definitions if isinstance(x, named)}
+        exported = {x.name: x for x in module.definitions if isinstance(x, NAMED)}
         unread = {n for x in module.definitions if isinstance(x, ast.Unread) for n in (*x.gives, *x.names)}
         for name in d.names if d.names is not None else exported:
             if name not in exported and name in unread:

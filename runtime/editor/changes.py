@@ -71,7 +71,7 @@ def formatted(document: Document) -> list[Edit]:
 
 def _broken_lines(reading: Reading) -> set[int]:
     """The lines of the tokens that are in no sound definition."""
-    sound = [d.span for d in reading.module.definitions]
+    sound = [d.span for d in reading.sound]
     outside = (t.span for t in reading.words.tokens if not any(s.start <= t.span.start < s.end for s in sound))
     return {s.position[0] for s in outside if s.text.strip()}
 

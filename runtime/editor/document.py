@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ...compiler.elaborate.modules import NAMED
 from ...compiler.settings import Settings
 from ...dsl import ast
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.source import Source, Span
+from ..api import checked
 from ..check.diagnose import Diagnosis, diagnose
-from ..data.formats import NAMES
-from ..data.frozen import values
 from .calls import path_before
 from .reading import Reading, Shift, read
 from .symbols import Symbol, Words
-from .worth import Run, Worth, look
+from .worth import Run, Stopped, Worth, look
 
 MOST_RUNS = 4  # whose values are kept
 
@@ -34,11 +34,14 @@ class Document:
         self._whole: Reading | None = None
         self._runs: list[tuple[Run, Shift]] = []  # the newest first
         self._edited: int | None = None  # where the last edit was
+        self._checking: Run | None = None
 
     def edit(self, text: str) -> None:
         """Another text takes the place of this one."""
         shift = Shift.of(self.text, text)
         self._edited = shift.same
+        if self._checking is not None:
+            self._checking.stopped = True
         self.text, self._now = text, None
         self._runs = [(run, Shift.of(run.text, text)) for run, _ in self._runs]
 
@@ -90,7 +93,7 @@ class Document:
 
     def now(self, span: Span) -> Span | None:
         """Where a place of this file is in the text as it is."""
-        shifts = (s for r, s in self.readings if span.source in (r.source, r.module.span.source))
+        shifts = (s for r, s in self.readings if span.source is r.source)
         at = next(shifts, Shift.of(span.source.text, self.text)).new(span.start, span.end)
         return Span(self.words.source, *at) if at is not None else None
 
@@ -101,7 +104,7 @@ class Document:
             return self._numbered(offset)
         reading, shift, _, symbol = found
         place = symbol.place
-        if place is not None and place.source is reading.module.span.source:
+        if place is not None and place.source is reading.source:
             return self.now(symbol.before(shift.old(offset) or 0) or place)
         return place
 
@@ -116,7 +119,7 @@ class Document:
         seen: set[str] = set()
         for reading, shift in self.readings:
             for d in reading.module.definitions:
-                if isinstance(d, ast.Import | ast.Train | ast.Test) or d.name in seen:
+                if not isinstance(d, NAMED) or d.name in seen:
                     continue
                 symbol = reading.resolver.defined(d)
                 start, end = shift.new(d.span.start, d.span.start), shift.new(d.span.end, d.span.end)
@@ -149,18 +152,18 @@ class Document:
 
     def look(self) -> None:
         """Elaborate what the last edit touched: the step of training where it is in a train block, or predictions."""
-        reading = self.reading
-        if not reading.whole:
-            self.diagnostics = reading.errors
-            return
         touched = self.definition(self._edited) if self._edited is not None else None
-        run, self.diagnostics = look(reading.source, self._settings(), isinstance(touched, ast.Train))
+        run, self.diagnostics = look(self.reading.source, self._settings(), isinstance(touched, ast.Train))
         self._keep(run)
 
-    def check(self) -> tuple[Run, Diagnosis]:
-        """Everything that is wrong with the text: for a thread of its own. `checked` takes what it gives."""
-        run = Run(self.text, str(self.path))
-        return run, diagnose(self.text, self.path, Settings(met=run.met))
+    def check(self) -> tuple[Run, Diagnosis] | None:
+        """Everything that is wrong with the text: for a thread of its own. `checked` takes what it gives; None where
+        the text was changed meanwhile."""
+        run = self._checking = Run(self.text, str(self.path))
+        try:
+            return run, diagnose(run.text, self.path, Settings(met=run.met))
+        except Stopped:
+            return None
 
     def checked(self, run: Run, found: Diagnosis) -> bool:
         """Keep what a check found, unless the text has changed since."""
@@ -178,7 +181,7 @@ class Document:
 
     def _settings(self) -> Settings:
         sizes = next((run.sizes for run, _ in self._runs if run.sizes), {})
-        return Settings(sizes=sizes, sources=lambda: NAMES, arrays=values, cache=False)
+        return checked(Settings(sizes=sizes, cache=False))
 
     def called(self, start: int) -> Span | None:
         """The call of the function that is named at an offset."""

@@ -15,7 +15,7 @@ from ...compiler.elaborate.checks import STEP_NAMES
 from ...compiler.elaborate.modules import Lazy, Modules, path_of
 from ...compiler.elaborate.scope import MISSING, Scope
 from ...compiler.elaborate.training.settings import SETTINGS
-from ...compiler.elaborate.values import Builtin, Defined
+from ...compiler.elaborate.values import POISON, Builtin, Defined
 from ...dsl import ast
 from ...dsl.source import Source, Span
 from ...dsl.tree import walk
@@ -46,7 +46,7 @@ class Resolver:
     def file(self, module: ast.Module, scope: Scope) -> Names:
         """All names of a file."""
         for kinds in (ast.Import | ast.Const | ast.Hyper, ast.Function | ast.Layer | ast.Optimizer | ast.Export,
-                      ast.Train | ast.Test):  # fmt: skip
+                      ast.Train | ast.Test | ast.Unread):  # fmt: skip
             for d in module.definitions:
                 if isinstance(d, kinds):
                     self.walk(d, scope)
@@ -70,6 +70,8 @@ class Resolver:
                 return value
             case Defined(definition=d) | Lazy(definition=d):
                 return self.defined(d)
+            case _ if value is POISON:
+                return None
             case _ if value is MISSING:
                 return self.told(name, "step") if name in STEP_NAMES else None
         return self.told(name, "builtin" if isinstance(value, Builtin) else "constant", value)
@@ -116,6 +118,12 @@ class _Walk(Uses):
                         self.expression(e, scope)
             case ast.Train():
                 self._train(d, scope)
+            case ast.Unread():
+                self._unread(d, scope)
+                inner = Scope(scope)
+                self.out.bodies.append((d.span, inner))
+                for item in d.body:
+                    self._test_item(item, inner)
             case ast.Test():
                 inner = Scope(scope)
                 self.out.bodies.append((d.span, inner))
@@ -133,8 +141,8 @@ class _Walk(Uses):
 
     def _import(self, d: ast.Import, scope: Scope) -> None:
         text = self.words.tokens[self.words.first(d.span.start) + 1].span
-        module, _ = self.resolver.modules.files[path_of(d)]
-        self._mark(text, Symbol(d.path, "file", module, [Span(module.span.source, 0, 0)]))
+        if found := self.resolver.modules.files.get(path_of(d)):
+            self._mark(text, Symbol(d.path, "file", found[0], [Span(found[0].span.source, 0, 0)]))
         after = text.end
         for name in d.names or ():
             span = self.words.named(name, after)
@@ -256,7 +264,7 @@ class _Walk(Uses):
 
     # --- statements
 
-    def _statements(self, body: Sequence[ast.Statement], scope: Scope, turn: str = "") -> None:
+    def _statements(self, body: Sequence[Any], scope: Scope, turn: str = "") -> None:
         """In order; `turn` is the index of the scan whose body it is."""
         for s in body:
             while isinstance(s, ast.If):  # `else if` may come many times
@@ -299,6 +307,11 @@ class _Walk(Uses):
                     self.owner.members[name] = symbol
             case ast.Return(value=e) | ast.Evaluate(value=e):
                 self.expression(e, scope)
+            case ast.Unread(gives=gives, body=body):
+                self._unread(s, scope)
+                for name in gives:
+                    self._bind(scope, name, self.words.named(name, s.span.start), "value", s)
+                self._statements(body, scope, turn)
             case ast.When(training=a, otherwise=b):
                 self._statements((*a, *b), scope, turn)
             case ast.Repeat(index=name, count=count, body=body):

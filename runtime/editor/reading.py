@@ -1,20 +1,21 @@
-"""A text as it was read: its tokens, the tree of what is sound in it, and what its names mean.
+"""A text as it was read: its tokens, the tree of what parses of it, and what its names mean.
 
-A definition that does not parse is blanked, so that all others stand where they stood. What is asked about it is
-answered from the last text that was whole: a `Shift` finds a place of one text in another.
+Of what does not parse something may be known from the last text that was whole: a `Shift` finds a place of one text in
+another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ...compiler.elaborate.faults import Faults
 from ...compiler.elaborate.modules import Modules
 from ...dsl import ast
 from ...dsl.diagnostics import Diagnostic
-from ...dsl.errors import NncError, SourceError
+from ...dsl.errors import SourceError
 from ...dsl.parser import parse, read_source
 from ...dsl.source import Source, Span
 from .names import Resolver, words_of
@@ -23,16 +24,20 @@ from .symbols import Names, Words
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """`errors` are what keeps the text from being whole."""
+    """`errors` are what keeps the text from being whole: what does not parse, what is defined twice, what cannot be
+    imported."""
 
     source: Source
     errors: tuple[Diagnostic, ...]
-    module: ast.Module
     modules: Modules
 
     @property
     def whole(self) -> bool:
         return not self.errors
+
+    @property
+    def module(self) -> ast.Module:
+        return self.modules.module
 
     @property
     def words(self) -> Words:
@@ -44,37 +49,26 @@ class Reading:
 
     @cached_property
     def names(self) -> Names:
-        """What the names of the sound definitions mean."""
+        """What the names of the file mean."""
         return self.resolver.file(self.module, self.modules.scope)
+
+    @cached_property
+    def sound(self) -> list[ast.Definition]:
+        """The definitions that parse by themselves."""
+        return [d for d in self.module.definitions if self.whole or _parses(d.span)]
 
 
 def read(path: Path, text: str, texts: Mapping[Path, str] | None = None) -> Reading:
     """Read the text of a file, which may be wrong anywhere; `texts` are of files that are not, or not yet, as they are
     on disk."""
-    source = Source(str(path), text)
+    source, faults = Source(str(path), text), Faults()
 
     def imported(name: str, is_import: bool) -> Source:
         open_text = (texts or {}).get(Path(name).resolve())
-        return _sound(Source(name, open_text) if open_text is not None else read_source(name, is_import))[0]
+        return Source(name, open_text) if open_text is not None else read_source(name, is_import)
 
-    sound, errors = _sound(source)
-    while True:
-        try:
-            modules = Modules(sound, imported)
-            return Reading(source, tuple(errors), modules.module, modules)
-        except NncError as e:  # of what is defined twice, or imported
-            errors += [d for d in e.diagnostics if d not in errors]
-            sound = _without(sound, e.diagnostics)
-
-
-def _sound(source: Source) -> tuple[Source, list[Diagnostic]]:
-    """A source with blanks for the definitions that do not parse, and what is wrong with these."""
-    try:
-        parse(source)
-    except SourceError as e:
-        parsed = [s for s in words_of(source).sound if _parses(s)]
-        return _blanked(source, parsed), list(e.diagnostics)
-    return source, []
+    modules = Modules(source, faults, imported)
+    return Reading(source, tuple(d for e in faults.errors for d in e.diagnostics), modules)
 
 
 def _parses(span: Span) -> bool:
@@ -83,26 +77,6 @@ def _parses(span: Span) -> bool:
     except SourceError:
         return False
     return True
-
-
-def _without(source: Source, told: Sequence[Diagnostic]) -> Source:
-    """A source with blanks for the definitions that something is told of; for all imports, where it is told of others'
-    text."""
-    definitions = parse(source).definitions
-    places = [d.span.start for d in told if d.span is not None and d.span.source is source]
-    wrong = [d for d in definitions if any(d.span.start <= at < d.span.end for at in places)]
-    wrong = wrong or [d for d in definitions if isinstance(d, ast.Import)] or list(definitions)
-    return _blanked(source, [d.span for d in definitions if d not in wrong])
-
-
-def _blanked(source: Source, kept: Sequence[Span]) -> Source:
-    """A source of nothing but some stretches and comments."""
-    text = list(source.text)
-    for t in words_of(source).tokens:
-        if not any(s.start <= t.span.start < s.end for s in kept):
-            for k in range(t.span.start, t.span.end):
-                text[k] = text[k] if text[k] == "\n" else " "
-    return Source(source.name, "".join(text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class Server(LanguageServer):
             await asyncio.sleep(self.rest if pause else 0)
             found, spent = await asyncio.to_thread(_timed, document.check)
             self._tell("check", document, version, spent)
-            if document.checked(*found):
+            if found is not None and document.checked(*found):
                 self._publish(uri, document)
                 if self._can_refresh():
                     self.workspace_inlay_hint_refresh(None)

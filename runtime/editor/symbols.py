@@ -94,7 +94,6 @@ class Words:
         lexed = tokenize(source)
         self.tokens: tuple[Token, ...] = lexed.tokens
         self.comments: tuple[ast.Comment, ...] = lexed.comments
-        self.sound = [t[0].span.to(t[-1].span) for t in lexed.definitions]  # definitions whose brackets are whole
         self._starts = [t.span.start for t in self.tokens]
 
     def first(self, after: int) -> int:

@@ -58,8 +58,22 @@ class Uses:
                         self._index(b, inner)
                     self.out.bodies.append((x.span, inner))
                     waiting.append((body, inner))
+                case ast.Unread():
+                    self._unread(x, scope)
                 case ast.Tree():
                     waiting += [(y, scope) for y in _below(x)]
+
+    def _unread(self, u: ast.Unread, scope: Scope) -> None:
+        """Text that does not parse: what its words mean, of those that mean something."""
+        tokens = self.words.tokens
+        inside = [(b.span.start, b.span.end) for b in u.body]
+        for k in range(self.words.first(u.span.start), self.words.first(u.span.end)):
+            start = tokens[k].span.start
+            argument = k + 1 < len(tokens) and tokens[k + 1].type == "EQUALS" and start != u.span.start
+            if tokens[k].type != "NAME" or argument or (k and tokens[k - 1].type == "DOT"):
+                continue
+            if not any(a <= start < b for a, b in inside):
+                self._use(tokens[k].text, tokens[k].span, scope)
 
     def _postfix(self, e: ast.Expr, scope: Scope) -> list[Any]:
         """`Net.body(x)[0].y`: the first name now, what it has inside later; what else there is to look at."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...compiler.elaborate import Program, training
 from ...compiler.elaborate.context import Context
+from ...compiler.elaborate.faults import Faults
 from ...compiler.elaborate.values import Results, Tensor, is_static
 from ...compiler.session import without_collection
 from ...compiler.settings import Settings
@@ -18,6 +19,10 @@ from ...dsl.errors import NncError
 from ...dsl.source import Source, Span
 
 Worth = TensorType | str  # a tensor's type, or a compile-time value in words
+
+
+class Stopped(BaseException):
+    """The text has changed: what is being found out is of no use. No fault, so nothing recovers from it."""
 
 
 @dataclass(eq=False)
@@ -32,7 +37,11 @@ class Run:
     variables: dict[str, int] = field(default_factory=dict)  # elements of each weight and bias, by path
     sizes: dict[str, int] = field(default_factory=dict)  # that were taken from the data
 
+    stopped: bool = False  # nobody wants it any more: elaboration ends at the next name
+
     def met(self, span: Span, value: Any) -> None:
+        if self.stopped:
+            raise Stopped
         if span.source.name == self.name:
             known = self.values.setdefault((span.start, span.end), {})
             for w in worth(value):
@@ -64,9 +73,9 @@ def worth(value: Any) -> Iterator[Worth]:
 class Look(Program):
     """A program of which one entry is elaborated: the step of `training`, or predictions."""
 
-    def __init__(self, source: Source, settings: Settings, run: Run, training: bool):
+    def __init__(self, source: Source, settings: Settings, faults: Faults, run: Run, training: bool):
         self.run, self.training, self.contexts = run, training, list[Context]()
-        super().__init__(source, settings)
+        super().__init__(source, settings, faults=faults)
 
     def context(self, entry: str) -> Context:
         self.contexts.append(super().context(entry))
@@ -76,18 +85,18 @@ class Look(Program):
         if self.train is not None:
             self.spec = training.spec(self)
         self._discovered.add(model.name)
-        try:
-            self.graph("train" if self.training and self.train is not None else "predict")
-        finally:
-            self.run.note(self.contexts, self)
+        cx = self.context("train" if self.training and self.train is not None else "predict")
+        with cx.recovering():
+            self.graph(cx.builder.name, cx)
+        self.run.note(self.contexts, self)
 
 
 def look(source: Source, settings: Settings, training: bool) -> tuple[Run, tuple[Diagnostic, ...]]:
     """Elaborate one entry; what is wrong with it."""
-    run = Run(source.text, source.name)
+    run, faults = Run(source.text, source.name), Faults()
     try:
         with without_collection():
-            Look(source, replace(settings, met=run.met), run, training)
+            Look(source, replace(settings, met=run.met), faults, run, training)
     except NncError as e:
-        return run, e.diagnostics
-    return run, ()
+        faults.tell(e)
+    return run, tuple(d for e in faults.errors for d in e.diagnostics)

@@ -135,8 +135,8 @@ def test_a_text_is_found_again_in_another() -> None:
 def test_what_is_sound_beside_broken_text_stands_where_it_stood() -> None:
     text = "fn f(x) = 2 * x\nfn g(x) = (\n# of h\nfn h(x) = f(x)\n"
     reading = read(Path("a.nn"), text)
-    assert not reading.whole and [d.name for d in reading.module.definitions] == ["f", "h"]
-    assert reading.module.definitions[1].span.text == "fn h(x) = f(x)" and reading.module.definitions[1].doc == "of h"
+    assert not reading.whole and [d.name for d in reading.sound] == ["f", "h"]
+    assert reading.sound[1].span.text == "fn h(x) = f(x)" and reading.sound[1].doc == "of h"
     assert reading.names.at[text.index("f(x)\n")][1].places[0].start == 3
 
 

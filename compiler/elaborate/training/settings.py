@@ -262,7 +262,9 @@ def _normalize(cx: Context, item: ast.Assign | None) -> str | None:
     if not isinstance(item.value, ast.Name) or item.value.id not in NORMALIZE:
         near = suggest(item.value.id, list(NORMALIZE)) if isinstance(item.value, ast.Name) else None
         help = f"did you mean `{near}`?" if near else None
-        cx.give_up(error("E0203", f"`normalize` is one of {', '.join(NORMALIZE)}", item.value.span, help=help, fix=near))
+        cx.give_up(
+            error("E0203", f"`normalize` is one of {', '.join(NORMALIZE)}", item.value.span, help=help, fix=near)
+        )
         return None
     return item.value.id
 
