@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from . import ast
+from .diagnostics import Fix
 from .errors import NncError, error
 from .source import Span
 from .tokens import BEGINS_OPERAND, CONTINUES, DEFINITIONS, MAX_DEPTH, OPERATORS, RESERVED, STATEMENTS, Token
@@ -50,7 +51,7 @@ def explain_unexpected(tokens: Sequence[Token], at: int, found: Token, accepts: 
         return error("E0106", "comparisons do not chain", found.span, help="write `a < b and b < c`")
     if kind == "DOT" and after and after.type in ("INT", "FLOAT") and after.span.start == found.span.end:
         span = found.span.to(after.span)
-        return error("E0105", f"`{span.text}` is not a number", span, help=f"write `0{span.text}`")
+        return error("E0105", f"`{span.text}` is not a number", span, help=f"write `0{span.text}`", fix=f"0{span.text}")
     named = after is not None and after.type in ("EQUALS", "COLON", "DEFINE")
     if found.text in RESERVED and kind != "NAME" and "NAME" in accepts and (named or "INT" not in accepts):
         return _reserved(found)
@@ -65,8 +66,10 @@ def explain_unexpected(tokens: Sequence[Token], at: int, found: Token, accepts: 
     if kind.lower() in DEFINITIONS and kind.lower() == found.text and "RBRACE" in accepts:
         return error("E0101", f"`{found.text}` cannot stand inside a block", found.span,
                      help=f"`{found.text}` begins a definition; definitions stand at the top of a file")  # fmt: skip
-    return error("E0101", f"`{_shown(found)}` cannot stand here", found.span, _expected(accepts, before),
-                 help=_misplaced_help(tokens, at, found, before, accepts))  # fmt: skip
+    fixes: list[Fix] = []
+    help = _misplaced_help(tokens, at, found, before, accepts, fixes)
+    return error("E0101", f"`{_shown(found)}` cannot stand here", found.span, _expected(accepts, before), help=help,
+                 fix=tuple(fixes))  # fmt: skip
 
 
 def too_deep(node: ast.Tree) -> NncError:
@@ -78,14 +81,16 @@ def _no_definition(first: Token, second: Sequence[Token]) -> NncError:
     word = first.text
     shown = _shown(first)
     help = "a file holds " + ", ".join(f"`{w}`" for w in DEFINITIONS[:-1]) + f" and `{DEFINITIONS[-1]}` definitions"
+    near = None
     if first.type == "NAME" and second and second[0].type in ("NAME", "STRING"):
         if word in _ELSEWHERE:
             help = _ELSEWHERE[word]
         elif close := get_close_matches(word, DEFINITIONS, 1):
-            help = f"did you mean `{close[0]}`?"
+            near = close[0]
+            help = f"did you mean `{near}`?"
     elif first.type == "NAME" and second and second[0].type == "EQUALS":
         help = f"a constant is written `const {word} = ...`, a setting `hyper {word}: float = ...`"
-    return error("E0113", f"`{shown}` does not begin a definition", first.span, help=help)
+    return error("E0113", f"`{shown}` does not begin a definition", first.span, help=help, fix=near)
 
 
 def _reserved(token: Token) -> NncError:
@@ -103,7 +108,10 @@ def _early_help(tokens: Sequence[Token], at: int, accepts: set[str], after: Toke
     return None
 
 
-def _misplaced_help(tokens: Sequence[Token], at: int, found: Token, before: Token, accepts: set[str]) -> str | None:
+def _misplaced_help(
+    tokens: Sequence[Token], at: int, found: Token, before: Token, accepts: set[str], fixes: list[Fix]
+) -> str | None:
+    """Advice, which is added to `fixes` where it is one definite word."""
     start = _statement_start(tokens, at)
     first = tokens[start]
     if found.type == "ELSE" and before.type == "NEWLINE":
@@ -116,10 +124,12 @@ def _misplaced_help(tokens: Sequence[Token], at: int, found: Token, before: Toke
         if first.text in ("stop", "when"):
             return "write `stop when`" if first.text == "stop" else "write `when training {`"
         if close := get_close_matches(first.text, _WORDS, 1):
+            fixes.append(Fix(first.span, close[0]))
             return f"did you mean `{close[0]}`?"
         if "EQUALS" in accepts:
             return f"a value is given by `{first.text} = ...`"
     if found.type == "EQUALS" and "EQ" in accepts:
+        fixes.append(Fix(found.span, "=="))
         return "a comparison is written `==`"
     if found.type == "EQUALS" and accepts == {"COLON"}:
         return f"a `{first.text}` says its type: `{first.text} {before.text}: float = ...`"

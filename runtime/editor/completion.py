@@ -121,7 +121,7 @@ def _names(document: Document, offset: int) -> Iterator[Item]:
         scope = reading.modules.scope
         own = {*(scope.known() if scope.known is not None else ())}
         for name in scope.visible():
-            if name not in seen:
+            if name and name not in seen:  # what does not parse may have no name
                 seen.add(name)
                 yield Item(name, _kind(name, scope if name in own else None))
 

@@ -309,7 +309,7 @@ class _Walk(Uses):
                 self.expression(e, scope)
             case ast.Unread(gives=gives, body=body):
                 self._unread(s, scope)
-                for name in gives:
+                for name in filter(None, gives):
                     self._bind(scope, name, self.words.named(name, s.span.start), "value", s)
                 self._statements(body, scope, turn)
             case ast.When(training=a, otherwise=b):

@@ -67,7 +67,8 @@ def worth(value: Any) -> Iterator[Worth]:
         case bool():
             yield str(value).lower()
         case _ if is_static(value):
-            yield f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else repr(value)
+            plain = repr(value) if isinstance(value, str) else str(value)
+            yield f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else plain
 
 
 class Look(Program):

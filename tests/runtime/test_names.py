@@ -145,7 +145,9 @@ def test_what_is_sound_beside_broken_text_stands_where_it_stood() -> None:
     [
         "", "fn", "fn f(", "model M(x: f32[B]) -> (y", "import \"nowhere.nn\"\nfn f(x) = x\n", 
         "fn f(x) = x\nfn f(x) = 2\n",
-        "}}}", "\"", "test \"a\" { expect", "train N(x) { }", "\ufeff", "𝒯", "fn f(x, x) = x", "from \"a.nn\" import",
+        
+        "}}}", "fn f() {\n    {\n    y = (2\n}\n{", "\"", "test \"a\" { expect", "train N(x) { }",
+        "\ufeff", "𝒯", "fn f(x, x) = x", "from \"a.nn\" import",
     ],
 )  # fmt: skip
 def test_any_text_can_be_read(text: str) -> None:
