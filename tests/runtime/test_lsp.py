@@ -420,6 +420,27 @@ def test_several_errors_are_told_at_once(net: File) -> None:
     net.checked()
 
 
+def test_several_wrong_definitions_do_not_hide_one_another(net: File) -> None:
+    net.change("relu(h)", "rellu(h)")
+    net.change("accuracy = mean(", "accuracy = meen(")
+    net.change("[2.0, 4.0]\n", "[2.0, 4.0\n")
+    found = net.errors(lambda found: len(found) > 2)
+    assert sorted((d["code"], *net.spans([d])) for d in found) == [
+        ("E0103", "28:["), ("E0201", "21:meen"), ("E0201", "9:rellu")
+    ]  # fmt: skip
+    net.change("rellu(h)", "relu(h)")
+    net.change("meen(", "mean(")
+    net.change("[2.0, 4.0\n", "[2.0, 4.0]\n")
+    net.errors(lambda found: not found)
+    net.checked()
+
+
+def test_without_pygls_it_is_said_how_to_install_it() -> None:
+    hidden = "import sys; sys.modules['pygls'] = None; from nnc.runtime.cli import main; sys.exit(main(['lsp']))"
+    done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.returncode == 1 and "pip install 'nnc[lsp]'" in done.stderr
+
+
 def test_columns_are_counted_as_the_editor_counts(client: Client, tmp_path: Path) -> None:
     text = 'test "𝒯 is two units" { expect relu(1.0) == 1.0 }\nfn f(λ: f32[B]) -> f32[B] = λ * 2\n'
     file = File(client, tmp_path / "wide.nn", text)
@@ -451,7 +472,7 @@ def test_an_edit_of_resnet20(client: Client, tmp_path: Path) -> None:
     """Its latencies are what is wanted: they are printed."""
     file = File(client, tmp_path / "resnet20.nn", (ROOT / "models" / "resnet20.nn").read_text())
     file.checked()
-    client.spent.clear()
+    before = len(client.spent)
     for old, new in (("Block(64)", "Block(65)"), ("Block(65)", "Block(64)"), ("1e-4 * l2", "1e-3 * l2")):
         file.change(old, new)
         file.errors()
@@ -459,5 +480,5 @@ def test_an_edit_of_resnet20(client: Client, tmp_path: Path) -> None:
         file.ask("hover", file.at("global_avg_pool"))
         file.ask("semanticTokens/full")
     file.checked()
-    print("\nresnet20.nn, milliseconds:", *(f"{what} {spent:.0f}" for what, spent in client.spent), sep="\n  ")
+    print("\nresnet20.nn, milliseconds:", *(f"{what} {spent:.0f}" for what, spent in client.spent[before:]), sep="\n  ")
     client.tell("textDocument/didClose", {"textDocument": file.id})
