@@ -41,7 +41,7 @@ COMMANDS = {  # a line of each command, and the library that it needs
     "summary": ("summary net.nn", ""), "plan": ("plan net.nn", ""), "profile": ("profile net.nn", ""),
     "gradcheck": ("gradcheck net.nn", ""), "compile": ("compile net.nn", ""), "build": ("build run --name net", ""),
     "export": ("export run --onnx net.onnx", "onnx"), "reproduce": ("reproduce built/net.lock net.nn", ""),
-    "state": ("state export run -o state.bin", ""),
+    "state": ("state export run -o state.bin", ""), "runs": ("runs list .", ""),
 }  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_is_a_line_of_every_command() -> None:
-    assert set(COMMANDS) == set(cli.list_commands(None))  # type: ignore[arg-type]
+    assert {*COMMANDS, "lsp"} == set(cli.list_commands(None))  # type: ignore[arg-type]  # it speaks to an editor
 
 
 @pytest.mark.parametrize("command", COMMANDS)
