@@ -33,12 +33,18 @@ _COMPILE_BYTES, _BYTES_OF_IR = 48 << 20, 32  # to compile: measured 30 MB, and 1
 
 
 def target(name: str = "native") -> Target:
-    """`native`, `x86-64-v2`, `x86-64-v3` or `x86-64-v4`. Raises `UnsupportedError` (E0504) for another name, and
-    where this machine lacks the instructions: running them would end the process."""
+    """`native`, `x86-64-v2`, `x86-64-v3` or `x86-64-v4`. Raises `UnsupportedError` (E0504) for another name, for
+    another system or processor than nnc runs on, and where this machine lacks the instructions: running them would end
+    the process."""
     require(_BASE_BYTES, "LLVM")
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     triple = llvm.get_process_triple()
+    if not triple.startswith(("x86_64", "aarch64")) or "linux" not in triple:
+        where = f"nnc runs on Linux, on x86-64 and aarch64 processors; this Python is for {triple}"
+        raise UnsupportedError(
+            Diagnostic("E0504", where, (), ("use a container, a virtual machine or, on Windows, WSL",))
+        )
     features = llvm.get_host_cpu_features()
     on = {f for f, enabled in features.items() if enabled}
     if name in LEVELS and triple.startswith("x86_64"):

@@ -28,6 +28,7 @@ from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import NncError, ResourceError
 from .completion import COMPLETE, answer
 from .show import say, show_error, with_switches
+from .version import shown
 
 _GROUPS = {  # the commands as `--help` lists them, and the module of each
     "Write": {
@@ -91,10 +92,13 @@ def summary(command: click.Command) -> str:
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="nnc", prog_name="nnc")
+@click.option("--version", is_flag=True, expose_value=False, callback=shown, help="Show the version and exit.")
+@click.option("--verbose", is_flag=True, is_eager=True, help="With --version: all that a report of a fault needs.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error (anywhere on the line).")
-def cli(debug: bool) -> None:
+def cli(debug: bool, verbose: bool) -> None:
     """A neural-network compiler: a readable .nn file in, native training and inference code out."""
+    if verbose:
+        raise click.UsageError("--verbose goes with --version")
 
 
 def main(arguments: list[str] | None = None) -> int:
