@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from .book.snippets import shell, texts
+
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 PAGES = {page.split("\n", 1)[0]: page for page in re.split(r"^## ", TEXT, flags=re.M)[1:]}
-
-
-def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.M | re.S)
 
 
 def copied(to: Path) -> Path:
@@ -32,16 +30,9 @@ def copied(to: Path) -> Path:
 
 
 def passes(command: str, tree: Path) -> bool:
-    words = [w.strip('"') for w in re.findall(r'"[^"]*"|\S+', command)]
-    env = {**os.environ, "PYTHONPATH": str(tree.parent), "PYTHONDONTWRITEBYTECODE": "1"}
-    run = subprocess.run(
-        [sys.executable, "-m", *words, "-p", "no:cacheprovider"],
-        cwd=tree,
-        env=env,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    """Whether a command of a page passes in a tree, as a module of this Python."""
+    line = f"{shlex.quote(sys.executable)} -m {command} -p no:cacheprovider"
+    run = shell(line, tree, PYTHONPATH=str(tree.parent), PYTHONDONTWRITEBYTECODE="1")
     print(run.stdout)
     return run.returncode == 0
 
@@ -49,7 +40,7 @@ def passes(command: str, tree: Path) -> bool:
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_does_what_it_says_and_no_step_is_idle(name: str, tmp_path: Path) -> None:
     """With all differences of a page its commands pass; without any one of them they fail."""
-    differences, (commands,) = blocks(PAGES[name], "diff"), blocks(PAGES[name], "sh")
+    differences, (commands,) = texts(PAGES[name], "diff"), texts(PAGES[name], "sh")
     for left_out in (None, *differences):
         tree = copied(tmp_path / str(len(list(tmp_path.iterdir()))))
         for difference in differences:

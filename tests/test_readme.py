@@ -17,6 +17,8 @@ from nnc.dsl.parser import parse
 from nnc.dsl.source import Source
 from nnc.runtime.cli import main
 
+from .book.snippets import texts
+
 ROOT = Path(nnc.__file__).parent
 README = (ROOT / "README.md").read_text("utf-8")
 REFERENCE = (ROOT / "dsl" / "README.md").read_text("utf-8")
@@ -26,30 +28,25 @@ def i32(x: Any) -> np.ndarray:
     return np.asarray(x, np.int32)
 
 
-def blocks(text: str, language: str = "") -> list[str]:
-    parts = re.split(r"^```(\w*)\n", text, flags=re.MULTILINE)  # prose, tag, code, "" (the end), prose, tag, code ...
-    return [code for tag, code in zip(parts[1::4], parts[2::4], strict=False) if tag == language]
-
-
 def test_the_example_trains() -> None:
-    net = nnc.compile(blocks(README)[0])
+    net = nnc.compile(texts(README)[0])
     first, *_, last = net.fit(epochs=5)
     assert last["loss"] < first["loss"]
-    assert len(blocks(README)[0].splitlines()) <= 16
+    assert len(texts(README)[0].splitlines()) <= 16
 
 
 def tour() -> Session:
-    return Session(Source("pull.nn", next(b for b in blocks(README) if b.startswith("export pull"))))
+    return Session(Source("pull.nn", next(b for b in texts(README) if b.startswith("export pull"))))
 
 
 @pytest.mark.parametrize(("stage", "marker"), [("graph", "= grad "), ("optimized", "%d_z = sub")])
 def test_a_stage_prints_as_the_readme_shows(stage: str, marker: str) -> None:
-    shown = next(b for b in blocks(README) if b.startswith("graph") and marker in b)
+    shown = next(b for b in texts(README) if b.startswith("graph") and marker in b)
     assert print_graph(getattr(tour().stages("pull"), stage)).strip() == shown.strip()
 
 
 def test_the_loops_print_as_the_readme_shows() -> None:
-    shown = next(b for b in blocks(README) if b.startswith("kernel"))
+    shown = next(b for b in texts(README) if b.startswith("kernel"))
     assert shown.strip() in print_loops(tour().stages("pull").lowered.module)
 
 
@@ -62,7 +59,7 @@ def test_the_tour_ends_at_softmax_minus_one_hot() -> None:
 
 def block_with(text: str) -> str:
     """The one block of Python that has this text."""
-    (found,) = [b for b in blocks(README, "python") if text in b]
+    (found,) = [b for b in texts(README, "python") if text in b]
     return found
 
 
@@ -71,7 +68,7 @@ PASSED = block_with("net.fit(loader").splitlines()
 
 @pytest.mark.parametrize("line", PASSED, ids=["frame", "loader", "tensor"])
 def test_what_other_libraries_hold_is_passed(line: str) -> None:
-    net = nnc.compile(blocks(README)[0])
+    net = nnc.compile(texts(README)[0])
     data = net.load_dataset()
     x, label = (column[:] for column in data.for_training(net.train_spec.inputs, net.entry("train").wants))
     names: dict[str, Any] = {"net": net, "held_out": (x, label)}
@@ -122,7 +119,7 @@ def test_an_estimator_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     x, label = load_digits(return_X_y=True)
     monkeypatch.chdir(tmp_path)
-    Path("net.nn").write_text(blocks(README)[0].replace("[32, 64, 128, 256]", "8..64"))
+    Path("net.nn").write_text(texts(README)[0].replace("[32, 64, 128, 256]", "8..64"))
     names = {"X": x, "names": np.array(list("abcdefghij"))[label], "GridSearchCV": GridSearchCV}
     names |= {"make_pipeline": make_pipeline, "StandardScaler": StandardScaler}
     exec(block_with("nnc.sklearn"), names)
@@ -131,7 +128,7 @@ def test_an_estimator_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_commands_name_what_exists() -> None:
-    shell = "\n".join(blocks(README, "sh"))
+    shell = "\n".join(texts(README, "sh"))
     models = re.findall(r"nnc (?:train|build) (models/\S+)", shell)
     assert models and all((ROOT / model).is_file() for model in models)
     (test_command,) = re.findall(r"\.venv/bin/pip install .*pytest.*", shell)
@@ -145,7 +142,7 @@ def test_the_door_for_onnx_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     import nnc.onnx_backend
 
     monkeypatch.chdir(tmp_path)
-    made = nnc.compile(blocks(README)[0])
+    made = nnc.compile(texts(README)[0])
     made.to_onnx("net.onnx")
     x = np.random.default_rng(0).random((5, 64), dtype=np.float32)
     given: dict[str, Any] = {"nnc": nnc, "model": onnx.load("net.onnx"), "x": x}
@@ -157,7 +154,7 @@ def test_the_door_for_onnx_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_the_door_for_pytorch_opens() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed", exc_type=ImportError)
-    (door,) = (b for b in blocks(README, "python") if "from_torch" in b)
+    (door,) = (b for b in texts(README, "python") if "from_torch" in b)
     assert len(door.splitlines()) == 3
     module = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
     before = module[0].weight.detach().clone()
@@ -178,7 +175,7 @@ def test_links_lead_somewhere() -> None:
             assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
 
 
-@pytest.mark.parametrize("block", blocks(REFERENCE), ids=lambda b: b.split("\n", 1)[0][:40])
+@pytest.mark.parametrize("block", texts(REFERENCE), ids=lambda b: b.split("\n", 1)[0][:40])
 def test_samples_of_the_reference_parse(block: str) -> None:
     if re.match(r"\w+\[", block):  # statements without a definition around them
         block = f"fn sample(x) {{\n{block}}}\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -15,9 +14,6 @@ from ..store.files import write
 from .options import Program, program_options
 from .show import console, say, show_diagnostics, show_result, warn, working
 from .watch import again, beside, watching
-
-if TYPE_CHECKING:
-    from ...dsl import ast
 
 DSL = Path(__file__).parents[2] / "dsl"
 
@@ -150,7 +146,9 @@ def doc(name: str | None, compiler: bool) -> None:
         rooms = list(plan())
         show_result({"rooms": rooms}, partial(click.echo, "\n".join(rooms)))
         return
-    found = _standard()
+    from ...dsl.library import definitions
+
+    found = definitions()
     if name is None:
         families = {family: [n for n, (f, _) in found.items() if f == family] for family, _ in found.values()}
         text = "\n".join(f"{f}: {' '.join(names)}" for f, names in sorted(families.items()))
@@ -169,17 +167,3 @@ def doc(name: str | None, compiler: bool) -> None:
     text = "\n".join((*lines, definition.span.text))
     show_result({"name": name, "family": family, "text": text}, partial(click.echo, text))
 
-
-def _standard() -> dict[str, tuple[str, ast.Function | ast.Layer | ast.Optimizer]]:
-    """Every definition of the standard library by name, with its family."""
-    from ...dsl import ast
-    from ...dsl.parser import parse
-    from ...dsl.source import Source
-
-    found: dict[str, tuple[str, ast.Function | ast.Layer | ast.Optimizer]] = {}
-    for path in sorted((DSL / "std").glob("*.nn")):
-        module = parse(Source(f"std/{path.name}", path.read_text("utf-8")))
-        for d in module.definitions:
-            if isinstance(d, ast.Function | ast.Layer | ast.Optimizer):
-                found[d.name] = (path.stem, d)
-    return found

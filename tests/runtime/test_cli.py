@@ -420,9 +420,8 @@ def test_a_full_disk(folder):
 
 
 def test_an_internal_fault(nnc, monkeypatch):
-    from nnc.runtime.cli import source
 
-    monkeypatch.setattr(source, "_standard", lambda: 1 / 0)
+    monkeypatch.setattr("nnc.dsl.library.definitions", lambda: 1 / 0)
     code, _, err = nnc("doc")
     assert code == 70 and "internal error: ZeroDivisionError" in err and "--debug" in err
     with pytest.raises(ZeroDivisionError):
