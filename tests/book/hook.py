@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path, PurePosixPath
 
@@ -30,8 +31,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, text in reference.pages():
         files.append(File.generated(config, name, content=text))
     for path in sorted(p for r in ROOMS for p in (ROOT / r).rglob("*.md")):
-        for name, picture in _drawn(path):
-            files.append(File.generated(config, name, abs_src_path=str(picture)))
+        for name, picture in _pictures(path, config.extra["draw"]):
+            files.append(File.generated(config, name, content=picture))
     return files
 
 
@@ -59,13 +60,13 @@ def _plain(path: PurePosixPath) -> str:
     return "/".join(parts)
 
 
-def _drawn(path: Path) -> list[tuple[str, Path]]:
-    """The pictures of a page: where they lie on the site, and the files. Raises snippets.Failure."""
+def _pictures(path: Path, draw: bool) -> Iterator[tuple[str, bytes]]:
+    """The pictures of a page: where they lie on the site, and what is in them, nothing unless they are to be drawn.
+    Raises snippets.Failure."""
     text = path.read_text("utf-8")
-    if not (names := snippets.pictures(text)):
-        return []
-    folder = _run(text)
-    return [((path.parent.relative_to(ROOT) / name).as_posix(), folder / name) for name in names]
+    for name in snippets.pictures(text):
+        where = (path.parent.relative_to(ROOT) / name).as_posix()
+        yield where, (_run(text) / name).read_bytes() if draw else b""
 
 
 @cache
