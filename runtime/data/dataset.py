@@ -78,15 +78,17 @@ class Dataset:
         """The column of each input, "" for the features as a matrix; None where there are not enough. By name where
         all have one (of several features one is not the matrix that an input wants, whatever it is called); otherwise
         in order, but names of categories always, and a single number by its name where without that there are too
-        few."""
+        few. Where all features have inputs of their names, what is left is the target."""
         several = len(self._features) > 1
         matrices = [n for n, w in zip(inputs, wants, strict=True) if several and len(w.axes) == 2 and w.axes[1] != 1]
         if all(n in columns and not (n in matrices and columns[n].ndim == 1) for n in inputs):
             return list(inputs)
         single = [n for n, w in zip(inputs, wants, strict=True) if n in self._features and len(w.axes) == 1]
         for named in ([n for n in inputs if n in self._categories], single):
-            if len(inputs) - len(named) <= len(self.by_position):
-                left = iter(self.by_position)
+            unnamed = not self._features or {*self._features} - {*self._categories, *named}
+            positions = [p for p in self.by_position if p or unnamed]
+            if len(inputs) - len(named) <= len(positions):
+                left = iter(positions)
                 return [n if n in named else next(left) for n in inputs]
         return None
 

@@ -57,6 +57,15 @@ def test_names_are_numbered_for_the_input_of_their_name() -> None:
     assert columns(one)[0] == [2, 0, 2, 1]
 
 
+def test_what_is_left_when_all_features_have_inputs_of_their_names_is_the_target() -> None:
+    single = ("a: f32[B], b: f32[B], city: i32[B]", "x = stack([a, b, cast(city, a)], axis = 1)", "a, b, city")
+    Path("t.csv").write_text(CITIES.replace(",y\n", ",cost\n"))
+    options = ', categories = ["city"]'
+    Path("net.nn").write_text((MODEL % (*single, options)).replace('target = "y"', 'target = "cost"'))
+    model = nnc.compile("net.nn")
+    assert columns(model) == [[1, 3, 5, 7], [2, 4, 6, 8], [2, 0, 2, 1], [10, 20, 30, 40]]
+
+
 def test_a_run_maps_names_as_in_training(capfd: pytest.CaptureFixture[str]) -> None:
     net(CITIES, ', categories = ["city"]')
     assert main(["train", "net.nn", "--out", "run", "--quiet"]) == 0
