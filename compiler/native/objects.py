@@ -276,7 +276,9 @@ class Library:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         self.symbols = _check_symbols(data)
-        self._engine = llvm.create_lljit_compiler(None)
+        # JITLink lays an object down as one block. The older linker lays each part where there is room, and ends the
+        # process where two come to lie further apart than an address reaches (2 GB), beside libraries that take much.
+        self._engine = llvm.create_lljit_compiler(None, use_jit_link=True)
         builder = llvm.JITLibraryBuilder().add_object_img(data).add_current_process()
         for name in self.symbols:
             builder.export_symbol(name)
