@@ -49,8 +49,8 @@ def on_page_markdown(markdown: str, page: Page, files: Files, **_: object) -> st
 
 
 def _shown(room: Path) -> list[Path]:
-    """The pages of a room, and the files in the language that they speak of."""
-    return sorted(p for kind in ("*.md", "*.nn") for p in room.rglob(kind) if "golden" not in p.parts)
+    """The pages of a room, how they look, and the files in the language that they speak of."""
+    return sorted(p for kind in ("*.md", "*.css", "*.nn") for p in room.rglob(kind) if "golden" not in p.parts)
 
 
 def _plain(path: PurePosixPath) -> str:

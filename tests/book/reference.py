@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 
 import click
 
@@ -42,8 +43,11 @@ def _family(family: str, names: list[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that stands as it is in Markdown."""
-    return re.sub(r"([\\`*_\[\]<>#|~])", r"\\\1", text)
+    """A comment in Markdown: signs stand for themselves but in backticks, and what is indented is set as code."""
+    parts = re.split(r"((?:^    .*\n?)+)", text, flags=re.M)  # prose, code, prose ...
+    prose = [re.sub(r"(`[^`]*`)|([\\`*_\[\]<>#|~])", lambda m: m[1] or "\\" + m[2], p) for p in parts[::2]]
+    code = [f"\n\n{p}\n" for p in parts[1::2]]
+    return "".join(a + b for a, b in zip_longest(prose, code, fillvalue=""))
 
 
 def _commands() -> str:
