@@ -166,4 +166,3 @@ def doc(name: str | None, compiler: bool) -> None:
     lines = [f"# {line}".rstrip() for line in (f"dsl/std/{family}.nn", *(definition.doc or "").splitlines())]
     text = "\n".join((*lines, definition.span.text))
     show_result({"name": name, "family": family, "text": text}, partial(click.echo, text))
-
