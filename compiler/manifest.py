@@ -166,6 +166,7 @@ class Manifest:
     sizes: dict[str, int]
     sources: dict[str, str]  # name -> text of every user file that was read
     warnings: tuple[str, ...] = ()
+    stacks: tuple[str, ...] = ()  # of variables that stand one after the other here, and are stored so (`types.stacks`)
     files: dict[str, str] = field(default_factory=dict)  # name -> sha256 of every file whose numbers are in the code
 
 
@@ -251,6 +252,7 @@ def manifest_from_json(data: dict[str, Any]) -> Manifest:
             "train": train,
             "entries": tuple(data["entries"]),
             "warnings": tuple(data["warnings"]),
+            "stacks": tuple(data["stacks"]),
             "variables": tuple(Variable(**{**v, "shape": tuple(v["shape"])}) for v in data["variables"]),
             "hypers": tuple(HyperSpec(**h) for h in data["hypers"]),
         }

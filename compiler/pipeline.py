@@ -72,7 +72,7 @@ def stages(
         many = how.variant(graph_of_many, passes.LAYOUT_OF_MANY, "prepared/many"), name, LANES
     inputs = {n.attrs["name"]: n.attrs["type"] for n in graph if n.op == "input"}
     used = {n.attrs["path"] for n in optimized if n.op == "param"} | {path for path, _ in optimized.updates}
-    variables = {path: d.type for path, d in program.variables.items() if path in used}
+    variables = program.types(used)
     lowered = lower(few, inputs, variables, target, many)
     if optimize and variants and (counted := examples(optimized)) is not None:
         lowered = lowered.in_microbatches(microbatches(few.graph, counted, lowered.arena, LANES if many else 1))

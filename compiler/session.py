@@ -91,6 +91,7 @@ class Session:
 
         plans = [self.program.plan_test(k) for k in range(len(self.program.found.tests))]
         read = {n.attrs["path"] for plan in plans for n in dce(plan.graph) if n.op == "param"}
+        read |= {stack for path, stack in self.program.stacks.items() if path in read}
         self.program.unread = self.program.variables.keys() - read
         self.manifest = self.program.manifest()
         return plans

@@ -72,7 +72,7 @@ class Network:
         self.dataset = dataset if spec is not None and self.seed == spec.seed else None  # the split is of that seed
         self.workspace = Workspace(session.pool, self.threads)
         self._calls: dict[str, Call] = {}
-        self.variables = State(manifest.variables)
+        self.variables = State(manifest.variables, manifest.stacks)
         self.reset()
 
     def reset(self, seed: int | None = None) -> None:

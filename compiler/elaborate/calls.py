@@ -16,6 +16,7 @@ from .groups import matched
 from .results import check_results, named_results
 from .scope import MISSING, Instance, Scope
 from .signatures import bind, check_kind, defaults, enter
+from .stacked import each
 from .values import (
     POISON,
     REQUIRED,
@@ -207,11 +208,13 @@ def _over_members(cx: Context, function: Builtin, values: dict[str, Any], where:
     if not groups or function.name in WHOLE_GROUPS:
         result: Value = function.call(cx, Arguments(span, values, where))
         return result
-    made = {
-        path: function.call(cx, Arguments(span, {**values, **dict(zip(groups, members, strict=True))}, where))
-        for path, members in matched(tuple(groups.values()), span).items()
-    }
-    return next(iter(groups.values())).of(made)
+
+    def work(*members: Tensor) -> Value:
+        made: Value = function.call(cx, Arguments(span, {**values, **dict(zip(groups, members, strict=True))}, where))
+        return made
+
+    found = matched(tuple(groups.values()), span)
+    return next(iter(groups.values())).of({path: each(cx, path, span, work, *ts) for path, ts in found.items()})
 
 
 def _place(instance: Instance | None, layer: str, label: str | None, span: Span) -> str:

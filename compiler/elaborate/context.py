@@ -17,10 +17,11 @@ from ..graph.ops.op import ShapeError
 from ..manifest import TrainSpec
 from ..settings import Settings
 from ..types.facts import Facts, Relation, learned
-from ..types.sizes import Dim, nonnegative, product, symbols
+from ..types.sizes import Dim, nonnegative, product, symbol, symbols
+from ..types.stacks import is_stack, members, stacked
 from ..types.tensors import FLOATS, MAX_RANK, TensorType
 from .faults import Faults, Poisoned
-from .frames import Frame, add_input
+from .frames import Frame, NotRolled, Turn, add_input
 from .limits import MAX_BODIES, MAX_CALLS, MAX_EVALUATED, check_fits, check_type, endless
 from .noted import Called, Part
 from .scope import Scope
@@ -62,6 +63,7 @@ class Home(Protocol):
     settings: Settings
     sizes: dict[str, int]  # of inputs, where they are known
     variables: dict[str, Declared]  # by path, as they were met
+    stacks: dict[str, str]  # by the path of a variable that is in one: the path of the stack
     averages: dict[str, Declared]  # by the path of a parameter: its average, where training keeps one
     averaging: Span | None  # the setting that asks for averages
     complete: bool  # all variables of the entries are declared
@@ -127,6 +129,7 @@ class Context:
     facts: Facts = field(default_factory=dict)  # what guards say of sizes
     learning: bool = False  # what runs are the updates of a train block, which may be of any variable
     trained: dict[str, str] = field(default_factory=dict)  # of several losses, the one that each parameter learns from
+    rolls: bool = False  # equal turns of `repeat` become a scan
     grouped: bool = False  # it asked for all parameters of a model, of which others may come to know more
     faults: Faults | None = None  # where they are collected; otherwise the first one is raised
     stood_in: set[str] = field(default_factory=set)  # nodes in the place of what nobody knows
@@ -280,15 +283,49 @@ class Context:
         return self.emit("constant", span=span, values=(converted,), type=TensorType(dtype))
 
     def variable(self, path: str) -> Tensor:
-        """The current value of a declared variable in this entry; in inference a parameter's average if it has one."""
+        """The current value of a declared variable in this entry; in inference a parameter's average if it has one. Of
+        a stack it is the variable of this turn, and outside of turns all of them."""
+        if self.frames and is_stack(path):
+            turn = self.turn
+            if turn is None:
+                raise NotRolled(path)
+            if path not in turn.members:
+                with self.around(0):
+                    whole = self.variable(path)
+                turn.members[path] = self.of_turn(whole)
+            return turn.members[path]
         if path not in self.variables:
             declared = self.program.averages.get(path) if self.averaged else None
             declared = declared or self.program.variables[path]
-            self.variables[path] = Tensor(
-                self.root.emit("param", path=declared.path, type=declared.type, name=path, span=declared.span),
-                self.root,
-            )
+            type_ = stacked(declared.path, declared.type)
+            made = self.root.emit("param", path=declared.path, type=type_, name=path, span=declared.span)
+            self.variables[path] = Tensor(made, self.root)
         return self.variables[path]
+
+    def variable_type(self, path: str) -> TensorType:
+        """The type of what `variable` gives here."""
+        declared = self.program.variables[path].type
+        return declared if self.frames else stacked(path, declared)
+
+    def update(self, path: str, value: Tensor) -> None:
+        """Give what `variable` gives here a new value when the step ends."""
+        current, updates = (
+            (self.variables, self.updates) if self.turn is None else (self.turn.members, self.turn.updates)
+        )
+        current[path] = updates[path] = value
+
+    @property
+    def turn(self) -> Turn | None:
+        """The turn that is written here for all."""
+        return self.frames[0].turn if self.frames else None
+
+    def of_turn(self, whole: Tensor) -> Tensor:
+        """The part of this turn: the element along the first axis."""
+        with self.around(1):
+            n = symbol(self.frames[0].index)
+            starts, stops = (n, *(0 for _ in whole.shape[1:])), (n + 1, *whole.shape[1:])
+            row = self.emit("slice", whole, span=None, starts=starts, stops=stops, steps=(1,) * whole.rank)
+            return self.emit("reshape", row, span=None, shape=whole.shape[1:])
 
     def note(self, path: str, parent: str, kind: str, first: int, value: Value, span: Span | None) -> None:
         """A call that ended with `value`; its nodes begin at `first`."""
@@ -390,11 +427,22 @@ class Context:
         """The innermost call that stands in a user's file."""
         return next((s for _, s in reversed(self.calls) if s is not None and not is_std(s)), None)
 
-    def draw_site(self) -> int:
-        """A number for the next random draw, stable under edits elsewhere."""
+    def draw_sites(self) -> tuple[int, ...]:
+        """A number for the next random draw, stable under edits elsewhere; where a turn is written for all, that of
+        each turn, as if they were written out."""
         n = self.draws.get(self.site, 0)
         self.draws[self.site] = n + 1
-        return crc32(f"{self.site}#{n}".encode())
+        if self.turn is None:
+            names = [f"{self.site}#{n}"]
+        elif is_stack(self.site):
+            names = [f"{site}#{n}" for site in members(self.site)]
+        else:
+            turns, stride = self.frames[0].count, self.turn.draws.get(self.site)
+            assert isinstance(turns, int)
+            names = [
+                f"{self.site}#{n}@{k}" if stride is None else f"{self.site}#{n + k * stride}" for k in range(turns)
+            ]
+        return tuple([crc32(name.encode()) for name in names])
 
     def unroll(self, bodies: int, span: Span | None) -> None:
         """Count bodies that are about to be written out."""

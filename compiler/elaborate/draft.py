@@ -21,7 +21,7 @@ class Draft:
     """The body of a model of this name. Raises SourceError where a statement is wrong."""
 
     def __init__(self, model: str):
-        self._program = Program(Source("<draft>", ""), Settings())
+        self._program = Program(Source("<draft>", ""), Settings(), may_roll=False)
         self._cx = self._program.context("predict")
         self._scope = Scope(self._program.scope, Instance(model))
 

@@ -22,6 +22,7 @@ from .inputs import call_model, inputs
 from .modules import Modules
 from .scope import MISSING, Scope, unknown
 from .shapes import tensor
+from .stacked import member
 from .statements import store
 from .values import POISON, Defined, Given, Partial, Results, Tensor, Value, kind
 
@@ -168,17 +169,21 @@ def init(cx: Context, variables: Mapping[str, Declared]) -> Graph:
     for path, d in variables.items():
         if d.role in ("train", "normalize"):
             continue
-        at = d.init.span if not isinstance(d.init, int | float) else d.span
-        with cx.recovering():
-            store(cx, path, _first_value(cx, d), at, "its initial value")
+        if isinstance(d.init, int | float):
+            with cx.recovering():
+                store(cx, path, _constant(cx, d), d.span, "its initial value")
+            continue
+        with cx.recovering(), member(cx, path, d.init.span):
+            store(cx, path, _first_value(cx, d), d.init.span, "its initial value")
     return finish(cx, {}, cx.updates)
 
 
+def _constant(cx: Context, d: Declared) -> Value:
+    return cx.variable(d.path.removeprefix(AVERAGE)) if d.role == "average" else d.init  # type: ignore[return-value]
+
+
 def _first_value(cx: Context, d: Declared) -> Value:
-    if d.role == "average":
-        return cx.variable(d.path.removeprefix(AVERAGE))
-    if isinstance(d.init, int | float):
-        return d.init
+    assert not isinstance(d.init, int | float)
     cx.site, cx.shape = d.path, d.type.shape
     assert d.scope is not None
     scope = d.scope

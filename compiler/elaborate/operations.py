@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...dsl.diagnostics import Fix, Label
@@ -13,6 +13,7 @@ from ..types.tensors import FLOATS, INTS
 from .context import Context
 from .groups import matched
 from .shapes import broadcast, label_operands, refine, same_size, tensor
+from .stacked import each
 from .static import opposite, static
 from .values import OPERATORS, POISON, Axis, Group, Poison, Results, SizeCondition, Tensor, Value
 
@@ -30,16 +31,23 @@ def binary(cx: Context, op: str, a: Value, b: Value, span: Span, spans: tuple[Sp
         case _, Results(items=(y,)):
             return binary(cx, op, a, y, span, spans)
         case Group(), Group():
-            return a.of({p: _tensors(cx, op, t, u, span, spans) for p, (t, u) in matched((a, b), span).items()})
+            pairs = matched((a, b), span).items()
+            return a.of(
+                {p: each(cx, p, span, lambda x, y: _tensors(cx, op, x, y, span, spans), *tu) for p, tu in pairs}
+            )
         case Group(), _:
-            return a.of({p: _tensors(cx, op, t, b, span, spans) for p, t in a.members.items()})
+            return _mapped(cx, a, span, lambda x: _tensors(cx, op, x, b, span, spans))
         case _, Group():
-            return b.of({p: _tensors(cx, op, a, t, span, spans) for p, t in b.members.items()})
+            return _mapped(cx, b, span, lambda y: _tensors(cx, op, a, y, span, spans))
     if op != "@" and not isinstance(a, Tensor) and not isinstance(b, Tensor):
         value = static(cx, op, a, b, span, spans)
         if value is not None:
             return value
     return _tensors(cx, op, a, b, span, spans)
+
+
+def _mapped(cx: Context, group: Group, span: Span, work: Callable[[Tensor], Tensor]) -> Group:
+    return group.of({path: each(cx, path, span, work, t) for path, t in group.members.items()})
 
 
 def _tensors(cx: Context, op: str, a: Value, b: Value, span: Span, spans: tuple[Span, Span]) -> Tensor:
@@ -217,7 +225,7 @@ def unary(cx: Context, op: str, x: Value, span: Span) -> Value:
         case Results(items=(single,)):
             return unary(cx, op, single, span)
         case Group():
-            return x.of({p: negate(cx, op, t, span) for p, t in x.members.items()})
+            return _mapped(cx, x, span, lambda t: negate(cx, op, t, span))
         case bool() | SizeCondition() if op == "not":
             return opposite(x, span)
         case bool():

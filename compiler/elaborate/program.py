@@ -6,8 +6,9 @@ The variables are common to all entries. They are declared by growing the entrie
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import replace
+from typing import TypeVar
 
 from ...dsl import ast
 from ...dsl.diagnostics import Diagnostic
@@ -18,12 +19,14 @@ from ..graph.nodes import Builder, Graph
 from ..graph.ops import OPS
 from ..manifest import DataSizes, Manifest, Port, TrainSpec, Variable
 from ..settings import Settings
+from ..types.stacks import is_stack, members, stacked
 from ..types.tensors import TensorType
 from . import checks, entries, symmetry, training
 from .context import Context, Declared
 from .elaborator import Elaborator
 from .entries import find_entries
 from .faults import Faults, Poisoned
+from .frames import NotRolled
 from .hypers import Hypers
 from .inputs import call_model, inputs
 from .modules import Lazy, Modules
@@ -31,12 +34,14 @@ from .outline import Row, outline
 from .scope import Scope
 from .values import Defined, Shared, Tensor, Value
 
+Grown = TypeVar("Grown")
 ORDER = {"weight": 0, "bias": 0, "state": 1, "normalize": 2, "average": 3, "slot": 4, "train": 5}  # in the manifest
 
 
 class Program:
     """What the session asks for, and the `Home` of elaboration. `data_sizes` says what the free sizes of inputs are in
-    the data. With `faults` a program is made of what is right in a wrong text, and these tell what is wrong."""
+    the data. With `faults` a program is made of what is right in a wrong text, and these tell what is wrong; else equal
+    turns of `repeat` are `rolled` into a scan where they `may` be and nobody asks for one of them."""
 
     def __init__(
         self,
@@ -44,17 +49,20 @@ class Program:
         settings: Settings,
         data_sizes: DataSizes | None = None,
         faults: Faults | None = None,
+        may_roll: bool = True,
     ):
-        self.settings = settings
+        self.source, self.settings, self.may_roll = source, settings, may_roll and faults is None
         self.faults = faults
         self.modules = Modules(source, faults)
-        self.variables: dict[str, Declared] = {}
+        self.variables: dict[str, Declared] = {}  # and stacks of them
+        self.stacks: dict[str, str] = {}
         self.averages: dict[str, Declared] = {}
         self.unread: Set[str] = frozenset()  # variables that are known, but neither stored nor drawn
         self.sizes: dict[str, int] = dict(settings.sizes)
         self.warnings: dict[str, None] = {}
         self.spec: TrainSpec | None = None
         self.complete = False
+        self._unrolled: Program | None = None
         self._grown: dict[str, Graph] = {}
         self._discovered: set[str] = set()
         self._outlines: dict[str, tuple[Row, ...]] = {}
@@ -79,13 +87,12 @@ class Program:
         if self.faults is not None:
             self.faults.sizes = "told" if data_sizes is None else "raised"
         try:
-            self._grow(self.model)
+            self._begin(self.model)
         except SourceError as e:
             taken = self._taken(e, data_sizes)
             self.sizes = {**taken, **self.sizes}
-            for met in (self.variables, self.averages, self._discovered, self._called, self._outlines, self._grown):
-                met.clear()
-            self._grow(self.model)
+            self._forget()
+            self._begin(self.model)
         if self.faults is not None:
             self.faults.sizes = "told"
 
@@ -108,6 +115,48 @@ class Program:
                 raise e
             self.faults.sizes = "told"
         return taken
+
+    def _begin(self, model: ast.Layer) -> None:
+        """Grow with turns rolled; where that cannot be, or something is wrong, written out."""
+        may_roll = self.may_roll
+        try:
+            self._grow(model)
+        except (NotRolled, SourceError) as e:
+            if isinstance(e, SourceError) and not self.stacks:
+                raise
+            self._forget()
+            self.may_roll = False
+            try:
+                self._grow(model)
+            except SourceError:
+                self.may_roll = may_roll
+                raise
+
+    def _forget(self) -> None:
+        for met in (
+            self.variables, self.stacks, self.averages, self._discovered, self._called, self._outlines, self._grown,
+            self.warnings,
+        ):  # fmt: skip
+            met.clear()
+
+    @property
+    def unrolled(self) -> Program:
+        """The same program with all turns written out: itself, where none is rolled. What is inside of a model is known
+        there, and each variable is one."""
+        if not self.stacks:
+            return self
+        if not self.complete:
+            raise NotRolled
+        if self._unrolled is None:
+            self._unrolled = Program(self.source, replace(self.settings, sizes=self.sizes), may_roll=False)
+        return self._unrolled
+
+    def types(self, paths: Collection[str]) -> dict[str, TensorType]:
+        """The types of what is stored at these paths, in the order in which it was declared."""
+        found = {path: stacked(path, d.type) for path, d in self.variables.items() if path in paths}
+        if len(found) < len(paths):  # of an entry that is written out
+            found |= {path: d.type for path, d in self.unrolled.variables.items() if path in paths}
+        return found
 
     def _grow(self, model: ast.Layer) -> None:
         if self.train is not None:
@@ -150,7 +199,8 @@ class Program:
     def context(self, entry: str) -> Context:
         """A new context, to grow the graph of an entry in."""
         learning = entry in ("init", "train", "loss", "gradients")
-        return Elaborator(self, Builder(entry, OPS), site=entry, averaged=not learning, faults=self.faults)
+        rolls = self.may_roll and entry != "taps"
+        return Elaborator(self, Builder(entry, OPS), site=entry, averaged=not learning, rolls=rolls, faults=self.faults)
 
     def force(self, cx: Context, value: Value, span: Span) -> Value:
         """The value behind a `const` or `hyper`; anything else is itself."""
@@ -161,11 +211,11 @@ class Program:
 
     def inner_values(self, model: str) -> dict[str, TensorType]:
         """The values inside a model that can be read where it was called, by path."""
-        return {p: t.type for p, t in self._inside(model).inner.items() if p != model}
+        return {p: t.type for p, t in self.unrolled._inside(model).inner.items() if p != model}
 
     def inner_layers(self, model: str) -> dict[str, Shared]:
         """The layers inside a model by path, as they are called in inference."""
-        return {p: layer for p, layer in self._inside(model).layers.items() if p != model}
+        return {p: layer for p, layer in self.unrolled._inside(model).layers.items() if p != model}
 
     def _inside(self, model: str) -> Context:
         """A context in which a model was called; an empty one where a model reads its own inside, before it has one."""
@@ -196,9 +246,22 @@ class Program:
     def graph(self, entry: str, cx: Context | None = None) -> Graph:
         """The graph of one entry, as written: before differentiation and passes. `cx`, a new `context(entry)`, knows
         afterwards which layer made what. Raises `KeyError` where there is no such entry."""
-        if cx is None and entry in self._grown:
+        if cx is not None:
+            return self._graph(entry, cx)
+        if entry in self._grown:
             return self._grown[entry]
-        cx = self.context(entry) if cx is None else cx
+        return self._or_unrolled(lambda p: p._graph(entry, p.context(entry)), entry == "taps")
+
+    def _or_unrolled(self, grow: Callable[[Program], Grown], written_out: bool = False) -> Grown:
+        """What is grown of this program, or of that with all turns written out."""
+        try:
+            return grow(self.unrolled if written_out else self)
+        except (NotRolled, SourceError):
+            if not self.stacks:
+                raise
+        return grow(self.unrolled)
+
+    def _graph(self, entry: str, cx: Context) -> Graph:
         found = self.found
         if entry in ("train", "evaluate", "loss", "gradients"):
             return entries.finish(cx, *training.grow(cx, entry))
@@ -214,7 +277,12 @@ class Program:
 
     def plan_test(self, k: int) -> checks.TestPlan:
         """The k-th test of the file."""
-        return checks.plan(self, self.found.tests[k], f"test:{k}")
+        test = self.found.tests[k]
+        rejects = any(isinstance(item, ast.Reject) for item in test.body)
+        plan = self._or_unrolled(lambda p: checks.plan(p, test, f"test:{k}"), rejects)
+        if self.stacks and any(c.passed is False for c in plan.checks):  # the reason is told of turns written out
+            plan = checks.plan(self.unrolled, test, f"test:{k}")
+        return plan
 
     def check(self) -> tuple[Diagnostic, ...]:
         """Everything that is wrong in any entry or test, each fault once; nothing more behind what is too large."""
@@ -243,12 +311,20 @@ class Program:
     def manifest(self) -> Manifest:
         stored = [d for path, d in self.variables.items() if path not in self.unread]
         ordered = sorted(stored, key=lambda d: ORDER[d.role])
+        spec = self.spec
+        if spec is not None:
+            spec = replace(spec, trained={member: loss for p, loss in spec.trained.items() for member in members(p)})
         return Manifest(
             model=self.model.name if self.model is not None else None,
             dtype=self.settings.dtype,
-            variables=tuple(Variable(d.path, d.type.dtype, d.type.shape, d.role) for d in ordered),  # type: ignore[arg-type]
+            variables=tuple(
+                Variable(path, d.type.dtype, d.type.shape, d.role)  # type: ignore[arg-type]
+                for d in ordered
+                for path in members(d.path)
+            ),
+            stacks=tuple(d.path for d in ordered if is_stack(d.path)),
             entries=self.entries,
-            train=self.spec,
+            train=spec,
             hypers=tuple(self._hypers.specs.values()),
             sizes=dict(self.sizes),
             sources=dict(self.modules.sources),
@@ -258,6 +334,8 @@ class Program:
 
     def outline(self, model: str) -> tuple[Row, ...]:
         """The layers of a model and what they take."""
+        if self.unrolled is not self:
+            return self.unrolled.outline(model)
         if model not in self._outlines:
             self._outlines[model] = outline(self._inside(model), model, self.variables)
         return self._outlines[model]
@@ -270,6 +348,8 @@ class Program:
     def macs(self, model: str, span: Span | None = None) -> int:
         """Multiply-accumulates of one example's forward pass, the iteration points of every contraction; `span` is
         where they are asked for."""
+        if self.unrolled is not self:
+            return self.unrolled.macs(model, span)
         if not self._inside(model).parts:
             raise error("E0502", f"`{model}` is asked for its work from inside, before it is made", span)
         counted = self.outline(model)[0].macs

@@ -8,21 +8,21 @@ turn (`s = 0`, then `s = s + x[:, t]`): then the body is elaborated again with a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ...dsl import ast
 from ...dsl.diagnostics import Label
 from ...dsl.errors import error
 from ...dsl.source import Span
-from ..graph.nodes import Builder, Graph, ancestors, mentions
+from ..graph.nodes import Builder, ancestors, mentions
 from ..graph.ops import OPS
 from ..types.sizes import Dim, symbol, symbols
 from ..types.tensors import TensorType
+from .bodies import Body, emit, index_symbol, inside
 from .context import Context
 from .faults import Poisoned
 from .frames import Frame, add_input
-from .limits import check_type
 from .notation import assign
 from .scope import Instance, Scope
 from .shapes import at_least, broadcast_to, refine, same_size, tensor
@@ -31,20 +31,11 @@ from .values import POISON, Results, Tensor, Value, is_static, kind
 ATTEMPTS = 4  # to find the types of the carried values
 
 
-@dataclass(frozen=True, slots=True)
-class _Body:
-    """A body that was elaborated: what it carries on, and what it was found to need."""
-
-    frame: Frame
-    carried: dict[str, Any]  # new values: tensors of the body
-    until: Tensor | None
-
-
 def scan(cx: Context, s: ast.Scan, scope: Scope) -> None:
     """Run a scan: afterwards the carried names mean their last values, the collected ones all turns' values."""
     start, count = _range(cx, s, scope)
     given: dict[str, Any] = {}
-    for name, at in _assigned(s.body, s.index):
+    for name, at in assigned(s.body, s.index):
         if name != s.index and scope.local(name):
             given[name] = scope.lookup(name)
             if given[name] is not POISON and not _carries(given[name]):
@@ -68,7 +59,15 @@ def scan(cx: Context, s: ast.Scan, scope: Scope) -> None:
         given = fitted
     else:
         raise error("E0303", "the sizes of the values that this scan carries grow from turn to turn", s.span)
-    _emit(cx, s, scope, given, body)
+    both = next((name for name in body.frame.collected if name in given), None)
+    if both is not None:
+        raise error(
+            "E0202",
+            f"`{both}` is carried by the scan, so it cannot be collected as well",
+            body.frame.collected[both][2],
+        )
+    for name, value in emit(cx, s.span, given, body).items():
+        scope.bind(name, value, s.span if name in given else body.frame.collected[name][2])
 
 
 def _range(cx: Context, s: ast.Scan, scope: Scope) -> tuple[Dim, Dim]:
@@ -94,7 +93,7 @@ def _carries(value: Value) -> bool:
     )
 
 
-def _assigned(body: Sequence[ast.Statement], index: str, collected: bool = False) -> Iterator[tuple[str, Span]]:
+def assigned(body: Sequence[ast.Statement], index: str, collected: bool = False) -> Iterator[tuple[str, Span]]:
     """The names that statements give a value, or those they collect."""
     for s in body:
         match s:
@@ -103,11 +102,11 @@ def _assigned(body: Sequence[ast.Statement], index: str, collected: bool = False
                     if collected == any(isinstance(i, ast.Name) and i.id == index for i in t.indices or ()):
                         yield t.name, t.span
             case ast.If(then=a, otherwise=b) | ast.When(training=a, otherwise=b):
-                yield from _assigned((*a, *b), index, collected)
+                yield from assigned((*a, *b), index, collected)
             case ast.Repeat(body=inner):
-                yield from _assigned(inner, index, collected)
+                yield from assigned(inner, index, collected)
             case ast.Scan(body=inner, index=own) if not collected:
-                yield from (x for x in _assigned(inner, own) if x[0] != own)
+                yield from (x for x in assigned(inner, own) if x[0] != own)
             case ast.Variable(name=name) | ast.Share(name=name) if not collected:
                 yield name, s.span
 
@@ -136,8 +135,10 @@ def _copied(i: Instance) -> Instance:
     )
 
 
-def _elaborated(cx: Context, s: ast.Scan, scope: Scope, given: dict[str, Any], start: Dim, count: Dim) -> _Body:
-    frame = Frame(s.index, _symbol(cx, s.index), count, Builder("body", OPS), dict(_assigned(s.body, s.index, True)))
+def _elaborated(cx: Context, s: ast.Scan, scope: Scope, given: dict[str, Any], start: Dim, count: Dim) -> Body:
+    frame = Frame(
+        s.index, index_symbol(cx, s.index), count, Builder("body", OPS), dict(assigned(s.body, s.index, True))
+    )
     inner = scope.child()
     inner.bind(s.index, symbol(frame.index) + start, s.span)
     for name, value in given.items():
@@ -145,9 +146,7 @@ def _elaborated(cx: Context, s: ast.Scan, scope: Scope, given: dict[str, Any], s
         if isinstance(value, Tensor):
             bound = Tensor(add_input(frame.builder, name, value.type, s.span), frame.builder)
         inner.bind(name, bound, scope.where(name))
-    outer, cx.builder = cx.builder, frame.builder
-    cx.frames.append(frame)
-    try:
+    with inside(cx, frame):
         if cx.run(s.body, inner, last=False) is not None:
             raise error(
                 "E0307",
@@ -181,14 +180,11 @@ def _elaborated(cx: Context, s: ast.Scan, scope: Scope, given: dict[str, Any], s
                     s.until.span,
                     help="`all(..)` and `any(..)` make one of many",
                 )
-    finally:
-        cx.builder = outer
-        cx.frames.pop()
-    for name, span in _assigned(s.body, s.index):
+    for name, span in assigned(s.body, s.index):
         if name not in given:
             scope.inside[name] = span
     scope.names |= {name: value for name, value in inner.names.items() if value is POISON}
-    return _Body(frame, carried, until)
+    return Body(frame, carried, until)
 
 
 def _refined(cx: Context, new: Tensor, old: Tensor, name: str, span: Span) -> Tensor:
@@ -198,16 +194,6 @@ def _refined(cx: Context, new: Tensor, old: Tensor, name: str, span: Span) -> Te
     what = f"`{name}` is carried from turn to turn as {old.type}, and becomes {new.type}"
     shape = [m if m == 1 else same_size(cx, m, n, what, span) for m, n in zip(old.shape, new.shape, strict=True)]
     return new if None in shape or 1 in shape else refine(cx, new, old.shape, span)
-
-
-def _symbol(cx: Context, name: str) -> str:
-    """A symbol for the index that no size is called by."""
-    taken = {n for node in cx.root.nodes.values() if node.op == "input" for d in node.shape for n in symbols(d)}
-    taken |= {f.index for f in cx.frames} | set(cx.program.sizes)
-    unique, k = name, 2
-    while unique in taken:
-        unique, k = f"{name}_{k}", k + 1
-    return unique
 
 
 def _fitted(cx: Context, s: ast.Scan, scope: Scope, name: str, old: Any, new: Tensor) -> Value:
@@ -221,7 +207,7 @@ def _fitted(cx: Context, s: ast.Scan, scope: Scope, name: str, old: Any, new: Te
     )
     if first.dtype != new.dtype or not stretches:
         labels = (Label(span, f"{first.type} before the scan"),) if span is not None else ()
-        changed = next(at for n, at in _assigned(s.body, s.index) if n == name)
+        changed = next(at for n, at in assigned(s.body, s.index) if n == name)
         raise error(
             "E0301",
             f"`{name}` is carried from turn to turn, so its type must stay: {first.type} is not {new.type}",
@@ -230,51 +216,6 @@ def _fitted(cx: Context, s: ast.Scan, scope: Scope, name: str, old: Any, new: Te
             *labels,
         )
     return broadcast_to(cx, first, new.shape, span, () if first.rank == 0 else None)
-
-
-def _emit(cx: Context, s: ast.Scan, scope: Scope, given: dict[str, Tensor], body: _Body) -> None:
-    frame = body.frame
-    both = next((name for name in frame.collected if name in given), None)
-    if both is not None:
-        raise error(
-            "E0202", f"`{both}` is carried by the scan, so it cannot be collected as well", frame.collected[both][2]
-        )
-    outputs = [(name, t.node) for name, t in body.carried.items()]
-    outputs += [(name, t.node) for name, (t, _, _) in frame.collected.items()]
-    if body.until is not None:
-        outputs.append(("until", body.until.node))
-    graph: Graph = frame.builder.finish(_unique(outputs))
-    b = cx.builder
-    first = [cx.here(t, s.span).node for t in given.values()]
-    order = {i: around for around, i in frame.captured.items() if frame.builder[i].op == "input"}
-    args = [*first, *(order[n.name] for n in graph if n.op == "input" and n.name in order)]
-    made = b.emit(
-        "scan",
-        *args,
-        span=s.span,
-        body=graph,
-        index=frame.index,
-        count=frame.count,
-        carries=len(first),
-        reverse=False,
-        until=body.until is not None,
-    )
-    results = [Tensor(b.emit("item", made, index=k, span=s.span), b) for k in range(len(given) + len(frame.collected))]
-    for value in results:
-        check_type(value.type, s.span)
-    for name, value in zip(given, results, strict=False):
-        scope.bind(name, value, s.span)
-    for (name, (_, axis, span)), value in zip(frame.collected.items(), results[len(given) :], strict=True):
-        perm = (*range(1, axis + 1), 0, *range(axis + 1, value.rank))
-        scope.bind(name, cx.emit("transpose", value, span=span, perm=perm) if axis else value, span)
-
-
-def _unique(outputs: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Outputs under names that are not taken by another."""
-    found: dict[str, str] = {}
-    for name, node in outputs:
-        found[name if name not in found else f"{name}_{len(found)}"] = node
-    return tuple(found.items())
 
 
 def collects(cx: Context, s: ast.Assign, scope: Scope) -> bool:

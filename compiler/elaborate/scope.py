@@ -12,6 +12,7 @@ from typing import Any
 from ...dsl.diagnostics import Label
 from ...dsl.errors import NncError, error
 from ...dsl.source import Span
+from ..types.stacks import members, numbers
 
 
 @dataclass(slots=True)
@@ -24,19 +25,22 @@ class Instance:
     declared: dict[str, Span] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)  # name in the source -> path
     optimizer: bool = False  # variables are slots of the parameter at `path`
+    turns: int = 1  # that what is numbered now stands for; then
+    strides: dict[str, int] = field(default_factory=dict)  # how many of each layer a turn makes
 
     def number(self, layer: str, span: Span) -> str:
         """The path of the next unlabelled instance of `layer` in here: `Mlp.dense_2`."""
         stem = layer.lower()
-        self.counts[stem] = self.counts.get(stem, 0) + 1
-        name = f"{stem}_{self.counts[stem]}"
+        n = self.counts[stem] = self.counts.get(stem, 0) + 1
+        name = f"{stem}_{n if self.turns == 1 else numbers(n, self.turns, self.strides.get(stem, 1))}"
         return self.part(name, span, f"`{name}`, as a `{layer}` without a label is called here, is a name already")
 
     def part(self, name: str, span: Span, said: str) -> str:
         """The path of a new part. Raises E0202, which says `said`, where another has the name: they would be one."""
-        if name in self.labels:
-            raise error("E0202", said, span, "", Label(self.labels[name], "first here"))
-        self.labels[name] = span
+        for one in members(name):
+            if one in self.labels:
+                raise error("E0202", said, span, "", Label(self.labels[one], "first here"))
+            self.labels[one] = span
         return self.child(name)
 
     def child(self, name: str) -> str:

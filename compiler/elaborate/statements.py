@@ -10,8 +10,9 @@ from ...dsl.diagnostics import Label
 from ...dsl.errors import NncError, SourceError, error
 from ...dsl.tree import walk
 from ..types.sizes import Dim, Size, symbols
+from ..types.stacks import is_stack
 from ..types.tensors import TensorType
-from . import calls, scans
+from . import calls, rolled, scans
 from .context import Context, Declared
 from .faults import Poisoned
 from .groups import matched
@@ -20,6 +21,7 @@ from .parts import path_of, value_at
 from .scope import MISSING, Instance, Scope, unknown
 from .shapes import broadcast, broadcast_to, tensor
 from .signatures import dtype_of
+from .stacked import member
 from .static import fractional
 from .values import POISON, Defined, Given, Group, Results, Shared, Tensor, Value, kind
 from .variables import declare
@@ -127,7 +129,12 @@ def _repeat(
     if not isinstance(first, int) or not isinstance(end, int):
         raise error("E0305", f"`repeat` needs a number known when the model is made, not {end}", count.span)
     cx.unroll(max(end - first, 0), count.span)
+    before = rolled.Counts(cx, scope.instance)
     for k in range(first, end):
+        if k > first and rolled.roll(cx, s, scope, end - k, before):
+            if name is not None:
+                scope.bind(name, end - 1, s.span)
+            return None
         if name is not None:
             scope.bind(name, k, s.span)
         value = run(cx, body, scope, last=False)
@@ -242,7 +249,7 @@ def _update(cx: Context, s: ast.Update, scope: Scope) -> None:
     if isinstance(s.target, ast.Name):
         path = _own_variable(s.target, scope)
         store(cx, path, cx.evaluate(s.value, scope), s.value.span)
-        scope.bind(s.target.id, cx.variables[path], s.span)
+        scope.bind(s.target.id, cx.variable(path), s.span)
         return
     if not cx.learning:
         raise error(
@@ -260,7 +267,8 @@ def _update(cx: Context, s: ast.Update, scope: Scope) -> None:
     value = cx.evaluate(s.value, scope)
     new = matched((group, value), s.value.span) if isinstance(value, Group) else None
     for path in group.members:
-        store(cx, path, value if new is None else new[path][1], s.value.span)
+        with member(cx, path, s.span) as own:
+            store(cx, path, value if new is None else own(new[path][1]), s.value.span)
 
 
 def _variable(cx: Context, e: ast.Attribute, scope: Scope) -> str:
@@ -293,14 +301,14 @@ def _own_variable(e: ast.Name, scope: Scope) -> str:
 
 def store(cx: Context, path: str, value: Value, span: Any, what: str = "the new value") -> None:
     """Give the variable at `path` a new value when the step ends."""
-    if cx.frames:
+    if cx.frames and not (cx.frames[-1].turn is not None and is_stack(path)):
         raise error(
             "E0307",
             f"`{path}` cannot be updated inside a scan: a variable changes once, when the step ends",
             span,
             help="carry a value through the scan, and update the variable with it behind the scan",
         )
-    wanted = cx.program.variables[path].type
+    wanted = cx.variable_type(path)
     x = tensor(cx, value, span, None if isinstance(value, Tensor) else wanted.dtype)
     if x.dtype != wanted.dtype:
         raise error("E0302", f"`{path}` is {wanted}, but {what} is {x.type}", span)
@@ -315,8 +323,7 @@ def store(cx: Context, path: str, value: Value, span: Any, what: str = "the new 
         if fitted.shape != wanted.shape:
             raise error("E0301", f"`{path}` is {wanted}, but {what} is {x.type}", span)
         x = fitted
-    cx.variables[path] = x
-    cx.updates[path] = x
+    cx.update(path, cx.here(x, span))
 
 
 def _share(cx: Context, s: ast.Share, scope: Scope) -> None:

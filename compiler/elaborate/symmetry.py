@@ -10,6 +10,7 @@ from __future__ import annotations
 from ..graph.nodes import Graph
 from ..graph.ops import OPS
 from ..graph.ops.op import CONTRACT, VIEW
+from ..types.stacks import is_stack
 from .context import AVERAGE, Context, Declared
 
 NONLINEAR = ("tanh", "logistic", "maximum", "erf", "sin", "cos")
@@ -20,7 +21,7 @@ def warnings(cx: Context, graph: Graph) -> list[str]:
     """What to say about the weights of a forward graph; `cx` is there to evaluate initial values in."""
     found = []
     for node in graph:
-        if node.op != "param":
+        if node.op != "param" or is_stack(node.attrs["path"]):  # what is true of turns is true of the first
             continue
         d = cx.program.variables[node.attrs["path"].removeprefix(AVERAGE)]
         if d.role == "weight" and d.type.rank >= 2 and (d.type.shape[0] != 1) and _is_constant(cx, d):

@@ -7,9 +7,12 @@ from itertools import takewhile
 
 from ...dsl import ast
 from ...dsl.errors import error
+from ..graph.ops.random import site_key
 from ..types.sizes import symbol
+from ..types.stacks import is_stack, members
 from ..types.tensors import FLOATS, TensorType
 from .context import AVERAGE, Context, Declared
+from .frames import NotRolled
 from .limits import check_type
 from .operations import binary
 from .scope import Scope
@@ -26,6 +29,7 @@ def declare(cx: Context, d: Declared) -> None:
     program = cx.program
     known = program.variables.get(d.path)
     if known is None:
+        _check_stored_once(cx, d.path)
         program.variables[d.path] = d
         train = program.train
         if (
@@ -45,6 +49,15 @@ def declare(cx: Context, d: Declared) -> None:
         )
 
 
+def _check_stored_once(cx: Context, path: str) -> None:
+    """A variable is stored by itself or in one stack."""
+    program = cx.program
+    if any(member in program.variables or member in program.stacks for member in members(path)):
+        raise NotRolled(path)
+    if is_stack(path):
+        program.stacks.update(dict.fromkeys(members(path), path))
+
+
 GROUPS = {"params": ("weight", "bias"), "weights": ("weight",), "biases": ("bias",), "states": ("state",)}  # roles
 
 
@@ -54,10 +67,20 @@ def group(cx: Context, roots: Sequence[str], roles: tuple[str, ...]) -> Group:
     paths: dict[str, None] = {}
     for root in roots:
         cx.program.discover(root.split(".")[0])
-        paths |= {p: None for p, d in cx.program.variables.items() if p.startswith(f"{root}.") and d.role in roles}
+        paths |= {p: None for p, d in cx.program.variables.items() if d.role in roles and _is_in(p, f"{root}.", cx)}
     steps = zip(*(root.split(".") for root in roots), strict=False)
     within = [names[0] for names in takewhile(lambda names: len(set(names)) == 1, steps)]
     return Group({p: cx.variable(p) for p in paths}, ".".join(within))
+
+
+def _is_in(path: str, root: str, cx: Context) -> bool:
+    """Whether what is stored at a path begins with the root's."""
+    if not is_stack(path):
+        return path.startswith(root)
+    inside = [member.startswith(root) for member in members(path)]
+    if any(inside) and (cx.frames or not all(inside)):
+        raise NotRolled(path)
+    return inside[0]
 
 
 # --- what training keeps of its own ----------------------------------------------------------------------------------
@@ -96,15 +119,22 @@ def step_key(cx: Context) -> Tensor:
     return cx.key
 
 
-def draw_key(cx: Context) -> Tensor:
-    """The key of random draws here: that of the step, and within scans of the turn."""
+def draw_key(cx: Context) -> tuple[Tensor, int]:
+    """The key of a random draw here and its site: the key is that of the step, and within scans of the turn. Equal
+    turns that are written as one have sites of their own, which are in the key then."""
+    sites = cx.draw_sites()
     with cx.around(0):
         key = step_key(cx)
-    for frame in cx.frames:
+    for frame in (f for f in cx.frames if f.turn is None):
         turn = cx.emit("size", span=None, size=symbol(frame.index) + 1, dtype="i64")
         far = cx.emit("mul", key, cx.constant(TURN, "i64"), span=None)
         key = cx.emit("add", far, turn, span=None)
-    return key
+    if cx.turn is None:
+        return key, sites[0]
+    with cx.around(0):
+        keys = tuple(map(site_key, sites))
+        table = cx.emit("constant", span=None, values=keys, type=TensorType("i64", (len(keys),)))
+    return cx.emit("add", key, cx.of_turn(table), span=None), 0
 
 
 def normalize(cx: Context, d: ast.Layer, scope: Scope) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Union
 from ...dsl.errors import UnsupportedError, error
 from ..manifest import GuardSpec, Manifest, Port, Variable
 from ..types.sizes import Dim, Size, substitute, symbols
+from ..types.stacks import members
 from . import structs
 from .structs import Struct, free
 
@@ -204,7 +205,8 @@ def _read_by(entry: str, stages: Stages, manifest: Manifest) -> list[Variable]:
     """The variables that an entry itself reads, and not only what prepares it."""
     names = {entry, f"{entry}.many"}
     entries = [e for e in stages.lowered.module.entries if e.name in names]
-    read = {p.name for e in entries for c in e.calls for p in c.places if p.base == "slot"}
+    slots = {p.name for e in entries for c in e.calls for p in c.places if p.base == "slot"}
+    read = {path for slot in slots for path in members(slot)}
     return [v for v in manifest.variables if v.path in read]
 
 
@@ -261,21 +263,22 @@ def _holder(
     if not variables and name != "init":
         return {}
     const = "" if updates or name == "init" else "const "
-    weights = {path for path, _, _ in b.weights.places()}
+    weights = structs.offsets(b.weights, b.manifest)
     empty = {v.path for v in b.manifest.variables if 0 in v.shape}
+    empty |= {stack for stack in b.manifest.stacks if members(stack)[0] in empty}
     if name == "predict" and b.prepared.fields:
-        return _held(p, "p", "const $prepared *{}", b.prepared)
+        return _held(b, p, "p", "const $prepared *{}", b.prepared)
     if name != "init" and all(v in weights or v in empty or (v in _NUMBERS and v not in updates) for v in variables):
-        return _held(p, "w", f"{const}$weights *{{}}", b.weights) if weights else {}
+        return _held(b, p, "w", f"{const}$weights *{{}}", b.weights) if weights else {}
     if b.state is None:
         what = f"`{name}` reads what only training has: it needs a build that trains"
         raise error("E0632", what, kind=UnsupportedError)
-    return _held(p, "s", f"{const}$state *{{}}", b.state)
+    return _held(b, p, "s", f"{const}$state *{{}}", b.state)
 
 
-def _held(p: _Parameters, wanted: str, declared: str, struct: Struct) -> Mapping[str, Member]:
+def _held(b: _Build, p: _Parameters, wanted: str, declared: str, struct: Struct) -> Mapping[str, Member]:
     name = p.add(wanted, declared, "ptr").name
-    return {path: Member(name, at) for path, at, _ in struct.places()}
+    return {path: Member(name, at) for path, at in structs.offsets(struct, b.manifest).items()}
 
 
 def _variables(p: _Parameters, paths: Iterable[str], places: Mapping[str, Member]) -> list[Source]:
@@ -296,16 +299,16 @@ def _results(b: _Build, p: _Parameters, outputs: Iterable[Port], metrics: bool) 
     """Slots of results: arrays of the caller, or a struct of metrics, of which some are not shown."""
     if not metrics:
         return [Argument(_array(p, port, "").name) for port in outputs]
-    places = _held(p, "out", "$metrics *{}", b.metrics) if b.metrics.fields else {}
+    places = _held(b, p, "out", "$metrics *{}", b.metrics) if b.metrics.fields else {}
     return [places.get(port.name, Own(structs.BYTES[port.dtype])) for port in outputs]
 
 
 def _prepare(b: _Build, stages: Stages) -> Call:
     """The function that makes what predictions read of the weights: copies, and what the entry computes."""
     s, p = stages.signature, _Parameters()
-    weights = _held(p, "w", "const $weights *{}", b.weights) if b.weights.fields else {}
+    weights = _held(b, p, "w", "const $weights *{}", b.weights) if b.weights.fields else {}
     read = dict(zip(s.variables, _variables(p, s.variables, weights), strict=True))
-    ready = _held(p, "p", "$prepared *{}", b.prepared)
+    ready = _held(b, p, "p", "$prepared *{}", b.prepared)
     p.add("scratch", "void *{}", "ptr")
     p.add("bytes", "size_t {}", "size")
     computed = {port.name for port in s.prepared}
@@ -321,7 +324,11 @@ def _prepare(b: _Build, stages: Stages) -> Call:
         formulas=(),
         guards=(),
         codes=b.codes(s.checks),
-        copies=tuple((ready[path], read[path], f.nbytes) for path, _, f in b.prepared.places() if path not in computed),
+        copies=tuple(
+            (ready[path], weights[path] if path in weights else read[path], f.nbytes)
+            for path, _, f in b.prepared.places()
+            if path not in computed
+        ),
     )
 
 

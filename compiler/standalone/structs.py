@@ -16,6 +16,7 @@ from typing import Union
 
 from ..manifest import Manifest, Port, Variable
 from ..types import tensors
+from ..types.stacks import members
 
 BYTES = {**tensors.BYTES, "u64": 8}
 LEARNED = ("weight", "bias", "state", "average", "normalize")  # what others than the training step read, too
@@ -137,6 +138,12 @@ def prepared(read: Iterable[Variable], ports: Iterable[Port], manifest: Manifest
     for p in ports:
         found.add(p.name, p.dtype, tuple(int(str(n)) for n in p.shape), p.name)
     return found
+
+
+def offsets(struct: Struct, manifest: Manifest) -> dict[str, int]:
+    """Where each path begins, from the beginning of the whole; a stack does where the first of its members does."""
+    found = {path: at for path, at, _ in struct.places()}
+    return found | {s: found[members(s)[0]] for s in manifest.stacks if members(s)[0] in found}
 
 
 def layout(struct: Struct) -> int:

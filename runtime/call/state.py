@@ -1,4 +1,5 @@
 """The variables of a network: one array each, 64-byte aligned and never moved, so that entry points keep pointers.
+Those of a stack are one after the other in one.
 
 The one idea: whoever writes says so. What an entry has prepared of variables is of a certain `version` of them; only
 `write` and native code that updates variables raise it, for what is read here is read-only.
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...compiler.manifest import Variable
+from ...compiler.types.stacks import members
 from .arrays import NUMPY, aligned, check_bytes, nbytes
 from .column import Array
 
@@ -19,19 +21,29 @@ from .column import Array
 class State(Mapping[str, Array]):
     """Variables by path, as they are now: read-only arrays that change when the variable does."""
 
-    __slots__ = ("_read", "_seen", "_stored", "version")
+    __slots__ = ("_of", "_read", "_seen", "_stored", "version")
 
-    def __init__(self, variables: Iterable[Variable]):
+    def __init__(self, variables: Iterable[Variable], stacks: Iterable[str] = ()):
         """Zeros. Raises E0605 where they do not fit."""
-        declared = list(variables)
-        check_bytes(sum(nbytes(v.shape, NUMPY[v.dtype]) for v in declared), "the variables")
-        self._stored = {v.path: aligned(v.shape, NUMPY[v.dtype], f"`{v.path}`") for v in declared}
-        self._seen = {path: _read_only(array) for path, array in self._stored.items()}
-        self._read: set[str] = set()  # by what has been prepared
+        declared = {v.path: v for v in variables}
+        check_bytes(sum(nbytes(v.shape, NUMPY[v.dtype]) for v in declared.values()), "the variables")
+        self._stored: dict[str, Array] = {}
+        self._of: dict[str, str] = {}  # by the path of a variable in a stack: that of the stack
+        for stack in stacks:
+            of = dict.fromkeys(members(stack), stack)
+            v = declared[next(iter(of))]
+            whole = self._stored[stack] = aligned((len(of), *v.shape), NUMPY[v.dtype], f"`{v.path}` and those like it")
+            self._stored |= {path: whole[k : k + 1].reshape(v.shape) for k, path in enumerate(of)}
+            self._of |= of
+        for path, v in declared.items():
+            if path not in self._of:
+                self._stored[path] = aligned(v.shape, NUMPY[v.dtype], f"`{path}`")
+        self._seen = {path: _read_only(self._stored[path]) for path in declared}
+        self._read: set[str] = set()  # by what has been prepared: of a stack its own path
         self.version = 0
 
     def __getitem__(self, path: str) -> Array:
-        return self._seen[path]
+        return self._seen[path] if path in self._seen else _read_only(self._stored[path])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._seen)
@@ -46,17 +58,21 @@ class State(Mapping[str, Array]):
         self.version += 1
 
     def stored(self, path: str) -> Array:
-        """The array itself, for an entry point that says what it has `written`."""
+        """The array itself, or that of a stack, for an entry point that says what it has `written`."""
         return self._stored[path]
 
     def prepares(self, paths: Iterable[str]) -> None:
         """Something is prepared of these variables from now on."""
-        self._read.update(paths)
+        self._read.update(self._whole(paths))
 
     def written(self, paths: Collection[str]) -> None:
         """Native code has written variables."""
-        if not self._read.isdisjoint(paths):
+        if not self._read.isdisjoint(self._whole(paths) if self._of else paths):
             self.version += 1
+
+    def _whole(self, paths: Iterable[str]) -> list[str]:
+        """The paths of what is stored."""
+        return [self._of.get(path, path) for path in paths]
 
 
 def _read_only(array: Array) -> Array:

@@ -44,6 +44,7 @@ class Picture:
 def picture(program: Program, entry: str, opened: int | None = None, across: bool = False) -> str:
     """The SVG of an entry whose layers are opened so many times (as far as a picture has room for). Boxes stand one
     below the other, or `across` the page as on a slide."""
+    program = program.unrolled
     cx = program.context(entry)
     return drawn(program, program.graph(entry, cx), cx, opened, across)[0]
 

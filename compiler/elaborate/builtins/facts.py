@@ -180,10 +180,10 @@ def _draw(cx: Context, a: Arguments) -> Tensor:
     if shape is None:
         raise error("E0203", "a random draw needs a shape here", a.span, help="write `shape = shape(x)`")
     shape = sizes(shape, a.at("shape"))
-    key = draw_key(cx)
+    key, site = draw_key(cx)
     if a.key is not None:
         key = cx.emit("add", key, _further(cx, a.key, a.at("key")), span=a.span)
-    return cx.emit("random", key, span=a.span, shape=shape, dtype=cx.real, site=cx.draw_site())
+    return cx.emit("random", key, span=a.span, shape=shape, dtype=cx.real, site=site)
 
 
 def _further(cx: Context, key: Any, at: Span) -> Tensor:

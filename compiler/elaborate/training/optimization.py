@@ -22,6 +22,7 @@ from ..operations import elementwise
 from ..scope import Instance, Scope
 from ..shapes import broadcast_to
 from ..signatures import Default
+from ..stacked import member
 from ..statements import store
 from ..values import Bound, Builtin, Defined, Given, Group, Partial, Tensor, Value, kind
 from ..variables import declare
@@ -104,7 +105,8 @@ def _steps(cx: Context, scope: Scope, members: Group, gradients: Group, e: ast.E
         with cx.reading(dtype):
             optimizer = _optimizer(cx, scope, e)
             for path in (n for n, p in members.members.items() if p.dtype == dtype):
-                _step(cx, optimizer, path, gradients.members[path], e, span)
+                with member(cx, path, span) as own:
+                    _step(cx, optimizer, path, own(gradients.members[path]), e, span)
 
 
 def _check_reached(cx: Context, goal: Goal, train: ast.Train) -> None:
@@ -176,7 +178,7 @@ def _step(cx: Context, bound: Bound, path: str, g: Tensor, e: ast.Expr, span: Sp
     inner.bind("role", cx.program.variables[path].role)
     with cx.calling(definition.name, span):
         cx.run(definition.body, inner)  # type: ignore[arg-type]
-    if path not in cx.updates:
+    if path not in (cx.updates if cx.turn is None else cx.turn.updates):
         raise error(
             "E0203",
             f"the optimizer `{definition.name}` never updates `p`",
@@ -206,7 +208,7 @@ def _accumulate(cx: Context, found: Mapping[str, Tensor], every: int, span: Span
     means = {}
     for path, g in found.items():
         place = f"accumulated/{path}"
-        declare(cx, Declared(place, TensorType(g.dtype, g.shape), "slot", 0, False, None, span))
+        declare(cx, Declared(place, cx.program.variables[path].type, "slot", 0, False, None, span))
         more = elementwise(cx, "*", g, n, span, (span, span))
         total = elementwise(cx, "+", cx.variable(place), more, span, (span, span))
         examples = cx.emit("cast", count, span=span, dtype=g.dtype)

@@ -29,6 +29,11 @@ def _signed(x: int) -> int:
     return (x + 2**63) % 2**64 - 2**63
 
 
+def site_key(site: int) -> int:
+    """What the site of a draw adds to its key."""
+    return _signed(site * SITE)
+
+
 def _infer(types: Sequence[Type], attrs: Any) -> TensorType:
     (key,) = require.tensors("random", types, 1)
     if key != TensorType("i64"):
@@ -39,7 +44,7 @@ def _infer(types: Sequence[Type], attrs: Any) -> TensorType:
 
 
 def _at(node: Any, types: Sequence[TensorType], index: tuple[Expr, ...], read: Callable[..., Expr]) -> Expr:
-    key = Apply("add", (read(0, ()), i64(_signed(node.attrs["site"] * SITE))), "i64")  # wraps around
+    key = Apply("add", (read(0, ()), i64(site_key(node.attrs["site"]))), "i64")  # wraps around
     return Apply("random", (key, linear(index, node.shape)), node.dtype)
 
 

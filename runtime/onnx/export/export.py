@@ -80,8 +80,9 @@ def build(
     _check(network, entry, opset)
     session = network.session
     assert isinstance(session, Session)
-    cx = session.program.context(entry)
-    graph = session.program.graph(entry, cx)
+    program = session.program.unrolled
+    cx = program.context(entry)
+    graph = program.graph(entry, cx)
     given: list[str] = []
     if entry == "train":  # where the way back reads what is inside of layers
         functions, given = False, [v.path for v in network.manifest.variables if v.role == "train"]

@@ -299,7 +299,7 @@ class Written:
 
 def _holds(written: Written) -> bool:
     """Whether the variables of a text are the arrays. Raises SourceError where it is no program."""
-    variables = Program(Source("written", written.text), Settings()).variables
+    variables = Program(Source("written", written.text), Settings(), may_roll=False).variables
     shapes = {path: v.type.shape for path, v in variables.items() if v.role in ("weight", "bias", "state")}
     return shapes == {path: a.shape for path, a in written.arrays.items()}
 
