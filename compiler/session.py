@@ -199,7 +199,7 @@ class Session:
         the caller is not `patient`."""
         from .origin import origin
 
-        return origin(self.program.graph(entry), root, inputs, variables, patient)
+        return origin(self.program.unrolled.graph(entry), root, inputs, variables, patient)
 
     @property
     def support(self) -> native.Support:

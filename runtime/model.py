@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from numpy import ndarray
 
 from ..compiler.manifest import ENTRIES, Variable
-from ..compiler.types.stacks import is_stack, members
 from ..compiler.types.tensors import TensorType
 from ..dsl.errors import ArgumentTypeError, NncError, error
 from . import settings
@@ -65,19 +64,13 @@ class Model(Network):
         losses each parameter has that of the one that trains it, and an input that of their sum."""
         make = settings.like(like)
         call = self.entry("gradients")
-        outputs = [(members(p.name), is_stack(p.name)) for p in call.signature.outputs]
-        names = [name for several, _ in outputs for name in several]
+        names = call.names
         wrt = settings.names("wrt", wrt) if wrt is not None else None
         for name in wrt or ():
             if name not in names:
                 raise unknown("parameter or input with a gradient", name, names)
         chosen = wrt if wrt is not None else [n for n in names if n in self.variables]
-        arrays = self._run(call, args, kwargs)
-        found = {
-            name: array
-            for (several, of_stack), made in zip(outputs, arrays, strict=True)
-            for name, array in zip(several, made if of_stack else [made], strict=True)
-        }
+        found = call.named(self._run(call, args, kwargs))
         return {n: make(found[n]) for n in chosen}
 
     def train_step(self, /, *args: Any, **kwargs: Any) -> Any:

@@ -26,6 +26,7 @@ from numpy import empty
 from ...compiler.manifest import Manifest, Signature
 from ...compiler.native.objects import INTERRUPTED
 from ...compiler.types.sizes import Dim, Size, parse_size, substitute, symbols
+from ...compiler.types.stacks import is_stack, members
 from ...dsl.errors import ArgumentError, ArgumentTypeError, error
 from .arrays import (
     BATCHES,
@@ -44,7 +45,7 @@ from .arrays import (
 from .column import Array
 from .interrupt import Watch
 from .messages import argument_error, listed, unknown
-from .state import State
+from .state import State, apart
 
 if TYPE_CHECKING:
     from ...compiler.origin import Origin
@@ -169,6 +170,18 @@ class Call:
     def __call__(self, /, *args: Any, **kwargs: Any) -> list[Array]:
         arrays, sizes = bind(self.signature.name, self.wants, self.arguments(args, kwargs))
         return self.run(arrays, sizes)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the results; of a stack those of its members."""
+        return [name for p in self.signature.outputs for name in members(p.name)]
+
+    def named(self, outputs: Sequence[Array]) -> dict[str, Array]:
+        """Results by name."""
+        found: dict[str, Array] = {}
+        for p, a in zip(self.signature.outputs, outputs, strict=True):
+            found |= apart(p.name, a) if is_stack(p.name) else {p.name: a}
+        return found
 
     def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sequence[Any]:
         """Positional and keyword arguments in the order of the inputs (E0604)."""

@@ -33,7 +33,7 @@ class State(Mapping[str, Array]):
             of = dict.fromkeys(members(stack), stack)
             v = declared[next(iter(of))]
             whole = self._stored[stack] = aligned((len(of), *v.shape), NUMPY[v.dtype], f"`{v.path}` and those like it")
-            self._stored |= {path: whole[k : k + 1].reshape(v.shape) for k, path in enumerate(of)}
+            self._stored |= apart(stack, whole)
             self._of |= of
         for path, v in declared.items():
             if path not in self._of:
@@ -73,6 +73,11 @@ class State(Mapping[str, Array]):
     def _whole(self, paths: Iterable[str]) -> list[str]:
         """The paths of what is stored."""
         return [self._of.get(path, path) for path in paths]
+
+
+def apart(stack: str, whole: Array) -> dict[str, Array]:
+    """The members of a stack by path, as parts of the array of all."""
+    return {path: whole[k : k + 1].reshape(whole.shape[1:]) for k, path in enumerate(members(stack))}
 
 
 def _read_only(array: Array) -> Array:

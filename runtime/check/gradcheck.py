@@ -41,7 +41,7 @@ def grad_check(
         np.array(a, np.float64 if p.dtype in ("f32", "f64") else None)
         for a, p in zip(call.arguments(args, kwargs), call.signature.inputs, strict=True)
     ]
-    analytic = other.gradients(*arrays, wrt=[p.name for p in call.signature.outputs])
+    analytic = other.gradients(*arrays, wrt=call.names)
     inputs = {p.name: a for p, a in zip(call.signature.inputs, arrays, strict=True)}
     trained = other.train_spec.trained
     errors: dict[str, float] = {}

@@ -224,4 +224,4 @@ class Rescue:
             outputs = call.run(arrays, sizes)
         except (NncError, KeyError):  # this is already the explanation of an error
             return
-        yield from zip([p.name for p in call.signature.outputs], outputs, strict=True)
+        yield from call.named(outputs).items()
