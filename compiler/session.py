@@ -170,7 +170,16 @@ class Session:
     def _entry_key(self, name: str) -> str:
         m, target = self.manifest, self.target.key
         return _key(
-            "entry", name, m.sources, m.files, self.settings.key, m.sizes, m.variables, target, native.version()
+            "entry",
+            name,
+            m.sources,
+            m.files,
+            self.settings.key,
+            m.sizes,
+            m.variables,
+            m.stacks,
+            target,
+            native.version(),
         )
 
     def _known(self, name: str) -> bool:

@@ -214,6 +214,13 @@ train Net(x) {
         "statistics of all": ("x = x |> Dense(8) |> e", {}),
         "one by its path": ("x = x |> Dense(8)", {"loss": "+ sum(Net.dense_3.W^2)"}),
         "some of them": ("x = x |> Dense(8)", {"train": "optimizer = SGD(lr = 0.1)\n freeze = params(Net.dense_2)"}),
+        "an optimizer that draws": (
+            "x = x |> Dense(8)",
+            {
+                "train": "optimizer = Noisy()",
+                "before": "optimizer Noisy() { p := p - 0.1 * g + normal(shape = shape(p)) }",
+            },
+        ),
         "what is inside": ("x = x |> Dense(8)", {"loss": "+ mean(Net.dense_3^2)"}),
     }.values(),
 )

@@ -438,10 +438,9 @@ class Context:
             names = [f"{site}#{n}" for site in members(self.site)]
         else:
             turns, stride = self.frames[0].count, self.turn.draws.get(self.site)
-            assert isinstance(turns, int)
-            names = [
-                f"{self.site}#{n}@{k}" if stride is None else f"{self.site}#{n + k * stride}" for k in range(turns)
-            ]
+            if stride is None or not isinstance(turns, int):  # an optimiser's: they are counted parameter by parameter
+                raise NotRolled(self.site)
+            names = [f"{self.site}#{n + k * stride}" for k in range(turns)]
         return tuple([crc32(name.encode()) for name in names])
 
     def unroll(self, bodies: int, span: Span | None) -> None:
