@@ -12,6 +12,7 @@ from typing import Any
 
 from .types.facts import Relation
 from .types.sizes import Dim, parse_size, substitute
+from .types.stacks import members
 from .types.tensors import TensorType
 
 LINE = 64  # bytes of the cache, at one of which an arena begins
@@ -166,8 +167,16 @@ class Manifest:
     sizes: dict[str, int]
     sources: dict[str, str]  # name -> text of every user file that was read
     warnings: tuple[str, ...] = ()
-    stacks: tuple[str, ...] = ()  # of variables that stand one after the other here, and are stored so (`types.stacks`)
+    stacks: tuple[str, ...] = ()  # of variables that are stored one after the other (`types.stacks`)
     files: dict[str, str] = field(default_factory=dict)  # name -> sha256 of every file whose numbers are in the code
+
+    @property
+    def laid(self) -> list[Variable]:
+        """The variables in the order in which they lie: those of a stack one after the other."""
+        of = {path: stack for stack in self.stacks for path in members(stack)}
+        by_path = {v.path: v for v in self.variables}
+        paths = dict.fromkeys(path for v in self.variables for path in members(of.get(v.path, v.path)))
+        return [by_path[path] for path in paths]
 
 
 def _plain(x: Any) -> Any:

@@ -63,6 +63,7 @@ class Home(Protocol):
     settings: Settings
     sizes: dict[str, int]  # of inputs, where they are known
     variables: dict[str, Declared]  # by path, as they were met
+    has_rolled: bool  # it has taken turns for equal
     stacks: dict[str, str]  # by the path of a variable that is in one: the path of the stack
     averages: dict[str, Declared]  # by the path of a parameter: its average, where training keeps one
     averaging: Span | None  # the setting that asks for averages
@@ -309,9 +310,8 @@ class Context:
 
     def update(self, path: str, value: Tensor) -> None:
         """Give what `variable` gives here a new value when the step ends."""
-        current, updates = (
-            (self.variables, self.updates) if self.turn is None else (self.turn.members, self.turn.updates)
-        )
+        turn = self.turn
+        current, updates = (self.variables, self.updates) if turn is None else (turn.members, turn.updates)
         current[path] = updates[path] = value
 
     @property

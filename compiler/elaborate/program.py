@@ -19,7 +19,7 @@ from ..graph.nodes import Builder, Graph
 from ..graph.ops import OPS
 from ..manifest import DataSizes, Manifest, Port, TrainSpec, Variable
 from ..settings import Settings
-from ..types.stacks import is_stack, members, stacked
+from ..types.stacks import is_stack, members, runs, stacked
 from ..types.tensors import TensorType
 from . import checks, entries, symmetry, training
 from .context import Context, Declared
@@ -56,6 +56,7 @@ class Program:
         self.modules = Modules(source, faults)
         self.variables: dict[str, Declared] = {}  # and stacks of them
         self.stacks: dict[str, str] = {}
+        self.has_rolled = False
         self.averages: dict[str, Declared] = {}
         self.unread: Set[str] = frozenset()  # variables that are known, but neither stored nor drawn
         self.sizes: dict[str, int] = dict(settings.sizes)
@@ -122,7 +123,7 @@ class Program:
         try:
             self._grow(model)
         except (NotRolled, SourceError) as e:
-            if isinstance(e, SourceError) and not self.stacks:
+            if isinstance(e, SourceError) and not self.has_rolled:
                 raise
             self._forget()
             self.may_roll = False
@@ -138,12 +139,13 @@ class Program:
             self.warnings,
         ):  # fmt: skip
             met.clear()
+        self.has_rolled = False
 
     @property
     def unrolled(self) -> Program:
         """The same program with all turns written out: itself, where none is rolled. What is inside of a model is known
         there, and each variable is one."""
-        if not self.stacks:
+        if not self.has_rolled:
             return self
         if not self.complete:
             raise NotRolled
@@ -257,7 +259,7 @@ class Program:
         try:
             return grow(self.unrolled if written_out else self)
         except (NotRolled, SourceError):
-            if not self.stacks:
+            if not self.has_rolled:
                 raise
         return grow(self.unrolled)
 
@@ -280,7 +282,7 @@ class Program:
         test = self.found.tests[k]
         rejects = any(isinstance(item, ast.Reject) for item in test.body)
         plan = self._or_unrolled(lambda p: checks.plan(p, test, f"test:{k}"), rejects)
-        if self.stacks and any(c.passed is False for c in plan.checks):  # the reason is told of turns written out
+        if self.has_rolled and any(c.passed is False for c in plan.checks):  # the reason is told of turns written out
             plan = checks.plan(self.unrolled, test, f"test:{k}")
         return plan
 
@@ -311,6 +313,7 @@ class Program:
     def manifest(self) -> Manifest:
         stored = [d for path, d in self.variables.items() if path not in self.unread]
         ordered = sorted(stored, key=lambda d: ORDER[d.role])
+        by_path = {d.path: d for d in ordered}
         spec = self.spec
         if spec is not None:
             spec = replace(spec, trained={member: loss for p, loss in spec.trained.items() for member in members(p)})
@@ -319,8 +322,9 @@ class Program:
             dtype=self.settings.dtype,
             variables=tuple(
                 Variable(path, d.type.dtype, d.type.shape, d.role)  # type: ignore[arg-type]
-                for d in ordered
-                for path in members(d.path)
+                for run in runs([d.path for d in ordered])
+                for paths in zip(*map(members, run), strict=True)
+                for path, d in zip(paths, (by_path[p] for p in run), strict=True)
             ),
             stacks=tuple(d.path for d in ordered if is_stack(d.path)),
             entries=self.entries,

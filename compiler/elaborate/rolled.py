@@ -48,6 +48,7 @@ def roll(cx: Context, s: ast.Repeat, scope: Scope, turns: int, before: Counts) -
     strides = _grown(instance.counts, before.layers)
     if not strides or any(isinstance(n, ast.Name) and n.id == s.index for n in walk(s)):
         return False
+    cx.program.has_rolled = True
     after = Counts(cx, instance)
     turn = Turn(_grown(cx.draws, before.draws))
     frame = Frame("", index_symbol(cx, "turn"), turns, Builder("body", OPS), {}, turn=turn)

@@ -207,7 +207,7 @@ def _read_by(entry: str, stages: Stages, manifest: Manifest) -> list[Variable]:
     entries = [e for e in stages.lowered.module.entries if e.name in names]
     slots = {p.name for e in entries for c in e.calls for p in c.places if p.base == "slot"}
     read = {path for slot in slots for path in members(slot)}
-    return [v for v in manifest.variables if v.path in read]
+    return [v for v in manifest.laid if v.path in read]
 
 
 class _Parameters:

@@ -108,7 +108,7 @@ def free(name: str, taken: Iterable[str]) -> str:
 def weights(manifest: Manifest) -> Struct:
     """All that predictions read."""
     found = Struct("weights")
-    for v in manifest.variables:
+    for v in manifest.laid:
         if v.role in LEARNED:
             found.add(_named(v, manifest), v.dtype, v.shape, v.path)
     return found
@@ -123,7 +123,7 @@ def state(manifest: Manifest, learned: Struct) -> Struct:
     for name, path in PROGRESS.items():
         found.add(name, "i64", path=path if path in declared else "")
     found.nest("weights", learned)
-    for v in manifest.variables:
+    for v in manifest.laid:
         if v.role not in LEARNED and v.path not in PROGRESS.values():
             slots.add(_named(v, manifest), v.dtype, v.shape, v.path)
     found.nest("optimizer", slots)

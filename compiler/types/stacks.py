@@ -8,7 +8,9 @@ stack as well: `Net.dense_2:300:1.W/m`, `average/Net.dense_2:300:1.W`. Any other
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import groupby
 
 from .tensors import TensorType
 
@@ -24,7 +26,7 @@ def is_stack(path: str) -> bool:
     return ":" in path
 
 
-@lru_cache(16_384)
+@lru_cache(4096)
 def members(path: str) -> tuple[str, ...]:
     """The paths of the variables that are stored at a path, in order."""
     found = _TURNS.search(path)
@@ -33,6 +35,18 @@ def members(path: str) -> tuple[str, ...]:
     first, last, stride = map(int, found.groups())
     before, behind = path[: found.start()], path[found.end() :]
     return tuple([f"{before}{n}{behind}" for n in range(first, last + 1, stride)])
+
+
+def runs(paths: Iterable[str]) -> Iterator[list[str]]:
+    """Paths in their order, the stacks of one loop together: where turns are written out, its variables come turn by
+    turn. Between two loops of one layer stands the first turn of the second."""
+    for _, run in groupby(paths, _loop):
+        yield list(run)
+
+
+def _loop(path: str) -> tuple[str, int]:
+    """The layer that repeats, and how often; of a variable that is in no stack its own path."""
+    return (_TURNS.split(path)[0].rpartition(".")[0], len(members(path))) if is_stack(path) else (path, 1)
 
 
 def stacked(path: str, member: TensorType) -> TensorType:
