@@ -95,7 +95,7 @@ def test_the_first_five_minutes(
     """Each command prints what stands below it, but for times and threads; `...` stands for some lines."""
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     monkeypatch.chdir(tmp_path)
-    (transcript,) = blocks(README, "console")
+    (transcript,) = texts(README, "console")
     commands = re.findall(r"^\$ nnc (.*)\n((?:[^$].*\n)*)", transcript, re.MULTILINE)
     assert [c.split()[0] for c, _ in commands] == ["new", "check", "train", "eval", "look", "build"]
     for command, shown in commands:
