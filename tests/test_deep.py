@@ -62,7 +62,8 @@ def test_calls_grow_with_the_layers(net: Callable[[int], str], few: int) -> None
     for layers in (few, few, 2 * few, 4 * few):  # once more, for what is remembered
         profile, made = cProfile.Profile(), session(net(layers))
         text = profile.runcall(lambda s: s.llvm(s.stages("train")), made)
-        functions.append(text.count("define internal") - text.count("define internal i32 @nnc.part."))
+        made_of_steps = sum(text.count(f"define internal i32 @nnc.{kind}.") for kind in ("part", "turns"))
+        functions.append(text.count("define internal") - made_of_steps)
         counts.append({k: v[1] for k, v in pstats.Stats(profile).stats.items()})  # type: ignore[attr-defined]
     n, twice, fourfold = counts[1:]
     assert len({*functions[2:]}) == 1 and functions[2] - functions[1] <= 3, "equal kernels are one"
@@ -81,5 +82,5 @@ def test_two_hundred_layers() -> None:
 def test_fifty_blocks_are_no_kernel_that_unrolls() -> None:
     made = session(transformer(50))
     stages = made.stages("train")
-    assert len(stages.lowered.entry.steps) > 2000
-    assert made.llvm(stages).count("nnc.part.") > 60
+    assert len(stages.lowered.entry.steps) > 1500
+    assert made.llvm(stages).count("nnc.part.") > 40

@@ -15,8 +15,9 @@ from ...dsl.errors import NncError, SourceError, error
 from ...dsl.source import Span
 from ..autodiff.differentiate import differentiate
 from ..graph.nodes import Graph
-from .context import Context, Home
+from .context import Context
 from .faults import Poisoned
+from .home import Home
 from .scope import MISSING, Scope, unknown
 from .shapes import tensor
 from .static import COMPARISONS, STATIC

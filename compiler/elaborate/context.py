@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from zlib import crc32
 
 from ...dsl import ast
@@ -14,14 +14,13 @@ from ...dsl.errors import NncError, SourceError, error
 from ...dsl.source import Span
 from ..graph.nodes import Builder
 from ..graph.ops.op import ShapeError
-from ..manifest import TrainSpec
-from ..settings import Settings
 from ..types.facts import Facts, Relation, learned
 from ..types.sizes import Dim, nonnegative, product, symbol, symbols
 from ..types.stacks import is_stack, members, stacked
 from ..types.tensors import FLOATS, MAX_RANK, TensorType
 from .faults import Faults, Poisoned
 from .frames import Frame, NotRolled, Turn, add_input
+from .home import Home
 from .limits import MAX_BODIES, MAX_CALLS, MAX_EVALUATED, check_fits, check_type, endless
 from .noted import Called, Part
 from .scope import Scope
@@ -29,21 +28,6 @@ from .turns import extremes
 from .values import Poison, Results, Shared, Tensor, Value, is_size, kind
 
 Listed = TypeVar("Listed", bound="tuple[Value, ...] | Results")
-AVERAGE = "average/"  # before the path of a parameter: its running average
-
-
-@dataclass(slots=True)
-class Declared:
-    """A parameter or state variable, met in the source; `init` is evaluated when the entry `init` is built."""
-
-    path: str
-    type: TensorType
-    role: str
-    init: ast.Expr | int | float
-    drawn: bool
-    scope: Scope | None
-    span: Span | None
-    asked: Span | None = None  # the user's call that made it
 
 
 def is_std(span: Span) -> bool:
@@ -55,47 +39,6 @@ def _seen_from(d: Diagnostic, name: str, span: Span) -> Diagnostic:
     """A fault met inside std, told from the user's call of `name`."""
     inside = tuple(Label(x.span, x.text or f"in `{name}`") for x in d.labels)
     return replace(d, labels=(Label(span), *inside), fixes=())
-
-
-class Home(Protocol):
-    """What elaboration asks of the program that it is a part of."""
-
-    settings: Settings
-    sizes: dict[str, int]  # of inputs, where they are known
-    variables: dict[str, Declared]  # by path, as they were met
-    has_rolled: bool  # it has taken turns for equal
-    stacks: dict[str, str]  # by the path of a variable that is in one: the path of the stack
-    averages: dict[str, Declared]  # by the path of a parameter: its average, where training keeps one
-    averaging: Span | None  # the setting that asks for averages
-    complete: bool  # all variables of the entries are declared
-    warnings: dict[str, None]  # each once, in order
-    models: dict[str, ast.Layer]
-    model: ast.Layer | None
-    train: ast.Train | None
-    spec: TrainSpec | None
-    faults: Faults | None
-
-    @property
-    def scope(self) -> Scope:
-        """The definitions of the file."""
-
-    def context(self, entry: str) -> Context:
-        """A new context, to grow the graph of an entry in."""
-
-    def force(self, cx: Context, value: Value, span: Span) -> Value:
-        """The value behind a `const` or `hyper`; anything else is itself."""
-
-    def discover(self, model: str) -> None:
-        """Make sure the variables of a model are known."""
-
-    def inner_values(self, model: str) -> Iterable[str]:
-        """The paths of the values inside a model that can be read where it was called."""
-
-    def inner_layers(self, model: str) -> Mapping[str, Shared]:
-        """The layers inside a model by path, as they are called in inference."""
-
-    def macs(self, model: str, span: Span | None = None) -> int:
-        """Multiply-accumulates of one example's forward pass; `span` is where they are asked for."""
 
 
 @dataclass(slots=True)

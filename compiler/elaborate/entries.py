@@ -17,7 +17,8 @@ from ..graph.nodes import Graph
 from ..manifest import ENTRIES
 from ..types.tensors import FLOATS, TensorType
 from . import calls
-from .context import AVERAGE, Context, Declared
+from .context import Context
+from .home import AVERAGE, Declared
 from .inputs import call_model, inputs
 from .modules import Modules
 from .scope import MISSING, Scope, unknown

@@ -15,7 +15,8 @@ from ..graph.nodes import Node
 from ..graph.ops import OPS, op
 from ..types.sizes import Dim, Size, product, substitute, symbols, total_of
 from ..types.tensors import TensorType
-from .context import Context, Declared
+from .context import Context
+from .home import Declared
 from .noted import Part
 
 ONE_EXAMPLE = ("B", "N", "T")  # free sizes that count examples or steps

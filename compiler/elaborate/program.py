@@ -22,11 +22,12 @@ from ..settings import Settings
 from ..types.stacks import is_stack, members, runs, stacked
 from ..types.tensors import TensorType
 from . import checks, entries, symmetry, training
-from .context import Context, Declared
+from .context import Context
 from .elaborator import Elaborator
 from .entries import find_entries
 from .faults import Faults, Poisoned
 from .frames import NotRolled
+from .home import Declared
 from .hypers import Hypers
 from .inputs import call_model, inputs
 from .modules import Lazy, Modules

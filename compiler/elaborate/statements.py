@@ -13,9 +13,10 @@ from ..types.sizes import Dim, Size, symbols
 from ..types.stacks import is_stack
 from ..types.tensors import TensorType
 from . import calls, rolled, scans
-from .context import Context, Declared
+from .context import Context
 from .faults import Poisoned
 from .groups import matched
+from .home import Declared
 from .notation import assign
 from .parts import path_of, value_at
 from .scope import MISSING, Instance, Scope, unknown

@@ -11,7 +11,8 @@ from ..graph.nodes import Graph
 from ..graph.ops import OPS
 from ..graph.ops.op import CONTRACT, VIEW
 from ..types.stacks import is_stack
-from .context import AVERAGE, Context, Declared
+from .context import Context
+from .home import AVERAGE, Declared
 
 NONLINEAR = ("tanh", "logistic", "maximum", "erf", "sin", "cos")
 LINEAR = ("add", "sub", "mul")  # beside the contraction, and what has the elements of its operands elsewhere

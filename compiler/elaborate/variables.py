@@ -11,8 +11,9 @@ from ..graph.ops.random import site_key
 from ..types.sizes import symbol
 from ..types.stacks import is_stack, members
 from ..types.tensors import FLOATS, TensorType
-from .context import AVERAGE, Context, Declared
+from .context import Context
 from .frames import NotRolled
+from .home import AVERAGE, Declared
 from .limits import check_type
 from .operations import binary
 from .scope import Scope

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
-from ...compiler.elaborate.context import Context, Declared, is_std
+from ...compiler.elaborate.context import Context, is_std
+from ...compiler.elaborate.home import Declared
 from ...compiler.elaborate.noted import Part
 from ...compiler.graph.nodes import Graph, Node
 from ...dsl.source import Span

@@ -17,7 +17,8 @@ from ....dsl.source import Span
 from ...types.sizes import symbol
 from ...types.tensors import FLOATS, TensorType
 from .. import calls
-from ..context import AVERAGE, Context, Declared
+from ..context import Context
+from ..home import AVERAGE, Declared
 from ..operations import elementwise
 from ..scope import Instance, Scope
 from ..shapes import broadcast_to

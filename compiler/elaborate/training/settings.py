@@ -14,7 +14,8 @@ from ....dsl.tokens import MAX_DEPTH
 from ....dsl.tree import walk
 from ...manifest import DataSpec, MetricSpec, TrainSpec
 from ...types.sizes import Size
-from ..context import Context, Home
+from ..context import Context
+from ..home import Home
 from ..scope import MISSING, suggest, unknown
 from ..signatures import is_kind
 from ..values import is_static, kind

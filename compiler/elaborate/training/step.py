@@ -13,7 +13,8 @@ from ....dsl.source import Span
 from ....dsl.tree import walk
 from ...manifest import Port
 from ...types.tensors import FLOATS, TensorType
-from ..context import Context, Home
+from ..context import Context
+from ..home import Home
 from ..inputs import call_model, home_of, input_leaf
 from ..scope import Instance, Scope
 from ..shapes import tensor
