@@ -172,11 +172,12 @@ def _check(block: Block, file: Path, folder: Path) -> str:
 
 
 def _shell(block: Block, folder: Path) -> str:
-    """The lines in bash, where `nnc` is this one; a terminal of 100 columns."""
+    """The lines in bash, where `nnc` and `python3` are these; a terminal of 100 columns."""
     commands = folder.with_name(f"{folder.name}.bin")
     commands.mkdir(exist_ok=True)
-    (commands / "nnc").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m nnc "$@"\n')
-    (commands / "nnc").chmod(0o755)
+    for name, module in (("nnc", "-m nnc "), ("python3", "")):
+        (commands / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {module}"$@"\n')
+        (commands / name).chmod(0o755)
     done = shell(block.text, folder, PATH=f"{commands}:{os.environ['PATH']}", COLUMNS="100")
     if done.returncode:
         raise Failure(block, f"exit code {done.returncode}\n{done.stdout}")
