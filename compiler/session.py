@@ -176,8 +176,7 @@ class Session:
             m.files,
             self.settings.key,
             m.sizes,
-            m.variables,
-            m.stacks,
+            [v.path for v in m.variables],  # those that are stored; what they are the sources say
             target,
             native.version(),
         )

@@ -248,6 +248,25 @@ def test_errors_are_told_of_turns_written_out(turn: str) -> None:
     assert said[0] == said[1]
 
 
+@pytest.mark.parametrize("format", ["f32", "bf16", "i8"])
+def test_weights_in_every_format(format: str) -> None:
+    """What is stored, and what is prepared of it for predictions, is the same turn by turn."""
+    text = """model Net(x: f32[B, 16, 8, 8]) -> (y: f32[B, 3]) {
+        repeat 5 { x = x |> Conv(16, 3, pad = 1) |> BatchNorm |> relu }
+        y = x |> flatten |> Dense(3)
+    }"""
+    images = RNG.normal(size=(17, 16, 8, 8)).astype(np.float32)
+    nets = []
+    for turns in (2, 10**9):
+        with least(turns):
+            made = nnc.compile(text, cache=False, weights_dtype=format)
+            made.entry("predict")
+        nets.append(made)
+    assert nets[0].manifest.stacks and nets[0].entry("predict").signature.prepared
+    for batch in (1, 17):
+        np.testing.assert_array_equal(*(made.predict(images[:batch]) for made in nets))
+
+
 def test_one_entry_is_written_out() -> None:
     """What only an export asks for has no effect on the others."""
     text = net("x = x |> Dense(8) |> tanh") + "\nexport third() -> f32[8, 8] = Net.dense_3.W"
