@@ -203,16 +203,19 @@ def test_a_command_in_a_step_of_minutes_ends_with_a_checkpoint(tmp_path, number)
     (tmp_path / "slow.nn").write_text(SLOW + MINUTES)
     (tmp_path / "points.csv").write_text("a,b,t\n" + "1,2,3\n" * 8)
     command = "from nnc.runtime.cli import entry_point; entry_point()"
-    p = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", command, "train", "slow.nn", "--out", "run"],
         cwd=tmp_path,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    )
-    assert p.stdout is not None and p.stdout.readline() and p.stdout.readline() == "run run\n"
-    time.sleep(0.3)
-    p.send_signal(number)
-    _, err = p.communicate(timeout=200)
+    ) as p:
+        assert p.stdout is not None and "run run\n" in iter(p.stdout.readline, "")
+        time.sleep(0.3)
+        p.send_signal(number)
+        try:
+            _, err = p.communicate(timeout=200)
+        finally:
+            p.kill()
     assert p.returncode == 128 + number and "--resume run" in err and "Traceback" not in err
     assert (tmp_path / "run" / "last.nnw").exists()
