@@ -27,10 +27,10 @@ ALWAYS: tuple[Pass, ...] = (check, guard, dce, differentiate, dce)
 REWRITE: tuple[Pass, ...] = (sink, fold, cse, simplify, cse, simplify, hoist, cse, trim, dce)  # the mathematics
 LAYOUT: tuple[Pass, ...] = (layout, margins, align, cse)  # how it lies in memory
 KERNELS: tuple[Pass, ...] = (guard, fuse)  # what runs together
-OUTWARDS: tuple[Pass, ...] = (hoist, cse, trim)  # out of scans, what is the same in every turn
 OPTIMIZE: tuple[Pass, ...] = (*REWRITE, *LAYOUT, *KERNELS)
 
 LAYOUT_OF_MANY: tuple[Pass, ...] = (layout_of_many, *LAYOUT[1:])  # and for many examples, where that is another matter
+OUTWARDS: tuple[Pass, ...] = (hoist, cse, trim)  # out of scans, what is the same in every turn
 
 
 def _inside(step: Pass, graph: Graph) -> Graph:

@@ -13,7 +13,9 @@ from ..extras import optional
 @click.command()
 @click.option("--stdio", is_flag=True, help="Over stdin and stdout, as it is anyway: some editors say so.")
 def lsp(stdio: bool) -> None:
-    """The language server: an editor starts it, and talks to it over stdin and stdout."""
+    """Speak to an editor, as its language server.
+
+    The editor starts it, and talks to it over stdin and stdout."""
     optional("pygls", "lsp", "the language server is made with pygls")
     from ..editor.server import make_server
 

@@ -106,7 +106,9 @@ def found_in(folder: Path) -> list[Run]:
 @click.group(invoke_without_command=True)
 @click.pass_context
 def runs(context: click.Context) -> None:
-    """List, compare and remove the folders that `nnc train` leaves (alone: list those in ./runs)."""
+    """List, compare and remove what `nnc train` leaves.
+
+    Alone it lists the folders in ./runs."""
     if context.invoked_subcommand is None:
         context.invoke(list_)
 

@@ -248,8 +248,9 @@ def _show(folder: Path, made: list[Build]) -> None:
 @click.argument("file", required=False)
 @click.option("--weights", metavar="PATH", help="The checkpoint that was a constant.")
 def reproduce(lock_file: str, file: str | None, weights: str | None) -> None:
-    """Build again what LOCK is of, and compare every byte; or train again what RUN is of.
+    """Build or train again, and compare every byte.
 
+    Of LOCK it builds what that is of, of RUN it trains.
     FILE is where the program is now (default: a file of its name beside LOCK, in the folder above, or here)."""
     from ...compiler.native.objects import version
     from ..ship.build import build as built

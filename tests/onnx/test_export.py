@@ -231,7 +231,7 @@ def test_what_is_done_grows_with_the_layers(functions: bool) -> None:
     calls = []
     for n in (20, 20, 80):  # once more, for what is remembered
         source = f"{layer}\nmodel M(x: f32[B, 4]) -> (y: f32[B, 4]) {{ y = x\n repeat {n} {{ y = y |> R }} }}"
-        program = Program(Source("<text>", source), Settings())
+        program = Program(Source("<text>", source), Settings()).unrolled
         cx = program.context("predict")
         graph = program.graph("predict", cx)
         zeros = {p: np.zeros([whole(k, {}) for k in d.type.shape], np.float32) for p, d in program.variables.items()}
@@ -460,7 +460,7 @@ def test_a_call_is_one_node(op: str, call: str) -> None:
     rng = np.random.default_rng(5)
     for sizes in ("8, 9", "H, W"):
         source = f"model M(x: f32[B, 2, {sizes}]) -> (y: f32[B, *rest]) {{ y = x |> {call} }}"
-        program = Program(Source("<text>", source), Settings())
+        program = Program(Source("<text>", source), Settings()).unrolled
         cx = program.context("predict")
         graph = program.graph("predict", cx)
         drawn = {

@@ -510,7 +510,7 @@ def test_nobody_reads_any_more(folder):
         text=True,
     ) as p:
         assert p.stdout is not None and p.stderr is not None
-        for _ in range(4):
+        for _ in range(9):  # of which the last are epochs
             p.stdout.readline()
         p.stdout.close()
         assert p.stderr.read() == "" and p.wait() == 141
