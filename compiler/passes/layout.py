@@ -124,7 +124,9 @@ class _Orders:
         self.held: dict[str, tuple[str, Order]] = {}
         self.turned: dict[tuple[str, Order], str] = {}
         self.went: dict[str, Mapping[int, Order]] = {}  # of scans: the orders of results
-        self.looped = {a for n in graph if OPS[n.op].kind == LOOP for a in n.args}
+        looped = {a for n in graph if OPS[n.op].kind == LOOP for a in n.args}
+        items = [n for n in graph if n.op == "item" and n.name in looped]
+        self.read = {(n.args[0], n.attrs["index"]) for n in items}  # results of scans that scans read
 
     # --- values in an order
 
@@ -177,8 +179,8 @@ class _Orders:
 
     def loop(self, n: Node) -> None:
         """A scan, what it carries in the order in which its body makes it."""
-        items = [i for i in self.graph if i.op == "item" and i.args == (n.name,) and i.name in self.looped]
-        stacks = {i.attrs["index"] for i in items} - set(range(n.attrs["carries"]))
+        collected = range(n.attrs["carries"], len(n.attrs["body"].outputs))
+        stacks = [k for k in collected if (n.name, k) in self.read]
         lies = [self.held[a][1] for a in n.args]
         done, wanted, self.went[n.name] = settled(n, lies, stacks, lambda body: _laid(body, self.lanes_of))
         args = (self.within(a, wanted.get(k, self.plain(a))) for k, a in enumerate(n.args))
