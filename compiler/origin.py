@@ -32,12 +32,12 @@ _LONG = 60  # characters of an expression that are quoted
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """An expression whose value, or `derivative`, is not finite where what it is made of is. `library` is where the
+    """An expression whose value, or `derivative`, is not finite where what it is made of is. `std` is where the
     library computes it for the user's `span`; `value` the first such value, at `index`; `operands` by what they are
     called. `then` is what made a NaN of an infinity."""
 
     span: Span
-    library: Span | None
+    std: Span | None
     derivative: bool
     value: float
     index: tuple[int, ...]
@@ -55,8 +55,8 @@ class Origin:
     def labels(self) -> tuple[Label, ...]:
         """The place with what was computed there, the line of the library, and what became of it."""
         found = [Label(self.span, ("the derivative is " if self.derivative else "") + self._made())]
-        if self.library is not None:
-            found.append(Label(self.library, "by this line of the library"))
+        if self.std is not None:
+            found.append(Label(self.std, "by this line of the library"))
         if self.then is not None and self.then.span != self.span:
             found.append(Label(self.then.span, f"then {self.then._made()}"))
         return tuple(found)
@@ -108,8 +108,8 @@ def _origin(made: Made, derived: Mapping[str, str], then: Origin | None) -> Orig
         return then
     own = made.graph.nodes.get(made.outer) is made.node  # not one of a scan's body
     operands = dict(_titled(made, derived if own else {}))
-    library = expression(span.library) if span.library is not None else None
-    return Origin(expression(span), library, made.outer in derived, made.value, made.index, operands, then)
+    std = expression(span.std) if span.std is not None else None
+    return Origin(expression(span), std, made.outer in derived, made.value, made.index, operands, then)
 
 
 def _titled(made: Made, derived: Mapping[str, str]) -> Iterable[tuple[str, Operand]]:
@@ -133,8 +133,8 @@ def _title(node: Node, user: Node, nodes: Mapping[str, Node], derived: Mapping[s
     if node.span is None:
         return f"{_ARTICLE}operand"
     span = node.span
-    if span.library is not None and user.span is not None and span == user.span:
-        span = span.library
+    if span.std is not None and user.span is not None and span == user.span:
+        span = span.std
     text = named(span) or expression(span).text
     return text if _short(text) else f"{_ARTICLE}operand at {span}"
 

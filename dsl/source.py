@@ -35,13 +35,13 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Characters `start` up to, not including, `end` of a source. Of a call of the library `library` is the place in
+    """Characters `start` up to, not including, `end` of a source. Of a call of the library `std` is the place in
     there that is meant."""
 
     source: Source
     start: int
     end: int
-    library: Span | None = field(default=None, compare=False, repr=False)
+    std: Span | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return ":".join(map(str, (self.source.name, *self.position)))

@@ -184,7 +184,7 @@ class Context:
         local = [self.here(a, span) for a in args]
         try:
             asked = self.asked() if span is not None and is_std(span) else None
-            told = span if asked is None else replace(asked, library=span)
+            told = span if asked is None else replace(asked, std=span)
             made = Tensor(self.builder.emit(op, *(a.node for a in local), span=told, **attrs), self.builder)
             if isinstance(self.builder[made.node].type, TensorType):
                 check_type(made.type, span)

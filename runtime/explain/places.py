@@ -58,7 +58,7 @@ def _placed(node: Node, around: Sequence[Part], home: Span | None) -> Node:
         written = {head(home): None}
     path = next((p.path for p in reversed(around) if p.path), "")
     own = head(own)
-    place = Place(own.source, own.start, own.end, own.library, path, tuple(written) or (own,))
+    place = Place(own.source, own.start, own.end, own.std, path, tuple(written) or (own,))
     attrs = node.attrs
     if "body" in attrs:
         body = attrs["body"]
