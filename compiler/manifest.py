@@ -19,6 +19,13 @@ LINE = 64  # bytes of the cache, at one of which an arena begins
 # the entries that a model may have; all others are exports, or functions where there is no model
 ENTRIES = ("init", "predict", "train", "evaluate", "loss", "gradients", "taps")
 
+# A step of training in shards is entries `train.0`, `train.1` ..., see `passes.cut`. Among their results and inputs are
+# sums over shards and what a shard keeps for a later stage; the last stage has no such results. Two sizes are arguments
+# of their own: the examples of the batch before the shard, and those of all of it.
+STAGE = "train."
+ACROSS, KEPT = "across ", "kept "
+FIRST, WHOLE = "batch.first", "batch.whole"
+
 
 @dataclass(frozen=True, slots=True)
 class Variable:
@@ -134,6 +141,7 @@ class TrainSpec:
     stop: Any = None  # ["<=", ["metric", "errors"], ["const", 0]]; operators < <= > >= == != and or not + - * /
     patience: int | None = None
     accumulate: int = 1  # batches in a step of the optimiser
+    shards: int | None = None  # of a batch, each with sums of its own; None: a batch is one
     trained: dict[str, str] = field(default_factory=dict)  # of several losses, the one that each parameter learns from
     bound_by: str | None = None  # what in the model needs the examples together and in order, None where nothing does
 

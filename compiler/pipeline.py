@@ -63,7 +63,7 @@ def stages(
     backward = passes.run(passes.ALWAYS, graph, observe)
     optimized = passes.run(passes.REWRITE, backward, observe) if optimize else backward
     size = batch_in_lanes(optimized) if optimize and variants and not optimized.updates else None
-    again = entry not in ONCE
+    again = entry.partition(".")[0] not in ONCE
     format = program.settings.weights_dtype if apart and entry in STORED and not optimized.updates else "f32"
     how = _How(program.settings, target, again, apart and again, format, observe)
     few, many = how.variant(optimized, passes.LAYOUT), None

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..dsl.errors import DataError
 from ..dsl.source import Source
 from .manifest import (
+    STAGE,
     DataSizes,
     Manifest,
     Signature,
@@ -182,7 +183,8 @@ class Session:
         )
 
     def _known(self, name: str) -> bool:
-        return name.startswith("test:") or name in self.program.found.functions
+        of_shards = self.manifest.train is not None and name.startswith(STAGE)
+        return of_shards or name.startswith("test:") or name in self.program.found.functions
 
     @native.compiling()
     def stages(self, name: str, observe: Observer | None = None, graph: Graph | None = None) -> Stages:
@@ -190,7 +192,20 @@ class Session:
         what the program gives for it."""
         from .pipeline import stages
 
-        return stages(self.program, name, self.target, observe, graph=graph)
+        shard = name.startswith(STAGE)
+        if shard:
+            graph = self._of_shards[int(name.removeprefix(STAGE))]
+        return stages(self.program, name, self.target, observe, variants=not shard, graph=graph)
+
+    @cached_property
+    def _of_shards(self) -> tuple[Graph, ...]:
+        """A step of training in stages."""
+        from . import passes
+        from .passes.cut import cut
+
+        spec = self.manifest.train
+        assert spec is not None and spec.batch_size is not None
+        return cut(passes.run(passes.ALWAYS, self.program.graph("shards")), spec.batch_size, STAGE)
 
     @native.compiling()
     def llvm(self, made: Stages) -> str:

@@ -64,7 +64,7 @@ def test_every_cell_is_there(op: Op) -> None:
     assert (op.axes is not None) == by_axes, "how axes of the result come from those of operands"
     assert (op.reference is None) == (op.kind == ABSTRACT or op.name in ("input", "param")), "the meaning in NumPy"
     assert op.kind == LEAF or op.kind == ABSTRACT or op.grad or op.name in ("size", "iota"), "the gradient"
-    assert len(op.samples) > 1 or op.name in ("input", "param", "grad", "fused", "item", "scan"), "samples"
+    assert len(op.samples) > 1 or op.name in ("input", "param", "grad", "across", "fused", "item", "scan"), "samples"
     assert (op.written is None) == (op.read is None), "a notation that is written is read"
 
 

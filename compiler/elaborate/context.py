@@ -74,6 +74,7 @@ class Context:
     learning: bool = False  # what runs are the updates of a train block, which may be of any variable
     trained: dict[str, str] = field(default_factory=dict)  # of several losses, the one that each parameter learns from
     rolls: bool = False  # equal turns of `repeat` become a scan
+    shards: bool = False  # a batch is cut into shards, which meet where it is said
     grouped: bool = False  # it asked for all parameters of a model, of which others may come to know more
     faults: Faults | None = None  # where they are collected; otherwise the first one is raised
     stood_in: set[str] = field(default_factory=set)  # nodes in the place of what nobody knows

@@ -201,7 +201,7 @@ class Program:
 
     def context(self, entry: str) -> Context:
         """A new context, to grow the graph of an entry in."""
-        learning = entry in ("init", "train", "loss", "gradients")
+        learning = entry in ("init", "train", "shards", "loss", "gradients")
         rolls = self.may_roll and entry != "taps"
         return Elaborator(self, Builder(entry, OPS), site=entry, averaged=not learning, rolls=rolls, faults=self.faults)
 
@@ -266,7 +266,7 @@ class Program:
 
     def _graph(self, entry: str, cx: Context) -> Graph:
         found = self.found
-        if entry in ("train", "evaluate", "loss", "gradients"):
+        if entry in ("train", "shards", "evaluate", "loss", "gradients"):
             return entries.finish(cx, *training.grow(cx, entry))
         if entry.startswith("test:"):
             return self.plan_test(int(entry[5:])).graph

@@ -7,6 +7,7 @@ from itertools import takewhile
 
 from ...dsl import ast
 from ...dsl.errors import error
+from ...dsl.source import Span
 from ..graph.ops.random import site_key
 from ..types.sizes import symbol
 from ..types.stacks import is_stack, members
@@ -136,6 +137,11 @@ def draw_key(cx: Context) -> tuple[Tensor, int]:
         keys = tuple(map(site_key, sites))
         table = cx.emit("constant", span=None, values=keys, type=TensorType("i64", (len(keys),)))
     return cx.emit("add", key, cx.of_turn(table), span=None), 0
+
+
+def meet(cx: Context, x: Tensor, fold: str, span: Span | None) -> Tensor:
+    """The mean, or sum, over the shards of a batch; where it is not cut, the value itself."""
+    return cx.emit("across", x, span=span, fold=fold) if cx.shards else x
 
 
 def normalize(cx: Context, d: ast.Layer, scope: Scope) -> None:

@@ -131,8 +131,18 @@ def lower(
 
 
 def _entry(name: str, slots: tuple[L.Slot, ...], steps: _Steps) -> L.Entry:
-    sizes = sorted({s for slot in slots for n in slot.type.shape for s in symbols(n)})
-    return L.Entry(name, tuple(sizes), slots, steps.plan.arena, steps.steps)
+    sizes = {s for slot in slots for n in slot.type.shape for s in symbols(n)}
+    sizes |= {s for n in _told(steps.steps) for s in symbols(n)}
+    return L.Entry(name, tuple(sorted(sizes)), slots, steps.plan.arena, steps.steps)
+
+
+def _told(steps: Sequence[L.Step]) -> Iterator[Dim]:
+    """The sizes that kernels are given, but for those of loops around."""
+    for s in steps:
+        if isinstance(s, L.Loop):
+            yield from (n for n in (*_told(s.steps), s.count) if s.index not in symbols(n))
+        else:
+            yield from s.sizes
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ def _table() -> Mapping[str, Any]:
         *(reductions.make_arg(n) for n in ("argmax", "argmin")),
         _builtin("stop_grad", facts.call_stop_grad, "x"),
         _builtin("checkpoint", facts.call_checkpoint, "x", ("given", ())),
+        _builtin("across", facts.call_across, "x"),
         *(facts.make_group(name, roles) for name, roles in GROUPS.items()),
         _builtin("isfinite", elementwise.call_isfinite, "x"),
         _builtin("clip", elementwise.call_clip, "x", "low", "high"),

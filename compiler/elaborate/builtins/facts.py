@@ -12,6 +12,7 @@ from ...types.sizes import Dim, Size
 from ...types.tensors import FLOATS, INTS
 from .. import scans
 from ..context import Context
+from ..frames import NotRolled
 from ..operations import binary, elementwise, operands
 from ..shapes import sizes, tensor
 from ..values import (
@@ -28,7 +29,7 @@ from ..values import (
     is_static,
     kind,
 )
-from ..variables import draw_key, group
+from ..variables import draw_key, group, meet
 from .elementwise import plain
 from .reductions import axis_number
 
@@ -167,6 +168,16 @@ def call_checkpoint(cx: Context, a: Arguments) -> Value:
     given = a.given if isinstance(a.given, tuple) else (a.given,)
     x, *others = (tensor(cx, plain(v), a.at(k), cx.real) for v, k in ((a.x, "x"), *((g, "given") for g in given)))
     return cx.emit("checkpoint", x, *others, span=a.span)
+
+
+def call_across(cx: Context, a: Arguments) -> Tensor:
+    """The mean over the shards of a batch; where it is not cut, what is given."""
+    x = tensor(cx, plain(a.x), a.at("x"), cx.real)
+    if cx.turn is not None:
+        raise NotRolled
+    if cx.frames:
+        raise error("E0203", "shards of a batch meet between the steps of a model, not in a scan", a.span)
+    return meet(cx, x, "mean", a.span)
 
 
 def call_straight_through(cx: Context, a: Arguments) -> Tensor:

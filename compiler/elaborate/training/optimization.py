@@ -26,7 +26,7 @@ from ..signatures import Default
 from ..stacked import member
 from ..statements import store
 from ..values import Bound, Builtin, Defined, Given, Group, Partial, Tensor, Value, kind
-from ..variables import declare
+from ..variables import declare, meet
 
 _COUNT = "train/accumulated"  # examples whose gradients are added up
 
@@ -78,7 +78,7 @@ def optimize(
             _check_reached(cx, goal, train)
     found: dict[str, Tensor] = {}
     for goal in goals:
-        found |= gradients(cx, goal.loss, goal.trained, train)
+        found |= {p: meet(cx, g, "mean", train.span) for p, g in gradients(cx, goal.loss, goal.trained, train).items()}
     due = None
     if cx.program.spec.accumulate > 1 and found:
         with cx.recovering():

@@ -41,6 +41,9 @@ SETTINGS = {
         Setting("freeze", "graph", "a group of parameters that stay as they are"),
         Setting("clip", "graph", "a function of the gradients, before the optimizer sees them"),
         Setting("accumulate", "whole", "batches whose gradients make one step", 1, 1),
+        Setting(
+            "shards", "whole", "parts of a batch, whose sums meet in a fixed order: for several processes", None, 1
+        ),
         Setting("average", "graph", "the running average of each parameter, which inference reads"),
         Setting("data", "source", "where the examples come from"),
         Setting("normalize", "word", "how float inputs are scaled, as the training examples say"),
@@ -77,10 +80,12 @@ def spec(program: Home) -> TrainSpec:
             return _value(cx, SETTINGS[name], given.get(name))
         return SETTINGS[name].default
 
-    shuffle, validation = value("shuffle"), value("validation")
+    shuffle, validation, shards = value("shuffle"), value("validation"), value("shards")
     if validation >= 1:
         what = f"`validation` is a share below 1, not {validation}"
         cx.give_up(error("E0203", what, given["validation"].value.span))
+    if shards is not None and shards & (shards - 1):
+        cx.give_up(error("E0203", f"`shards` is a power of two, not {shards}", given["shards"].value.span))
     return TrainSpec(
         inputs=_inputs(cx, train, model),
         batch_size=_batch_symbol(program, train, model),
@@ -95,6 +100,7 @@ def spec(program: Home) -> TrainSpec:
         stop=stop,
         patience=value("patience"),
         accumulate=value("accumulate"),
+        shards=shards,
     )
 
 

@@ -20,7 +20,7 @@ from ..scope import Instance, Scope
 from ..shapes import tensor
 from ..signatures import is_kind
 from ..values import POISON, Group, Results, Tensor, Value, kind
-from ..variables import GROUPS, group, step_names
+from ..variables import GROUPS, group, meet, step_names
 from .optimization import Goal, gradients, optimize
 from .settings import SETTINGS, is_sum, stop_condition
 
@@ -46,13 +46,15 @@ class _Step:
 
 
 def grow(cx: Context, entry: str) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-    """The graph of `train`, `evaluate`, `loss` or `gradients`: outputs by name, updates by path."""
+    """The graph of `train`, `evaluate`, `loss` or `gradients`: outputs by name, updates by path. That of `shards` is
+    the one of `train` where a batch is cut into some: they meet in metrics, states and gradients."""
+    cx.shards = entry == "shards"
     step = _forward(cx, training=entry != "evaluate")
-    if entry != "train":
+    if entry not in ("train", "shards"):
         cx.updates.clear()
-    _body(cx, step, with_metrics=entry in ("train", "evaluate"))
+    _body(cx, step, with_metrics=entry in ("train", "shards", "evaluate"))
     match entry:
-        case "train":
+        case "train" | "shards":
             return _train(cx, step)
         case "evaluate":
             return step.outputs, {}
@@ -132,6 +134,9 @@ def _loss(cx: Context, name: str, e: ast.Expr, scope: Scope) -> Tensor:
 
 
 def _scalar_loss(cx: Context, name: str, e: ast.Expr, scope: Scope) -> Tensor:
+    if cx.shards and is_sum(e):
+        what = f"`{name}` is a sum over the examples, and shards of a batch share means (`shards`)"
+        raise error("E0203", what, e.span, help="`mean(...)` weighs examples in batches of any size alike")
     loss = tensor(cx, cx.evaluate(e, scope), e.span, cx.real)
     if loss.rank or loss.dtype not in FLOATS:
         raise error(
@@ -218,6 +223,9 @@ def _train(cx: Context, step: _Step) -> tuple[Mapping[str, Tensor], Mapping[str,
     """The outputs with those that only `stop when` looks at, and the updates."""
     outputs = step.outputs
     hidden: list[ast.Expr] = []
+    for path, value in cx.updates.items():
+        if value.dtype in FLOATS:
+            cx.updates[path] = cx.variables[path] = meet(cx, value, "mean", None)
     for s in step.train.body:
         if isinstance(s, ast.StopWhen):
             stop_condition(cx, s.condition, set(outputs), hidden)
@@ -227,6 +235,10 @@ def _train(cx: Context, step: _Step) -> tuple[Mapping[str, Tensor], Mapping[str,
             if h.rank:
                 raise error("E0303", f"`stop when` compares scalars, but this is {h.type}", e.span)
             outputs[f"stop_{k + 1}"] = h if h.dtype == cx.real else cx.emit("cast", h, span=e.span, dtype=cx.real)
+    if cx.shards:
+        assert cx.program.spec is not None
+        over = {m.name: m.over for m in cx.program.spec.metrics}
+        outputs = {name: meet(cx, t, over[name], None) for name, t in outputs.items()}
     rules = [i for i in step.train.body if isinstance(i, ast.UpdateRule)]
     if rules:
         cx.learning = True

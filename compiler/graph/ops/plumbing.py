@@ -221,6 +221,26 @@ GRAD = Op(
 )
 
 
+def _across_infer(types: Sequence[Type], attrs: Any) -> TensorType:
+    (x,) = require.tensors("across", types, 1)
+    if attrs["fold"] not in ("mean", "sum"):
+        raise ShapeError("E0307", f"shards are combined by mean or sum, not by {attrs['fold']}")
+    if attrs["fold"] == "mean" and x.dtype not in FLOATS:
+        raise ShapeError("E0302", f"only floats have a mean over the shards of a batch, but this is {x}", (0,))
+    return x
+
+
+ACROSS = Op(
+    name="across",
+    kind=ABSTRACT,
+    infer=_across_infer,
+    reference=None,
+    grad=lambda b, node, dy: (b.emit("across", dy, fold="mean"),),
+    doc="The mean over the shards of a batch, weighed by their examples, or their sum; see `cut`. Adjoints in a shard "
+    "are those of its own loss, and the mean of these is the loss, so that the adjoint of the mean is their mean",
+)
+
+
 def _same(op: str) -> Callable[..., TensorType]:
     def infer(types: Sequence[Type], attrs: Any) -> TensorType:
         return require.tensors(op, types, 1)[0]
@@ -277,4 +297,4 @@ CHECKPOINT = Op(
     samples=(*_IDENTITY_SAMPLES, Sample((TensorType("f32", (2, 3)), TensorType("f32", (4,))), {})),
 )
 
-ALL = (INPUT, PARAM, CONSTANT, SIZE, IOTA, ITEM, FUSED, GRAD, STOP_GRAD, STRAIGHT_THROUGH, CHECKPOINT)
+ALL = (INPUT, PARAM, CONSTANT, SIZE, IOTA, ITEM, FUSED, GRAD, ACROSS, STOP_GRAD, STRAIGHT_THROUGH, CHECKPOINT)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...loops.ir import Apply, Expr, i64
+from ...loops.ir import Apply, Expr, add, i64, size_expr
 from ...scalar import FUNCTIONS
 from ...scalar.function import ALWAYS
 from ...scalar.philox import philox_reference
@@ -45,13 +45,14 @@ def _infer(types: Sequence[Type], attrs: Any) -> TensorType:
 
 def _at(node: Any, types: Sequence[TensorType], index: tuple[Expr, ...], read: Callable[..., Expr]) -> Expr:
     key = Apply("add", (read(0, ()), i64(site_key(node.attrs["site"]))), "i64")  # wraps around
-    return Apply("random", (key, linear(index, node.shape)), node.dtype)
+    counter = add(linear(index, node.shape), size_expr(node.attrs.get("first", 0)))
+    return Apply("random", (key, counter), node.dtype)
 
 
 def _reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
     key = _signed(int(args[0]) + attrs["site"] * SITE)
     shape = require.known(type.shape)
-    counters = np.arange(prod(shape), dtype=np.int64)
+    counters = np.arange(prod(shape), dtype=np.int64) + attrs.get("first", 0)
     return np.asarray(philox_reference(key, counters, type.dtype), NUMPY[type.dtype]).reshape(shape)
 
 
@@ -66,10 +67,14 @@ RANDOM = Op(
     weight=FUNCTIONS["random"].weight,
     unsigned=ALWAYS,
     implied=("shape", "dtype"),
-    doc="Uniform in [0, 1): element i is Philox 2x32-10 at counter i under the key + `site` * SITE (see `philox`)",
-    samples=tuple(
-        Sample((TensorType("i64"),), {"shape": s, "dtype": d, "site": k}, 0, 1000)
-        for s, d, k in (((3, 4), "f32", 0), ((), "f64", 1), ((0, 2), "f32", 2), ((17,), "f64", 3))
+    doc="Uniform in [0, 1): element i is Philox 2x32-10 at counter i under the key + `site` * SITE (see `philox`); of "
+    "a part of what is drawn, at counter `first` + i",
+    samples=(
+        *(
+            Sample((TensorType("i64"),), {"shape": s, "dtype": d, "site": k}, 0, 1000)
+            for s, d, k in (((3, 4), "f32", 0), ((), "f64", 1), ((0, 2), "f32", 2), ((17,), "f64", 3))
+        ),
+        Sample((TensorType("i64"),), {"shape": (3, 4), "dtype": "f32", "site": 0, "first": 8}, 0, 1000),
     ),
 )
 
