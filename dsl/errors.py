@@ -90,6 +90,10 @@ class NonFiniteError(NncError, ArithmeticError):
         self.epoch, self.step, self.operands = epoch, step, dict(operands or {})
 
 
+class RankError(NncError, RuntimeError):
+    """Processes that train together do not fit together, or one of them is missing (E06)."""
+
+
 class InternalError(NncError, AssertionError):
     """Our own fault (E09)."""
 
