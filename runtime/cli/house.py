@@ -15,10 +15,11 @@ ROOMS = (  # folders and loose files: a file imports from its own room and from 
     "compiler/llvm", "compiler/origin", "compiler/pipeline", "compiler/session", "compiler/apart",
     "compiler/standalone", "compiler",
     "runtime/extras", "runtime/call", "runtime/distributed", "runtime/settings", "runtime/curves", "runtime/progress",
-    "runtime/data", "runtime/network", "runtime/store", "runtime/onnx/export", "runtime/train", "runtime/logs", "runtime/cli/live",
-    "runtime/cli/show", "runtime/cli/display", "runtime/picture", "runtime/summary", "runtime/notebook",
-    "runtime/model", "runtime/api", "runtime/magic", "runtime/sklearn", "runtime/onnx", "runtime/check",
-    "runtime/look", "runtime/profile", "runtime/explain", "runtime/ship", "runtime/editor", "runtime/cli", "runtime",
+    "runtime/data", "runtime/network", "runtime/store", "runtime/onnx/export", "runtime/train", "runtime/logs",
+    "runtime/cli/live", "runtime/cli/show", "runtime/cli/display", "runtime/picture", "runtime/summary",
+    "runtime/notebook", "runtime/model", "runtime/api", "runtime/magic", "runtime/sklearn", "runtime/onnx",
+    "runtime/check", "runtime/look", "runtime/profile", "runtime/explain", "runtime/ship", "runtime/editor",
+    "runtime/cli", "runtime",
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from ...dsl.errors import RankError, error
 from . import watch
 
-GRACE = 5.0  # seconds to answer a call
+GRACE = 5.0  # seconds to answer a call, where the limit is not less
 _QUIET = 0.2  # seconds of a wait in which nobody listens
 _YIELDING = 200e-6  # seconds of a wait in which the processor is offered to others, but not left
 _LONGEST_SLEEP = 1e-3
@@ -69,7 +69,7 @@ class RollCall:
                 self._here.clear()
                 self._tell(_CALL)
                 called = now
-            elif called is not None and now > called + GRACE:
+            elif called is not None and now > called + min(GRACE, self.limit):
                 raise self._missing(waited)
             _rest(waited)
         self._took = monotonic() - begun

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ...dsl.errors import ArgumentTypeError
 from ..call.messages import argument_error
 from .ranks import Ranks
 from .tree import Node, cut, owned, roots, sums
@@ -84,7 +85,7 @@ class Sum:
         if values.shape != (self.length,):
             raise argument_error("E0601", f"a vector of shape {values.shape}: wanted ({self.length},)")
         if values.dtype != self.dtype:
-            raise argument_error("E0602", f"a vector of {values.dtype}: wanted {self.dtype}")
+            raise argument_error("E0602", f"a vector of {values.dtype}: wanted {self.dtype}", kind=ArgumentTypeError)
 
 
 class TreeSum(Sum):

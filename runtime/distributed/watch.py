@@ -110,7 +110,7 @@ class _Watcher:
                 self._end(os.waitstatus_to_exitcode(status))
             self._pass_on()
             if not self.page[_BEGUN] and monotonic() > limit:
-                _say(self.launch, f"waits for {_START:.0f} s for all processes to begin, and not all do")
+                _say(self.launch, f"has waited for {_START:.0f} s for all processes to begin: not all do")
                 os.kill(self.child, signal.SIGKILL)
                 _die(signal.SIGKILL)
 
