@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ...dsl.errors import NncError, RankError, error
+from ...dsl.errors import NncError, RankError, UnsupportedError, error
 from ..call.messages import argument_error
 from ..extras import optional
 from . import watch
@@ -106,9 +106,11 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """While it lasts, an error of this rank ends all. What all ranks have agreed to raise is caught within it."""
+        """While it lasts, an error of this rank ends all, and all leave it at the same time. What all ranks have
+        agreed to raise is caught within it."""
         try:
             yield
+            self.most(0)  # MPI itself would spin until all have come to its end
         except RankError as e:
             self.abort(str(e), e.exit_code)
         except NncError as e:
@@ -169,7 +171,15 @@ class Ranks:
 
 
 def _mpi() -> Any:
-    return optional("mpi4py.MPI", "mpi", _WHY)
+    """MPI, which begins when this is imported. Raises UnsupportedError (E0503) without mpi4py, or an MPI to load."""
+    try:
+        return optional("mpi4py.MPI", "mpi", _WHY)
+    except NncError:
+        raise
+    except RuntimeError as e:
+        message = f"mpi4py finds no MPI: {str(e).splitlines()[0]}"
+        help = "load your cluster's module, or pip install 'nnc[mpi]'"
+        raise error("E0503", message, kind=UnsupportedError, help=help) from e
 
 
 def _limit(seconds: float | None) -> float:

@@ -17,6 +17,9 @@ from ...dsl.errors import RankError, error
 from . import watch
 
 GRACE = 5.0  # seconds to answer a call, where the limit is not less
+_STRETCHED = 50.0  # seconds to which slow exchanges may stretch the limit: with a call all still end within a minute
+_ENDING = 2.0  # seconds that a launcher has to end all ranks after one has aborted; some end those of its machine only
+_EVERY = 0.02  # seconds between looks for messages
 _QUIET = 0.2  # seconds of a wait in which nobody listens
 _YIELDING = 200e-6  # seconds of a wait in which the processor is offered to others, but not left
 _LONGEST_SLEEP = 1e-3
@@ -40,8 +43,8 @@ class Calls:
 
 
 class RollCall:
-    """The waits of a rank. `limit` is how many seconds one may take; where the one before took long, three times that.
-    `where` says what this rank is at, for messages."""
+    """The waits of a rank. `limit` is how many seconds one may take, or three times what the one before took; `where`
+    is what this rank is at, for messages."""
 
     def __init__(self, calls: Calls, comm: Any, limit: float):
         self.calls, self.comm, self.limit, self.where = calls, comm, limit, ""
@@ -49,7 +52,7 @@ class RollCall:
         self.hosts: Sequence[str] = ()
         self._took = 0.0  # the wait before
         self._here: set[int] = set()  # who answered the last call
-        self._failed: set[int] = set()
+        self._failed: dict[int, float] = {}  # ranks that abort, and when that was known
         self._sent: list[tuple[Any, bytes]] = []  # messages under way: not all are ever received
 
     def name(self, rank: int) -> str:
@@ -58,19 +61,23 @@ class RollCall:
     def wait(self, is_over: Callable[[], bool]) -> None:
         """Return when `is_over`, which is called often, says so. Raises RankError (E0618) with the ranks that are
         missing where that takes longer than the limit."""
-        begun, listened, called = monotonic(), 0.0, None
+        begun, listened, left = monotonic(), 0.0, None
         while not is_over():
             now = monotonic()
             waited = now - begun
-            if waited > _QUIET and now > listened + 0.02:
+            if waited > _QUIET and now > listened + _EVERY:
                 self._listen()
                 listened = now
-            if called is None and waited > max(self.limit, 3 * self._took):
-                self._here.clear()
-                self._tell(_CALL)
-                called = now
-            elif called is not None and now > called + min(GRACE, self.limit):
-                raise self._missing(waited)
+                if self._failed and now > min(self._failed.values()) + _ENDING:
+                    self._die(1)
+                if left is not None:
+                    left -= 1
+                    if not left:
+                        raise self._missing(waited)
+                elif waited > max(self.limit, min(3 * self._took, _STRETCHED)):
+                    self._here.clear()
+                    self._tell(_CALL)
+                    left = int(min(GRACE, self.limit) / _EVERY) + 1  # not by the clock: machines are suspended, too
             _rest(waited)
         self._took = monotonic() - begun
 
@@ -82,9 +89,13 @@ class RollCall:
             self._listen()
             sleep(0.01)
         if min(self._failed, default=self.size) < self.rank:
-            sleep(GRACE)  # in which it ends this process, too
+            sleep(_ENDING)
         else:
             print(message, file=sys.stderr, flush=True)
+        self._die(code)
+
+    def _die(self, code: int) -> NoReturn:
+        """End all, as far as the launcher does it, and this process in any case. It was said why."""
         watch.told()
         with self.calls:
             self.comm.Abort(code)
@@ -120,8 +131,8 @@ class RollCall:
                 sender = status.Get_source()
                 self.comm.Recv(text, sender)
                 if text == _FAILED:
-                    self._failed.add(sender)
-                    watch.told()
+                    self._failed.setdefault(sender, monotonic())
+                    watch.told()  # another says why
                 else:
                     self._here.add(sender)
                 if text == _CALL:

@@ -30,6 +30,11 @@ _IDLE, _SCATTERED, _GATHERED = range(3)  # the exchange of pieces, and that of t
 _Messages: TypeAlias = list[tuple[NDArray[Any], int]]  # views, and to or from which rank
 
 
+def _quiet() -> np.errstate:
+    """Infinities and NaNs are found by who looks at the sum."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
 class Sum:
     """What the sums have in common. `ranks` None is one process, in which no MPI is used. All ranks make the same sums
     in the same order, and begin them in the same order.
@@ -53,7 +58,8 @@ class Sum:
                 "E0603", f"shard {shard} is not the next of {self.shards}, of which {self.added} are added"
             )
         self._check(values)
-        self._add(shard, values)
+        with _quiet():
+            self._add(shard, values)
         self.added += 1
 
     def begin(self, out: NDArray[Any]) -> None:
@@ -168,7 +174,8 @@ class TreeSum(Sum):
                 if not self.ranks.calls.mpi.Request.Testall(self._requests):
                     return False
             if self._stage == _SCATTERED:
-                self._add_pieces(self.out)
+                with _quiet():
+                    self._add_pieces(self.out)
             if self._stage == _GATHERED or self._direct:
                 self._stage = _IDLE
             else:

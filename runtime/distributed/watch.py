@@ -102,21 +102,22 @@ class _Watcher:
 
     def watch(self) -> NoReturn:
         """Wait until the child has ended; end as it did."""
-        limit = monotonic() + _START + 2 * min(self.launch.rank, 1)  # one of them speaks
+        looks = (_START + 2 * min(self.launch.rank, 1)) / _SAME  # until MPI has begun; one of them speaks
         while True:
             self._look()
+            looks -= 1
             ended, status = os.waitpid(self.child, os.WNOHANG)
             if ended:
                 self._end(os.waitstatus_to_exitcode(status))
             self._pass_on()
-            if not self.page[_BEGUN] and monotonic() > limit:
+            if not self.page[_BEGUN] and looks < 0:
                 _say(self.launch, f"has waited for {_START:.0f} s for all processes to begin: not all do")
                 os.kill(self.child, signal.SIGKILL)
                 _die(signal.SIGKILL)
 
     def _look(self) -> None:
         """Wait for a moment: which signals came to the child?"""
-        if select([self.link], [], [], _SAME / 2)[0]:
+        if select([self.link], [], [], _SAME)[0]:
             numbers = self.link.recv(256)
             self._below.update(dict.fromkeys(numbers, monotonic()))
             if not numbers:

@@ -22,6 +22,10 @@ OPEN_MPI = {  # as root, and more ranks than processors
 }
 
 
+def is_open_mpi() -> bool:
+    return "Open MPI" in subprocess.run([str(MPIEXEC), "--version"], capture_output=True, text=True).stdout
+
+
 class Ranks:
     """Ranks that run; `text` is what they have said so far."""
 
@@ -46,7 +50,7 @@ class Ranks:
             self.text += line
         return found
 
-    def end(self, seconds: float = 60) -> int:
+    def end(self, seconds: float = 300) -> int:
         """Wait until all have ended; the exit code."""
         try:
             self.text += self.process.communicate(timeout=seconds)[0]

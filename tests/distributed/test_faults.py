@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .launcher import WORKER, Ranks
+from .launcher import MPIEXEC, WORKER, Ranks, is_open_mpi
 
 SAID = {
     "kill": r"error\[E0618\]: rank 1 on \S+ was killed by signal 9 \(SIGKILL\) at step 20\n",
@@ -43,12 +43,16 @@ def test_without_a_watcher_who_hangs_is_named() -> None:
 def test_a_rank_that_ends_before_mpi_begins_ends_all() -> None:
     ranks = Ranks(2, "late")
     assert ranks.end() != 0
+    if is_open_mpi():
+        return  # it ends all by itself, and names the process
     assert re.search(r"error\[E0618\]: rank 0 on \S+ has waited for 2 s for all processes to begin", ranks.text)
 
 
 @pytest.mark.parametrize("whom", ["launcher", "child", "parent"])
 def test_a_signal_reaches_who_works_once(whom: str) -> None:
     """Launchers signal groups; a signal to one process is passed on by the parent."""
+    if whom == "launcher" and MPIEXEC and is_open_mpi():
+        pytest.skip("mpirun of Open MPI kills a moment after Ctrl-C")
     ranks = Ranks(2, "interrupted")
     child, parent = ranks.until(r"rank 1: (\d+) (\d+)\n").groups()
     os.kill({"launcher": ranks.process.pid, "child": int(child), "parent": int(parent)}[whom], signal.SIGINT)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +104,14 @@ def test_without_mpi4py_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("PMI_SIZE", "2")
     with pytest.raises(UnsupportedError, match=r"nnc\[mpi\]"):
         Here.here(watched=True)
+
+
+def test_without_a_library_of_mpi_that_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("mpi4py", minversion="4.1")  # which looks for the library when it is imported
+    environment = {**os.environ, "PMI_RANK": "0", "PMI_SIZE": "2", "MPI4PY_LIBMPI": str(tmp_path / "libmpi.so")}
+    code = "from nnc.runtime.distributed.ranks import Ranks; Ranks.here()"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert "E0503]: mpi4py finds no MPI: cannot load" in ran.stderr
 
 
 def test_a_launcher_that_mpi_does_not_know_is_refused() -> None:
