@@ -13,6 +13,7 @@ are made once.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -35,7 +36,7 @@ def _quiet() -> np.errstate:
     return np.errstate(over="ignore", invalid="ignore")
 
 
-class Sum:
+class Sum(ABC):
     """What the sums have in common. `ranks` None is one process, in which no MPI is used. All ranks make the same sums
     in the same order, and begin them in the same order.
 
@@ -53,6 +54,8 @@ class Sum:
 
     def add(self, shard: int, values: NDArray[Any]) -> None:
         """The vector of a shard; it is read before this returns, and not changed."""
+        if self.out is not None:
+            raise argument_error("E0603", "the sum before has not ended, and what is added would be sent with it")
         if self.added == len(self.shards) or shard != self.shards[self.added]:
             raise argument_error(
                 "E0603", f"shard {shard} is not the next of {self.shards}, of which {self.added} are added"
@@ -68,12 +71,18 @@ class Sum:
         if self.added < len(self.shards):
             raise argument_error("E0603", f"{self.added} of {len(self.shards)} shards are added")
         self._check(out)
+        if not out.flags.c_contiguous:
+            raise argument_error("E0601", f"a vector with strides of {out.strides[0]} bytes: wanted one without gaps")
         self.out, self.added = out, 0
         self._begin(out)
 
+    def forget(self) -> None:
+        """Drop what was added since the last `begin`: a step that is not finished. All ranks do."""
+        self.added = 0
+
+    @abstractmethod
     def advance(self) -> bool:
         """Move the exchange on, without waiting; whether it is over."""
-        return True
 
     def end(self) -> None:
         """Wait until `out` is the sum. Raises RankError (E0618) naming the ranks that do not come."""
@@ -81,11 +90,11 @@ class Sum:
             self.ranks.wait(self.advance)
         self.out = None
 
-    def _add(self, shard: int, values: NDArray[Any]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _add(self, shard: int, values: NDArray[Any]) -> None: ...
 
-    def _begin(self, out: NDArray[Any]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _begin(self, out: NDArray[Any]) -> None: ...
 
     def _check(self, values: NDArray[Any]) -> None:
         if values.shape != (self.length,):
@@ -147,6 +156,10 @@ class TreeSum(Sum):
                     parts.append(np.empty(mine.stop - mine.start, self.dtype))
                     self._received.append((parts[-1], rank))
         self._sums = [(parts[left], parts[right]) for left, right in sums(nodes)]
+
+    def forget(self) -> None:
+        super().forget()
+        self._open.clear()
 
     def _add(self, shard: int, values: NDArray[Any]) -> None:
         node, total = Node(shard, 1), values

@@ -79,6 +79,14 @@ def test_what_is_added_is_what_was_announced(kind: type[TreeSum | PlainSum]) -> 
     total.add(0, np.ones(3, "f4"))
     with pytest.raises(ArgumentError, match=r"E0603\]: 1 of 2 shards"):
         total.begin(np.empty(3, "f4"))
+    total.add(1, np.ones(3, "f4"))
+    with pytest.raises(ArgumentError, match=r"E0601\]: .*strides of 8 bytes"):
+        total.begin(np.empty(6, "f4")[::2])
+    total.begin(out := np.empty(3, "f4"))
+    with pytest.raises(ArgumentError, match=r"E0603\]: the sum before has not ended"):
+        total.add(0, np.ones(3, "f4"))
+    total.end()
+    assert out.tolist() == [2, 2, 2]
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,17 @@ def begin(total: Sum, values: list[Any], out: Any) -> None:
     total.begin(out)
 
 
+def check_forgetting(ranks: Ranks | None) -> None:
+    """A step that was not finished leaves nothing behind."""
+    values, out = vectors(10, "f4", 1), np.empty(10, "f4")
+    for total in (TreeSum(ranks, SHARDS, 10, "f4"), PlainSum(ranks, SHARDS, 10, "f4")):
+        total.add(total.shards[0], np.full(10, 1e6, "f4"))
+        total.forget()
+        begin(total, values, out)
+        total.end()
+        np.testing.assert_allclose(out, tree(values), rtol=1e-3, atol=0.01)
+
+
 def check_sums(ranks: Ranks | None) -> None:
     for dtype in ("f4", "f8", "i8"):
         for length in (0, 1, 7, 100_003):
@@ -99,6 +110,7 @@ def sums() -> None:
     """All that is right, in a word of rank 0."""
     ranks = Ranks.here()
     check_sums(ranks)
+    check_forgetting(ranks)
     if ranks is not None:
         check_values(ranks)
         check_thread(ranks)
