@@ -51,7 +51,7 @@ def begin(launch: Launch) -> None:
     below.setblocking(False)
     signal.set_wakeup_fd(below.fileno(), warn_on_full_buffer=False)  # tells the parent which signals came here
     _page = page
-    _thread.start_new_thread(_until_alone, (below, launch))
+    _thread.start_new_thread(_until_alone, (below, launch, page))
 
 
 def begun() -> None:
@@ -73,10 +73,15 @@ def at(where: str) -> None:
         _page[_TEXT : _TEXT + len(text)] = text
 
 
-def _until_alone(parent: socket.socket, launch: Launch) -> None:
+def _where(page: mmap) -> str:
+    text = bytes(page[_TEXT:]).partition(b"\0")[0].decode(errors="replace")
+    return f" at {text}" if text else ""
+
+
+def _until_alone(parent: socket.socket, launch: Launch, page: mmap) -> None:
     """End when the parent has ended, which never sends anything. In a thread of its own."""
     select([parent], [], [])
-    _say(launch, "was killed: the process is gone that the launcher started")
+    _say(launch, f"was killed{_where(page)}: the process is gone that the launcher started")
     os._exit(1)
 
 
@@ -132,8 +137,7 @@ class _Watcher:
 
     def _end(self, code: int) -> NoReturn:
         """`code` is an exit code, or a signal as a negative number."""
-        where = bytes(self.page[_TEXT:]).partition(b"\0")[0].decode(errors="replace")
-        at = f" at {where}" if where else ""
+        at = _where(self.page)
         silent = self.page[_TOLD] or -code in self._ever or code - 128 in _SIGNALS  # interrupted, and says so
         if code < 0:
             if not silent:

@@ -14,7 +14,7 @@ from .launcher import MPIEXEC, WORKER, Ranks, is_open_mpi
 
 SAID = {
     "kill": r"error\[E0618\]: rank 1 on \S+ was killed by signal 9 \(SIGKILL\) at step 20\n",
-    "parent": r"error\[E0618\]: rank 1 on \S+ was killed: the process is gone that the launcher started\n",
+    "parent": r"error\[E0618\]: rank 1 on \S+ was killed at step 20: the process is gone that the launcher started\n",
     "crash": r"error\[E0618\]: rank 1 on \S+ was killed by signal 11 \(SIGSEGV\) at step 20\n",
     "stop": r"error\[E0618\]: rank 1 on \S+ has not come to step 20 for \d+ s\n",
     "busy": r"error\[E0618\]: rank 1 on \S+ has not come to step 20 for \d+ s\n",
