@@ -73,6 +73,9 @@ class Signature:
     before the first call and whenever one of `variables` has been changed. It has no sizes, and of the slots those of
     the variables and of what is prepared; `preparing` is its arena in bytes.
 
+    Where there are `marks`, one more slot is that of an i64 in which k + 1 is found as soon as the results that
+    `marks[k]` names, and those before, are complete.
+
     Entries of a model: `init` (input `seed`: i64; writes every variable but train/* and normalize/*), `predict`,
     `train` (one step: outputs are the metrics, `loss` first), `evaluate` (the same outputs, inference, no updates),
     `loss` and `gradients` (training mode; gradients by variable path, then by input name), `taps`, and each export.
@@ -90,6 +93,7 @@ class Signature:
     prepared: tuple[Port, ...] = ()  # their shapes are numbers
     preparing: int = 0
     microbatch: tuple[str, int] | None = None
+    marks: tuple[tuple[str, ...], ...] = ()
 
     def at_once(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """The sizes of what runs at a time in a call at these: of a micro-batch where the batch is larger."""
@@ -218,6 +222,7 @@ def signature_to_json(s: Signature) -> dict[str, Any]:
             "prepared": [(p.name, p.dtype, p.shape) for p in s.prepared],
             "preparing": s.preparing,
             "microbatch": s.microbatch,
+            "marks": s.marks,
             "guards": [([(r.left, r.op, r.right) for r in g.relations], g.message) for g in s.guards],
         }
     )
@@ -242,6 +247,7 @@ def signature_from_json(e: dict[str, Any]) -> Signature:
         tuple(map(port, e["prepared"])),
         e["preparing"],
         tuple(e["microbatch"]) if e["microbatch"] is not None else None,
+        tuple(map(tuple, e["marks"])),
     )
 
 

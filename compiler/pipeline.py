@@ -16,6 +16,7 @@ from .graph.examples import examples
 from .graph.nodes import Graph
 from .graph.verify import verify
 from .lowering.lower import Lowered, Variant, lower
+from .lowering.marks import marked
 from .lowering.microbatches import microbatches
 from .lowering.panels import pack
 from .lowering.signature import signature
@@ -73,7 +74,7 @@ def stages(
     inputs = {n.attrs["name"]: n.attrs["type"] for n in graph if n.op == "input"}
     used = {n.attrs["path"] for n in optimized if n.op == "param"} | {path for path, _ in optimized.updates}
     variables = program.types(used)
-    lowered = lower(few, inputs, variables, target, many)
+    lowered = marked(lower(few, inputs, variables, target, many), graph)
     if optimize and variants and (counted := examples(optimized)) is not None:
         lowered = lowered.in_microbatches(microbatches(few.graph, counted, lowered.arena, LANES if many else 1))
     other = many[0] if many is not None else None

@@ -192,10 +192,9 @@ class Session:
         what the program gives for it."""
         from .pipeline import stages
 
-        shard = name.startswith(STAGE)
-        if shard:
+        if name.startswith(STAGE):
             graph = self._of_shards[int(name.removeprefix(STAGE))]
-        return stages(self.program, name, self.target, observe, variants=not shard, graph=graph)
+        return stages(self.program, name, self.target, observe, graph=graph)
 
     @cached_property
     def _of_shards(self) -> tuple[Graph, ...]:
@@ -223,6 +222,11 @@ class Session:
         from .origin import origin
 
         return origin(self.program.unrolled.graph(entry), root, inputs, variables, patient)
+
+    @property
+    def made_by(self) -> tuple[str, str]:
+        """The compiler, as a digest, and the processor that it compiles for."""
+        return _key(native.version()), f"{self.target.name} {self.target.cpu} {8 * self.target.vector_bytes} bits"
 
     @property
     def support(self) -> native.Support:

@@ -109,7 +109,7 @@ def _entry(entry: Entry, kernels: Mapping[str, Kernel], module: Module, linkage:
         _instead(written.e, entry.many)
     if len(entry.steps) <= MANY:
         _load_slots(written, position)
-    _steps(written, entry.steps)
+    _steps(written, entry.steps, 0)
     written.e.fn.block.end = "ret i32 0"
     outer, signature = guarded(entry.name, PARAMETERS, linkage)
     if entry.microbatches is None:
@@ -152,12 +152,13 @@ def _load_slots(entry: _Entry, names: Iterable[str]) -> None:
         entry.slots[name] = fn.value(f"load ptr, ptr {at}", name)
 
 
-def _steps(entry: _Entry, steps: tuple[Step, ...]) -> None:
+def _steps(entry: _Entry, steps: tuple[Step, ...], before: int | None = None) -> None:
+    """Some steps; those that are in no loop know how many there are `before` them."""
     if len(steps) > MANY:
         for k in range(0, len(steps), MANY):
-            _part(entry, steps[k : k + MANY])
+            _part(entry, steps[k : k + MANY], None if before is None else before + k)
         return
-    for s in steps:
+    for k, s in enumerate(steps, 1):
         if not isinstance(s, Loop) and s.kernel not in entry.kernels:
             raise fault(f"'{s.kernel}' is called, which is not a kernel")
         if _writes(entry, s):
@@ -166,9 +167,19 @@ def _steps(entry: _Entry, steps: tuple[Step, ...]) -> None:
             _loop(entry, s)
         else:
             _call(entry, s, entry.kernels[s.kernel])
+        if before is not None and before + k in entry.entry.marks:
+            _mark(entry, before + k)
 
 
-def _part(entry: _Entry, steps: tuple[Step, ...]) -> None:
+def _mark(entry: _Entry, steps: int) -> None:
+    """Say that so many steps are done: what they wrote is seen before this is."""
+    fn, marks = entry.e.fn, entry.entry.marks
+    at = fn.pure(f"getelementptr ptr, ptr %slots, i64 {len(entry.position) - 1}", 0, "at")
+    word = fn.value(f"load ptr, ptr {at}", "mark")
+    fn.line(f"store atomic i64 {len(marks) - marks[::-1].index(steps)}, ptr {word} release, align 8")
+
+
+def _part(entry: _Entry, steps: tuple[Step, ...], before: int | None) -> None:
     """Write a function of some steps, and call it with what the entry is called with and the turns of the loops
     around."""
     part = replace(entry, e=_evaluator(entry.entry), slots={})
@@ -179,7 +190,7 @@ def _part(entry: _Entry, steps: tuple[Step, ...]) -> None:
         part.e.names[index] = Index((Term(ref, 0, 1),))
         parameters.append(f"i64 {ref}")
         given.append(f"i64 {entry.e.scalar(entry.e.names[index]).ref}")
-    _steps(part, steps)
+    _steps(part, steps, before)
     part.e.fn.block.end = "ret i32 0"
     name = symbol(f"nnc.part.{len(entry.parts)}.{entry.entry.name}", "@")
     entry.parts.append(part.e.fn.text(f"define internal i32 {name}({', '.join(parameters)}) #0"))

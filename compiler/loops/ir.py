@@ -14,7 +14,7 @@
                | prefetch NAME[expr]                      soon read or written there, in lanes at the first: a hint
     expr     ::= constant | NAME | NAME[expr] | fn(expr, ...)
     entry    ::= entry NAME (size, ...) (slot, ...) [many NAME from NAME n] [microbatches NAME n step n]
-                       arena SIZE { step* }
+                       [marks (n, ...)] arena SIZE { step* }
     step     ::= NAME (size, ...) (place, ...)            a call of a kernel
                | for NAME in 0..SIZE [reverse] [parallel] [until place] { step* }
     place    ::= slot NAME [+ SIZE] | arena + SIZE | constant NAME [+ SIZE]
@@ -229,7 +229,7 @@ Step = Union[Call, Loop]
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A buffer the caller owns. Roles: input (read), param (read, and written where the entry updates it), output."""
+    """A buffer the caller owns. Roles: input (read), param (read, written where the entry updates it), output, mark."""
 
     name: str
     type: TensorType
@@ -274,7 +274,8 @@ class Microbatches:
 class Entry:
     """Compiled to `i32 NAME(const i64 *sizes, void *const *slots, void *arena, void *pool)`; 0 is success, a
     positive number the code of the check that failed, a negative one says that it was interrupted (`llvm.threads`).
-    `pool` may be null: then everything runs on the caller's thread, to its end."""
+    `pool` may be null: then everything runs on the caller's thread, to its end. After as many steps as `marks` say 1, 2
+    .. is left in the last slot, of the role `mark`: another thread that reads it may read what these steps wrote."""
 
     name: str
     sizes: tuple[str, ...]
@@ -283,6 +284,7 @@ class Entry:
     steps: tuple[Step, ...]
     many: Many | None = None
     microbatches: Microbatches | None = None
+    marks: tuple[int, ...] = ()
 
     @property
     def calls(self) -> tuple[Call, ...]:

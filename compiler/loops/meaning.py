@@ -116,7 +116,10 @@ def run(module: Module, entry: Entry, sizes: Mapping[str, int], slots: Mapping[s
                 return code
         return 0
 
-    return steps(entry.steps, sizes)
+    code = steps(entry.steps, sizes)
+    if entry.marks and not code:
+        memory["slot", entry.slots[-1].name][:] = struct.pack("q", len(entry.marks))
+    return code
 
 
 def _microbatches(

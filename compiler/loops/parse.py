@@ -334,10 +334,11 @@ class _Parser:
         name, sizes, slots = self.name(), self.listed(self.name), self.listed(self.slot)
         many = self.many() if self.accept("many") else None
         apart = self.microbatches() if self.accept("microbatches") else None
+        marks = self.listed(self.integer) if self.accept("marks") else ()
         self.expect("arena")
         arena = self.size()
         self.expect("{")
-        return Entry(name, sizes, slots, arena, self.steps(), many, apart)
+        return Entry(name, sizes, slots, arena, self.steps(), many, apart, marks)
 
     def many(self) -> Many:
         entry = self.name()

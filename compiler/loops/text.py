@@ -190,7 +190,8 @@ def _entry(e: Entry) -> Iterator[str]:
     many = f" many {_name(e.many.entry)} from {_name(e.many.size)} {e.many.least}" if e.many is not None else ""
     m = e.microbatches
     apart = f" microbatches {_name(m.size)} {m.length} step {m.step}" if m is not None else ""
-    yield f"){many}{apart} arena {e.arena} {{"
+    marks = f" marks ({', '.join(map(str, e.marks))})" if e.marks else ""
+    yield f"){many}{apart}{marks} arena {e.arena} {{"
     yield from _steps(e.steps, "    ")
     yield "}"
 

@@ -49,6 +49,7 @@ class Lowered:
     plan: Plan
     checks: tuple[str, ...]  # the message of check code k + 1
     plan_of_many: Plan | None = None  # of the entry for many examples
+    marks: tuple[tuple[str, ...], ...] = ()  # results that are complete at each mark (see `lowering.marks`)
 
     @property
     def entry(self) -> L.Entry:
@@ -127,7 +128,8 @@ def lower(
     used = {p.name for e in entries for c in e.calls for p in c.places if p.base == "constant"}
     constants = tuple(c for part in (*lowered, *first) for c in part.constants if c.name in used)
     module = L.Module(library.kernels(), tuple(entries), constants)
-    return Lowered(module, lowered[0].plan, tuple(checks.messages), *(part.plan for part in lowered[1:]))
+    of_many = lowered[1].plan if many is not None else None
+    return Lowered(module, lowered[0].plan, tuple(checks.messages), of_many)
 
 
 def _entry(name: str, slots: tuple[L.Slot, ...], steps: _Steps) -> L.Entry:

@@ -30,6 +30,7 @@ def signature(
         checks=lowered.checks,
         prepared=tuple(Port(path, t.dtype, t.shape) for path, t in prepared),
         preparing=lowered.preparing,
+        marks=lowered.marks,
         microbatch=(apart.size, apart.length) if (apart := lowered.entry.microbatches) is not None else None,
     )
 

@@ -50,6 +50,10 @@ class _Stages:
             elif mine or mentions(n.type, size) or (n.op != "size" and mentions(n.attrs, size)):
                 self.own.add(n.name)
         self.last = max((self.level[n.name] for n in graph if self._meets(n)), default=0)
+        self.meeting: dict[str, list[Node]] = {}  # by what shards give, where they meet
+        for n in graph:
+            if self._meets(n):
+                self.meeting.setdefault(n.args[0], []).append(n)
         self.roots = [self._roots(k) for k in range(self.last + 1)]
         for k in range(self.last, 0, -1):  # what is kept is a root of the stage that makes it
             for name in self._read(k):
@@ -81,7 +85,7 @@ class _Stages:
     def stage(self, k: int, name: str) -> Graph:
         graph, last = self.graph, k == self.last
         b = Builder(name, OPS)
-        read, given, new = self._read(k), self._given(k), dict[str, str]()
+        read, given, new, sums = self._read(k), self._given(k), dict[str, str](), dict[str, str]()
         if last:
             self._check_common(read)
         else:
@@ -95,10 +99,12 @@ class _Stages:
                     new[n.name] = new[n.args[0]]
             elif n.name in read or (n.op == "input" and not last):
                 new[n.name] = b.copy(self._placed(n), tuple(new[a] for a in n.args))
+            for meeting in self.meeting.get(n.name, ()) if self.level[n.name] == k and n.name in new else ():
+                sums[ACROSS + meeting.name] = self._added(b, new[n.name], meeting)
         if last:
             named = [(p, new[v]) for p, v in graph.outputs], [(p, new[v]) for p, v in graph.updates]
             return b.finish(*named)
-        return b.finish([*self._sums(b, k, new), *((KEPT + n, new[n]) for n in self._kept(k))])
+        return b.finish([*sums.items(), *((KEPT + n, new[n]) for n in self._kept(k))])
 
     def _kept(self, k: int) -> list[str]:
         """What later stages read of this one."""
@@ -106,16 +112,14 @@ class _Stages:
         return [n.name for n in self.graph if n.name in self.own and self.level[n.name] == k and n.op != "input"
                 and n.name in later]  # fmt: skip
 
-    def _sums(self, b: Builder, k: int, new: dict[str, str]) -> Iterable[tuple[str, str]]:
-        """What a shard adds to each sum."""
-        for n in self.graph:
-            if self._meets(n) and self.level[n.args[0]] == k:
-                if mentions(n.type, self.size):
-                    what = f"{n.type} is of another size in each shard of a batch, so it has no mean over them"
-                    raise _refused(what, n.span)
-                b.span = n.span
-                x = Value(b, new[n.args[0]])
-                yield ACROSS + n.name, (x if n.attrs["fold"] == "sum" else x * _number(x, self.size)).name
+    def _added(self, b: Builder, value: str, n: Node) -> str:
+        """What a shard adds to a sum, made as soon as it can be: it may then be handed on."""
+        if mentions(n.type, self.size):
+            what = f"{n.type} is of another size in each shard of a batch, so it has no mean over them"
+            raise _refused(what, n.span)
+        b.span = n.span
+        x = Value(b, value)
+        return x.name if n.attrs["fold"] == "sum" else (x * _number(x, self.size)).name
 
     def _taken(self, b: Builder, n: Node) -> str:
         """What an earlier stage kept, or shards made together."""

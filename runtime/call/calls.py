@@ -76,6 +76,8 @@ class Session(Protocol):
     @property
     def manifest(self) -> Manifest: ...
     def entry(self, name: str) -> Native: ...
+    @property
+    def made_by(self) -> tuple[str, str]: ...
     def pool(self, threads: int) -> Any: ...
     def origin(
         self, entry: str, root: str, inputs: Mapping[str, Any], variables: Mapping[str, Any], patient: bool
@@ -158,8 +160,11 @@ class Call:
         self._version: int | None = None  # of the state, when it was prepared
         if s.prepared:
             state.prepares(path for path in s.variables if path not in s.updates)  # of its own it prepares nothing
-        self._first_output = len(s.inputs) + len(self.variables)
-        self._slots = (c_void_p * max(1, self._first_output + len(s.outputs)))()
+        self.first_output = len(s.inputs) + len(self.variables)
+        self.mark = np.zeros(1, np.int64)  # see `Signature`
+        self._slots = (c_void_p * max(1, self.first_output + len(s.outputs) + bool(s.marks)))()
+        if s.marks:
+            self._slots[len(self._slots) - 1] = address_of(self.mark)
         for k, array in enumerate(self.variables, len(s.inputs)):
             self._slots[k] = address_of(array)
         self._slots_address = addressof(self._slots)
@@ -224,7 +229,7 @@ class Call:
                 found = ", ".join(f"{d} is {_value(d, sizes)}" for d in named)
                 raise argument_error("E0606", f"{guard.message}: {found}")
         outputs = []
-        for slot, port in enumerate(s.outputs, self._first_output):
+        for slot, port in enumerate(s.outputs, self.first_output):
             shape = tuple(_value(d, sizes) for d in port.shape)
             if min(shape, default=0) < 0:
                 raise argument_error("E0606", f"`{port.name}` of {s.name} would have the shape {list(shape)}")
@@ -275,6 +280,14 @@ class Call:
         """Run the native code as the step of a job, whose slots are from here. Called with the lock held."""
         self.refresh()
         status = self.native.epoch(job)
+        if self._updated:
+            self._state.written(self.signature.updates)
+        return status
+
+    def step(self, sizes: int, slots: int, arena: int) -> int:
+        """Run the native code once as a part of a fit, which watches for signals itself; sizes and slots are at these
+        addresses. Called with the lock held."""
+        status = self._run(sizes, slots, arena, self.workspace.pool)
         if self._updated:
             self._state.written(self.signature.updates)
         return status
