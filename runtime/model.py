@@ -168,17 +168,32 @@ class Model(Network):
         resume: bool = False,
         check_nan: bool = False,
         progress: bool | None = None,
+        shards: int | None = None,
+        comm: Any = None,
+        reduce: str = "tree",
+        trace: str | PathLike[str] | None = None,
         **kwargs: Any,
     ) -> History:
         """Train on whole arrays, on one frame that has the target, on what gives batch after batch (a DataLoader), or
         without arguments on the data named in the train block. See `train.fit` and `train.stream`.
 
         `patience` of the train block watches the validation loss, and where nothing is held out the training loss.
-        `progress` says whether to show how far it is; None: in a notebook, and where stdout is a terminal."""
+        `progress` says whether to show how far it is; None: in a notebook, and where stdout is a terminal.
+
+        With `shards`, a power of two, a batch is cut into so many, whose sums meet in a fixed order. The processes of
+        `comm`, what `nnc.distributed.init()` gives or a communicator of mpi4py, share them and train to the same bits
+        as one process; with `reduce="fast"` the order is MPI's, and bits depend on how many there are. All of them call
+        `fit` alike, with the same examples. `trace` is a file for the last steps of all, which Perfetto shows."""
         from .notebook import watching
         from .train import stream
         from .train.fit import fit, unlearned
 
+        settings.choice("reduce", reduce, ("tree", "fast"))
+        ranks = None
+        if comm is not None:
+            from .train.shards import ranks_of
+
+            ranks = ranks_of(comm)
         asked = settings.callbacks(callbacks)
         last = self.epochs_done + settings.training("epochs", epochs, self.train_spec.epochs)
         if resume and self.progress is not None and epochs is None:
@@ -186,7 +201,15 @@ class Model(Network):
         with self.workspace.training(), unlearned(self), watching(progress, last) as seen:
             told = (*asked, *seen)
             if len(args) == 1 and not kwargs and is_stream(args[0]):
-                settings.left_out("fit of a loader", batch=batch, shuffle=shuffle, resume=resume or None)
+                settings.left_out(
+                    "fit of a loader",
+                    batch=batch,
+                    shuffle=shuffle,
+                    resume=resume or None,
+                    shards=shards,
+                    comm=comm,
+                    trace=trace,
+                )
                 return stream.fit(
                     self, args[0], validation=validation, epochs=epochs, callbacks=told, check_nan=check_nan
                 )
@@ -201,6 +224,10 @@ class Model(Network):
                 callbacks=told,
                 resume=resume,
                 check_nan=check_nan,
+                shards=shards,
+                ranks=ranks,
+                plain=reduce == "fast",
+                trace=trace if trace is None else settings.path(trace),
             )
 
     def evaluate(self, /, *args: Any, batch: int | None = None, **kwargs: Any) -> dict[str, float | int]:

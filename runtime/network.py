@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..compiler.manifest import ENTRIES, TrainSpec
+from ..compiler.manifest import ENTRIES, STAGE, TrainSpec
 from ..dsl.errors import NncError
 from . import settings
 from .call.calls import Call, Session, Workspace
@@ -101,6 +101,13 @@ class Network:
                 raise self._no_entry(name)
             call = self._calls[name] = Call(self.session.entry(name), self.variables, self.workspace)
         return call
+
+    def stage(self, k: int) -> Call:
+        """Stage `k` of a step in shards, see `compiler.passes.cut`."""
+        name = f"{STAGE}{k}"
+        if name not in self._calls:
+            self._calls[name] = Call(self.session.entry(name), self.variables, self.workspace)
+        return self._calls[name]
 
     def _no_entry(self, name: str) -> NncError:
         if name in ("loss", "gradients", "train", "evaluate") and self.manifest.train is None:

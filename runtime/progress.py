@@ -89,6 +89,8 @@ class Progress:
     best: float | None = None  # of what patience watches
     stale: int = 0  # epochs since it was reached
     stopped: str = ""  # why the program ended training before `last`
+    shards: int | None = None  # of a batch; None: it is not cut
+    plain: bool = False  # sums of ranks are added in any order
 
     @property
     def done(self) -> int:

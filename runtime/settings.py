@@ -17,7 +17,12 @@ from .call.foreign import LIKE
 from .call.messages import argument_error, unknown
 
 MAX_SEED = 2**31 - 1
-LEAST: Mapping[str, int] = {"epochs": 0, "batch": 1, "seed": 0}  # of a train block's settings that are passed, too
+LEAST: Mapping[str, int] = {
+    "epochs": 0,
+    "batch": 1,
+    "seed": 0,
+    "shards": 1,
+}  # of a train block's settings that are passed, too
 D = TypeVar("D")
 _TENSOR_TYPE = re.compile(r"\b(?:f32|f64|i32|i64|bool)\[([^\]]*)\]")
 

@@ -79,6 +79,7 @@ LATE = {
     "runtime/data/formats.py": "readers: for who reads data; a train block is compiled by the name of its format",
     "runtime/model.py": "training, files and evaluation: for who trains, saves or evaluates",
     "runtime/network.py": "data sets: for who reads one",
+    "runtime/train/fit.py": "shards of a batch, processes: for who has them",
     "runtime/cli": "a command loads what it runs; `nnc --help` and wrong usage answer at once",
 }
 

@@ -7,7 +7,9 @@ Sources that can be read piece by piece give columns where the whole would not f
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -83,9 +85,22 @@ def mapped(parts: Sequence[Array], row: Sequence[int], dtype: np.dtype[Any], div
     return Column((int(ends[-1]), *row), dtype, read)
 
 
+_SHARE = ContextVar("share", default=SHARE)
+
+
 def fits(nbytes: int) -> bool:
     """Whether columns of so many bytes are held in memory."""
-    return nbytes <= SHARE * memory_limit()
+    return nbytes <= _SHARE.get() * memory_limit()
+
+
+@contextmanager
+def on_disk() -> Iterator[None]:
+    """Within it what can be read row by row stays on disk, however small: each of several processes reads some rows."""
+    before = _SHARE.set(0.0)
+    try:
+        yield
+    finally:
+        _SHARE.reset(before)
 
 
 def memory_limit() -> int:

@@ -125,10 +125,13 @@ class Watch:
 class Interrupt:
     """While a fit lasts Ctrl-C only raises a flag, and makes native code end; `check` then calls the handler there was
     (Python's own raises KeyboardInterrupt) where nothing is half done. So it is with SIGTERM where the process handles
-    it. Other threads than the main one cannot catch signals; there it does nothing."""
+    it. Other threads than the main one cannot catch signals; there it does nothing. Of several processes that train
+    together, a signal to one is for all, as they `agree` on in `check`; steps are not interrupted then."""
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, agree: Callable[[int], int] | None = None) -> None:
         self.watch = Watch(pool, GRACE)
+        self.watch.deaf = agree is not None
+        self._agree = agree
         self._got: list[int] = []
         self._previous: dict[int, Any] = {}
         self._telling = False
@@ -146,8 +149,8 @@ class Interrupt:
         self.watch.__exit__()
         for number, previous in self._previous.items():
             signal.signal(number, previous)
-        if exc[0] is None:
-            self.check()
+        if exc[0] is None and self._got:
+            self._deliver()
 
     def _raised(self, number: int, frame: Any) -> None:
         self._got.append(number)
@@ -163,6 +166,8 @@ class Interrupt:
             self._telling = False
 
     def check(self) -> None:
+        if self._agree is not None and (number := self._agree(self._got[0] if self._got else 0)):
+            self._got = [number]
         if self._got:
             self._deliver()
 

@@ -36,8 +36,8 @@ _GROUPS = {  # the commands as `--help` lists them, and the module of each
         "completion": "completion", "lsp": "editor",
     },
     "Train": {
-        "train": "train", "eval": "train", "predict": "train", "tune": "tune", "data": "data", "import": "importing",
-        "load-weights": "weights", "runs": "runs",
+        "train": "train", "eval": "trained", "predict": "trained", "tune": "tune", "data": "data",
+        "import": "importing", "load-weights": "weights", "runs": "runs",
     },
     "Look": {
         "look": "look", "show": "picture", "summary": "compile", "plan": "plan", "profile": "profile",

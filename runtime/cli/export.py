@@ -11,7 +11,7 @@ from ..call.messages import human
 from ..store.files import write
 from .options import Program, program_options
 from .show import print_table, say, show_result
-from .train import trained
+from .trained import trained
 
 if TYPE_CHECKING:
     from ..model import Model

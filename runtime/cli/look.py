@@ -14,7 +14,7 @@ from ...dsl.errors import ArgumentError, error
 from .options import Program
 from .seen import held_out, images, learned, picture_of
 from .show import print_table, say, show_result, working
-from .train import run_options, trained
+from .trained import run_options, trained
 
 if TYPE_CHECKING:
     from ..call.column import Array

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ...compiler.manifest import STAGE
 from ...compiler.settings import Settings
 from ...compiler.types.tensors import FORMATS
 from ...dsl.source import Source
@@ -55,15 +56,20 @@ class Program(Settings):
         threads: int | None = None,
         entries: tuple[str, ...] = (),
         source: Source | None = None,
+        shards: int | None = None,
     ) -> Model:
         """The model, with the data of its train block where `--data` says where they are; `entries` are those that
-        will be needed: compiled together they take less time. `source` takes the place of what the file says now."""
+        will be needed: compiled together they take less time. `source` takes the place of what the file says now; with
+        `shards`, or where the file has some, `train` is the stages of a step."""
         with working(f"reading {Path(self.file).name}"):
             from .. import settings
             from ..model import Model  # LLVM before NumPy: where memory is short, it says so
 
         session, dataset = self.session(source)
         wanted = [e for e in ("init", *entries) if e in session.manifest.entries]
+        spec = session.manifest.train
+        if "train" in wanted and spec is not None and (shards or spec.shards):
+            wanted = [*(e for e in wanted if e != "train"), f"{STAGE}0", f"{STAGE}1"]
         with working(f"compiling {', '.join(entries and wanted[1:]) or 'init'}"):
             session.prepare(wanted, settings.threads(threads))
         return Model(

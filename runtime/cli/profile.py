@@ -13,7 +13,7 @@ from ..call.messages import human, unknown
 from ..store.files import write
 from .options import Program, Setting, program_options
 from .show import duration, print_table, say, show_result, working
-from .train import trained
+from .trained import trained
 
 if TYPE_CHECKING:
     from ..network import Network

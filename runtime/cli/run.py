@@ -82,11 +82,16 @@ class Start:
     from_: str | None = None
     only: tuple[str, ...] = ()
     log: tuple[str, ...] = ()
+    shards: int | None = None
+    reduce: str = "tree"
 
     @property
     def settings(self) -> dict[str, Any]:
         """What the program does not say."""
-        return {n: getattr(self, n) for n in ("epochs", "batch", "weights", "into", "from_", "only", "log")}
+        return {
+            n: getattr(self, n)
+            for n in ("epochs", "batch", "weights", "into", "from_", "only", "log", "shards", "reduce")
+        }
 
 
 @dataclass(slots=True)

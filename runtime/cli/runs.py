@@ -210,7 +210,7 @@ def train_again(folder: Path) -> None:
 
     epochs = progress.last - progress.epoch + progress.done
     say(f"training {folder} again: {len(rows)} epochs")
-    history = net.fit(epochs=epochs if rows else 0, batch=start.batch, callbacks=enough)
+    history = net.fit(epochs=epochs if rows else 0, batch=start.batch, shards=start.shards, callbacks=enough)
     differ = [path for path, a in net.variables.items() if a.tobytes() != then[path].tobytes()]
     first = next((b["epoch"] for a, b in zip(history, rows, strict=False) if _timeless(a) != _timeless(b)), None)
     if differ or first is not None or len(history) != len(rows):

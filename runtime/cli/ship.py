@@ -16,7 +16,7 @@ from ..store.files import write, writing
 from .options import Program, program_options
 from .runs import train_again
 from .show import is_on, metrics_text, print_table, say, show_result, working
-from .train import trained
+from .trained import trained
 
 if TYPE_CHECKING:
     from ..model import Model

@@ -1,4 +1,4 @@
-"""Commands that run a model on data: train, eval, predict."""
+"""The command that trains: alone, or in several processes."""
 
 from __future__ import annotations
 
@@ -9,31 +9,26 @@ from dataclasses import replace
 from math import prod
 from pathlib import Path
 from shlex import quote
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ...dsl.errors import ArgumentError, NncError, NonFiniteError, error
+from ..distributed.launch import launched
 from ..logs import KINDS
 from ..logs import log as open_log
 from ..progress import History, score_of
 from ..store.files import sweep
 from .display import Display, fitted, metrics_of
-from .options import Program, Setting, program_options
+from .options import Program, program_options
 from .run import Recorder, Start, create, read_source_of, read_start, rewrite_metrics, write_start
-from .show import announce, duration, is_on, note, number, print_json, say, say_next, show_result, width, working
+from .show import announce, duration, note, number, say, say_next, show_result, width, working
+from .together import by_first, first_by_first, threads_of, together
 
 if TYPE_CHECKING:
     from ...dsl.source import Source
-    from ..call.column import Rows
+    from ..distributed.ranks import Ranks
     from ..model import Model
-
-
-def run_options(f: Any) -> Any:
-    """FILE or a run's folder, and the weights to take."""
-    weights = click.option("--weights", metavar="PATH", help="A checkpoint or a run (default: FILE, if a run).")
-    return program_options(weights(f))
 
 
 @click.command()
@@ -60,6 +55,12 @@ def run_options(f: Any) -> Any:
     "--log", multiple=True, type=click.Choice(list(KINDS)), help="Log metrics there, too; some need their library."
 )
 @click.option("--check-nan", is_flag=True, help="Look at each step, and for the expression however long it takes.")
+@click.option("--shards", type=click.IntRange(min=1), help="Parts of a batch that processes share (with mpirun: 16).")
+@click.option(
+    "--reduce", type=click.Choice(("tree", "fast")), default="tree", help="Sums in a fixed order, or in MPI's."
+)
+@click.option("--trace", metavar="PATH", help="Write the last steps of all processes, for Perfetto and Chrome.")
+@together
 def train(
     program: Program,
     epochs: int | None,
@@ -75,14 +76,18 @@ def train(
     overfit: int | None,
     log: tuple[str, ...],
     check_nan: bool,
+    shards: int | None,
+    reduce: str,
+    trace: str | None,
+    ranks: Ranks | None,
 ) -> int:
     """Train the model of FILE, or go on with a run (--resume DIR)."""
     if resume is not None:
-        if any(v is not None for v in (out, seed, batch, weights, overfit, into, from_, only or None)):
+        if any(v is not None for v in (out, seed, batch, weights, overfit, into, from_, only or None, shards)):
             raise click.UsageError(
-                "--resume goes on as the run began: without --out, --seed, --batch, --weights and --overfit"
+                "--resume goes on as the run began: without --out, --seed, --batch, --shards, --weights and --overfit"
             )
-        return _resume(Path(resume), program, epochs, threads, check_nan, log)
+        return _resume(Path(resume), program, epochs, threads, check_nan, log, ranks)
     if not program.file:
         raise click.UsageError("missing FILE, or --resume DIR")
     some = into is not None or from_ is not None or bool(only)
@@ -90,36 +95,63 @@ def train(
         raise click.UsageError("--into, --from and --only are about --weights: say which")
     if overfit is not None and (out is not None or batch is not None):
         raise click.UsageError("--overfit has one batch and leaves no run: without --out and --batch")
-    source, net = _opened(program, seed, threads)
+    if overfit is not None and (ranks is not None or shards is not None):
+        raise click.UsageError("--overfit is one step again and again: without --shards, in one process")
+    from ..train.shards import stages_of
+    from ..train.sweep import SHARES
+
+    usual = SHARES if launched() is not None else None
+    source, net = _opened(program, seed, threads_of(ranks, threads), shards or usual, ranks)
     if weights is not None:
         report = net.load_weights(weights, into=into, from_=from_, only=only)
         if some:
             note(f"weights of {weights}\n{report}")
     spec = net.train_spec  # says that there is no train block before a folder is made
     with working("reading data"):
-        net.load_dataset().for_training(spec.inputs, net.entry("train").wants)  # as for data
+        shards = shards or spec.shards or usual
+        call = first_by_first(ranks, lambda: net.entry("train") if shards is None else stages_of(net, shards)[0])
+        net.load_dataset().for_training(spec.inputs, call.wants)  # as for data
     if overfit is not None:
         _overfit(net, overfit, epochs)
         return 0
     for kind in log:
         open_log(kind)  # says that a library is missing before a folder is made
-    folder = create(out, Path(program.file).stem)
+    folder = by_first(ranks, lambda: create(out, Path(program.file).stem))
     begun = None if weights is None else str(Path(weights).absolute())
-    start = Start(net.seed, epochs=epochs, batch=batch, weights=begun, into=into, from_=from_, only=only, log=log)
-    write_start(folder, program, net, start, source)
-    rewrite_metrics(folder, [])
+    start = Start(
+        net.seed,
+        epochs=epochs,
+        batch=batch,
+        weights=begun,
+        into=into,
+        from_=from_,
+        only=only,
+        log=log,
+        shards=shards,
+        reduce=reduce,
+    )
+    if ranks is None or ranks.rank == 0:
+        write_start(folder, program, net, start, source)
+        rewrite_metrics(folder, [])
     total = spec.epochs if epochs is None else epochs
-    return _fit(net, folder, Recorder(folder), log, total, epochs=epochs, batch=batch, check_nan=check_nan)
+    how = {"epochs": epochs, "batch": batch, "check_nan": check_nan, "shards": shards, "reduce": reduce, "trace": trace}
+    return _fit(net, folder, Recorder(folder), log, total, ranks, **how)
 
 
 def _opened(
-    program: Program, seed: int | None, threads: int | None, source: Source | None = None
+    program: Program,
+    seed: int | None,
+    threads: int | None,
+    shards: int | None,
+    ranks: Ranks | None,
+    source: Source | None = None,
 ) -> tuple[Source, Model]:
     """The program and its model, with what training needs compiled."""
     announce(f"compiling {program.file}")
     with working(f"reading {Path(program.file).name}"):
         source = source or program.read()
-    return source, program.open(seed, threads, ("predict", "train", "evaluate"), source)
+    needed = ("predict", "train", "evaluate")
+    return source, first_by_first(ranks, lambda: program.open(seed, threads, needed, source, shards))
 
 
 def _overfit(net: Model, count: int, steps: int | None) -> None:
@@ -151,11 +183,12 @@ def _resume(
     threads: int | None,
     check_nan: bool,
     log: tuple[str, ...],
+    ranks: Ranks | None,
 ) -> int:
     """Go on where last.nnw stands; what is given besides (another file, hypers, data) takes the place of what was."""
     program, start = read_start(folder)
     start = replace(start, log=log or start.log)
-    sweep(folder)
+    by_first(ranks, lambda: sweep(folder))
     source = changed.read() if changed.file else read_source_of(folder, program, start)
     program = replace(
         program,
@@ -163,19 +196,23 @@ def _resume(
         data=changed.data or program.data,
         hyper={**(program.hyper or {}), **(changed.hyper or {})},
     )
-    _, net = _opened(program, start.seed, threads or start.threads, source)
+    threads = threads_of(ranks, threads) or start.threads
+    _, net = _opened(program, start.seed, threads, start.shards, ranks, source)
     net.load(folder / "last.nnw")
+    leads = ranks is None or ranks.rank == 0
     progress = net.progress
     if progress is not None:
         if epochs is not None:
             progress.set_epochs(epochs)
-        rewrite_metrics(folder, progress.history)
+        if leads:
+            rewrite_metrics(folder, progress.history)
         if progress.epoch >= progress.last or progress.stopped:
             why = f", ended by `{progress.stopped}`" if progress.stopped else ""
             complete = f"{folder} is complete: {progress.done} epochs{why}; a larger --epochs goes further"
             show_result(_facts(folder, History(progress.history, progress.stopped)), lambda: say(complete))
             return 0
-    write_start(folder, program, net, start, source)
+    if leads:
+        write_start(folder, program, net, start, source)
     scores = [s for s in map(score_of, progress.history if progress else []) if s is not None]
     recorder = Recorder(folder, min(scores, default=None) if (folder / "best.nnw").exists() else None)
     total = progress.last if progress is not None else epochs or net.train_spec.epochs
@@ -185,29 +222,36 @@ def _resume(
         recorder,
         start.log,
         total,
+        ranks,
         resume=True,
         epochs=epochs,
         check_nan=check_nan,
+        shards=start.shards,
+        reduce=start.reduce,
     )
 
 
-def _fit(net: Model, folder: Path, recorder: Recorder, log: Sequence[str], total: int, **settings: Any) -> int:
-    """Train, and leave a checkpoint however it ends."""
-
+def _fit(
+    net: Model, folder: Path, recorder: Recorder, log: Sequence[str], total: int, ranks: Ranks | None, **settings: Any
+) -> int:
+    """Train, and leave a checkpoint however it ends; of several processes the first one does."""
+    leads = ranks is None or ranks.rank == 0
     display = Display(total)
-    _introduce(net, folder, total)
+    _introduce(net, folder, total, ranks)
     with _interrupted_once():
         try:
             with display, ExitStack() as opened:
-                logs = [opened.enter_context(open_log(kind, folder)) for kind in log]
-                history = net.fit(callbacks=[display, recorder, *logs], progress=False, **settings)
+                logs = [opened.enter_context(open_log(kind, folder)) for kind in log if leads]
+                told = [display, recorder, *logs] if leads else []
+                history = net.fit(callbacks=told, progress=False, comm=ranks, **settings)
         except KeyboardInterrupt as e:
-            recorder.save(net)
+            if leads:
+                recorder.save(net)
             at = net.progress.epoch + 1 if net.progress else 0
             say(f"interrupted in epoch {at}; go on with: nnc train --resume {folder}", err=True)
             return 128 + int(e.args[0] if e.args else signal.SIGINT)
         except NonFiniteError as e:
-            if not _began(net):
+            if not leads or not _began(net):
                 raise
             recorder.save(net)
             d = e.diagnostics[0]
@@ -215,10 +259,11 @@ def _fit(net: Model, folder: Path, recorder: Recorder, log: Sequence[str], total
             kept = f"the last state without it is in {folder / 'last.nnw'}{best}"
             raise NonFiniteError(replace(d, help=(*d.help, kept))) from e
         except (NncError, OSError):  # also of a terminal or a pipe that is gone
-            if _began(net):
+            if leads and _began(net):
                 recorder.save(net)
             raise
-        recorder.save(net)
+        if leads:
+            recorder.save(net)
     _result(net, folder, history, display.hidden)
     return 0
 
@@ -250,7 +295,7 @@ def _interrupted_once() -> Iterator[None]:
             signal.signal(s, handler)
 
 
-def _introduce(net: Model, folder: Path, total: int) -> None:
+def _introduce(net: Model, folder: Path, total: int, ranks: Ranks | None) -> None:
     """What is trained, on what, and where it goes."""
     signature = net.entry("predict" if "predict" in net.manifest.entries else "train").signature
     inputs, outputs = (
@@ -259,7 +304,9 @@ def _introduce(net: Model, folder: Path, total: int) -> None:
     parameters = sum(prod(v.shape) for v in net.manifest.variables if v.role in ("weight", "bias"))
     examples, held_out = net.load_dataset().counts
     note(f"{net.name}({inputs}) -> ({outputs})")
-    note(f"{parameters:,} parameters, {net.manifest.dtype}, {net.threads} thread{'' if net.threads == 1 else 's'}")
+    processes = "" if ranks is None else f"{ranks.size} processes with "
+    threads = f"{processes}{net.threads} thread{'' if net.threads == 1 else 's'}"
+    note(f"{parameters:,} parameters, {net.manifest.dtype}, {threads}")
     note(f"{total} epochs of {examples:,} examples{f', {held_out:,} more are held out' if held_out else ''}")
     note(f"run {folder}")
 
@@ -308,101 +355,3 @@ def _next(net: Model, folder: Path) -> list[str]:
     has_layers = any(v.path.endswith(".W") and len(v.shape) > 1 for v in net.manifest.variables)
     look = [f"nnc look filters {run}"] if has_layers else []
     return [f"nnc eval {run}", *look, f"nnc build {run}"]
-
-
-@click.command(name="eval")
-@run_options
-@click.option("--batch", type=click.IntRange(min=1), help="Examples at a time.")
-@click.option("--threads", type=click.IntRange(1, 1024))
-def evaluate(program: Program, weights: str | None, batch: int | None, threads: int | None) -> None:
-    """Measure a trained model on held-out data.
-
-    FILE is a .nn file (with --weights) or a run's folder."""
-    net = trained(program, weights, threads, entries=("evaluate",))
-    if program.data is None and net.load_dataset().held_out is None:
-        say("note: nothing is held out of these data, so the metrics are of the training examples", err=True)
-    with working("evaluating"):
-        start = perf_counter()
-        found = net.evaluate(*(_other_data(net, program.data) if program.data is not None else ()), batch=batch)
-    took = perf_counter() - start
-
-    def draw() -> None:
-        wide = max(map(len, found), default=0)
-        say("\n".join(f"{name:{wide}}  {number(value)}" for name, value in found.items()))
-        note(f"in {duration(took)}", dim=True)
-
-    show_result(found, draw)
-
-
-def _other_data(net: Model, path: str) -> list[Rows]:
-    """All examples of another file, or its test set where it has one."""
-    from ..data.sources import load
-
-    spec = net.train_spec
-    if spec.data is None:
-        return net.load_dataset().for_evaluation((), ())  # says what is missing
-    dataset = load(spec.data, net.folder, validation=None, seed=net.seed, override=path, schema=net.schema)
-    return dataset.for_evaluation(spec.inputs, net.entry("evaluate").wants)
-
-
-@click.command()
-@run_options
-@click.argument("data_file", metavar="INPUT")
-@click.option("-o", "--output", metavar="PATH", help="A .csv, .npz or .npy file (default: csv on stdout).")
-@click.option("--entry", default="predict", metavar="NAME", help="Another entry point, such as an export.")
-@click.option("--arg", "arguments", type=Setting(), multiple=True, help="A value for a scalar input: --arg k=0.5.")
-@click.option("--threads", type=click.IntRange(1, 1024))
-def predict(
-    program: Program,
-    weights: str | None,
-    data_file: str,
-    output: str | None,
-    entry: str,
-    arguments: tuple[tuple[str, Any], ...],
-    threads: int | None,
-) -> None:
-    """Run a trained model on INPUT.
-
-    INPUT is a table (.csv, .jsonl), arrays (.npz, .npy), a picture or a folder of them."""
-    from .tables import read_inputs, write_outputs
-
-    net = trained(program, weights, threads, entries=(entry,))
-    call = net.entry(entry)
-    given = dict(arguments)
-    with working("predicting"):
-        values = call(**read_inputs(Path(data_file), call, net, given), **given)
-    outputs = dict(zip([p.name for p in call.signature.outputs], values, strict=True))
-    classes = (net.schema.classes if net.schema is not None else None) or ()
-    if output is None and is_on("json"):
-        print_json({"outputs": {name: a.tolist() for name, a in outputs.items()}, "classes": list(classes)})
-        return
-    write_outputs(outputs, output, classes)
-    if output is not None:
-        show_result({"written": output}, lambda: None)
-
-
-def trained(
-    program: Program,
-    weights: str | None,
-    threads: int | None,
-    warn: bool = True,
-    entries: tuple[str, ...] = (),
-) -> Model:
-    """The model of a run, or of a file with weights; a file alone is the untrained model, with a warning. `entries` are
-    those that will be needed."""
-    folder = Path(program.file)
-    source: Source | None = None
-    if folder.is_dir():
-        if program.hyper or program.sizes or program.model:
-            raise click.UsageError("--set, --size and --model are for a .nn file: a run has those it was trained with")
-        run, start = read_start(folder)
-        stored = program.weights_dtype if program.weights_dtype != "f32" else run.weights_dtype
-        program = replace(run, data=program.data or run.data, cache=program.cache, weights_dtype=stored)
-        source = read_source_of(folder, run, start)
-        weights = weights or str(folder)
-    net = program.open(None, threads, entries, source)
-    if weights is not None:
-        net.load(weights)
-    elif warn:
-        say("warning: no --weights, so the parameters are as they are before training", err=True)
-    return net

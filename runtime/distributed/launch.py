@@ -32,9 +32,9 @@ class Launch:
 
 
 def launched(environment: Mapping[str, str] = os.environ) -> Launch | None:
-    """What a launcher said of this process; None where none did, or where it started one process alone."""
+    """What a launcher said of this process; None where none did."""
     for names in _LAUNCHERS:
         rank, size = (environment.get(name, "") for name in names)
         if rank.isdecimal() and size.isdecimal() and int(rank) < int(size):
-            return Launch(int(rank), int(size)) if int(size) > 1 else None
+            return Launch(int(rank), int(size))
     return None

@@ -55,7 +55,7 @@ class Ranks:
         that the launcher knows watches over this one and says how it died; call it before there are threads. Raises
         UnsupportedError (E0503) without mpi4py, RankError (E0617) where MPI does not know of the launcher."""
         launch = launched()
-        if launch is None:
+        if launch is None or launch.size == 1:
             return None
         optional("mpi4py", "mpi", _WHY)  # says so before there are two processes
         if watched:

@@ -284,6 +284,8 @@ def _checked(facts: Facts, spec: TrainSpec | None) -> Facts:
         raise Wrong("progress.totals", f"a number for each of {len(spec.metrics)} metrics", f"{len(p.totals)}")
     if p.batch == 0:
         raise Wrong("progress.batch", "at least 1", "0")
+    if p.shards is not None and (p.shards < 1 or p.shards & (p.shards - 1)):
+        raise Wrong("progress.shards", "a power of two", short(p.shards))
     for k, row in enumerate(p.history):
         for name in ("epoch", "seconds"):
             check(float, row.get(name), f"progress.history[{k}].{name}")

@@ -9,16 +9,17 @@ are the same thing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...compiler.manifest import TrainSpec
 from ...dsl.errors import ArgumentTypeError, NncError
 from ..call.arrays import bind
 from ..call.calls import Call
-from ..call.column import Array, Rows
+from ..call.column import Array, Rows, on_disk
 from ..call.foreign import is_frame
 from ..call.interrupt import Interrupt
 from ..call.messages import argument_error
@@ -29,10 +30,14 @@ from ..data.sources import classes_of
 from ..network import Network
 from ..progress import History, Pace, Progress, Report
 from ..settings import training
+from .agreement import facts
 from .evaluate import evaluation, shown, sweep_all
 from .rescue import Rescue, order_of
 from .stop import reason
-from .sweep import HalfDone, Origin, Sweep, rows_per_example, take_rows
+from .sweep import SHARES, HalfDone, Origin, Sweep, rows_per_example, take_rows
+
+if TYPE_CHECKING:
+    from ..distributed.ranks import Ranks
 
 
 def fit(
@@ -47,6 +52,10 @@ def fit(
     callbacks: Sequence[Any],
     resume: bool,
     check_nan: bool,
+    shards: int | None = None,
+    ranks: Ranks | None = None,
+    plain: bool = False,
+    trace: Path | None = None,
 ) -> History:
     """Train for `epochs` epochs, or with `resume` finish the fit that was interrupted: `epochs` then counts from where
     that began. With `check_nan` each metric and each variable is looked at after each step, and what is not finite is
@@ -54,38 +63,75 @@ def fit(
 
     A callback is an `Observer`, or is called as `callback(history, network)` after each epoch. One that returns True
     ends training after that epoch.
+    With `shards` a batch is cut into so many, which `ranks` share; see `train.shards`, also for `plain`. The last steps
+    are written to `trace`.
     `validation` is a tuple of arrays like the inputs, a mapping by name, a frame, a share of the examples, or None.
 
     Raises NonFiniteError (the network is then as it was before the bad step) and KeyboardInterrupt on Ctrl-C (then
     `fit(..., resume=True)` goes on).
     """
     spec = network.train_spec
-    call = network.entry("train")
     wanted = training("epochs", epochs, spec.epochs)
     batch = training("batch", batch, spec.batch)
-    arrays, held_out, origin = _examples(network, args, kwargs, validation)
-    bound, sizes = bind("fit", call.wants, arrays)
     progress = network.progress if resume else None
     if progress is not None:
-        batch = progress.batch
+        batch, shards, plain = progress.batch, progress.shards, progress.plain
+    elif shards is None:
+        shards = spec.shards if ranks is None else spec.shards or SHARES
+    if trace is not None and shards is None:
+        raise argument_error("E0604", "a trace shows the shards of a batch, but this fit has no `shards`")
+    call, sweep_of = _steps(network, shards, ranks, plain)
+    with on_disk() if ranks is not None else nullcontext():
+        arrays, held_out, origin = _examples(network, call, args, kwargs, validation)
+    bound, sizes = bind("fit", call.wants, arrays)
     if sizes.get(spec.batch_size or "") == 0:
         raise argument_error("E0613", "there are no examples to train on")
-    sweep = Sweep(call, bound, sizes, spec, batch, spec.metrics, origin)
+    sweep = sweep_of(bound, sizes, spec, batch, spec.metrics, origin)
     if progress is None:
         done = network.epochs_done
         shuffle = spec.shuffle if shuffle is None else bool(shuffle)
         progress = Progress(
-            done, done + wanted, batch, shuffle, network.seed, examples=sweep.examples, totals=[0.0] * len(spec.metrics)
+            done,
+            done + wanted,
+            batch,
+            shuffle,
+            network.seed,
+            examples=sweep.examples,
+            totals=[0.0] * len(spec.metrics),
+            shards=shards,
+            plain=plain,
         )
-        network.fit_normalization(dict(zip(spec.inputs, bound, strict=True)), origin.rows)
+        if ranks is None or ranks.rank == 0:
+            network.fit_normalization(dict(zip(spec.inputs, bound, strict=True)), origin.rows)
+        if ranks is not None:  # one of them reads all examples
+            scaled = {p: network.variables[p] for p in network.variables if p.startswith("normalize/")}
+            network.variables.write(ranks.first(scaled))
     elif progress.examples != sweep.examples:
         raise argument_error("E0613", f"the interrupted fit had {progress.examples} examples, got {sweep.examples}")
     elif epochs is not None:
         progress.set_epochs(wanted)
     validating = partial(sweep_all, evaluation(network, held_out, None)) if held_out is not None else None
-    running = Fit(network, validating, progress, sweep.steps, callbacks, check_nan)
+    if ranks is not None:
+        fitted = {"batch": batch, "shards": shards, "seed": progress.seed, "last epoch": progress.last}
+        ranks.same(facts(network, bound, {**fitted, "order": progress.shuffle, "sums": progress.plain}))
+    running = Fit(network, validating, progress, sweep.steps, callbacks, check_nan, ranks)
     running.over(sweep)
-    return running.run()
+    history = running.run()
+    if trace is not None:
+        sweep.write_trace(trace)
+    return history
+
+
+def _steps(network: Network, shards: int | None, ranks: Ranks | None, plain: bool) -> tuple[Call, Callable[..., Sweep]]:
+    """The entry that examples go to, and what makes the sweep over them."""
+    if shards is None and ranks is None:
+        call = network.entry("train")
+        return call, partial(Sweep, call)
+    from .shards import Shards, stages_of
+
+    stages = stages_of(network, shards)
+    assert shards is not None
+    return stages[0], partial(Shards, stages, shards=shards, ranks=ranks, plain=plain)
 
 
 @contextmanager
@@ -119,7 +165,9 @@ class Fit:
         steps: int,
         callbacks: Sequence[Any],
         check_nan: bool,
+        ranks: Ranks | None = None,
     ):
+        self.ranks = ranks
         self.network, self.validating, self.check_nan = network, validating, check_nan
         self.progress, self.callbacks = progress, callbacks
         self.history = History(progress.history, progress.stopped)
@@ -128,17 +176,19 @@ class Fit:
         network.progress = progress
         network.set_training(steps=progress.last * steps)
         with network.workspace.lock:
-            self.interrupted = Interrupt(network.workspace.pool)
+            self.interrupted = Interrupt(network.workspace.pool, ranks.most if ranks is not None else None)
 
     def over(self, sweep: Sweep, steps: int = 0) -> None:
         """What comes next is a sweep, with so many steps of the epoch before it."""
         self.sweep = sweep
+        sweep.epoch = self.progress.epoch
         self.rescue = Rescue(self.network, sweep, self.progress, self.interrupted.watch, steps, self.check_nan)
 
     def run(self) -> History:
         """Train until `progress.last` epochs are done, or the program or a callback ends it."""
         with self.interrupted:
             while self.progress.epoch < self.progress.last and not self.history.stopped:
+                self.sweep.epoch = self.progress.epoch
                 self.network.set_training(epoch=self.progress.epoch)
                 self._end_epoch(self._epoch())
                 self.interrupted.check()
@@ -195,7 +245,8 @@ class Fit:
         network, progress, spec = self.network, self.progress, self.network.train_spec
         row = {"epoch": progress.epoch + 1, **shown(metrics, spec)}
         if self.validating is not None:
-            found = shown(self.validating(self.interrupted.check), spec)
+            check = self.interrupted.check if self.ranks is None else self.interrupted.watch.again
+            found = shown(self.validating(check), spec)
             row |= {f"val_{name}": value for name, value in found.items()}
         row["seconds"] = round(progress.seconds, 6)
         progress.history.append(row)
@@ -205,7 +256,10 @@ class Fit:
         network.set_training(epoch=progress.epoch)
         self.history.append(row)
         self.history.stopped = progress.stopped = reason(spec, metrics, row, progress)
-        if self._tell("on_epoch", self.history, network) and not self.history.stopped:
+        enough = self._tell("on_epoch", self.history, network)
+        if self.ranks is not None:
+            enough = bool(self.ranks.most(enough))
+        if enough and not self.history.stopped:
             self.history.stopped = "callback"
 
     def _tell(self, method: str, *args: Any) -> bool:
@@ -221,11 +275,11 @@ class Fit:
 
 
 def _examples(
-    network: Network, args: tuple[Any, ...], kwargs: Mapping[str, Any], validation: Any
+    network: Network, call: Call, args: tuple[Any, ...], kwargs: Mapping[str, Any], validation: Any
 ) -> tuple[Sequence[Any], Sequence[Any] | None, Origin]:
     """The arrays to train on and to validate with, each in the order of the train block's inputs; and where the
     training examples stood in what was passed."""
-    spec, call = network.train_spec, network.entry("train")
+    spec = network.train_spec
     if args or kwargs:
         valid: Sequence[Any] | None = None
         if len(args) == 1 and not kwargs and is_frame(args[0]):

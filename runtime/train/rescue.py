@@ -62,7 +62,7 @@ class Rescue:
     def remember(self) -> None:
         """Take a copy if the last one is old; explain instead if a variable is not finite."""
         progress, start = self.progress, perf_counter()
-        if start < self._due:
+        if not self.sweep.agreed(start >= self._due):
             return
         if self._due and self._bad_variable() is not None:
             self.explain(progress.position // self.sweep.batch)
@@ -100,7 +100,7 @@ class Rescue:
         self._stand(at)
         step, help = at % steps, [_REMEDY]
         order = self._order(progress.epoch)
-        rows = self._rows(order, progress.position)
+        rows, where = self._rows(order, progress.position), self.sweep.where(progress.position, order)
         found = self._bad_input(rows, order, progress.position)
         origin: Origin | None = None
         if found is not None:
@@ -122,7 +122,7 @@ class Rescue:
             Diagnostic(
                 "E0630",
                 f"training met a value that is not finite in epoch {progress.epoch + 1}, "
-                f"step {self.before + step + 1}: {found}",
+                f"step {self.before + step + 1}{where}: {found}",
                 origin.labels if origin is not None else (),
                 ("the model is as it was before this step", *help),
             ),

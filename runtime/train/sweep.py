@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from ctypes import POINTER, c_double, c_int64, c_void_p, cast
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,6 +30,8 @@ DTYPE_CODES: Mapping[str, int] = {"f32": 0, "f64": 1, "i32": 2, "i64": 3, "bool"
 _BLOCK_BYTES = 32 << 20  # of what is read at a time
 _FIRST_CHUNK = 1  # batch, before it is known how long one takes
 _CHUNK_SECONDS = 0.15  # how long native code runs before Python is asked again
+SHARES = 16  # shards where several processes train and nobody says how many
+T = TypeVar("T")
 KIND_CODES: Mapping[str, int] = {"mean": 0, "sum": 1}
 
 
@@ -52,6 +55,9 @@ class Sweep:
     """`call` over `arrays` (bound to its inputs, in order) in batches. Where the entry has no batch symbol, the whole
     set is one example, and one pass is one step."""
 
+    shards = 1  # of a batch
+    epoch = 0  # that it is under way, from 0
+
     def __init__(
         self,
         call: Call,
@@ -64,21 +70,27 @@ class Sweep:
     ):
         signature, symbol = call.signature, spec.batch_size
         self.call, self.metrics, self.origin = call, tuple(metrics), origin or Origin()
+        self.measured = call  # whose outputs the metrics are
         self.symbol = symbol if symbol in signature.sizes else None
         self.examples = sizes[self.symbol] if self.symbol else 1
         self.batch = max(1, min(batch or self.examples, self.examples))
         self.steps = -(-self.examples // self.batch)
-        self._cut = rows_per_example(signature.inputs, spec) if self.steps > 1 else [0] * len(signature.inputs)
-        if self.steps <= 1:  # all of it is read at once
+        in_parts = self.steps > 1 or self.shards > 1
+        self._cut = rows_per_example(signature.inputs, spec) if in_parts else [0] * len(signature.inputs)
+        if not in_parts:  # all of it is read at once
             arrays = [a[:] if isinstance(a, Column) else a for a in arrays]
         self.done = 0  # steps of the run that is under way, or was last; also of one that failed
         self._chunk = self.batch * _FIRST_CHUNK  # examples to run before Python is asked again
         self.sizes = {**sizes, **({self.symbol: self.batch} if self.symbol else {})}
         self.totals = np.zeros(len(self.metrics))
-        self._sized = call.sized(self.sizes)
+        self._arrays = list(arrays)
+        self._prepare(arrays)
+
+    def _prepare(self, arrays: Sequence[Rows]) -> None:
+        """Make ready what runs again and again."""
+        self._sized = self.call.sized(self.sizes)
         if self.symbol and self.examples % self.batch:
             self._check_last(self.examples % self.batch)
-        self._arrays = list(arrays)
         self._block = self._block_size(arrays) if any(isinstance(a, Column) for a in arrays) else 0  # examples
         self._staged: list[tuple[Array, Rows, int]] = []  # what a block holds, of what, and how many rows an example
         self._keep: list[Any] = []  # whatever the job points to
@@ -109,7 +121,7 @@ class Sweep:
     def _make_job(self, arrays: Sequence[Rows]) -> EpochJob:
         signature = self.call.signature
         slots = self.call.slots_copy()
-        gathered = []
+        gathered: list[EpochInput] = []
         for k, (port, array, factor) in enumerate(zip(signature.inputs, arrays, self._cut, strict=True)):
             row_bytes = array.nbytes // self.examples if self.examples else 0
             if factor and self._block:
@@ -129,7 +141,7 @@ class Sweep:
             gathered.append(EpochInput(address_of(array), row_bytes, k, address_of(buffer)))
         sums = []
         self.outputs = []
-        first = len(slots) - len(signature.outputs)
+        first = self.call.first_output
         positions = {p.name: k for k, p in enumerate(signature.outputs)}
         for k, shape, dtype in self._sized.outputs:
             out = aligned(shape, dtype, "an output")
@@ -195,6 +207,17 @@ class Sweep:
             self.call.failed(status, arrays, rows, self.origin.classes)
         return job.steps, job.nonfinite if job.nonfinite >= 0 else None
 
+    def write_trace(self, path: Path) -> None:
+        """The last steps, where a batch has shards."""
+
+    def agreed(self, value: T) -> T:
+        """What one process of several decides, all do."""
+        return value
+
+    def where(self, position: int, order: Array | None) -> str:
+        """Which part of the batch at `position` gives something that is not finite, in words."""
+        return ""
+
     def chunk_end(self, position: int, steps: int | None = None) -> int:
         """Where to stop for Python to be asked again: after a moment, or after so many steps."""
         return min(position + (self._chunk if steps is None else steps * self.batch), self.examples)
@@ -208,7 +231,7 @@ class Sweep:
         """The metrics of the `examples` (default: all) run since `totals` was zero; a sum of ints is an int."""
         examples = self.examples if examples is None else examples
         found: dict[str, float | int] = {}
-        dtypes = {p.name: p.dtype for p in self.call.signature.outputs}
+        dtypes = {p.name: p.dtype for p in self.measured.signature.outputs}
         for m, total in zip(self.metrics, self.totals.tolist(), strict=True):
             if m.over == "sum":
                 found[m.name] = int(total) if dtypes[m.name] in ("i32", "i64", "bool") else total
@@ -218,7 +241,7 @@ class Sweep:
 
     def output(self, name: str) -> Array:
         """A result of the last step."""
-        return self.outputs[[p.name for p in self.call.signature.outputs].index(name)]
+        return self.outputs[[p.name for p in self.measured.signature.outputs].index(name)]
 
     def index(self, order: Array | None, position: int) -> Array:
         """The examples of the batch that begins at `position`."""

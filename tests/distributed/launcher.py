@@ -1,4 +1,5 @@
-"""Running `worker.py` as so many ranks, perhaps more than processors; without mpi4py or mpiexec tests are skipped."""
+"""Running a script, or a module, as so many ranks, perhaps more than processors; without mpi4py or mpiexec tests are
+skipped."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -29,15 +31,29 @@ def is_open_mpi() -> bool:
 class Ranks:
     """Ranks that run; `text` is what they have said so far."""
 
-    def __init__(self, count: int, *arguments: str, limit: float = 30.0):
+    def __init__(
+        self,
+        count: int,
+        *arguments: str,
+        limit: float = 30.0,
+        script: Sequence[str | Path] = (WORKER,),
+        cwd: Path | None = None,
+    ):
         pytest.importorskip("mpi4py")
         if MPIEXEC is None:
             pytest.skip("no mpiexec")
-        command = [MPIEXEC, "-n", str(count), sys.executable, "-u", str(WORKER), *arguments]
+        command = [MPIEXEC, "-n", str(count), sys.executable, "-u", *map(str, script), *arguments]
         env = {**os.environ, **OPEN_MPI, "NNC_RANKS_LIMIT": str(limit)}
         pipe, out = subprocess.PIPE, subprocess.STDOUT
         self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=out, env=env, text=True, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=out,
+            env=env,
+            text=True,
+            start_new_session=True,
+            cwd=cwd,
         )
         self.text = ""
 

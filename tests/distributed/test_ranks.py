@@ -94,7 +94,7 @@ def test_what_is_added_is_what_was_announced(kind: type[TreeSum | PlainSum]) -> 
     [
         ({}, None),
         ({"PMI_RANK": "2", "PMI_SIZE": "4"}, Launch(2, 4)),
-        ({"PMI_RANK": "0", "PMI_SIZE": "1"}, None),
+        ({"PMI_RANK": "0", "PMI_SIZE": "1"}, Launch(0, 1)),
         ({"PMI_RANK": "x", "PMI_SIZE": "4"}, None),
         ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "PMIX_RANK": "1"}, Launch(1, 2)),
         ({"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "4"}, Launch(3, 4)),
