@@ -113,6 +113,15 @@ def test_what_was_stopped_goes_on_with_another_number_of_ranks(how: str, tmp_pat
     assert digest_of(tmp_path / "run") == alone(tmp_path, "--quiet")
 
 
+def test_the_first_rank_that_hangs_is_named_by_those_that_do_not_print(tmp_path: Path) -> None:
+    write(tmp_path, epochs=400)
+    ranks = Ranks(2, "train", "net.nn", "--out", "run", "--quiet", script=NNC, cwd=tmp_path, limit=1.5)
+    until_saved(ranks, tmp_path / "run")
+    os.kill(worker_of(tmp_path, rank=0), signal.SIGSTOP)
+    assert ranks.end(60) != 0
+    assert re.search(r"rank 0 on \S+ has not come to epoch \d+, step \d+ for \d+ s\n", ranks.text), ranks.text
+
+
 def worker_of(cwd: Path, rank: int) -> int:
     """The process that computes for a rank: the child of the one that the launcher started."""
     found = {}
