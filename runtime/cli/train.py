@@ -98,9 +98,9 @@ def train(
     if overfit is not None and (ranks is not None or shards is not None):
         raise click.UsageError("--overfit is one step again and again: without --shards, in one process")
     from ..train.shards import stages_of
-    from ..train.sweep import SHARES
+    from ..train.sweep import usual_shards
 
-    usual = SHARES if launched() is not None else None
+    usual = None if (launch := launched()) is None else usual_shards(launch.size, reduce == "fast")
     source, net = _opened(program, seed, threads_of(ranks, threads), shards or usual, ranks)
     if weights is not None:
         report = net.load_weights(weights, into=into, from_=from_, only=only)

@@ -34,7 +34,7 @@ from .agreement import facts
 from .evaluate import evaluation, shown, sweep_all
 from .rescue import Rescue, order_of
 from .stop import reason
-from .sweep import SHARES, HalfDone, Origin, Sweep, rows_per_example, take_rows
+from .sweep import HalfDone, Origin, Sweep, rows_per_example, take_rows, usual_shards
 
 if TYPE_CHECKING:
     from ..distributed.ranks import Ranks
@@ -77,7 +77,7 @@ def fit(
     if progress is not None:
         batch, shards, plain = progress.batch, progress.shards, progress.plain
     elif shards is None:
-        shards = spec.shards if ranks is None else spec.shards or SHARES
+        shards = spec.shards if ranks is None else spec.shards or usual_shards(ranks.size, plain)
     if trace is not None and shards is None:
         raise argument_error("E0604", "a trace shows the shards of a batch, but this fit has no `shards`")
     call, sweep_of = _steps(network, shards, ranks, plain)

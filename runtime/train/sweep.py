@@ -30,7 +30,7 @@ DTYPE_CODES: Mapping[str, int] = {"f32": 0, "f64": 1, "i32": 2, "i64": 3, "bool"
 _BLOCK_BYTES = 32 << 20  # of what is read at a time
 _FIRST_CHUNK = 1  # batch, before it is known how long one takes
 _CHUNK_SECONDS = 0.15  # how long native code runs before Python is asked again
-SHARES = 16  # shards where several processes train and nobody says how many
+_SHARES = 16  # shards where several processes train and nobody says how many
 T = TypeVar("T")
 KIND_CODES: Mapping[str, int] = {"mean": 0, "sum": 1}
 
@@ -45,6 +45,12 @@ class Origin:
 
     def indices(self, chosen: Array) -> Array:
         return chosen if self.rows is None else self.rows[chosen]
+
+
+def usual_shards(ranks: int, plain: bool) -> int:
+    """How many shards so many processes share where nobody says it: always the same, so that the bits are; or where
+    their sums are `plain`, as few as there can be."""
+    return 1 << (ranks - 1).bit_length() if plain else _SHARES
 
 
 class HalfDone(Exception):

@@ -183,6 +183,16 @@ def test_other_data_are_refused_at_the_start(tmp_path: Path) -> None:
     assert re.search(r"error\[E0617\]: rank 1 on \S+ has another data than rank 0", ranks.text), ranks.text
 
 
+def test_sums_of_mpi_need_no_more_shards_than_processes(tmp_path: Path) -> None:
+    write(tmp_path)
+    ranks = Ranks(3, "train", "net.nn", "--out", "run", "--reduce", "fast", "--quiet", script=NNC, cwd=tmp_path)
+    assert ranks.end(60) == 0, ranks.text
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["shards"] == 4
+    one = nnc.compile((tmp_path / "net.nn").read_text("utf-8")).fit()
+    assert [r["loss"] for r in rows] == pytest.approx([r["loss"] for r in one], rel=1e-4)
+
+
 def test_wrong_usage_is_said_once(tmp_path: Path) -> None:
     write(tmp_path)
     ranks = Ranks(2, "train", "net.nn", "--resume", "run", "--shards", "4", script=NNC, cwd=tmp_path)
