@@ -21,7 +21,7 @@ _STRETCHED = 50.0  # seconds to which slow exchanges may stretch the limit: with
 _ENDING = 2.0  # seconds that a launcher has to end all ranks after one has aborted; some end those of its machine only
 _EVERY = 0.02  # seconds between looks for messages
 _QUIET = 0.2  # seconds of a wait in which nobody listens
-_YIELDING = 200e-6  # seconds of a wait in which the processor is offered to others, but not left
+_YIELDING = 0.2  # seconds of a wait in which the processor is offered to others, but not left
 _LONGEST_SLEEP = 1e-3
 _CALL, _HERE, _FAILED = b"c", b"h", b"f"
 
@@ -141,9 +141,14 @@ class RollCall:
             self._tell(_HERE, rank)
 
 
+def pause(waited: float) -> float:
+    """For how many seconds the processor is left to others, after a wait of so many; 0: it is offered to them. Messages
+    move on only while one looks, so that a sleep delays those of all ranks."""
+    return 0.0 if waited < _YIELDING else min(waited / 100, _LONGEST_SLEEP)
+
+
 def _rest(waited: float) -> None:
-    """Leave the processor to others, for about a hundredth of what the wait has taken so far."""
-    if waited < _YIELDING:
-        os.sched_yield()
+    if seconds := pause(waited):
+        sleep(seconds)
     else:
-        sleep(min(waited / 100, _LONGEST_SLEEP))
+        os.sched_yield()
