@@ -8,8 +8,9 @@ import click
 
 from ...dsl.errors import ResourceError, error
 from ..call.messages import human
+from .cluster import Network, plan_cluster
 from .compile import entry_of, most_at_once, size_json
-from .options import Program, program_options
+from .options import Program, Setting, program_options
 from .show import is_on, print_table, say, show_result
 
 if TYPE_CHECKING:
@@ -42,10 +43,41 @@ class ByteSize(click.ParamType[int]):
 @click.option("--entry", metavar="NAME", help="The entry point; `train` where there is one.")
 @click.option("--batch", type=click.IntRange(min=1), help="The batch to count with (default: the train block's, or 1).")
 @click.option("--max-memory", type=ByteSize(), help="Fail if the arena is larger: 64K, 1.5M.")
-def plan(program: Program, entry: str | None, batch: int | None, max_memory: int | None) -> None:
-    """Show the memory plan of an entry point.
+@click.option("--ranks", type=click.IntRange(1, 1 << 16), help="Instead, what a step would take on so many processes.")
+@click.option("--network", type=Network(), help="Their links: 100Gb (bits) or 12.5GB (bytes), or 100Gb,2us.")
+@click.option("--shards", type=click.IntRange(min=1), help="With --ranks: parts of a batch (default: 16, or --ranks).")
+@click.option("--threads", type=click.IntRange(1, 1024), help="With --ranks: of each (default: its share of a host's).")
+@click.option(
+    "--cores", type=click.IntRange(min=1), help="With --ranks: processors of a host (default: as many as here)."
+)
+@click.option("--per-host", type=click.IntRange(min=1), help="With --ranks: how many of them on a host (default: 1).")
+@click.option("--at", type=Setting(integer=True), multiple=True, help="With --ranks, without data: a size: --at T=64.")
+def plan(
+    program: Program,
+    entry: str | None,
+    batch: int | None,
+    max_memory: int | None,
+    ranks: int | None,
+    network: tuple[float, float] | None,
+    shards: int | None,
+    threads: int | None,
+    cores: int | None,
+    per_host: int | None,
+    at: tuple[tuple[str, int], ...],
+) -> None:
+    """Show the memory plan of an entry point, or the time plan of a cluster.
 
-    What lies where in the arena, and how long."""
+    What lies where in the arena, and how long. With --ranks and --network what a step of training would take on so many
+    machines like this one, computed from what its parts take here, and from how many on more of them stop paying."""
+    if ranks is not None:
+        if network is None or entry is not None or max_memory is not None:
+            raise click.UsageError(
+                "--ranks is about a step of training: with --network, without --entry and --max-memory"
+            )
+        plan_cluster(program, ranks, network, batch, shards, threads, cores, per_host or 1, dict(at))
+        return
+    if any(v is not None for v in (network, shards, threads, cores, per_host, at or None)):
+        raise click.UsageError("--network, --shards, --threads, --cores, --per-host and --at are for --ranks")
     session, _ = program.session()
     name = entry_of(session, entry)
     made = session.stages(name)

@@ -25,7 +25,7 @@ from .ranks import Ranks
 from .tree import Node, cut, owned, roots, sums
 
 _DIRECT = 64 << 10  # bytes that a rank may send at once: up to that each rank adds all of the vector
-_LINE = 64  # bytes of a cache line
+LINE = 64  # bytes of a cache line
 _IDLE, _SCATTERED, _GATHERED = range(3)  # the exchange of pieces, and that of their sums
 
 _Messages: TypeAlias = list[tuple[NDArray[Any], int]]  # views, and to or from which rank
@@ -34,6 +34,11 @@ _Messages: TypeAlias = list[tuple[NDArray[Any], int]]  # views, and to or from w
 def _quiet() -> np.errstate:
     """Infinities and NaNs are found by who looks at the sum."""
     return np.errstate(over="ignore", invalid="ignore")
+
+
+def is_direct(nbytes: int, size: int) -> bool:
+    """Whether each of `size` ranks adds all of a vector, instead of a piece of it."""
+    return nbytes * (size - 1) <= _DIRECT
 
 
 class Sum(ABC):
@@ -137,8 +142,8 @@ class TreeSum(Sum):
 
     def _plan(self, ranks: Ranks, shards: int) -> None:
         """What is sent, received and added: views of buffers, in the order in which they meet."""
-        self._direct = self.length * self.dtype.itemsize * (self.size - 1) <= _DIRECT
-        align = max(1, _LINE // self.dtype.itemsize)
+        self._direct = is_direct(self.length * self.dtype.itemsize, self.size)
+        align = max(1, LINE // self.dtype.itemsize)
         self._pieces = [slice(0, self.length)] * self.size if self._direct else cut(self.length, self.size, align)
         mine = self._pieces[self.rank]
         self._others = [(self.rank + k) % self.size for k in range(1, self.size)]  # not all to the same at a time

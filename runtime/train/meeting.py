@@ -24,7 +24,7 @@ from ..distributed.ranks import Ranks
 from ..distributed.sums import PlainSum, TreeSum
 from .trace import Spans
 
-_WORTH = 2e-3  # seconds of a shard, from which on vectors are handed on meanwhile
+WORTH = 2e-3  # seconds of a shard, from which on vectors are handed on meanwhile
 _LOOK = 1e-4  # seconds between two looks at the mark
 
 
@@ -85,6 +85,11 @@ class Meeting:
         return {name: at for v in self._vectors for name, at in v.addresses(v.total)}
 
     @property
+    def vectors(self) -> list[tuple[int, int]]:
+        """Of each vector that is exchanged the mark at which it is complete, and its bytes."""
+        return [(v.mark, v.part.nbytes) for v in self._vectors]
+
+    @property
     def is_finite(self) -> bool:
         """Whether all that the shard adds is, which was computed last."""
         return all(bool(np.isfinite(v.part).all()) for v in self._vectors)
@@ -111,7 +116,7 @@ class Meeting:
     def handing_on(self, shard: int, seconds: float) -> Iterator[None]:
         """While it lasts the last shard of this process is computed, which takes about so many seconds; what is
         complete is added and sent."""
-        if self._thread is None or seconds < _WORTH:
+        if self._thread is None or seconds < WORTH:
             yield
             return
         self.call.mark[0], self._over = 0, False
