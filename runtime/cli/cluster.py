@@ -100,9 +100,9 @@ def plan_cluster(
 
 def _shards(ranks: int) -> int:
     """Of a batch, where nobody says how many: as in training, or one for each rank."""
-    from ..train.sweep import SHARES
+    from ..train.sweep import usual_shards
 
-    return int(max(SHARES, 1 << (ranks - 1).bit_length()))
+    return max(usual_shards(ranks, plain=False), usual_shards(ranks, plain=True))
 
 
 def _examples(

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..call.column import on_disk
 from ..distributed.launch import launched
 
 if TYPE_CHECKING:
@@ -34,6 +33,8 @@ def together(command: Callable[..., int]) -> Callable[..., int]:
             return command(*args, ranks=None, **kwargs)
         if ranks.rank:  # only the first process prints
             sys.stdout = sys.stderr = open(os.devnull, "w")
+        from ..call.column import on_disk
+
         with ranks.together(), on_disk():
             try:
                 return command(*args, ranks=ranks, **kwargs)
