@@ -8,6 +8,7 @@ guards. A call then fills in the pointers of its arguments and outputs.
 from __future__ import annotations
 
 import operator
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,9 +17,9 @@ from ctypes import Array as CArray
 from ctypes import addressof, c_int64, c_void_p, sizeof
 from dataclasses import dataclass
 from math import inf
-from os import getpid
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from weakref import WeakSet
 
 import numpy as np
 from numpy import empty
@@ -57,6 +58,7 @@ _INDEX = re.compile(r"index of \w+(?: by `(\w+)`)? is outside an axis of size (.
 _MOMENT = 0.01  # seconds; a call that took less is over before anybody looks for a signal
 _AGE = 1.0  # one that took more may be interrupted when it has begun to write variables
 _REMEMBERED = 64  # combinations of sizes kept per entry
+_LOOKS = operator.attrgetter("flags.carray", "__class__", "dtype", "shape")  # all that `bind` asks of an array
 
 
 class Native(Protocol):
@@ -87,15 +89,16 @@ class Session(Protocol):
 class Workspace:
     """What the calls of one model share: scratch memory, threads, and the lock that keeps calls apart.
 
-    A child made by fork inherits neither the worker threads nor a usable lock: it gets its own at its first call."""
+    A child made by fork inherits neither the worker threads nor a usable lock: it gets its own."""
 
     def __init__(self, make_pool: Callable[[int], Any], threads: int):
         self._make_pool, self.threads = make_pool, threads
-        self._fresh()
+        self.fresh()
+        _WORKSPACES.add(self)
 
-    def _fresh(self) -> None:
-        self._pid = getpid()
-        self._lock = threading.RLock()
+    def fresh(self) -> None:
+        """As at the beginning."""
+        self.lock = threading.RLock()
         self._training = threading.Lock()
         self._pool: tuple[Any, ...] = ()  # made when first needed; the pool of one thread is None
         self._allocate(0)
@@ -104,17 +107,10 @@ class Workspace:
         self._arena = aligned_bytes(nbytes, "scratch memory")
         self._size, self._address = nbytes, address_of(self._arena)
 
-    @property
-    def lock(self) -> threading.RLock:
-        if self._pid != getpid():
-            self._fresh()
-        return self._lock
-
     @contextmanager
     def training(self) -> Iterator[None]:
         """While a fit is under way; a second one, in another thread or from a callback, is refused (E0616)."""
-        with self.lock:  # which is made anew after a fork
-            lock = self._training
+        lock = self._training  # which is made anew after a fork
         if not lock.acquire(blocking=False):
             raise argument_error("E0616", "the model is being trained: another `fit` of it has not ended")
         try:
@@ -134,6 +130,18 @@ class Workspace:
         if not self._pool:
             self._pool = (self._make_pool(self.threads),)
         return self._pool[0]
+
+
+_WORKSPACES: WeakSet[Workspace] = WeakSet()
+
+
+def _forked() -> None:
+    for workspace in _WORKSPACES:
+        workspace.fresh()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 @dataclass(slots=True)
@@ -171,10 +179,23 @@ class Call:
         self._variables_address = self._slots_address + len(s.inputs) * sizeof(c_void_p)
         self._size_names = s.sizes
         self._sized: dict[tuple[int, ...], _Sized] = {}
+        self._met: dict[tuple[Any, ...], _Sized] = {}  # by how arrays look that could be passed as they are
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> list[Array]:
-        arrays, sizes = bind(self.signature.name, self.wants, self.arguments(args, kwargs))
-        return self.run(arrays, sizes)
+        try:
+            sized = None if kwargs else self._met.get(tuple(map(_LOOKS, args)))
+        except AttributeError:  # of what is no array
+            sized = None
+        if sized is not None:
+            return self.run(args, sized)
+        values = self.arguments(args, kwargs)
+        arrays, sizes = bind(self.signature.name, self.wants, values)
+        sized = self.sized(sizes)
+        if all(a is v and type(a) is np.ndarray and a.flags.carray for a, v in zip(arrays, values, strict=True)):
+            if len(self._met) >= _REMEMBERED:
+                self._met.clear()
+            self._met[tuple(map(_LOOKS, arrays))] = sized
+        return self.run(arrays, sized)
 
     @property
     def names(self) -> list[str]:
@@ -245,12 +266,10 @@ class Call:
         self._sized[key] = result
         return result
 
-    def run(self, arrays: Sequence[Array], sizes: Mapping[str, int]) -> list[Array]:
+    def run(self, arrays: Sequence[Array], sized: _Sized) -> list[Array]:
         """Call with arrays that `bind` made; the outputs are new and the caller's own."""
-        sized = self.sized(sizes)
-        slots, workspace = self._slots, self.workspace
-        outputs = []
-        with workspace.lock:
+        slots, outputs = self._slots, []
+        with self.workspace.lock:
             for k, a in enumerate(arrays):
                 slots[k] = address_of(a)
             for k, shape, dtype in sized.outputs:

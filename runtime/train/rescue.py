@@ -221,7 +221,7 @@ class Rescue:
         try:
             call = self.network.entry(entry)
             arrays, sizes = bind(entry, call.wants, [rows[p.name] for p in call.signature.inputs])
-            outputs = call.run(arrays, sizes)
+            outputs = call.run(arrays, call.sized(sizes))
         except (NncError, KeyError):  # this is already the explanation of an error
             return
         yield from call.named(outputs).items()

@@ -196,7 +196,22 @@ def test_a_call_reuses_what_it_prepared(net):
     assert call.sized({"B": 2}) is call.sized({"B": 2})
     for n in range(1, 200):
         net.predict(np.zeros((n, 3), np.float32))
-    assert len(call._sized) <= 64 and native.calls[-1] == (199,)
+    assert max(len(call._sized), len(call._met)) <= 64 and native.calls[-1] == (199,)
+
+
+def test_what_looks_otherwise_is_looked_at_again(net):
+    wanted = net.predict(X)
+    np.testing.assert_array_equal(net.predict(X.copy()), wanted)
+    frozen, odd = X.copy(), np.zeros(25, np.uint8)[1:].view(np.float32).reshape(2, 3)
+    frozen.flags.writeable, odd[:] = False, X
+    swapped, wide = X.astype(">f4"), np.repeat(X, 2, axis=1)[:, ::2]
+    for same in (np.asfortranarray(X), wide, X.astype(np.float64), swapped, frozen, odd, X.view(np.recarray), [*X]):
+        for _ in range(2):
+            np.testing.assert_array_equal(net.predict(same), wanted)
+    for wrong in (X[:, :2], X[0], np.zeros((2, 3), complex)):
+        with pytest.raises(ArgumentError):
+            net.predict(wrong)
+    np.testing.assert_array_equal(net.predict(X), wanted)
 
 
 def test_paths_and_names_of_the_wrong_type(net, examples):
