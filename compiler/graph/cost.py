@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 
 from ..types.sizes import Dim, substitute, symbols
 from ..types.tensors import TensorType, Type
-from .nodes import Node
+from .nodes import Graph, Node
 from .ops import OPS
 from .ops.op import LEAF, MAP, REDUCE, VIEW
 
+EXP = OPS["exp"].weight
 TYPICAL = 64  # what a size that is not known at compile time is taken to be
 
 
@@ -20,6 +21,17 @@ def own_weight(node: Node) -> int:
     """Of one element of a node, without its operands. Views and constants cost nothing."""
     op = OPS[node.op]
     return op.weight if op.kind == MAP else int(op.kind == REDUCE)
+
+
+def waits(graph: Graph) -> bool:
+    """Whether long functions wait for one another: one of about twenty instructions, and about as many before or behind
+    it in the chain of operators that weighs most. Where one is longer its registers are all there are."""
+    chains: dict[str, tuple[int, int]] = {}  # by node the weight of the chain to it, and the heaviest in that
+    for n in graph:
+        total, heaviest = max((chains[a] for a in n.args), default=(0, 0))
+        chains[n.name] = total + own_weight(n), max(heaviest, own_weight(n))
+    total, heaviest = max(chains.values(), default=(0, 0))
+    return EXP <= heaviest <= 2 * EXP and total - heaviest >= EXP
 
 
 def operations(node: Node, types: Sequence[Type], sizes: Mapping[str, int]) -> int:

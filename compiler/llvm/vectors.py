@@ -7,9 +7,9 @@ lane; they are combined by halving after the loop, so the bits depend on the num
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from ..loops.ir import FOLDS, MAX_UNROLL, Expr, For, Reduce, Stmt, identity
+from ..loops.ir import FOLDS, MAX_UNROLL, Expr, For, Let, Load, Reduce, Stmt, Store, expressions, identity, parts
 from ..scalar import FUNCTIONS
 from .expressions import Evaluator
 from .instructions import Instructions
@@ -22,11 +22,23 @@ from .values import Index, Operand, Term, Value, plus, sum_of
 Rule = Callable[..., str]  # (instructions, old, new) -> the folded value
 
 
+def straight(body: tuple[Stmt, ...]) -> bool:
+    """Whether it is the same if each statement is done for several groups of lanes before the next one: there are no
+    loops among them, and what one writes no other reads or writes."""
+    written = [s.buffer for s in body if isinstance(s, Store | Reduce)]
+    read = {e.buffer for s in body for x in expressions(s) for e in parts(x) if isinstance(e, Load)}
+    plain = all(isinstance(s, Let | Store | Reduce) for s in body)
+    return plain and len({*written}) == len(written) and read.isdisjoint(written)
+
+
 class VectorLoops(Evaluator):
-    """Adds to `Evaluator` the loops that run in lanes. `body` and `turns`, statements and scalar loops, are the
-    kernel writer's."""
+    """Adds to `Evaluator` the loops that run in lanes. `body`, `statement` and `turns`, statements and scalar loops,
+    are the kernel writer's."""
 
     def body(self, stmts: tuple[Stmt, ...], **bound: Operand) -> None:
+        raise NotImplementedError
+
+    def statement(self, s: Stmt) -> None:
         raise NotImplementedError
 
     def turns(
@@ -97,10 +109,24 @@ class VectorLoops(Evaluator):
     def groups(self, s: For, n: int) -> Callable[[Index], None]:
         def turn(i: Index) -> None:
             self.look(s)
-            for k in range(n):
-                self.group(s, plus(i, k * s.step * s.lanes), s.lanes, None)
+            firsts = [plus(i, k * s.step * s.lanes) for k in range(n)]
+            if n > 1 and straight(s.body):
+                self.abreast(s, firsts)
+                return
+            for first in firsts:
+                self.group(s, first, s.lanes, None)
 
         return turn
+
+    def abreast(self, s: For, firsts: Sequence[Index]) -> None:
+        """The body for several groups of lanes, each statement for all of them before the next one: a processor looks
+        only so far ahead, and where each function waits for the one before it finds the next group's in time."""
+        outer, scopes = self.names, [{**self.names, s.var: first._replace(stride=s.step)} for first in firsts]
+        for statement in s.body:
+            for names in scopes:
+                self.names = names
+                self.statement(statement)
+        self.names = outer
 
     def group(self, s: For, first: Index, count: int, bound: Index | None) -> None:
         """The body for one group of lanes, of which the first `count` are on, and of these the ones before `bound`."""

@@ -38,7 +38,8 @@ affine with coefficient 1 and `start` a multiple of L. Whoever makes them rounds
 store in lanes leaves the lanes that are masked undefined.
 
 **Unrolling.** `unroll n` puts n copies of the body in one iteration with a remainder loop; `unroll 0` means completely
-(the trip count is constant and at most `MAX_UNROLL`), then the loop variable is a constant in each copy.
+(the trip count is constant and at most `MAX_UNROLL`), then the loop variable is a constant in each copy. In lanes the
+copies go abreast where that is the same: each statement for all of them before the next one.
 
 **Steps.** The sizes of calls and the offsets of places may speak of the indices of the loops around them. A loop with
 `until` ends after the turn that leaves a bool that is true in that place. Turns of a `parallel` one are independent.

@@ -25,6 +25,7 @@ from ...types.sizes import Dim, Size, symbol, symbols
 from ...types.tensors import BYTES, FLOATS, TensorType, TupleType
 from .sharing import ALWAYS, NEVER, Sharing, sharing, work
 
+ABREAST = 4  # vectors that go through long functions side by side, where these wait for one another
 Index = tuple[Dim, ...]
 Source = Callable[[Index], L.Expr]
 Results = Mapping[str, "str | None"]  # what a kernel computes, and the buffer it is stored in

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from math import prod
 
 from ...graph.boxes import flat
-from ...graph.cost import number, own_weight
+from ...graph.cost import number, own_weight, waits
 from ...graph.nodes import Graph, Node
 from ...graph.ops import OPS
 from ...graph.ops.op import MAP, REDUCE, VIEW
@@ -26,7 +26,7 @@ from ...loops.index import quotient
 from ...types.sizes import Dim
 from ...types.tensors import BYTES, FLOATS
 from .blocks import MANY, TURNS, WHOLE, Each, Share, Total, cast, cut, least, over_blocks
-from .body import Body, Index, Results, lanes, results
+from .body import ABREAST, Body, Index, Results, lanes, results
 from .nest import Axes, Part, across, collapse, over, parts, place, walk
 
 TILE = 4  # vectors of neighbouring elements folded at a time
@@ -170,7 +170,8 @@ def _folded(body: Body, stages: Stages, stage: int, outputs: Results, outer: Ind
         if r.name not in long:
             body.store(totals[r.name], 0, _start(body, r))
     if unroll is None:
-        unroll = COPIES * once // width if long and sum(map(own_weight, body.graph)) <= 2 * LIGHT else 1
+        light = long and sum(map(own_weight, body.graph)) <= 2 * LIGHT
+        unroll = COPIES * once // width if light else ABREAST if waits(body.graph) else 1
     loops = over_blocks(body, reduced, len(stages.box), [*long.values()], lanes=width, unroll=unroll, share=share)
     with loops as point:
         index = stages.join(outer, point)

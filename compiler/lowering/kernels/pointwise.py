@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 
 from ...graph.boxes import box_of
+from ...graph.cost import waits
 from ...graph.nodes import Node
 from ...graph.ops.op import MAP
 from ...graph.ops.plumbing import constant_expr
 from ...loops import ir as L
 from ...types.sizes import Dim, Symbol, terms
-from .body import Body, Index, Results, Source, lanes, results
+from .body import ABREAST, Body, Index, Results, Source, lanes, results
 from .nest import Axes, collapse, indices, over, place, walk
 
 
@@ -38,7 +39,8 @@ def pointwise(make: Callable[[], Body], parallel: bool = False) -> Body:
     if side is not None and groups[-1].axes == (len(shape) - 1,):
         _pieces(body, outputs, groups, side, parallel)
         return body
-    with over(body, groups, len(shape), lanes=lanes(body.graph), parallel=parallel) as index:
+    unroll = ABREAST if waits(body.graph) else 1
+    with over(body, groups, len(shape), lanes=lanes(body.graph), unroll=unroll, parallel=parallel) as index:
         body.store_all(outputs, [(r, index) for r in outputs])
     return body
 
