@@ -25,7 +25,6 @@ from ...types.sizes import Dim, Size, symbol, symbols
 from ...types.tensors import BYTES, FLOATS, TensorType, TupleType
 from .sharing import ALWAYS, NEVER, Sharing, sharing, work
 
-ABREAST = 4  # vectors that go through long functions side by side, where these wait for one another
 Index = tuple[Dim, ...]
 Source = Callable[[Index], L.Expr]
 Results = Mapping[str, "str | None"]  # what a kernel computes, and the buffer it is stored in
@@ -305,7 +304,10 @@ class Body:
 
     def computed(self, name: str, index: Index) -> L.Expr:
         """Node `name` at a point, from its operands."""
-        node = self.graph[name]
+        return self.computed_as(self.graph[name], index)
+
+    def computed_as(self, node: Node, index: Index) -> L.Expr:
+        """A node at a point, from its operands, which are nodes of the graph."""
         given = tuple(map(to_expr, index))
 
         def read(k: int, at: Sequence[L.Expr]) -> L.Expr:

@@ -26,8 +26,8 @@ from ...loops.index import quotient
 from ...types.sizes import Dim
 from ...types.tensors import BYTES, FLOATS
 from .blocks import MANY, TURNS, WHOLE, Each, Share, Total, cast, cut, least, over_blocks
-from .body import ABREAST, Body, Index, Results, lanes, results
-from .nest import Axes, Part, across, collapse, over, parts, place, walk
+from .body import Body, Index, Results, lanes, results
+from .nest import ABREAST, Axes, Part, across, collapse, over, parts, place, walk
 
 TILE = 4  # vectors of neighbouring elements folded at a time
 SAVED = 8  # vectors of a row that are kept in registers from one stage to the next

@@ -18,6 +18,7 @@ from ...types.sizes import Dim, Quotient, Size, Symbol, symbol, symbols, terms
 from .body import Body, Index
 from .sharing import ENOUGH
 
+ABREAST = 4  # vectors that go through long functions side by side, where these wait for one another
 _ARITHMETIC = frozenset({"add", "sub", "mul", "floordiv", "mod", "neg"})
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 
 from ...graph.boxes import box_of
 from ...graph.cost import waits
@@ -19,8 +21,8 @@ from ...graph.ops.op import MAP
 from ...graph.ops.plumbing import constant_expr
 from ...loops import ir as L
 from ...types.sizes import Dim, Symbol, terms
-from .body import ABREAST, Body, Index, Results, Source, lanes, results
-from .nest import Axes, collapse, indices, over, place, walk
+from .body import Body, Index, Results, Source, lanes, results
+from .nest import ABREAST, Axes, collapse, indices, over, place, walk
 
 
 def pointwise(make: Callable[[], Body], parallel: bool = False) -> Body:
@@ -82,7 +84,7 @@ def _blocks(body: Body, outputs: Results, groups: Sequence[Axes], near: int, sha
 
 
 def _divided(body: Body, results: Iterable[str], shape: tuple[Dim, ...]) -> Node | None:
-    """A concat or a pad along the last axis, and along no other, in which the results are elementwise."""
+    """A concat or a pad along the last axis in which the results are elementwise."""
     last = len(shape) - 1
     if not shape or not isinstance(shape[last], int):
         return None
@@ -92,7 +94,7 @@ def _divided(body: Body, results: Iterable[str], shape: tuple[Dim, ...]) -> Node
             continue
         if n.op == "concat" and n.attrs["axis"] == last:
             return n
-        if n.op == "pad" and all(a == 0 for side in ("low", "high") for a in n.attrs[side][:last]):
+        if n.op == "pad" and (n.attrs["low"][last] != 0 or n.attrs["high"][last] != 0):
             return n
         if body.ops[n.op].kind == MAP:
             reached.update(n.args)
@@ -102,28 +104,28 @@ def _divided(body: Body, results: Iterable[str], shape: tuple[Dim, ...]) -> Node
 def _pieces(body: Body, outputs: Results, groups: Sequence[Axes], side: Node, parallel: bool) -> None:
     """A loop along the last axis for each piece of `side`, in which its value is that of the piece."""
     width, rank = lanes(body.graph), len(side.shape)
-    pieces: list[tuple[Dim, str | None]] = []  # how long, and which operand; None: what pads
+    pieces: list[tuple[Dim, Source]]  # how long, and the value at a point of it
     if side.op == "concat":
-        pieces = [(body.graph[a].shape[-1], a) for a in side.args]
+        pieces = [(body.graph[a].shape[-1], partial(body.value, a)) for a in side.args]
     else:
-        (x,) = side.args
-        pieces = [(side.attrs["low"][-1], None), (body.graph[x].shape[-1], x), (side.attrs["high"][-1], None)]
+        (*low, left), (*high, right) = side.attrs["low"], side.attrs["high"]
+        rows = replace(side, attrs={**side.attrs, "low": (*low, 0), "high": (*high, 0)})  # padded along other axes
+        padding, length = constant_expr(side.attrs["value"], side.dtype), body.graph[side.args[0]].shape[-1]
+        pieces = [(left, lambda _: padding), (length, partial(body.computed_as, rows)), (right, lambda _: padding)]
 
-    def source(operand: str | None, here: Dim, start: Dim) -> Source:
+    def source(piece: Source, here: Dim, start: Dim) -> Source:
         def value(index: Index) -> L.Expr:
             if index[-1] != here:  # read elsewhere too, in another piece perhaps
                 return body.computed(side.name, index)
-            if operand is None:
-                return constant_expr(side.attrs["value"], side.dtype)
-            return body.value(operand, (*index[:-1], index[-1] - start))
+            return piece((*index[:-1], index[-1] - start))
 
         return value
 
-    with over(body, groups[:-1], rank, parallel=parallel) as rows:
+    with over(body, groups[:-1], rank, parallel=parallel) as outer:
         start: Dim = 0
-        for length, operand in pieces:
+        for length, piece in pieces:
             if length != 0:
                 with body.loop(start + length, start=start, lanes=width, parallel=parallel) as j:
-                    body.sources[side.name] = source(operand, j, start)
-                    body.store_all(outputs, [(r, (*rows[:-1], j)) for r in outputs])
+                    body.sources[side.name] = source(piece, j, start)
+                    body.store_all(outputs, [(r, (*outer[:-1], j)) for r in outputs])
             start = start + length
