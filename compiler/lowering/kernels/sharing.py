@@ -21,7 +21,7 @@ from ...loops.index import quotient, to_expr
 from ...types.sizes import Dim, Monomial, Symbol, collect, symbols, terms
 from ...types.tensors import BYTES, TensorType
 
-FORK = 24_000_000  # picoseconds of work below which threads are not worth their waiting for each other
+FORK = 12_000_000  # picoseconds of work below which threads are not worth their waiting for each other
 ENOUGH = 8  # turns of a loop, to be shared by threads
 FEW = 3  # turns of a loop of which threads share an inner one instead
 MANY = 65536  # what a size that is not known at compile time may well be
