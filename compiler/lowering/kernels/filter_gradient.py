@@ -78,7 +78,7 @@ def filter_gradient(make: Callable[[], Body], t: Tiles, target: Target, parallel
     body, node = make(), t.node
     sums = body.result(node.dtype)
     values, slopes = body.result(node.dtype, "tile"), body.result(node.dtype, "slope")
-    tile = choose(t.channels, t.filters, False, node.dtype, target)
+    tile = choose(t.channels, t.filters, False, node.dtype, target, long=True)
     kernel = _Sums(body, t, tile, sums, values, slopes)
     all_rows, axes = t.examples * t.down, Axes((0, 1), (t.examples, t.down))
     blocks = extreme(body, "maximum", quotient(all_rows + t.rows - 1, t.rows, {}), 1)

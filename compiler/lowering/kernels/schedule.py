@@ -23,7 +23,7 @@ from ...graph.product import Product
 from ...loops.index import quotient
 from ...types.sizes import Dim
 from ...types.tensors import BYTES
-from .tile import Tile, choose, is_far
+from .tile import LONG, Tile, choose, is_far
 
 if TYPE_CHECKING:
     from ...native.target import Target
@@ -96,7 +96,8 @@ def schedule(p: Product, target: Target) -> Schedule:
 def _tile(p: Product, depth: Dim, panels: bool, target: Target) -> Tile:
     rows, columns = p.rows[-1].size if p.rows else 1, p.columns[-1].size
     far = is_far(columns, depth, panels or p.width > 0, p.node.dtype, target)
-    return choose(rows, columns, far, p.node.dtype, target, p.width)
+    long = len(p.inner) == 1 and number(depth) >= LONG
+    return choose(rows, columns, far, p.node.dtype, target, p.width, long)
 
 
 def _of_windows(p: Product, target: Target) -> Schedule:
