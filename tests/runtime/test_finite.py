@@ -85,7 +85,7 @@ def test_what_the_library_makes_is_shown_at_the_call_and_in_the_library() -> Non
 
 
 def test_an_optimiser_that_overflows_is_named_by_its_setting() -> None:
-    error = caught("y = z", TRAIN.replace("SGD(lr = 0.1)", "Adam(lr = 1e38, eps = 0)"), check_nan=True)
+    error = caught("y = z", TRAIN.replace("SGD(lr = 0.1)", "Adam(lr = 1e38, beta1 = 0.999, eps = 0)"), check_nan=True)
     assert error.span is not None and error.span.text.startswith("optimizer = Adam")
     assert "`M.w` after the update" in str(error) and "--> std/optimizers.nn:" in str(error)
 
