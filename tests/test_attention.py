@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 import nnc
+from nnc.compiler.session import Session
+from nnc.compiler.settings import Settings
 from nnc.compiler.types.sizes import substitute
+from nnc.dsl.source import Source
 
 ROOT = Path(nnc.__file__).parent
 SHAKESPEARE = ROOT.parent / "shared" / "data" / "tinyshakespeare" / "input.txt"
@@ -180,6 +183,23 @@ def test_no_layer_keeps_its_weights_of_attention() -> None:
         at = [substitute(arena, {"B": 3, "T": t}) for t in (0, 1, 2)]
         scores.append(at[2] - 2 * at[1] + at[0])  # twice the coefficient of T^2
     assert scores[0] == scores[1] > 0
+
+
+@pytest.mark.parametrize(("length", "kept"), [("16", True), ("17", False), ("T", False)])
+def test_weights_are_kept_where_they_are_few(length: str, kept: bool) -> None:
+    """No more than queries, keys, values and results: the way back reads them. The bits are those of a second time."""
+    size = f"f32[B, {length}, 2, 4]"
+    source = f"""
+    export f(q: {size}, k: {size}, v: {size}) -> (y: {size}, dq: {size}, dk: {size}, dv: {size}) {{
+        y = attend(q, k, v)
+        (dq, dk, dv) = grad(sum(y^2), [q, k, v])
+    }}"""
+    graph = Session(Source("a.nn", source), Settings(cache=False)).stages("f").optimized
+    assert sum(node.op == "exp" for node in graph) == (1 if kept else 2)
+    arrays = [a.astype(np.float32) for a in rng().normal(size=(3, 2, 17 if length == "17" else 16, 2, 4))]
+    again = nnc.compile(source.replace(f" {length},", " T,"), cache=False)
+    for one, other in zip(nnc.compile(source, cache=False).f(*arrays), again.f(*arrays), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_in_blocks_it_is_the_same_in_less_memory() -> None:
