@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
 from ...graph.nodes import Graph, may_fail
 from ...loops.ir import Place
 from .inplace import Overwrites, readers_to_wait_for
-from .values import Value, constant_name, is_kernel, output_slot
+from .values import Value, constant_name, is_kernel, output_slot, types
 
 Move = tuple[Value, Value, bool]  # a copy from one value's place to another's, early or late; see `plans.Copy`
 
@@ -61,24 +61,26 @@ class _Sequence:
             stack += further
         return seen
 
-    def in_order(self) -> tuple[str, ...]:
-        """Topological; among what may run, the first in the order of the graph."""
+    def in_order(self, numbers: Collection[str]) -> tuple[str, ...]:
+        """Topological. What no kernel waits for runs as soon as it may, and so do those that make `numbers` alone, for
+        which it may wait: the update of a weight while its gradient's operands are near, which then need not be kept.
+        Else the first in the order of the graph."""
         kernels = [*self.after]
-        position = {name: k for k, name in enumerate(kernels)}
+        rank = {name: (bool(self.after[name]) and name not in numbers, k) for k, name in enumerate(kernels)}
         waiting = dict.fromkeys(kernels, 0)
         for followers in self.after.values():
             for k in followers:
                 waiting[k] += 1
-        ready = [position[k] for k in kernels if not waiting[k]]
+        ready = [rank[k] for k in kernels if not waiting[k]]
         heapify(ready)
         order: list[str] = []
         while ready:
-            k = kernels[heappop(ready)]
+            k = kernels[heappop(ready)[1]]
             order.append(k)
             for f in self.after[k]:
                 waiting[f] -= 1
                 if not waiting[f]:
-                    heappush(ready, position[f])
+                    heappush(ready, rank[f])
         assert len(order) == len(kernels), "the order of kernels has a cycle"
         return tuple(order)
 
@@ -125,7 +127,8 @@ def ordered(graph: Graph, root: Mapping[str, Value], overwrites: Overwrites) -> 
         for w in writers:
             if w in sequence.after and w not in earlier:
                 sequence.add([check], w)
-    return Order(sequence.in_order(), places, tuple(dict.fromkeys(moves)))
+    numbers = {k for k in kernels if all(t.size == 1 for t in types(graph[k]))}
+    return Order(sequence.in_order(numbers), places, tuple(dict.fromkeys(moves)))
 
 
 def _leaves(graph: Graph) -> dict[Value, Place]:
