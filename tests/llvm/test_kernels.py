@@ -199,11 +199,12 @@ def test_register_tiles_do_not_touch_the_stack(module_of, rows, vectors, lanes, 
     assert not loop
 
 
-def packed(dtype, lanes, rows, bound, to_step):
-    """to[k, j] = from[j, k]: the transpose of `rows` rows, in groups of lanes, of which those before `bound` count."""
-    source = Load("x", add(mul(VJ, i64(64)), VK), dtype)
-    store = Store("y", add(mul(VK, i64(to_step)), VJ), source)
-    inner = For("j", i64(0), i64(rows), (store,), lanes=lanes, bound=bound, unroll=0)
+def packed(dtype, lanes, rows, bound, to_step, named):
+    """to[k, j] = from[j, k]: the transpose of `rows` rows, in groups of lanes, of which those before `bound` count.
+    What is read has a name or not."""
+    source, to = Load("x", add(mul(VJ, i64(64)), VK), dtype), add(mul(VK, i64(to_step)), VJ)
+    body = (Let("v", source), Store("y", to, Var("v", dtype))) if named else (Store("y", to, source),)
+    inner = For("j", i64(0), i64(rows), body, lanes=lanes, bound=bound, unroll=0)
     return Kernel("pack", ("n",), (Buffer("x", dtype), Buffer("y", dtype, True)), (For("k", i64(0), VN, (inner,)),))
 
 
@@ -211,10 +212,11 @@ def packed(dtype, lanes, rows, bound, to_step):
 @pytest.mark.parametrize(
     ("dtype", "lanes"), [("f32", 16), ("f32", 8), ("f32", 4), ("f64", 8), ("f64", 4), ("i32", 16), ("i64", 8)]
 )
-def test_copies_that_transpose(compiled, dtype, lanes, target):
+@pytest.mark.parametrize("named", [False, True])
+def test_copies_that_transpose(compiled, dtype, lanes, target, named):
     x = np.arange(40 * 64).astype(NUMPY[dtype])
     for rows, bound in ((lanes, None), (2 * lanes, None), (lanes + 3, None), (lanes, i64(lanes - 1)), (lanes, i64(1))):
-        kernel = packed(dtype, lanes, rows, bound, 40)
+        kernel = packed(dtype, lanes, rows, bound, 40, named)
         run = compiled(kernel, target)
         assert ("shufflevector" in run.ir) and "square" in run.ir
         for n in (0, 1, lanes - 1, lanes, lanes + 1, 3 * lanes + 2):
