@@ -96,7 +96,7 @@ def schedule(p: Product, target: Target) -> Schedule:
 def _tile(p: Product, depth: Dim, panels: bool, target: Target) -> Tile:
     rows, columns = p.rows[-1].size if p.rows else 1, p.columns[-1].size
     far = is_far(columns, depth, panels or p.width > 0, p.node.dtype, target)
-    long = len(p.inner) == 1 and number(depth) >= LONG
+    long = len(p.inner) == 1 and number(depth) >= LONG and isinstance(rows, int)  # of few rows most would be left over
     return choose(rows, columns, far, p.node.dtype, target, p.width, long)
 
 
