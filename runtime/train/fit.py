@@ -181,14 +181,12 @@ class Fit:
     def over(self, sweep: Sweep, steps: int = 0) -> None:
         """What comes next is a sweep, with so many steps of the epoch before it."""
         self.sweep = sweep
-        sweep.epoch = self.progress.epoch
         self.rescue = Rescue(self.network, sweep, self.progress, self.interrupted.watch, steps, self.check_nan)
 
     def run(self) -> History:
         """Train until `progress.last` epochs are done, or the program or a callback ends it."""
         with self.interrupted:
             while self.progress.epoch < self.progress.last and not self.history.stopped:
-                self.sweep.epoch = self.progress.epoch
                 self.network.set_training(epoch=self.progress.epoch)
                 self._end_epoch(self._epoch())
                 self.interrupted.check()
@@ -206,7 +204,7 @@ class Fit:
     def _sweep(self, order: Array | None) -> None:
         """Run what is left of the sweep."""
         progress, sweep = self.progress, self.sweep
-        sweep.totals[:] = progress.totals
+        sweep.totals[:], sweep.epoch = progress.totals, progress.epoch
         while progress.position < sweep.examples:
             self.rescue.remember()
             self._chunk(order)
