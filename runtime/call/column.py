@@ -85,22 +85,22 @@ def mapped(parts: Sequence[Array], row: Sequence[int], dtype: np.dtype[Any], div
     return Column((int(ends[-1]), *row), dtype, read)
 
 
-_SHARE = ContextVar("share", default=SHARE)
+_APART = ContextVar("apart", default=False)  # whether nothing is held that can be read row by row
 
 
 def fits(nbytes: int) -> bool:
     """Whether columns of so many bytes are held in memory."""
-    return nbytes <= _SHARE.get() * memory_limit()
+    return not _APART.get() and nbytes <= SHARE * memory_limit()
 
 
 @contextmanager
 def on_disk() -> Iterator[None]:
     """Within it what can be read row by row stays on disk, however small: each of several processes reads some rows."""
-    before = _SHARE.set(0.0)
+    before = _APART.set(True)
     try:
         yield
     finally:
-        _SHARE.reset(before)
+        _APART.reset(before)
 
 
 def memory_limit() -> int:
