@@ -318,3 +318,12 @@ def test_windows_over_large_weights_have_the_bits_of_small_ones(images, near, co
     assert run.lowered.module != plainly.lowered.module
     np.testing.assert_array_equal(run(given, None, bound)[0]["y"], wanted)
     np.testing.assert_allclose(wanted, evaluate(graph, {**given})[0]["y"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "most"), [(symbol("B"), 4), (512, 8)])
+def test_few_rows_are_not_left_over_where_only_run_time_knows_how_many(rows, most):
+    """Of a tile of 8 rows a batch of 4 to 7 would be single rows, at twice the time."""
+    b = Builder("g", OPS)
+    x, w = (b.emit("input", name=n, type=TensorType("f32", s)) for n, s in (("x", (rows, 512)), ("w", (512, 256))))
+    y = einsum(b, "bi,io->bo", x, w)
+    assert schedule.schedule(product(b[y], b), level("x86-64-v4")).tile.rows == most
