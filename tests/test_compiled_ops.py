@@ -86,7 +86,7 @@ def test_machine_code_is_the_reference(op: Op, dtype: str, run_compiled) -> None
 
 
 def test_every_operator_is_there() -> None:
-    assert set(OPS) - {op.name for op in OPERATORS} == {"input", "param", "item", "fused", "grad", "scan"}
+    assert set(OPS) - {op.name for op in OPERATORS} == {"input", "param", "item", "fused", "grad", "across", "scan"}
 
 
 SPECIAL = (0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-30, 3e38, -2.5, 0.5, 1e9)

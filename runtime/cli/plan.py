@@ -65,7 +65,7 @@ def plan(
     per_host: int | None,
     at: tuple[tuple[str, int], ...],
 ) -> None:
-    """Show the memory plan of an entry point, or the time plan of a cluster.
+    """Show the memory plan of an entry, or what a cluster takes.
 
     What lies where in the arena, and how long. With --ranks and --network what a step of training would take on so many
     machines like this one, computed from what its parts take here, and from how many on more of them stop paying."""
