@@ -146,7 +146,7 @@ def doc(name: str | None, compiler: bool) -> None:
         rooms = list(plan())
         show_result({"rooms": rooms}, partial(click.echo, "\n".join(rooms)))
         return
-    from ...dsl.library import definitions
+    from ...dsl.standard import definitions
 
     found = definitions()
     if name is None:

@@ -9,7 +9,7 @@ from itertools import zip_longest
 import click
 
 from nnc.dsl.codes import explain, known
-from nnc.dsl.library import definitions
+from nnc.dsl.standard import definitions
 from nnc.runtime.cli import cli
 from nnc.runtime.data.formats import formats
 

@@ -421,7 +421,7 @@ def test_a_full_disk(folder):
 
 def test_an_internal_fault(nnc, monkeypatch):
 
-    monkeypatch.setattr("nnc.dsl.library.definitions", lambda: 1 / 0)
+    monkeypatch.setattr("nnc.dsl.standard.definitions", lambda: 1 / 0)
     code, _, err = nnc("doc")
     assert code == 70 and "internal error: ZeroDivisionError" in err and "--debug" in err
     with pytest.raises(ZeroDivisionError):

@@ -535,7 +535,7 @@ def test_what_the_system_does_not_grant_is_a_limit(folder, capfd, monkeypatch, n
     def refused() -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("nnc.dsl.library.definitions", refused)
+    monkeypatch.setattr("nnc.dsl.standard.definitions", refused)
     assert main(["doc"]) == 5 and "error[E0605]" in capfd.readouterr().err
 
 
