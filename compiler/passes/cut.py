@@ -55,10 +55,16 @@ class _Stages:
             if self._meets(n):
                 self.meeting.setdefault(n.args[0], []).append(n)
         self.roots = [self._roots(k) for k in range(self.last + 1)]
-        for k in range(self.last, 0, -1):  # what is kept is a root of the stage that makes it
-            for name in self._read(k):
-                if name in self.own and self.level[name] < k and name not in self.roots[self.level[name]]:
-                    self.roots[self.level[name]].append(name)
+        self.read: dict[int, dict[str, None]] = {}  # by stage
+        self.kept: list[set[str]] = [set() for _ in self.roots]  # what later stages read of each
+        for k in range(self.last, -1, -1):  # what is kept is a root of the stage that makes it
+            given = self._given(k)
+            self.read[k] = ancestors(graph.nodes, self.roots[k], given)
+            for name in self.read[k]:
+                level = self.level[name]
+                if name in given and name in self.own and name not in self.kept[level]:
+                    self.kept[level].add(name)
+                    self.roots[level].append(name)
 
     def _meets(self, n: Node) -> bool:
         """Whether shards meet in a node."""
@@ -79,13 +85,10 @@ class _Stages:
             if self._meets(n) or (n.name in self.own and self.level[n.name] < k and n.op != "input")
         }
 
-    def _read(self, k: int) -> dict[str, None]:
-        return ancestors(self.graph.nodes, self.roots[k], self._given(k))
-
     def stage(self, k: int, name: str) -> Graph:
         graph, last = self.graph, k == self.last
         b = Builder(name, OPS)
-        read, given, new, sums = self._read(k), self._given(k), dict[str, str](), dict[str, str]()
+        read, given, new, sums = self.read[k], self._given(k), dict[str, str](), dict[str, str]()
         if last:
             self._check_common(read)
         else:
@@ -104,13 +107,7 @@ class _Stages:
         if last:
             named = [(p, new[v]) for p, v in graph.outputs], [(p, new[v]) for p, v in graph.updates]
             return b.finish(*named)
-        return b.finish([*sums.items(), *((KEPT + n, new[n]) for n in self._kept(k))])
-
-    def _kept(self, k: int) -> list[str]:
-        """What later stages read of this one."""
-        later = {name for j in range(k + 1, self.last + 1) for name in self._read(j)}
-        return [n.name for n in self.graph if n.name in self.own and self.level[n.name] == k and n.op != "input"
-                and n.name in later]  # fmt: skip
+        return b.finish([*sums.items(), *((KEPT + name, new[name]) for name in graph.nodes if name in self.kept[k])])
 
     def _added(self, b: Builder, value: str, n: Node) -> str:
         """What a shard adds to a sum, made as soon as it can be: it may then be handed on."""

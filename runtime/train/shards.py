@@ -215,7 +215,7 @@ class Shards(Sweep):
         for k, which in stage.data:
             stage.slots[k] = address_of(arrays[which])
         for k, port in stage.kept:
-            stage.slots[k] = address_of(self._kept(shard, port, len(rows)))
+            stage.slots[k] = address_of(self._kept(shard, port))
         status = self._call(stage, len(rows), rows.start, whole)
         if status > 0:
             given = [arrays.get(k, a[:0]) for k, a in enumerate(self._arrays)]
@@ -276,7 +276,7 @@ class Shards(Sweep):
                 buffer[...] = take_rows(array, self.examples, factor, index)[:]
         return buffer
 
-    def _kept(self, shard: int, port: Port, examples: int) -> Array:
+    def _kept(self, shard: int, port: Port) -> Array:
         """Where a shard keeps something for its later stages."""
         key = (shard, port.name)
         if key not in self._held:
