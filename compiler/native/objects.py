@@ -25,7 +25,7 @@ from ...dsl.errors import InternalError, UnsupportedError
 from . import elf, stack, wasm
 from .alone import ALONE
 from .room import require
-from .target import FUSED, HALF, LEVELS, MASKED, REQUIRED, TARGETS, THREADS, Target, level
+from .target import FUSED, HALF, LEVELS, MASKED, REQUIRED, SINGLE, TARGETS, THREADS, Target, level
 
 INTERRUPTED, HALF_DONE = -1, -2  # codes of a call that was to stop: nothing was changed; variables may be
 _BASE_BYTES = 16 << 20  # that LLVM may need to begin, or to load an object
@@ -65,7 +65,9 @@ def target(name: str = "native") -> Target:
     else:
         absent = [names for feature, names in (("fma", FUSED), ("f16c", HALF)) if feature not in on]
         width = (16, 16, MASKED.union(*absent))
-    return Target(name, triple, llvm.get_host_cpu_name(), features.flatten(), *width)
+    cpu = llvm.get_host_cpu_name()
+    single = cpu in SINGLE and "amx-tile" not in on  # a virtual machine may say another name than the processor has
+    return Target(name, triple, cpu, features.flatten(), *width, units=1 if single and width[0] == 64 else 2)
 
 
 def target_alone(name: str) -> Target:

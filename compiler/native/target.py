@@ -18,6 +18,8 @@ REQUIRED = {  # of each level, what its own instructions need beyond the one bef
     "x86-64-v3": frozenset({"avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"}),
     "x86-64-v4": frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
 }
+# Processors with one unit for vectors of 64 bytes, or two of half of it.
+SINGLE = frozenset({"znver4", "cannonlake", "icelake-client", "rocketlake", "tigerlake"})
 TARGETS = ("native", *LEVELS)
 
 
@@ -37,6 +39,7 @@ class Target:
     calls: frozenset[str] = THREADS
     abi: str = ""  # where the triple leaves it open
     position_independent: bool = True
+    units: int = 2  # that multiply and add such vectors, each one in a cycle
     relaxed: bool = False  # WebAssembly's relaxed multiply-add, which is fused where the engine has that
 
     @property

@@ -1,6 +1,8 @@
 """Contractions: every transposition and shape of a matrix product, epilogues on the register tile, convolutions with
 their gradients, and the choice of the tile."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -326,4 +328,12 @@ def test_few_rows_are_not_left_over_where_only_run_time_knows_how_many(rows, mos
     b = Builder("g", OPS)
     x, w = (b.emit("input", name=n, type=TensorType("f32", s)) for n, s in (("x", (rows, 512)), ("w", (512, 256))))
     y = einsum(b, "bi,io->bo", x, w)
-    assert schedule.schedule(product(b[y], b), level("x86-64-v4")).tile.rows == most
+    single = replace(level("x86-64-v4"), units=1)  # for two units a tile of one vector is none anyway
+    assert schedule.schedule(product(b[y], b), single).tile.rows == most
+
+
+def test_a_tile_for_two_units_needs_fewer_loads_than_multiply_adds():
+    """A row of one vector is one load for each: half of what two units can do."""
+    for columns in (32, 48, 256, 1000):
+        tile = choose(512, columns, False, "f32", level("x86-64-v4"), long=True)
+        assert 4 * (tile.rows + tile.vectors) <= 3 * tile.rows * tile.vectors

@@ -1,14 +1,14 @@
 """The register tile of a matrix product: how many rows and vectors of results are in registers at a time.
 
-The choice counts the cycles of the sum's loop on a machine with one fused multiply-add of 64 bytes per cycle, four
-cycles of latency and two loads per cycle, for the shape at hand with what remains at its edges. Measured: any tile of 8
-to 28 accumulators that divides the shape runs within a few percent of peak, so the smaller one is taken, which is less
-code; but when the columns of the right operand under a tile do not stay in the first-level cache, or it not in the
-second, tiles narrower than four cache lines are slower, by a tenth to a half. What is elementwise in the result runs
-beside the multiply-adds of the next tile, as many as the processor sees ahead: the fewer instructions they are, the
-more. Measured, 8 rows of one vector rather than 4 of two: a product in 0.97 of the time, the gradient of a weight with
-Adam in 0.92. With vectors of 32 bytes there are two multiply-adds per cycle: 12 accumulators are better than 8 by a
-fifth, and rows of a single vector slower by a third.
+The choice counts the cycles of the sum's loop on a machine with one or two fused multiply-adds per cycle, four cycles
+of latency and two loads per cycle, for the shape at hand with what remains at its edges. Measured with one of 64 bytes:
+any tile of 8 to 28 accumulators that divides the shape runs within a few percent of peak, so the smaller one is taken,
+which is less code; but when the columns of the right operand under a tile do not stay in the first-level cache, or it
+not in the second, tiles narrower than four cache lines are slower, by a tenth to a half. What is elementwise in the
+result runs beside the multiply-adds of the next tile, as many as the processor sees ahead: the fewer instructions they
+are, the more. Measured, 8 rows of one vector rather than 4 of two: a product in 0.97 of the time, the gradient of a
+weight with Adam in 0.92. With two multiply-adds per cycle, of 32 bytes or of 64, 12 accumulators are better than 8 by a
+fifth, and rows of a single vector slower by a third: each of their multiply-adds needs a load.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Tile:
 
     def single(self, target: Target) -> int:
         """The columns of a tile of one row, in whole tiles of these, that has as many sums as keep the units busy."""
-        busy = BOTH if target.vector_bytes < 64 else LATENCY
+        busy = BOTH if target.units > 1 else LATENCY
         return self.vectors * self.lanes * max(1, busy // self.vectors)
 
 
@@ -70,7 +70,7 @@ def choose(rows: Dim, columns: Dim, far: bool, dtype: str, target: Target, width
         across = _counts(Tile(1, vectors, lanes).columns(columns), columns)
         for r in range(1, target.registers - 3):
             if r * vectors + min(r, vectors) + 1 <= target.registers:
-                cycles = _cycles(down[r - 1], across, lanes, far, long, target.vector_bytes < 64)
+                cycles = _cycles(down[r - 1], across, lanes, far, long, target)
                 cost = cycles * (1 + 0.002 * r * vectors)
                 if best is None or cost < best[0]:
                     best = cost, Tile(r, vectors, lanes)
@@ -79,18 +79,20 @@ def choose(rows: Dim, columns: Dim, far: bool, dtype: str, target: Target, width
 
 
 def _cycles(
-    down: list[tuple[int, int]], across: list[tuple[int, int]], lanes: int, far: bool, long: bool, two: bool
+    down: list[tuple[int, int]], across: list[tuple[int, int]], lanes: int, far: bool, long: bool, target: Target
 ) -> float:
     """Of one step of k for all results; edges at their true size; a little for every variant of code. Bounds are the
     multiply-adds, their latency, the loads, and the right operand from the second-level cache; narrow tiles are slower
-    where that is far. With `two` units per cycle it is half cycles; with one, what is broadcast for a single vector is
+    where that is far. With two units per cycle it is half cycles; with one, what is broadcast for a single vector is
     an operand of its multiply-adds, no instruction."""
+    two = target.units > 1
+    fetch = 2.5 * target.units * target.vector_bytes / 64
     cycles, latency, load = 0.0, BOTH if two else LATENCY, 1.3 if two else 1
     for r, m in down:
         for c, n in across:
             v = -(-c // lanes)
             folded = long and not two and v == 1
-            bound = max(r * v, latency, v + r / 2 if folded else load * (r + v), 2.5 * v + r / 4)
+            bound = max(r * v, latency, v + r / 2 if folded else load * (r + v), fetch * v + r / 4)
             ahead = AHEAD * (r + v) / (r * v) if long and not two and not folded else 0
             cycles += m * n * bound * (1 + 0.15 * max(0, 4 - v) * far) * (1 + ahead)
     return cycles * (1 + 0.01 * (len(down) * len(across)))
