@@ -145,3 +145,15 @@ def test_integers_that_shares_leave_lie_where_integers_may():
                 found += 1
                 assert all(substitute(place.offset, {"B": b}) % 8 == 0 for b in range(1, 40)), place.offset
     assert found
+
+
+@pytest.mark.parametrize(
+    "right", ["f32[2048, 4096]) -> f32[1, 4096] = x @ w", "f32[4096, 2048]) -> f32[1, 4096] = x @ w.T"]
+)
+def test_a_vector_times_a_matrix_is_shared_with_all_of_its_work(right):
+    """Not what is left of a sum in blocks: threads share columns around all of its turns."""
+    session = Session(Source("a.nn", f"export f(x: f32[1, 2048], w: {right}"), Settings(cache=False))
+    (kernel,) = session.stages("f").lowered.module.kernels
+    (loop,) = (s for s in kernel.body if isinstance(s, L.For))
+    assert loop.parallel and loop.when is None
+    assert all(len(loops) == 1 for loops in nested(kernel.body))

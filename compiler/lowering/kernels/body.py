@@ -205,6 +205,15 @@ class Body:
         )
 
     @contextmanager
+    def portion(self, parts: Dim) -> Iterator[None]:
+        """What is computed here is one of so many equal parts of the work of the loops around it."""
+        scope = self.scopes[-1]
+        turns = scope.turns
+        scope.turns = turns * parts
+        yield
+        scope.turns = turns
+
+    @contextmanager
     def when(self, condition: L.Expr) -> Iterator[None]:
         self.scopes.append(_Scope(conditional=True))
         yield

@@ -60,7 +60,7 @@ def contraction(make: Callable[[], Body], name: str, target: Target, parallel: b
         for rows in parts(extent[sides[0]], high) if sides else parts(1, 1):
             with body.loop(rows.stop, start=rows.start, step=rows.step, parallel=parallel) as i0:
                 for columns in parts(extent[sides[1]], wide) if len(sides) == 2 else parts(1, 1):
-                    with body.loop(columns.stop, start=columns.start, step=columns.step) as j0:
+                    with body.loop(columns.stop, start=columns.start, step=columns.step, parallel=parallel) as j0:
                         tiled = [(i, x, p.width) for i, x, p in zip(sides, (i0, j0), (rows, columns), strict=False)]
                         _lanes_of_terms(body, node, y, extent, at, tiled, lane, folded)
     return body

@@ -26,7 +26,7 @@ from ...graph.nodes import Graph
 from ...graph.ops.contraction import is_plain
 from ...graph.product import Product, Walk
 from ...loops import ir as L
-from ...loops.index import to_expr, total
+from ...loops.index import quotient, to_expr, total
 from ...types.sizes import Dim, symbol
 from ...types.tensors import BYTES
 from .body import Body, Results, results
@@ -140,7 +140,8 @@ def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panel
                     body.store(sums, (i0 + i) * columns + j0 + j, L.Const(0.0, p.node.dtype))
                 with body.loop(s.last, step=s.deep, around=True, stem="k") as k0:
                     turn((i0, height, j0, width), k0, k0 + s.deep, last=False)
-            turn((i0, height, j0, width), s.last, first.size, last=True)
+            with body.portion(quotient(s.last, s.deep, {}) + 1):
+                turn((i0, height, j0, width), s.last, first.size, last=True)
 
 
 def _far(p: Product, graph: Graph) -> tuple[Walk, ...]:

@@ -35,7 +35,7 @@ SHARES = 4  # blocks of rows that threads share, at least
 CHUNKS = 8  # of columns, where panels are there
 FEW = 16  # rows up to which the right operand is read as it lies, for all columns at a time; more are worth a copy
 STREAMS = 8  # rows of the right operand at a time, then
-WIDTH = 4096  # and columns of them
+WIDTH, NARROW = 2048, 512  # and columns of them, at most and at least
 LARGE = 1 << 18  # bytes of it that do not stay in the second-level cache beside the rest
 NEAR = 1 << 17  # that do
 MANY = 2  # chunks of columns, which threads share
@@ -131,13 +131,22 @@ def _of_matrices(p: Product, target: Target) -> Schedule:
     height = min(BLOCK, -(-rows // SHARES)) if isinstance(rows, int) else BLOCK
     height = tile.rows * max(1, height // tile.rows)
     strips = copied and across and number(p.inner[-1].left) * size >= PAGE
-    unit = tile.single(target)
-    single = unit if isinstance(columns, int) and not isinstance(rows, int) else 0
-    width = WIDTH if few else unit * -(-number(columns) // (unit * CHUNKS)) if p.width else 0
-    near = unit * max(1, NEAR // (deep * rest * unit * size))
+    single = tile.single if isinstance(columns, int) and not isinstance(rows, int) else 0
+    grain = single or tile.vectors * tile.lanes
+    near = max(grain, NEAR // (deep * rest * size))
     chunk = copied and not p.width and number(rows) <= SOME and isinstance(columns, int) and columns >= MANY * near
-    width = near if chunk else width
+    if few:
+        width = max(NARROW, min(WIDTH, _share(columns, 2, grain)))
+    elif chunk or p.width:
+        width = _share(columns, number(columns) // near if chunk else CHUNKS, grain)
+    else:
+        width = 0
     return Schedule(tile, panels, strips, blocks, 0 if few else height, width, deep, last, single=single, chunk=chunk)
+
+
+def _share(columns: Dim, chunks: int, grain: int) -> int:
+    """Columns of each of so many chunks, in whole grains."""
+    return grain * -(-number(columns) // (grain * chunks))
 
 
 def _span(p: Product, first: int) -> int:

@@ -47,10 +47,10 @@ class Tile:
         """Whole tiles; then one of what is left, or single rows."""
         return parts(extent, self.rows)
 
-    def single(self, target: Target) -> int:
-        """The columns of a tile of one row, in whole tiles of these, that has as many sums as keep the units busy."""
-        busy = BOTH if target.units > 1 else LATENCY
-        return self.vectors * self.lanes * max(1, busy // self.vectors)
+    @property
+    def single(self) -> int:
+        """The columns of a tile of one row, in whole tiles of these, that keep the units busy beside its loads."""
+        return self.vectors * self.lanes * max(1, LATENCY // self.vectors)
 
 
 def is_far(columns: Dim, depth: Dim, packed: bool, dtype: str, target: Target) -> bool:
@@ -86,7 +86,7 @@ def _cycles(
     where that is far. With two units per cycle it is half cycles; with one, what is broadcast for a single vector is
     an operand of its multiply-adds, no instruction."""
     two = target.units > 1
-    fetch = 2.5 * target.units * target.vector_bytes / 64
+    fetch = 4 if two and target.vector_bytes == 64 else 2.5
     cycles, latency, load = 0.0, BOTH if two else LATENCY, 1.3 if two else 1
     for r, m in down:
         for c, n in across:
