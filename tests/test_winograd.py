@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import nnc
+from nnc.compiler.loops import ir as L
 from nnc.compiler.lowering import wind
 from nnc.compiler.session import Session
 from nnc.compiler.settings import Settings
@@ -113,6 +114,14 @@ def test_few_examples_have_small_tiles_where_large_ones_are_few_and_their_transf
     settings = "loss = mean((Net(x) - t)^2)\n optimizer = SGD(lr = 0.1)\n batch = 32"
     train = f"\ntrain Net(x, t: f32[B, 512, 7, 7]) {{ {settings} }}\n"
     assert positions(text) == [16] and {*positions(text + train, "train")} == {36}
+
+
+def test_each_pass_asks_for_a_part_of_the_next_panel():
+    text = CONV.format(c=512, k=512, n=7, taps=3, stride=1)
+    settings = Settings(cache=False, target_cpu="x86-64-v4")
+    lowered = Session(Source("a.nn", text), settings).stages("predict").lowered
+    kernels = [k for k in lowered.module.kernels if any(b.name.startswith("product") for b in k.buffers)]
+    assert kernels and all(any(isinstance(s, L.Prefetch) and s.level == 2 for s in L.walk(k.body)) for k in kernels)
 
 
 GRADIENT = """export g(x: f32[{n}, {h} + 2, {w} + 2, {c}], d: f32[{n}, {h}, {w}, {k}]) -> f32[{c}, 3, 3, {k}] {{

@@ -155,8 +155,8 @@ class Writer(VectorLoops):
                 self.branch(self.scalar(self.evaluate(condition)), body)
             case Check(condition, code):
                 self.check(self.evaluate(condition), code)
-            case Prefetch(buffer, index):
-                self.prefetch(buffer, self.index(self.evaluate(index)))
+            case Prefetch(buffer, index, level):
+                self.prefetch(buffer, self.index(self.evaluate(index)), level)
 
     def branch(self, condition: Value, body: tuple[Stmt, ...]) -> None:
         if condition.const is not None:

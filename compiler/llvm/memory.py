@@ -271,11 +271,11 @@ class Accesses:
         on = mask or "splat (i1 true)"
         self.fn.line(f"call void {full}({vector} {v}, <{n} x ptr> {pointers}, i32 {align}, <{n} x i1> {on})")
 
-    def prefetch(self, buffer: str, index: Index) -> None:
+    def prefetch(self, buffer: str, index: Index, level: int) -> None:
         """Ask for the line of the element in lane 0; where that is outside the buffer nothing happens."""
         at, _ = self.address(self.buffer(buffer), index)
         self.fn.externals.declares.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-        self.fn.line(f"call void @llvm.prefetch.p0(ptr {at}, i32 0, i32 3, i32 1)")
+        self.fn.line(f"call void @llvm.prefetch.p0(ptr {at}, i32 0, i32 {4 - level}, i32 1)")
 
     @contextmanager
     def where_some(self) -> Iterator[None]:

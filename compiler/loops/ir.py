@@ -11,7 +11,7 @@
                | for NAME in expr..expr [step n] [vector lanes [bound expr]] [parallel [if expr]] [unroll n] { stmt* }
                | if expr { stmt* }                        the condition is uniform (the same in all lanes)
                | check expr else CODE                     when false in any lane that is on, the entry returns CODE
-               | prefetch NAME[expr]                      soon read or written there, in lanes at the first: a hint
+               | prefetch [level] NAME[expr]              soon read or written there, in lanes at the first: a hint
     expr     ::= constant | NAME | NAME[expr] | fn(expr, ...)
     entry    ::= entry NAME (size, ...) (slot, ...) [many NAME from NAME n] [microbatches NAME n step n]
                        [marks (n, ...)] arena SIZE { step* }
@@ -163,6 +163,7 @@ class Check:
 class Prefetch:
     buffer: str
     index: Expr
+    level: int = 1  # of the cache it is to be in
 
 
 Stmt = Union[Let, Store, Reduce, Register, For, If, Check, Prefetch]
@@ -437,12 +438,10 @@ def parts(e: Expr) -> Iterator[Expr]:
 def expressions(s: Stmt) -> tuple[Expr, ...]:
     """The expressions directly in a statement."""
     match s:
-        case Let(_, value):
-            return (value,)
+        case Let(_, e) | Prefetch(_, e):
+            return (e,)
         case Store(_, index, value) | Reduce(_, index, _, value):
             return (index, value)
-        case Prefetch(_, index):
-            return (index,)
         case For(_, start, stop, bound=bound, when=when):
             return tuple(e for e in (start, stop, bound, when) if e is not None)
         case If(condition) | Check(condition):

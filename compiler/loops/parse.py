@@ -90,6 +90,9 @@ class _Parser:
         kind, token, _ = self.tokens[self.at]
         return token in texts and kind in ("name", "mark")
 
+    def at_number(self) -> bool:
+        return self.tokens[self.at][0] == "number"
+
     def accept(self, *texts: str) -> str:
         """The token, when it is one of these."""
         if self.peek(*texts):
@@ -225,9 +228,10 @@ class _Parser:
                 self.expect("else")
                 return Check(condition, self.integer())
             case "prefetch":
+                level = self.integer() if self.at_number() else 1
                 buffer = self.name()
                 (index,) = self.listed(expr, "[", "]")
-                return Prefetch(buffer, index)
+                return Prefetch(buffer, index, level)
         buffer = self.name()
         (index,) = self.listed(expr, "[", "]")
         into = 1 if self.peek("=", *FOLDS) else self.integer()

@@ -128,8 +128,8 @@ def _body(stmts: tuple[Stmt, ...], names: dict[str, str], buffers: dict[str, str
                 yield indent + "}"
             case Check(condition, code):
                 yield f"{indent}check {text(condition)} else {code}"
-            case Prefetch(buffer, index):
-                yield f"{indent}prefetch {_name(buffer)}[{text(index)}]"
+            case Prefetch(buffer, index, level):
+                yield f"{indent}prefetch {'' if level == 1 else f'{level} '}{_name(buffer)}[{text(index)}]"
 
 
 def _how(s: For, text: Callable[[Expr], str]) -> str:

@@ -279,13 +279,25 @@ class _Blocks:
                 with body.loop(height, unroll=0) as i, body.loop(wide.width, lanes=lanes, unroll=0) as j:
                     body.store(acc, i * padded + j, L.Const(0.0, dtype))
                 with body.loop(w.channels, unroll=UNROLL, stem="c") as c:
-                    right = (e * tiles * w.channels + c) * self.width + j0 * w.channels
+                    panel = e * tiles * w.channels * self.width + j0 * w.channels
                     left = self.starts[0] + e * self.planes[0] + i0 * w.channels + c
                     multiply(body, self.tile.lanes, wide, height, (acc, near), (self.values, left, w.channels),
-                             (self.transforms, right), dtype)  # fmt: skip
+                             (self.transforms, panel + c * self.width), dtype)  # fmt: skip
+                    self.ask_ahead(panel, c, i0)
                 with body.loop(height, unroll=0) as i, body.loop(wide.width, lanes=lanes, unroll=0) as j:
                     sums = body.load(acc, i * padded + j, dtype)
                     body.store(self.products, self.product_at(e, i0 + i, j0 + j), sums)
+
+    def ask_ahead(self, panel: Dim, c: Dim, i0: Dim) -> None:
+        """The panel that comes next, of which each pass over one asks for a part, into the second-level cache: in the
+        first it would take the place of V. Measured: 0.6 of the time with transforms of 16 MB for 16 tiles."""
+        w, line = self.w, LINE // BYTES[self.w.node.dtype]
+        passes = w.room(self.tile) // self.tile.rows
+        lines = -(-self.width // (line * passes))
+        done = quotient(i0, self.tile.rows, {}) * w.channels + c
+        for k in range(lines):
+            at = panel + self.width * w.channels + (done * lines + k) * line
+            self.body.emit(L.Prefetch(self.transforms, to_expr(at), 2))
 
     def output(self, tile: tuple[Dim, Dim, Dim], t: Dim) -> None:
         """All results, which take the place of products, then those that the image has."""
