@@ -3,12 +3,14 @@ where it is installed, step by step against all at once; the memory of many laye
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import nnc
+from nnc.compiler.graph.nodes import Graph, Node, mentions
 from nnc.compiler.session import Session
 from nnc.compiler.settings import Settings
 from nnc.compiler.types.sizes import substitute
@@ -200,6 +202,29 @@ def test_weights_are_kept_where_they_are_few(length: str, kept: bool) -> None:
     again = nnc.compile(source.replace(f" {length},", " T,"), cache=False)
     for one, other in zip(nnc.compile(source, cache=False).f(*arrays), again.f(*arrays), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("call", ["attend(q, k, v)", "attend_in_blocks(q, k, v, 16, true)"])
+def test_the_way_back_neither_adds_up_the_weights_nor_the_values(call: str) -> None:
+    """Five products of keys and queries with each other; the sum of the weights is kept, and so is the result."""
+    size = "f32[B, 64, 2, 8]"
+    source = f"""
+    export f(q: {size}, k: {size}, v: {size}) -> (dq: {size}, dk: {size}, dv: {size}) {{
+        (dq, dk, dv) = grad(sum({call}^2), [q, k, v])
+    }}"""
+    nodes = list(every_node(Session(Source("a.nn", source), Settings(cache=False)).stages("f").optimized))
+    assert sum(n.op == "contract" for n in nodes) == 2 + 5
+    assert sum(n.op == "reduce_max" for n in nodes) == 1
+    assert sum(n.op == "reduce_sum" for n in nodes) == 2  # the weights, and d_y * y: by queries both
+    copied = [n for n in nodes if n.op == "slice" and mentions(n.type, "i")]
+    assert not copied, "products read the keys that are seen where they lie"
+
+
+def every_node(graph: Graph) -> Iterator[Node]:
+    for n in graph:
+        yield n
+        if "body" in n.attrs:
+            yield from every_node(n.attrs["body"])
 
 
 def test_in_blocks_it_is_the_same_in_less_memory() -> None:

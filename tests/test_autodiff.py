@@ -282,6 +282,20 @@ def test_a_checkpoint_is_all_that_the_backward_pass_keeps() -> None:
     np.testing.assert_array_equal(got["dw"], expected["dw"])
 
 
+def test_a_checkpoint_that_is_given_itself_is_kept() -> None:
+    """The derivative of exp is its value, which is there: only what it is computed from is computed again."""
+    s = Sketch()
+    x = s.input("x", B, 4)
+    e = x.apply("sin").apply("exp")
+    (dx,) = s.grad(total(e.apply("checkpoint", e).apply("tanh")), x)
+    g = optimized(s.finish(dx=dx))
+    assert sum(n.op == "exp" for n in g) == 1
+    xs = np.random.default_rng(0).normal(size=(3, 4))
+    value = np.exp(np.sin(xs))
+    expected = (1 - np.tanh(value) ** 2) * value * np.cos(xs)
+    np.testing.assert_allclose(evaluate(g, {"x": xs})[0]["dx"], expected, rtol=1e-6)
+
+
 def test_a_checkpoint_is_computed_again_from_what_is_given() -> None:
     """x -> h -> sin -> exp -> [k from h] -> y: h is kept, only what follows it is computed a second time."""
     s = Sketch()

@@ -23,7 +23,7 @@ from ..graph.ops.op import LOOP, MAP, NoGradient
 from ..graph.ops.require import spelled
 from ..types.sizes import Dim
 from ..types.tensors import FLOATS, TensorType
-from .scans import reverse
+from .scans import recomputed, reverse
 from .taken import Taken
 
 
@@ -226,7 +226,7 @@ class _Recomputed:
         self._b = b
         marked = [b[a] for a in ancestors(b.nodes, [y]) if b[a].op == "checkpoint"]
         self._given = {a for n in marked for a in n.args[1:]}
-        self._before = dict.fromkeys(x for n in marked for x in ancestors(b.nodes, n.args[:1], n.args[1:]))
+        self._before = dict.fromkeys(x for n in marked for x in recomputed(b.nodes, n))
         self._copies: dict[str, str] = {}
 
     def __call__(self, node: Node) -> Node:

@@ -65,7 +65,8 @@ class _Turn:
     adjoints: dict[str, str]  # of the body's inputs, and of slices at the index
     slices: dict[str, str]  # slice at the index -> the input it is of
     backward: set[str]  # nodes that depend on an adjoint
-    again: set[str]  # nodes that a `checkpoint` in the body says are not to be kept
+    kept: set[str]  # values of a `checkpoint` in the body that are given to it
+    again: set[str]  # nodes that one says are not to be kept
 
 
 def _differentiated(
@@ -113,15 +114,23 @@ def _differentiated(
         a
         for n in body
         if n.op == "checkpoint"
-        for a in ancestors(inside.nodes, n.args[:1], n.args[1:])
+        for a in recomputed(inside.nodes, n)
         if inside[a].op != "input" and a not in n.args[1:]
     }
     for n in inside.nodes.values():
         if n.name not in original and n.name not in late and any(a in again for a in n.args):
             again.add(n.name)
     count = node.attrs["count"]
+    kept = {a for n in body if n.op == "checkpoint" for a in n.args[1:] if a == n.args[0]}
     given = inside, inputs, carries, index, count, original, d_carries, d_results, conditions
-    return _Turn(*given, adjoints, slices, late, again)
+    return _Turn(*given, adjoints, slices, late, kept, again)
+
+
+def recomputed(nodes: Mapping[str, Node], checkpoint: Node) -> dict[str, None]:
+    """What a checkpoint is computed from, back to what it is given and with that. Given itself, it is kept: nothing
+    that only it is needed for is computed again."""
+    value, *given = checkpoint.args
+    return ancestors(nodes, [value], {*given} - {value})
 
 
 def _input(b: Builder, stem: str, type_: TensorType) -> str:
@@ -226,6 +235,7 @@ def _worth(turn: _Turn, name: str) -> bool:
         kind in (CONTRACT, KERNEL)
         or (kind == REDUCE and bool(n.attrs["axes"]))
         or n.op in ("item", "checkpoint")
+        or name in turn.kept
         or (kind == MAP and own_weight(n) > CHEAP)
     )
 

@@ -183,7 +183,9 @@ class _Reader:
         """A size: everything up to what cannot belong to one."""
         first, parentheses = self.at, 0
         while self.kind in ("number", "word") or self.text in ("+", "-", "*", "//", "%", "(", ")"):
-            if (self.text == ")" and not parentheses) or (self.text == "%" and self.at == first) or self.text == "or":
+            if (self.text == ")" and not parentheses) or (self.text == "%" and self.at == first):
+                break
+            if self.text in ("or", "where"):
                 break
             parentheses += {"(": 1, ")": -1}.get(self.text, 0)
             self.at += 1

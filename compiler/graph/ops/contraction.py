@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from ...loops.index import within
+from ...loops.index import bounds
 from ...scalar.function import EACH, NUMBERS
-from ...types.sizes import Dim, symbol
+from ...types.sizes import Dim, nonnegative, symbol
 from ...types.tensors import TensorType, Type
 from ..nodes import Builder, Node
 from . import require
@@ -74,7 +74,10 @@ def safe(e: Affine, n: Dim, node: Node) -> bool:
     position: Dim = e[0]
     for i, c in e[1]:
         position = position + symbol("@" + i) * c
-    return within(position, n, {"@" + i: m for i, m in node.attrs["domain"]})
+    low, high = bounds(position, {"@" + i: m for i, m in node.attrs["domain"]})
+    if low is None or high is None or not nonnegative(low):
+        return False
+    return nonnegative(n - 1 - high) or n - 1 - high in node.attrs.get("known", ())
 
 
 def _infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -220,13 +223,15 @@ def _letters(spec: str, *shapes: tuple[int, ...], dtype: str = "f32") -> Sample:
 
 _I, _U = ("i", 1), ("u", 1)
 
-# --- as text: { map += map * map ... for i < SIZE, ... } -------------------------------------------------------------
+# --- as text: { map += map * map ... for i < SIZE, ... where SIZE >= 0, ... } ----------------------------------------
 
 
 def _written(attrs: Mapping[str, Any]) -> str:
     product = " * ".join(map(_written_map, attrs["maps"]))
     domain = ", ".join(f"{i} < {n}" for i, n in attrs["domain"])
-    return f"{_written_map(attrs['out'])} += {product}{' for ' if domain else ''}{domain}"
+    known = ", ".join(f"{n} >= 0" for n in attrs.get("known", ()))
+    where = f"{' for ' if domain else ''}{domain}{' where ' if known else ''}{known}"
+    return f"{_written_map(attrs['out'])} += {product}{where}"
 
 
 def _written_map(m: Map) -> str:
@@ -279,8 +284,14 @@ def _read(reader: Any) -> dict[str, Any]:
         index = reader.name("an index")
         reader.need("<")
         domain.append((index, reader.size()))
+    attrs = {"domain": tuple(domain), "maps": tuple(maps), "out": out}
+    known: list[Dim] = []
+    while reader.take("where" if not known else ","):
+        known.append(reader.size())
+        reader.need(">=")
+        reader.need("0")
     reader.need("}")
-    return {"domain": tuple(domain), "maps": tuple(maps), "out": out}
+    return {**attrs, "known": tuple(known)} if known else attrs
 
 
 CONTRACTION = Op(
@@ -296,7 +307,7 @@ CONTRACTION = Op(
     sizes=lambda attrs, types: (n for _, n in attrs["domain"]),
     unsigned=EACH,
     doc="out[f(p)] += prod_k in_k[g_k(p)] over all points p of `domain`, with affine f (`out`) and g_k (`maps`); reads "
-    "outside an operand are 0, writes outside the result are dropped",
+    "outside an operand are 0, writes outside the result are dropped; sizes that are `known` are 0 or more",
     samples=(
         _letters("bi,oi->bo", (3, 4), (5, 4)),
         _letters("bij,bjk->bik", (2, 3, 4), (2, 4, 5)),

@@ -18,6 +18,7 @@ from ...types.sizes import Dim, nonnegative
 from ..rewrite import Sweep, Table
 
 ZERO: Affine = (0, ())
+Facts = tuple[Dim, ...]
 
 
 def _inside(e: Affine, n: Dim, extent: Mapping[str, Dim]) -> bool:
@@ -44,8 +45,8 @@ def _ends_within(e: Affine | None, n: Dim, extent: Mapping[str, Dim]) -> bool:
     return nonnegative(n - 1 - last)
 
 
-def _seen_through(s: Sweep, name: str, m: Map, extent: Mapping[str, Dim]) -> tuple[str, Map] | None:
-    """The operand behind a view, and the map that reads it."""
+def _seen_through(s: Sweep, name: str, m: Map, extent: Mapping[str, Dim]) -> tuple[str, Map, Facts] | None:
+    """The operand behind a view, the map that reads it, and sizes that are 0 or more because the view is one."""
     v = s[name]
     axes = OPS[v.op].axes if v.args else None
     seen = axes(v.attrs, s.shape(v.args[0]), v.shape) if axes else None
@@ -54,11 +55,16 @@ def _seen_through(s: Sweep, name: str, m: Map, extent: Mapping[str, Dim]) -> tup
     x = v.args[0]
     if v.op == "reshape":  # without axes of size 1
         small = s.emit("reshape", x, shape=tuple(n for n in s.shape(x) if n != 1))
-        return small, tuple(e for n, e in zip(v.shape, m, strict=True) if n != 1)
+        return small, tuple(e for n, e in zip(v.shape, m, strict=True) if n != 1), ()
     read = [_at(k, m) for k in seen]
-    if v.op == "slice" and not all(_ends_within(e, n, extent) for e, n in zip(read, s.shape(x), strict=True)):
-        return None  # there the kernel would ask at each read
-    return (x, tuple(e for e in read if e is not None)) if None not in read else None
+    facts: Facts = ()
+    if v.op == "slice":
+        for k, (e, n) in enumerate(zip(read, s.shape(x), strict=True)):
+            if not _ends_within(e, n, extent):
+                if v.attrs["steps"][k] != 1:
+                    return None  # there the kernel would ask at each read
+                facts += (n - v.attrs["stops"][k],)
+    return (x, tuple(e for e in read if e is not None), facts) if None not in read else None
 
 
 def _at(seen: Seen, m: Map) -> Affine | None:
@@ -101,9 +107,11 @@ def operands_seen_through(s: Sweep, n: Node) -> str | None:
     for k, (a, m) in enumerate(zip(n.args, n.attrs["maps"], strict=True)):
         through = _seen_through(s, a, m, extent)
         if through is not None:
-            x, g = through
-            maps = (*n.attrs["maps"][:k], g, *n.attrs["maps"][k + 1 :])
-            return s.emit("contract", *n.args[:k], x, *n.args[k + 1 :], **{**n.attrs, "maps": maps})
+            x, g, facts = through
+            attrs = {**n.attrs, "maps": (*n.attrs["maps"][:k], g, *n.attrs["maps"][k + 1 :])}
+            if facts:
+                attrs["known"] = tuple(dict.fromkeys((*n.attrs.get("known", ()), *facts)))
+            return s.emit("contract", *n.args[:k], x, *n.args[k + 1 :], **attrs)
     return None
 
 
