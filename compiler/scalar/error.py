@@ -13,7 +13,7 @@ import numpy as np
 from .code import Code
 from .exponential import exp_of, log
 from .function import ALWAYS, Scalar
-from .polynomials import clamp, horner, reduce_exp, scale, scaled, widened
+from .polynomials import horner, reduce_exp, scale, scaled, widened
 
 # erf(x) = x + x p(x²): |x| <= 0.93, 3.2e-8; |x| <= 1, 2.6e-17.
 ERF_F32 = (0.12837915122509003, -0.3761247992515564, 0.11281682550907135, -0.026761719956994057, 0.004985940642654896,
@@ -86,7 +86,8 @@ def _erfc(i: Code, x: str) -> str:
     f32, b = i.dtype == "f32", i.bits
     size = i.intrinsic("fabs", x)
     near = i.sub(i.const(1), i.fma(x, horner(i, i.mul(x, x), ERF_F32 if f32 else ERF_F64), x))
-    a = clamp(i, size, 0.5, 10.25 if f32 else 27.5)
+    nothing, half = i.compare("ogt", size, i.const(10.25 if f32 else 27.5)), i.const(0.5)
+    a = i.select(i.compare("olt", size, half), half, i.select(nothing, half, size))
     z = i.from_bits(b.op("and", i.to_bits(a), b.const(-(1 << 12) if f32 else -(1 << 27))))
     n, r = reduce_exp(i, i.neg(i.mul(z, z)))
     r = i.fma(i.sub(z, a), i.add(z, a), r)
@@ -96,7 +97,7 @@ def _erfc(i: Code, x: str) -> str:
     else:
         t = i.div(i.sub(a, i.const(2)), i.add(a, i.const(2)))
         quotient = i.div(horner(i, t, SCALED_F64), i.fma(i.const(2), a, i.const(1)))
-    far = scaled(i, i.mul(quotient, exp_of(i, r)), n)
+    far = i.select(nothing, i.const(0), scaled(i, i.mul(quotient, exp_of(i, r)), n))  # as `exp_below` does
     far = i.select(i.compare("olt", x, i.const(0)), i.sub(i.const(2), far), far)
     value = i.select(i.compare("olt", size, i.const(0.5)), near, far)
     return i.select(i.compare("uno", x, x), x, value)

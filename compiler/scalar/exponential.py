@@ -37,14 +37,16 @@ LOG_F64 = (0.6666666666666734, 0.39999999999416375, 0.28571428742014543, 0.22222
 
 
 def _exp(i: Code, x: str) -> str:
-    bounds = (-104.0, 89.0) if i.dtype == "f32" else (-746.0, 710.0)
-    return exp_between(i, clamp(i, x, *bounds))
+    high = i.const(89.0 if i.dtype == "f32" else 710.0)
+    return exp_below(i, i.select(i.compare("ogt", x, high), high, x))
 
 
-def exp_between(i: Code, x: str) -> str:
-    """For x from where exp is 0 to where it is infinite."""
-    n, r = reduce_exp(i, x)
-    return scaled(i, exp_of(i, r), n)
+def exp_below(i: Code, x: str) -> str:
+    """For x up to where exp is infinite. Where it is 0 it is not computed: on many processors a product below all
+    numbers takes ten times as long as another (measured: 285 cycles for 25), and masks give much of it."""
+    nothing, zero = i.compare("olt", x, i.const(-104.0 if i.dtype == "f32" else -746.0)), i.const(0)
+    n, r = reduce_exp(i, i.select(nothing, zero, x))
+    return i.select(nothing, zero, scaled(i, exp_of(i, r), n))
 
 
 def exp_of(i: Code, r: str) -> str:
@@ -153,9 +155,7 @@ def _tanh(i: Code, x: str) -> str:
 
 
 def _logistic(i: Code, x: str) -> str:
-    low = i.const(-104.0 if i.dtype == "f32" else -746.0)
-    minus = i.neg(i.intrinsic("fabs", x))
-    e = exp_between(i, i.select(i.compare("olt", minus, low), low, minus))
+    e = exp_below(i, i.neg(i.intrinsic("fabs", x)))
     one = i.const(1)
     top = i.select(i.compare("olt", x, i.const(0)), e, one)
     return i.div(top, i.add(one, e))
