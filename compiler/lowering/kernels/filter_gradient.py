@@ -24,10 +24,10 @@ from ...types.sizes import Dim
 from ...types.tensors import BYTES
 from . import transforms
 from .body import Body
-from .nest import Axes, Part, place
+from .nest import Axes, Part, extreme, place
 from .tile import Tile, choose
 from .transforms import two_sided
-from .winograd import UNROLL, extreme, multiply, plane
+from .winograd import UNROLL, multiply, plane
 
 if TYPE_CHECKING:
     from ...native.target import Target

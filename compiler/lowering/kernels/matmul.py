@@ -30,7 +30,7 @@ from ...loops.index import quotient, to_expr, total
 from ...types.sizes import Dim, symbol
 from ...types.tensors import BYTES
 from .body import Body, Results, results
-from .nest import Axes, Part, across, outer, over, parts, place
+from .nest import Axes, Part, across, extreme, outer, over, parts, place
 from .packing import cut, each, pack, pack_part, pack_rows, panel, strip
 from .schedule import UNROLL, Schedule
 from .tile import Tile
@@ -110,13 +110,14 @@ def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panel
         cut(body, p, s.height, left, strips, parallel)
     alone = outputs.get(p.node.name) if len(outputs) == 1 else None
     sums = "" if s.last == 0 else alone or body.result(p.node.dtype, "sum")
+    before = extreme(body, "minimum", s.last, 1) if sums else 0  # whether the last steps have some before them
 
     def tiles(i0: Dim, height: Dim, j0: Dim, width: Dim, steps: Steps, *, last: bool) -> None:
         part = s.part(p, steps[0][1])
         read = _Operands(left, right, panels, s.tile.vectors * s.tile.lanes, strips, i0, s.height, part)
         for down, i, wide, j in _each_tile(body, s, s.tile.rows_of(height), width, parallel):
             tile = _Tile(body, p, s.tile.lanes, read, {}, i0 + i, j0 + j, down.width, wide)
-            tile.write(outputs, steps, sums) if last else tile.add_to(sums, steps)
+            tile.write(outputs, steps, sums, before) if last else tile.add_to(sums, steps)
 
     def turn(area: tuple[Dim, Dim, Dim, Dim], start: Dim, stop: Dim, *, last: bool) -> None:
         i0, height, j0, width = area
@@ -136,8 +137,9 @@ def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panel
         width = columns - j0 if wide.bounded else wide.width or columns
         for i0, height in [(0, rows)] if s.chunk else blocks(parallel):
             if sums:
-                with over(body, [Axes((0,), (height,)), Axes((1,), (width,))], 2, lanes=s.tile.lanes) as (i, j):
-                    body.store(sums, (i0 + i) * columns + j0 + j, L.Const(0.0, p.node.dtype))
+                with body.loop(before, around=True):
+                    with over(body, [Axes((0,), (height,)), Axes((1,), (width,))], 2, lanes=s.tile.lanes) as (i, j):
+                        body.store(sums, (i0 + i) * columns + j0 + j, L.Const(0.0, p.node.dtype))
                 with body.loop(s.last, step=s.deep, around=True, stem="k") as k0:
                     turn((i0, height, j0, width), k0, k0 + s.deep, last=False)
             with body.portion(quotient(s.last, s.deep, {}) + 1):
@@ -238,10 +240,10 @@ class _Tile:
     rows: int
     columns: Part
 
-    def write(self, outputs: Results, steps: Steps, sums: str = "") -> None:
-        """The tile, from 0 or what is in `sums` to what is elementwise in it."""
+    def write(self, outputs: Results, steps: Steps, sums: str = "", before: Dim = 1) -> None:
+        """The tile, from 0 or what is in `sums`, where something was summed `before`, to what is elementwise in it."""
         body = self.body
-        acc, pitch = self.begun(sums)
+        acc, pitch = self.begun(sums, before)
         self.ask_ahead()
         self.add(acc, steps)
         for j, _ in self.each_column():
@@ -267,14 +269,20 @@ class _Tile:
                 at = flat(self.result_index(i, j), node.shape)
                 body.store(sums, at, body.load(acc, i * pitch + j, node.dtype))
 
-    def begun(self, sums: str) -> tuple[str, int]:
+    def begun(self, sums: str, before: Dim = 1) -> tuple[str, int]:
         """Registers for the tile, with 0 or with what is in `sums`, and how far its rows are apart in them."""
         body, node = self.body, self.p.node
         acc, pitch = self.register()
-        for j, _ in self.each_column():
-            with body.loop(self.rows, unroll=0) as i:
-                before = body.load(sums, flat(self.result_index(i, j), node.shape), node.dtype) if sums else None
-                body.store(acc, i * pitch + j, before or L.Const(0.0, node.dtype))
+        if not sums or before != 1:
+            for j, _ in self.each_column():
+                with body.loop(self.rows, unroll=0) as i:
+                    body.store(acc, i * pitch + j, L.Const(0.0, node.dtype))
+        if sums:
+            with body.loop(before):
+                for j, _ in self.each_column():
+                    with body.loop(self.rows, unroll=0) as i:
+                        there = flat(self.result_index(i, j), node.shape)
+                        body.store(acc, i * pitch + j, body.load(sums, there, node.dtype))
         return acc, pitch
 
     def register(self) -> tuple[str, int]:

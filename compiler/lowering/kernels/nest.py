@@ -168,6 +168,13 @@ def _named(body: Body, x: Dim, extent: Dim) -> Dim:
     return symbol(var.name)
 
 
+def extreme(body: Body, which: str, a: Dim, b: Dim) -> Dim:
+    """The `minimum` or `maximum` of two sizes, by name."""
+    if isinstance(a, int) and isinstance(b, int):
+        return min(a, b) if which == "minimum" else max(a, b)
+    return symbol(body.bound_var(L.Apply(which, (to_expr(a), to_expr(b)), "i64")).name)
+
+
 def place(point: Dim, group: Axes, index: list[Dim], body: Body) -> None:
     """Write the row-major coordinates of a point of a group into `index`."""
     inner: Dim = 1

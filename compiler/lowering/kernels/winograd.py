@@ -24,11 +24,11 @@ from ...graph.ops.contraction import Affine, index_of, is_gathered
 from ...graph.ops.winograd import LARGE, TAPS, Filtering
 from ...loops import ir as L
 from ...loops.index import quotient, to_expr
-from ...types.sizes import Dim, symbol
+from ...types.sizes import Dim
 from ...types.tensors import BYTES
 from . import transforms
 from .body import Body, Results
-from .nest import Axes, Part, parts, place
+from .nest import Axes, Part, extreme, parts, place
 from .tile import Tile, choose
 from .transforms import two_sided
 
@@ -211,13 +211,6 @@ def multiply(body: Body, lanes: int, wide: Part, height: int, registers: tuple[s
         with body.loop(wide.width, lanes=lanes, unroll=0) as j:
             terms = (value, body.load(near, j, dtype), body.load(acc, i * padded + j, dtype))
             body.store(acc, i * padded + j, L.Apply("fma", terms, dtype))
-
-
-def extreme(body: Body, which: str, a: Dim, b: Dim) -> Dim:
-    """The `minimum` or `maximum` of two sizes, by name."""
-    if isinstance(a, int) and isinstance(b, int):
-        return min(a, b) if which == "minimum" else max(a, b)
-    return symbol(body.bound_var(L.Apply(which, (to_expr(a), to_expr(b)), "i64")).name)
 
 
 @dataclass(slots=True)
