@@ -322,6 +322,34 @@ def test_windows_over_large_weights_have_the_bits_of_small_ones(images, near, co
     np.testing.assert_allclose(wanted, evaluate(graph, {**given})[0]["y"], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("images", [2, B])
+def test_windows_over_every_other_of_large_weights_have_the_bits_of_small_ones(images, compiled, monkeypatch):
+    """The gradient by the image of a convolution of stride 2: four products, each by its own weights."""
+    h, c, k = 7, 20, 52
+    b = Builder("g", OPS)
+    x = b.emit("input", name="x", type=TensorType("f32", (images, h + 1, h + 1, c)))
+    w = b.emit("input", name="w", type=TensorType("f32", (4, 4, c, k)))
+    windows = (affine(("n", 1)), affine(("i", 1), ("u", 1)), affine(("j", 1), ("v", 1)), affine(("c", 1)))
+    filters = (affine(("u", 2), ("r", 1)), affine(("v", 2), ("s", 1)), affine(("c", 1)), affine(("k", 1)))
+    domain = (("n", images), ("i", h), ("r", 2), ("j", h), ("s", 2), ("k", k), ("u", 2), ("v", 2), ("c", c))
+    y = b.emit("contract", x, w, domain=domain, maps=(windows, filters), out=plain("nirjsk"),
+               shape=(images, h, 2, h, 2, k))  # fmt: skip
+    graph = fuse(b.finish((("y", b.emit("tanh", y)),)))
+    rng = np.random.default_rng(0)
+    shapes = {"x": (2, h + 1, h + 1, c), "w": (4, 4, c, k)}
+    given = {name: rng.standard_normal(shape).astype("f") for name, shape in shapes.items()}
+    bound = {"B": 2} if images is B else {}
+    plainly = compiled(graph)
+    wanted = plainly(given, None, bound)[0]["y"]
+    for name in ("TIMES", "LARGE"):
+        monkeypatch.setattr(schedule, name, 1)
+    assert schedule.schedule(product(b[y], b), level("x86-64-v4")).turned
+    run = compiled(graph)
+    assert run.lowered.module != plainly.lowered.module
+    np.testing.assert_array_equal(run(given, None, bound)[0]["y"], wanted)
+    np.testing.assert_allclose(wanted, evaluate(graph, {**given})[0]["y"], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(("rows", "most"), [(symbol("B"), 4), (512, 8)])
 def test_few_rows_are_not_left_over_where_only_run_time_knows_how_many(rows, most):
     """Of a tile of 8 rows a batch of 4 to 7 would be single rows, at twice the time."""

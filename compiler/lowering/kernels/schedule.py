@@ -85,10 +85,10 @@ class Schedule:
 
 def schedule(p: Product, target: Target) -> Schedule:
     """For the sizes at hand."""
-    if not p.batch and len(p.columns) == 1:
-        if len(p.rows) <= 1:
-            return _of_matrices(p, target)
-        if not p.clips and number(prod(w.size for w in p.inner)) <= DEEPEST:
+    if not p.batch and len(p.columns) == 1 and len(p.rows) <= 1:
+        return _of_matrices(p, target)
+    if not p.batch and len(p.rows) > 1 and (len(p.columns) == 1 or _is_large(p)) and not p.clips:
+        if number(prod(w.size for w in p.inner)) <= DEEPEST:
             return _of_windows(p, target)
     return Schedule(_tile(p, p.inner[-1].size, p.packed, target), p.packed)
 
@@ -100,10 +100,15 @@ def _tile(p: Product, depth: Dim, panels: bool, target: Target) -> Tile:
     return choose(rows, columns, far, p.node.dtype, target, p.width, long)
 
 
+def _is_large(p: Product) -> bool:
+    """Whether a sheet of the right operand does not stay in the second-level cache beside the rest."""
+    return number(prod(w.size for w in p.inner) * p.columns[-1].size) * BYTES[p.node.dtype] >= LARGE
+
+
 def _of_windows(p: Product, target: Target) -> Schedule:
     """Weights that are large are read for many pixels at a time: all that stay near."""
     size, rows = BYTES[p.node.dtype], number(prod(w.size for w in p.rows))
-    turned = number(prod(w.size for w in p.inner) * p.columns[-1].size) * size >= LARGE
+    turned = _is_large(p)
     outside = next((k for k in range(len(p.rows)) if _span(p, k) * size <= LARGE), len(p.rows) - 1)
     panels = p.packed or (rows >= TIMES and not p.width)
     return Schedule(_tile(p, p.inner[-1].size, panels, target), panels, turned=turned, outside=outside)
