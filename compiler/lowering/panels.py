@@ -44,10 +44,12 @@ def pack(graph: Graph, fixed: Collection[str], target: Target) -> Graph:
         axes = _axes(p, graph) if p is not None and n.args[1 - p.side] in fixed else None
         if p is not None and axes is not None and _pays(p, target):
             right, tile = args[1 - p.side], schedule(p, target).tile
-            key = right, axes, tile.vectors * tile.lanes
-            if key not in made:
-                made[key] = _packed(b, right, axes, tile.vectors * tile.lanes)
-            args[1 - p.side] = made[key]
+            width = tile.vectors * tile.lanes
+            if _is_whole(p, graph) or p.columns[-1].size % width == 0:
+                key = right, axes, width
+                if key not in made:
+                    made[key] = _packed(b, right, axes, width)
+                args[1 - p.side] = made[key]
         if OPS[n.op].kind == LOOP:
             body = pack(n.attrs["body"], invariants(n) | of_turns(n, fixed), target)
             if body is not n.attrs["body"]:
@@ -59,22 +61,35 @@ def pack(graph: Graph, fixed: Collection[str], target: Target) -> Graph:
 
 def _axes(p: Product, graph: Graph) -> tuple[tuple[int, ...], ...] | None:
     """The axes of the right operand that say which matrix, those of its rows and those of its columns, in the order in
-    which the kernel walks; None where it is read under a window, or in part."""
-    shape, extent = graph[p.node.args[1 - p.side]].shape, dict(p.node.attrs["domain"])
-    letters = [index_of(e) for e in p.node.attrs["maps"][1 - p.side]]
-    if (
-        None in letters
-        or len({*letters}) != len(letters)
-        or any(extent[i] != n for i, n in zip(letters, shape, strict=True))
-    ):
+    which the kernel walks; None where it is read under a window, or in part, but for the first of its columns."""
+    shape, letters = graph[p.node.args[1 - p.side]].shape, _letters(p)
+    if None in letters or len({*letters}) != len(letters):
         return None
     groups = [[i for w in walks for i in w.indices] for walks in (p.sheets, p.inner, p.columns[-1:])]
     walked = {i for g in groups for i in g}
     alone = [k for k, i in enumerate(letters) if i not in walked]  # of size 1
     sheets, rows, columns = ([letters.index(i) for i in g if i in letters] for g in groups)
-    if sum(map(len, (alone, sheets, rows, columns))) != len(shape) or not all(isinstance(n, int) for n in shape):
+    whole = {*range(len(shape))} - ({*columns} if len(columns) == 1 else set())
+    extent = dict(p.node.attrs["domain"])
+    if sum(map(len, (alone, sheets, rows, columns))) != len(shape) or any(
+        extent[letters[k]] != shape[k] for k in whole
+    ):
+        return None
+    if not all(isinstance(shape[k], int) for k in (*rows, *columns)):
         return None
     return (*alone, *sheets), tuple(rows), tuple(columns)
+
+
+def _letters(p: Product) -> list[str | None]:
+    return [index_of(e) for e in p.node.attrs["maps"][1 - p.side]]
+
+
+def _is_whole(p: Product, graph: Graph) -> bool:
+    """Whether all columns of the right operand are read. Of a part whole panels are."""
+    extent = dict(p.node.attrs["domain"])
+    return all(
+        extent[i] == n for i, n in zip(_letters(p), graph[p.node.args[1 - p.side]].shape, strict=True) if i is not None
+    )
 
 
 def _pays(p: Product, target: Target) -> bool:
