@@ -18,7 +18,7 @@ from math import prod
 
 from ...graph.boxes import flat
 from ...graph.cost import number, own_weight, waits
-from ...graph.nodes import Graph, Node
+from ...graph.nodes import Graph, Node, ancestors
 from ...graph.ops import OPS
 from ...graph.ops.op import MAP, REDUCE, VIEW
 from ...loops import ir as L
@@ -73,6 +73,14 @@ class Stages:
 
     def stores(self, stage: int) -> list[str]:
         return [v for v in self.full if self.level[v] == stage]
+
+    def extreme(self, stage: int) -> list[Node]:
+        """What is done in a stage that does nothing but look for the largest or the smallest; else nothing."""
+        folds, graph = self.folds(stage), self.trial.graph
+        if self.stores(stage) or any(self.trial.ops[r.op].reduce not in ("max", "min") for r in folds):
+            return []
+        ends = {r.name for r in self.reductions} - {r.name for r in folds}
+        return [graph[v] for v in ancestors(graph.nodes, [r.name for r in folds], ends) if v not in ends]
 
     def saved(self, graph: Graph) -> dict[str, int]:
         """Heavy values that several stages ask for at the point of the loops, and the first of those."""
@@ -146,8 +154,8 @@ def _rows(body: Body, stages: Stages, outputs: Results, kept: list[Axes], reduce
                 for v, row in new.items():
                     body.store(row, in_row(point), body.value(v, index))
 
-            most = MANY if kept else TURNS
-            totals = _folded(body, stages, stage, outputs, outer, reduced, width, most, keep, unroll)
+            most, wide = MANY if kept else TURNS, max(width, _width(graph, reduced, stages.extreme(stage)))
+            totals = _folded(body, stages, stage, outputs, outer, reduced, wide, most, keep, unroll)
             rows = rows | new
             for r in stages.folds(stage):
                 body.is_now(r.name, stages.kept(outer), body.bind(body.load(totals[r.name], 0, r.dtype)))
@@ -239,9 +247,10 @@ def _shares(body: Body, stages: Stages, outputs: Results, reduced: list[Axes]) -
     body.store_all(outputs, [(v, ()) for v in stages.rest])
 
 
-def _width(graph: Graph, reduced: Sequence[Axes]) -> int:
-    """How many elements of a row are folded together."""
-    light = sum(map(own_weight, graph)) <= LIGHT
+def _width(graph: Graph, reduced: Sequence[Axes], done: Sequence[Node] | None = None) -> int:
+    """How many elements of a row are folded together, where all of the graph, or only some of it, is done for each."""
+    done = [*graph] if done is None else done
+    light = done and sum(map(own_weight, done)) <= LIGHT
     return lanes(graph) * (CHAINS if reduced and number(reduced[-1].size) >= LONG and light else 1)
 
 
