@@ -81,6 +81,7 @@ class Product:
     right: Dim
     clips: tuple[Clip, ...] = ()
     width: int = 0  # columns of a panel, where the right operand lies in panels
+    matrix: Dim = 0  # elements of one of its matrices, of which only the first columns may be read, then
 
     @property
     def packed(self) -> bool:
@@ -99,7 +100,9 @@ class Product:
 
     def sheet(self, lanes: int) -> Dim:
         """The number of elements of one such matrix in panels."""
-        n, lanes = self.columns[-1].size, self.width or lanes
+        if self.width:
+            return self.matrix
+        n = self.columns[-1].size
         whole = -(-n // lanes) * lanes if isinstance(n, int) else n + lanes
         return prod(w.size for w in self.inner) * whole
 
@@ -153,9 +156,10 @@ def _from_side(node: Node, graph: Nodes, side: int, apart: Collection[str]) -> P
     rows = tuple(sorted(rows, key=lambda w: _tiled(w.size) if is_plain(node) else (False, -number(w.left))))
     begins = [_start(m, shape) for m, shape in operands]
     right_one = graph[node.args[1 - side]]
-    width = graph[right_one.args[0]].shape[-1] if right_one.op == "unpack" else 0
+    panels = graph[right_one.args[0]].shape if right_one.op == "unpack" else (0,)
+    width, matrix = panels[-1], prod(panels[1:]) if panels[-1] else 0
     assert isinstance(width, int)
-    return Product(node, side, batch, rows, columns, inner, begins[side], begins[1 - side], width=width)
+    return Product(node, side, batch, rows, columns, inner, begins[side], begins[1 - side], width=width, matrix=matrix)
 
 
 def _tiled(n: Dim) -> tuple[bool, int]:
