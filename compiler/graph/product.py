@@ -156,8 +156,8 @@ def _from_side(node: Node, graph: Nodes, side: int, apart: Collection[str]) -> P
     rows = tuple(sorted(rows, key=lambda w: _tiled(w.size) if is_plain(node) else (False, -number(w.left))))
     begins = [_start(m, shape) for m, shape in operands]
     right_one = graph[node.args[1 - side]]
-    panels = graph[right_one.args[0]].shape if right_one.op == "unpack" else (0,)
-    width, matrix = panels[-1], prod(panels[1:]) if panels[-1] else 0
+    panels = graph[right_one.args[0]].shape if right_one.op == "unpack" else (0, 0)
+    width, matrix = panels[-1], prod(panels[1:])
     assert isinstance(width, int)
     return Product(node, side, batch, rows, columns, inner, begins[side], begins[1 - side], width=width, matrix=matrix)
 

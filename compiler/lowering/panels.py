@@ -13,15 +13,14 @@ from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
-from ..graph.cost import number
 from ..graph.nodes import Builder, Graph
 from ..graph.ops import OPS, PACKED, WIDENING
 from ..graph.ops.contraction import index_of
 from ..graph.ops.op import CONTRACT, LOOP
 from ..graph.product import Product, product
 from ..passes.scans import invariants, of_turns
-from ..types.tensors import BYTES, FLOATS
-from .kernels.schedule import LARGE, schedule
+from ..types.tensors import FLOATS
+from .kernels.schedule import is_large, schedule
 
 if TYPE_CHECKING:
     from ..native.target import Target
@@ -94,8 +93,7 @@ def _is_whole(p: Product, graph: Graph) -> bool:
 
 def _pays(p: Product, target: Target) -> bool:
     """Whether the kernel would copy the operand itself, or reads it from afar."""
-    size = number(prod(w.size for w in p.inner) * p.columns[-1].size) * BYTES[p.node.dtype]
-    return p.packed or schedule(p, target).panels or size >= LARGE
+    return p.packed or schedule(p, target).panels or is_large(p)
 
 
 def _packed(b: Builder, right: str, axes: tuple[tuple[int, ...], ...], width: int) -> str:

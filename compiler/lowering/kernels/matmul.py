@@ -246,43 +246,38 @@ class _Tile:
         acc, pitch = self.begun(sums, before)
         self.ask_ahead()
         self.add(acc, steps)
-        for j, _ in self.each_column():
-            with body.loop(self.rows, unroll=0) as i:
-                index = self.result_index(i, j)
-                body.in_register(self.p.node.name, index, acc, i * pitch + j)
-                body.store_all(outputs, [(v, index) for v in outputs])
+        for i, j in self.each_result():
+            index = self.result_index(i, j)
+            body.in_register(self.p.node.name, index, acc, i * pitch + j)
+            body.store_all(outputs, [(v, index) for v in outputs])
 
     def clear(self, sums: str) -> None:
         """Nothing is summed yet."""
         body, node = self.body, self.p.node
-        for j, _ in self.each_column():
-            with body.loop(self.rows, unroll=0) as i:
-                body.store(sums, flat(self.result_index(i, j), node.shape), L.Const(0.0, node.dtype))
+        for i, j in self.each_result():
+            body.store(sums, flat(self.result_index(i, j), node.shape), L.Const(0.0, node.dtype))
 
     def add_to(self, sums: str, steps: Steps) -> None:
         """Some steps of the sum: the tile is read from `sums` and goes back there."""
         body, node = self.body, self.p.node
         acc, pitch = self.begun(sums)
         self.add(acc, steps)
-        for j, _ in self.each_column():
-            with body.loop(self.rows, unroll=0) as i:
-                at = flat(self.result_index(i, j), node.shape)
-                body.store(sums, at, body.load(acc, i * pitch + j, node.dtype))
+        for i, j in self.each_result():
+            at = flat(self.result_index(i, j), node.shape)
+            body.store(sums, at, body.load(acc, i * pitch + j, node.dtype))
 
     def begun(self, sums: str, before: Dim = 1) -> tuple[str, int]:
         """Registers for the tile, with 0 or with what is in `sums`, and how far its rows are apart in them."""
         body, node = self.body, self.p.node
         acc, pitch = self.register()
         if not sums or before != 1:
-            for j, _ in self.each_column():
-                with body.loop(self.rows, unroll=0) as i:
-                    body.store(acc, i * pitch + j, L.Const(0.0, node.dtype))
+            for i, j in self.each_result():
+                body.store(acc, i * pitch + j, L.Const(0.0, node.dtype))
         if sums:
             with body.loop(before):
-                for j, _ in self.each_column():
-                    with body.loop(self.rows, unroll=0) as i:
-                        there = flat(self.result_index(i, j), node.shape)
-                        body.store(acc, i * pitch + j, body.load(sums, there, node.dtype))
+                for i, j in self.each_result():
+                    at = flat(self.result_index(i, j), node.shape)
+                    body.store(acc, i * pitch + j, body.load(sums, at, node.dtype))
         return acc, pitch
 
     def register(self) -> tuple[str, int]:
@@ -332,11 +327,16 @@ class _Tile:
         beside = [body.held[v] for v in others if body.graph[v].shape == shape]
         if not beside:
             return
+        for i, j in self.each_result():
+            index = self.result_index(i, j)
+            for buffer in beside:
+                body.emit(L.Prefetch(buffer, to_expr(flat(index, shape))))
+
+    def each_result(self) -> Iterator[tuple[Dim, Dim]]:
+        """The row and the column in the tile, vector by vector and for each all rows."""
         for j, _ in self.each_column():
-            with body.loop(self.rows, unroll=0) as i:
-                index = self.result_index(i, j)
-                for buffer in beside:
-                    body.emit(L.Prefetch(buffer, to_expr(flat(index, shape))))
+            with self.body.loop(self.rows, unroll=0) as i:
+                yield i, j
 
     def each_column(self, at: Mapping[Walk, Dim] | None = None) -> Iterator[tuple[Dim, Dim]]:
         """Vector by vector: a column of the tile, and where `right` has it at a point of the sum."""

@@ -87,7 +87,7 @@ def schedule(p: Product, target: Target) -> Schedule:
     """For the sizes at hand."""
     if not p.batch and len(p.columns) == 1 and len(p.rows) <= 1:
         return _of_matrices(p, target)
-    if not p.batch and len(p.rows) > 1 and (len(p.columns) == 1 or _is_large(p)) and not p.clips:
+    if not p.batch and len(p.rows) > 1 and (len(p.columns) == 1 or is_large(p)) and not p.clips:
         if number(prod(w.size for w in p.inner)) <= DEEPEST:
             return _of_windows(p, target)
     return Schedule(_tile(p, p.inner[-1].size, p.packed, target), p.packed)
@@ -100,7 +100,7 @@ def _tile(p: Product, depth: Dim, panels: bool, target: Target) -> Tile:
     return choose(rows, columns, far, p.node.dtype, target, p.width, long)
 
 
-def _is_large(p: Product) -> bool:
+def is_large(p: Product) -> bool:
     """Whether a sheet of the right operand does not stay in the second-level cache beside the rest."""
     return number(prod(w.size for w in p.inner) * p.columns[-1].size) * BYTES[p.node.dtype] >= LARGE
 
@@ -108,7 +108,7 @@ def _is_large(p: Product) -> bool:
 def _of_windows(p: Product, target: Target) -> Schedule:
     """Weights that are large are read for many pixels at a time: all that stay near."""
     size, rows = BYTES[p.node.dtype], number(prod(w.size for w in p.rows))
-    turned = _is_large(p)
+    turned = is_large(p)
     outside = next((k for k in range(len(p.rows)) if _span(p, k) * size <= LARGE), len(p.rows) - 1)
     panels = p.packed or (rows >= TIMES and not p.width)
     return Schedule(_tile(p, p.inner[-1].size, panels, target), panels, turned=turned, outside=outside)
@@ -118,7 +118,7 @@ def _of_matrices(p: Product, target: Target) -> Schedule:
     """Each operand is one matrix."""
     rows, columns, size = p.rows[-1].size if p.rows else 1, p.columns[-1].size, BYTES[p.node.dtype]
     depth = prod(w.size for w in p.inner)
-    large = number(depth * columns) * size >= LARGE
+    large = is_large(p)
     copied = large and not p.clips and number(rows) > FEW
     few = large and not p.packed and not p.width and isinstance(rows, int) and rows <= FEW
     across = bool(p.rows) and p.rows[0].left == 1  # read across its rows, as for the gradient of a weight
