@@ -10,11 +10,15 @@ Codes: E0601 shape, E0602 dtype, E0603 value out of range, E0605 too large, E060
 
 from __future__ import annotations
 
+import mmap
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from ctypes import addressof, c_char
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -40,6 +44,8 @@ BATCHES = "what gives batch after batch is for `fit` and `evaluate`, as their on
 _CLASSES = "`numpy.unique(.., return_inverse=True)` numbers them; so does `fit` of a frame with the target in it"
 _CHANNELS = (1, 3, 4)  # of a picture: grey, colour, colour with transparency
 _LEAST_SIDE = 8  # of one, in pixels
+_PAGE = 1 << 21  # bytes of a large page: a processor finds what lies in such without a walk through tables
+_APART = 9  # lines of a cache between arrays: equal places of equal arrays then compete for different ones
 _SMALL = 1 << 26  # bytes that are allocated without asking how much memory there is
 
 
@@ -329,14 +335,31 @@ def aligned(shape: Sequence[int], dtype: np.dtype[Any], what: str) -> Array:
     return aligned_bytes(nbytes(shape, dtype), what).view(dtype).reshape(tuple(shape))
 
 
+def aligned_arrays(wanted: Iterable[tuple[Sequence[int], np.dtype[Any]]], what: str) -> list[Array]:
+    """Arrays as `aligned` makes them, one after the other in one block of memory, so that small ones share pages."""
+    shapes = list(wanted)
+    ends = list(accumulate((-(-nbytes(*each) // ALIGNMENT) + _APART) * ALIGNMENT for each in shapes))
+    block = aligned_bytes(ends[-1] if ends else 0, what)
+    return [
+        block[end : end + nbytes(shape, dtype)].view(dtype).reshape(tuple(shape))
+        for end, (shape, dtype) in zip([0, *ends], shapes, strict=False)
+    ]
+
+
 def aligned_bytes(n: int, what: str) -> Array:
-    """`n` zero bytes, 64-byte aligned."""
+    """`n` zero bytes, 64-byte aligned; many of them in large pages, where the system has such."""
     check_bytes(n, what)
     try:
-        raw = np.zeros(n + ALIGNMENT, np.uint8)
-    except MemoryError as e:
+        if sys.platform == "linux" and n >= _PAGE // 2:
+            pages = mmap.mmap(-1, (-(-n // _PAGE) + 1) * _PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            with suppress(OSError):  # a system without them
+                pages.madvise(mmap.MADV_HUGEPAGE)
+            raw, alignment = np.frombuffer(pages, np.uint8), _PAGE
+        else:
+            raw, alignment = np.zeros(n + ALIGNMENT, np.uint8), ALIGNMENT
+    except (MemoryError, OSError) as e:
         raise error("E0605", f"{what} needs {human(n)}, which the system refused", kind=ResourceError) from e
-    start = -raw.ctypes.data % ALIGNMENT
+    start = -raw.ctypes.data % alignment
     return raw[start : start + n]
 
 

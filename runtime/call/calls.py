@@ -34,7 +34,7 @@ from .arrays import (
     NUMPY,
     Wanted,
     address_of,
-    aligned,
+    aligned_arrays,
     aligned_bytes,
     bind,
     check_nbytes,
@@ -162,7 +162,8 @@ class Call:
         self.wants: tuple[Wanted, ...] = tuple(map(wanted, s.inputs))
         self.workspace, self._state = workspace, state
         stored = [state.stored(path) for path in s.variables]
-        prepared = [aligned([_value(n, {}) for n in p.shape], NUMPY[p.dtype], "what is prepared") for p in s.prepared]
+        shapes = (([_value(n, {}) for n in p.shape], NUMPY[p.dtype]) for p in s.prepared)
+        prepared = aligned_arrays(shapes, "what is prepared")
         self.variables = [*stored, *prepared]  # keeps the memory behind the slots alive
         self._updated = [state.stored(path) for path in s.updates]
         self._version: int | None = None  # of the state, when it was prepared

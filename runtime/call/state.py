@@ -1,5 +1,5 @@
 """The variables of a network: one array each, 64-byte aligned and never moved, so that entry points keep pointers.
-Those of a stack are one after the other in one.
+Those of a stack are one after the other in one; all are in one block of memory.
 
 The one idea: whoever writes says so. What an entry has prepared of variables is of a certain `version` of them; only
 `write` and native code that updates variables raise it, for what is read here is read-only.
@@ -14,7 +14,7 @@ import numpy as np
 
 from ...compiler.manifest import Variable
 from ...compiler.types.stacks import members
-from .arrays import NUMPY, aligned, check_bytes, nbytes
+from .arrays import NUMPY, aligned_arrays
 from .column import Array
 
 
@@ -25,19 +25,17 @@ class State(Mapping[str, Array]):
 
     def __init__(self, variables: Iterable[Variable], stacks: Iterable[str] = ()):
         """Zeros. Raises E0605 where they do not fit."""
-        declared = {v.path: v for v in variables}
-        check_bytes(sum(nbytes(v.shape, NUMPY[v.dtype]) for v in declared.values()), "the variables")
-        self._stored: dict[str, Array] = {}
+        shapes = {v.path: (v.shape, NUMPY[v.dtype]) for v in variables}
+        declared = list(shapes)
         self._of: dict[str, str] = {}  # by the path of a variable in a stack: that of the stack
         for stack in stacks:
-            of = dict.fromkeys(members(stack), stack)
-            v = declared[next(iter(of))]
-            whole = self._stored[stack] = aligned((len(of), *v.shape), NUMPY[v.dtype], f"`{v.path}` and those like it")
-            self._stored |= apart(stack, whole)
-            self._of |= of
-        for path, v in declared.items():
-            if path not in self._of:
-                self._stored[path] = aligned(v.shape, NUMPY[v.dtype], f"`{path}`")
+            of = members(stack)
+            shape, dtype = next(iter([shapes.pop(path) for path in of]))
+            shapes[stack] = (len(of), *shape), dtype
+            self._of |= dict.fromkeys(of, stack)
+        self._stored = dict(zip(shapes, aligned_arrays(shapes.values(), "the variables"), strict=True))
+        for stack in dict.fromkeys(self._of.values()):
+            self._stored |= apart(stack, self._stored[stack])
         self._seen = {path: _read_only(self._stored[path]) for path in declared}
         self._read: set[str] = set()  # by what has been prepared: of a stack its own path
         self.version = 0

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from nnc.compiler.manifest import Port
 from nnc.compiler.types.sizes import symbol
 from nnc.dsl.errors import ArgumentError, ArgumentTypeError, ResourceError
-from nnc.runtime.call.arrays import ALIGNMENT, address_of, aligned, bind, check_bytes, nbytes, wanted
+from nnc.runtime.call.arrays import (
+    ALIGNMENT,
+    address_of,
+    aligned,
+    aligned_arrays,
+    aligned_bytes,
+    bind,
+    check_bytes,
+    nbytes,
+    wanted,
+)
 from nnc.runtime.call.messages import human
 
 B, N = symbol("B"), symbol("N")
@@ -234,3 +244,22 @@ def test_aligned_memory(shape, dtype):
     assert a.shape == tuple(shape) and not a.any() and a.flags.c_contiguous
     assert a.size == 0 or address_of(a) % ALIGNMENT == 0
     assert a.size == 0 or address_of(a) == a.ctypes.data
+
+
+@pytest.mark.parametrize("n", [0, 1, 2**20 - 1, 2**20, 2**21, 2**21 + 1, 5 * 2**20])
+def test_bytes_of_our_own_are_zero_and_all_there(n):
+    """In large pages or not."""
+    a = aligned_bytes(n, "a")
+    assert a.nbytes == n and not a.any() and a.flags.writeable
+    assert n == 0 or address_of(a) % ALIGNMENT == 0
+    a[:] = 255
+
+
+def test_arrays_in_one_block_do_not_overlap():
+    wanted = [((3, 5), np.float32), ((), np.int64), ((0, 4), np.float32), ((700, 600), np.float64), ((7,), np.bool_)]
+    arrays = aligned_arrays([(shape, np.dtype(dtype)) for shape, dtype in wanted], "arrays")
+    for k, (a, (shape, dtype)) in enumerate(zip(arrays, wanted, strict=True)):
+        assert a.shape == shape and a.dtype == dtype and address_of(a) % ALIGNMENT == 0 and not a.any()
+        a[...] = k % 2 if dtype is np.bool_ else k
+    assert all((a == (k % 2 if a.dtype == bool else k)).all() for k, a in enumerate(arrays))
+    assert aligned_arrays([], "none") == []
