@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from ...native.target import Target
 
 UNROLL = 4  # copies of a sum's body: with 16 the scheduler spills
-DEPTH = 384  # steps of a long sum at a time
-BLOCK = 128  # rows at a time, at most
+CHUNK = 384  # steps of a long sum at a time
+DEPTH = 1024  # and where rows lie side by side and so do panels: fewer sums to load and store, fewer panels begun
+BLOCK = 256  # rows at a time, at most
 SHARES = 4  # blocks of rows that threads share, at least
 CHUNKS = 8  # of columns, where panels are there
 FEW = 16  # rows up to which the right operand is read as it lies, for all columns at a time; more are worth a copy
@@ -39,7 +40,7 @@ WIDTH, NARROW = 2048, 512  # and columns of them, at most and at least
 LARGE = 1 << 18  # bytes of it that do not stay in the second-level cache beside the rest
 NEAR = 1 << 17  # that do
 MANY = 2  # chunks of columns, which threads share
-SOME = 1 << 10  # rows up to which a copy of all panels at once takes time that shows
+SOME = 1 << 9  # rows up to which a copy of all panels at once takes time that shows
 PAGE = 1 << 12
 DEEPEST = 1 << 13  # steps of a window's sum that stay near with a tile of columns; longer ones go around the tiles
 TIMES = 256  # uses of a window's weights that are worth a copy
@@ -93,11 +94,18 @@ def schedule(p: Product, target: Target) -> Schedule:
     return Schedule(_tile(p, p.inner[-1].size, p.packed, target), p.packed)
 
 
-def _tile(p: Product, depth: Dim, panels: bool, target: Target) -> Tile:
-    rows, columns = p.rows[-1].size if p.rows else 1, p.columns[-1].size
+def _tile(p: Product, depth: Dim, panels: bool, target: Target, height: Dim | None = None) -> Tile:
+    rows, columns = height or (p.rows[-1].size if p.rows else 1), p.columns[-1].size
     far = is_far(columns, depth, panels or p.width > 0, p.node.dtype, target)
     long = len(p.inner) == 1 and number(depth) >= LONG and isinstance(rows, int)  # of few rows most would be left over
-    return choose(rows, columns, far, p.node.dtype, target, p.width, long)
+    return choose(rows, columns, far, p.node.dtype, target, p.width, long, _again(p))
+
+
+def _again(p: Product) -> int:
+    """After how many steps of its sum a row's element of the left operand is that of the row before; 0 where it is not
+    while copies of the sum's body keep it in a register."""
+    row, step = number(p.rows[-1].left) if p.rows else 0, number(p.inner[-1].left)
+    return row // step if step and row % step == 0 and row < UNROLL * step else 0
 
 
 def is_large(p: Product) -> bool:
@@ -122,31 +130,39 @@ def _of_matrices(p: Product, target: Target) -> Schedule:
     copied = large and not p.clips and number(rows) > FEW
     few = large and not p.packed and not p.width and isinstance(rows, int) and rows <= FEW
     across = bool(p.rows) and p.rows[0].left == 1  # read across its rows, as for the gradient of a weight
-    blocks = copied or few or (across and not p.packed and not p.width and number(depth) > 2 * DEPTH)
-    first, rest = p.inner[0].size, max(1, number(prod(w.size for w in p.inner[1:])))
-    deep = max(1, (STREAMS if few else DEPTH) // rest)
-    if isinstance(first, int):
-        turns = max(1, -(-first // deep))
-        deep = min(deep, -(-first // (UNROLL * turns)) * UNROLL) or 1
-        last: Dim = (first - 1) // deep * deep if first else 0
-    else:
-        last = quotient(first, deep, {}) * deep
+    blocks = copied or few or (across and not p.packed and not p.width and number(depth) > 2 * CHUNK)
+    deep, last = _steps(p, STREAMS if few else CHUNK)
+    near = NEAR // max(1, number(deep * prod(w.size for w in p.inner[1:]) * size))
+    chunk = copied and not p.width and number(rows) <= SOME and isinstance(columns, int) and columns >= MANY * near
+    if copied and not (chunk or across):
+        deep, last = _steps(p, DEPTH)
     panels = p.packed or (copied and not p.width)
-    tile = _tile(p, deep if blocks else p.inner[-1].size, panels, target)
     height = min(BLOCK, -(-rows // SHARES)) if isinstance(rows, int) else BLOCK
+    one = isinstance(rows, int) and blocks and not few  # block is what tiles are to divide
+    tile = _tile(p, deep if blocks else p.inner[-1].size, panels, target, height if one else rows)
     height = tile.rows * max(1, height // tile.rows)
     strips = copied and across and number(p.inner[-1].left) * size >= PAGE
     single = tile.single if isinstance(columns, int) and not isinstance(rows, int) else 0
     grain = single or tile.vectors * tile.lanes
-    near = max(grain, NEAR // (deep * rest * size))
-    chunk = copied and not p.width and number(rows) <= SOME and isinstance(columns, int) and columns >= MANY * near
     if few:
         width = max(NARROW, min(WIDTH, _share(columns, 2, grain)))
     elif chunk or p.width:
-        width = _share(columns, number(columns) // near if chunk else CHUNKS, grain)
+        width = _share(columns, number(columns) // max(grain, near) if chunk else CHUNKS, grain)
     else:
         width = 0
     return Schedule(tile, panels, strips, blocks, 0 if few else height, width, deep, last, single=single, chunk=chunk)
+
+
+def _steps(p: Product, most: int) -> tuple[int, Dim]:
+    """How many steps at a time of the first index of a sum, for at most so many of the sum, and the step from which on
+    it is taken to its end."""
+    first, rest = p.inner[0].size, max(1, number(prod(w.size for w in p.inner[1:])))
+    deep = max(1, most // rest)
+    if not isinstance(first, int):
+        return deep, quotient(first, deep, {}) * deep
+    turns = max(1, -(-first // deep))
+    deep = min(deep, -(-first // (UNROLL * turns)) * UNROLL) or 1
+    return deep, (first - 1) // deep * deep if first else 0
 
 
 def _share(columns: Dim, chunks: int, grain: int) -> int:

@@ -8,7 +8,9 @@ not in the second, tiles narrower than four cache lines are slower, by a tenth t
 result runs beside the multiply-adds of the next tile, as many as the processor sees ahead: the fewer instructions they
 are, the more. Measured, 8 rows of one vector rather than 4 of two: a product in 0.97 of the time, the gradient of a
 weight with Adam in 0.92. With two multiply-adds per cycle, of 32 bytes or of 64, 12 accumulators are better than 8 by a
-fifth, and rows of a single vector slower by a third: each of their multiply-adds needs a load.
+fifth, and rows of a single vector slower by a third: each of their multiply-adds needs a load. With two of 64 bytes and
+the right operand in the second-level cache each step of the sum takes 3 to 4 cycles more than its multiply-adds, the
+longer the more rows and the more vectors: 24 accumulators are better than 20 by a twentieth, than 16 by a tenth.
 """
 
 from __future__ import annotations
@@ -60,16 +62,19 @@ def is_far(columns: Dim, depth: Dim, packed: bool, dtype: str, target: Target) -
 
 
 @cache
-def choose(rows: Dim, columns: Dim, far: bool, dtype: str, target: Target, width: int = 0, long: bool = False) -> Tile:
+def choose(rows: Dim, columns: Dim, far: bool, dtype: str, target: Target, width: int = 0, long: bool = False,
+           again: int = 0) -> Tile:  # fmt: skip
     """The tile for a result of `rows` x `columns`; of `width` columns, where that is given. Sums are `long` where what
-    follows them runs beside the next tile's."""
+    follows them runs beside the next tile's. What is broadcast for a row waits for the next, where that reads it
+    `again` so many steps later."""
     lanes = max(1, target.vector_bytes // BYTES[dtype])  # a processor without vectors has numbers of any width
     best: tuple[float, Tile] | None = None
     down = [_counts(Tile(r, 1, lanes).rows_of(rows), rows) for r in range(1, target.registers - 3)]
     for vectors in (width // lanes,) if width else range(1, 29):
         across = _counts(Tile(1, vectors, lanes).columns(columns), columns)
         for r in range(1, target.registers - 3):
-            if r * vectors + min(r, vectors) + 1 <= target.registers:
+            beside = vectors + r * again if again else min(r, vectors) + 1
+            if r * vectors + beside <= target.registers:
                 cycles = _cycles(down[r - 1], across, lanes, far, long, target)
                 cost = cycles * (1 + 0.002 * r * vectors)
                 if best is None or cost < best[0]:
@@ -82,11 +87,11 @@ def _cycles(
     down: list[tuple[int, int]], across: list[tuple[int, int]], lanes: int, far: bool, long: bool, target: Target
 ) -> float:
     """Of one step of k for all results; edges at their true size; a little for every variant of code. Bounds are the
-    multiply-adds, their latency, the loads, and the right operand from the second-level cache; narrow tiles are slower
-    where that is far. With two units per cycle it is half cycles; with one, what is broadcast for a single vector is
-    an operand of its multiply-adds, no instruction."""
-    two = target.units > 1
-    fetch = 4 if two and target.vector_bytes == 64 else 2.5
+    multiply-adds, their latency, the loads, and the right operand from the second-level cache; where that is far,
+    narrow tiles are slower, and two units of 64 bytes wait for it. With two units per cycle it is half cycles; with
+    one, what is broadcast for a single vector is an operand of its multiply-adds, no instruction."""
+    two, wide = target.units > 1, target.units > 1 and target.vector_bytes == 64
+    fetch, narrow = (4, 0.03) if wide else (2.5, 0.15)
     cycles, latency, load = 0.0, BOTH if two else LATENCY, 1.3 if two else 1
     for r, m in down:
         for c, n in across:
@@ -94,7 +99,8 @@ def _cycles(
             folded = long and not two and v == 1
             bound = max(r * v, latency, v + r / 2 if folded else load * (r + v), fetch * v + r / 4)
             ahead = AHEAD * (r + v) / (r * v) if long and not two and not folded else 0
-            cycles += m * n * bound * (1 + 0.15 * max(0, 4 - v) * far) * (1 + ahead)
+            waits = r / 2 + 1.2 * v if wide and far else 0
+            cycles += m * n * (bound + waits) * (1 + narrow * max(0, 4 - v) * far) * (1 + ahead)
     return cycles * (1 + 0.01 * (len(down) * len(across)))
 
 
