@@ -17,6 +17,7 @@ from . import (
     plumbing,
     random,
     reduction,
+    windows,
     winograd,
 )
 from .op import Op
@@ -30,6 +31,7 @@ OPS: Mapping[str, Op] = MappingProxyType(
             reduction,
             layout,
             panels,
+            windows,
             winograd,
             pieces,
             contraction,

@@ -16,6 +16,7 @@ from ..rewrite import Sweep, rewrite
 from .heads import LARGE, heads
 from .rebuild import rebuilt
 from .regions import merged
+from .windows import seen
 
 PARTS = 48  # joined by one kernel
 
@@ -28,6 +29,8 @@ def fuse(graph: Graph) -> Graph:
         graph = cse(rewrite(graph, {op: (_as_reductions,) for op in ARGUMENTS}))
     if any(n.op == "concat" and len(n.args) > PARTS for n in graph):
         graph = cse(rewrite(graph, {"concat": (_in_groups,)}))
+    if any(n.op == "contract" and len(n.args) == 1 for n in graph):
+        graph = rewrite(graph, {"contract": (seen,)})
     return rebuilt(graph, merged(graph, heads(graph)))
 
 

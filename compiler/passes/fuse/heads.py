@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
-from ...graph.cost import own_weight
+from ...graph.cost import number, own_weight
 from ...graph.nodes import Graph, Node
 from ...graph.ops import OPS, PACKED, STORED
 from ...graph.ops.contraction import is_gathered
@@ -69,7 +70,7 @@ def _value(graph: Graph, n: Node, operands: Sequence[_Value], demanded: bool) ->
             or (len(users) > 1 and not cheap)
             or size > LARGE // 2
             or (n.op == "concat" and len(n.args) > WIDE)
-            or (weight > SPREAD and any(_spreads(u, n.name) for u in users))
+            or (weight > SPREAD and any(_spreads(u, n) for u in users))
             or (folded and any(OPS[u.op].kind == REDUCE for u in users))  # small, and at hand
         )
     flows = (through and not head) or (kind == CONTRACT and is_gathered(n) and len(users) == 1)
@@ -108,11 +109,13 @@ def renames(graph: Graph, n: Node) -> bool:
     )
 
 
-def _spreads(user: Node, name: str) -> bool:
+def _spreads(user: Node, n: Node) -> bool:
     """The user reads each element many times, in an order that does not allow to keep it meanwhile."""
+    if user.op == "windows":  # which overlap
+        return number(prod(user.shape)) > number(prod(n.shape))
     if user.op == "broadcast":
         axes = user.attrs["axes"]
         return any(k not in axes and user.shape[k] != 1 for k in range(max(axes, default=-1)))
     if user.op in ("recurrence", "argsort"):  # one element at a time, not in lanes
         return True
-    return user.op == "gather" and user.args[0] == name
+    return user.op == "gather" and user.args[0] == n.name
