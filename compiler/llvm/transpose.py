@@ -15,6 +15,7 @@ from ..loops.ir import Apply, Const, Expr, For, Let, Load, Stmt, Store, Var
 from .memory import ALIGNMENT
 from .text import Function, type_text, vector_literal
 
+PART = 4  # of a square: with more turns left over, one that is not whole is worth while
 LANE = 16  # bytes: x86 shuffles within these, then moves them whole
 
 

@@ -16,7 +16,7 @@ from .instructions import Instructions
 from .memory import ALIGNMENT, Lanes, Partial, Serial
 from .serial import independent
 from .text import fault, literal, symbol, type_text, vector_literal
-from .transpose import Copy, transpose
+from .transpose import PART, Copy, transpose
 from .values import Index, Operand, Term, Value, plus, sum_of
 
 Rule = Callable[..., str]  # (instructions, old, new) -> the folded value
@@ -222,24 +222,31 @@ class VectorLoops(Evaluator):
             return start
         trips = min(sum_of(e, begin, -1).constant for e in ends)
 
-        def turn(k: Index) -> None:
+        def turns(k: Index, count: int) -> None:
             for first in range(0, trips, n):
-                self.square(copy, at, k, plus(begin, first), min(n, trips - first))
+                self.square(copy, at, k, plus(begin, first), min(n, trips - first), count)
 
-        return self.turns(s.var, start, stop, 1, n, turn)
+        reached = self.turns(s.var, start, stop, 1, n, lambda k: turns(k, n))
+        left = sum_of(stop, reached, -1)
+        if not left.known or left.constant < n // PART or not self.fn.externals.masks:
+            return reached
+        turns(reached, left.constant)
+        return stop
 
-    def square(self, copy: Copy, at: Callable[[Expr, Index, Index], Index], k: Index, j: Index, count: int) -> None:
-        """`count` rows from j on, each from k on, are read; their columns are written."""
+    def square(
+        self, copy: Copy, at: Callable[[Expr, Index, Index], Index], k: Index, j: Index, count: int, wide: int
+    ) -> None:
+        """`count` rows from j on, each from k on and so `wide`, are read; their columns are written."""
         n, dtype = copy.inner.lanes, copy.load.dtype
         self.lanes = Lanes(n, self.fn.level, self.fn.block)
+        self.lanes.mask = vector_literal([c < wide for c in range(n)], "bool") if wide < n else None
         rows = [
             self.in_lanes(self.load(copy.load.buffer, at(copy.load.index, k, plus(j, r))._replace(stride=1))).ref
             for r in range(count)
         ]
         columns = transpose(self.fn, dtype, rows + ["zeroinitializer"] * (n - count))
-        if count < n:
-            self.lanes.mask = vector_literal([r < count for r in range(n)], "bool")
-        for c, column in enumerate(columns):
+        self.lanes.mask = vector_literal([r < count for r in range(n)], "bool") if count < n else None
+        for c, column in enumerate(columns[:wide]):
             to = at(copy.store.index, plus(k, c), j._replace(stride=1))
             self.store(copy.store.buffer, to, Value(column, dtype, n, self.fn.level))
         self.lanes = None

@@ -228,6 +228,20 @@ def test_copies_that_transpose(compiled, dtype, lanes, target, named):
             np.testing.assert_array_equal(y.reshape(64, 40), want)
 
 
+@pytest.mark.parametrize("target", ["native", "x86-64-v3", "x86-64-v2"])
+@pytest.mark.parametrize(("turns", "is_so"), [(3, False), (4, True), (9, True), (25, True)])
+def test_what_is_left_over_of_a_transposing_copy(compiled, turns, is_so, target):
+    """Enough turns are a square that is not whole, which reads nothing beyond them."""
+    source, to = add(mul(VJ, i64(turns)), VK), add(mul(VK, i64(16)), VJ)
+    inner = For("j", i64(0), i64(16), (Store("y", to, Load("x", source, "f32")),), lanes=16, unroll=0)
+    kernel = wrong((For("k", i64(0), i64(turns), (inner,)),))
+    arrays = [np.arange(16 * turns, dtype=np.float32), np.zeros(16 * turns, np.float32)]
+    run = compiled(kernel, target)
+    assert ("square" in run.ir) == (is_so and (turns > 16 or target != "x86-64-v2"))
+    assert run({"n": 0}, arrays) == 0
+    np.testing.assert_array_equal(arrays[1].reshape(turns, 16), arrays[0].reshape(16, turns).T)
+
+
 def test_copies_that_only_look_like_it(compiled):
     """One place is read and written, the source does not run along k, or an index is not affine: the loop as it is."""
     affine = add(mul(VJ, i64(64)), VK)
