@@ -27,6 +27,8 @@ from ..types.tensors import TensorType
 from .kernels.body import Body, Checks, results
 from .kernels.contraction import contraction
 from .kernels.filter_gradient import filter_gradient, tiles
+from .kernels.filter_transform import filter_transform
+from .kernels.filter_transform import scratch as copied
 from .kernels.fold import fold
 from .kernels.fold import scratch as folding
 from .kernels.matmul import matmul
@@ -383,6 +385,8 @@ def _kernel(of: _Body, checks: Checks, target: Target) -> Body:
         return matmul(make, p, schedule(p, target), parallel)
     if OPS[leading.op].kind == REDUCE:
         return fold(make, parallel)
+    if leading.op == "wind":
+        return filter_transform(make, leading, target, parallel)
     if leading.op == "filter_gradient":
         return filter_gradient(make, tiles(leading, graph), target, parallel)
     if leading.op in SCATTERS:
@@ -394,7 +398,7 @@ def _leads(node: Node) -> bool:
     """Whether a node is not pointwise, so that loops are made for it."""
     kind = OPS[node.op].kind
     sums = kind == CONTRACT or (kind == REDUCE and bool(node.attrs["axes"]))
-    return sums or node.op == "filter_gradient" or node.op in SCATTERS or node.op in ALONG
+    return sums or node.op in ("wind", "filter_gradient") or node.op in SCATTERS or node.op in ALONG
 
 
 def _product(node: Node, graph: Graph) -> Product | None:
@@ -423,6 +427,8 @@ def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:
                 return schedule(p, target).scratch(p, results(graph) == [node.name])
         if OPS[node.op].kind == REDUCE and node.attrs["axes"]:
             return folding(graph) if is_shared(graph) else ()
+        if node.op == "wind":
+            return copied(node, graph)
         if node.op == "filter_gradient":
             return tiles(node, graph).scratch()
         if node.op == "argsort":

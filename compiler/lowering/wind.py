@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..graph.nodes import Builder, Graph, Node
 from ..graph.ops import OPS
-from ..graph.ops.contraction import Affine, Map, plain
+from ..graph.ops.contraction import Map, plain
 from ..graph.ops.op import CONTRACT, LOOP
 from ..graph.ops.winograd import LARGE, POSITIONS, SMALL, TAPS, TILE
 from ..types.sizes import Dim
@@ -120,17 +120,11 @@ def _wide(b: Builder, image: str, w: Window) -> str:
 
 def _wound(b: Builder, filters: str, w: Window, target: Target) -> str:
     """G w Gᵀ in panels."""
-    shape, tile = b.shape(filters), tile_of(w, target)
+    shape, tile, node, perm = b.shape(filters), tile_of(w, target), b[filters], w.weights
+    if node.op == "transpose":  # it reads them as they lie
+        filters, perm = node.args[0], tuple(node.attrs["perm"][k] for k in perm)
     width = tile.vectors * tile.lanes
-    points = w.how.positions
-    size = {"a": points, "b": points, **dict(zip(_letters(w), shape, strict=True))}
-    half = _at_points(b, filters, plain(_letters(w)), "au", w, "avck", size)
-    size |= {"j": -(-w.shape[3] // width), "i": width}
-    if more := size["j"] * width - w.shape[3]:
-        half = b.emit("pad", half, low=(0,) * 4, high=(0, 0, 0, more), value=0.0)
-    panel: Affine = (0, (("j", width), ("i", 1)))
-    whole = _at_points(b, half, (*plain("avc"), panel), "bv", w, "abjci", size)
-    wound = b.emit("reshape", whole, shape=(w.positions, *b.shape(whole)[2:]))
+    wound = b.emit("wind", filters, perm=perm, flip=w.flip, points=w.how.positions, width=width)
     return b.emit("unwind", wound, perm=w.weights, flip=w.flip, shape=shape)
 
 

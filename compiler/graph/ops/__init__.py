@@ -46,6 +46,6 @@ OPS: Mapping[str, Op] = MappingProxyType(
 
 WIDENING = ("from_f16", "from_bf16", "from_i8")  # f32 of what parameters are stored in
 PACKED = ("unpack", "unwind", *WIDENING)  # an operand as a kernel likes to read it, seen as what it is
-STORED = (*PACKED, "filter_gradient")  # whose operands are read more than once, and so lie in memory
+STORED = (*PACKED, "wind", "filter_gradient")  # whose operands are read more than once, and so lie in memory
 
 __all__ = ["OPS", "PACKED", "STORED", "WIDENING", "Op"]

@@ -1,5 +1,5 @@
-"""Convolutions of 3 x 3 by Winograd's algorithm: `unwind` is filters that lie as their transforms, seen as the filters
-they are; `filter_gradient` is the gradient by such filters, at the same points.
+"""Convolutions of 3 x 3 by Winograd's algorithm: `wind` makes the transforms of filters, `unwind` is filters that lie
+as their transforms, seen as the filters they are; `filter_gradient` is the gradient by such filters at the same points.
 
 A convolution of such filters is computed for 4 x 4 results at a time, from 6 x 6 values, with 36 products in the place
 of 144; or, where few results meet large transforms, for 2 x 2 with 16 in the place of 36. With the rows of B, G and A
@@ -150,6 +150,48 @@ def _f(*shape: int, dtype: str = "f32") -> TensorType:
     return TensorType(dtype, shape)
 
 
+def _infer_wind(types: Sequence[Type], attrs: Any) -> TensorType:
+    (t,) = require.tensors("wind", types, 1)
+    perm, width, points = attrs["perm"], attrs["width"], attrs["points"]
+    if t.rank != 4 or sorted(perm) != list(range(4)) or t.dtype not in ("f32", "f64"):
+        raise ShapeError("E0303", f"wind needs filters of floats with four axes, not {t}", (0,))
+    rows, columns, channels, filters = (t.shape[k] for k in perm)
+    if not isinstance(channels, int) or not isinstance(filters, int):
+        raise ShapeError("E0301", f"wind needs sizes that are known, not {t}", (0,))
+    if (rows, columns) != (TAPS, TAPS) or points not in (SMALL.positions, LARGE.positions) or width < 1:
+        raise ShapeError("E0301", f"{t} has no filters of {TAPS} x {TAPS} for {points} points", (0,))
+    return t.with_shape((points**2, -(-filters // width), channels, width))
+
+
+def _wind_reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
+    squared, tiles, channels, width = require.known(type.shape)
+    g = np.array([[float(v) for v in row] for row in filtering(squared).filter])
+    rows, columns = (slice(None, None, -1 if f else 1) for f in attrs["flip"])
+    w = args[0].transpose(attrs["perm"])[rows, columns].astype(np.float64)
+    u = np.einsum("au,bv,uvck->abck", g, g, w).reshape(squared, channels, w.shape[3])
+    u = np.pad(u, ((0, 0), (0, 0), (0, tiles * width - w.shape[3])))
+    return u.reshape(squared, channels, tiles, width).transpose(0, 2, 1, 3).astype(args[0].dtype)
+
+
+WIND = Op(
+    name="wind",
+    kind=KERNEL,
+    infer=_infer_wind,
+    reference=_wind_reference,
+    grad="it is made when derivatives have been written out",
+    flops=lambda types, attrs, result: 2 * result.size,
+    doc="The Winograd transforms [position, k // width, c, k % width], of so many `points` along an axis, of filters "
+    "whose axes in the order `perm` are the taps, which `flip` turns around, c and k; 0 beyond the last filter",
+    samples=(
+        Sample((_f(3, 3, 2, 4),), {"perm": (0, 1, 2, 3), "flip": (False, False), "points": 6, "width": 4}),
+        Sample((_f(21, 17, 3, 3),), {"perm": (2, 3, 1, 0), "flip": (False, True), "points": 6, "width": 32}),
+        Sample((_f(20, 33, 3, 3),), {"perm": (2, 3, 0, 1), "flip": (True, True), "points": 6, "width": 32}),
+        Sample((_f(3, 19, 3, 16),), {"perm": (0, 2, 1, 3), "flip": (True, False), "points": 4, "width": 16}),
+        Sample((_f(3, 3, 2, 3, dtype="f64"),), {"perm": (1, 0, 3, 2), "flip": (False, False), "points": 4, "width": 2}),
+    ),
+)
+
+
 UNWIND = Op(
     name="unwind",
     kind=VIEW,
@@ -225,4 +267,4 @@ FILTER_GRADIENT = Op(
     ),
 )
 
-ALL = (UNWIND, FILTER_GRADIENT)
+ALL = (WIND, UNWIND, FILTER_GRADIENT)

@@ -33,6 +33,20 @@ def image(how: Filtering, body: Body, d: Sequence[L.Expr]) -> list[L.Expr]:
     return [*out, _polynomial(body, pairs, d[1:])]
 
 
+def filter(how: Filtering, body: Body, w: Sequence[L.Expr]) -> list[L.Expr]:
+    """G w."""
+    rows = [[float(v) for v in row] for row in how.filter]
+    out = [_scaled(body, rows[0][0], w[0])]
+    for first, second, third in rows[1:-1:2]:  # of the point above 0; of that below it the second is negative
+        even = _fma(body, third, w[2], _scaled(body, first, w[0]))
+        out += [_fma(body, second, w[1], even), _fma(body, -second, w[1], even)]
+    return [*out, w[2]]
+
+
+def _scaled(body: Body, k: float, x: L.Expr) -> L.Expr:
+    return x if k == 1 else body.bind(L.Apply("mul", (L.Const(k, x.dtype), x), x.dtype))
+
+
 def _polynomial(body: Body, pairs: Sequence[float], d: Sequence[L.Expr]) -> L.Expr:
     """The coefficients of the product of x² - p² by every other value."""
     coefficients = [1.0]  # from the highest power on
