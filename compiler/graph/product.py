@@ -58,7 +58,7 @@ class Walk:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """The index u of a sum runs only where 0 <= step * u + rest < size, a `rest` of outer indices, `step` 1 or -1."""
+    """The index u of a sum runs only where 0 <= step * u + rest < size, a `rest` of outer indices."""
 
     index: str
     step: int
@@ -97,6 +97,12 @@ class Product:
     def whole(self) -> list[tuple[Walk, Dim, Dim]]:
         """All steps of the sum: its loops, with where they begin and end."""
         return [(w, 0, w.size) for w in self.inner]
+
+    @property
+    def clipped_in_sheets(self) -> bool:
+        """The outer indices that shorten a sum are those that say which matrix the right operand is."""
+        outside = {i for w in self.sheets for i in w.indices}
+        return all({i for i, _ in c.rest[1]} <= outside for c in self.clips)
 
     def sheet(self, lanes: int) -> Dim:
         """The number of elements of one such matrix in panels."""
@@ -173,7 +179,7 @@ def _clip(e: Affine, n: Dim, p: Product) -> Clip | None:
     summed = {i for w in p.inner for i in w.indices}
     outside = {i for w in (*p.sheets, *p.rows[:-1]) for i in w.indices}
     taps = [(i, c) for i, c in e[1] if i in summed]
-    if len(taps) != 1 or abs(taps[0][1]) != 1 or not {i for i, _ in e[1]} <= outside | {taps[0][0]}:
+    if len(taps) != 1 or not {i for i, _ in e[1]} <= outside | {taps[0][0]}:
         return None
     return Clip(*taps[0], (e[0], tuple(t for t in e[1] if t not in taps)), n)
 

@@ -323,20 +323,26 @@ def test_windows_over_large_weights_have_the_bits_of_small_ones(images, near, co
 
 
 @pytest.mark.parametrize("images", [2, B])
-def test_windows_over_every_other_of_large_weights_have_the_bits_of_small_ones(images, compiled, monkeypatch):
-    """The gradient by the image of a convolution of stride 2: four products, each by its own weights."""
+@pytest.mark.parametrize(("taps", "step"), [(4, 2), (3, 2), (3, -2), (5, 3)])
+def test_windows_over_every_other_of_large_weights_have_the_bits_of_small_ones(
+    images, taps, step, compiled, monkeypatch
+):
+    """The gradient by the image of a convolution of stride 2: four products, each by its own weights, of which the
+    last are outside where there are three along an axis."""
     h, c, k = 7, 20, 52
     b = Builder("g", OPS)
     x = b.emit("input", name="x", type=TensorType("f32", (images, h + 1, h + 1, c)))
-    w = b.emit("input", name="w", type=TensorType("f32", (4, 4, c, k)))
+    w = b.emit("input", name="w", type=TensorType("f32", (taps, taps, c, k)))
     windows = (affine(("n", 1)), affine(("i", 1), ("u", 1)), affine(("j", 1), ("v", 1)), affine(("c", 1)))
-    filters = (affine(("u", 2), ("r", 1)), affine(("v", 2), ("s", 1)), affine(("c", 1)), affine(("k", 1)))
+    first = 0 if step > 0 else -step
+    u, v = (affine((tap, step), (phase, 1), constant=first) for tap, phase in ("ur", "vs"))
+    filters = (u, v, affine(("c", 1)), affine(("k", 1)))
     domain = (("n", images), ("i", h), ("r", 2), ("j", h), ("s", 2), ("k", k), ("u", 2), ("v", 2), ("c", c))
     y = b.emit("contract", x, w, domain=domain, maps=(windows, filters), out=plain("nirjsk"),
                shape=(images, h, 2, h, 2, k))  # fmt: skip
     graph = fuse(b.finish((("y", b.emit("tanh", y)),)))
     rng = np.random.default_rng(0)
-    shapes = {"x": (2, h + 1, h + 1, c), "w": (4, 4, c, k)}
+    shapes = {"x": (2, h + 1, h + 1, c), "w": (taps, taps, c, k)}
     given = {name: rng.standard_normal(shape).astype("f") for name, shape in shapes.items()}
     bound = {"B": 2} if images is B else {}
     plainly = compiled(graph)

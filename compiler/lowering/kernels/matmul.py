@@ -27,11 +27,11 @@ from ...graph.ops.contraction import is_plain
 from ...graph.product import Product, Walk
 from ...loops import ir as L
 from ...loops.index import quotient, to_expr, total
-from ...types.sizes import Dim, symbol
+from ...types.sizes import Dim
 from ...types.tensors import BYTES
 from .body import Body, Results, results
 from .nest import Axes, Part, across, extreme, outer, over, parts, place
-from .packing import cut, each, pack, pack_part, pack_rows, panel, strip
+from .packing import clipped, cut, each, pack, pack_part, pack_rows, panel, strip
 from .schedule import UNROLL, Schedule
 from .tile import Tile
 
@@ -184,25 +184,10 @@ def _around(body: Body, p: Product, tile: Tile, read: _Operands, at: Mapping[Wal
     with ExitStack() as stack:
         here = dict(at)
         for w in far:
-            start, stop = _clipped(body, p, at, w, 0, w.size)
+            start, stop = clipped(body, p, at, w, 0, w.size)
             here[w] = stack.enter_context(body.loop(stop, start=start, stem="k"))
         for t in tiles(here):
             t.add_to(sums, p.whole[len(far) :])
-
-
-def _clipped(body: Body, p: Product, at: Mapping[Walk, Dim], w: Walk, start: Dim, stop: Dim) -> tuple[Dim, Dim]:
-    """Of the turns of a loop from `start` to `stop` those that are inside the operands, at a point of outer loops."""
-    clips = [c for c in p.clips if c.index in w.indices]
-    if not clips:
-        return start, stop
-    first, last = to_expr(start), to_expr(stop)
-    outer = {i: x for v, x in at.items() for i in v.indices if len(v.indices) == 1}
-    for c in clips:
-        rest = total([c.rest[0], *(k * outer[i] for i, k in c.rest[1])])
-        low, high = (-rest, c.size - rest) if c.step == 1 else (rest - c.size + 1, rest + 1)
-        first = L.Apply("maximum", (first, to_expr(low)), "i64")
-        last = L.Apply("minimum", (last, to_expr(high)), "i64")
-    return symbol(body.bound_var(first).name), symbol(body.bound_var(last).name)
 
 
 def _many(parts: Sequence[Part]) -> int:
@@ -290,7 +275,7 @@ class _Tile:
         body, at = self.body, dict(self.at)
         with ExitStack() as stack:
             for w, start, stop in steps:
-                first, last = _clipped(body, self.p, self.at, w, start, stop)
+                first, last = clipped(body, self.p, self.at, w, start, stop)
                 whole = (first, last) == (start, stop)
                 # single rows, left over when the number of rows is known at run time, are not worth the code
                 unroll = UNROLL if whole and w is steps[-1][0] and (self.rows > 1 or not self.p.rows) else 1

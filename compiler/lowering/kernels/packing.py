@@ -7,8 +7,9 @@ from contextlib import ExitStack
 from math import prod
 
 from ...graph.product import Product, Walk
-from ...loops.index import total
-from ...types.sizes import Dim
+from ...loops import ir as L
+from ...loops.index import quotient, to_expr, total
+from ...types.sizes import Dim, symbol
 from .body import Body
 from .nest import Part, parts
 from .schedule import Schedule
@@ -43,8 +44,9 @@ def _pack_columns(body: Body, p: Product, s: Schedule, right: str, panels: str, 
     with ExitStack() as inside:
         if p.packed:
             v = inside.enter_context(body.loop(columns.padded(s.tile.lanes), step=s.tile.lanes, stem="j"))
-        here[first] = inside.enter_context(body.loop(stop, start=start, stem="k"))
-        here |= {w: inside.enter_context(body.loop(w.size, stem="k")) for w in rest}
+        for w, begin, end in ((first, start, stop), *((w, 0, w.size) for w in rest)):
+            begin, end = clipped(body, p, at, w, begin, end)
+            here[w] = inside.enter_context(body.loop(end, start=begin, stem="k"))
         if not p.packed:
             v = inside.enter_context(body.loop(columns.padded(s.tile.lanes), step=s.tile.lanes, unroll=0, stem="j"))
         _copy(body, p, s.tile, here, j0, v, columns, right, panels, s.part(p, start))
@@ -71,6 +73,22 @@ def _copy(body: Body, p: Product, tile: Tile, at: Mapping[Walk, Dim], j0: Dim, v
     with body.loop(tile.lanes, lanes=tile.lanes, unroll=0, bound=bound, stem="j") as i:
         source = p.right + total(x * w.right for w, x in at.items()) + (j0 + v + i) * p.columns[-1].right
         body.store(panels, panel(p, tile.lanes, at, j0, columns, part) + v + i, body.load(right, source, p.node.dtype))
+
+
+def clipped(body: Body, p: Product, at: Mapping[Walk, Dim], w: Walk, start: Dim, stop: Dim) -> tuple[Dim, Dim]:
+    """Of the turns of a loop from `start` to `stop` those that are inside the operands, at a point of outer loops."""
+    clips = [c for c in p.clips if c.index in w.indices]
+    if not clips:
+        return start, stop
+    first, last = to_expr(start), to_expr(stop)
+    outer = {i: x for v, x in at.items() for i in v.indices if len(v.indices) == 1}
+    for c in clips:
+        rest = total([c.rest[0], *(k * outer[i] for i, k in c.rest[1])])
+        low, high = (-rest, c.size - rest) if c.step > 0 else (rest - c.size + 1, rest + 1)
+        low, high = (quotient(x + (abs(c.step) - 1), abs(c.step), body.ranges) for x in (low, high))
+        first = L.Apply("maximum", (first, to_expr(low)), "i64")
+        last = L.Apply("minimum", (last, to_expr(high)), "i64")
+    return symbol(body.bound_var(first).name), symbol(body.bound_var(last).name)
 
 
 def cut(body: Body, p: Product, height: int, left: str, strips: str, parallel: bool) -> None:

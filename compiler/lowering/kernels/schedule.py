@@ -88,7 +88,7 @@ def schedule(p: Product, target: Target) -> Schedule:
     """For the sizes at hand."""
     if not p.batch and len(p.columns) == 1 and len(p.rows) <= 1:
         return _of_matrices(p, target)
-    if not p.batch and len(p.rows) > 1 and (len(p.columns) == 1 or is_large(p)) and not p.clips:
+    if not p.batch and len(p.rows) > 1 and (len(p.columns) == 1 or is_large(p)) and p.clipped_in_sheets:
         if number(prod(w.size for w in p.inner)) <= DEEPEST:
             return _of_windows(p, target)
     return Schedule(_tile(p, p.inner[-1].size, p.packed, target), p.packed)

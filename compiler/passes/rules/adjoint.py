@@ -24,7 +24,7 @@ does not make its loops shorter instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...graph.cost import number
@@ -157,26 +157,40 @@ def _cut(s: Sweep, x: str, k: int, start: int, size: Dim) -> str:
 
 # a window that reads outside its operand reads a copy with margins of 0, unless its kernel leaves out what is outside
 def windows_padded(s: Sweep, n: Node) -> str | None:
-    domain: Domain = dict(n.attrs["domain"])
     if not is_gathered(n):
         return None
-    args, maps, changed = list(n.args), list(n.attrs["maps"]), False
-    for k, (a, m) in enumerate(zip(n.args, n.attrs["maps"], strict=True)):
-        margins: dict[int, tuple[int, int]] = {}
-        for axis, (e, size) in enumerate(zip(m, s.shape(a), strict=True)):
-            if len(e[1]) > 1 and isinstance(size, int) and all(_known(domain[i]) for i, _ in e[1]):
-                ends = [(0, c * (domain[i] - 1)) for i, c in e[1]]
-                low = e[0] + sum(min(end) for end in ends)
-                high = e[0] + sum(max(end) for end in ends)
-                if low < 0 or high >= size:
-                    margins[axis] = max(0, -low), max(0, high - size + 1)
-        if margins:
-            changed = True
-            args[k] = _padded(s, a, margins)
-            maps[k] = tuple((e[0] + margins.get(axis, (0, 0))[0], e[1]) for axis, e in enumerate(m))
-    if not changed or product(n, s) is not None:
+    margins = [_margins(dict(n.attrs["domain"]), m, s.shape(a)) for a, m in zip(n.args, n.attrs["maps"], strict=True)]
+    outside = [k for k, each in enumerate(margins) if each]
+    if not outside or product(n, s) is not None:
         return None
-    return s.emit("contract", *args, **{**n.attrs, "maps": tuple(maps)})
+    padded = {k: _padded(s, n.args[k], margins[k]) for k in outside}
+    some = (_inside(n, margins, padded, (k,)) for k in outside)  # of two operands one is enough, perhaps
+    made = next((m for m in some if product(m, s) is not None), None) or _inside(n, margins, padded, outside)
+    return s.emit("contract", *made.args, **made.attrs)
+
+
+def _inside(n: Node, margins: Sequence[Mapping[int, tuple[int, int]]], padded: Mapping[int, str],
+            way: Sequence[int]) -> Node:  # fmt: skip
+    """The contraction with some operands padded."""
+    args = tuple(padded[k] if k in way else a for k, a in enumerate(n.args))
+    maps = tuple(
+        tuple((e[0] + margins[k].get(axis, (0, 0))[0], e[1]) for axis, e in enumerate(m)) if k in way else m
+        for k, m in enumerate(n.attrs["maps"])
+    )
+    return Node(n.name, n.op, args, {**n.attrs, "maps": maps}, n.type, n.span)
+
+
+def _margins(domain: Domain, m: Sequence[Any], shape: Sequence[Dim]) -> dict[int, tuple[int, int]]:
+    """How far a window reaches beyond the axes of its operand, where that is known."""
+    found: dict[int, tuple[int, int]] = {}
+    for axis, (e, size) in enumerate(zip(m, shape, strict=True)):
+        if len(e[1]) > 1 and isinstance(size, int) and all(_known(domain[i]) for i, _ in e[1]):
+            ends = [(0, c * (domain[i] - 1)) for i, c in e[1]]
+            low = e[0] + sum(min(end) for end in ends)
+            high = e[0] + sum(max(end) for end in ends)
+            if low < 0 or high >= size:
+                found[axis] = max(0, -low), max(0, high - size + 1)
+    return found
 
 
 def _known(n: Any) -> bool:
