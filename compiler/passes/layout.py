@@ -289,9 +289,9 @@ class _Orders:
         if not wanted or index_of(mine[wanted[-1]]) != lane:
             wanted = _after(mine, walked, lane)
         order = _last(n.attrs["out"], lane)
-        made = self.contract(n, (wanted, lies) if right == 0 else (lies, wanted), order, walked)
+        self.contract(n, (wanted, lies) if right == 0 else (lies, wanted), order, walked)
         if self.weighs(n):
-            self.held[n.name] = self.b.emit("transpose", made, perm=inverse(order)), self.plain(n.name)
+            self.held[n.name] = self.declared(n.name), self.plain(n.name)
         return order
 
     def in_common(self, n: Node) -> Order | None:
@@ -305,9 +305,9 @@ class _Orders:
             for m, o in zip(n.attrs["maps"], (self.held[a][1] for a in n.args), strict=True)
         ]
         order = _last(n.attrs["out"], lane)
-        made = self.contract(n, (orders[0], orders[1]), order, list(extent))
+        self.contract(n, (orders[0], orders[1]), order, list(extent))
         if self.weighs(n):
-            self.held[n.name] = self.b.emit("transpose", made, perm=inverse(order)), self.plain(n.name)
+            self.held[n.name] = self.declared(n.name), self.plain(n.name)
         return order
 
     def along_batch(self, n: Node) -> Order | None:
