@@ -292,6 +292,22 @@ def test_a_long_reduction_in_blocks_has_the_same_bits(compiled, monkeypatch):
     np.testing.assert_allclose(got["w"], evaluate(graph, given)[0]["w"], rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.parametrize(
+    ("size", "channels", "filters", "around"), [(28, 64, 128, 2), (14, 128, 256, 1), (7, 64, 64, 0)]
+)
+def test_sums_are_stored_after_no_fewer_steps_than_pay(size, channels, filters, around):
+    """The gradient of strided filters: after each line, after each image where lines are short, or never."""
+    b, wide = Builder("g", OPS), 2 * size + 1
+    x = b.emit("input", name="x", type=TensorType("f32", (8, wide, wide, channels)))
+    dy = b.emit("input", name="dy", type=TensorType("f32", (8, size, size, filters)))
+    windows = (affine(("n", 1)), affine(("i", 2), ("u", 1)), affine(("j", 2), ("v", 1)), affine(("c", 1)))
+    domain = (("c", channels), ("u", 3), ("v", 3), ("k", filters), ("n", 8), ("i", size), ("j", size))
+    w = b.emit("contract", x, dy, domain=domain, maps=(windows, plain("nijk")), out=plain("cuvk"),
+               shape=(channels, 3, 3, filters))  # fmt: skip
+    graph = b.finish((("w", w),))
+    assert len(matmul._far(product(graph[w], graph), graph)) == around
+
+
 @pytest.mark.parametrize("images", [2, B])
 @pytest.mark.parametrize("near", [1, 3000, 1 << 20])
 def test_windows_over_large_weights_have_the_bits_of_small_ones(images, near, compiled, monkeypatch):

@@ -37,6 +37,7 @@ from .tile import Tile
 
 FAR = 1 << 20  # bytes that do not stay in the second-level cache
 NEAR = 1 << 17  # that do, beside the rest
+HALF = 1 << 19  # that still do
 SHORT = 16  # steps of a reduction that are too few to load and store its sums for
 LANES = 16  # elements that are copied together
 
@@ -155,8 +156,9 @@ def _far(p: Product, graph: Graph) -> tuple[Walk, ...]:
     if number(prod(w.size for w in p.inner)) * each <= FAR:
         return ()
     left = [number(prod(w.size for w in p.inner[k:])) for k in range(1, len(p.inner))]
-    count = next((k for k, steps in enumerate(left, 1) if steps * each <= NEAR), 0)
-    return p.inner[:count] if count and left[count - 1] >= SHORT else ()
+    long = {k: steps * each for k, steps in enumerate(left, 1) if steps >= SHORT}
+    count = next((k for near in (NEAR, HALF) for k, size in long.items() if size <= near), 0)
+    return p.inner[:count]
 
 
 def _lines(p: Product) -> tuple[Walk, ...]:

@@ -91,7 +91,7 @@ def schedule(p: Product, target: Target) -> Schedule:
     if not p.batch and len(p.rows) > 1 and (len(p.columns) == 1 or is_large(p)) and p.clipped_in_sheets:
         if number(prod(w.size for w in p.inner)) <= DEEPEST:
             return _of_windows(p, target)
-    return Schedule(_tile(p, p.inner[-1].size, p.packed, target), p.packed)
+    return Schedule(_tile(p, _deep(p, target), p.packed, target), p.packed)
 
 
 def _tile(p: Product, depth: Dim, panels: bool, target: Target, height: Dim | None = None) -> Tile:
@@ -108,6 +108,11 @@ def _again(p: Product) -> int:
     return row // step if step and row % step == 0 and row < UNROLL * step else 0
 
 
+def _deep(p: Product, target: Target) -> Dim:
+    """Steps of a sum for which a tile of columns should stay near: all, but one unit waits less for what does not."""
+    return prod(w.size for w in p.inner) if target.units > 1 else p.inner[-1].size
+
+
 def is_large(p: Product) -> bool:
     """Whether a sheet of the right operand does not stay in the second-level cache beside the rest."""
     return number(prod(w.size for w in p.inner) * p.columns[-1].size) * BYTES[p.node.dtype] >= LARGE
@@ -119,7 +124,7 @@ def _of_windows(p: Product, target: Target) -> Schedule:
     turned = is_large(p)
     outside = next((k for k in range(len(p.rows)) if _span(p, k) * size <= LARGE), len(p.rows) - 1)
     panels = p.packed or (rows >= TIMES and not p.width)
-    return Schedule(_tile(p, p.inner[-1].size, panels, target), panels, turned=turned, outside=outside)
+    return Schedule(_tile(p, _deep(p, target), panels, target), panels, turned=turned, outside=outside)
 
 
 def _of_matrices(p: Product, target: Target) -> Schedule:
