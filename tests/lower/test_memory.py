@@ -88,6 +88,19 @@ def test_the_plan_of_a_deep_network_is_near_its_lower_bound():
         assert substitute(planned.arena, {"B": size}) <= 1.25 * bound + 512
 
 
+def test_what_is_made_of_variables_waits_for_its_reader():
+    """Eight transforms of weights, written before all that reads them: two of them lie in the arena at a time."""
+    b = Builder("g", OPS)
+    weights = [b.emit("param", path=f"w{k}", type=TensorType("f32", (100, 100))) for k in range(8)]
+    transforms = [b.emit("tanh", b.emit("tanh", w)) for w in weights]
+    h = b.emit("input", name="x", type=TensorType("f32", (1, 100)))
+    for t in transforms:
+        h = einsum(b, "bi,io->bo", h, t)
+    planned = plan(b.finish((("y", h),)))
+    check(planned, {})
+    assert planned.arena <= 2 * 40_000 + 2 * 448
+
+
 @pytest.mark.parametrize("case", ["swap", "rotate", "sum", "momentum", "copy", "same value twice", "output too"])
 def test_updates_commit_together(case, compiled):
     """Whatever the order and wherever the new values are made, everybody who reads a variable reads the old value."""

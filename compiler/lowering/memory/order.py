@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
+from ...graph.cost import number
 from ...graph.nodes import Graph, may_fail
 from ...loops.ir import Place
 from .inplace import Overwrites, readers_to_wait_for
@@ -84,6 +85,53 @@ class _Sequence:
         assert len(order) == len(kernels), "the order of kernels has a cycle"
         return tuple(order)
 
+    def late(self, order: Sequence[str], live: _Live) -> tuple[str, ...]:
+        """Topological: as given, but what makes more bytes than it is the last to need runs right before the first that
+        waits for it, such as a transform of weights. Chosen from the last kernel to the first."""
+        turn = {k: -n for n, k in enumerate(order)}
+        followers = {k: len(v) for k, v in self.after.items()}
+        ready = [(live.rank(k), turn[k]) for k in order if not followers[k]]
+        heapify(ready)
+        reverse: list[str] = []
+        while ready:
+            k = order[-heappop(ready)[1]]
+            reverse.append(k)
+            live.read_by(k)
+            for b in self._before[k]:
+                followers[b] -= 1
+                if not followers[b]:
+                    heappush(ready, (live.rank(b), turn[b]))
+        assert len(reverse) == len(order), "the order of kernels has a cycle"
+        return tuple(reversed(reverse))
+
+
+class _Live:
+    """The values of the arena that are read behind some place in the order, which moves from the end to the start."""
+
+    def __init__(self, graph: Graph, root: Mapping[str, Value], places: Mapping[Value, Place], kernels: Sequence[str]):
+        self._graph, self._places = graph, places
+        self._read: set[Value] = set()
+        self._operands = {k: [*dict.fromkeys(root[a] for a in graph[k].args)] for k in kernels}
+        self._alone = {n.name for n in graph if n.op in ("param", "constant")}  # and what is made of these alone
+        for k in kernels:
+            if all(name in self._alone for name, _ in self._operands[k]):
+                self._alone.add(k)
+
+    def read_by(self, kernel: str) -> None:
+        self._read.update(self._operands[kernel])
+
+    def rank(self, kernel: str) -> int:
+        """0 for what is made of variables alone and not in fewer bytes, which may stand anywhere; 1 for what makes more
+        bytes than it is the last to need; 2 for all else."""
+        made = self._bytes([(kernel, k) for k in range(len(types(self._graph[kernel])))])
+        needed = self._bytes([v for v in self._operands[kernel] if v not in self._read])
+        if kernel in self._alone and made and made >= needed:
+            return 0
+        return 1 if made > needed else 2
+
+    def _bytes(self, values: Sequence[Value]) -> int:
+        return sum(number(types(self._graph[n])[k].nbytes) for n, k in values if (n, k) not in self._places)
+
 
 def ordered(graph: Graph, root: Mapping[str, Value], overwrites: Overwrites) -> Order:
     """An order in which as much as may be is made where it belongs."""
@@ -128,7 +176,8 @@ def ordered(graph: Graph, root: Mapping[str, Value], overwrites: Overwrites) -> 
             if w in sequence.after and w not in earlier:
                 sequence.add([check], w)
     numbers = {k for k in kernels if all(t.size == 1 for t in types(graph[k]))}
-    return Order(sequence.in_order(numbers), places, tuple(dict.fromkeys(moves)))
+    late = sequence.late(sequence.in_order(numbers), _Live(graph, root, places, kernels))
+    return Order(late, places, tuple(dict.fromkeys(moves)))
 
 
 def _leaves(graph: Graph) -> dict[Value, Place]:
