@@ -110,6 +110,16 @@ def test_a_value_read_elsewhere_stays_apart():
     assert len(kernels(graph)) == 2
 
 
+def test_what_is_made_of_one_variable_for_several_readers_stays_apart():
+    """Each can then wait for its reader."""
+    b = Builder("g", OPS)
+    x = b.emit("input", name="x", type=TensorType("f32", (B, 5)))
+    w = b.emit("param", path="w", type=TensorType("f32", (5, 5)))
+    for way in ("tanh", "exp"):
+        x = einsum(b, "bi,io->bo", x, b.emit(way, w))
+    assert kernels(fuse(b.finish((("y", x),)))) == [["tanh"], ["contract"], ["exp"], ["contract"]]
+
+
 def test_regions_stay_small_and_chains_long():
     b, x = grown((B, 8))
     for _ in range(2000):

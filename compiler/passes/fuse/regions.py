@@ -210,6 +210,8 @@ def merged(graph: Graph, head: Mapping[str, bool]) -> Regions:
         if region.box.kind not in ("map", "fold"):
             continue
         sources: list[str | int] = [*(id(regions.of[r]) for r in regions.reads[h]), *regions.buffers[h]]
+        if region.box.kind == "map" and not regions.reads[h]:  # made of variables it can wait for its reader
+            sources = [x for x in regions.buffers[h] if graph[x].op != "param"]
         for key in [(region.box, x) for x in sources]:
             other = regions.of[readers.setdefault(key, h)]
             if other is not regions.of[h]:
