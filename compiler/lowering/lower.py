@@ -38,7 +38,7 @@ from .kernels.pointwise import pointwise
 from .kernels.scatter import add_along, scatter
 from .kernels.schedule import schedule
 from .kernels.sharing import FORK, is_shared, work
-from .kernels.winograd import SHARES, Window, tile_of, window, winograd
+from .kernels.winograd import Window, tile_of, window, winograd
 from .memory import Plan, constant_name, is_kernel, output_slot, plan, roots, shift, types
 
 if TYPE_CHECKING:
@@ -421,7 +421,7 @@ def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:
     for node in graph:
         if OPS[node.op].kind == CONTRACT:
             if (w := _wound(node, graph)) is not None:
-                return w.scratch(SHARES if is_shared(graph) else 1, tile_of(w, target, w.width(graph)))
+                return w.scratch(is_shared(graph), tile_of(w, target, w.width(graph)))
             p = _product(node, graph)
             if p is not None:
                 return schedule(p, target).scratch(p, results(graph) == [node.name])

@@ -35,7 +35,7 @@ from .transforms import two_sided
 if TYPE_CHECKING:
     from ...native.target import Target
 
-SHARES = 8  # of the blocks, for threads
+SHARES = 8  # of the blocks, for threads; where they read transforms from afar these share the positions in a block
 FEW, SOME, MANY = 12, 24, 48  # tiles of a block, at least: the transforms of filters are read once for each block
 NEAR_BYTES, FAR_BYTES = 1 << 20, 1 << 24  # of those transforms: with more the tiles must be more
 LINE = 64  # bytes of the cache
@@ -95,8 +95,13 @@ class Window:
         """Rows of V and M for a position: the tiles of a block, in whole register tiles."""
         return -(-self.rows() * self.tiles[1] // tile.rows) * tile.rows
 
-    def scratch(self, shares: int, tile: Tile) -> tuple[int, int]:
+    def shares(self, parallel: bool) -> int:
+        """Of the blocks: each has a V and an M."""
+        return SHARES if parallel and self.transforms <= FAR_BYTES else 1
+
+    def scratch(self, parallel: bool, tile: Tile) -> tuple[int, int]:
         """Bytes of V and M."""
+        shares = self.shares(parallel)
         planes, room, dtype = shares * self.positions, self.room(tile), self.node.dtype
         values, products = plane(room * self.channels, dtype), plane(room * self.shape[3], dtype)
         return planes * values * BYTES[dtype], planes * products * BYTES[dtype]
@@ -183,7 +188,7 @@ def winograd(make: Callable[[], Body], w: Window, target: Target, parallel: bool
     filters, width = body.held[body.graph[w.node.args[1 - w.side]].args[0]], w.width(body.graph)
     outputs = body.results()
     values, products = body.result(w.node.dtype, "tile"), body.result(w.node.dtype, "product")
-    shares, rows = SHARES if parallel else 1, w.rows()
+    shares, rows = w.shares(parallel), w.rows()
     tile = tile_of(w, target, width)
     all_rows, room = w.shape[0] * w.tiles[0], w.room(tile)
     planes = plane(room * w.channels, w.node.dtype), plane(room * w.shape[3], w.node.dtype)
