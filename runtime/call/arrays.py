@@ -46,6 +46,7 @@ _CHANNELS = (1, 3, 4)  # of a picture: grey, colour, colour with transparency
 _LEAST_SIDE = 8  # of one, in pixels
 _PAGE = 1 << 21  # bytes of a large page: a processor finds what lies in such without a walk through tables
 _APART = 9  # lines of a cache between arrays: equal places of equal arrays then compete for different ones
+_SOME = 1 << 16  # values that stay near
 _SMALL = 1 << 26  # bytes that are allocated without asking how much memory there is
 
 
@@ -272,6 +273,12 @@ def _disagreement(entry: str, want: Wanted, array: Array, axis: str, known: int,
     if first == want.name:
         return shape_error(entry, want, array, f"{axis} is one size")
     return shape_error(entry, want, array, f"{axis} is {known} in `{first}`")
+
+
+def is_finite(array: Array) -> bool:
+    """Whether all values of an array without gaps are finite; asked of some at a time, for the answers take memory."""
+    flat = array.reshape(-1)
+    return all(np.isfinite(flat[k : k + _SOME]).all() for k in range(0, flat.size, _SOME))
 
 
 def not_finite(array: Array, rows: Array | None = None) -> str | None:

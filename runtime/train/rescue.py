@@ -17,7 +17,7 @@ import numpy as np
 from ...compiler.types.sizes import symbols
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import NncError, NonFiniteError, ResourceError
-from ..call.arrays import BAD_DATA, bind, check_bytes, not_finite
+from ..call.arrays import BAD_DATA, bind, check_bytes, is_finite, not_finite
 from ..call.column import Array
 from ..call.interrupt import Watch
 from ..network import Network
@@ -48,7 +48,7 @@ class Rescue:
         self.patient = patient
         self.network, self.sweep, self.progress, self.watch, self.before = network, sweep, progress, watch, before
         floats = [v.path for v in network.manifest.variables if v.dtype in ("f32", "f64")]
-        self._watched = [path for path in floats if np.isfinite(network.variables[path]).all()]
+        self._watched = [path for path in floats if is_finite(network.variables[path])]
         check_bytes(
             2 * sum(a.nbytes for a in network.variables.values()),
             "the variables and the copy of them that training keeps",
@@ -175,7 +175,7 @@ class Rescue:
 
     def _bad_variable(self) -> str | None:
         for path in self._watched:
-            if not np.isfinite(self.network.variables[path]).all():
+            if not is_finite(self.network.variables[path]):
                 return path
         return None
 

@@ -18,6 +18,7 @@ from nnc.runtime.call.arrays import (
     aligned_bytes,
     bind,
     check_bytes,
+    is_finite,
     nbytes,
     wanted,
 )
@@ -253,6 +254,17 @@ def test_bytes_of_our_own_are_zero_and_all_there(n):
     assert a.nbytes == n and not a.any() and a.flags.writeable
     assert n == 0 or address_of(a) % ALIGNMENT == 0
     a[:] = 255
+
+
+@pytest.mark.parametrize("n", [0, 1, 2**16, 2**17 + 1])
+def test_what_is_finite_is_found_part_by_part(n):
+    a = np.ones((n, 1), np.float32)
+    assert is_finite(a) and is_finite(np.float64(1) * np.ones(()))
+    for at in {0, n // 2, n - 1} if n else ():
+        for bad in (np.nan, -np.inf):
+            a[at] = bad
+            assert not is_finite(a)
+            a[at] = 1
 
 
 def test_arrays_in_one_block_do_not_overlap():
