@@ -88,6 +88,12 @@ def test_the_plan_of_a_deep_network_is_near_its_lower_bound():
         assert substitute(planned.arena, {"B": size}) <= 1.25 * bound + 512
 
 
+def test_what_a_kernel_may_need_lies_behind_what_it_needs():
+    b, y = chain(1, 16)
+    planned = plan(b.finish((("y", y),)), {y: (64, 640, 6400)})
+    assert {line.values[0][1]: line.offset for line in planned.lines} == {-1: 0, -2: 64, -3: 64 + 640}
+
+
 def test_what_is_made_of_variables_waits_for_its_reader():
     """Eight transforms of weights, written before all that reads them: two of them lie in the arena at a time."""
     b = Builder("g", OPS)

@@ -125,13 +125,20 @@ def _content(size: Dim) -> tuple[int, Dim]:
     return c, total(term(m, k // c) for m, k in terms(size))
 
 
+def _own(buffer: Buffer) -> int:
+    """0 of a value, else which of what a kernel keeps for itself: what it needs for some sizes only, such as the sums
+    of a long product, comes last, and memory that nobody touches is never taken."""
+    return max(0, -buffer.values[0][1])
+
+
 def _fit(buffers: Sequence[tuple[Buffer, int]], alignment: int) -> tuple[list[int], int]:
-    """Offsets for buffers of one kind, the largest first, each into the smallest gap that is free while it lives."""
+    """Offsets for buffers of one kind, values first, the largest first, each into the smallest gap that is free while
+    it lives."""
     size = [-(-n // alignment) * alignment for _, n in buffers]
     number = np.int64 if sum(size) < 2**63 else np.object_
     placed = np.zeros((4, len(buffers)), number)  # of those that have a place: start, stop, born, dies; by start
     offset = [0] * len(buffers)
-    order = sorted(range(len(buffers)), key=lambda k: (-buffers[k][1], buffers[k][0].born, k))
+    order = sorted(range(len(buffers)), key=lambda k: (_own(buffers[k][0]), -buffers[k][1], buffers[k][0].born, k))
     for count, k in enumerate(order):
         buffer, n = buffers[k][0], size[k]
         starts, stops, born, dies = placed[:, :count]
