@@ -40,7 +40,9 @@ def emit(
     written = {name: EMULATED[name] for name in target.lacks if name in EMULATED}
     written |= RELAXED if target.relaxed else {}
     serial = small and target.vector_bytes <= WIDTH
-    externals = Externals("masked.memory" not in target.lacks, written, target.has_scale, serial, located)
+    externals = Externals(
+        "masked.memory" not in target.lacks, written, target.has_scale, target.has_indexed, serial, located
+    )
     kernels = {k.name: k for k in module.kernels}
     shared = _shared_places(module)
     parts = [_constant(c) for c in module.constants]

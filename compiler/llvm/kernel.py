@@ -263,7 +263,7 @@ class Writer(VectorLoops):
         head = fn.push(f"{var}.loop")
         i = fn.name(var)
         body(Index((Term(i, fn.level, 1),)))
-        following = fn.value(f"add i64 {i}, {stride}", f"{var}.next")
+        following = fn.following(i, stride, f"{var}.next")
         more = fn.value(f"icmp slt i64 {following}, {bound.ref}", f"{var}.more")
         end = fn.pop()
         head.lines.insert(

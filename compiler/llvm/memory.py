@@ -67,7 +67,7 @@ class Accesses:
         self.memory: dict[str, Memory] = {}
         self.lanes: Lanes | None = None
         self.serial: Serial | None = None
-        self._addresses: dict[tuple[str, tuple[Term, ...], int], tuple[str, int]] = {}
+        self._addresses: dict[tuple[str, tuple[Term, ...]], tuple[str, int]] = {}
         self.stores = 0  # stores to memory so far: a load may be reused until the next
 
     # --- from one kind of operand to another ------------------------------------------------------------------------
@@ -144,22 +144,25 @@ class Accesses:
     def address(self, memory: Memory, index: Index) -> tuple[str, int]:
         """(pointer, level) of the element in lane 0. Terms are added from the outermost scope inwards, the constant
         last, so that accesses share pointers and differ in displacements."""
-        key = (memory.ref, index.terms, index.constant)
-        known = self._addresses.get(key)
-        if known is not None:
-            return known
+        key = (memory.ref, index.terms)
+        at, level = self._addresses.get(key) or self._pointer(memory, index.terms)
+        self._addresses[key] = at, level
+        self.fn.scopes[-1].pointers.add(at)
+        if index.constant:
+            type_ = memory_type(memory.dtype)
+            at = self.fn.pure(f"getelementptr {type_}, ptr {at}, i64 {index.constant}", level, "at")
+        return at, level
+
+    def _pointer(self, memory: Memory, terms: tuple[Term, ...]) -> tuple[str, int]:
         type_ = memory_type(memory.dtype)
         at, level = memory.ref, 0
         by_level: dict[int, list[Term]] = {}
-        for t in index.terms:
+        for t in terms:
             by_level.setdefault(t.level, []).append(t)
         for k in sorted(by_level):
             level = k
             offset = self.scalar(Index(tuple(by_level[k]))).ref
             at = self.fn.pure(f"getelementptr {type_}, ptr {at}, i64 {offset}", k, "at")
-        if index.constant:
-            at = self.fn.pure(f"getelementptr {type_}, ptr {at}, i64 {index.constant}", level, "at")
-        self._addresses[key] = at, level
         return at, level
 
     def register(self, memory: Memory, index: Operand) -> tuple[str, int]:

@@ -48,6 +48,12 @@ class Target:
         return self.vector_bytes == 64
 
     @property
+    def has_indexed(self) -> bool:
+        """Whether a load adds a base, a scaled index and a number to where it reads, and registers are many enough for
+        what is loaded early: with 16 of them LLVM keeps some of a tile on the stack."""
+        return self.triple.startswith("x86_64") and self.registers >= 32
+
+    @property
     def pointer_bits(self) -> int:
         return 64 if self.triple.split("-")[0] in ("x86_64", "aarch64", "riscv64") else 32
 
