@@ -11,7 +11,7 @@ import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import gcd, inf, prod
-from typing import ClassVar, Union
+from typing import NamedTuple, Union
 
 MAX_WEIGHT = 400  # of a size: it is text, sorted and compared as such, and a quotient in it is a tree
 MAX_COEFFICIENT = 2**40  # in a size: with one more factor it still fits the 64 bits of an address
@@ -21,10 +21,12 @@ class SizeTooLarge(ValueError):
     """A size whose formula is longer than any size of a network."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Symbol:
+class Symbol(NamedTuple):  # many are compared
     name: str
-    weight: ClassVar[int] = 1
+
+    @property
+    def weight(self) -> int:
+        return 1
 
     def __str__(self) -> str:
         return self.name
@@ -38,12 +40,17 @@ class Quotient:
     top: Dim
     bottom: Dim
     weight: int = field(init=False, compare=False, repr=False)
+    _text: str = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", 8 + weight(self.top) + weight(self.bottom))
+        object.__setattr__(self, "_text", f"{_divided(self.top)} {self.op} {_tight(self.bottom)}")
 
     def __str__(self) -> str:
-        return f"{_divided(self.top)} {self.op} {_tight(self.bottom)}"
+        return self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
 
 
 Atom = Union[Symbol, Quotient]
@@ -57,20 +64,22 @@ class Size:
     terms: tuple[tuple[Monomial, int], ...]
 
     def __add__(self, other: Dim) -> Dim:
-        return collect([*terms(self), *terms(other)])
+        return collect([*self.terms, *terms(other)]) if other else self
 
     __radd__ = __add__
 
     def __neg__(self) -> Dim:
-        return collect([(m, -c) for m, c in self.terms])
+        return Size(tuple([(m, -c) for m, c in self.terms]))
 
     def __sub__(self, other: Dim) -> Dim:
-        return self + -other
+        return collect([*self.terms, *[(m, -c) for m, c in terms(other)]]) if other else self
 
     def __rsub__(self, other: Dim) -> Dim:
         return -self + other
 
     def __mul__(self, other: Dim) -> Dim:
+        if not isinstance(other, Size):
+            return Size(tuple([(m, c * int(other)) for m, c in self.terms])) if other else 0
         return collect([(_sorted(m + n), c * d) for m, c in terms(self) for n, d in terms(other)])
 
     __rmul__ = __mul__
@@ -138,7 +147,7 @@ def _divided(top: Dim) -> str:
 
 
 def _sorted(m: Monomial) -> Monomial:
-    return tuple(sorted(m, key=str))
+    return tuple(sorted(m, key=str)) if len(m) > 1 else m
 
 
 def terms(x: Dim) -> tuple[tuple[Monomial, int], ...]:
@@ -161,10 +170,14 @@ def collect(parts: Iterable[tuple[Monomial, int]]) -> Dim:
     kept = [(m, c) for m, c in total.items() if c]
     if not kept:
         return 0
-    if len(kept) == 1 and kept[0][0] == ():
-        return kept[0][1]
-    kept.sort(key=lambda t: (-len(t[0]), [str(a) for a in t[0]]))
+    if len(kept) == 1:
+        return kept[0][1] if kept[0][0] == () else Size((kept[0],))
+    kept.sort(key=_rank)
     return Size(tuple(kept))
+
+
+def _rank(t: tuple[Monomial, int]) -> tuple[int, list[str]]:
+    return -len(t[0]), [str(a) for a in t[0]]
 
 
 def divide(top: Dim, bottom: Dim) -> tuple[Dim, Dim]:
