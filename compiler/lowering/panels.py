@@ -21,9 +21,12 @@ from ..graph.product import Product, product
 from ..passes.scans import invariants, of_turns
 from ..types.tensors import FLOATS
 from .kernels.schedule import is_large, schedule
+from .kernels.tile import Tile
 
 if TYPE_CHECKING:
     from ..native.target import Target
+
+OTHERS = 4, 2  # vectors of a tile that divide what is read in part more often
 
 
 def pack(graph: Graph, fixed: Collection[str], target: Target) -> Graph:
@@ -42,9 +45,8 @@ def pack(graph: Graph, fixed: Collection[str], target: Target) -> Graph:
         p = product(n, graph) if OPS[n.op].kind == CONTRACT and n.name not in fixed and not lies else None
         axes = _axes(p, graph) if p is not None and n.args[1 - p.side] in fixed else None
         if p is not None and axes is not None and _pays(p, target):
-            right, tile = args[1 - p.side], schedule(p, target).tile
-            width = tile.vectors * tile.lanes
-            if _is_whole(p, graph) or p.columns[-1].size % width == 0:
+            right, width = args[1 - p.side], _width(p, graph, schedule(p, target).tile)
+            if width:
                 key = right, axes, width
                 if key not in made:
                     made[key] = _packed(b, right, axes, width)
@@ -89,6 +91,13 @@ def _is_whole(p: Product, graph: Graph) -> bool:
     return all(
         extent[i] == n for i, n in zip(_letters(p), graph[p.node.args[1 - p.side]].shape, strict=True) if i is not None
     )
+
+
+def _width(p: Product, graph: Graph, tile: Tile) -> int:
+    """Columns of a panel: those of the tile, or, where a part is read that is not so many panels, of another; 0 where
+    it is none of those."""
+    widths = [v * tile.lanes for v in (tile.vectors, *OTHERS)]
+    return next((w for w in widths if _is_whole(p, graph) or p.columns[-1].size % w == 0), 0)
 
 
 def _pays(p: Product, target: Target) -> bool:

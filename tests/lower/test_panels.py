@@ -17,14 +17,15 @@ PREFIX = """graph @g {{
 }}"""
 
 
+@pytest.mark.parametrize("name", ["x86-64-v3", "x86-64-v4"])
 @pytest.mark.parametrize(
     ("columns", "rest", "packed"),
     [("64*i + 64", "-64*i + 4032", True), ("20*i + 20", "-20*i + 4076", False), ("2048", "2048", True)],
 )
-def test_the_first_of_the_columns_are_the_first_of_the_panels(columns: str, rest: str, packed: bool) -> None:
-    """Where they are whole; what is read of the panels need not be all."""
+def test_the_first_of_the_columns_are_the_first_of_the_panels(columns: str, rest: str, packed: bool, name: str) -> None:
+    """Where they are whole, of the width of the tile or another; what is read of the panels need not be all."""
     graph = parse_graph(PREFIX.format(columns=columns, rest=rest).replace("\n    where", " where"))
-    made = pack(graph, {"k"}, level("x86-64-v4"))
+    made = pack(graph, {"k"}, level(name))
     assert any(n.op == "unpack" for n in made) == packed
 
 

@@ -31,6 +31,7 @@ LATENCY = 8  # accumulators that keep one multiply-add unit busy
 BOTH = 12  # and two
 AHEAD = 0.03  # what a load beside each multiply-add costs, for less of the next tile is in sight
 LONG = 32  # steps of a sum that are enough to see
+WAYS = 8  # rows whose elements stay in the first-level cache where they are whole pages apart
 LARGE = 1 << 19  # bytes of the right operand that do not stay in the second-level cache beside the rest
 DEEP = 1 << 15  # and of two vectors for each k, that do not in the first
 
@@ -99,7 +100,7 @@ def _cycles(
             folded = long and not two and v == 1
             bound = max(r * v, latency, v + r / 2 if folded else load * (r + v), fetch * v + r / 4)
             ahead = AHEAD * (r + v) / (r * v) if long and not two and not folded else 0
-            waits = r / 2 + 1.2 * v if wide and far else 0
+            waits = (r + max(0, r - WAYS)) / 2 + 1.2 * v if wide and far else 0
             cycles += m * n * (bound + waits) * (1 + narrow * max(0, 4 - v) * far) * (1 + ahead)
     return cycles * (1 + 0.01 * (len(down) * len(across)))
 
