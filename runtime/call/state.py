@@ -30,7 +30,7 @@ class State(Mapping[str, Array]):
         self._of: dict[str, str] = {}  # by the path of a variable in a stack: that of the stack
         for stack in stacks:
             of = members(stack)
-            shape, dtype = next(iter([shapes.pop(path) for path in of]))
+            (shape, dtype), *_ = [shapes.pop(path) for path in of]
             shapes[stack] = (len(of), *shape), dtype
             self._of |= dict.fromkeys(of, stack)
         self._stored = dict(zip(shapes, aligned_arrays(shapes.values(), "the variables"), strict=True))

@@ -25,13 +25,13 @@ from ...types.tensors import BYTES
 from . import transforms
 from .body import Body
 from .nest import parts
+from .packing import LANES
 from .transforms import two_sided
 
 if TYPE_CHECKING:
     from ...native.target import Target
 
 CHANNELS = 16  # copied at a time: their taps stay in the first-level cache
-LANES = 16  # elements that are copied together
 
 
 def filter_transform(make: Callable[[], Body], node: Node, target: Target, parallel: bool) -> Body:

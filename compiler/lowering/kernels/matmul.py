@@ -39,7 +39,6 @@ FAR = 1 << 20  # bytes that do not stay in the second-level cache
 NEAR = 1 << 17  # that do, beside the rest
 HALF = 1 << 19  # that still do
 SHORT = 16  # steps of a reduction that are too few to load and store its sums for
-LANES = 16  # elements that are copied together
 
 
 def matmul(make: Callable[[], Body], p: Product, s: Schedule, parallel: bool = False) -> Body:
