@@ -195,3 +195,19 @@ def test_a_share_keeps_what_is_not_a_number_and_the_sign_of_zero():
     for value, want in ((np.nan, np.nan), (np.inf, np.inf), (-np.inf, -np.inf)):
         x[N // 3] = value
         np.testing.assert_equal(float(f(x)), want)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 10, 16])
+@pytest.mark.parametrize("body", ["softmax(x)", "x - mean(x, axis = -1)", "x * max(x, axis = -1)"])
+def test_a_row_has_the_same_bits_alone_and_among_others(body, size):
+    """Rows shorter than a vector go through together, a row in each lane."""
+    many = nnc.function(f"fn f(x: f32[B, {size}]) -> f32[B, {size}] = {body.replace('-1', '-1, keep = true')}")
+    one = nnc.function(f"fn f(x: f32[{size}]) -> f32[{size}] = {body}")
+    for rows in (1, 2, 16, 19, 50):
+        x = RNG.normal(size=(rows, size)).astype(np.float32)
+        x[rows // 2] = -0.0
+        if rows == 19:
+            x[-1, -1] = np.nan
+        got = many(x)
+        for k in range(rows):
+            np.testing.assert_array_equal(got[k].view(np.int32), one(x[k]).view(np.int32))

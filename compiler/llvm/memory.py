@@ -229,8 +229,16 @@ class Accesses:
         return self.result(Value(ref, dtype, lanes, level))
 
     def pointers(self, memory: Memory, index: Operand) -> str:
-        """A pointer per lane."""
+        """A pointer per lane: where they are evenly apart one pointer and so many steps, which processors that gather
+        take as they are, 16 at a time."""
         assert self.lanes
+        n = self.lanes.count
+        if isinstance(index, Index) and n * abs(index.stride) < 1 << 31:
+            at, level = self.address(memory, index.base)
+            steps = vector_literal([k * index.stride for k in range(n)], "i32")
+            return self.fn.pure(
+                f"getelementptr {memory_type(memory.dtype)}, ptr {at}, <{n} x i32> {steps}", level, "at"
+            )
         v = self.in_lanes(index)
         return self.fn.pure(
             f"getelementptr {memory_type(memory.dtype)}, ptr {memory.ref}, <{v.lanes} x i64> {v.ref}", v.level, "at"

@@ -93,6 +93,9 @@ def _size_infer(types: Sequence[Type], attrs: Any) -> TensorType:
 
 
 def _to(e: Expr, dtype: str) -> Expr:
+    """A size or an index as a number; what every dtype has exactly is a constant."""
+    if isinstance(e, Const) and 0 <= e.value < 1 << 24 and dtype != e.dtype:
+        return constant_expr(e.value, dtype)
     return e if e.dtype == dtype else Apply("cast", (e,), dtype)
 
 

@@ -6,7 +6,8 @@ belongs to the stage after those its operand needs, a full result to the first s
 softmax is maximum, then sum, then quotient, three loops over a row that stays in cache.
 
 When the innermost axis is reduced, the lanes hold partial results of one element, combined in the fixed order of the
-loop IR. When it is kept, lanes are neighbouring elements and every element is folded in index order. Either way the
+loop IR; where they would be more than the axis is long, as many rows as there are lanes run through together, in that
+order too. When it is kept, lanes are neighbouring elements and every element is folded in index order. Either way the
 bits depend on the shape alone.
 """
 
@@ -36,6 +37,7 @@ LONG = 1024  # elements of a row that make several chains of partial results wor
 LIGHT = 8  # ... when it is the latency of the chain that counts: weight of all that is done for an element
 CHAINS = 4
 SHARE = 1 << 15  # elements of what is reduced to one value, for a thread at a time
+CODE = 512  # weight of all that is done for a row, written out, up to which rows run through together
 COPIES = 8  # of what is done for a vector of a long sum, in one turn of the loop over a block: fewer branches
 
 
@@ -123,7 +125,8 @@ def fold(make: Callable[[], Body], parallel: bool = False) -> Body:
     if parallel and shared(body.graph):
         _shares(body, stages, outputs, reduced)
     else:
-        nest = _columns if groups and groups[-1] in kept else _rows
+        innermost = groups[-1] if groups else None
+        nest = _columns if innermost in kept else _abreast if _are_short(body.graph, kept, reduced) else _rows
         nest(body, stages, outputs, kept, reduced, parallel)
     return body
 
@@ -191,6 +194,47 @@ def _folded(body: Body, stages: Stages, stage: int, outputs: Results, outer: Ind
     for name, total in long.items():
         total.together(totals[name])
     return totals
+
+
+# --- it is reduced, and is shorter than a vector ---------------------------------------------------------------------
+
+
+def _are_short(graph: Graph, kept: Sequence[Axes], reduced: Sequence[Axes]) -> bool:
+    """Whether rows fill lanes that their elements would not."""
+    width = lanes(graph)
+    if not kept or len(reduced) != 1 or not isinstance(n := reduced[0].size, int) or n > width:
+        return False
+    many = not isinstance(rows := kept[-1].size, int) or rows >= width
+    box = next(graph[r.args[0]].shape for r in graph if OPS[r.op].kind == REDUCE and r.attrs["axes"])
+    return many and sum(own_weight(v) * (n if v.shape == box else 1) for v in graph) <= CODE
+
+
+def _abreast(body: Body, stages: Stages, outputs: Results, kept: list[Axes], reduced: list[Axes],
+             parallel: bool) -> None:  # fmt: skip
+    """A row in each lane. What `_rows` has in the lanes of one row is here one vector after the other, put together by
+    halving as there."""
+    rank, (row,), width = len(stages.box), reduced, lanes(body.graph)
+    with over(body, kept, rank, lanes=width, parallel=parallel) as outer:
+        points: list[Index] = []
+        for k in range(number(row.size)):
+            index: list[Dim] = [0] * rank
+            place(k, row, index, body)
+            points.append(stages.join(outer, index))
+        for stage in range(stages.count):
+            for r in stages.folds(stage):
+                terms = [body.value(r.args[0], at) for at in points]
+                body.is_now(r.name, stages.kept(outer), body.bind(_halved(terms, L.FOLDS[_how(body, r)], width)))
+            body.store_all(outputs, [(v, at) for v in stages.stores(stage) for at in points])
+        body.store_all(outputs, [(v, stages.kept(outer)) for v in stages.rest])
+
+
+def _halved(terms: Sequence[L.Expr], fold: str, width: int) -> L.Expr:
+    """All terms in one, in the order in which the lanes of a vector are put together."""
+    while width > 1:
+        width //= 2
+        low, high = terms[:width], terms[width:]
+        terms = [L.Apply(fold, (a, b), a.dtype) for a, b in zip(low, high, strict=False)] + [*low[len(high) :]]
+    return terms[0]
 
 
 # --- all is reduced, by several threads ------------------------------------------------------------------------------
