@@ -69,7 +69,8 @@ class Clip:
 @dataclass(frozen=True, slots=True)
 class Product:
     """A contraction seen as a matrix product. `side` is the position of the left operand. The last of `columns` has the
-    lanes: the result is contiguous along it. The last of `rows` is tiled, the last of `inner` innermost."""
+    lanes: the result is contiguous along it, unless operands are `swapped`. The last of `rows` is tiled, the last of
+    `inner` innermost."""
 
     node: Node
     side: int
@@ -87,6 +88,11 @@ class Product:
     def packed(self) -> bool:
         """The right operand is not contiguous along the lanes: it is read from a copy that is."""
         return self.columns[-1].right != 1 and not self.width
+
+    @property
+    def swapped(self) -> bool:
+        """The result is contiguous along the rows: it is that of a product of the same operands the other way round."""
+        return self.columns[-1].out != 1
 
     @property
     def sheets(self) -> tuple[Walk, ...]:
@@ -115,6 +121,14 @@ class Product:
     def panels(self, lanes: int) -> Dim:
         """The number of elements of the right operand in panels."""
         return prod(w.size for w in self.sheets) * self.sheet(lanes)
+
+
+def swap(p: Product) -> Product:
+    """The product the other way round: rows are columns."""
+    rows, columns, inner = (
+        tuple(replace(w, left=w.right, right=w.left) for w in walks) for walks in (p.columns, p.rows, p.inner)
+    )
+    return replace(p, side=1 - p.side, rows=rows, columns=columns, inner=inner, left=p.right, right=p.left)
 
 
 class Nodes(Protocol):

@@ -19,7 +19,7 @@ from ..graph.ops.calculus import constant
 from ..graph.ops.indexing import SCATTERS
 from ..graph.ops.op import CONTRACT, LOOP, REDUCE
 from ..graph.ops.winograd import filtering
-from ..graph.product import Product, product
+from ..graph.product import Product, product, swap
 from ..loops import ir as L
 from ..passes.argument import ARGUMENTS, expand
 from ..types.sizes import Dim, Monomial, collect, highest, symbol, symbols, terms
@@ -36,7 +36,7 @@ from .kernels.ordering import argsort, recurrence
 from .kernels.ordering import scratch as sorting
 from .kernels.pointwise import pointwise
 from .kernels.scatter import add_along, scatter
-from .kernels.schedule import schedule
+from .kernels.schedule import is_better_swapped, schedule
 from .kernels.sharing import FORK, is_shared, work
 from .kernels.winograd import Window, tile_of, window, winograd
 from .memory import Plan, constant_name, is_kernel, output_slot, plan, roots, shift, types
@@ -404,7 +404,9 @@ def _leads(node: Node) -> bool:
 def _product(node: Node, graph: Graph) -> Product | None:
     """The matrix product that a contraction is, where that is worth its while."""
     p = product(node, graph)
-    return None if p is None or (p.packed and not p.rows) else p
+    if p is None or (p.packed and not p.rows):
+        return None
+    return swap(p) if is_better_swapped(p) else p
 
 
 def _wound(node: Node, graph: Graph) -> Window | None:

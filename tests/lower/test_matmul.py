@@ -199,6 +199,7 @@ def test_large_products_have_the_bits_of_small_ones(spec, free, after, chunks, c
              for n, k in (("x", left), ("y", right), *([("z", out)] if after else []))}  # fmt: skip
     for name in ("LARGE", "PAGE", "NEAR", "MANY"):
         monkeypatch.setattr(schedule, name, 1)
+    monkeypatch.setattr(schedule, "SWAPPED", 1 << 20)
     if not chunks:
         monkeypatch.setattr(schedule, "SOME", 0)
     bound = {"F": extents[free]} if free else {}
@@ -239,6 +240,31 @@ def test_few_rows_meet_a_large_matrix_as_it_lies(rows, free, compiled, monkeypat
     assert plain.lowered.module != streamed.lowered.module
     np.testing.assert_array_equal(got, plain(given, None, bound)[0]["z"])
     np.testing.assert_allclose(got, np.tanh(np.einsum(spec, given["x"].astype("d"), given["y"])), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [520, 1100])
+@pytest.mark.parametrize("columns", [256, 301])
+@pytest.mark.parametrize("target", ["native", "x86-64-v3"])
+def test_swapped_operands_have_the_bits_of_those_that_are_not(steps, columns, target, compiled, monkeypatch):
+    """A few rows by a large matrix that would have to be transposed: then they are, and the result."""
+    b, _, y = built("ik,jk->ij", {"k": steps, "j": columns}, symbolic="i")
+    p = product(b[y], b)
+    assert schedule.is_better_swapped(p), "or nothing is tested"
+    bias = b.emit(
+        "broadcast", b.emit("input", name="bias", type=TensorType("f32", (columns,))), shape=b.shape(y), axes=(1,)
+    )
+    z = b.emit("add", y, bias)
+    outputs = (("z", z), ("r", b.emit("maximum", z, b.emit("neg", z))))
+    g = fuse(b.finish(outputs))
+    sizes = {"i": 1, "k": steps, "j": columns}
+    for n in (1, 16, 33, 100):
+        given = arrays("ik,jk->ij", sizes | {"i": n}) | {"bias": np.arange(columns, dtype=np.float32)}
+        got, _ = compiled(g, target)(given, None, {"B": n})
+        with monkeypatch.context() as m:
+            m.setattr(schedule, "SWAPPED", 1 << 20)
+            wanted, _ = compiled(g, target)(given, None, {"B": n})
+        for name in wanted:
+            np.testing.assert_array_equal(got[name].view(np.int32), wanted[name].view(np.int32))
 
 
 @pytest.mark.parametrize("turns", [1, 16, 65])

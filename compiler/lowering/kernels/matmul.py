@@ -29,7 +29,7 @@ from ...loops import ir as L
 from ...loops.index import quotient, to_expr, total
 from ...types.sizes import Dim
 from ...types.tensors import BYTES
-from .body import Body, Results, results
+from .body import Body, Results, lanes, results
 from .nest import Axes, Part, across, extreme, outer, over, parts, place
 from .packing import clipped, cut, each, pack, pack_part, pack_rows, panel, strip
 from .schedule import UNROLL, Schedule
@@ -108,8 +108,9 @@ def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panel
     strips = body.result(p.node.dtype, "strip") if s.strips else ""
     if s.strips:
         cut(body, p, s.height, left, strips, parallel)
-    alone = outputs.get(p.node.name) if len(outputs) == 1 else None
-    sums = "" if s.last == 0 else alone or body.result(p.node.dtype, "sum")
+    alone = outputs.get(p.node.name) if len(outputs) == 1 and not p.swapped else None
+    sums = "" if s.last == 0 and not p.swapped else alone or body.result(p.node.dtype, "sum")
+    block = body.result(p.node.dtype, "block") if p.swapped else ""
     before = extreme(body, "minimum", s.last, 1) if sums else 0  # whether the last steps have some before them
 
     def tiles(i0: Dim, height: Dim, j0: Dim, width: Dim, steps: Steps, *, last: bool) -> None:
@@ -117,7 +118,9 @@ def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panel
         read = _Operands(left, right, panels, s.tile.vectors * s.tile.lanes, strips, i0, s.height, part)
         for down, i, wide, j in _each_tile(body, s, s.tile.rows_of(height), width, parallel):
             tile = _Tile(body, p, s.tile.lanes, read, {}, i0 + i, j0 + j, down.width, wide)
-            tile.write(outputs, steps, sums, before) if last else tile.add_to(sums, steps)
+            tile.write(outputs, steps, sums, before) if last and not block else tile.add_to(
+                sums, steps, before if last else 1
+            )
 
     def turn(area: tuple[Dim, Dim, Dim, Dim], start: Dim, stop: Dim, *, last: bool) -> None:
         i0, height, j0, width = area
@@ -144,6 +147,34 @@ def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panel
                     turn((i0, height, j0, width), k0, k0 + s.deep, last=False)
             with body.portion(quotient(s.last, s.deep, {}) + 1):
                 turn((i0, height, j0, width), s.last, first.size, last=True)
+            if block:
+                _turn_over(body, p, outputs, sums, block, i0, height, s.height)
+
+
+def _turn_over(body: Body, p: Product, outputs: Results, sums: str, block: str, i0: Dim, height: Dim,
+               pitch: int) -> None:  # fmt: skip
+    """Of a swapped product some rows, which are columns of the result: their sums are transposed, and what is
+    elementwise is computed of them along what are neighbours then."""
+    node, (row, column) = p.node, (p.rows[-1], p.columns[-1])
+    width, first = lanes(body.graph), i0 * column.size
+    for part, i in each(body, parts(height, width, width), False):
+        with body.loop(column.size, stem="k") as j, across(body, part, i, height, width) as v:
+            value = body.load(sums, (i0 + i + v) * column.size + j, node.dtype)
+            body.store(block, first + j * pitch + i + v, value)
+    with body.loop(column.size) as j, body.loop(height, lanes=width) as i:
+        index = _index(body, p, {row: i0 + i, column: j})
+        body.in_register(node.name, index, block, first + j * pitch + i)
+        body.store_all(outputs, [(v, index) for v in outputs])
+
+
+def _index(body: Body, p: Product, points: Mapping[Walk, Dim]) -> tuple[Dim, ...]:
+    """The index in the result of a point of the loops."""
+    letters = [e[1][0][0] for e in p.node.attrs["out"]]
+    index: list[Dim] = [0] * len(letters)
+    for w, x in points.items():
+        if w not in p.inner:
+            place(x, Axes(tuple(letters.index(v) for v in w.indices), w.extents), index, body)
+    return tuple(index)
 
 
 def _far(p: Product, graph: Graph) -> tuple[Walk, ...]:
@@ -241,16 +272,15 @@ class _Tile:
         """Nothing is summed yet."""
         body, node = self.body, self.p.node
         for i, j in self.each_result():
-            body.store(sums, flat(self.result_index(i, j), node.shape), L.Const(0.0, node.dtype))
+            body.store(sums, self.sum_at(i, j), L.Const(0.0, node.dtype))
 
-    def add_to(self, sums: str, steps: Steps) -> None:
-        """Some steps of the sum: the tile is read from `sums` and goes back there."""
+    def add_to(self, sums: str, steps: Steps, before: Dim = 1) -> None:
+        """Some steps of the sum: the tile is read from `sums`, where something was summed `before`, and goes there."""
         body, node = self.body, self.p.node
-        acc, pitch = self.begun(sums)
+        acc, pitch = self.begun(sums if before != 0 else "", before)
         self.add(acc, steps)
         for i, j in self.each_result():
-            at = flat(self.result_index(i, j), node.shape)
-            body.store(sums, at, body.load(acc, i * pitch + j, node.dtype))
+            body.store(sums, self.sum_at(i, j), body.load(acc, i * pitch + j, node.dtype))
 
     def begun(self, sums: str, before: Dim = 1) -> tuple[str, int]:
         """Registers for the tile, with 0 or with what is in `sums`, and how far its rows are apart in them."""
@@ -262,8 +292,7 @@ class _Tile:
         if sums:
             with body.loop(before):
                 for i, j in self.each_result():
-                    at = flat(self.result_index(i, j), node.shape)
-                    body.store(acc, i * pitch + j, body.load(sums, at, node.dtype))
+                    body.store(acc, i * pitch + j, body.load(sums, self.sum_at(i, j), node.dtype))
         return acc, pitch
 
     def register(self) -> tuple[str, int]:
@@ -352,9 +381,10 @@ class _Tile:
         points = {**self.at, self.p.columns[-1]: self.j0 + j}
         if self.p.rows:
             points[self.p.rows[-1]] = self.i0 + i
-        letters = [e[1][0][0] for e in self.p.node.attrs["out"]]
-        index: list[Dim] = [0] * len(letters)
-        for w, x in points.items():
-            if w not in self.p.inner:
-                place(x, Axes(tuple(letters.index(v) for v in w.indices), w.extents), index, self.body)
-        return tuple(index)
+        return _index(self.body, self.p, points)
+
+    def sum_at(self, i: Dim, j: Dim) -> Dim:
+        """Where sums have it: where the result has, or rows by columns where that is transposed."""
+        if self.p.swapped:
+            return (self.i0 + i) * self.p.columns[-1].size + self.j0 + j
+        return flat(self.result_index(i, j), self.p.node.shape)
