@@ -19,6 +19,8 @@ from .llvm import emit
 from .loops import ir as L
 from .loops.meaning import shares
 from .native import objects
+from .native.loading import Library
+from .native.lock import compiling
 from .session import Session
 from .types.tensors import TensorType
 
@@ -55,7 +57,7 @@ class Step:
 
 def apart(session: Session, name: str, sizes: Mapping[str, int]) -> list[Step]:
     """The steps of an entry at some sizes. Raises `KeyError` where there is none of that name."""
-    with objects.compiling():
+    with compiling():
         made = session.stages(name)
         module, entry, fused = made.lowered.module, made.lowered.entry, made.fused
         if made.many is not None and entry.many is not None and sizes[entry.many.size] >= entry.many.least:
@@ -64,7 +66,7 @@ def apart(session: Session, name: str, sizes: Mapping[str, int]) -> list[Step]:
         whole = replace(entry, many=None, microbatches=None)
         entries = tuple(replace(whole, name=f"{name}.{k}", steps=(s,)) for k, s in enumerate(entry.steps))
         code = emit(replace(module, entries=entries), session.target)
-        library = objects.Library(objects.compile_object(code, session.target))
+        library = Library(objects.compile_object(code, session.target))
     kernels = {k.name: k for k in module.kernels}
     steps = []
     for one, step in zip(entries, entry.steps, strict=True):

@@ -28,11 +28,12 @@ from .manifest import (
     signature_from_json,
     signature_to_json,
 )
-from .native import objects as native
 from .native.cache import Cache
+from .native.host import Host, host
+from .native.loading import Library, Pool, Support
+from .native.lock import compiling
 from .native.room import is_refused
 from .native.share import share
-from .native.target import Target
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Native:
     def __init__(self, signature: Signature, data: bytes, epoch: Callable[[int, Any], int]):
         self.signature = signature
         self.code_size = len(data)
-        self._library = native.Library(data)
+        self._library = Library(data)
         self._epoch = epoch
         self.run = self._library.function(signature.name)
         self.prepare = self._library.function(f"{signature.name}.prepare") if signature.prepared else None
@@ -68,8 +69,9 @@ class Session:
     def __init__(self, source: Source, settings: Settings | None = None, data_sizes: DataSizes | None = None):
         self.source, self.settings = source, settings or Settings()
         self._program: Program | None = None
-        self.target = native.target(self.settings.target_cpu)
         self._store = Cache() if self.settings.cache else None
+        self._host = host(self.settings.target_cpu, self._store, _key)
+        self.target = self._host.target
         self._data_sizes = data_sizes
         self._entries: dict[str, Native] = {}
         self.manifest = self._manifest()
@@ -79,12 +81,12 @@ class Session:
         """The elaborated program; parses and builds when first needed."""
         from .elaborate import Program
 
-        with native.compiling():
+        with compiling():
             if self._program is None:
                 self._program = Program(self.source, self.settings, self._data_sizes)
             return self._program
 
-    @native.compiling()
+    @compiling()
     def plan_tests(self) -> list[TestPlan]:
         """The file's tests. They may use models that the session is not about: the manifest then has the variables that
         some test reads, and no others, so that the parameters of a large model can be counted without being stored."""
@@ -97,7 +99,7 @@ class Session:
         self.manifest = self.program.manifest()
         return plans
 
-    @native.compiling()
+    @compiling()
     def _manifest(self) -> Manifest:
         key = _key("manifest", self.source.name, self.source.text, self.settings.key)
         stored = self._load(key)
@@ -134,7 +136,7 @@ class Session:
             self.prepare((name,))
         return self._entries[name]
 
-    @native.compiling()
+    @compiling()
     def prepare(self, names: Iterable[str], processes: int = 1) -> None:
         """Compile several entries at once, in up to so many processes. Raises `KeyError` as `entry` does."""
         keys: dict[str, str] = {}
@@ -150,18 +152,20 @@ class Session:
             else:
                 self._entries[name] = self._loaded(stored)
         wanted = sorted(keys, key=lambda name: name != "train")  # the largest first, or it would be the last to end
-        for name, data in share(self._compiled, wanted, processes).items():
+        for name, data in (share(self._compiled, wanted, processes) if wanted else {}).items():
             self._save(keys[name], data)
             self._entries[name] = self._loaded(data)
 
     def _compiled(self, names: Iterable[str]) -> dict[str, bytes]:
         """Entries as they are stored: while LLVM works on one, the next is built and lowered."""
+        from .native.objects import compile_object
+
         jobs: dict[str, tuple[bytes, Future[bytes]]] = {}
         with ThreadPoolExecutor(1) as worker, without_collection():
             for name in names:
                 made = self.stages(name)
                 header = json.dumps(signature_to_json(made.signature)).encode()
-                jobs[name] = header, _submit(worker, native.compile_object, self.llvm(made), self.target)
+                jobs[name] = header, _submit(worker, compile_object, self.llvm(made), self.target)
         return {name: len(h).to_bytes(8, "little") + h + code.result() for name, (h, code) in jobs.items()}
 
     def _loaded(self, stored: bytes) -> Native:
@@ -179,14 +183,14 @@ class Session:
             m.sizes,
             [v.path for v in m.variables],  # those that are stored; what they are the sources say
             target,
-            native.version(),
+            self._host.version,
         )
 
     def _known(self, name: str) -> bool:
         of_shards = self.manifest.train is not None and name.startswith(STAGE)
         return of_shards or name.startswith("test:") or name in self.program.found.functions
 
-    @native.compiling()
+    @compiling()
     def stages(self, name: str, observe: Observer | None = None, graph: Graph | None = None) -> Stages:
         """The entry on its way to machine code; `observe` sees the graph after each pass. `graph` takes the place of
         what the program gives for it."""
@@ -206,13 +210,13 @@ class Session:
         assert spec is not None and spec.batch_size is not None
         return cut(passes.run(passes.ALWAYS, self.program.graph("shards")), spec.batch_size, STAGE)
 
-    @native.compiling()
+    @compiling()
     def llvm(self, made: Stages) -> str:
         from .llvm import emit
 
         return emit(made.lowered.module, self.target)
 
-    @native.compiling()
+    @compiling()
     def origin(
         self, entry: str, root: str, inputs: Mapping[str, Any], variables: Mapping[str, Any], patient: bool
     ) -> Origin | None:
@@ -226,14 +230,14 @@ class Session:
     @property
     def made_by(self) -> tuple[str, str]:
         """The compiler, as a digest, and the processor that it compiles for."""
-        return _key(native.version()), f"{self.target.name} {self.target.cpu} {8 * self.target.vector_bytes} bits"
+        return _key(self._host.version), f"{self.target.name} {self.target.cpu} {8 * self.target.vector_bytes} bits"
 
     @property
-    def support(self) -> native.Support:
+    def support(self) -> Support:
         """The thread pool and the epoch loop: one for all sessions on a target."""
-        return _support(self.target, self._store)
+        return _support(self._host, self._store)
 
-    def pool(self, threads: int) -> native.Pool | None:
+    def pool(self, threads: int) -> Pool | None:
         """A thread pool for `threads` threads, or None where one is enough."""
         return self.support.pool(threads)
 
@@ -258,22 +262,24 @@ def _submit(worker: ThreadPoolExecutor, work: Callable[..., bytes], *args: Any) 
     return done
 
 
-_SUPPORT: dict[str, native.Support] = {}
+_SUPPORT: dict[str, Support] = {}
 
 
-@native.compiling()
-def _support(target: Target, store: Cache | None) -> native.Support:
+@compiling()
+def _support(made_for: Host, store: Cache | None) -> Support:
     """Loaded once per process: pools and jobs of any session are then interchangeable."""
+    target = made_for.target
     if target.key not in _SUPPORT:
-        key = _key("support", target.key, native.version())
+        key = _key("support", target.key, made_for.version)
         data = store.get(key) if store is not None else None
         if data is None:
             from .llvm.support import support
+            from .native.objects import compile_object
 
-            data = native.compile_object(support(target), target)
+            data = compile_object(support(target), target)
             if store is not None:
                 store.put(key, data)
-        _SUPPORT[target.key] = native.Support(data)
+        _SUPPORT[target.key] = Support(data)
     return _SUPPORT[target.key]
 
 
@@ -282,6 +288,7 @@ def emit(session: Session, stage: str, entry: str) -> str | bytes:
     from .graph.dot import print_dot
     from .graph.text import print_graph
     from .loops.text import print_loops
+    from .native import objects
 
     made = session.stages(entry)
     match stage:
@@ -297,9 +304,9 @@ def emit(session: Session, stage: str, entry: str) -> str | bytes:
         case "llvm":
             return session.llvm(made)
         case "asm":
-            return native.assembly(session.llvm(made), session.target)
+            return objects.assembly(session.llvm(made), session.target)
         case "obj":
-            return native.compile_object(session.llvm(made), session.target)
+            return objects.compile_object(session.llvm(made), session.target)
     raise ValueError(f"no stage is named {stage!r}")
 
 

@@ -15,6 +15,7 @@ from nnc.compiler.graph.nodes import Graph
 from nnc.compiler.graph.ops.elementwise import NUMPY
 from nnc.compiler.llvm import emit
 from nnc.compiler.lowering.lower import Variant, lower
+from nnc.compiler.native import loading
 from nnc.compiler.native import objects as native
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,7 +58,7 @@ def _run_compiled(graph: Graph, inputs: Mapping[str, np.ndarray], cpu: str = "na
     target = native.target(cpu)
     types = {n.attrs["name"]: n.attrs["type"] for n in graph if n.op == "input"}
     lowered = lower(Variant(graph), types, {}, target)
-    library = native.Library(native.compile_object(emit(lowered.module, target), target))
+    library = loading.Library(native.compile_object(emit(lowered.module, target), target))
     arrays = {k: np.array(inputs[k], NUMPY[t.dtype], order="C") for k, t in types.items()}
     sizes = bind_sizes([(k, t, arrays[k].shape) for k, t in types.items()], {})
     outputs = {

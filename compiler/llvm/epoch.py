@@ -1,6 +1,6 @@
 """The training loop as native code: `i32 nnc_epoch(step, job)`.
 
-In: the address of an entry, and a job (`objects.EpochJob` explains its fields). Out: 0, or the code of the check that
+In: the address of an entry, and a job (`loading.EpochJob` explains its fields). Out: 0, or the code of the check that
 failed or of an interruption (`threads`). It runs `step` over the examples from `position` up to `stop`, a batch at a
 time, the last one ragged: gathers the rows that `order` names into the inputs' buffers (without an order the step reads
 the rows where they are), runs the step, adds its scalar results to `totals`. It returns early after a step that gave a

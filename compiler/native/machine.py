@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from . import objects
+from .loading import Library
 from .target import Target
 
 SUMS = 12  # in flight: more than a multiply-add takes cycles, fewer than there are registers
@@ -79,7 +80,7 @@ def measured(threads: int) -> dict[str, Any]:
     """{"flops": a second, "bandwidth": {bytes: bytes a second}}."""
     target: Target = objects.target("native")
     lanes = target.vector_bytes // 4
-    library = objects.Library(objects.compile_object(_ir(lanes), target))
+    library = Library(objects.compile_object(_ir(lanes), target))
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     multiply = ctypes.CFUNCTYPE(None, pointer, number)(library.address("multiply"))
     read = ctypes.CFUNCTYPE(None, pointer, number, number)(library.address("read"))

@@ -1,21 +1,16 @@
-"""LLVM IR text to machine code, and machine code to functions Python can call. The only user of llvmlite.binding.
+"""LLVM IR text to machine code. The only user of llvmlite.binding.
 
-In: a target, IR text, or an object compiled earlier. Out: an object (ELF bytes, position independent, the same for the
-JIT and ahead of time), assembly, callables. The idea: the IR comes vectorised and free of redundancy, so a light
-pipeline and codegen level 1 give the speed of O3 at a tenth of the time (measured).
+In: a target, IR text. Out: an object (ELF bytes, position independent, the same for this process and ahead of time),
+assembly. The idea: the IR comes vectorised and free of redundancy, so a light pipeline and codegen level 1 give the
+speed of O3 at a tenth of the time (measured).
 
-LLVM answers some mistakes by aborting the process, so nothing reaches it unchecked: text is parsed and verified, an
-object is loaded only when its undefined symbols are the ones that are allowed, and there is room for what it will do.
+LLVM answers some mistakes by aborting the process, so nothing reaches it unchecked: text is parsed and verified, and
+there is room for what it will do.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import llvmlite
 import llvmlite.binding as llvm
@@ -24,12 +19,20 @@ from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import InternalError, UnsupportedError
 from . import elf, stack, wasm
 from .alone import ALONE
+from .lock import LOCKS
 from .room import require
-from .target import FUSED, HALF, LEVELS, MASKED, REQUIRED, SINGLE, TARGETS, THREADS, Target, level
+from .symbols import check_symbols
+from .target import FUSED, HALF, LEVELS, MASKED, REQUIRED, SINGLE, TARGETS, Target, level
 
-INTERRUPTED, HALF_DONE = -1, -2  # codes of a call that was to stop: nothing was changed; variables may be
+LOCKS.append(llvm.ffi.lib._lock)
 _BASE_BYTES = 16 << 20  # that LLVM may need to begin, or to load an object
 _COMPILE_BYTES, _BYTES_OF_IR = 48 << 20, 32  # to compile: measured 30 MB, and 14 bytes for one of text
+
+
+def _begin() -> None:
+    """The machine that this is, as a target and to print for; a process may have its target from the cache."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
 
 
 def target(name: str = "native") -> Target:
@@ -37,8 +40,7 @@ def target(name: str = "native") -> Target:
     another system or processor than nnc runs on, and where this machine lacks the instructions: running them would end
     the process."""
     require(_BASE_BYTES, "LLVM")
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
+    _begin()
     triple = llvm.get_process_triple()
     if not triple.startswith(("x86_64", "aarch64")) or "linux" not in triple:
         where = f"nnc runs on Linux, on x86-64 and aarch64 processors; this Python is for {triple}"
@@ -87,42 +89,6 @@ def target_alone(name: str) -> Target:
     return ALONE[name]
 
 
-_COMPILING = threading.RLock()
-
-
-def _before_fork() -> None:
-    """A child finds all locks as they are, and nobody who would open them: ours and LLVM's are taken first."""
-    _COMPILING.acquire()
-    llvm.ffi.lib._lock.__enter__()
-
-
-def _after_fork() -> None:
-    llvm.ffi.lib._lock.__exit__()
-    _COMPILING.release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
-
-
-@contextmanager
-def compiling() -> Iterator[None]:
-    """Around all that compiles: one thread at a time (neither Python nor llvmlite would let two), and a fork waits for
-    its end. In it Python and NumPy round to nearest and flush nothing, whatever the process does otherwise: for
-    literals that are read and constants that are folded."""
-    with _COMPILING:
-        if sys.platform != "linux":
-            yield
-            return
-        libc, before = ctypes.CDLL(None), ctypes.create_string_buffer(512)  # more than any fenv_t
-        libc.fegetenv(before)
-        libc.fesetenv(ctypes.c_void_p(-1))  # FE_DFL_ENV
-        try:
-            yield
-        finally:
-            libc.fesetenv(before)
-
-
 def version() -> str:
     """What made the machine code: part of every cache key."""
     return f"llvmlite {llvmlite.__version__} LLVM {'.'.join(map(str, llvm.llvm_version_info))}"
@@ -130,6 +96,7 @@ def version() -> str:
 
 def _machine(t: Target) -> llvm.TargetMachine:
     """A new machine each time: an engine that is given one destroys it."""
+    _begin()
     return llvm.Target.from_triple(t.triple).create_target_machine(
         cpu=t.cpu,
         features=t.features,
@@ -164,7 +131,7 @@ def compile_object(ir: str, t: Target) -> bytes:
     """An object file. Raises `InternalError` (E0901) where the IR is wrong or needs a symbol that is not allowed."""
     machine = _machine(t)
     data: bytes = machine.emit_object(_module(ir, t, machine))
-    _check_symbols(data, t.calls)
+    check_symbols(data, t.calls)
     return data
 
 
@@ -174,7 +141,7 @@ def compile_measured(ir: str, t: Target) -> tuple[bytes, dict[str, int]]:
     module = _module(ir.replace("attributes #0 = {", f"attributes #0 = {{ {stack.ASKED}", 1), t, machine)
     with stack.frames() as frames:
         data: bytes = machine.emit_object(module)
-    _check_symbols(data, t.calls)
+    check_symbols(data, t.calls)
     functions = {f.name: _seen(f) for f in module.functions if not f.is_declaration}
     return data, stack.depths(frames(), functions, t)
 
@@ -206,149 +173,24 @@ def optimized(ir: str, t: Target) -> str:
     return str(_module(ir, t, _machine(t)))
 
 
-def symbols(data: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(defined, undefined) global symbols of an object, each sorted."""
-    return wasm.symbols(data) if data[:4] == b"\0asm" else elf.symbols(data)
-
-
 def flash(data: bytes) -> int:
     """Bytes of code and constants of an object."""
     return wasm.size(data) if data[:4] == b"\0asm" else elf.flash(data)
 
 
-def _check_symbols(data: bytes, allowed: frozenset[str] = THREADS) -> tuple[str, ...]:
-    """The defined symbols; an undefined one that is not allowed is our fault, and would crash when called."""
-    defined, undefined = symbols(data)
-    for name in undefined:
-        if name not in allowed:
-            raise InternalError(Diagnostic("E0901", f"generated code needs '{name}', which it may not call"))
-    return defined
-
-
-class EpochInput(ctypes.Structure):
-    """One input of the step: rows, one or more per example."""
-
-    _fields_ = [
-        ("rows", ctypes.c_void_p),
-        ("row_bytes", ctypes.c_int64),  # of one example
-        ("slot", ctypes.c_int64),
-        ("buffer", ctypes.c_void_p),  # for `batch` examples; used when there is an order
-    ]
-
-
-class EpochSum(ctypes.Structure):
-    """One scalar result of the step to add up."""
-
-    _fields_ = [
-        ("slot", ctypes.c_int64),
-        ("dtype", ctypes.c_int64),  # 0 f32, 1 f64, 2 i32, 3 i64, 4 bool
-        ("kind", ctypes.c_int64),  # 0: times the number of examples; 1: as it is
-    ]
-
-
-class EpochJob(ctypes.Structure):
-    """What `nnc_epoch` works on; see `llvm.epoch`. Everything it points to must outlive the call."""
-
-    _fields_ = [
-        ("sizes", ctypes.POINTER(ctypes.c_int64)),  # the entry's size arguments
-        ("batch_index", ctypes.c_int64),  # which of them counts examples, -1 for none
-        ("slots", ctypes.POINTER(ctypes.c_void_p)),  # the entry's slots
-        ("arena", ctypes.c_void_p),
-        ("pool", ctypes.c_void_p),  # a `Pool`, its address, or None
-        ("position", ctypes.c_int64),  # in and out: the next example
-        ("stop", ctypes.c_int64),  # run while position < stop
-        ("examples", ctypes.c_int64),  # in all; the last batch ends there
-        ("batch", ctypes.c_int64),
-        ("order", ctypes.c_void_p),  # i64[examples], or None: as they stand
-        ("ninputs", ctypes.c_int64),
-        ("inputs", ctypes.POINTER(EpochInput)),
-        ("nsums", ctypes.c_int64),
-        ("sums", ctypes.POINTER(EpochSum)),
-        ("totals", ctypes.POINTER(ctypes.c_double)),  # nsums numbers, added to
-        ("steps", ctypes.c_int64),  # out: how many were run
-        ("nonfinite", ctypes.c_int64),  # out: the step, of these, that gave a NaN or infinity; -1 for none
-    ]
-
-
-class Library:
-    """A loaded object; its functions live as long as it does."""
-
-    def __init__(self, data: bytes):
-        require(_BASE_BYTES + 4 * len(data), "loading compiled code")
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        self.symbols = _check_symbols(data)
-        # JITLink lays an object down as one block. The older linker lays each part where there is room, and ends the
-        # process where two come to lie further apart than an address reaches (2 GB), beside libraries that take much.
-        self._engine = llvm.create_lljit_compiler(None, use_jit_link=True)
-        builder = llvm.JITLibraryBuilder().add_object_img(data).add_current_process()
-        for name in self.symbols:
-            builder.export_symbol(name)
-        try:
-            self._tracker = builder.link(self._engine, "nnc")
-        except RuntimeError as e:
-            raise InternalError(Diagnostic("E0901", f"the object cannot be loaded: {e}")) from e
-
-    def address(self, name: str) -> int:
-        """Where a function is; raises `KeyError` when there is none of that name."""
-        if name not in self.symbols:
-            raise KeyError(name)
-        address: int = self._tracker[name]
-        return address
-
-    def function(self, name: str) -> Callable[..., int]:
-        """An entry: `run(sizes, slots, arena, pool) -> code`, pointers as integers or None."""
-        run = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 4)(self.address(name))
-        run.loaded = self  # type: ignore[attr-defined]  # its code lives as long as it does
-        return run
-
-
-class Support(Library):
-    """The loaded object of `llvm.support`: the thread pool and the training loop."""
-
-    def __init__(self, data: bytes):
-        super().__init__(data)
-        pointer = ctypes.c_void_p
-        self.pool_create = ctypes.CFUNCTYPE(pointer, ctypes.c_int32)(self.address("nnc_pool_create"))
-        self.pool_destroy = ctypes.CFUNCTYPE(None, pointer)(self.address("nnc_pool_destroy"))
-        self.pool_forget = ctypes.CFUNCTYPE(None, pointer)(self.address("nnc_pool_forget"))
-        self.pool_words = ctypes.CFUNCTYPE(pointer, pointer)(self.address("nnc_pool_words"))
-        self._epoch = ctypes.CFUNCTYPE(ctypes.c_int32, pointer, pointer)(self.address("nnc_epoch"))
-
-    def epoch(self, step: int, job: EpochJob) -> int:
-        """Run the step at an address over a job; 0, the code of the check that failed, or INTERRUPTED or HALF_DONE.
-        Releases the GIL."""
-        return int(self._epoch(step, ctypes.addressof(job)))
-
-    def pool(self, threads: int) -> Pool | None:
-        """Up to so many threads for parallel loops, the caller's among them, and what interrupts them; None where there
-        is no such thing on this system."""
-        address = self.pool_create(threads)
-        return Pool(self, address) if address else None
-
-
-class Pool(ctypes.c_void_p):
-    """A thread pool, passed where an entry wants one, of one thread too: by it calls are interrupted. Its
-    threads end with it; in a child made by fork there are none, so a child must not pass its parent's pool but make its
-    own."""
-
-    def __init__(self, support: Support, address: int):
-        super().__init__(address)
-        self._support, self._owner = support, os.getpid()
-        self._words = (ctypes.c_int32 * 3).from_address(support.pool_words(address))
-
-    def interrupt(self, soft: bool = False, hard: bool = False, half: bool = False) -> None:
-        """Make native code that runs with this pool return, or let it run. `soft`: between steps of the training loop,
-        INTERRUPTED; `hard`: also in a call or a step that has written no variable yet, INTERRUPTED; `half`: also
-        in one that has, HALF_DONE."""
-        self._words[:] = [INTERRUPTED * soft, INTERRUPTED * hard, HALF_DONE * half]
-
-    def close(self) -> None:
-        """Join the threads; the pool is then null, which means the caller's thread alone."""
-        address, self.value = self.value, None
-        if address:
-            (self._support.pool_destroy if self._owner == os.getpid() else self._support.pool_forget)(address)
-
-    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:  # `sys` may be gone by then
-        if not ending():  # a thread may still be at work; the process takes all of them with it
-            self.close()
+def linked(data: bytes, names: Sequence[str]) -> Callable[[str], int]:
+    """The addresses of an object that LLVM loads: for a system that does not let a file in memory run."""
+    require(_BASE_BYTES + 4 * len(data), "loading compiled code")
+    _begin()
+    # JITLink lays an object down as one block. The older linker lays each part where there is room, and ends the
+    # process where two come to lie further apart than an address reaches (2 GB), beside libraries that take much.
+    engine = llvm.create_lljit_compiler(None, use_jit_link=True)
+    builder = llvm.JITLibraryBuilder().add_object_img(data).add_current_process()
+    for name in names:
+        builder.export_symbol(name)
+    try:
+        tracker = builder.link(engine, "nnc")
+    except RuntimeError as e:
+        raise InternalError(Diagnostic("E0901", f"the object cannot be loaded: {e}")) from e
+    kept = engine, tracker  # the code lives as long as both
+    return lambda name: int(kept[1][name])

@@ -2,7 +2,8 @@
 
 In: an ELF object for x86-64 or aarch64, position independent, in which nothing is undefined. Out: a library that
 `dlopen` takes: its sections in three pages' worth of segments, read, run and dynamic, and a table of its symbols.
-Every reference is to a place in it, so nothing is left for the loader to do.
+Every reference is to a place in it, so nothing is left for the loader to do. Or, for this process, only what runs, in
+which calls of some functions may lead outside.
 
 "System V Application Binary Interface, AMD64 Architecture Processor Supplement"; "ELF for the Arm 64-bit Architecture";
 "Tool Interface Standard: Executable and Linking Format" (1.2, 1995).
@@ -43,9 +44,7 @@ def link(data: bytes, name: str) -> bytes:
     sections = list(_sections(data))
     machine = int.from_bytes(data[18:20], "little")
     page = _PAGES[machine]
-    kept = [
-        s for s in sections if s.flags & _ALLOC and s.type != _NOBITS and s.size and not _unwinds(data, s, sections)
-    ]
+    kept = _kept(data, sections)
     exported = sorted((n, s, at) for n, s, at, binding in _symbols(data, sections) if binding == 1 and s)
     names = b"\0" + b"".join(n.encode() + b"\0" for n, _, _ in exported) + name.encode() + b"\0"
     table_bytes = 24 * (1 + len(exported))
@@ -59,10 +58,7 @@ def link(data: bytes, name: str) -> bytes:
     text_end = _place([s for s in kept if s.flags & _EXECUTED], text)
     dynamic = _up(text_end, page)
     placed = {s.index: s for s in kept}
-    image = bytearray(dynamic + 16 * 7)
-    for s in kept:
-        image[s.address : s.address + s.size] = data[s.offset : s.offset + s.size]
-    _relocate(image, data, sections, placed, machine)
+    image = _image(dynamic + 16 * 7, data, sections, kept)
     image[at_hash : at_hash + len(hashed)] = hashed
     image[at_names : at_names + len(names)] = names
     where = 1
@@ -95,6 +91,41 @@ def link(data: bytes, name: str) -> bytes:
     image[:64] = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", *how)
     image[64:head] = b"".join(struct.pack("<IIQQQQQQ", t, f, at, at, at, n, n, a) for t, f, at, n, a in segments)
     return bytes(image)
+
+
+def laid(data: bytes, outside: Mapping[str, int]) -> tuple[bytes, dict[str, int]]:
+    """A block that runs wherever pages of memory hold it, and where in it the global symbols are. It calls functions
+    that are `outside`, at these addresses."""
+    sections = list(_sections(data))
+    kept = _kept(data, sections)
+    at = _up(_place(kept, 0), 16)
+    stubs = {name: at + _STUB_BYTES * k for k, name in enumerate(outside)}
+    image = _image(at + _STUB_BYTES * len(stubs), data, sections, kept, stubs)
+    jump = _JUMPS[int.from_bytes(data[18:20], "little")]
+    for name, stub in stubs.items():
+        image[stub : stub + 16] = jump + outside[name].to_bytes(8, "little")
+    places = {s.index: s.address for s in kept}
+    symbols = _symbols(data, sections)
+    return bytes(image), {n: places[s] + value for n, s, value, binding in symbols if binding == 1 and s in places}
+
+
+def _kept(data: bytes, sections: list[_Section]) -> list[_Section]:
+    """What is there while it runs; of data that are written there are none."""
+    return [
+        s for s in sections if s.flags & _ALLOC and s.type != _NOBITS and s.size and not _unwinds(data, s, sections)
+    ]
+
+
+def _image(
+    nbytes: int, data: bytes, sections: list[_Section], kept: list[_Section], stubs: Mapping[str, int] | None = None
+) -> bytearray:
+    """The sections where they are placed, their references resolved."""
+    image = bytearray(nbytes)
+    for s in kept:
+        image[s.address : s.address + s.size] = data[s.offset : s.offset + s.size]
+    machine = int.from_bytes(data[18:20], "little")
+    _relocate(image, data, sections, {s.index: s for s in kept}, machine, stubs or {})
+    return image
 
 
 def _headers(parts: Sequence[tuple[str, int, int, int, int, int, int, int, int]], at: int) -> tuple[bytes, int, int]:
@@ -155,7 +186,12 @@ def _place(sections: list[_Section], at: int) -> int:
 
 
 def _relocate(
-    image: bytearray, data: bytes, sections: list[_Section], placed: Mapping[int, _Section], machine: int
+    image: bytearray,
+    data: bytes,
+    sections: list[_Section],
+    placed: Mapping[int, _Section],
+    machine: int,
+    stubs: Mapping[str, int],
 ) -> None:
     symbols = list(_symbols(data, sections))
     for r in (s for s in sections if s.type == _RELA and s.info in placed):
@@ -163,11 +199,13 @@ def _relocate(
             offset, info, addend = struct.unpack_from("<QQq", data, at)
             name, section, value, _ = symbols[info >> 32]
             written = _WRITERS.get((machine, info & 0xFFFFFFFF))
-            if written is None or section not in placed:
+            called = stubs.get(name) if not section and info & 0xFFFFFFFF in _CALLS[machine] else None
+            if written is None or (section not in placed and called is None):
                 raise _bad(f"a relocation of kind {info & 0xFFFFFFFF} to '{name}'")
+            to = placed[section].address + value if called is None else called
             place = placed[r.info].address + offset
             (word,) = struct.unpack_from("<I", image, place)
-            word = written(word, placed[section].address + value + addend, place)
+            word = written(word, to + addend, place)
             struct.pack_into("<I", image, place, word & 0xFFFFFFFF)
 
 
@@ -207,6 +245,10 @@ _WRITERS: Mapping[tuple[int, int], Callable[[int, int, int], int]] = {
     (_AARCH64, 282): _branch,  # JUMP26
     (_AARCH64, 283): _branch,  # CALL26
 }
+_CALLS = {_X86_64: (4,), _AARCH64: (282, 283)}
+# `jmp *[rip + 2]`; `ldr x16, [pc + 8]`, `br x16`: to the address after these 8 bytes
+_JUMPS = {_X86_64: bytes.fromhex("ff25020000009090"), _AARCH64: bytes.fromhex("5000005800021fd6")}
+_STUB_BYTES = 16
 
 
 def _hash(names: list[str]) -> bytes:

@@ -13,6 +13,8 @@ from ..llvm import emit
 from ..loops.alone import alone
 from ..manifest import Manifest
 from ..native import objects as native
+from ..native.lock import compiling
+from ..native.symbols import symbols
 from ..native.target import Target
 from ..pipeline import Stages, stages
 from ..session import Session
@@ -40,7 +42,7 @@ def entries(manifest: Manifest, trains: bool, wanted: Iterable[str] = ()) -> lis
     return [e for e in manifest.entries if e == "predict" or (trains and e in TRAINING) or e in wanted]
 
 
-@native.compiling()
+@compiling()
 def build(
     session: Session,
     target: Target,
@@ -66,7 +68,7 @@ def build(
     functions = glue(face, prefix, target, constant if within else None)
     module = alone(m.lowered.module for m in made.values())
     data, depths = native.compile_measured(emit(module, target, functions, small), target)
-    defined, _ = native.symbols(data)
+    defined, _ = symbols(data)
     text = header(face, prefix, target, about, constant is not None)
     stack = {name.removeprefix(f"{prefix}_"): n for name, n in depths.items() if name.startswith(f"{prefix}_")}
     return Built(face, text, data, archive({f"{prefix[:12]}.o": (data, defined)}), stack, constant, made)

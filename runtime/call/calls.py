@@ -25,7 +25,7 @@ import numpy as np
 from numpy import empty
 
 from ...compiler.manifest import Manifest, Signature
-from ...compiler.native.objects import INTERRUPTED
+from ...compiler.native.loading import INTERRUPTED
 from ...compiler.types.sizes import Dim, Size, parse_size, substitute, symbols
 from ...compiler.types.stacks import is_stack, members
 from ...dsl.errors import ArgumentError, ArgumentTypeError, error

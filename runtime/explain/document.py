@@ -14,7 +14,7 @@ from ...compiler.apart import named
 from ...compiler.graph.nodes import Graph, Node, descendants
 from ...compiler.graph.text import print_node
 from ...compiler.loops import ir as L
-from ...compiler.native.objects import compiling
+from ...compiler.native.lock import compiling
 from ...compiler.pipeline import Stages
 from ...compiler.session import Session
 from ...compiler.types.sizes import Dim, substitute

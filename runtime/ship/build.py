@@ -12,6 +12,7 @@ from typing import Any
 
 from ...compiler.native import objects as native
 from ...compiler.native import shared
+from ...compiler.native.symbols import symbols
 from ...compiler.native.target import LEVELS
 from ...compiler.session import Session
 from ...compiler.standalone.build import build as compiled
@@ -83,7 +84,7 @@ def build(
         .text()
         .encode()
     )
-    _, undefined = native.symbols(b.object)
+    _, undefined = symbols(b.object)
     spec, calls = network.manifest.train, {c.name: c for c in b.interface.calls}
     batch = spec.batch if spec is not None and spec.batch else 1
     facts = {

@@ -11,6 +11,8 @@ import numpy as np
 from ...compiler.llvm import emit
 from ...compiler.loops.alone import alone
 from ...compiler.native import objects as native
+from ...compiler.native.loading import Library
+from ...compiler.native.lock import compiling
 from ...compiler.pipeline import Stages
 from ...compiler.standalone.interface import Interface
 from ...compiler.standalone.structs import Struct
@@ -48,8 +50,8 @@ def prepared(network: Network, face: Interface, stages: Stages) -> bytes:
     if not s.prepared:
         return bytes(data)
     host = native.target()
-    with native.compiling():
-        library = native.Library(native.compile_object(emit(alone((stages.lowered.module,)), host), host))
+    with compiling():
+        library = Library(native.compile_object(emit(alone((stages.lowered.module,)), host), host))
     arrays: list[Array] = [np.ascontiguousarray(network.variables[path]) for path in s.variables]
     computed = {p.name: np.zeros([int(str(n)) for n in p.shape], NUMPY[p.dtype]) for p in s.prepared}
     slots = np.array([address_of(a) for a in (*arrays, *computed.values())], np.uintp)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from ...compiler.manifest import ACROSS, FIRST, KEPT, WHOLE, MetricSpec, Port, TrainSpec
-from ...compiler.native.objects import HALF_DONE, INTERRUPTED
+from ...compiler.native.loading import HALF_DONE, INTERRUPTED
 from ...compiler.types.sizes import substitute
 from ...dsl.errors import ArgumentError, NncError
 from .. import settings

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ...compiler.manifest import MetricSpec, Port, TrainSpec
-from ...compiler.native.objects import HALF_DONE, INTERRUPTED, EpochInput, EpochJob, EpochSum
+from ...compiler.native.loading import HALF_DONE, INTERRUPTED, EpochInput, EpochJob, EpochSum
 from ...compiler.types.sizes import Dim, substitute, symbols
 from ...dsl.errors import ArgumentError
 from ..call.arrays import address_of, aligned

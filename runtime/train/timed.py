@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...compiler.native.objects import INTERRUPTED
+from ...compiler.native.loading import INTERRUPTED
 from ..call.arrays import bind
 from ..call.column import Array
 from ..distributed.cost import Stage, Step, Vector

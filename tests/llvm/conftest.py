@@ -14,6 +14,7 @@ import pytest
 from nnc.compiler.llvm import emit, support
 from nnc.compiler.llvm.emulate import EMULATED
 from nnc.compiler.loops.ir import Apply, Buffer, Call, Entry, For, Kernel, Load, Module, Place, Slot, Store, Var, i64
+from nnc.compiler.native import loading
 from nnc.compiler.native import objects as native
 from nnc.compiler.native.target import MASKED
 from nnc.compiler.types.sizes import symbol
@@ -34,7 +35,7 @@ class Compiled:
 
     def __init__(self, kernel: Kernel, target: native.Target):
         self.ir = emit(_module_of(kernel), target, small=target.vector_bytes == 4)
-        self.loaded = native.Library(native.compile_object(self.ir, target))
+        self.loaded = loading.Library(native.compile_object(self.ir, target))
         self.run = self.loaded.function("main")
         self.sizes = kernel.sizes
 
@@ -100,6 +101,6 @@ def elementwise(compiled) -> Callable[..., Callable[..., np.ndarray]]:
 
 
 @pytest.fixture(scope="session")
-def services(targets) -> native.Support:
+def services(targets) -> loading.Support:
     """The thread pool and the training loop."""
-    return native.Support(native.compile_object(support(targets["native"]), targets["native"]))
+    return loading.Support(native.compile_object(support(targets["native"]), targets["native"]))

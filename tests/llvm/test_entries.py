@@ -27,6 +27,7 @@ from nnc.compiler.loops.ir import (
     i64,
 )
 from nnc.compiler.loops.meaning import run as meaning
+from nnc.compiler.native import loading
 from nnc.compiler.native import objects as native
 from nnc.compiler.types.sizes import symbol
 from nnc.compiler.types.tensors import TensorType
@@ -44,7 +45,7 @@ SLOTS = (Slot("x", TensorType("f32", (symbol("n"),)), "param"), Slot("y", Tensor
 def run(steps, x, y):
     target = native.target()
     made = emit(Module((PLUS, CHECKED), (Entry("main", ("n",), SLOTS, 0, tuple(steps)),)), target)
-    library = native.Library(native.compile_object(made, target))
+    library = loading.Library(native.compile_object(made, target))
     sizes = (ctypes.c_int64 * 1)(len(x))
     slots = (ctypes.c_void_p * 2)(x.ctypes.data, y.ctypes.data)
     return library.function("main")(ctypes.addressof(sizes), ctypes.addressof(slots), None, None), made
@@ -82,7 +83,7 @@ def test_from_some_size_on_another_entry_runs():
     few = Entry("main", ("n",), SLOTS, 0, (call("x", 0),), Many("main.many", "n", 3))
     many = Entry("main.many", ("n",), SLOTS, 0, (call("y", 4),))
     module = Module((PLUS,), (few, many))
-    library = native.Library(native.compile_object(emit(module, target), target))
+    library = loading.Library(native.compile_object(emit(module, target), target))
     for n in (1, 2, 3, 10):
         x, y = np.zeros(n, np.float32), np.zeros(3, np.float32)
         slots = (ctypes.c_void_p * 2)(x.ctypes.data, y.ctypes.data)
@@ -126,7 +127,7 @@ def test_micro_batches(services, count, calls, threads):
     step = Call("each", (n,), (Place("slot", "x"), Place("slot", "calls"), Place("arena"), Place("slot", "y")))
     entry = Entry("main", ("n",), slots, n * 4, (step,), microbatches=Microbatches("n", 12, 4))
     module = Module((EACH,), (entry,))
-    library = native.Library(native.compile_object(emit(module, native.target()), native.target()))
+    library = loading.Library(native.compile_object(emit(module, native.target()), native.target()))
     pool = services.pool(threads) if threads else None
     x = np.arange(count, dtype=np.float32)
     for wrong in (False, True):

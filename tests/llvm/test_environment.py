@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import nnc
+from nnc.compiler.native import loading
 from nnc.compiler.native import objects as native
 from nnc.compiler.session import Session
 from nnc.compiler.settings import Settings
@@ -47,7 +48,7 @@ export shrunk(x: f32[B, 8]) -> f32[B, 8] = x * 1e-38 + exp(-90.0 - x)
 @pytest.fixture(scope="module")
 def exchange():
     """Sets MXCSR; what it was before."""
-    library = native.Library(native.compile_object(STUB, native.target()))
+    library = loading.Library(native.compile_object(STUB, native.target()))
     return ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_uint32)(library.address("exchange")), library
 
 

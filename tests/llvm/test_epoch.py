@@ -26,6 +26,7 @@ from nnc.compiler.loops.ir import (
     i64,
     mul,
 )
+from nnc.compiler.native import loading
 from nnc.compiler.native import objects as native
 from nnc.compiler.types.sizes import symbol
 from nnc.compiler.types.tensors import TensorType
@@ -70,7 +71,7 @@ class Run:
     def __init__(self, services, targets, x, t, batch, order=None):
         module, outputs = step(x.shape[1])
         target = targets["native"]
-        self.services, self.loaded = services, native.Library(native.compile_object(emit(module, target), target))
+        self.services, self.loaded = services, loading.Library(native.compile_object(emit(module, target), target))
         self.x, self.t, self.order = x, t, order
         self.values = {name: np.zeros(1, NUMPY[d]) for name, d in outputs}
         self.buffers = [np.empty((batch, x.shape[1]), np.float32), np.empty(batch, np.int32)]
@@ -82,12 +83,12 @@ class Run:
         ]
         sums = [(k + 2, CODES[d], k % 2) for k, (_, d) in enumerate(outputs[:5])]
         self.totals = (ctypes.c_double * 5)()
-        self.job = native.EpochJob()
+        self.job = loading.EpochJob()
         self.job.sizes, self.job.batch_index, self.job.slots = self.sizes, 0, self.slots
         self.job.examples, self.job.batch = len(x), batch
         self.job.order = order.ctypes.data if order is not None else None
-        self.job.ninputs, self.job.inputs = 2, (native.EpochInput * 2)(*inputs)
-        self.job.nsums, self.job.sums = 5, (native.EpochSum * 5)(*sums)
+        self.job.ninputs, self.job.inputs = 2, (loading.EpochInput * 2)(*inputs)
+        self.job.nsums, self.job.sums = 5, (loading.EpochSum * 5)(*sums)
         self.job.totals = self.totals
 
     def __call__(self, start, stop):
@@ -137,7 +138,7 @@ def test_a_loop_that_is_to_stop_begins_no_step(services, targets):
     pool = services.pool(1)
     run.job.pool = pool
     pool.interrupt(soft=True)
-    assert run(0, 10) == native.INTERRUPTED and run.job.steps == run.job.position == 0
+    assert run(0, 10) == loading.INTERRUPTED and run.job.steps == run.job.position == 0
     pool.interrupt()
     assert run(0, 10) == 0 and run.job.steps == 3
 
@@ -151,8 +152,8 @@ def test_rows_of_any_size_are_gathered(services, targets, nbytes):
     rows = rng.integers(0, 256, (9, nbytes), dtype=np.uint8)
     gathered = np.full((5, nbytes), 99, np.uint8)
     slots = (ctypes.c_void_p * 9)(*run.slots, 0)  # the last is read by nobody
-    more = native.EpochInput(rows.ctypes.data, nbytes, 8, gathered.ctypes.data)
-    inputs = (native.EpochInput * 3)(run.job.inputs[0], run.job.inputs[1], more)
+    more = loading.EpochInput(rows.ctypes.data, nbytes, 8, gathered.ctypes.data)
+    inputs = (loading.EpochInput * 3)(run.job.inputs[0], run.job.inputs[1], more)
     run.job.ninputs, run.job.inputs, run.job.slots = 3, inputs, slots
     assert run(0, 4) == 0
     np.testing.assert_array_equal(gathered[:4], rows[order[:4]])
@@ -200,9 +201,9 @@ def test_the_layout_is_the_one_the_code_reads():
     from nnc.compiler.llvm import epoch
 
     for structure, fields in (
-        (native.EpochJob, epoch.FIELDS),
-        (native.EpochInput, epoch.INPUT_FIELDS),
-        (native.EpochSum, epoch.SUM_FIELDS),
+        (loading.EpochJob, epoch.FIELDS),
+        (loading.EpochInput, epoch.INPUT_FIELDS),
+        (loading.EpochSum, epoch.SUM_FIELDS),
     ):
         assert tuple(name for name, _ in structure._fields_) == fields
         assert all(getattr(structure, name).offset == 8 * k for k, name in enumerate(fields))

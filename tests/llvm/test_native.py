@@ -9,9 +9,9 @@ import pytest
 
 from nnc.compiler.llvm import emit, support
 from nnc.compiler.loops.ir import Buffer, For, Kernel, Load, Store, Var, i64
-from nnc.compiler.native import elf
+from nnc.compiler.native import elf, loading
 from nnc.compiler.native import objects as native
-from nnc.compiler.native.target import level
+from nnc.compiler.native.target import THREADS, level
 from nnc.dsl.errors import InternalError, UnsupportedError
 
 COPY = Kernel("copy", ("n",), (Buffer("x", "f32"), Buffer("y", "f32", True)), (
@@ -61,7 +61,7 @@ def test_an_object_needs_only_the_thread_calls(module_of, targets):
     )
     exported, needed = elf.symbols(native.compile_object(support(targets["native"]), targets["native"]))
     assert exported == ("nnc_epoch", "nnc_pool_create", "nnc_pool_destroy", "nnc_pool_forget", "nnc_pool_words")
-    assert set(needed) <= native.THREADS
+    assert set(needed) <= THREADS
 
 
 @pytest.mark.parametrize("target", ["x86-64-v2", "x86-64-v3", "x86-64-v4"])
@@ -97,7 +97,7 @@ def test_wrong_ir_is_our_own_fault(targets, ir):
 def test_damaged_objects_are_refused(module_of, targets, damage):
     data = native.compile_object(emit(module_of(COPY), targets["native"]), targets["native"])
     with pytest.raises(InternalError, match="E0901"):
-        native.Library(damage if isinstance(damage, bytes) else damage(data))
+        loading.Library(damage if isinstance(damage, bytes) else damage(data))
 
 
 def test_an_object_that_needs_more_is_not_loaded(module_of, targets):
@@ -105,7 +105,7 @@ def test_an_object_that_needs_more_is_not_loaded(module_of, targets):
     at = data.index(b"\0pthread_join\0") + 1
     renamed = data[:at] + b"pthread_exit" + data[at + 12 :]
     with pytest.raises(InternalError, match="'pthread_exit'"):
-        native.Library(renamed)
+        loading.Library(renamed)
 
 
 def test_libraries_are_independent(compiled):

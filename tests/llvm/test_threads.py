@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nnc.compiler.loops.ir import Apply, Buffer, For, Kernel, Load, Reduce, Var, i64
-from nnc.compiler.native import objects as native
+from nnc.compiler.native import loading
 
 COUNT = Kernel("count", ("n",), (Buffer("x", "i32"), Buffer("y", "i32", True)), (
     For("i", i64(0), Var("n"), (
@@ -54,7 +54,7 @@ def test_turns_are_not_begun_when_the_caller_is_to_stop(count, services, threads
     pool = services.pool(threads)
     x, y = np.ones(100, np.int32), np.zeros(100, np.int32)
     pool.interrupt(soft=True, hard=True)
-    assert count({"n": 100}, [x, y], pool) == native.INTERRUPTED and not y.any()
+    assert count({"n": 100}, [x, y], pool) == loading.INTERRUPTED and not y.any()
     pool.interrupt(soft=True)  # that is for the training loop
     assert count({"n": 100}, [x, y], pool) == 0 and y.all()
     pool.interrupt()
@@ -73,7 +73,7 @@ def nested(trips):
 def test_only_loops_that_may_take_long_look_whether_to_stop(compiled, services, trips, stops):
     pool, y = services.pool(1), np.zeros(1, np.int64)
     pool.interrupt(hard=True)
-    assert compiled(nested(trips))({"n": 8}, [y], pool) == (native.INTERRUPTED if stops else 0)
+    assert compiled(nested(trips))({"n": 8}, [y], pool) == (loading.INTERRUPTED if stops else 0)
     assert y[0] == (0 if stops else 32)
 
 
@@ -124,6 +124,7 @@ def test_two_callers_share_a_pool(count, services):
 SCRIPT = """
 import os, sys
 import numpy as np
+from nnc.compiler.native import loading
 from nnc.compiler.native import objects as native
 from nnc.compiler.llvm import emit, support
 from nnc.compiler.loops.ir import *
@@ -131,13 +132,13 @@ from nnc.compiler.types.tensors import TensorType
 import ctypes
 
 target = native.target()
-services = native.Support(native.compile_object(support(target), target))
+services = loading.Support(native.compile_object(support(target), target))
 i = Var("i")
 loop = For("i", i64(0), Var("n"), (Store("y", i, i),), parallel=True)
 kernel = Kernel("k", ("n",), (Buffer("y", "i64", True),), (loop,))
 slots = (Slot("y", TensorType("i64"), "output"),)
 module = Module((kernel,), (Entry("main", (), slots, 0, (Call("k", (100,), (Place("slot", "y"),)),)),))
-library = native.Library(native.compile_object(emit(module, target), target))
+library = loading.Library(native.compile_object(emit(module, target), target))
 run = library.function("main")
 
 def works(pool):

@@ -16,6 +16,7 @@ from nnc.compiler.llvm import emit
 from nnc.compiler.llvm.support import support as support_module
 from nnc.compiler.lowering.lower import Variant, lower
 from nnc.compiler.lowering.memory import output_slot
+from nnc.compiler.native import loading
 from nnc.compiler.native import objects as native
 from nnc.compiler.types.sizes import substitute, symbol
 from nnc.compiler.types.tensors import TensorType
@@ -37,7 +38,7 @@ class Compiled:
         self.target = replace(native.target(), vector_bytes=4) if serial else native.target(target)
         self.lowered = lower(Variant(graph), inputs, variables, self.target)
         text = emit(self.lowered.module, self.target, small=serial)
-        self.loaded = native.Library(native.compile_object(text, self.target))
+        self.loaded = loading.Library(native.compile_object(text, self.target))
         self.run = self.loaded.function(graph.name)
 
     def __call__(self, inputs: Arrays, params: Arrays | None = None, sizes: Mapping[str, int] | None = None,
@@ -220,8 +221,8 @@ def random_arrays() -> Callable[..., tuple[dict, dict]]:
 
 
 @pytest.fixture(scope="session")
-def pool() -> Callable[[int], native.Pool | None]:
+def pool() -> Callable[[int], loading.Pool | None]:
     """Thread pools."""
     host = native.target("native")
-    support = native.Support(native.compile_object(support_module(host), host))
+    support = loading.Support(native.compile_object(support_module(host), host))
     return support.pool
