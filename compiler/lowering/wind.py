@@ -8,13 +8,12 @@ margin of 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..graph.nodes import Builder, Graph, Node
 from ..graph.ops import OPS
-from ..graph.ops.contraction import Map, plain
+from ..graph.ops.contraction import plain
 from ..graph.ops.op import CONTRACT, LOOP
 from ..graph.ops.winograd import LARGE, POSITIONS, SMALL, TAPS, TILE
 from ..types.sizes import Dim
@@ -96,10 +95,16 @@ def _gradient(b: Builder, image: str, results: str, w: Window) -> str:
         results = b.emit("pad", results, low=(0,) * 4, high=tuple(more), value=0.0)
     sums = b.emit("filter_gradient", _wide(b, image, w), results, image=w.image, results=w.result, start=w.start)
     _, channels, filters = b.shape(sums)
-    size = {"a": POSITIONS, "b": POSITIONS, "u": TAPS, "v": TAPS, "c": channels, "k": filters}
-    sums = b.emit("reshape", sums, shape=(POSITIONS, POSITIONS, channels, filters))
-    half = _at_points(b, sums, plain("abck"), "au", w, "ubck", size)
-    return _at_points(b, half, plain("ubck"), "bv", w, _letters(w), size)
+    size = {"e": POSITIONS**2, "u": TAPS, "v": TAPS, "c": channels, "k": filters}
+    return b.emit(
+        "contract",
+        _both(b, w),
+        sums,
+        domain=tuple((i, size[i]) for i in (*_letters(w), "e")),
+        maps=(plain("uve"), plain("eck")),
+        out=plain(_letters(w)),
+        shape=tuple(size[i] for i in _letters(w)),
+    )
 
 
 def _wide(b: Builder, image: str, w: Window) -> str:
@@ -133,19 +138,8 @@ def _letters(w: Window) -> str:
     return "".join(i for _, i in sorted(zip(w.weights, "uvck", strict=True)))
 
 
-def _at_points(b: Builder, x: str, map: Map, matrix: str, w: Window, out: str, size: Mapping[str, Dim]) -> str:
-    """The product with G, whose indices are those of `matrix`: a position and a tap, of rows or of columns."""
-    dtype, turned = b.type(x).dtype, w.flip["uv".index(matrix[1])]
-    rows = [[float(v) for v in (row[::-1] if turned else row)] for row in w.how.filter]
-    shape = (w.how.positions, TAPS)
-    g = b.emit("constant", values=tuple(v for row in rows for v in row), type=TensorType(dtype, shape))
-    (summed,) = {*matrix} - {*out}
-    return b.emit(
-        "contract",
-        g,
-        x,
-        domain=tuple((i, size[i]) for i in out + summed),
-        maps=(plain(matrix), map),
-        out=plain(out),
-        shape=tuple(size[i] for i in out),
-    )
+def _both(b: Builder, w: Window) -> str:
+    """G along both axes, [row of taps, column of taps, position]: sums are read once, and nothing between is stored."""
+    rows, columns = (w.how.filter if not flip else [row[::-1] for row in w.how.filter] for flip in w.flip)
+    values = (float(r[u] * c[v]) for u in range(TAPS) for v in range(TAPS) for r in rows for c in columns)
+    return b.emit("constant", values=tuple(values), type=TensorType(w.node.dtype, (TAPS, TAPS, w.positions)))
