@@ -246,4 +246,17 @@ RULES: Table = {
 def margins(graph: Graph) -> Graph:
     """A graph whose windows read inside their operands. It comes after simplification, which sees through pads, and
     after the choice of layouts, on which it depends what kernels can leave out."""
-    return rewrite(graph, {"contract": (windows_padded,)})
+    made = rewrite(graph, {"contract": (windows_padded,)})
+    wide = {n.args[0]: n.name for n in made if n.op == "pad" and n.attrs["value"] == 0}
+
+    # where there is a copy with margins, who reads in steps, in which nothing lies side by side, reads that: one of the
+    # two need not be kept
+    def steps_in_copy(s: Sweep, n: Node) -> str | None:
+        args, maps = list(n.args), list(n.attrs["maps"])
+        for k, (a, m) in enumerate(zip(n.args, n.attrs["maps"], strict=True)):
+            if wide.get(a) in s.b.nodes and any(len(e[1]) == 1 and e[1][0][1] > 1 for e in m):
+                args[k], low = wide[a], s[wide[a]].attrs["low"]
+                maps[k] = tuple((e[0] + n, e[1]) for e, n in zip(m, low, strict=True))
+        return s.emit("contract", *args, **{**n.attrs, "maps": tuple(maps)}) if args != list(n.args) else None
+
+    return rewrite(made, {"contract": (steps_in_copy,)})
