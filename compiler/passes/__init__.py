@@ -15,6 +15,7 @@ from .dce import dce
 from .fuse import fuse
 from .guard import check, guard
 from .layout import layout, layout_of_many
+from .masks import masks
 from .rewrite import assemble
 from .rules.adjoint import margins
 from .rules.fold import fold
@@ -25,7 +26,7 @@ Pass = Callable[[Graph], Graph]
 
 ALWAYS: tuple[Pass, ...] = (check, guard, dce, differentiate, dce)
 REWRITE: tuple[Pass, ...] = (sink, fold, cse, simplify, cse, simplify, hoist, cse, trim, dce)  # the mathematics
-LAYOUT: tuple[Pass, ...] = (layout, margins, align, cse)  # how it lies in memory
+LAYOUT: tuple[Pass, ...] = (layout, margins, align, masks, cse)  # how it lies in memory
 KERNELS: tuple[Pass, ...] = (guard, fuse)  # what runs together
 OPTIMIZE: tuple[Pass, ...] = (*REWRITE, *LAYOUT, *KERNELS)
 
