@@ -74,6 +74,7 @@ def test_loose_files_of_the_compiler_are_the_pipeline():
 LATE = {
     "compiler/native/host.py": "LLVM: for who compiles, or asks for the first time what the processor is",
     "compiler/native/loading.py": "LLVM: where the system lets no file in memory run",
+    "compiler/graph/nodes.py": "networkx: 60 ms, for who asks for its algorithms",
     "compiler/session.py": "what was compiled before runs without the compiler being loaded",
     "dsl/parser.py": "Lark and its tables: 60 ms, for who parses",
     "dsl/tables.py": "fcntl: not every system has it",

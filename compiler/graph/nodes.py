@@ -1,8 +1,8 @@
-"""The computation graph: typed nodes, and a networkx multigraph of them, whose edges are keyed by operand position.
+"""The computation graph: typed nodes; where algorithms of networkx are wanted, as a multigraph of it.
 
 A graph is a value. Passes read one and build another with a `Builder`, which infers and checks every type as it goes,
 so a graph that exists is well-typed. Node order in the graph is a topological order and is deterministic: it is the
-order of building. Nodes know what they read; who reads them says the multigraph, which is made when it is first asked.
+order of building. Nodes know what they read; who reads them is found when it is first asked.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
-
-import networkx as nx
+from typing import TYPE_CHECKING, Any
 
 from ...dsl.errors import error
 from ...dsl.source import Span
 from ..types.facts import Relation
 from ..types.sizes import Dim, Size, symbol, symbols
 from ..types.tensors import TensorType, TupleType, Type
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 MAX_NODES = 300_000  # of one graph
 
@@ -81,6 +82,8 @@ class Graph:
     @cached_property
     def dag(self) -> nx.MultiDiGraph:
         """The names as a networkx graph: edges operand -> user, key = position."""
+        import networkx as nx  # a third of what a process loads, and few need it
+
         dag = nx.MultiDiGraph()
         dag.add_nodes_from(self.nodes)
         dag.add_edges_from((a, n.name, k) for n in self for k, a in enumerate(n.args))
@@ -93,7 +96,15 @@ class Graph:
 
     def users(self, name: str) -> list[Node]:
         """The nodes that read `name`, each once, in order."""
-        return [self.nodes[u] for u in self.dag.successors(name)]
+        return self._users.get(name, [])
+
+    @cached_property
+    def _users(self) -> dict[str, list[Node]]:
+        users: dict[str, list[Node]] = {}
+        for n in self:
+            for a in dict.fromkeys(n.args):
+                users.setdefault(a, []).append(n)
+        return users
 
 
 class Builder:

@@ -131,7 +131,8 @@ def _settle(entry: str, want: Wanted, position: int, size: Size, n: int, sizes: 
 
 def as_array(value: Any, entry: str, want: Wanted) -> Array:
     """The value as NumPy sees it: lists, scalars, tensors, columns and frames (see `foreign`)."""
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+    ma = sys.modules.get("numpy.ma")  # whoever has such an array has loaded it, which takes 10 ms
+    if ma is not None and isinstance(value, ma.MaskedArray) and ma.is_masked(value):
         raise argument_error(
             "E0602",
             f"`{want.name}` of {entry} is a masked array with masked values",
