@@ -16,6 +16,7 @@ from .memory import Accesses
 from .text import Function, fault, literal
 from .values import Index, Operand, Term, Value, plus, scaled, sum_of
 
+SMALL = 1 << 16  # x (SMALL / n + 1) / SMALL is x / n, both rounded down, for x n < SMALL
 DEEP = 100  # how far expressions are walked by recursion
 
 
@@ -127,6 +128,8 @@ class Evaluator(Accesses):
             exact = self.index_function(fn, [a for a in args if isinstance(a, Index)])
             if exact is not None:
                 return exact
+        if wide > 1 and fn in ("floordiv", "mod") and indices == 2 and (apart := self.divided(fn, *args)) is not None:
+            return apart
         if fn == "select" and isinstance(args[0], Value) and args[0].const is not None:
             return args[1] if args[0].const.value else args[2]
         values = [self.in_lanes(a) if wide > 1 else self.scalar(a) for a in args]
@@ -155,6 +158,26 @@ class Evaluator(Accesses):
         v = self.in_lanes(key) if each else self.scalar(key)
         folded = fold_key(self.instructions(v), v.ref)
         return maths.EACH if each else "random", Value(folded, "i64", v.lanes, v.level)
+
+    def divided(self, fn: str, x: Operand, y: Operand) -> Value | None:
+        """The quotient or what is left of an index that grows from lane to lane, by a known number: of lane 0 it is a
+        scalar, and what that leaves is small in all lanes. None where it is not."""
+        assert self.lanes is not None and isinstance(x, Index) and isinstance(y, Index)
+        n, most = y.constant, y.constant + x.stride * (self.lanes.count - 1)  # what lanes divide is less
+        if not y.known or n <= 0 or x.stride <= 0 or (most > 2 * n and most * n > SMALL):
+            return None
+        first, rest = (self.scalar(self.apply(f, [x.base, y], "i64", "t")) for f in ("floordiv", "mod"))
+        left = self.in_lanes(Index((Term(rest.ref, rest.level, 1),), 0, x.stride))
+        level = max(left.level, first.level)
+        i = Instructions(self.fn, "i64", left.lanes, level)
+        if most <= 2 * n:
+            over = i.compare("sge", left.ref, i.const(n))
+            more, less = i.select(over, i.const(1), i.const(0)), i.select(over, i.const(n), i.const(0))
+        else:
+            more = i.op("lshr", i.mul(left.ref, i.const(SMALL // n + 1)), i.const(SMALL.bit_length() - 1))
+            less = i.mul(more, i.const(n))
+        ref = i.add(more, i.splat(first.ref)) if fn == "floordiv" else i.sub(left.ref, less)
+        return Value(ref, "i64", left.lanes, level)
 
     def index_function(self, fn: str, args: list[Index]) -> Operand | None:
         """Functions of i64 operands that stay an index or fold to a constant; None where instructions are needed."""

@@ -15,6 +15,7 @@ from .text import Function, literal, suffix, symbol, type_text
 FEW = 25  # instructions of a function that is inlined wherever it is called
 _SPLIT_INT = {"f32": "i32", "f64": "i64"}
 _NUMBER = re.compile(r"0x(?![7F]FF(?!0000000000000))[0-9A-F]{16}\)?$")  # a float literal that is not NaN
+_WHOLE = re.compile(r"(?:splat \(i\d+ )?(-?\d+)\)?")  # an integer literal, in one lane or in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +167,11 @@ class Instructions:
     def is_a_number(self, a: str) -> bool:
         """Whether it is a float literal that is not NaN."""
         return _NUMBER.search(a) is not None
+
+    def whole(self, a: str) -> int | None:
+        """The integer that a literal is, in each lane; None for what is no such literal."""
+        found = _WHOLE.fullmatch(a)
+        return int(found[1]) if found else None
 
     def some(self, a: str) -> str:
         """Whether a bool is true in any lane."""

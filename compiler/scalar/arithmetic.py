@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..types.tensors import FLOATS, INTS
+from ..types.tensors import BYTES, FLOATS, INTS
 from .code import Code
 from .function import ALWAYS, EACH, FLAT, NUMBERS, Number, Scalar
 from .numbers import greatest, least, nearest, quotient, rounded
@@ -111,9 +111,23 @@ def _rounds_down(i: Code, remainder: str, b: str) -> str:
     return bools.both(i.compare("ne", remainder, zero), i.compare("slt", i.op("xor", remainder, b), zero))
 
 
+def _by_power(n: int) -> bool:
+    """Whether a division by n is a shift."""
+    return n > 0 and n & (n - 1) == 0
+
+
+def _below(i: Code, remainder: str) -> str:
+    """All bits where a remainder is negative, none where it is not."""
+    return i.op("ashr", remainder, i.const(8 * BYTES[i.dtype] - 1))
+
+
 def _floordiv(i: Code, a: str, b: str) -> str:
     if i.is_float:
         return i.intrinsic("floor", i.div(a, b))
+    if (n := i.whole(b)) is not None and n > 0:  # most divisions are by known sizes, and each of these is shorter
+        if _by_power(n):
+            return i.op("ashr", a, i.const(n.bit_length() - 1))
+        return i.add(i.op("sdiv", a, b), _below(i, i.op("srem", a, b)))
     whole, remainder, none = _safe_division(i, a, b)
     down = i.select(_rounds_down(i, remainder, b), i.const(-1), i.const(0))
     return i.select(none, i.const(0), i.add(whole, down))
@@ -122,6 +136,11 @@ def _floordiv(i: Code, a: str, b: str) -> str:
 def _mod(i: Code, a: str, b: str) -> str:
     if i.is_float:  # a - b * floor(a / b)
         return i.sub(a, i.mul(b, _floordiv(i, a, b)))
+    if (n := i.whole(b)) is not None and n > 0:
+        if _by_power(n):
+            return i.both(a, i.const(n - 1))
+        remainder = i.op("srem", a, b)
+        return i.add(remainder, i.both(_below(i, remainder), b))
     _, remainder, none = _safe_division(i, a, b)
     shifted = i.select(_rounds_down(i, remainder, b), i.add(remainder, b), remainder)
     return i.select(none, i.const(0), shifted)

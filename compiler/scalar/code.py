@@ -73,6 +73,10 @@ class Code(Protocol):
         """Whether it is a literal that is not NaN."""
         ...
 
+    def whole(self, a: str) -> int | None:
+        """The integer that a literal is, in each lane; None for what is no such literal."""
+        ...
+
     def some(self, a: str) -> str:
         """Whether a bool is true in any lane."""
         ...

@@ -274,6 +274,27 @@ def test_copies_that_only_look_like_it(compiled):
         same(arrays, want)
 
 
+@pytest.mark.parametrize("target", ["native", "x86-64-v2", "serial"])
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 9, 16, 31, 48, 70000, -3])
+def test_whole_quotients_by_known_numbers(compiled, target, n):
+    """Of what is read, of indices that grow from lane to lane, and of what is the same in all lanes."""
+    values = (
+        add(VK, add(i64(-90), mul(VJ, i64(3)))),
+        add(VK, add(VJ, i64(-4))),
+        Load("x", VJ, "i64"),
+        Load("x", VK, "i64"),
+    )
+    parts = [Apply(fn, (v, i64(n)), "i64") for v in values for fn in ("floordiv", "mod")]
+    stores = [Store("y", add(mul(VK, i64(40)), add(VJ, i64(400 * at))), part) for at, part in enumerate(parts)]
+    body = (For("k", i64(0), i64(10), (For("j", i64(0), i64(37), tuple(stores), lanes=8),)),)
+    kernel = Kernel("quotients", (), (Buffer("x", "i64"), Buffer("y", "i64", True)), body)
+    x = np.array([0, 1, -1, 2, -2, 2**63 - 1, -(2**63), 2**40, 69999, 70000, -70000, *range(-13, 13)], np.int64)
+    arrays = [x, np.zeros(3200, np.int64)]
+    _, want = expected(kernel, {}, arrays)
+    assert compiled(kernel, target)({}, arrays) == 0
+    same(arrays, want)
+
+
 def test_scatter_adds_lane_after_lane(compiled):
     body = (Reduce("y", Load("at", VJ, "i64"), "sum", Load("x", VJ, "f32")),)
     loop = For("j", i64(0), VN, body, lanes=8)
