@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,7 +165,8 @@ class Session:
             for name in names:
                 made = self.stages(name)
                 header = json.dumps(signature_to_json(made.signature)).encode()
-                jobs[name] = header, _submit(worker, compile_object, self.llvm(made), self.target)
+                work = partial(compile_object, self.llvm(made), self.target, quick=name == "init")
+                jobs[name] = header, _submit(worker, work)
         return {name: len(h).to_bytes(8, "little") + h + code.result() for name, (h, code) in jobs.items()}
 
     def _loaded(self, stored: bytes) -> Native:
@@ -249,16 +250,16 @@ class Session:
             self._store.put(key, data)
 
 
-def _submit(worker: ThreadPoolExecutor, work: Callable[..., bytes], *args: Any) -> Future[bytes]:
+def _submit(worker: ThreadPoolExecutor, work: Callable[[], bytes]) -> Future[bytes]:
     """Work for a thread; done here where memory is scarce, for two at a time need more than each for itself, or where
     no thread can be had."""
     if not is_refused(_AMPLE_BYTES):
         try:
-            return worker.submit(work, *args)
+            return worker.submit(work)
         except RuntimeError:
             pass
     done: Future[bytes] = Future()
-    done.set_result(work(*args))
+    done.set_result(work())
     return done
 
 

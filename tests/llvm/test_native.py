@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+import nnc
 from nnc.compiler.llvm import emit, support
 from nnc.compiler.loops.ir import Buffer, For, Kernel, Load, Store, Var, i64
 from nnc.compiler.native import elf, loading
@@ -138,3 +139,19 @@ def test_a_header_that_lies_is_refused():
     struct.pack_into("<HH", header, 58, 64, 3)
     with pytest.raises(InternalError):
         elf.symbols(bytes(header))
+
+
+def test_what_runs_once_is_made_quickly_with_the_same_bits(monkeypatch):
+    made, asked = native.compile_object, []
+
+    def slowly(ir, target, quick=False):
+        asked.append(quick)
+        return made(ir, target)
+
+    text = "model M(x: f32[B, 300]) -> (y: f32[B, 7]) { y = x |> Dense(50, init = he_normal) |> Dense(7) }"
+    quick = nnc.compile(text, cache=False, seed=3).params
+    monkeypatch.setattr(native, "compile_object", slowly)
+    slow = nnc.compile(text, cache=False, seed=3).params
+    assert True in asked and quick.keys() == slow.keys()
+    for name in quick:
+        np.testing.assert_array_equal(quick[name].view(np.int32), slow[name].view(np.int32))
