@@ -71,6 +71,10 @@ def _about(e: Expr) -> float:
     return _UNKNOWN
 
 
+def _is_known(v: Operand | None) -> bool:
+    return (isinstance(v, Index) and v.known) or (isinstance(v, Value) and v.const is not None)
+
+
 def returns_code(kernel: Kernel) -> bool:
     return has_checks(kernel) or is_long(kernel)
 
@@ -297,8 +301,7 @@ class Writer(VectorLoops):
         stride = s.step * s.lanes
         length = self.scalar(plus(sum_of(stop, start, -1), stride - 1)).ref
         turns = length if stride == 1 else fn.value(f"sdiv i64 {length}, {stride}", "turns")
-        name = f"{self.name}.{fn.fresh(s.var)}"
-        context = self.outline(name, s, start, stop)
+        name, context = self.outline(f"{self.name}.{fn.fresh(s.var)}", s, start, stop)
         if s.when is None:
             code = self.fork(name, turns, context)
         else:
@@ -315,12 +318,14 @@ class Writer(VectorLoops):
         self.stores += 1
         self.leave(fn.value(f"icmp ne i32 {code}, 0", "failed"), code)
 
-    def outline(self, name: str, s: For, start: Index, stop: Index) -> parallel.Context:
-        """Write the functions of a parallel loop; gives what they are to be called with."""
+    def outline(self, name: str, s: For, start: Index, stop: Index) -> tuple[str, parallel.Context]:
+        """Write the functions of a parallel loop, where they are not those of one that was written before; gives their
+        name, and what they are to be called with."""
         inner = Writer(self.kernel, self.fn.externals, self.apart, name)
         inner.fn.fresh("entry")
         low, high = inner.fn.name("low"), inner.fn.name("high")
-        context, used, stride = parallel.Context(), parallel.names_in(s), s.step * s.lanes
+        context, stride = parallel.Context(), s.step * s.lanes
+        form, values, buffers = parallel.form(s)
         first = inner.index(inner.receive("start", start, self, context))
         last = inner.index(inner.receive("stop", stop, self, context))
         inner.word = inner.fn.name("word")
@@ -328,15 +333,20 @@ class Writer(VectorLoops):
         if any(isinstance(x, For) and x.parallel for x in walk(s.body)):
             inner.pool = inner.fn.name("pool")
             context.add("ptr", self.pool, inner.pool)
-        for value, v in self.names.items():
-            if value in used:
-                inner.names[value] = inner.receive(value, v, self, context)
-        for buffer, m in self.memory.items():
-            if buffer in used:
-                if m.length is not None:
-                    raise fault(f"registers '{buffer}' do not reach into a parallel loop")
-                inner.memory[buffer] = Memory(inner.fn.name(buffer), m.dtype)
-                context.add("ptr", m.ref, inner.memory[buffer].ref, self.attributes(buffer))
+        for value in filter(self.names.__contains__, values):
+            inner.names[value] = inner.receive(value, self.names[value], self, context)
+        for buffer in filter(self.memory.__contains__, buffers):
+            m = self.memory[buffer]
+            if m.length is not None:
+                raise fault(f"registers '{buffer}' do not reach into a parallel loop")
+            inner.memory[buffer] = Memory(inner.fn.name(buffer), m.dtype)
+            context.add("ptr", m.ref, inner.memory[buffer].ref, self.attributes(buffer))
+        known = [repr(v) if _is_known(v) else "" for v in (start, stop, *map(self.names.get, values))]
+        dtypes = [self.memory[b].dtype if b in self.memory else "" for b in buffers]
+        key = (form, is_long(s), context.form, *known, *dtypes)
+        if self.fn.externals.located is None and key in self.fn.externals.outlined:
+            return self.fn.externals.outlined[key], context
+        self.fn.externals.outlined[key] = name
         last = inner.smaller(last, sum_of(first, Index((Term(high, 0, stride),))))
         inner.loop_over(replace(s, bound=None), sum_of(first, Index((Term(low, 0, stride),))), last)
         inner.fn.block.end = "ret i32 0"
@@ -345,7 +355,7 @@ class Writer(VectorLoops):
             inner.fn.text(parallel.signature(f"{name}.body", low, high, context)),
             parallel.unpack(name, f"{name}.body", context),
         ]
-        return context
+        return name, context
 
     def fork(self, name: str, turns: str, context: parallel.Context) -> str:
         """The code of a loop that threads share."""
@@ -353,7 +363,7 @@ class Writer(VectorLoops):
 
     def receive(self, name: str, v: Operand, outer: Writer, context: parallel.Context) -> Index | Value:
         """The same value in a parallel body; what is not constant is passed in the context."""
-        if (isinstance(v, Index) and v.known) or (isinstance(v, Value) and v.const is not None):
+        if _is_known(v):
             return v
         given = outer.scalar(v)
         ref = self.fn.name(name)

@@ -8,9 +8,27 @@ are in the kernel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
 
-from ..loops.ir import For, Load, Prefetch, Reduce, Store, Var, expressions, parts, walk
+from ..loops.ir import (
+    Apply,
+    Check,
+    Const,
+    For,
+    If,
+    Let,
+    Load,
+    Prefetch,
+    Reduce,
+    Register,
+    Store,
+    Var,
+    expressions,
+    i64,
+    parts,
+    walk,
+)
 from .text import Function, symbol
 
 
@@ -24,6 +42,11 @@ class Context:
     def add(self, type_: str, outside: str, inside: str, attributes: str = "") -> None:
         self.fields.append((type_, outside, inside))
         self.attributes.append(attributes)
+
+    @property
+    def form(self) -> Hashable:
+        """What equal functions of loops are given alike."""
+        return (*(type_ for type_, _, _ in self.fields), *self.attributes)
 
 
 def unpack(name: str, body: str, context: Context) -> str:
@@ -63,12 +86,47 @@ def signature(body: str, low: str, high: str, context: Context) -> str:
     return f"define internal i32 {symbol(body, '@')}({', '.join(parameters)}) #0"
 
 
-def names_in(loop: For) -> set[str]:
-    """The names of values and buffers that a loop reads or writes, whether bound inside or outside."""
-    names = {s.buffer for s in walk((loop,)) if isinstance(s, Store | Reduce | Prefetch)}
-    for e in (e for s in walk((loop,)) for x in expressions(s) for e in parts(x)):
-        if isinstance(e, Var):
-            names.add(e.name)
-        elif isinstance(e, Load):
-            names.add(e.buffer)
-    return names
+def form(loop: For) -> tuple[tuple[Hashable, ...], list[str], list[str]]:
+    """What a loop does between its bounds, with numbers in place of names, in the order in which they are met; and the
+    names of values and of buffers that it reads or writes, whether bound inside or outside. Loops of one form differ in
+    names alone."""
+    loop = replace(loop, start=i64(0), stop=i64(0), bound=None, when=None)
+    values, buffers, out = dict[str, int](), dict[str, int](), list[Hashable]()
+
+    def value(name: str) -> int:
+        return values.setdefault(name, len(values))
+
+    def buffer(name: str) -> int:
+        return buffers.setdefault(name, len(buffers))
+
+    for s in walk((loop,)):
+        match s:
+            case For(var, body=body, bound=bound, when=when):
+                how = s.step, s.lanes, s.unroll, s.parallel, bound is None, when is None
+                out.append(("for", value(var), len(body), *how))
+            case If(_, body):
+                out.append(("if", len(body)))
+            case Let(name):
+                out.append(("let", value(name)))
+            case Store(name):
+                out.append(("store", buffer(name)))
+            case Reduce(name, _, fold, _, into):
+                out.append(("reduce", buffer(name), fold, into))
+            case Prefetch(name, _, level):
+                out.append(("prefetch", buffer(name), level))
+            case Register(name, dtype, length):
+                out.append(("register", buffer(name), dtype, length))
+            case Check(_, code):
+                out.append(("check", code))
+        for x in expressions(s):
+            for e in parts(x):
+                if type(e) is Var:
+                    out.append(value(e.name))
+                elif type(e) is Apply:
+                    out.append((e.fn, len(e.args), e.dtype))
+                elif type(e) is Load:
+                    out.append((buffer(e.buffer), e.dtype))
+                else:
+                    assert type(e) is Const
+                    out.append((repr(e.value), e.dtype))  # 0.0 and -0.0 are equal
+    return tuple(out), [*values], [*buffers]

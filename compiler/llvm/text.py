@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -103,6 +103,7 @@ class Externals:
     declares: set[str] = field(default_factory=set)
     maths: set[tuple[str, str, int]] = field(default_factory=set)
     helpers: dict[tuple[str, str, int], str] = field(default_factory=dict)  # by (name, dtype, lanes)
+    outlined: dict[Hashable, str] = field(default_factory=dict)  # functions of parallel loops, by what makes them equal
 
     def declared(self, text: str) -> str:
         """Functions without what they declare, which the module does, once."""

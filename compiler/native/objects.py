@@ -108,8 +108,8 @@ def _machine(t: Target, quick: bool = False) -> llvm.TargetMachine:
     )
 
 
-def _module(ir: str, t: Target, machine: llvm.TargetMachine) -> llvm.ModuleRef:
-    """Parsed, verified, and through the light pipeline."""
+def _module(ir: str, t: Target, machine: llvm.TargetMachine, quick: bool = False) -> llvm.ModuleRef:
+    """Parsed, verified, and through the light pipeline, or of that only what must be, to be `quick`."""
     require(_COMPILE_BYTES + _BYTES_OF_IR * len(ir), "compiling")
     try:
         module = llvm.parse_assembly(ir, llvm.create_context())
@@ -121,9 +121,10 @@ def _module(ir: str, t: Target, machine: llvm.TargetMachine) -> llvm.ModuleRef:
     passes.add_always_inliner_pass()
     passes.add_global_dead_code_eliminate_pass()
     passes.add_sroa_pass()
-    passes.add_instruction_combine_pass()
-    passes.add_simplify_cfg_pass()
-    passes.add_dead_code_elimination_pass()
+    if not quick:
+        passes.add_instruction_combine_pass()
+        passes.add_simplify_cfg_pass()
+        passes.add_dead_code_elimination_pass()
     passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
     return module
 
@@ -132,7 +133,7 @@ def compile_object(ir: str, t: Target, quick: bool = False) -> bytes:
     """An object file, made in a third of the time where it is `quick`, for what runs once. Raises `InternalError`
     (E0901) where the IR is wrong or needs a symbol that is not allowed."""
     machine = _machine(t, quick)
-    data: bytes = machine.emit_object(_module(ir, t, machine))
+    data: bytes = machine.emit_object(_module(ir, t, machine, quick))
     check_symbols(data, t.calls)
     return data
 

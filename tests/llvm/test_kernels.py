@@ -156,6 +156,23 @@ def test_threads_share_a_loop_in_each_turn_of_another(compiled, services):
             pool.close()
 
 
+def test_equal_parallel_loops_are_one_function(targets):
+    """Whatever their names are and their bounds; not where a number, the sign of a zero or a dtype differs."""
+
+    def kernel(name, i, x, y, factor=2.0, stop=VN, dtype="f32"):
+        value = Apply("mul", (Load(x, Var(i), dtype), Const(factor, dtype)), dtype)
+        loop = For(i, i64(0), stop, (Let("v", value), Store(y, Var(i), Var("v", dtype))), lanes=8, parallel=True)
+        return Kernel(name, ("n",), (Buffer(x, dtype), Buffer(y, dtype, True)), (loop,))
+
+    def count(*kernels):
+        return emit(Module(kernels, ()), targets["native"]).count(".body(") // 2
+
+    first = kernel("a", "i", "x", "y")
+    assert count(first, kernel("b", "j", "s", "t"), kernel("c", "i", "y", "x", stop=add(VN, i64(-3)))) == 1
+    zeros = kernel("b", "i", "x", "y", 0.0), kernel("c", "i", "x", "y", -0.0)
+    assert count(first, *zeros, kernel("d", "i", "x", "y", dtype="f64")) == 4
+
+
 def tile(rows, vectors, lanes, unroll, dtype="f32"):
     """c = a @ b by register tiles, the shape of a contraction kernel."""
     wide = vectors * lanes
