@@ -111,14 +111,16 @@ def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panel
     alone = outputs.get(p.node.name) if len(outputs) == 1 and not p.swapped else None
     sums = "" if s.last == 0 and not p.swapped else alone or body.result(p.node.dtype, "sum")
     block = body.result(p.node.dtype, "block") if p.swapped else ""
+    alike = sums != "" and sums == alone  # the last steps do what all do
     before = extreme(body, "minimum", s.last, 1) if sums else 0  # whether the last steps have some before them
 
     def tiles(i0: Dim, height: Dim, j0: Dim, width: Dim, steps: Steps, *, last: bool) -> None:
+        some = extreme(body, "minimum", steps[0][1], 1) if alike else before
         part = s.part(p, steps[0][1])
         read = _Operands(left, right, panels, s.tile.vectors * s.tile.lanes, strips, i0, s.height, part)
         for down, i, wide, j in _each_tile(body, s, s.tile.rows_of(height), width, parallel):
             tile = _Tile(body, p, s.tile.lanes, read, {}, i0 + i, j0 + j, down.width, wide)
-            tile.write(outputs, steps, sums, before) if last and not block else tile.add_to(
+            tile.write(outputs, steps, sums, some) if last and not block else tile.add_to(
                 sums, steps, before if last else 1
             )
 
@@ -132,21 +134,35 @@ def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panel
             tiles(i, high, j0, width, steps, last=last)
 
     def blocks(shared: bool) -> Iterator[tuple[Dim, Dim]]:
+        """Of rows. What is left of them is a block by itself, which threads share; where that is known only at run time
+        it is the same code."""
+        if s.height and not isinstance(rows, int):
+            with body.loop(rows, step=s.height, parallel=shared) as i0:
+                yield i0, extreme(body, "minimum", s.height, rows - i0)
+            return
         for high, i0 in each(body, parts(rows, s.height, s.height) if s.height else whole, shared, rest=True):
-            yield i0, rows - i0 if high.bounded else high.width or rows
+            yield i0, high.width or rows
 
     whole = [Part(0, 1, 1, 0)]  # one turn, of width 0
     for wide, j0 in each(body, parts(columns, s.width, s.width) if s.width else whole, parallel):
         width = columns - j0 if wide.bounded else wide.width or columns
         for i0, height in [(0, rows)] if s.chunk else blocks(parallel):
+            area = i0, height, j0, width
+            if alike:
+                all_steps = extreme(body, "maximum", first.size, 1)  # without any the sums are 0
+                with body.loop(all_steps, step=s.deep, around=True, stem="k") as k0:
+                    even = isinstance(first.size, int) and first.size % s.deep == 0
+                    stop = k0 + s.deep if even else extreme(body, "minimum", k0 + s.deep, first.size)
+                    turn(area, k0, stop, last=True)
+                continue
             if sums:
                 with body.loop(before, around=True):
                     with over(body, [Axes((0,), (height,)), Axes((1,), (width,))], 2, lanes=s.tile.lanes) as (i, j):
                         body.store(sums, (i0 + i) * columns + j0 + j, L.Const(0.0, p.node.dtype))
                 with body.loop(s.last, step=s.deep, around=True, stem="k") as k0:
-                    turn((i0, height, j0, width), k0, k0 + s.deep, last=False)
+                    turn(area, k0, k0 + s.deep, last=False)
             with body.portion(quotient(s.last, s.deep, {}) + 1):
-                turn((i0, height, j0, width), s.last, first.size, last=True)
+                turn(area, s.last, first.size, last=True)
             if block:
                 _turn_over(body, p, outputs, sums, block, i0, height, s.height)
 
