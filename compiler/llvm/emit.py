@@ -19,7 +19,7 @@ from . import microbatches, parallel, threads
 from .emulate import EMULATED, RELAXED
 from .environment import environment, guarded
 from .expressions import Evaluator
-from .kernel import has_parallel, is_long, returns_code, write
+from .kernel import Facts, facts, write
 from .located import Located
 from .maths import definitions
 from .text import Externals, Function, fault, literal, memory_type, symbol
@@ -44,10 +44,11 @@ def emit(
         "masked.memory" not in target.lacks, written, target.has_scale, target.has_indexed, serial, located
     )
     kernels = {k.name: k for k in module.kernels}
+    about = {k.name: facts(k) for k in module.kernels}
     shared = _shared_places(module)
     parts = [_constant(c) for c in module.constants]
-    parts += [write(k, externals, shared.get(k.name, set())) for k in module.kernels]
-    parts += [_entry(e, kernels, module, "internal " if interface else "") for e in module.entries]
+    parts += [write(k, about[k.name], externals, shared.get(k.name, set())) for k in module.kernels]
+    parts += [_entry(e, kernels, about, module, "internal " if interface else "") for e in module.entries]
     if interface:
         parts.append(externals.declared(interface))
     if module.entries:
@@ -58,7 +59,7 @@ def emit(
     if any("@nnc.never" in p for p in parts):
         parts.append(threads.NEVER)
     shared_turns = any(loop.parallel for e in module.entries for loop in loops(e.steps))
-    if (apart and not interface) or shared_turns or any(map(has_parallel, module.kernels)):
+    if (apart and not interface) or shared_turns or any(a.parallel for a in about.values()):
         parts += [threads.declarations(), threads.fork(target.triple)]
     parts += definitions(externals, "\n".join(parts))
     last = [ATTRIBUTES] if located is None else [ATTRIBUTES, located.text()]
@@ -92,6 +93,7 @@ class _Entry:
 
     entry: Entry
     kernels: Mapping[str, Kernel]
+    about: Mapping[str, Facts]
     constants: Set[str]
     variables: Set[str]  # the slots that are no input and no output
     position: Mapping[str, int]  # of each slot
@@ -102,11 +104,13 @@ class _Entry:
     word: int = threads.CLEAN  # HALF once a variable may have been written
 
 
-def _entry(entry: Entry, kernels: Mapping[str, Kernel], module: Module, linkage: str) -> str:
+def _entry(
+    entry: Entry, kernels: Mapping[str, Kernel], about: Mapping[str, Facts], module: Module, linkage: str
+) -> str:
     variables = {s.name for s in entry.slots if s.role == "param"}
     position = {slot.name: k for k, slot in enumerate(entry.slots)}
     constants = {c.name for c in module.constants}
-    written = _Entry(entry, kernels, constants, variables, position, [], _evaluator(entry))
+    written = _Entry(entry, kernels, about, constants, variables, position, [], _evaluator(entry))
     if entry.many is not None:
         _instead(written.e, entry.many)
     if len(entry.steps) <= MANY:
@@ -302,14 +306,15 @@ def _call(entry: _Entry, call: Call, kernel: Kernel) -> None:
             f"kernel '{kernel.name}' takes {len(kernel.sizes)} sizes and {len(kernel.buffers)} buffers, "
             f"but is given {len(call.sizes)} and {len(call.places)}"
         )
+    about = entry.about[kernel.name]
     args = [f"i64 {_size(entry.e, s)}" for s in call.sizes]
     args += [f"ptr {_place(entry, p)}" for p in call.places]
-    if has_parallel(kernel):
+    if about.parallel:
         args.append("ptr %pool")
-    if is_long(kernel):
+    if about.long:
         args.append(f"ptr {_word(entry)}")
     target = f"{symbol(kernel.name, '@')}({', '.join(args)})"
-    if returns_code(kernel):
+    if about.code:
         _leave(entry.e.fn, entry.e.fn.value(f"call i32 {target}", "code"))
     else:
         entry.e.fn.line(f"call void {target}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from ..loops.ir import Apply, Check, Const, Expr, For, If, Kernel, Let, Prefetch, Reduce, Register, Stmt, Store, walk
 from . import parallel, transpose
@@ -75,14 +76,24 @@ def _is_known(v: Operand | None) -> bool:
     return (isinstance(v, Index) and v.known) or (isinstance(v, Value) and v.const is not None)
 
 
-def returns_code(kernel: Kernel) -> bool:
-    return has_checks(kernel) or is_long(kernel)
+class Facts(NamedTuple):
+    """What those who call a kernel must know: whether it has parallel loops, may be interrupted, returns a code."""
+
+    parallel: bool
+    long: bool
+    code: bool
 
 
-def write(kernel: Kernel, externals: Externals, shared: set[int]) -> str:
+def facts(kernel: Kernel) -> Facts:
+    long = is_long(kernel)
+    return Facts(has_parallel(kernel), long, long or has_checks(kernel))
+
+
+def write(kernel: Kernel, about: Facts, externals: Externals, shared: set[int]) -> str:
     """The text of a kernel's functions. `externals` grows by what they use; `shared`: the buffers that some call
     gives the place of another. The others are `noalias`."""
-    w = Writer(kernel, externals, frozenset(b.name for k, b in enumerate(kernel.buffers) if k not in shared))
+    apart = frozenset(b.name for k, b in enumerate(kernel.buffers) if k not in shared)
+    w = Writer(kernel, about.code, externals, apart)
     w.fn.fresh("entry")
     parameters = []
     for s in kernel.sizes:
@@ -93,10 +104,10 @@ def write(kernel: Kernel, externals: Externals, shared: set[int]) -> str:
         ref = w.fn.name(b.name)
         w.memory[b.name] = Memory(ref, b.dtype)
         parameters.append(" ".join(filter(None, ("ptr", w.attributes(b.name), ref))))
-    if has_parallel(kernel):
+    if about.parallel:
         w.pool = w.fn.name("pool")
         parameters.append(f"ptr {w.pool}")
-    if is_long(kernel):
+    if about.long:
         w.word = w.fn.name("word")
         parameters.append(f"ptr {w.word}")
     w.body(kernel.body)
@@ -109,11 +120,11 @@ def write(kernel: Kernel, externals: Externals, shared: set[int]) -> str:
 class Writer(VectorLoops):
     """Writes one function. Holds the text so far, the names in scope and the lanes of the vector loop around."""
 
-    def __init__(self, kernel: Kernel, externals: Externals, apart: frozenset[str], name: str = ""):
+    def __init__(self, kernel: Kernel, checks: bool, externals: Externals, apart: frozenset[str], name: str = ""):
         super().__init__(Function(externals))
         self.kernel = kernel
         self.name = name or kernel.name
-        self.checks = returns_code(kernel)
+        self.checks = checks
         self.apart = apart  # buffers that overlap no other
         self.pool = ""  # where the kernel has parallel loops
         self.word = ""  # where it may be interrupted
@@ -321,7 +332,7 @@ class Writer(VectorLoops):
     def outline(self, name: str, s: For, start: Index, stop: Index) -> tuple[str, parallel.Context]:
         """Write the functions of a parallel loop, where they are not those of one that was written before; gives their
         name, and what they are to be called with."""
-        inner = Writer(self.kernel, self.fn.externals, self.apart, name)
+        inner = Writer(self.kernel, self.checks, self.fn.externals, self.apart, name)
         inner.fn.fresh("entry")
         low, high = inner.fn.name("low"), inner.fn.name("high")
         context, stride = parallel.Context(), s.step * s.lanes

@@ -9,6 +9,7 @@ of the loop variables show that it is exact. So a reshape of a reshape of a cont
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from math import gcd
 
 from ..types.sizes import Atom, Dim, Monomial, Quotient, Size, Symbol, divide, nonnegative, symbol, terms
@@ -182,6 +183,7 @@ def from_expr(e: L.Expr, ranges: Ranges, bind: Callable[[L.Expr], L.Var]) -> Dim
     return symbol(bind(e).name)
 
 
+@lru_cache(4096)  # of what is stored in lanes, row by row, the same place is asked for again and again
 def to_expr(x: Dim) -> L.Expr:
     """The expression of a polynomial: remainders as `mod`, negative terms subtracted."""
     rest, remainders = split(x)

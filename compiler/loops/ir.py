@@ -317,55 +317,53 @@ def i64(value: int) -> Const:
 
 def _known(a: Expr, b: Expr) -> tuple[int, int] | None:
     """The two numbers, where both are known."""
-    if isinstance(a, Const) and isinstance(b, Const) and a.dtype == b.dtype == "i64":
+    if type(a) is Const and type(b) is Const and a.dtype == b.dtype == "i64":
         return int(a.value), int(b.value)
     return None
+
+
+def _is(e: Expr, value: int) -> bool:
+    return type(e) is Const and e.value == value and e.dtype == "i64"
 
 
 def add(a: Expr, b: Expr) -> Expr:
     if both := _known(a, b):
         return i64(both[0] + both[1])
-    if a == i64(0):
+    if _is(a, 0):
         return b
-    if b == i64(0):
-        return a
-    return Apply("add", (a, b), a.dtype)
+    return a if _is(b, 0) else Apply("add", (a, b), a.dtype)
 
 
 def sub(a: Expr, b: Expr) -> Expr:
     if both := _known(a, b):
         return i64(both[0] - both[1])
-    if b == i64(0):
+    if _is(b, 0):
         return a
-    if a == b and a.dtype == "i64":
-        return i64(0)
-    return Apply("sub", (a, b), a.dtype)
+    return i64(0) if a.dtype == "i64" and a == b else Apply("sub", (a, b), a.dtype)
 
 
 def mul(a: Expr, b: Expr) -> Expr:
     if both := _known(a, b):
         return i64(both[0] * both[1])
-    if a == i64(1):
+    if _is(a, 1):
         return b
-    if b == i64(1):
+    if _is(b, 1):
         return a
-    if i64(0) in (a, b):
-        return i64(0)
-    return Apply("mul", (a, b), a.dtype)
+    return i64(0) if _is(a, 0) or _is(b, 0) else Apply("mul", (a, b), a.dtype)
 
 
 def floordiv(a: Expr, b: Expr) -> Expr:
     both = _known(a, b)
     if both and both[1]:
         return i64(both[0] // both[1])
-    return a if b == i64(1) else Apply("floordiv", (a, b), a.dtype)
+    return a if _is(b, 1) else Apply("floordiv", (a, b), a.dtype)
 
 
 def mod(a: Expr, b: Expr) -> Expr:
     both = _known(a, b)
     if both and both[1]:
         return i64(both[0] % both[1])
-    return i64(0) if b == i64(1) else Apply("mod", (a, b), a.dtype)
+    return i64(0) if _is(b, 1) else Apply("mod", (a, b), a.dtype)
 
 
 def size_expr(dim: Dim) -> Expr:

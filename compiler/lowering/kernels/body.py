@@ -33,7 +33,7 @@ Results = Mapping[str, "str | None"]  # what a kernel computes, and the buffer i
 @dataclass(slots=True)
 class _Scope:
     statements: list[L.Stmt] = field(default_factory=list)
-    known: dict[Any, L.Expr] = field(default_factory=dict)  # (node, index) or expression -> its bound name
+    known: dict[Any, L.Expr] = field(default_factory=dict)  # (node, index) or an expression's number -> its bound name
     conditional: bool = False
     around: bool = False  # parallel loops
     turns: Dim = 1  # of a loop that is
@@ -69,6 +69,7 @@ class Body:
         self.depth: dict[str, int] = {}  # of loop variables and bound names; sizes are at 0
         self.scopes = [_Scope(around=True)]
         self._count: dict[str, int] = {}
+        self._numbers: dict[L.Expr, int] = {}  # of the expressions that were bound
         self._cost: Dim | None = None  # picoseconds of the kernel
         self._taken = {s for n in graph for x in (n.type, *n.attrs.values()) for s in _symbols(x)}  # names of sizes
 
@@ -263,15 +264,16 @@ class Body:
         value = _without_negative_zero(value)
         if isinstance(value, L.Const | L.Var):
             return value
+        number = self._numbers.setdefault(value, len(self._numbers))  # its hash is that of all its parts
         for scope in reversed(self.scopes):
-            if value in scope.known:
-                return scope.known[value]
+            if number in scope.known:
+                return scope.known[number]
         depth = self._depth_of(value)
         var = L.Var(self.fresh("v"), value.dtype)
         self.depth[var.name] = depth
         if var.dtype == "i64":
             self.ranges[var.name] = None
-        self.scopes[depth].known[value] = var
+        self.scopes[depth].known[number] = var
         self.emit(L.Let(var.name, value), depth)
         return var
 
