@@ -8,6 +8,7 @@ import pytest
 import nnc
 from nnc.compiler.loops import ir as L
 from nnc.compiler.lowering import wind
+from nnc.compiler.lowering.kernels import winograd
 from nnc.compiler.session import Session
 from nnc.compiler.settings import Settings
 from nnc.dsl.source import Source
@@ -55,7 +56,7 @@ def wound(text: str, entry: str = "predict", op: str = "unwind") -> int:
 @pytest.mark.parametrize("tiles", [wind.LARGE, wind.SMALL], ids=["large", "small"])
 def test_beside_the_direct_ones(shape, layers, tiles, monkeypatch, tmp_path):
     monkeypatch.setattr(wind, "TILES", (tiles,))
-    monkeypatch.setattr(wind, "ENOUGH", 1)
+    monkeypatch.setattr(wind, "AFAR", 0)
     monkeypatch.setenv("NNC_CACHE", str(tmp_path))
     ours, direct = net(shape, layers, threads=2), net(shape, layers, threads=2, precise=True)
     for batch in (2,) if shape[0] == "2" else (1, 2, 5):
@@ -109,11 +110,23 @@ def test_what_looks_like_a_convolution_and_what_is_one_in_another_order(body):
     assert np.abs(ours - direct).max() <= ROOM * direct.std()
 
 
-def test_few_examples_have_small_tiles_where_large_ones_are_few_and_their_transforms_far():
-    text = CONV.format(c=512, k=512, n=7, taps=3, stride=1)
+@pytest.mark.parametrize(("c", "n", "one", "many"), [(512, 7, 16, 36), (256, 14, 16, 36), (256, 28, 36, 36)])
+def test_few_examples_have_small_tiles_where_large_ones_are_few_and_their_transforms_far(c, n, one, many):
+    text = CONV.format(c=c, k=c, n=n, taps=3, stride=1)
     settings = "loss = mean((Net(x) - t)^2)\n optimizer = SGD(lr = 0.1)\n batch = 32"
-    train = f"\ntrain Net(x, t: f32[B, 512, 7, 7]) {{ {settings} }}\n"
-    assert positions(text) == [16] and {*positions(text + train, "train")} == {36}
+    train = f"\ntrain Net(x, t: f32[B, {c}, {n}, {n}]) {{ {settings} }}\n"
+    assert positions(text) == [one] and {*positions(text + train, "train")} == {many}
+
+
+@pytest.mark.parametrize("channels", [72, 75])
+def test_sums_over_some_channels_at_a_time_have_the_same_bits(channels, monkeypatch):
+    text = CONV.format(c=channels, k=48, n=13, taps=3, stride=1)
+    x = np.random.default_rng(0).normal(size=(2, channels, 13, 13)).astype(np.float32)
+    found = []
+    for part in (winograd.PART, 1 << 12):  # all of them; 32 or 64, then what is left
+        monkeypatch.setattr(winograd, "PART", part)
+        found.append(nnc.compile(text, threads=1, cache=False).predict(x))
+    assert np.array_equal(*found)
 
 
 def test_each_pass_asks_for_a_part_of_the_next_panel():

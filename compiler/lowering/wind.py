@@ -18,14 +18,14 @@ from ..graph.ops.op import CONTRACT, LOOP
 from ..graph.ops.winograd import LARGE, POSITIONS, SMALL, TAPS, TILE
 from ..types.sizes import Dim
 from ..types.tensors import TensorType
-from .kernels.winograd import FAR_BYTES, Window, tile_of, window, window_of_gradient
+from .kernels.winograd import NEAR_BYTES, Window, tile_of, window, window_of_gradient
 
 if TYPE_CHECKING:
     from ..native.target import Target
 
 TILES = (LARGE, SMALL)
 LEAST = 16  # channels and filters: with fewer the transforms of tiles cost more than the products save
-ENOUGH = 8  # tiles: with fewer to read large transforms costs more
+AFAR = 20  # products with weights take as long as to read these, where they come from afar
 MANY = 32  # and sums for a gradient
 
 
@@ -56,10 +56,12 @@ def wind(graph: Graph, target: Target, examples: int) -> Graph:
 
 
 def _convolution(n: Node, graph: Graph, examples: int) -> Window | None:
-    """The convolution that a contraction is, with the tiles that pay for so many examples; None where none do."""
+    """The convolution that a contraction is, with the tiles that pay most for so many examples; None where none do."""
     found = [w for side in (0, 1) if (w := window(n, graph, side)) is not None]
-    ways = (replace(w, how=how) for how in TILES for w in found)
-    return next((w for w in ways if _pays(w, examples)), None)
+    enough = [w for w in found if min(w.channels, w.shape[3]) >= LEAST and 0 not in w.tiles]
+    ways = [replace(w, how=how) for how in TILES for w in enough]
+    best = min(ways, key=lambda w: _cost(w, examples), default=None)
+    return best if best is not None and _cost(best, examples) <= _cost(best, examples, direct=True) else None
 
 
 def _gradient_of(n: Node, graph: Graph, examples: int) -> Window | None:
@@ -71,19 +73,20 @@ def _gradient_of(n: Node, graph: Graph, examples: int) -> Window | None:
 def _pays_gradient(w: Window, examples: int) -> bool:
     """Whether there are enough channels, which lie side by side, and enough tiles for sums at more points than the
     filters have: these are stored, and read."""
-    count = w.shape[0] if isinstance(w.shape[0], int) else examples
-    many = count * w.tiles[0] * w.tiles[1] >= MANY
+    many = _count(w, examples) * w.tiles[0] * w.tiles[1] >= MANY
     return many and min(w.channels, w.shape[3]) >= LEAST and w.image[3] == 3 and w.result[3] == 3
 
 
-def _pays(w: Window, examples: int) -> bool:
-    """Whether there are enough channels, and enough tiles for transforms of filters that come from afar. Small tiles
-    are for what has too few large ones."""
-    if 0 in w.tiles:
-        return False
-    count = w.shape[0] if isinstance(w.shape[0], int) else examples
-    near = (w.how == LARGE and w.transforms <= FAR_BYTES) or count * w.tiles[0] * w.tiles[1] >= ENOUGH
-    return near and min(w.channels, w.shape[3]) >= LEAST
+def _cost(w: Window, examples: int, direct: bool = False) -> int:
+    """Multiply-adds for each channel and filter, and how many take as long as it does to read transforms, or `direct`ly
+    the filters, that come from afar: no processor's own number, for what is computed must be the same on each."""
+    far = replace(w, how=LARGE).transforms > NEAR_BYTES
+    weights, (down, across) = (TAPS**2, w.shape[1:3]) if direct else (w.positions, w.tiles)
+    return weights * (_count(w, examples) * down * across + AFAR * far)
+
+
+def _count(w: Window, examples: int) -> int:
+    return w.shape[0] if isinstance(w.shape[0], int) else examples
 
 
 def _gradient(b: Builder, image: str, results: str, w: Window) -> str:

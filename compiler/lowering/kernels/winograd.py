@@ -6,10 +6,11 @@
 
 (or 4 x 4, 16 and 2 x 2).
 
-The one idea: V and M of a block of tiles stay in the cache from one stage to the next. A block is some rows of tiles of
-all images; threads take shares of the blocks, and each share has its own V and M; of few shares they take the tiles
-and the positions in a block. Each element is computed in one way whatever the block, so the bits are the same for any
-number of threads.
+The one idea: V and M of a block of tiles stay in the cache from one stage to the next. Of U so many channels are taken
+at a time as stay in the first-level cache for all tiles of a block; meanwhile their sums are in M. A block is some rows
+of tiles of all images; threads take shares of the blocks, and each share has its own V and M; of few shares they take
+the tiles and the positions in a block. Each element is computed in one way whatever the block, so the bits are the same
+for any number of threads.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
     from ...native.target import Target
 
 SHARES = 8  # of the blocks, for threads; where they read transforms from afar these share the positions in a block
-FEW, SOME, MANY = 12, 24, 48  # tiles of a block, at least: the transforms of filters are read once for each block
+FEW, SOME, MANY = 12, 24, 48  # large tiles of a block, at least: transforms of filters are read once for each block
 NEAR_BYTES, FAR_BYTES = 1 << 20, 1 << 24  # of those transforms: with more the tiles must be more
+AFAR = 1 << 22  # that come from beyond the second-level cache for each block
+PART = 1 << 15  # bytes of a panel that stay in the first-level cache while all tiles of a block pass over them
 LINE = 64  # bytes of the cache
 UNROLL = 4
 
@@ -88,12 +91,23 @@ class Window:
     def rows(self) -> int:
         """Rows of tiles in a block; of small ones, which are for few examples, no more than one has."""
         least = FEW if self.transforms <= NEAR_BYTES else SOME if self.transforms <= FAR_BYTES else MANY
-        rows = max(1, -(-least // self.tiles[1]))
+        rows = max(1, -(-least * LARGE.positions**2 // (self.positions * self.tiles[1])))
         return rows if self.how == LARGE else min(rows, self.tiles[0])
 
     def room(self, tile: Tile) -> int:
         """Rows of V and M for a position: the tiles of a block, in whole register tiles."""
         return -(-self.rows() * self.tiles[1] // tile.rows) * tile.rows
+
+    def steps(self, width: int) -> int:
+        """Channels at a time, of panels so wide."""
+        most = max(UNROLL, PART // (width * BYTES[self.node.dtype]))
+        turns = -(-self.channels // most)
+        return self.channels if turns == 1 else -(-self.channels // (turns * UNROLL)) * UNROLL
+
+    def passes(self, tile: Tile) -> int:
+        """Over each part of a panel, in the smallest block of an example."""
+        rows = self.tiles[0] % self.rows() or self.rows()
+        return -(-min(rows, self.tiles[0]) * self.tiles[1] // tile.rows)
 
     def shares(self, parallel: bool) -> int:
         """Of the blocks: each has a V and an M."""
@@ -178,7 +192,7 @@ def plane(elements: int, dtype: str) -> int:
 
 def tile_of(w: Window, target: Target, width: int = 0) -> Tile:
     """The register tile of the products."""
-    return choose(w.rows() * w.tiles[1], w.shape[3], False, w.node.dtype, target, width)
+    return choose(w.rows() * w.tiles[1], w.shape[3], w.transforms >= AFAR, w.node.dtype, target, width)
 
 
 def winograd(make: Callable[[], Body], w: Window, target: Target, parallel: bool) -> Body:
@@ -265,36 +279,46 @@ class _Blocks:
 
     def product(self, e: Dim, count: Dim) -> None:
         """M[e] = V[e] U[e], in whole register tiles: what is beyond the count is of no meaning, and is not read."""
-        body, w, dtype, lanes = self.body, self.w, self.w.node.dtype, self.tile.lanes
-        filters, tiles, height = w.shape[3], -(-w.shape[3] // self.width), self.tile.rows
-        for wide in parts(filters, self.width):
-            padded = wide.padded(lanes)
-            with (
-                body.loop(wide.stop, start=wide.start, step=self.width, stem="j") as j0,
-                body.loop(count, step=height, stem="i") as i0,
-            ):
-                acc, near = body.register(dtype, height * padded), body.register(dtype, padded)
-                with body.loop(height, unroll=0) as i, body.loop(wide.width, lanes=lanes, unroll=0) as j:
-                    body.store(acc, i * padded + j, L.Const(0.0, dtype))
-                with body.loop(w.channels, unroll=UNROLL, stem="c") as c:
-                    panel = e * tiles * w.channels * self.width + j0 * w.channels
-                    left = self.starts[0] + e * self.planes[0] + i0 * w.channels + c
-                    multiply(body, self.tile.lanes, wide, height, (acc, near), (self.values, left, w.channels),
-                             (self.transforms, panel + c * self.width), dtype)  # fmt: skip
-                    self.ask_ahead(panel, c, i0)
-                with body.loop(height, unroll=0) as i, body.loop(wide.width, lanes=lanes, unroll=0) as j:
-                    sums = body.load(acc, i * padded + j, dtype)
-                    body.store(self.products, self.product_at(e, i0 + i, j0 + j), sums)
+        body, w = self.body, self.w
+        for wide in parts(w.shape[3], self.width):
+            with body.loop(wide.stop, start=wide.start, step=self.width, stem="j") as j0:
+                for part in parts(w.channels, w.steps(self.width)):
+                    with (
+                        body.loop(part.stop, start=part.start, step=part.step, stem="c") as c0,
+                        body.loop(count, step=self.tile.rows, stem="i") as i0,
+                    ):
+                        self.add(e, i0, wide, j0, c0, part.width)
 
-    def ask_ahead(self, panel: Dim, c: Dim, i0: Dim) -> None:
-        """The panel that comes next, of which each pass over one asks for a part, into the second-level cache: in the
-        first it would take the place of V. Measured: 0.6 of the time with transforms of 16 MB for 16 tiles."""
-        w, line = self.w, LINE // BYTES[self.w.node.dtype]
-        passes = w.room(self.tile) // self.tile.rows
-        lines = -(-self.width // (line * passes))
-        done = quotient(i0, self.tile.rows, {}) * w.channels + c
+    def add(self, e: Dim, i0: Dim, wide: Part, j0: Dim, c0: Dim, steps: int) -> None:
+        """The sums over some channels to those of one register tile, which M has unless they are the first."""
+        body, w, dtype, lanes, height = self.body, self.w, self.w.node.dtype, self.tile.lanes, self.tile.rows
+        padded, tiles = wide.padded(lanes), -(-w.shape[3] // self.width)
+        acc, near = body.register(dtype, height * padded), body.register(dtype, padded)
+
+        def each(move: Callable[[Dim, Dim], None]) -> None:
+            with body.loop(height, unroll=0) as i, body.loop(wide.width, lanes=lanes, unroll=0) as j:
+                move(i * padded + j, self.product_at(e, i0 + i, j0 + j))
+
+        each(lambda at, _: body.store(acc, at, L.Const(0.0, dtype)))
+        if steps < w.channels:
+            with body.loop(extreme(body, "minimum", c0, 1)):
+                each(lambda at, place: body.store(acc, at, body.load(self.products, place, dtype)))
+        with body.loop(steps, unroll=UNROLL, stem="c") as c:
+            left = self.starts[0] + e * self.planes[0] + i0 * w.channels + c0 + c
+            begin = e * tiles * w.channels * self.width + j0 * w.channels + c0 * self.width
+            multiply(body, lanes, wide, height, (acc, near), (self.values, left, w.channels),
+                     (self.transforms, begin + c * self.width), dtype)  # fmt: skip
+            self.ask_ahead(begin, steps, c, i0)
+        each(lambda at, place: body.store(self.products, place, body.load(acc, at, dtype)))
+
+    def ask_ahead(self, begin: Dim, steps: int, c: Dim, i0: Dim) -> None:
+        """The part of a panel that comes next, of which each pass over one asks for some, into the second-level cache:
+        in the first it would take the place of V. Measured: 0.6 of the time with transforms of 16 MB for 16 tiles."""
+        line = LINE // BYTES[self.w.node.dtype]
+        lines = -(-self.width // (line * self.w.passes(self.tile)))
+        done = quotient(i0, self.tile.rows, {}) * steps + c
         for k in range(lines):
-            at = panel + self.width * w.channels + (done * lines + k) * line
+            at = begin + self.width * steps + (done * lines + k) * line
             self.body.emit(L.Prefetch(self.transforms, to_expr(at), 2))
 
     def output(self, tile: tuple[Dim, Dim, Dim], t: Dim) -> None:
