@@ -11,14 +11,17 @@ from nnc.compiler.graph.nodes import Builder
 from nnc.compiler.graph.ops import OPS
 from nnc.compiler.graph.ops.contraction import affine, plain
 from nnc.compiler.graph.product import product
-from nnc.compiler.loops.ir import For
+from nnc.compiler.loops.ir import For, Prefetch, walk
 from nnc.compiler.lowering.kernels import matmul, schedule
 from nnc.compiler.lowering.kernels.tile import choose
 from nnc.compiler.native.target import level
 from nnc.compiler.passes.align import align
 from nnc.compiler.passes.fuse import fuse
+from nnc.compiler.session import Session
+from nnc.compiler.settings import Settings
 from nnc.compiler.types.sizes import symbol
 from nnc.compiler.types.tensors import TensorType
+from nnc.dsl.source import Source
 
 from ..graphs import einsum
 
@@ -413,3 +416,11 @@ def test_a_tile_for_two_units_needs_fewer_loads_than_multiply_adds():
     for columns in (32, 48, 256, 1000):
         tile = choose(512, columns, False, "f32", level("x86-64-v4"), long=True)
         assert 4 * (tile.rows + tile.vectors) <= 3 * tile.rows * tile.vectors
+
+
+@pytest.mark.parametrize(("units", "is_so"), [(256, False), (600, True)])
+def test_one_row_asks_for_panels_that_are_far(units, is_so):
+    text = f"model Net(x: f32[B, 512]) {{ return x |> Dense({units}) }}"
+    settings = Settings(cache=False, target_cpu="x86-64-v3")
+    module = Session(Source("a.nn", text), settings).stages("predict").lowered.module
+    assert any(isinstance(s, Prefetch) for k in module.kernels for s in walk(k.body)) == is_so

@@ -32,12 +32,13 @@ from ...types.tensors import BYTES
 from .body import Body, Results, lanes, results
 from .nest import Axes, Part, across, extreme, outer, over, parts, place
 from .packing import clipped, cut, each, pack, pack_part, pack_rows, panel, strip
-from .schedule import UNROLL, Schedule
+from .schedule import UNROLL, Schedule, sheet_bytes
 from .tile import Tile
 
 FAR = 1 << 20  # bytes that do not stay in the second-level cache
 NEAR = 1 << 17  # that do, beside the rest
 HALF = 1 << 19  # that still do
+STREAM = 3 << 10  # bytes ahead that the sums of one row ask for of each panel, where panels are far
 SHORT = 16  # steps of a reduction that are too few to load and store its sums for
 
 
@@ -339,6 +340,8 @@ class _Tile:
 
         if pitch // self.lanes > self.rows:
             for j, source in self.each_column(at):
+                if self.rows == 1 and self.read.panels and sheet_bytes(self.p) > FAR:
+                    body.emit(L.Prefetch(right, to_expr(source + STREAM // BYTES[dtype])))
                 vector = body.bind(body.load(right, source, dtype))
                 with body.loop(self.rows, unroll=0) as i:
                     add(i, j, vector)

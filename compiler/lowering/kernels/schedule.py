@@ -131,7 +131,12 @@ def _deep(p: Product, target: Target) -> Dim:
 
 def is_large(p: Product) -> bool:
     """Whether a sheet of the right operand does not stay in the second-level cache beside the rest."""
-    return number(prod(w.size for w in p.inner) * p.columns[-1].size) * BYTES[p.node.dtype] >= LARGE
+    return sheet_bytes(p) >= LARGE
+
+
+def sheet_bytes(p: Product) -> int:
+    """Of one matrix of the right operand."""
+    return number(prod(w.size for w in p.inner) * p.columns[-1].size) * BYTES[p.node.dtype]
 
 
 def _of_windows(p: Product, target: Target) -> Schedule:
