@@ -424,3 +424,33 @@ def test_one_row_asks_for_panels_that_are_far(units, is_so):
     settings = Settings(cache=False, target_cpu="x86-64-v3")
     module = Session(Source("a.nn", text), settings).stages("predict").lowered.module
     assert any(isinstance(s, Prefetch) for k in module.kernels for s in walk(k.body)) == is_so
+
+
+@pytest.mark.parametrize("images", [2, B])
+@pytest.mark.parametrize("part", [1 << 9, 1 << 11])
+def test_windows_over_some_steps_of_far_weights_at_a_time_have_the_same_bits(images, part, compiled, monkeypatch):
+    h, c, k = 9, 20, 52
+    b = Builder("g", OPS)
+    x = b.emit("input", name="x", type=TensorType("f32", (images, 2 * h + 1, 2 * h + 1, c)))
+    w = b.emit("input", name="w", type=TensorType("f32", (3, 3, c, k)))
+    windows = (affine(("n", 1)), affine(("i", 2), ("u", 1)), affine(("j", 2), ("v", 1)), affine(("c", 1)))
+    domain = (("n", images), ("i", h), ("j", h), ("k", k), ("u", 3), ("v", 3), ("c", c))
+    y = b.emit("contract", x, w, domain=domain, maps=(windows, plain("uvck")), out=plain("nijk"),
+               shape=(images, h, h, k))  # fmt: skip
+    graph = b.finish((("y", y),))
+    rng = np.random.default_rng(0)
+    given = {
+        "x": rng.standard_normal((2, 2 * h + 1, 2 * h + 1, c)).astype("f"),
+        "w": rng.standard_normal((3, 3, c, k)).astype("f"),
+    }
+    bound = {"B": 2} if images is B else {}
+    for name, value in (("TIMES", 1), ("LARGE", 1), ("LONG", 8)):
+        monkeypatch.setattr(schedule, name, value)
+    plainly = compiled(graph)
+    wanted = plainly(given, None, bound)[0]["y"]
+    monkeypatch.setattr(schedule, "FAR", 1 << 14)
+    monkeypatch.setattr(schedule, "PART", part)
+    run = compiled(graph)
+    assert any(isinstance(s, Prefetch) for kernel in run.lowered.module.kernels for s in walk(kernel.body))
+    np.testing.assert_array_equal(run(given, None, bound)[0]["y"], wanted)
+    np.testing.assert_allclose(wanted, evaluate(graph, {**given})[0]["y"], rtol=1e-4, atol=1e-4)

@@ -32,13 +32,14 @@ from ...types.tensors import BYTES
 from .body import Body, Results, lanes, results
 from .nest import Axes, Part, across, extreme, outer, over, parts, place
 from .packing import clipped, cut, each, pack, pack_part, pack_rows, panel, strip
-from .schedule import UNROLL, Schedule, sheet_bytes
+from .schedule import FAR, UNROLL, Schedule, sheet_bytes
 from .tile import Tile
 
-FAR = 1 << 20  # bytes that do not stay in the second-level cache
-NEAR = 1 << 17  # that do, beside the rest
+NEAR = 1 << 17  # bytes that stay in the second-level cache, beside the rest
 HALF = 1 << 19  # that still do
 STREAM = 3 << 10  # bytes ahead that the sums of one row ask for of each panel, where panels are far
+LINE = 64  # bytes of the cache
+AHEAD = 4  # times what tiles pass over is asked for meanwhile, at most
 SHORT = 16  # steps of a reduction that are too few to load and store its sums for
 
 
@@ -63,11 +64,13 @@ def matmul(make: Callable[[], Body], p: Product, s: Schedule, parallel: bool = F
             images, lines = p.rows[: s.outside], p.rows[s.outside : -1]
             points = stack.enter_context(outer(body, [w.size for w in images], parallel))
             at |= dict(zip(images, points, strict=True))
+            sums = outputs[p.node.name] if results(body.graph) == [p.node.name] else None
             for columns, j0 in each(body, across, parallel):
-                with outer(body, [w.size for w in lines], False) as points:
-                    here = at | dict(zip(lines, points, strict=True))
-                    for rows, i0 in each(body, down, False):
-                        _Tile(body, p, s.tile.lanes, read, here, i0, j0, rows.width, columns).write(outputs, p.whole)
+                if sums is not None and s.steps:
+                    _in_steps(body, p, s, read, at, lines, down, columns, j0, sums)
+                    continue
+                for t in _lines_of(body, p, s, read, at, lines, down, columns, j0):
+                    t.write(outputs, p.whole)
             return body
         far, lines = _far(p, body.graph), _lines(p)
         far = far if lines or _many(across) * _many(down) > 1 else ()
@@ -194,6 +197,46 @@ def _index(body: Body, p: Product, points: Mapping[Walk, Dim]) -> tuple[Dim, ...
     return tuple(index)
 
 
+def _lines_of(body: Body, p: Product, s: Schedule, read: _Operands, at: Mapping[Walk, Dim], lines: Sequence[Walk],
+              down: Sequence[Part], columns: Part, j0: Dim) -> Iterator[_Tile]:  # fmt: skip
+    """The tiles of some columns, at each point of `lines`."""
+    with outer(body, [w.size for w in lines], False) as points:
+        here = {**at, **dict(zip(lines, points, strict=True))}
+        for rows, i0 in each(body, down, False):
+            yield _Tile(body, p, s.tile.lanes, read, here, i0, j0, rows.width, columns)
+
+
+def _in_steps(body: Body, p: Product, s: Schedule, read: _Operands, at: Mapping[Walk, Dim], lines: Sequence[Walk],
+              down: Sequence[Part], columns: Part, j0: Dim, sums: str) -> None:  # fmt: skip
+    """The same tiles, for some steps of the sum at a time, whose part of a panel stays in the first-level cache for all
+    of them; the result holds the sums meanwhile."""
+    for t in _lines_of(body, p, s, read, at, lines, down, columns, j0):
+        t.clear(sums)
+    (*around, last), here = p.inner, dict(at)
+    with ExitStack() as stack:
+        for w in around:
+            start, stop = clipped(body, p, at, w, 0, w.size)
+            here[w] = stack.enter_context(body.loop(stop, start=start, stem="k"))
+        for part in parts(last.size, s.steps):
+            with body.loop(part.stop, start=part.start, step=part.step, stem="k") as k0:
+                for t in _lines_of(body, p, s, read, here, lines, down, columns, j0):
+                    t.next = _next(body, t, lines, last, k0, part.width)
+                    t.add_to(sums, [(last, k0, k0 + part.width)])
+
+
+def _next(body: Body, t: _Tile, lines: Sequence[Walk], last: Walk, k0: Dim, steps: int) -> Dim:
+    """What a tile asks for in its first step, a line in each: of the panels behind those of these steps each tile has a
+    part, up to some times as much as these are. Without them the first to pass waits."""
+    line = LINE // BYTES[t.p.node.dtype]
+    tiles: Dim = 0
+    for w in lines:
+        tiles = tiles * w.size + t.at[w]
+    tiles = tiles * -(-t.p.rows[-1].size // t.rows) + quotient(t.i0, t.rows, body.ranges)
+    most = AHEAD * -(-t.columns.padded(t.lanes) // line)
+    behind = t.right_at({**t.at, last: k0 + steps}, t.j0, t.columns)
+    return behind + (extreme(body, "minimum", tiles, most) * steps - k0) * line
+
+
 def _far(p: Product, graph: Graph) -> tuple[Walk, ...]:
     """The outer indices of a window's reduction, whose loops go around the tiles: what all tiles read for one of their
     points stays near, where else each tile would fetch all of both from afar."""
@@ -273,6 +316,7 @@ class _Tile:
     j0: Dim
     rows: int
     columns: Part
+    next: Dim | None = None  # of panels, what the step 0 of the last index asks for
 
     def write(self, outputs: Results, steps: Steps, sums: str = "", before: Dim = 1) -> None:
         """The tile, from 0 or what is in `sums`, where something was summed `before`, to what is elementwise in it."""
@@ -346,6 +390,9 @@ class _Tile:
                 with body.loop(self.rows, unroll=0) as i:
                     add(i, j, vector)
             return
+        if self.next is not None:
+            line = LINE // BYTES[dtype]
+            body.emit(L.Prefetch(right, to_expr(self.next + at[self.p.inner[-1]] * line), 2))
         near = body.register(dtype, pitch)
         for j, source in self.each_column(at):
             body.store(near, j, body.load(right, source, dtype))

@@ -39,10 +39,12 @@ STREAMS = 8  # rows of the right operand at a time, then
 WIDTH, NARROW = 2048, 512  # and columns of them, at most and at least
 LARGE = 1 << 18  # bytes of it that do not stay in the second-level cache beside the rest
 NEAR = 1 << 17  # that do
+FAR = 1 << 20  # that come from beyond it
 SWAPPED = 512  # steps of a sum for which it does not matter that the result is transposed
 MANY = 2  # chunks of columns, which threads share
 SOME = 1 << 9  # rows up to which a copy of all panels at once takes time that shows
 PAGE = 1 << 12
+PART = 1 << 15  # bytes of a panel that stay in the first-level cache while tiles pass over them
 DEEPEST = 1 << 13  # steps of a window's sum that stay near with a tile of columns; longer ones go around the tiles
 TIMES = 256  # uses of a window's weights that are worth a copy
 
@@ -61,6 +63,9 @@ class Schedule:
     last: Dim = 0  # and the one from which on the sum is taken to its end
     turned: bool = False  # for a tile of columns after the other all rows, but for those of the first `outside` loops
     outside: int = 0
+    steps: int = (
+        0  # of the last index of the sum for all those rows, then; 0: the whole sum for one tile after the other
+    )
     single: int = 0  # columns of a tile of one row, where one by one those are taken that are left over
     chunk: bool = False  # panels of a block's columns are copied for some steps of the sum at a time, not all before
 
@@ -142,10 +147,22 @@ def sheet_bytes(p: Product) -> int:
 def _of_windows(p: Product, target: Target) -> Schedule:
     """Weights that are large are read for many pixels at a time: all that stay near."""
     size, rows = BYTES[p.node.dtype], number(prod(w.size for w in p.rows))
-    turned = is_large(p)
-    outside = next((k for k in range(len(p.rows)) if _span(p, k) * size <= LARGE), len(p.rows) - 1)
-    panels = p.packed or (rows >= TIMES and not p.width)
-    return Schedule(_tile(p, _deep(p, target), panels, target), panels, turned=turned, outside=outside)
+    turned, panels = is_large(p), p.packed or (rows >= TIMES and not p.width)
+    tile = _tile(p, _deep(p, target), panels, target)
+    steps = _near(p, tile) if sheet_bytes(p) > FAR and (panels or p.width) and not p.clips else 0
+    span = FAR if steps else LARGE
+    outside = next((k for k in range(len(p.rows)) if _span(p, k) * size <= span), len(p.rows) - 1)
+    return Schedule(tile, panels, turned=turned, outside=outside, steps=steps)
+
+
+def _near(p: Product, tile: Tile) -> int:
+    """Steps of the last index of a sum whose part of a panel stays in the first-level cache; 0 where all of it does, or
+    that index is short."""
+    last, most = p.inner[-1].size, max(LONG, PART // (tile.vectors * tile.lanes * BYTES[p.node.dtype]))
+    if not isinstance(last, int) or last < LONG or number(prod(w.size for w in p.inner)) <= most:
+        return 0
+    turns = -(-last // most)
+    return -(-last // (turns * UNROLL)) * UNROLL
 
 
 def _of_matrices(p: Product, target: Target) -> Schedule:
