@@ -23,6 +23,7 @@ from ..graph.ops.op import LOOP, MAP, NoGradient
 from ..graph.ops.require import spelled
 from ..types.sizes import Dim
 from ..types.tensors import FLOATS, TensorType
+from .preaccumulate import Paths, derivative
 from .scans import recomputed, reverse
 from .taken import Taken
 
@@ -77,7 +78,7 @@ def backward(
     are taken."""
     order = _between(b, seeds, set(xs))
     taken = Taken(b, known or {})
-    active = set(order)
+    active, paths = set(order), Paths(b, order, {*xs, *seeds, *leaves})
     adjoints: dict[str, list[str]] = {y: list(dys) for y, dys in seeds.items()}
     items: dict[str, dict[int, str]] = {}  # of scans: the adjoints of their results
     total: dict[str, str] = {}
@@ -86,6 +87,7 @@ def backward(
         if name not in adjoints and name not in items:
             continue
         b.span, made = node.span, len(b.nodes)
+        args: Sequence[str] = node.args
         if OPS[node.op].kind == LOOP:
             dxs = _of_scan(b, again(node), items[name], [a in active for a in node.args], span, taken)
         else:
@@ -99,18 +101,38 @@ def backward(
                 items.setdefault(node.args[0], {})[node.attrs["index"]] = dy
                 continue
             first = len(b.nodes)
-            dxs = _rule(b, node, again(node), dy, active, span)
+            if one := paths.of_one(name):
+                args, dxs = (one[1],), (_at_once(b, one[0], dy, again, active, span),)
+            else:
+                dxs = _rule(b, node, again(node), dy, active, span)
             rule = frozenset(islice(reversed(b.nodes), len(b.nodes) - first))
             dxs = [
                 d if d is None or a not in active else taken.chosen(d, dy if OPS[node.op].kind == MAP else d, rule)
-                for a, d in zip(node.args, dxs, strict=True)
+                for a, d in zip(args, dxs, strict=True)
             ]
         _note(origin, b, made, name)
-        for a, dx in zip(node.args, dxs, strict=True):
+        for a, dx in zip(args, dxs, strict=True):
             if dx is not None and a in active and b.type(a).dtype in FLOATS:
                 adjoints.setdefault(a, []).append(dx)
     b.span = span
     return {x: total[x] for x in xs if x in total}
+
+
+def _at_once(
+    b: Builder, inside: Sequence[str], dy: str, again: Callable[[Node], Node], active: set[str], span: Span | None
+) -> str:
+    """The adjoint of the one value that elementwise nodes are computed from, of which the first has the adjoint dy."""
+
+    def rule(name: str, d: str) -> dict[str, str]:
+        node = b[name]
+        found: dict[str, str] = {}
+        for a, dx in zip(node.args, _rule(b, node, again(node), d, active, span), strict=True):
+            if dx is not None and a in active:
+                found[a] = b.emit("add", found[a], dx) if a in found else dx
+        return found
+
+    seed = constant(b, 1.0, b.type(inside[0]))
+    return b.emit("mul", dy, derivative(inside, seed, rule, lambda terms: _sum(b, terms)))
 
 
 def _of_scan(
