@@ -3,8 +3,9 @@ whose body is a small graph, so that it prints, verifies and runs like any other
 
 Two decisions. First, what is stored at all: an elementwise operator or a view is *inline*, computed where it is read,
 unless it is expensive and read often; what is stored is a *head* (`heads`). Then heads that walk over the same box of
-indices are merged into one *region*, a kernel (`regions`), where their values fit (`fits`). At last the graph is
-written again with a node for each region (`rebuild`).
+indices are merged into one *region*, a kernel (`regions`), where their values fit (`fits`). Where an earlier kernel
+stores less if it computes what a later one makes of its values, both decisions are made again (`sooner`). At last the
+graph is written again with a node for each region (`rebuild`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ..rewrite import Sweep, rewrite
 from .heads import LARGE, heads
 from .rebuild import rebuilt
 from .regions import merged
+from .sooner import sooner
 from .windows import seen
 
 PARTS = 48  # joined by one kernel
@@ -31,7 +33,13 @@ def fuse(graph: Graph) -> Graph:
         graph = cse(rewrite(graph, {"concat": (_in_groups,)}))
     if any(n.op == "contract" and len(n.args) == 1 for n in graph):
         graph = rewrite(graph, {"contract": (seen,)})
-    return rebuilt(graph, merged(graph, heads(graph)))
+    regions = merged(graph, heads(graph))
+    moved, found = sooner(graph, regions)
+    if moved is not graph:
+        again = merged(moved, heads(moved, found))
+        if all(again.of[name] is again.of[source] for name, source in found.items()):
+            graph, regions = moved, again
+    return rebuilt(graph, regions)
 
 
 def _as_reductions(s: Sweep, n: Node) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -36,9 +36,10 @@ class _Value:
     folded: bool  # it comes elementwise of a reduction
 
 
-def heads(graph: Graph) -> dict[str, bool]:
-    """For each node whether it is a head. Aliases of stored values are neither heads nor computed anywhere."""
-    demanded = {behind(graph, v, rows=False) for v in graph.roots}
+def heads(graph: Graph, wanted: Iterable[str] = ()) -> dict[str, bool]:
+    """For each node whether it is a head; those `wanted` are. Aliases of stored values are neither heads nor computed
+    anywhere."""
+    demanded = {behind(graph, v, rows=False) for v in graph.roots} | {*wanted}
     for n in graph:
         if OPS[n.op].kind in (CONTRACT, LOOP) or n.op in STORED:
             demanded |= {behind(graph, a) for a in n.args if graph[a].op not in PACKED}
