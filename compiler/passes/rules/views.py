@@ -17,6 +17,8 @@ from ...types.tensors import FLOATS, INTS, TensorType
 from ..rewrite import Rule, Sweep, Table
 from .algebra import ELEMENTWISE, fill
 
+DEPTH = 8  # elementwise operators between a contraction and a reshape
+
 
 def _ones_apart(shape: Sequence[Dim]) -> tuple[Dim, ...]:
     return tuple(n for n in shape if n != 1)
@@ -260,6 +262,36 @@ def before_squeeze(s: Sweep, n: Node) -> str | None:
     return s.emit("reshape", s.emit(n.op, *args, **n.attrs), shape=n.shape)
 
 
+# f(contraction as another shape, numbers) = f(contraction, numbers) as that shape: it is computed in registers
+def before_reshape(s: Sweep, n: Node) -> str | None:
+    shapes = [a for a in n.args if number(s, a) is None]
+    if (
+        len(shapes) != 1
+        or s[shapes[0]].op != "reshape"
+        or not (s.single(shapes[0]) and _flows(s, s[shapes[0]].args[0]))
+    ):
+        return None
+    small = s.shape(s[shapes[0]].args[0])
+    args = []
+    for a in n.args:
+        c = number(s, a)
+        args.append(s[a].args[0] if c is None else fill(s, c, TensorType(s.type(a).dtype, small)))
+    return s.emit("reshape", s.emit(n.op, *args, **n.attrs), shape=n.shape)
+
+
+def _flows(s: Sweep, name: str) -> bool:
+    """Whether this comes element by element of a contraction, and nothing else reads what is between."""
+    for _ in range(DEPTH):
+        n = s[name]
+        if not s.single(name) or n.op == "contract":
+            return s.single(name)
+        of = [a for a in n.args if s[a].op != "broadcast"]
+        if n.op not in ELEMENTWISE or len(of) != 1:
+            return False
+        name = of[0]
+    return False
+
+
 _REDUCE: tuple[Rule, ...] = (reduce_ones, reduce_merged, reduce_of_transpose, reduce_of_broadcast, reduce_of_squeeze)
 
 RULES: Table = {
@@ -276,5 +308,5 @@ RULES: Table = {
     "reduce_max": _REDUCE,
     "reduce_min": _REDUCE,
     "size": (size_known,),
-    **{op: (before_squeeze,) for op in ELEMENTWISE},
+    **{op: (before_squeeze, before_reshape) for op in ELEMENTWISE},
 }
