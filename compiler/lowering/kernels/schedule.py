@@ -189,10 +189,9 @@ def _of_matrices(p: Product, target: Target) -> Schedule:
     grain = single or tile.vectors * tile.lanes
     if few:
         width = max(NARROW, min(WIDTH, _share(columns, 2, grain)))
-    elif chunk:
-        width = _share(columns, number(columns) // max(grain, near), grain)
-    elif p.width:  # so many chunks are whole; of a rest that is none threads share the rows
+    elif chunk or p.width:  # so many chunks are whole; of a rest that is none threads share the rows
         width = grain * max(1, number(columns) // (grain * CHUNKS))
+        width = min(width, _share(columns, number(columns) // max(grain, near), grain)) if chunk else width
     else:
         width = 0
     return Schedule(tile, panels, strips, blocks, 0 if few else height, width, deep, last, single=single, chunk=chunk)
