@@ -253,6 +253,36 @@ def test_derivatives_nest() -> None:
     assert evaluate(optimized(s.finish(d=d)), {"x": 1.5})[0]["d"] == 36
 
 
+def test_what_is_elementwise_of_one_value_has_one_factor() -> None:
+    """However many paths lead to it: (x e^x sin x)' = e^x (sin x + x sin x + x cos x), the second derivative too. What
+    another value reads as well is not skipped, and an adjoint that is asked for on the way is given."""
+    s = Sketch()
+    x, dy = s.input("x", 3), s.input("dy", 3)
+    e = x.apply("exp")
+    y = x * e * x.apply("sin")
+    (d,) = s.grad(total(y * dy), x)
+    (again,) = s.grad(total(d), x)
+    (both,) = s.grad(total(y * dy + e), x)
+    (on_the_way,) = s.grad(total(y * dy), e)
+    graph = optimized(s.finish(d=d, again=again, both=both, on_the_way=on_the_way))
+    v, w = np.array([-0.5, 0.25, 2.0]), np.array([1.0, -3.0, 0.5])
+    sin, cos, exp = np.sin(v), np.cos(v), np.exp(v)
+    slope = exp * (sin + v * sin + v * cos)
+    found = evaluate(graph, {"x": v, "dy": w})[0]
+    np.testing.assert_allclose(found["d"], w * slope, rtol=1e-12)
+    np.testing.assert_allclose(found["again"], w * (slope + exp * (sin + 2 * cos + v * cos - v * sin)), rtol=1e-12)
+    np.testing.assert_allclose(found["both"], w * slope + exp, rtol=1e-12)
+    np.testing.assert_allclose(found["on_the_way"], w * v * sin, rtol=1e-12)
+    (d,) = [n for n in optimized(s.finish(d=d)) if n.name == graph.outputs[0][1]]
+    assert d.op == "mul" and "dy" in d.args
+
+
+def test_a_factor_that_is_not_taken_is_not_multiplied_with() -> None:
+    """x log x where x > 0, else 0: at 0 the slope of the branch that is not taken is infinite."""
+    f = nnc.function("fn f(x: f32[3]) -> f32[3] = grad(sum(where(x > 0, x * log(x), 0)), x)")
+    np.testing.assert_allclose(f(np.array([0, 1, 2], np.float32)), [0, 1, 1 + np.log(2)], rtol=1e-6)
+
+
 def test_a_checkpoint_is_all_that_the_backward_pass_keeps() -> None:
     """x -> h1 -> h2 -> [k1] -> h3 -> h4 -> [k2] -> y: nothing forward but x, w, k1 and k2 is read after y is known."""
 
