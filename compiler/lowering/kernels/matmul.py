@@ -17,28 +17,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from math import prod
 
-from ...graph.boxes import flat
 from ...graph.cost import number
 from ...graph.nodes import Graph
 from ...graph.ops.contraction import is_plain
 from ...graph.product import Product, Walk
 from ...loops import ir as L
-from ...loops.index import quotient, to_expr, total
+from ...loops.index import quotient
 from ...types.sizes import Dim
 from ...types.tensors import BYTES
 from .body import Body, Results, lanes, results
-from .nest import Axes, Part, across, extreme, outer, over, parts, place
-from .packing import clipped, cut, each, pack, pack_part, pack_rows, panel, strip
-from .schedule import FAR, UNROLL, Schedule, sheet_bytes
+from .nest import Axes, Part, across, extreme, outer, over, parts
+from .packing import clipped, cut, each, pack, pack_part, pack_rows
+from .register_tile import LINE, Operands, RegisterTile, Steps, point_in_result
+from .schedule import FAR, Schedule
 from .tile import Tile
 
 NEAR = 1 << 17  # bytes that stay in the second-level cache, beside the rest
 HALF = 1 << 19  # that still do
-STREAM = 3 << 10  # bytes ahead that the sums of one row ask for of each panel, where panels are far
-LINE = 64  # bytes of the cache
 AHEAD = 4  # times what tiles pass over is asked for meanwhile, at most
 SHORT = 16  # steps of a reduction that are too few to load and store its sums for
 
@@ -58,7 +55,7 @@ def matmul(make: Callable[[], Body], p: Product, s: Schedule, parallel: bool = F
         at = dict(zip(p.sheets, points, strict=True))
         if s.panels:  # sheet by sheet: it is used while it is near
             pack(body, p, s, right, panels, parallel, at)
-        read = _Operands(left, right, panels, s.tile.vectors * s.tile.lanes)
+        read = Operands(left, right, panels, s.tile.vectors * s.tile.lanes)
         across, down = s.tile.columns(p.columns[-1].size), s.tile.rows_of(p.rows[-1].size if p.rows else 1)
         if s.turned:
             images, lines = p.rows[: s.outside], p.rows[s.outside : -1]
@@ -83,7 +80,7 @@ def matmul(make: Callable[[], Body], p: Product, s: Schedule, parallel: bool = F
             _around(body, p, s.tile, read, at, far, lines, sums)
         else:
             for rows, i0, columns, j0 in _each_tile(body, s, down, p.columns[-1].size, parallel):
-                _Tile(body, p, s.tile.lanes, read, at, i0, j0, rows.width, columns).write(outputs, p.whole)
+                RegisterTile(body, p, s.tile.lanes, read, at, i0, j0, rows.width, columns).write(outputs, p.whole)
     return body
 
 
@@ -121,9 +118,9 @@ def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panel
     def tiles(i0: Dim, height: Dim, j0: Dim, width: Dim, steps: Steps, *, last: bool) -> None:
         some = extreme(body, "minimum", steps[0][1], 1) if alike else before
         part = s.part(p, steps[0][1])
-        read = _Operands(left, right, panels, s.tile.vectors * s.tile.lanes, strips, i0, s.height, part)
+        read = Operands(left, right, panels, s.tile.vectors * s.tile.lanes, strips, i0, s.height, part)
         for down, i, wide, j in _each_tile(body, s, s.tile.rows_of(height), width, parallel):
-            tile = _Tile(body, p, s.tile.lanes, read, {}, i0 + i, j0 + j, down.width, wide)
+            tile = RegisterTile(body, p, s.tile.lanes, read, {}, i0 + i, j0 + j, down.width, wide)
             tile.write(outputs, steps, sums, some) if last and not block else tile.add_to(
                 sums, steps, before if last else 1
             )
@@ -182,31 +179,21 @@ def _turn_over(body: Body, p: Product, outputs: Results, sums: str, block: str, 
             value = body.load(sums, (i0 + i + v) * column.size + j, node.dtype)
             body.store(block, first + j * pitch + i + v, value)
     with body.loop(column.size) as j, body.loop(height, lanes=width) as i:
-        index = _index(body, p, {row: i0 + i, column: j})
+        index = point_in_result(body, p, {row: i0 + i, column: j})
         body.in_register(node.name, index, block, first + j * pitch + i)
         body.store_all(outputs, [(v, index) for v in outputs])
 
 
-def _index(body: Body, p: Product, points: Mapping[Walk, Dim]) -> tuple[Dim, ...]:
-    """The index in the result of a point of the loops."""
-    letters = [e[1][0][0] for e in p.node.attrs["out"]]
-    index: list[Dim] = [0] * len(letters)
-    for w, x in points.items():
-        if w not in p.inner:
-            place(x, Axes(tuple(letters.index(v) for v in w.indices), w.extents), index, body)
-    return tuple(index)
-
-
-def _lines_of(body: Body, p: Product, s: Schedule, read: _Operands, at: Mapping[Walk, Dim], lines: Sequence[Walk],
-              down: Sequence[Part], columns: Part, j0: Dim) -> Iterator[_Tile]:  # fmt: skip
+def _lines_of(body: Body, p: Product, s: Schedule, read: Operands, at: Mapping[Walk, Dim], lines: Sequence[Walk],
+              down: Sequence[Part], columns: Part, j0: Dim) -> Iterator[RegisterTile]:  # fmt: skip
     """The tiles of some columns, at each point of `lines`."""
     with outer(body, [w.size for w in lines], False) as points:
         here = {**at, **dict(zip(lines, points, strict=True))}
         for rows, i0 in each(body, down, False):
-            yield _Tile(body, p, s.tile.lanes, read, here, i0, j0, rows.width, columns)
+            yield RegisterTile(body, p, s.tile.lanes, read, here, i0, j0, rows.width, columns)
 
 
-def _in_steps(body: Body, p: Product, s: Schedule, read: _Operands, at: Mapping[Walk, Dim], lines: Sequence[Walk],
+def _in_steps(body: Body, p: Product, s: Schedule, read: Operands, at: Mapping[Walk, Dim], lines: Sequence[Walk],
               down: Sequence[Part], columns: Part, j0: Dim, sums: str) -> None:  # fmt: skip
     """The same tiles, for some steps of the sum at a time, whose part of a panel stays in the first-level cache for all
     of them; the result holds the sums meanwhile."""
@@ -224,7 +211,7 @@ def _in_steps(body: Body, p: Product, s: Schedule, read: _Operands, at: Mapping[
                     t.add_to(sums, [(last, k0, k0 + part.width)])
 
 
-def _next(body: Body, t: _Tile, lines: Sequence[Walk], last: Walk, k0: Dim, steps: int) -> Dim:
+def _next(body: Body, t: RegisterTile, lines: Sequence[Walk], last: Walk, k0: Dim, steps: int) -> Dim:
     """What a tile asks for in its first step, a line in each: of the panels behind those of these steps each tile has a
     part, up to some times as much as these are. Without them the first to pass waits."""
     line = LINE // BYTES[t.p.node.dtype]
@@ -259,17 +246,17 @@ def _lines(p: Product) -> tuple[Walk, ...]:
     return p.rows[1:-1] if sums <= NEAR else ()
 
 
-def _around(body: Body, p: Product, tile: Tile, read: _Operands, at: Mapping[Walk, Dim], far: Sequence[Walk],
+def _around(body: Body, p: Product, tile: Tile, read: Operands, at: Mapping[Walk, Dim], far: Sequence[Walk],
             lines: Sequence[Walk], sums: str) -> None:  # fmt: skip
     """The tiles at a point of the outer loops, for each point of `far`, and at each of `lines`; the result holds the
     sums meanwhile. Measured: gradients of the weights of 64 filters on 56 x 56 pixels in 0.6 of the time."""
 
-    def tiles(here: Mapping[Walk, Dim]) -> Iterator[_Tile]:
+    def tiles(here: Mapping[Walk, Dim]) -> Iterator[RegisterTile]:
         with outer(body, [w.size for w in lines], False) as points:
             for columns, j0 in each(body, tile.columns(p.columns[-1].size), False):
                 for rows, i0 in each(body, tile.rows_of(p.rows[-1].size), False):
                     line = dict(zip(lines, points, strict=True))
-                    yield _Tile(body, p, tile.lanes, read, {**here, **line}, i0, j0, rows.width, columns)
+                    yield RegisterTile(body, p, tile.lanes, read, {**here, **line}, i0, j0, rows.width, columns)
 
     for t in tiles(at):
         t.clear(sums)
@@ -284,177 +271,3 @@ def _around(body: Body, p: Product, tile: Tile, read: _Operands, at: Mapping[Wal
 
 def _many(parts: Sequence[Part]) -> int:
     return sum(-(-number(p.stop - p.start) // p.step) for p in parts)
-
-
-Steps = Sequence[tuple[Walk, Dim, Dim]]  # of a sum: its loops, with where they begin and end
-
-
-@dataclass(frozen=True, slots=True)
-class _Operands:
-    """The buffers that a tile reads: the operands, or copies of them."""
-
-    left: str
-    right: str
-    panels: str = ""
-    width: int = 0  # columns of a panel
-    strips: str = ""
-    block: Dim = 0  # of strips, the first row, and the number of rows
-    height: int = 0
-    part: tuple[Dim, Dim] | None = None  # of the sum, in panels
-
-
-@dataclass(slots=True)
-class _Tile:
-    """One tile of results in registers: at rows i0.. and columns j0.., in the outer loops' point `at`."""
-
-    body: Body
-    p: Product
-    lanes: int
-    read: _Operands
-    at: Mapping[Walk, Dim]
-    i0: Dim
-    j0: Dim
-    rows: int
-    columns: Part
-    next: Dim | None = None  # of panels, what the step 0 of the last index asks for
-
-    def write(self, outputs: Results, steps: Steps, sums: str = "", before: Dim = 1) -> None:
-        """The tile, from 0 or what is in `sums`, where something was summed `before`, to what is elementwise in it."""
-        body = self.body
-        acc, pitch = self.begun(sums, before)
-        self.ask_ahead(outputs)
-        self.add(acc, steps)
-        for i, j in self.each_result():
-            index = self.result_index(i, j)
-            body.in_register(self.p.node.name, index, acc, i * pitch + j)
-            body.store_all(outputs, [(v, index) for v in outputs])
-
-    def clear(self, sums: str) -> None:
-        """Nothing is summed yet."""
-        body, node = self.body, self.p.node
-        for i, j in self.each_result():
-            body.store(sums, self.sum_at(i, j), L.Const(0.0, node.dtype))
-
-    def add_to(self, sums: str, steps: Steps, before: Dim = 1) -> None:
-        """Some steps of the sum: the tile is read from `sums`, where something was summed `before`, and goes there."""
-        body, node = self.body, self.p.node
-        acc, pitch = self.begun(sums if before != 0 else "", before)
-        self.add(acc, steps)
-        for i, j in self.each_result():
-            body.store(sums, self.sum_at(i, j), body.load(acc, i * pitch + j, node.dtype))
-
-    def begun(self, sums: str, before: Dim = 1) -> tuple[str, int]:
-        """Registers for the tile, with 0 or with what is in `sums`, and how far its rows are apart in them."""
-        body, node = self.body, self.p.node
-        acc, pitch = self.register()
-        if not sums or before != 1:
-            for i, j in self.each_result():
-                body.store(acc, i * pitch + j, L.Const(0.0, node.dtype))
-        if sums:
-            with body.loop(before):
-                for i, j in self.each_result():
-                    body.store(acc, i * pitch + j, body.load(sums, self.sum_at(i, j), node.dtype))
-        return acc, pitch
-
-    def register(self) -> tuple[str, int]:
-        """Registers for the tile, and how far its rows are apart in them."""
-        pitch = self.columns.padded(self.lanes)
-        return self.body.register(self.p.node.dtype, self.rows * pitch), pitch
-
-    def add(self, acc: str, steps: Steps) -> None:
-        """The products for each point of `steps`."""
-        body, at = self.body, dict(self.at)
-        with ExitStack() as stack:
-            for w, start, stop in steps:
-                first, last = clipped(body, self.p, self.at, w, start, stop)
-                whole = (first, last) == (start, stop)
-                # single rows, left over when the number of rows is known at run time, are not worth the code
-                unroll = UNROLL if whole and w is steps[-1][0] and (self.rows > 1 or not self.p.rows) else 1
-                at[w] = stack.enter_context(body.loop(last, start=first, unroll=unroll, stem="k"))
-            self.multiply(acc, at)
-
-    def multiply(self, acc: str, at: Mapping[Walk, Dim]) -> None:
-        """The products at one point of the sum. Of vectors and rows the fewer wait in registers for the others."""
-        body, dtype, pitch = self.body, self.p.node.dtype, self.columns.padded(self.lanes)
-        left, right = self.read.strips or self.read.left, self.read.panels or self.read.right
-
-        def add(i: Dim, j: Dim, vector: L.Expr) -> None:
-            terms = (body.load(left, self.left_at(at, i), dtype), vector, body.load(acc, i * pitch + j, dtype))
-            body.store(acc, i * pitch + j, L.Apply("fma", terms, dtype))
-
-        if pitch // self.lanes > self.rows:
-            for j, source in self.each_column(at):
-                if self.rows == 1 and self.read.panels and sheet_bytes(self.p) > FAR:
-                    body.emit(L.Prefetch(right, to_expr(source + STREAM // BYTES[dtype])))
-                vector = body.bind(body.load(right, source, dtype))
-                with body.loop(self.rows, unroll=0) as i:
-                    add(i, j, vector)
-            return
-        if self.next is not None:
-            line = LINE // BYTES[dtype]
-            body.emit(L.Prefetch(right, to_expr(self.next + at[self.p.inner[-1]] * line), 2))
-        near = body.register(dtype, pitch)
-        for j, source in self.each_column(at):
-            body.store(near, j, body.load(right, source, dtype))
-        with body.loop(self.rows, unroll=0) as i:
-            for j, _ in self.each_column():
-                add(i, j, body.load(near, j, dtype))
-
-    def ask_ahead(self, outputs: Results) -> None:
-        """What lies beside the tile, and is read when its sums are known, comes from far away in the meantime; so does
-        what is written, where several results do not take the places of operands: more lines than stores wait for.
-        Measured: a seventh of the time of a product with two such operands of 2 MB, a fifth of one with two such
-        results; of one result, nothing."""
-        body, shape = self.body, self.p.node.shape
-        others = [v for v in body.held if v not in self.p.node.args]
-        beside = [body.held[v] for v in others if body.graph[v].shape == shape]
-        written = [y for v, y in outputs.items() if y is not None and body.graph[v].shape == shape]
-        beside += written[len(beside) :] if len(written) > 1 else []
-        if not beside:
-            return
-        for i, j in self.each_result():
-            index = self.result_index(i, j)
-            for buffer in beside:
-                body.emit(L.Prefetch(buffer, to_expr(flat(index, shape))))
-
-    def each_result(self) -> Iterator[tuple[Dim, Dim]]:
-        """The row and the column in the tile, vector by vector and for each all rows."""
-        for j, _ in self.each_column():
-            with self.body.loop(self.rows, unroll=0) as i:
-                yield i, j
-
-    def each_column(self, at: Mapping[Walk, Dim] | None = None) -> Iterator[tuple[Dim, Dim]]:
-        """Vector by vector: a column of the tile, and where `right` has it at a point of the sum."""
-        body, width = self.body, self.read.width if self.read.panels else self.columns.width
-        if self.columns.width <= width:
-            with across(body, self.columns, self.j0, self.p.columns[-1].size, self.lanes) as j:
-                yield j, 0 if at is None else self.right_at(at, self.j0, self.columns) + j
-            return
-        for part in parts(self.columns.width, width):
-            with body.loop(part.stop, start=part.start, step=width, unroll=0, stem="t") as t:
-                with body.loop(part.width, lanes=self.lanes, unroll=0, stem="j") as j:
-                    yield t + j, 0 if at is None else self.right_at(at, self.j0 + t, part) + j
-
-    def left_at(self, at: Mapping[Walk, Dim], i: Dim) -> Dim:
-        if self.read.strips:
-            return strip(self.p, at, self.read.block, self.read.height) + self.i0 + i - self.read.block
-        row = (self.i0 + i) * self.p.rows[-1].left if self.p.rows else 0
-        return self.p.left + total(x * w.left for w, x in at.items()) + row
-
-    def right_at(self, at: Mapping[Walk, Dim], j0: Dim, columns: Part) -> Dim:
-        if self.read.panels:
-            return panel(self.p, self.lanes, at, j0, columns, self.read.part)
-        return self.p.right + total(x * w.right for w, x in at.items()) + j0
-
-    def result_index(self, i: Dim, j: Dim) -> tuple[Dim, ...]:
-        """The index in the result of row i and column j of the tile."""
-        points = {**self.at, self.p.columns[-1]: self.j0 + j}
-        if self.p.rows:
-            points[self.p.rows[-1]] = self.i0 + i
-        return _index(self.body, self.p, points)
-
-    def sum_at(self, i: Dim, j: Dim) -> Dim:
-        """Where sums have it: where the result has, or rows by columns where that is transposed."""
-        if self.p.swapped:
-            return (self.i0 + i) * self.p.columns[-1].size + self.j0 + j
-        return flat(self.result_index(i, j), self.p.node.shape)
