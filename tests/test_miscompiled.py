@@ -365,3 +365,19 @@ def test_a_transposing_copy_whatever_its_sizes_are_called(first: str, second: st
     for a, b in ((4, 2), (37, 19)):
         x, w = rng.normal(size=(a, b, a)).astype(np.float32), rng.normal(size=(b, a)).astype(np.float32)
         np.testing.assert_allclose(f(x, w), np.einsum("ijk,lk->lij", x, w), rtol=1e-4, atol=1e-4)
+
+
+def test_what_would_be_stored_sooner_may_be_stored_nowhere():
+    """A long chain, of which only its beginning is kept: its derivatives are made anew."""
+    f = nnc.function("""
+fn f(x: f32[1, 1]) {
+    y = x
+    repeat 11 { y = silu(y) }
+    kept = checkpoint(y)
+    total = sum(sin(kept * 0.7))
+    return (total, grad(total, x))
+}
+""")
+    x = np.full((1, 1), 0.7, np.float32)
+    steps = [f(x + d)[0] for d in (np.float32(0.01), np.float32(-0.01))]
+    np.testing.assert_allclose(f(x)[1].item(), (steps[0] - steps[1]) / 0.02, rtol=2e-3)

@@ -63,9 +63,7 @@ class Schedule:
     last: Dim = 0  # and the one from which on the sum is taken to its end
     turned: bool = False  # for a tile of columns after the other all rows, but for those of the first `outside` loops
     outside: int = 0
-    steps: int = (
-        0  # of the last index of the sum for all those rows, then; 0: the whole sum for one tile after the other
-    )
+    steps: int = 0  # of the last index of the sum for all those rows, then; 0: all of it for one tile after the other
     single: int = 0  # columns of a tile of one row, where one by one those are taken that are left over
     chunk: bool = False  # panels of a block's columns are copied for some steps of the sum at a time, not all before
 

@@ -37,7 +37,7 @@ def fuse(graph: Graph) -> Graph:
     moved, found = sooner(graph, regions)
     if moved is not graph:
         again = merged(moved, heads(moved, found))
-        if all(again.of[name] is again.of[source] for name, source in found.items()):
+        if all(source in again.of and again.of.get(name) is again.of[source] for name, source in found.items()):
             graph, regions = moved, again
     return rebuilt(graph, regions)
 
