@@ -56,7 +56,7 @@ def wound(text: str, entry: str = "predict", op: str = "unwind") -> int:
 @pytest.mark.parametrize("tiles", [wind.LARGE, wind.SMALL], ids=["large", "small"])
 def test_beside_the_direct_ones(shape, layers, tiles, monkeypatch, tmp_path):
     monkeypatch.setattr(wind, "TILES", (tiles,))
-    monkeypatch.setattr(wind, "AFAR", 0)
+    monkeypatch.setattr(wind, "READ", 0)
     monkeypatch.setenv("NNC_CACHE", str(tmp_path))
     ours, direct = net(shape, layers, threads=2), net(shape, layers, threads=2, precise=True)
     for batch in (2,) if shape[0] == "2" else (1, 2, 5):

@@ -18,14 +18,14 @@ from ..graph.ops.op import CONTRACT, LOOP
 from ..graph.ops.winograd import LARGE, POSITIONS, SMALL, TAPS, TILE
 from ..types.sizes import Dim
 from ..types.tensors import TensorType
-from .kernels.winograd import NEAR_BYTES, Window, tile_of, window, window_of_gradient
+from .kernels.winograd import AFAR, Window, tile_of, window, window_of_gradient
 
 if TYPE_CHECKING:
     from ..native.target import Target
 
 TILES = (LARGE, SMALL)
 LEAST = 16  # channels and filters: with fewer the transforms of tiles cost more than the products save
-AFAR = 20  # products with weights take as long as to read these, where they come from afar
+READ = 20  # products with weights take as long as to read these, where they come from afar
 MANY = 32  # and sums for a gradient
 
 
@@ -80,9 +80,9 @@ def _pays_gradient(w: Window, examples: int) -> bool:
 def _cost(w: Window, examples: int, direct: bool = False) -> int:
     """Multiply-adds for each channel and filter, and how many take as long as it does to read transforms, or `direct`ly
     the filters, that come from afar: no processor's own number, for what is computed must be the same on each."""
-    far = replace(w, how=LARGE).transforms > NEAR_BYTES
+    far = replace(w, how=LARGE).transforms >= AFAR
     weights, (down, across) = (TAPS**2, w.shape[1:3]) if direct else (w.positions, w.tiles)
-    return weights * (_count(w, examples) * down * across + AFAR * far)
+    return weights * (_count(w, examples) * down * across + READ * far)
 
 
 def _count(w: Window, examples: int) -> int:
