@@ -25,9 +25,10 @@ from ...types.tensors import BYTES
 from . import transforms
 from .body import Body
 from .nest import Axes, Part, extreme, place
+from .schedule import UNROLL
 from .tile import Tile, choose
 from .transforms import two_sided
-from .winograd import UNROLL, multiply, plane
+from .winograd import multiply, plane
 
 if TYPE_CHECKING:
     from ...native.target import Target

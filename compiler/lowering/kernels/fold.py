@@ -126,7 +126,7 @@ def fold(make: Callable[[], Body], parallel: bool = False) -> Body:
         _shares(body, stages, outputs, reduced)
     else:
         innermost = groups[-1] if groups else None
-        nest = _columns if innermost in kept else _abreast if _are_short(body.graph, kept, reduced) else _rows
+        nest = _columns if innermost in kept else _abreast if _are_short(stages, kept, reduced) else _rows
         nest(body, stages, outputs, kept, reduced, parallel)
     return body
 
@@ -199,14 +199,14 @@ def _folded(body: Body, stages: Stages, stage: int, outputs: Results, outer: Ind
 # --- it is reduced, and is shorter than a vector ---------------------------------------------------------------------
 
 
-def _are_short(graph: Graph, kept: Sequence[Axes], reduced: Sequence[Axes]) -> bool:
+def _are_short(stages: Stages, kept: Sequence[Axes], reduced: Sequence[Axes]) -> bool:
     """Whether rows fill lanes that their elements would not."""
+    graph = stages.trial.graph
     width = lanes(graph)
     if not kept or len(reduced) != 1 or not isinstance(n := reduced[0].size, int) or n > width:
         return False
     many = not isinstance(rows := kept[-1].size, int) or rows >= width
-    box = next(graph[r.args[0]].shape for r in graph if OPS[r.op].kind == REDUCE and r.attrs["axes"])
-    return many and sum(own_weight(v) * (n if v.shape == box else 1) for v in graph) <= CODE
+    return many and sum(own_weight(v) * (n if v.shape == stages.box else 1) for v in graph) <= CODE
 
 
 def _abreast(body: Body, stages: Stages, outputs: Results, kept: list[Axes], reduced: list[Axes],

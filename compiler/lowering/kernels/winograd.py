@@ -30,6 +30,8 @@ from ...types.tensors import BYTES
 from . import transforms
 from .body import Body, Results
 from .nest import Axes, Part, extreme, parts, place
+from .register_tile import LINE
+from .schedule import PART, UNROLL
 from .tile import Tile, choose
 from .transforms import two_sided
 
@@ -40,9 +42,6 @@ SHARES = 8  # of the blocks, for threads; where they read transforms from afar t
 FEW, SOME, MANY = 12, 24, 48  # large tiles of a block, at least: transforms of filters are read once for each block
 NEAR_BYTES, FAR_BYTES = 1 << 20, 1 << 24  # of those transforms: with more the tiles must be more
 AFAR = 1 << 22  # that come from beyond the second-level cache for each block
-PART = 1 << 15  # bytes of a panel that stay in the first-level cache while all tiles of a block pass over them
-LINE = 64  # bytes of the cache
-UNROLL = 4
 
 
 @dataclass(frozen=True, slots=True)
