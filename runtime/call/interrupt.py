@@ -26,21 +26,31 @@ class _Watcher:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.process = os.getpid()
         self.open: list[Watch] = []
         self.source, self.sink = os.pipe()
+        os.set_blocking(self.source, False)
         os.set_blocking(self.sink, False)
         _thread.start_new_thread(self._read, ())  # unknown to `threading`: it holds nothing that a fork would miss
 
     def _read(self) -> None:
         due: float | None = None
         while True:
-            ready, _, _ = select([self.source], [], [], None if due is None else max(0.0, due - monotonic()))
-            numbers = os.read(self.source, 256) if ready else b""
+            select([self.source], [], [], None if due is None else max(0.0, due - monotonic()))
             with self.lock:
-                if numbers and self.open and self.open[0].previous >= 0:
-                    with suppress(OSError):
-                        os.write(self.open[0].previous, numbers)
-                due = self.open[-1].told(numbers) if self.open else None
+                due = self.tell()
+
+    def tell(self) -> float | None:
+        """Tell the innermost watch which signals have come; when to look again. With the lock, which is held while
+        watches begin and end: what came to one is never told to the next."""
+        numbers = b""
+        with suppress(BlockingIOError):
+            if self.process == os.getpid():  # in a child it is the parent's
+                numbers = os.read(self.source, 256)
+        if numbers and self.open and self.open[0].previous >= 0:
+            with suppress(OSError):
+                os.write(self.open[0].previous, numbers)
+        return self.open[-1].told(numbers) if self.open else None
 
 
 _WATCHERS: dict[int, _Watcher] = {}  # by process
@@ -86,6 +96,7 @@ class Watch:
             self._watcher = _watcher()
         if self._watcher is not None:
             with self._watcher.lock:
+                self._watcher.tell()
                 self._watcher.open.append(self)
                 self.previous = signal.set_wakeup_fd(self._watcher.sink, warn_on_full_buffer=False)
         return self
@@ -93,10 +104,11 @@ class Watch:
     def __exit__(self, *exc: object) -> None:
         if self._watcher is None:
             return
+        signal.set_wakeup_fd(self.previous, warn_on_full_buffer=False)
         with self._watcher.lock:
+            self._watcher.tell()
             self._watcher.open.remove(self)
             self.pool.interrupt()
-        signal.set_wakeup_fd(self.previous, warn_on_full_buffer=False)
 
     def told(self, numbers: bytes) -> float | None:
         """Signals have come, or it is time; when to look again. In the watcher's thread, with its lock."""
@@ -130,7 +142,7 @@ class Interrupt:
 
     def __init__(self, pool: Any, agree: Callable[[int], int] | None = None) -> None:
         self.watch = Watch(pool, GRACE)
-        self.watch.deaf = agree is not None
+        self.watch.deaf = self._deaf = agree is not None
         self._agree = agree
         self._got: list[int] = []
         self._previous: dict[int, Any] = {}
@@ -166,12 +178,15 @@ class Interrupt:
             self._telling = False
 
     def check(self) -> None:
+        told = self.watch.due is not None or self.watch.deaf is not self._deaf
         if self._agree is not None and (number := self._agree(self._got[0] if self._got else 0)):
             self._got = [number]
         if self._got:
             self._deliver()
+        elif told:  # the signal went to a handler that was set meanwhile, and that let us go on
+            self.watch.again(self._deaf)
 
     def _deliver(self) -> None:
         number, self._got = self._got[0], []
         self._previous[number](number, None)
-        self.watch.again()
+        self.watch.again(self._deaf)

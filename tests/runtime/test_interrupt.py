@@ -153,6 +153,54 @@ def test_who_was_told_of_signals_before_still_is(pairs, after):
         os.close(sink)
 
 
+class Words:
+    """The words of a pool."""
+
+    def __init__(self):
+        self.set = {}
+
+    def interrupt(self, **words):
+        self.set = words
+
+
+def test_a_signal_is_not_told_to_the_watch_that_comes_next(monkeypatch):
+    """Whoever reads what has come may be late."""
+    real = interrupt.select
+
+    def late(*arguments):
+        found = real(*arguments)
+        time.sleep(0.3)
+        return found
+
+    monkeypatch.setattr(interrupt, "select", late)
+    first, second = Words(), Words()
+    for _ in range(2):  # the reader may be in the real one at first
+        with pytest.raises(KeyboardInterrupt), interrupt.Watch(first):
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(0.4)
+    with pytest.raises(KeyboardInterrupt), interrupt.Watch(first):
+        signal.raise_signal(signal.SIGINT)
+    with interrupt.Watch(second):
+        time.sleep(0.8)
+        assert second.set == {}
+
+
+def test_a_handler_that_a_callback_sets_lets_training_go_on():
+    heard = []
+    net = nnc.compile(NET, threads=1)
+    x, y = np.ones((3, 1), np.float32), np.ones((3, 1), np.float32)
+
+    def handle(history, _):
+        if len(history) == 2:
+            signal.signal(signal.SIGINT, lambda *_: heard.append(1))
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+
+    before = signal.getsignal(signal.SIGINT)
+    assert len(net.fit(x, y, callbacks=[handle])) == 40 and heard == [1]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_a_single_step_that_is_interrupted_was_not_made(after):
     """`seen` is written long before the step ends."""
     net = nnc.compile(NET.replace("loss = z", "loss = z + minutes(x)") + MINUTES)
