@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 
@@ -32,7 +32,7 @@ class _Child:
     rest: list[int]
     at: int | None = None
     cpu: float = 0.0
-    since: float = 0.0
+    since: float = field(default_factory=time.monotonic)  # when it last said something
 
 
 def verdicts(judge: Judge, numbers: Sequence[int], jobs: int = 1) -> Iterator[tuple[int, Verdict]]:
@@ -45,9 +45,11 @@ def verdicts(judge: Judge, numbers: Sequence[int], jobs: int = 1) -> Iterator[tu
             for child in list(children):
                 if child.pipe in ready:
                     yield from _read(child, children, judge)
-                elif child.at is not None and _too_long(child):
+                elif _too_long(child):
                     child.process.kill()
                     child.process.join()
+                    if child.at is None:
+                        raise RuntimeError("a process hangs before it begins, or after it has ended")
                     yield child.at, Verdict("failed", "hang", f"more than {SECONDS:.0f} s of CPU, or asleep")
                     _restart(child, children, judge)
             children += [_start(judge, block) for block in islice(blocks, jobs - len(children))]
@@ -89,7 +91,7 @@ def _read(child: _Child, children: list[_Child], judge: Judge) -> Iterator[tuple
     if verdict is None:
         child.at, child.cpu, child.since = number, _cpu(child), time.monotonic()
     else:
-        child.at = None
+        child.at, child.since = None, time.monotonic()
         child.rest = child.rest[child.rest.index(number) + 1 :]
         yield number, verdict
 
@@ -102,7 +104,8 @@ def _restart(child: _Child, children: list[_Child], judge: Judge) -> None:
 
 
 def _too_long(child: _Child) -> bool:
-    return _cpu(child) - child.cpu > SECONDS or time.monotonic() - child.since > WALL_SECONDS
+    busy = child.at is not None and _cpu(child) - child.cpu > SECONDS
+    return busy or time.monotonic() - child.since > WALL_SECONDS
 
 
 def _cpu(child: _Child) -> float:
