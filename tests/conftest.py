@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from nnc.compiler.graph.interpret import bind_sizes, whole
 from nnc.compiler.graph.nodes import Graph
@@ -19,6 +20,8 @@ from nnc.compiler.native import loading
 from nnc.compiler.native import objects as native
 
 ROOT = Path(__file__).resolve().parent.parent
+settings.register_profile("nnc", deadline=None)  # a test never fails for its time
+settings.load_profile("nnc")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

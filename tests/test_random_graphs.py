@@ -127,7 +127,7 @@ def close(got: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9 * scale)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(programs())
 def test_optimised_graphs_compute_the_same(program: tuple[Graph, dict[str, np.ndarray]]) -> None:
     graph, inputs = program
@@ -159,7 +159,7 @@ def test_golden_passes_compute_the_same(path: Path) -> None:
             np.testing.assert_allclose(got[k], e, rtol=1e-5, atol=1e-6)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(programs(("unary", "binary", "number", "broadcast", "where", "cast")))
 def test_zeros_keep_their_sign(program: tuple[Graph, dict[str, np.ndarray]]) -> None:
     graph, inputs = program
@@ -168,7 +168,7 @@ def test_zeros_keep_their_sign(program: tuple[Graph, dict[str, np.ndarray]]) -> 
         np.testing.assert_array_equal(np.signbit(got[k][e == 0]), np.signbit(e[e == 0]))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(program=programs(divide=False))
 def test_machine_code_computes_the_same(program: tuple[Graph, dict[str, np.ndarray]], run_compiled) -> None:
     """Unoptimised, optimised, and fused into few kernels."""
@@ -180,7 +180,7 @@ def test_machine_code_computes_the_same(program: tuple[Graph, dict[str, np.ndarr
             close(got[k], expected[k])
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(programs())
 def test_optimised_gradients_are_the_same(program: tuple[Graph, dict[str, np.ndarray]]) -> None:
     """Also where they are optimised before they are differentiated. Gradients that are not finite are not compared."""

@@ -569,7 +569,7 @@ EXPRESSIONS = st.recursive(
     ), max_leaves=6)  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(EXPRESSIONS, EXPRESSIONS, EXPRESSIONS)
 def test_a_scan_is_the_loop_written_out(first, second, third):
     """Values and gradients equal those of `repeat`, before and after the passes."""

@@ -134,7 +134,7 @@ def test_the_names_in_use_are_no_reserved_words() -> None:
     assert not set(RESERVED) & {"data", "batch", "loss", "x", "text", "metric", "weight", "training"}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(MODULES)
 def test_printing_then_parsing_gives_the_tree_back(module: ast.Module) -> None:
     text = format(module, NOWHERE)

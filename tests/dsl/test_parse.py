@@ -92,7 +92,7 @@ def test_a_definition_with_a_misspelt_sign_is_told_of_once() -> None:
     assert errors("const a = 3 $ 4 4 4\n") == [("E0102", 1)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from([
     *OPERATORS, "\n", "\n", " ", "fn f(x) ", "layer L(x) {", "train M(x) {", 'test "a" {', "x", "sum", "1", "0.5",
     '"s"', '"', "if ", "then ", "else ", "not ", "and ", "weight w", "metric m", "when training ", "repeat ",

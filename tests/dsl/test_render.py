@@ -173,7 +173,7 @@ def test_json_says_the_same() -> None:
     }  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_every_span_can_be_shown(data: st.DataObject) -> None:
     text = data.draw(st.text("ab \t\n漢\u0301", max_size=40))

@@ -231,7 +231,7 @@ def expected(kernel, sizes, arrays):
     return code, [np.array(lists[b.name], NUMPY[b.dtype]) for b in kernel.buffers]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(kernels(), st.integers(0, 20), st.integers(0, 40), st.sampled_from(["native", "x86-64-v3", "serial"]))
 def test_random_kernels(compiled, kernel, n, m, target):
     arrays, sizes = memory(n + m), {"n": n, "m": m}
@@ -244,7 +244,7 @@ def test_random_kernels(compiled, kernel, n, m, target):
         same(arrays, want)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(kernels())
 def test_text_round_trip(kernel):
     module = Module((kernel,), (), (Constant("c", "f32", (1.0, -0.5, math.inf)),))

@@ -74,7 +74,7 @@ def test_every_operator(op, dtype, target, compiled):
             np.testing.assert_allclose(got[name], wanted[name], rtol=tolerance, atol=tolerance, err_msg=name)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True,
+@settings(max_examples=60, derandomize=True,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 @given(rng=st.randoms(use_true_random=False), dtype=st.sampled_from(["f32", "f64"]),
        size=st.sampled_from([1, 2, 7, 16, 33]), target=st.sampled_from(TARGETS))  # fmt: skip

@@ -32,7 +32,7 @@ def check(planned, sizes):
     assert planned.lower_bound(sizes)[0] <= arena
 
 
-@settings(max_examples=150, deadline=None, derandomize=True,
+@settings(max_examples=150, derandomize=True,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 @given(rng=st.randoms(use_true_random=False), fused=st.booleans())
 def test_nothing_overlaps(rng, fused, random_graph):

@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("pygls")
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT = 60  # seconds for an answer that may never come
+TIMEOUT = 240  # seconds for an answer that may never come
 NNC = [sys.executable, "-c", "from nnc.runtime.cli import entry_point; entry_point()", "lsp"]
 
 NET = """\

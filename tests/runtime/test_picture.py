@@ -64,7 +64,7 @@ def directed(draw: st.DrawFn) -> tuple[list[tuple[float, float]], list[tuple[int
     return sizes, draw(st.lists(st.sampled_from(pairs), unique=True, max_size=20)) if pairs else []
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(directed())
 def test_boxes_do_not_overlap_and_edges_go_down_to_their_ends(graph) -> None:
     sizes, pairs = graph

@@ -122,7 +122,7 @@ def seen() -> nnc.Model:
     return nnc.compile(SEEN)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     n=st.integers(1, 64),
     batch=st.integers(1, 70),
