@@ -8,8 +8,8 @@ scan), or a copy.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 
+from ..dsl.record import dataclass, replace
 from ..dsl.source import Span
 from .graph.cost import number, operations
 from .graph.nodes import Graph, Node

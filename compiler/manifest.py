@@ -7,9 +7,10 @@ The builder makes it, the cache stores it beside the object code, the runtime re
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
+from ..dsl.record import dataclass, field
 from .types.facts import Relation
 from .types.sizes import Dim, parse_size, substitute
 from .types.stacks import members

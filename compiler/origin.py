@@ -7,7 +7,6 @@ file, the line of the library behind it, and what its operands were.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from math import isnan
 from re import fullmatch
 from typing import Any
@@ -16,6 +15,7 @@ from ..dsl import ast
 from ..dsl.diagnostics import Diagnostic, Label
 from ..dsl.errors import ResourceError
 from ..dsl.parser import parse
+from ..dsl.record import dataclass
 from ..dsl.source import Span
 from ..dsl.tree import walk
 from .autodiff.differentiate import differentiate

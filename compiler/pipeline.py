@@ -7,8 +7,8 @@ syntax tree -> graph -> derivatives -> optimised graph -> kernels -> plan and lo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
+from ..dsl.record import dataclass, replace
 from . import passes
 from .elaborate import Program
 from .graph.cost import TYPICAL

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from ..dsl.record import dataclass, field
 from ..dsl.source import Span
 from .types.tensors import TensorType
 

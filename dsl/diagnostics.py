@@ -9,8 +9,7 @@ E09 our own fault.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from .record import dataclass, field
 from .source import Span
 
 

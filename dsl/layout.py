@@ -7,8 +7,9 @@ own, so documents may be nested as deep as memory allows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, Union
+
+from .record import dataclass
 
 WIDTH = 120
 INDENT = 4

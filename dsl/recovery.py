@@ -10,12 +10,12 @@ read again, until nothing new is found.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
 from difflib import get_close_matches
 
 from . import ast
 from .diagnostics import Diagnostic
 from .parser import MAX_ERRORS, read
+from .record import dataclass
 from .source import Source, Span
 from .tokens import CONTINUES, DEFINITIONS, OPENING, Lexed, Token, arrange, scan
 

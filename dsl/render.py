@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from textwrap import fill, wrap
 from typing import Any
 
 from .diagnostics import Diagnostic, Label
+from .record import dataclass
 from .source import Source, Span
 
 TAB = 4

@@ -6,7 +6,8 @@ Every later stage keeps spans, so that any message can point at the user's own l
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+
+from .record import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, eq=False)

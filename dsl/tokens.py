@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 
 from . import ast
 from .diagnostics import Diagnostic, Fix, Label
+from .record import dataclass
 from .source import Source, Span
 
 # A walk over the syntax tree that spends at most four frames a level stays within the default recursion limit

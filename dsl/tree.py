@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, dataclass_transform
 
+from .record import dataclass, field, fields
 from .source import Span
 
 T = TypeVar("T")

@@ -14,8 +14,8 @@ put side by side. So nothing grows with the square of the number of turns.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
+from ...dsl.record import dataclass, field
 from ..graph.cost import own_weight
 from ..graph.nodes import Builder, Graph, Node, ancestors, descendants, effects, mentions
 from ..graph.ops import OPS

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
+from ...dsl.record import dataclass
 from ...dsl.source import Span
 from ..graph.nodes import Graph
 from ..types.sizes import symbols

@@ -6,12 +6,12 @@ wants, is decided here; the rest is compared after running.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from ...dsl import ast
 from ...dsl.diagnostics import Diagnostic, Label
 from ...dsl.errors import NncError, SourceError, error
+from ...dsl.record import dataclass
 from ...dsl.source import Span
 from ..autodiff.differentiate import differentiate
 from ..graph.nodes import Graph

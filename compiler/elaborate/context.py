@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from zlib import crc32
 
 from ...dsl import ast
 from ...dsl.diagnostics import Diagnostic, Label
 from ...dsl.errors import NncError, SourceError, error
+from ...dsl.record import dataclass, field, replace
 from ...dsl.source import Span
 from ..graph.nodes import Builder
 from ..graph.ops.op import ShapeError

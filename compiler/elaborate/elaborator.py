@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ...dsl.record import dataclass
 from . import calls, expressions, statements
 from .context import Context
 

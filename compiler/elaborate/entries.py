@@ -6,11 +6,11 @@ An entry calls the model, or a function, as anybody would: with inputs as its le
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from ...dsl import ast
 from ...dsl.diagnostics import Label
 from ...dsl.errors import error
+from ...dsl.record import dataclass
 from ...dsl.source import Source
 from ...dsl.tree import walk
 from ..graph.nodes import Graph

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+from ...dsl.record import dataclass, field
 from ...dsl.source import Span
 from ..graph.nodes import Builder
 from ..types.sizes import Dim

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ...dsl import ast
+from ...dsl.record import dataclass
 from ...dsl.source import Span
 from ..manifest import TrainSpec
 from ..settings import Settings

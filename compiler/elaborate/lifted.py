@@ -6,8 +6,7 @@ with an axis for the turns in front. So what an optimiser does to each of many e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ...dsl.record import dataclass
 from ..graph.nodes import Node, mentions
 from ..graph.ops import OPS
 from ..graph.ops.op import MAP, REDUCE

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ...dsl import ast
 from ...dsl.diagnostics import Label
 from ...dsl.errors import DataError, NncError, SourceError, error
 from ...dsl.parser import parse, read_source
+from ...dsl.record import dataclass, field, replace
 from ...dsl.recovery import recover
 from ...dsl.source import Source, Span
 from .builtins import BUILTINS

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from ...dsl.record import dataclass
 from ...dsl.source import Span
 from ..graph.nodes import Builder
 from ..types.sizes import Dim

@@ -7,10 +7,10 @@ In: the graph of a model's inference, grown by a `Context` that noted each layer
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 
+from ...dsl.record import dataclass
 from ..graph.nodes import Node
 from ..graph.ops import OPS, op
 from ..types.sizes import Dim, Size, product, substitute, symbols, total_of

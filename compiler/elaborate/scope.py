@@ -4,13 +4,13 @@ parameters declared in it belong to."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import takewhile
 from typing import Any
 
 from ...dsl.diagnostics import Label
 from ...dsl.errors import NncError, error
+from ...dsl.record import dataclass, field
 from ...dsl.source import Span
 from ..types.stacks import members, numbers
 

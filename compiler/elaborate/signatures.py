@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ...dsl import ast
 from ...dsl.diagnostics import Fix, Label
 from ...dsl.errors import error
+from ...dsl.record import dataclass
 from ...dsl.source import Span
 from ..types.sizes import Dim, Size
 from ..types.tensors import DTYPES, TensorType

@@ -9,10 +9,10 @@ name is missing) and what a builtin or an optimiser is given for a parameter tha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, TypeGuard, Union
 
 from ...dsl import ast
+from ...dsl.record import dataclass, field
 from ...dsl.source import Span
 from ..graph.nodes import Builder
 from ..types.facts import Relation

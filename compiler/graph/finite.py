@@ -7,12 +7,12 @@ going back from the outputs: a NaN that is masked, or an infinity that is writte
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from math import nan
 from typing import Any
 
 import numpy as np
 
+from ...dsl.record import dataclass, replace
 from .cost import operations
 from .interpret import Arrays, apply, evaluate, sizes_of
 from .nodes import Graph, Node, ancestors

@@ -8,11 +8,11 @@ order of building. Nodes know what they read; who reads them is found when it is
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ...dsl.errors import error
+from ...dsl.record import dataclass, field
 from ...dsl.source import Span
 from ..types.facts import Relation
 from ..types.sizes import Dim, Size, symbol, symbols

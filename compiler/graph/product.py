@@ -26,10 +26,10 @@ leaves its operand, and outer indices decide where that is, the sum is clipped: 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
 from math import prod
 from typing import Protocol
 
+from ...dsl.record import dataclass, replace
 from ..loops.index import total
 from ..types.sizes import Dim
 from ..types.tensors import FLOATS

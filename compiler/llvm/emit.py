@@ -7,9 +7,9 @@ but the thread calls of `threads`. Kernels are internal; entries are exported wi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from ...dsl.record import dataclass, field, replace
 from ..loops.ir import Call, Constant, Entry, Kernel, Loop, Many, Module, Place, Step, calls, loops, places, size_expr
 from ..types.sizes import Dim
 

@@ -10,9 +10,9 @@ where it says otherwise: a write costs more than some kernels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...dsl.record import dataclass
 from .text import symbol
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
+from ...dsl.record import dataclass, replace
 from .text import Function, literal, suffix, symbol, type_text
 
 FEW = 25  # instructions of a function that is inlined wherever it is called

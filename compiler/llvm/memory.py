@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
+from ...dsl.record import dataclass, field
 from ..types.tensors import BYTES
 from . import masked
 from .instructions import Instructions

@@ -9,8 +9,8 @@ are in the kernel.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
 
+from ...dsl.record import dataclass, field, replace
 from ..loops.ir import (
     Apply,
     Check,

@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from hashlib import sha256
 
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import InternalError
+from ...dsl.record import dataclass, field
 from .located import Located
 
 TYPES = {"f32": "float", "f64": "double", "i8": "i8", "i16": "i16", "i32": "i32", "i64": "i64", "bool": "i1"}

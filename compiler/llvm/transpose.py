@@ -9,8 +9,7 @@ together read L rows and write their transpose, which is a network of shuffles: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ...dsl.record import dataclass
 from ..loops.ir import Apply, Const, Expr, For, Let, Load, Stmt, Store, Var
 from .memory import ALIGNMENT
 from .text import Function, type_text, vector_literal

@@ -52,9 +52,9 @@ thread wherever the outer one is for several. Nothing in the result depends on h
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Union
 
+from ...dsl.record import dataclass, field
 from ..scalar import FUNCTIONS
 from ..types.sizes import Dim, Quotient, Size, Symbol
 from ..types.tensors import TensorType

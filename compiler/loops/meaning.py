@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ...dsl.record import dataclass, field, replace
 from ..scalar import FUNCTIONS
 from ..scalar.function import Number
 from ..scalar.numbers import rounded

@@ -9,9 +9,9 @@ planned like an entry of its own and then moved to where its operands and its ar
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ...dsl.record import dataclass, replace
 from ..graph.cost import number
 from ..graph.nodes import Builder, Graph, Node
 from ..graph.ops import OPS

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import InternalError
+from ...dsl.record import dataclass
 
 _SYMTAB = 2  # the type of a section
 _ALLOC, _WRITE = 2, 1  # flags of sections

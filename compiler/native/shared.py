@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import InternalError
+from ...dsl.record import dataclass
 
 _X86_64, _AARCH64 = 62, 183
 _PAGES = {_X86_64: 1 << 12, _AARCH64: 1 << 16}  # bytes of the largest

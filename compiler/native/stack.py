@@ -12,8 +12,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
+from ...dsl.record import dataclass, field
 from .target import Target
 
 ASKED = '"warn-stack-size"="0"'  # the attribute of a function that LLVM is to speak of

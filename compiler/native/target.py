@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ...dsl.record import dataclass
 
 THREADS = frozenset({"pthread_create", "pthread_join", "syscall"})
 MASKED = frozenset({"masked.memory"})

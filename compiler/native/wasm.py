@@ -9,10 +9,10 @@ whose address is taken places in the table, and what waited for these is patched
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import InternalError
+from ...dsl.record import dataclass, field
 
 STACK = 1 << 16  # bytes, below all data: what overflows it is outside of the memory, and traps
 PAGE = 1 << 16

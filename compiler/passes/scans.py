@@ -8,9 +8,9 @@ reads, carried values that only carry themselves, and operands that are not need
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
+from ...dsl.record import dataclass, replace
 from ..graph.cost import own_weight
 from ..graph.nodes import Builder, Graph, Node, ancestors, effects, may_fail, mentions
 from ..graph.ops import OPS

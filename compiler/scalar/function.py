@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from ...dsl.record import dataclass
 from ..types.tensors import FLOATS, INTS
 
 Number = Any  # int, float or bool

@@ -7,8 +7,8 @@ become one module that runs on its caller's thread, with the functions of the in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
+from ...dsl.record import dataclass
 from ..llvm import emit
 from ..loops.alone import alone
 from ..manifest import Manifest

@@ -7,10 +7,10 @@ does between two evaluations, and with the same order gives the same bits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from ...dsl.record import dataclass
 from ..llvm.environment import guarded
 from ..llvm.text import TYPES, symbol
 from ..native.target import Target

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Union
 
 from ...dsl.errors import UnsupportedError, error
+from ...dsl.record import dataclass, field, replace
 from ..manifest import GuardSpec, Manifest, Port, Variable
 from ..types.sizes import Dim, Size, substitute, symbols
 from ..types.stacks import members

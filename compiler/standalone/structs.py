@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from hashlib import sha256
 from math import prod
 from typing import Union
 
+from ...dsl.record import dataclass, field
 from ..manifest import Manifest, Port, Variable
 from ..types import tensors
 from ..types.stacks import members

@@ -4,9 +4,9 @@ those say, once they hold, of other sizes."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from math import gcd
 
+from ...dsl.record import dataclass
 from .sizes import (
     Atom,
     Dim,

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from math import gcd, inf, prod
 from typing import NamedTuple, Union
+
+from ...dsl.record import dataclass, field
 
 MAX_WEIGHT = 400  # of a size: it is text, sorted and compared as such, and a quotient in it is a tree
 MAX_COEFFICIENT = 2**40  # in a size: with one more factor it still fits the 64 bits of an address

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Union
 
+from ...dsl.record import dataclass
 from .sizes import Dim, product
 
 DTYPES = ("f32", "f64", "i32", "i64", "bool")  # those of the language

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +12,7 @@ import click
 from ...compiler.manifest import STAGE
 from ...compiler.settings import Settings
 from ...compiler.types.tensors import FORMATS
+from ...dsl.record import dataclass
 from ...dsl.source import Source
 from ..store.facts import load
 from .show import warn, working

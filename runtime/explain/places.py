@@ -8,12 +8,12 @@ a place goes along to the kernels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from ...compiler.elaborate import Program
 from ...compiler.elaborate.context import Context, is_std
 from ...compiler.elaborate.noted import Part
 from ...compiler.graph.nodes import Graph, Node
+from ...dsl.record import dataclass, replace
 from ...dsl.source import Span
 from ..picture.boxes import chain_of
 

@@ -7,11 +7,11 @@ A reference has per axis an affine expression in the labels. `*s` stands for any
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ....dsl import ast
 from ....dsl.errors import error
+from ....dsl.record import dataclass
 from ....dsl.source import Span
 from ...types.sizes import Dim, Size, symbols
 from ..context import Context

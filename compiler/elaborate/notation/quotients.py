@@ -9,9 +9,8 @@ What stands around is a slice or part of the index: x[2*(i // 2) + 1] is x[1::2]
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ....dsl.errors import error
+from ....dsl.record import dataclass
 from ....dsl.source import Span
 from ...types.sizes import Dim
 from ..context import Context

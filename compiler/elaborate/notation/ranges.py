@@ -7,12 +7,12 @@ known, the last is as far as stays inside.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ....dsl import ast
 from ....dsl.diagnostics import Label
 from ....dsl.errors import error
+from ....dsl.record import dataclass
 from ....dsl.source import Span
 from ...types.sizes import Dim, divide
 from ..context import Context

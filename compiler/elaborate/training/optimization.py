@@ -8,11 +8,11 @@ computed and taken over or not, without a branch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from ....dsl import ast
 from ....dsl.diagnostics import Label
 from ....dsl.errors import NncError, error
+from ....dsl.record import dataclass
 from ....dsl.source import Span
 from ...types.sizes import symbol
 from ...types.tensors import FLOATS, TensorType

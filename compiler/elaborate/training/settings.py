@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 from ....dsl import ast
 from ....dsl.diagnostics import Label
 from ....dsl.errors import error
+from ....dsl.record import dataclass
 from ....dsl.source import Span
 from ....dsl.tokens import MAX_DEPTH
 from ....dsl.tree import walk

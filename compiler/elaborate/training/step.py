@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, field
 from functools import partial, reduce
 
 from ....dsl import ast
 from ....dsl.diagnostics import Label
 from ....dsl.errors import error
+from ....dsl.record import dataclass, field
 from ....dsl.source import Span
 from ....dsl.tree import walk
 from ...manifest import Port

@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol, Union
 
+from ....dsl.record import dataclass
 from ...types.sizes import Dim
 from ...types.tensors import FLOATS, TensorType
 from ..nodes import Builder, Node

@@ -20,9 +20,9 @@ the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from ....dsl.record import dataclass
 from ...types.sizes import Dim
 from ...types.tensors import Type
 

@@ -20,7 +20,6 @@ networks" (2015); Barabasz et al., "Error analysis and improving the accuracy of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from math import prod
@@ -28,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from ....dsl.record import dataclass
 from ...loops.ir import Apply, Const, Expr, floordiv, i64, mod, size_expr
 from ...types.sizes import Dim
 from ...types.tensors import TensorType, Type

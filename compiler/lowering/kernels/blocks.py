@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from math import prod
 
+from ....dsl.record import dataclass
 from ...loops import ir as L
 from ...loops.index import to_expr
 from ...types.sizes import Dim, Size, symbol

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from math import copysign, prod
 from typing import Any
 
 from ....dsl.errors import InternalError, error
+from ....dsl.record import dataclass, field
 from ...graph.boxes import flat, side_by_side
 from ...graph.nodes import Graph, Node
 from ...graph.ops import WIDENING

@@ -12,9 +12,9 @@ goes over the tiles of a block in order, and over the blocks in order, so the bi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ....dsl.record import dataclass
 from ...graph.boxes import flat
 from ...graph.nodes import Graph, Node
 from ...graph.ops.winograd import LARGE, POSITIONS, TILE

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from math import prod
 
+from ....dsl.record import dataclass
 from ...loops import ir as L
 from ...loops.index import from_expr, quotient, remainder, term, to_expr, total
 from ...types.sizes import Dim, Quotient, Size, Symbol, symbol, symbols, terms

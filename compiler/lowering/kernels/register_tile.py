@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
+from ....dsl.record import dataclass
 from ...graph.boxes import flat
 from ...graph.product import Product, Walk
 from ...loops import ir as L

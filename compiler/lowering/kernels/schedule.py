@@ -16,10 +16,10 @@ Goto, van de Geijn, "Anatomy of high-performance matrix multiplication" (2008).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
+from ....dsl.record import dataclass
 from ...graph.cost import number
 from ...graph.product import Product
 from ...loops.index import quotient

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import reduce
 from math import prod
 
+from ....dsl.record import dataclass, field
 from ...graph.cost import TYPICAL, own_weight, value_of
 from ...graph.nodes import Graph, Node
 from ...graph.ops import OPS

@@ -15,10 +15,10 @@ longer the more rows and the more vectors: 24 accumulators are better than 20 by
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from ....dsl.record import dataclass
 from ...graph.cost import number
 from ...types.sizes import Dim
 from ...types.tensors import BYTES

@@ -16,9 +16,9 @@ for any number of threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ....dsl.record import dataclass
 from ...graph.boxes import flat
 from ...graph.nodes import Graph, Node
 from ...graph.ops.contraction import Affine, index_of, is_gathered

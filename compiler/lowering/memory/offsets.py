@@ -7,12 +7,12 @@ kind lifetimes and offsets are numbers, and the kinds follow one another.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from math import gcd
 
 import numpy as np
 
+from ....dsl.record import dataclass
 from ...graph.nodes import Graph
 from ...graph.ops import OPS
 from ...graph.ops.op import LOOP

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
+from ....dsl.record import dataclass
 from ...graph.cost import number
 from ...graph.nodes import Graph, may_fail
 from ...loops.ir import Place

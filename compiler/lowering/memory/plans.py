@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from ....dsl.record import dataclass
 from ...loops.ir import Place
 from ...types.sizes import Dim, substitute
 from ...types.tensors import TensorType

@@ -6,8 +6,8 @@ That is a matter of axes. The *walk* of a value says, for each of its axes, alon
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from ....dsl.record import dataclass
 from ...graph.boxes import box_of, side_by_side
 from ...graph.nodes import Graph, Node
 from ...graph.ops import OPS

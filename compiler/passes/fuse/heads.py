@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 
+from ....dsl.record import dataclass
 from ...graph.cost import number, own_weight
 from ...graph.nodes import Graph, Node
 from ...graph.ops import OPS, PACKED, STORED

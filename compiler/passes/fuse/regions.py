@@ -8,9 +8,9 @@ leave the regions without a cycle.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
+from ....dsl.record import dataclass
 from ...graph.boxes import box_of
 from ...graph.nodes import Graph, Node
 from ...graph.ops import OPS
