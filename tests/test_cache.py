@@ -1,5 +1,6 @@
 """The cache: what is stored comes back, damage is noticed, and nothing that happens to it reaches the user."""
 
+import gc
 import multiprocessing
 import os
 import pwd
@@ -8,11 +9,13 @@ import subprocess
 import sys
 import time
 import warnings
+import weakref
 
 import pytest
 
 import nnc
 from nnc.compiler.native.cache import SUFFIX, Cache, _name
+from nnc.compiler.session import without_collection
 from nnc.dsl.home import default_directory
 
 
@@ -264,3 +267,18 @@ while True:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert Cache(tmp_path / "c").get("k") in (None, bytes(3_000_000))
+
+
+def test_what_was_compiled_is_old_at_once_and_garbage_is_found_later():
+    class Node:
+        pass
+
+    with without_collection():
+        kept = [[] for _ in range(100_000)]
+        ring = Node()
+        ring.ring = ring
+        ring = weakref.ref(ring)
+    assert len(gc.get_objects(0)) + len(gc.get_objects(1)) < len(kept)
+    assert gc.get_freeze_count() == 0 and ring() is not None
+    gc.collect()
+    assert ring() is None
