@@ -7,6 +7,8 @@ Python's own limit is not met.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..loops.ir import Apply, Const, Expr, Load, Var
 from ..scalar import FUNCTIONS, Scalar
 from ..scalar.random import fold_key
@@ -69,6 +71,8 @@ class Evaluator(Accesses):
 
     def evaluate(self, expr: Expr, stem: str = "t") -> Operand:
         """The operand an expression stands for; `stem` names the result of its outermost function."""
+        if type(expr) is Var and expr.name in self.names:
+            return self.names[expr.name]
         return self._evaluate(expr, stem, {}, 0)
 
     def _evaluate(self, e: Expr, stem: str, done: dict[int, Operand], depth: int) -> Operand:
@@ -82,6 +86,7 @@ class Evaluator(Accesses):
         known = done.get(id(e))
         if known is not None:
             return known
+        names = self.names
         if depth > DEEP:
             for part in _bottom_up(e):
                 self._evaluate(part, "t", done, 0)
@@ -92,7 +97,10 @@ class Evaluator(Accesses):
             value = self.load(e.buffer, index, e.buffer if stem == "t" else stem)
         else:
             assert type(e) is Apply
-            args = [self._evaluate(a, "t", done, depth + 1) for a in e.args]
+            args = [
+                names[a.name] if type(a) is Var and a.name in names else self._evaluate(a, "t", done, depth + 1)
+                for a in e.args
+            ]
             value = self.apply(e.fn, args, e.dtype, stem)
         done[id(e)] = value
         return value
@@ -106,7 +114,8 @@ class Evaluator(Accesses):
             free = self._free[id(e)] = _variables(e)
         if not free:
             return self.evaluate(e)
-        key = (id(e), self.lanes.count if self.lanes else 1, *[self.names.get(name) for name in free])
+        names = self.names
+        key = (id(e), self.lanes.count if self.lanes else 1, *[names.get(name) for name in free])
         known = self._indices.get(key)
         if known is None:
             known = self._indices[key] = self.evaluate(e)
@@ -118,28 +127,26 @@ class Evaluator(Accesses):
     def apply(self, fn: str, args: list[Operand], dtype: str, stem: str) -> Operand:
         wide, indices = 1, 0
         for a in args:
-            if isinstance(a, Index):
+            if type(a) is Index:
                 indices += 1
                 if a.stride and self.lanes:
                     wide = self.lanes.count
             elif a.lanes > 1:
                 wide = a.lanes
-        if indices == len(args):
-            exact = self.index_function(fn, [a for a in args if isinstance(a, Index)])
-            if exact is not None:
-                return exact
+        if indices == len(args) and (exact := self.index_function(fn, args)) is not None:
+            return exact
         if wide > 1 and fn in ("floordiv", "mod") and indices == 2 and (apart := self.divided(fn, *args)) is not None:
             return apart
         if fn == "select" and isinstance(args[0], Value) and args[0].const is not None:
             return args[1] if args[0].const.value else args[2]
-        values = [self.in_lanes(a) if wide > 1 else self.scalar(a) for a in args]
+        if wide > 1:
+            values = [a if type(a) is Value and a.lanes > 1 else self.in_lanes(a) for a in args]
+        else:
+            values = [a if type(a) is Value and a.lanes == 1 else self.scalar(a) for a in args]
         rule = function(fn)
         if fn == "random":
             fn, values[0] = self.folded_key(args[0])
-        level, refs = 0, []
-        for v in values:
-            level = max(level, v.level)
-            refs.append(v.ref)
+        level, refs = max([v.level for v in values]), [v.ref for v in values]
         source = values[0].dtype if fn != "select" else dtype
         i = Instructions(self.fn, source, wide, level, stem)
         if rule.shared:
@@ -179,28 +186,28 @@ class Evaluator(Accesses):
         ref = i.add(more, i.splat(first.ref)) if fn == "floordiv" else i.sub(left.ref, less)
         return Value(ref, "i64", left.lanes, level)
 
-    def index_function(self, fn: str, args: list[Index]) -> Operand | None:
-        """Functions of i64 operands that stay an index or fold to a constant; None where instructions are needed."""
-        match fn, args:
-            case "add", [a, b]:
-                return sum_of(a, b)
-            case "sub", [a, b]:
-                return sum_of(a, b, -1)
-            case "neg", [a]:
-                return scaled(a, -1)
-            case "mul", [a, b]:
-                return self.product(a, b)
-            case "floordiv" | "mod", [a, b] if a.known and b.known:
-                return Index((), int(function(fn).value("i64", a.constant, b.constant)))
-            case "minimum" | "maximum", [a, b]:
-                gap = sum_of(a, b, -1)
-                if gap.known:
-                    return a if (gap.constant <= 0) == (fn == "minimum") else b
-            case _, [a, b] if function(fn).result == "bool":
-                gap = sum_of(a, b, -1)
-                if gap.known:
-                    return self.constant(Const(function(fn).value("i64", gap.constant, 0), "bool"))
-        return None
+    def index_function(self, fn: str, args: Sequence[Operand]) -> Operand | None:
+        """Functions of indices that stay an index or fold to a constant; None where instructions are needed."""
+        a, b = args[0], args[-1]
+        assert type(a) is Index and type(b) is Index
+        if fn == "add":
+            return sum_of(a, b)
+        if fn == "mul":
+            return self.product(a, b)
+        if fn == "sub":
+            return sum_of(a, b, -1)
+        if fn == "neg":
+            return scaled(a, -1)
+        if fn in ("floordiv", "mod"):
+            return Index((), int(function(fn).value("i64", a.constant, b.constant))) if a.known and b.known else None
+        if len(args) != 2 or not (fn in ("minimum", "maximum") or function(fn).result == "bool"):
+            return None
+        gap = sum_of(a, b, -1)
+        if not gap.known:
+            return None
+        if fn in ("minimum", "maximum"):
+            return a if (gap.constant <= 0) == (fn == "minimum") else b
+        return self.constant(Const(function(fn).value("i64", gap.constant, 0), "bool"))
 
     def product(self, a: Index, b: Index) -> Index | None:
         """a * b, distributed while that stays short, so that what is invariant is a term of its own."""

@@ -77,11 +77,15 @@ class Instructions:
 
     def intrinsic(self, name: str, *args: str) -> str:
         """`llvm.name` whose operands and result have this type; what the target lacks is written out."""
-        if rule := self.fn.externals.lacks.get(f"{name}.{self.dtype}"):
-            return self._emulated(name, rule, args)
-        full = f"@llvm.{name}.{suffix(self.dtype, self.lanes)}"
-        self.fn.externals.declares.add(f"declare {self.type} {full}({', '.join([self.type] * len(args))})")
-        return self.pure(f"call {self.type} {full}({', '.join(f'{self.type} {a}' for a in args)})")
+        externals, key, type_ = self.fn.externals, (name, self.dtype, self.lanes), self.type
+        full = externals.intrinsics.get(key)
+        if full is None:
+            if rule := externals.lacks.get(f"{name}.{self.dtype}"):
+                return self._emulated(name, rule, args)
+            full = externals.intrinsics[key] = f"@llvm.{name}.{suffix(self.dtype, self.lanes)}"
+            externals.declares.add(f"declare {type_} {full}({', '.join([type_] * len(args))})")
+        given = f", {type_} ".join(args)
+        return self.fn.pure(f"call {type_} {full}({type_} {given})", self.level, self.stem)
 
     def _emulated(self, name: str, rule: Callable[..., str], args: tuple[str, ...]) -> str:
         """A call of a function of the module that does the same; it is written once."""

@@ -147,6 +147,9 @@ class Writer(VectorLoops):
         self.names, self.memory = outer_names, outer_memory
 
     def statement(self, s: Stmt) -> None:
+        if not self._lines:
+            self._write(s)
+            return
         outer, self.fn.at = self.fn.at, self._lines.get(id(s), 0)
         self._write(s)
         self.fn.at = outer

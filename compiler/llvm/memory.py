@@ -120,7 +120,7 @@ class Accesses:
         """The same value in n lanes, in the form that folds into the instruction that uses it."""
         if v.const is not None:
             return Value(literal(v.const.value, v.dtype, n), v.dtype, n, 0)
-        if v.ref.lstrip("-").isdigit():
+        if v.ref[0] != "%" and v.ref.lstrip("-").isdigit():
             return Value(literal(int(v.ref), v.dtype, n), v.dtype, n, 0)
         return Value(Instructions(self.fn, v.dtype, n, v.level).splat(v.ref), v.dtype, n, v.level)
 
@@ -145,8 +145,10 @@ class Accesses:
         """(pointer, level) of the element in lane 0. Terms are added from the outermost scope inwards, the constant
         last, so that accesses share pointers and differ in displacements."""
         key = (memory.ref, index.terms)
-        at, level = self._addresses.get(key) or self._pointer(memory, index.terms)
-        self._addresses[key] = at, level
+        known = self._addresses.get(key)
+        if known is None:
+            known = self._addresses[key] = self._pointer(memory, index.terms)
+        at, level = known
         self.fn.scopes[-1].pointers.add(at)
         if index.constant:
             type_ = memory_type(memory.dtype)

@@ -50,7 +50,7 @@ def suffix(dtype: str, lanes: int = 1) -> str:
     return SUFFIX[dtype] if lanes == 1 else f"v{lanes}{SUFFIX[dtype]}"
 
 
-@lru_cache(4096)
+@lru_cache(1 << 16)
 def symbol(name: str, sigil: str = "%") -> str:
     """`%name`, quoted where LLVM needs it. LLVM reads 1024 bytes of a local name: a long one ends in a hash."""
     if sigil != "@" and len(name) > MAX_NAME:
@@ -103,6 +103,7 @@ class Externals:
     declares: set[str] = field(default_factory=set)
     maths: set[tuple[str, str, int]] = field(default_factory=set)
     helpers: dict[tuple[str, str, int], str] = field(default_factory=dict)  # by (name, dtype, lanes)
+    intrinsics: dict[tuple[str, str, int], str] = field(default_factory=dict)  # names, by (name, dtype, lanes)
     outlined: dict[Hashable, str] = field(default_factory=dict)  # functions of parallel loops, by what makes them equal
 
     def declared(self, text: str) -> str:
@@ -151,14 +152,16 @@ class Function:
 
     def fresh(self, stem: str) -> str:
         """A name not yet taken: `h`, `h.1`, `h.2`."""
+        taken = self._taken
         while True:
-            n = self._taken.get(stem, 0)
-            self._taken[stem] = n + 1
+            n = taken.get(stem, 0)
+            taken[stem] = n + 1
             if n == 0:
                 return stem
-            if f"{stem}.{n}" not in self._taken:
-                self._taken[f"{stem}.{n}"] = 1
-                return f"{stem}.{n}"
+            name = f"{stem}.{n}"
+            if name not in taken:
+                taken[name] = 1
+                return name
 
     def name(self, stem: str) -> str:
         """A fresh local value."""
@@ -172,7 +175,7 @@ class Function:
         if self.at and self.externals.located is not None:
             self._subprogram = self._subprogram or self.externals.located.function()
             text = f"{text}, !dbg !{self.externals.located.at(self._subprogram, self.at)}"
-        (block or self.block).lines.append(text)
+        (block or self.scopes[-1].block).lines.append(text)
 
     def value(self, text: str, stem: str = "t") -> str:
         """Append an instruction that has a result, here and now (loads, phis)."""

@@ -7,11 +7,12 @@ vector loop reads memory contiguously is read off the stride.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Union
+from typing import NamedTuple, Union, final
 
 from ..loops.ir import Const
 
 
+@final
 class Value(NamedTuple):  # named tuples here: many are made, and fast
     """An LLVM operand. `lanes` is 1 for a value that is the same in all lanes."""
 
@@ -28,6 +29,7 @@ class Term(NamedTuple):
     coefficient: int
 
 
+@final
 class Index(NamedTuple):
     """An i64: terms with distinct names, outer scopes first; lane l has `stride * l` added."""
 
@@ -54,29 +56,30 @@ class Index(NamedTuple):
 
 
 Operand = Union[Value, Index]
+_new = tuple.__new__  # without the call of a named tuple's own
 
 
 def plus(a: Index, constant: int) -> Index:
     """a + constant."""
-    return Index(a.terms, a.constant + constant, a.stride) if constant else a
+    return _new(Index, (a.terms, a.constant + constant, a.stride)) if constant else a
 
 
 def sum_of(a: Index, b: Index, sign: int = 1) -> Index:
     """a + sign * b."""
     if not b.terms:
-        return Index(a.terms, a.constant + sign * b.constant, a.stride + sign * b.stride)
+        return _new(Index, (a.terms, a.constant + sign * b.constant, a.stride + sign * b.stride))
     if not a.terms and sign == 1:
-        return Index(b.terms, a.constant + b.constant, a.stride + b.stride)
+        return _new(Index, (b.terms, a.constant + b.constant, a.stride + b.stride))
     total = {t.ref: t for t in a.terms}
     for t in b.terms:
         known = total.get(t.ref)
         c = sign * t.coefficient + (known.coefficient if known else 0)
         if c:
-            total[t.ref] = Term(t.ref, t.level, c)
+            total[t.ref] = t if known is None and sign == 1 else _new(Term, (t.ref, t.level, c))
         else:
             del total[t.ref]
     terms = sorted(total.values(), key=_level)
-    return Index(tuple(terms), a.constant + sign * b.constant, a.stride + sign * b.stride)
+    return _new(Index, (tuple(terms), a.constant + sign * b.constant, a.stride + sign * b.stride))
 
 
 def _level(t: Term) -> int:
@@ -89,4 +92,5 @@ def scaled(a: Index, c: int) -> Index:
         return a
     if c == 0:
         return Index()
-    return Index(tuple([Term(t.ref, t.level, t.coefficient * c) for t in a.terms]), a.constant * c, a.stride * c)
+    terms = tuple([_new(Term, (ref, level, n * c)) for ref, level, n in a.terms]) if a.terms else ()
+    return _new(Index, (terms, a.constant * c, a.stride * c))

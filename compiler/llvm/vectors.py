@@ -146,7 +146,7 @@ class VectorLoops(Evaluator):
         if mask is not None and count == 0:
             return
         self.lanes.mask = mask
-        self.body(s.body, **{s.var: first._replace(stride=s.step)})
+        self.body(s.body, **{s.var: Index(first.terms, first.constant, s.step)})
         self.lanes.mask = self.lanes.some = None
 
     def tail(self, s: For, start: Index, stop: Index) -> None:
