@@ -73,15 +73,23 @@ class Network:
         self.workspace = Workspace(session.pool, self.threads)
         self._calls: dict[str, Call] = {}
         self.variables = State(manifest.variables, manifest.stacks)
-        self.reset()
+        self._begin()
 
     def reset(self, seed: int | None = None) -> None:
         """Back to the start: parameters drawn anew from the seed, nothing learned, nothing fitted."""
         if seed is not None:
             self.reseed(settings.seed(seed))
         self.variables.write(dict.fromkeys(self.variables, False))
+        self._begin()
+
+    def _begin(self) -> None:
+        """From variables that are zeros, as they are again where this is interrupted."""
         if "init" in self.manifest.entries:
-            self.entry("init")(self.seed)
+            try:
+                self.entry("init")(self.seed)
+            except BaseException:
+                self.variables.write(dict.fromkeys(self.variables, False))
+                raise
         scaled = [v.path for v in self.manifest.variables if v.role == "normalize"]
         self.variables.write({path: int(path.endswith("/scale")) for path in scaled})
         spec = self.manifest.train
@@ -99,7 +107,8 @@ class Network:
         if call is None:
             if name not in self.manifest.entries:
                 raise self._no_entry(name)
-            call = self._calls[name] = Call(self.session.entry(name), self.variables, self.workspace)
+            call = Call(self.session.entry(name), self.variables, self.workspace, anew=name == "init")
+            self._calls[name] = call
         return call
 
     def stage(self, k: int) -> Call:

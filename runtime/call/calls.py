@@ -154,13 +154,14 @@ class _Sized:
 
 
 class Call:
-    """An entry point bound to a model's variables and workspace. It owns what is prepared of them."""
+    """An entry point bound to a model's variables and workspace. It owns what is prepared of them. One that is to
+    begin `anew` writes all that it writes again, whatever was there: nothing of that is kept for who interrupts it."""
 
-    def __init__(self, native: Native, state: State, workspace: Workspace):
+    def __init__(self, native: Native, state: State, workspace: Workspace, anew: bool = False):
         self.native, self._run = native, native.run
         self.signature = s = native.signature
         self.wants: tuple[Wanted, ...] = tuple(map(wanted, s.inputs))
-        self.workspace, self._state = workspace, state
+        self.workspace, self._state, self._anew = workspace, state, anew
         stored = [state.stored(path) for path in s.variables]
         shapes = (([_value(n, {}) for n in p.shape], NUMPY[p.dtype]) for p in s.prepared)
         prepared = aligned_arrays(shapes, "what is prepared")
@@ -291,7 +292,8 @@ class Call:
         if sized.seconds <= _MOMENT:
             status = self._run(sized.address, slots, arena, pool)
         if status < 0:  # or a signal was meant for a call of the main thread
-            status = self._watched(self._run, sized, slots, self._updated)
+            kept = () if self._anew else self._updated
+            status = self._watched(self._run, sized, slots, kept, again=self._anew)
         if self._updated:
             self._state.written(self.signature.updates)
         return status

@@ -12,6 +12,7 @@ import pytest
 
 import nnc
 from nnc.runtime.call import interrupt
+from nnc.runtime.call.calls import Call
 
 PAIRS = "fn f(x: f32[N], y: f32[M]) -> f32[N] {\n    z[i] = sum[j](sin(x[i] * y[j]))\n    return z\n}"
 MINUTES = """
@@ -210,6 +211,32 @@ def test_a_single_step_that_is_interrupted_was_not_made(after):
     with pytest.raises(KeyboardInterrupt):
         net.train_step(x, y)
     assert net.state["Net.seen"] == 0 and net.params["Net.w"] == 1
+
+
+def test_a_start_is_kept_from_nothing_and_leaves_zeros_where_it_is_interrupted(monkeypatch):
+    kept, watched = [], Call._watched
+
+    def noted(self, run, sized, slots, updated, again=False):
+        kept.append(len(updated))
+        return watched(self, run, sized, slots, updated, again)
+
+    monkeypatch.setattr(Call, "_watched", noted)
+    net = nnc.compile(NET)
+    assert kept == [0] and net.params["Net.w"] == 1
+    start = net.entry("init")
+
+    def half(sizes, slots, arena, pool):
+        start._updated[0][...] = 7
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(start, "_run", half)
+    with pytest.raises(KeyboardInterrupt):
+        net.reset()
+    assert not any(np.any(v) for v in net.variables.values())
+    monkeypatch.undo()
+    start._run = start.native.run
+    net.reset()
+    assert net.params["Net.w"] == 1
 
 
 @pytest.mark.parametrize("grace", [0.0, 60.0])
