@@ -41,10 +41,14 @@ def evaluate(cx: Context, e: ast.Expr, scope: Scope) -> Value:
         e = e.then if cx.condition(e.condition, scope) else e.otherwise
     try:
         match e:
-            case ast.Int(value=v) | ast.Float(value=v) | ast.Bool(value=v) | ast.Str(value=v):
-                return v
             case ast.Name(id=name):
                 return name_value(cx, name, e.span, scope)
+            case ast.Call(function=ast.Name()):  # most calls, and a frame less where they are nested
+                return calls.call(cx, e, calls.callee(cx, e.function, scope), scope)
+            case ast.Binary():
+                return _binary(cx, e, scope)
+            case ast.Int(value=v) | ast.Float(value=v) | ast.Bool(value=v) | ast.Str(value=v):
+                return v
             case ast.List(items=items):
                 listed = tuple(evaluate(cx, item, scope) for item in items)
                 return POISON if cx.program.faults is not None and POISON in listed else cx.listed(listed, e.span)
@@ -52,12 +56,8 @@ def evaluate(cx: Context, e: ast.Expr, scope: Scope) -> Value:
                 return cx.listed(Results(None, tuple(evaluate(cx, item, scope) for item in items)), e.span)
             case ast.Unary(op=op, operand=x):
                 return unary(cx, op, evaluate(cx, x, scope), e.span)
-            case ast.Binary():
-                return _binary(cx, e, scope)
             case ast.Pipe():
                 return calls.pipe(cx, e, scope)
-            case ast.Call(function=ast.Name()):  # most calls, and a frame less where they are nested
-                return calls.call(cx, e, calls.callee(cx, e.function, scope), scope)
             case ast.Call() | ast.Index() | ast.Attribute():
                 return _postfix(cx, e, scope)
             case ast.Comprehension():

@@ -187,7 +187,7 @@ class Builder:
 def effects(nodes: Iterable[Node]) -> tuple[str, ...]:
     """The nodes that are there for what they do, which is to fail, whether or not anybody reads them: checks, and loops
     with checks in them."""
-    return tuple(n.name for n in nodes if n.op == "in_range" or ("body" in n.attrs and may_fail(n)))
+    return tuple([n.name for n in nodes if n.op == "in_range" or ("body" in n.attrs and may_fail(n))])
 
 
 def may_fail(node: Node) -> bool:
@@ -201,10 +201,13 @@ def ancestors(nodes: Mapping[str, Node], names: Iterable[str], ends: Collection[
     todo = list(seen)
     while todo:
         name = todo.pop()
-        new = [a for a in nodes[name].args if a not in seen] if name not in ends else []
-        seen.update(new)
-        todo += new
-    return {x: None for x in nodes if x in seen}
+        if name in ends:
+            continue
+        for a in nodes[name].args:
+            if a not in seen:
+                seen.add(a)
+                todo.append(a)
+    return dict.fromkeys(nodes if len(seen) == len(nodes) else [x for x in nodes if x in seen])
 
 
 def descendants(nodes: Mapping[str, Node], names: Iterable[str], but: str = "") -> set[str]:

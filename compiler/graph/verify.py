@@ -1,11 +1,14 @@
 """The verifier: is a graph well-formed? Asked after every pass, so that a pass that breaks a graph is named.
 
 In: a graph and the name of what made it. Out: the same graph, or `InternalError` E0901. Types are inferred again with
-the operators' own rules, so nothing about an operator is known here. A node that a verified graph had, with operands of
-the same types, is not asked again: it cannot change, and nothing else of a graph goes into its type.
+the operators' own rules, so nothing about an operator is known here. A node that a verified graph had, or one of its
+operator, attributes and type, with operands of the same types, is not asked again: it cannot change, and nothing else
+of a graph goes into its type.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from ...dsl.errors import InternalError, error
 from ..types.tensors import Type
@@ -26,8 +29,9 @@ def verify(graph: Graph, after: str, before: Graph | None = None) -> Graph:
         for a in node.args:
             if a not in types:
                 raise _fault(after, name, f"reads {a}, which does not come before it")
-        if known.get(name) is not node or any(types[a] != known[a].type for a in node.args):
-            _typed(node, [types[a] for a in node.args], after)
+        operands = [types[a] for a in node.args]
+        if not _is_typed(node, operands, known):
+            _typed(node, operands, after)
         types[name] = node.type
         if node.op in ("input", "param"):
             leaf = (node.op, node.attrs["name" if node.op == "input" else "path"])
@@ -43,6 +47,14 @@ def verify(graph: Graph, after: str, before: Graph | None = None) -> Graph:
         if ("param", path) in leaves and types[leaves["param", path]] != types[value]:
             raise _fault(after, value, f"is {types[value]}, but updates {path}, a {types[leaves['param', path]]}")
     return graph
+
+
+def _is_typed(node: Node, operands: list[Type], known: Mapping[str, Node]) -> bool:
+    """Whether a verified graph says that a node has its type."""
+    was = known.get(node.name)
+    if was is None or was.op != node.op or was.attrs is not node.attrs or was.type != node.type:
+        return False
+    return operands == [known[a].type for a in was.args]
 
 
 def _typed(node: Node, operands: list[Type], after: str) -> None:

@@ -421,16 +421,17 @@ def walk(stmts: tuple[Stmt, ...]) -> Iterator[Stmt]:
             yield from walk(s.body)
 
 
-def parts(e: Expr) -> Iterator[Expr]:
+def parts(e: Expr) -> list[Expr]:
     """The expression and everything in it."""
-    stack = [e]
+    found, stack = [], [e]
     while stack:
         e = stack.pop()
-        yield e
-        if isinstance(e, Apply):
+        found.append(e)
+        if type(e) is Apply:
             stack += e.args
-        elif isinstance(e, Load):
+        elif type(e) is Load:
             stack.append(e.index)
+    return found
 
 
 def expressions(s: Stmt) -> tuple[Expr, ...]:

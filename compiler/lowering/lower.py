@@ -322,14 +322,13 @@ class _Library:
     def call(self, body: _Body, checks: Checks, name: str, note: str, places: Sequence[L.Place]) -> L.Call:
         if body not in self._made:
             kernel = _kernel(body, checks, self.target).kernel("", note)
-            if kernel not in self.names:
-                stem = "".join(c if c.isascii() and c.isalnum() else "_" for c in f"{self.entry}_{name}")
-                unique, n = stem, 2
-                while unique in self._taken:
-                    unique, n = f"{stem}_{n}", n + 1
-                self.names[kernel] = unique
-                self._taken.add(unique)
-            self._made[body] = replace(kernel, name=self.names[kernel])
+            stem = "".join(c if c.isascii() and c.isalnum() else "_" for c in f"{self.entry}_{name}")
+            unique, n = stem, 2
+            while unique in self._taken:
+                unique, n = f"{stem}_{n}", n + 1
+            unique = self.names.setdefault(kernel, unique)  # its hash is that of all that is in it
+            self._taken.add(unique)
+            self._made[body] = replace(kernel, name=unique)
         kernel = self._made[body]
         return L.Call(kernel.name, tuple(symbol(s) for s in kernel.sizes), tuple(places), origin=kernel.origin)
 

@@ -32,6 +32,10 @@ def cse(graph: Graph) -> Graph:
 
 
 def _key(x: Any) -> Hashable:
+    if type(x) is int or type(x) is str:
+        return x
+    if type(x) is tuple:
+        return tuple([_key(v) for v in x])
     match x:
         case dict():
             return tuple((k, _key(x[k])) for k in sorted(x))

@@ -65,7 +65,14 @@ class Size:
     terms: tuple[tuple[Monomial, int], ...]
 
     def __add__(self, other: Dim) -> Dim:
-        return collect([*self.terms, *terms(other)]) if other else self
+        if not other:
+            return self
+        if type(other) is int:  # the number comes last
+            m, c = self.terms[-1]
+            if m != ():
+                return Size((*self.terms, ((), other)))
+            return Size((*self.terms[:-1], ((), c + other)) if c + other else self.terms[:-1])
+        return collect([*self.terms, *terms(other)])
 
     __radd__ = __add__
 
@@ -73,6 +80,8 @@ class Size:
         return Size(tuple([(m, -c) for m, c in self.terms]))
 
     def __sub__(self, other: Dim) -> Dim:
+        if type(other) is int:
+            return self + -other
         return collect([*self.terms, *[(m, -c) for m, c in terms(other)]]) if other else self
 
     def __rsub__(self, other: Dim) -> Dim:
@@ -118,9 +127,13 @@ Dim = Union[int, Size]
 def product(sizes: Iterable[Dim]) -> Dim:
     """All sizes multiplied; 1 for none. Raises `SizeTooLarge`."""
     total: Dim = 1
+    number = 1
     for n in sizes:
-        total = bounded(total * n)
-    return total
+        if type(n) is int:
+            number *= n
+        else:
+            total = bounded(total * n)
+    return bounded(total * number)
 
 
 def bounded(n: Dim) -> Dim:

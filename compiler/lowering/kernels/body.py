@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import copysign, prod
+from operator import is_
 from typing import Any
 
 from ....dsl.errors import InternalError, error
@@ -288,9 +289,9 @@ class Body:
         """The outermost scope in which a value can be computed."""
         depth, protected = 0, value.dtype == "bool"
         for e in L.parts(value):
-            if isinstance(e, L.Var):
+            if type(e) is L.Var:
                 depth = max(depth, self.depth.get(e.name, 0))
-            if isinstance(e, L.Load):
+            elif type(e) is L.Load:
                 protected = True
                 if e.buffer not in self.constant:
                     depth = len(self.scopes) - 1  # it is being written: its value is that of here and now
@@ -380,12 +381,11 @@ class Checks:
 
 def _without_negative_zero(e: L.Expr) -> L.Expr:
     """-0.0 as the negative of 0.0: the two are equal to Python, and equal expressions are one value."""
-    match e:
-        case L.Const(float(v), dtype) if v == 0 and copysign(1, v) < 0:
-            return L.Apply("neg", (L.Const(0.0, dtype),), dtype)
-        case L.Apply(fn, args, dtype):
-            new = tuple(map(_without_negative_zero, args))
-            return e if all(a is b for a, b in zip(args, new, strict=True)) else L.Apply(fn, new, dtype)
+    if type(e) is L.Const and e.value == 0 and isinstance(e.value, float) and copysign(1, e.value) < 0:
+        return L.Apply("neg", (L.Const(0.0, e.dtype),), e.dtype)
+    if type(e) is L.Apply:
+        new = tuple([a if type(a) is L.Var else _without_negative_zero(a) for a in e.args])
+        return e if all(map(is_, e.args, new)) else L.Apply(e.fn, new, e.dtype)
     return e
 
 
@@ -399,7 +399,7 @@ def _sizes(body: tuple[L.Stmt, ...]) -> set[str]:
         elif isinstance(s, L.Let):
             bound.add(s.name)
         for e in L.expressions(s):
-            used |= {v.name for v in L.parts(e) if isinstance(v, L.Var)}
+            used.update([v.name for v in L.parts(e) if type(v) is L.Var])
     return used - bound
 
 

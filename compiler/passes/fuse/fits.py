@@ -39,7 +39,7 @@ def fits(graph: Graph, box: Box, heads: list[str], inside: list[Node]) -> bool:
     walk: dict[str, Walk] = {}  # of the values that depend on heads
     parted: set[str] = set()  # heads that are stored part by part, so nothing can read them
     for n in inside:
-        if any(a in parted for a in n.args):
+        if parted and not parted.isdisjoint(n.args):
             return False
         if n.name in heads and side_by_side(graph, n):
             if box.kind != "map" or box_of(graph, n) != box.shape or any(walk.get(a, whole) != whole for a in n.args):

@@ -26,9 +26,12 @@ def fold(graph: Graph) -> Graph:
 
 # f(numbers) is a number
 def folded(s: Sweep, n: Node) -> str | None:
-    operands = [s[a] for a in n.args]
-    if any(x.op != "constant" for x in operands):
-        return None
+    operands = []
+    for a in n.args:
+        x = s[a]
+        if x.op != "constant":
+            return None
+        operands.append(x)
     reference = OPS[n.op].reference
     if reference is None or not isinstance(n.type, TensorType) or _symbolic(tuple(n.attrs.values())):
         return None
