@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from ctypes import addressof, c_char
-from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from math import prod
@@ -28,6 +27,7 @@ from ...compiler.manifest import Port
 from ...compiler.types.sizes import Dim, Size, Symbol, substitute, symbols
 from ...compiler.types.tensors import TensorType
 from ...dsl.errors import ArgumentTypeError, NncError, ResourceError, error
+from ...dsl.record import dataclass
 from .column import Array, Column, Rows, memory_limit
 from .foreign import Unfit, as_numpy, is_text, type_name
 from .messages import argument_error, human

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ctypes import Array as CArray
 from ctypes import addressof, c_int64, c_void_p, sizeof
-from dataclasses import dataclass
 from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -29,6 +28,7 @@ from ...compiler.native.loading import INTERRUPTED
 from ...compiler.types.sizes import Dim, Size, parse_size, substitute, symbols
 from ...compiler.types.stacks import is_stack, members
 from ...dsl.errors import ArgumentError, ArgumentTypeError, error
+from ...dsl.record import dataclass
 from .arrays import (
     BATCHES,
     NUMPY,

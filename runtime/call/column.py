@@ -10,11 +10,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
+
+from ...dsl.record import dataclass, replace
 
 Array = np.ndarray[Any, Any]
 SHARE = 0.25  # of the memory that one file's columns may take; what is larger stays on disk

@@ -7,12 +7,12 @@ told of a format is a cell of it, and a test names the cells that are forgotten.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from inspect import Parameter, Signature
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal
 
+from ...dsl.record import dataclass
 from .dataset import Dataset
 from .table import Schema
 

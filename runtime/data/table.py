@@ -8,13 +8,13 @@ columns are found by name, classes keep their numbers, and what does not fit is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...dsl.errors import DataError, NncError, error
+from ...dsl.record import dataclass, field
 from ..call.column import Array, Rows
 from ..call.messages import listed
 from .files import malformed
