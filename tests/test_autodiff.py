@@ -482,6 +482,20 @@ def test_the_verifier_asks_again_where_an_operand_has_another_type() -> None:
         verify(replace(graph, nodes={"x": other, "v0": node}), "x", verify(graph, "nothing"))
 
 
+@pytest.mark.parametrize("shape, asked", [((3,), {"z"}), ((4,), {"z", "v0"})])
+def test_the_verifier_asks_of_other_operands_where_their_type_is_another(
+    shape: tuple[int, ...], asked: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s, met = Sketch(), set()
+    graph = s.finish(y=s.input("x", 3).apply("exp"))
+    leaf, node = graph.nodes.values()
+    kind = TensorType("f64", shape)
+    other = replace(leaf, name="z", attrs={**leaf.attrs, "type": kind}, type=kind)
+    monkeypatch.setattr("nnc.compiler.graph.verify._typed", lambda n, operands, after: met.add(n.name))
+    verify(replace(graph, nodes={"z": other, "v0": replace(node, args=("z",))}), "x", graph)
+    assert met == asked
+
+
 @pytest.mark.parametrize(
     "bad",
     [
