@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +90,38 @@ def read(source: Source, lexed: Lexed) -> tuple[ast.Module, list[Diagnostic]]:
     """The tree of the definitions that parse, and what is wrong in the order of the text."""
     errors = list(lexed.diagnostics)
     definitions: list[ast.Definition] = []
-    own_line = {c.span.position[0]: c for c in lexed.comments if _stands_alone(c)}
+    own_line = _own_line(lexed)
     for tokens in lexed.definitions:
         try:
-            definition = _parse_definition(tokens)
+            definition = _documented(tokens, own_line)
         except SourceError as e:
             errors.extend(e.diagnostics)
             continue
-        if not isinstance(definition, ast.Import | ast.Unread):
-            definition = replace(definition, doc=_doc(own_line, definition.span.position[0]))
         definitions.append(definition)
     errors = sorted(errors, key=lambda d: d.span.start if d.span else 0)[:MAX_ERRORS]
     return ast.Module(tuple(definitions), lexed.comments, span=Span(source, 0, len(source.text))), errors
+
+
+def by_name(source: Source) -> dict[str, Callable[[], Any]]:
+    """What parses each definition of a source without imports and tests, by the name behind its first word. Raises
+    SourceError where the source has no tokens, and each of them where its definition does not parse."""
+    lexed = tokenize(source)
+    if lexed.diagnostics:
+        raise SourceError(list(lexed.diagnostics))
+    own_line = _own_line(lexed)
+    return {tokens[1].text: partial(_documented, tokens, own_line) for tokens in lexed.definitions}
+
+
+def _documented(tokens: list[Token], own_line: dict[int, ast.Comment]) -> Any:
+    definition = _parse_definition(tokens)
+    if isinstance(definition, ast.Import | ast.Unread):
+        return definition
+    return replace(definition, doc=_doc(own_line, definition.span.position[0]))
+
+
+def _own_line(lexed: Lexed) -> dict[int, ast.Comment]:
+    """By line, the comments that have one to themselves."""
+    return {c.span.position[0]: c for c in lexed.comments if _stands_alone(c)}
 
 
 def _parse_definition(tokens: list[Token]) -> Any:

@@ -1,7 +1,7 @@
 """Files and their names: the user's file, what it imports, and the standard library.
 
-A file's scope looks up its own definitions, then what it imports, then std, then the builtins. Std files are parsed
-only when a name of theirs is first used.
+A file's scope looks up its own definitions, then what it imports, then std, then the builtins. What std defines is
+parsed when it is first used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from ...dsl import ast
 from ...dsl.diagnostics import Label
 from ...dsl.errors import DataError, NncError, SourceError, error
-from ...dsl.parser import parse, read_source
+from ...dsl.parser import by_name, parse, read_source
 from ...dsl.record import dataclass, field, replace
 from ...dsl.recovery import recover
 from ...dsl.source import Source, Span
@@ -50,10 +50,14 @@ def path_of(d: ast.Import) -> str:
 
 
 @cache
-def std_file(path: Path) -> dict[str, Any]:
-    """The definitions of a file of std by name; their trees are common to all programs."""
-    module = parse(Source(f"std/{path.name}", path.read_text("utf-8")))
-    return {d.name: d for d in module.definitions if isinstance(d, NAMED)}
+def _std_file(path: Path) -> dict[str, Callable[[], Any]]:
+    return by_name(Source(f"std/{path.name}", path.read_text("utf-8")))
+
+
+@cache
+def std_definition(name: str) -> Any:
+    """A definition of std, parsed when it is first used; its tree is common to all programs."""
+    return _std_file(std_index()[name])[name]()
 
 
 def _check_signature(d: ast.Definition) -> None:
@@ -98,10 +102,7 @@ class Modules:
         return module, scope
 
     def _find_std(self, name: str) -> Any:
-        path = std_index().get(name)
-        if path is None:
-            return MISSING
-        return self._value(std_file(path)[name], self.std)
+        return self._value(std_definition(name), self.std) if name in std_index() else MISSING
 
     def _load(self, source: Source, importing: tuple[str, ...]) -> tuple[ast.Module, Scope]:
         if source.name in self.files:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from nnc.dsl import ast, tables
 from nnc.dsl.errors import DataError, NncError, SourceError
 from nnc.dsl.format import format
-from nnc.dsl.parser import MAX_BYTES, deepest, parse, read_source
+from nnc.dsl.parser import MAX_BYTES, by_name, deepest, parse, read_source
 from nnc.dsl.source import Source
 from nnc.dsl.tokens import MAX_DEPTH, MAX_TOKENS, OPERATORS, tokenize
 
@@ -328,3 +328,20 @@ def test_only_programs_are_imported(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="E0681"):
             read_source(name, imported=True)
     assert read_source(tmp_path / "good.nn", imported=True).text == "const a = 1"
+
+
+def test_a_definition_by_its_name_is_that_of_the_whole_file():
+    for path in sorted((ROOT / "dsl" / "std").glob("*.nn")):
+        source = Source(path.name, path.read_text("utf-8"))
+        whole = {d.name: d for d in parse(source).definitions}
+        alone = {name: made() for name, made in by_name(source).items()}
+        assert alone == whole and {n: d.span for n, d in alone.items()} == {n: d.span for n, d in whole.items()}
+
+
+def test_what_stands_beside_a_definition_is_not_parsed():
+    found = by_name(Source("<text>", "# one\nfn one() = 1\nfn two() = = 2\n"))
+    assert found["one"]().doc == "one"
+    with pytest.raises(SourceError):
+        found["two"]()
+    with pytest.raises(SourceError):
+        by_name(Source("<text>", "fn one() = 1 $\n"))
