@@ -157,3 +157,32 @@ def test_a_vector_times_a_matrix_is_shared_with_all_of_its_work(right):
     (loop,) = (s for s in kernel.body if isinstance(s, L.For))
     assert loop.parallel and loop.when is None
     assert all(len(loops) == 1 for loops in nested(kernel.body))
+
+
+NORMED = """export f(x: f32[N, 40]) {
+    centred = x - mean(x, axis = 0)
+    return (centred / sqrt(mean(centred * centred, axis = 0) + 1e-5), max(x, axis = 0))
+}"""
+
+
+def test_rows_are_shared_where_columns_are_few():
+    """A batch is normalised: each of three passes over it is in shares, whose sums are put together."""
+    session = Session(Source("a.nn", NORMED), Settings(cache=False))
+    (kernel,) = session.stages("f").lowered.module.kernels
+    assert len([*nested(kernel.body)]) == 3
+    assert shares(kernel, {"N": 20_000}) and not shares(kernel, {"N": 200})
+
+
+@pytest.mark.parametrize("rows", [1, 63, 768, 769, 4096, 4097, 20_000])
+def test_shares_of_rows_give_the_same_bits_to_any_number_of_threads(rows, tmp_path, monkeypatch):
+    monkeypatch.setenv("NNC_CACHE", str(tmp_path))
+    x = np.random.default_rng(rows).normal(size=(rows, 40)).astype(np.float32) + 3
+    ways = ({"threads": 1}, {"threads": 2}, {"threads": 3}, {"threads": 2, "target_cpu": "x86-64-v3"})
+    want, *others = ([a.view(np.int32) for a in nnc.compile(NORMED, **way).f(x)] for way in ways)
+    for other in others:
+        for a, b in zip(other, want, strict=True):
+            np.testing.assert_array_equal(a, b)
+    exact = x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)
+    exact /= np.sqrt((exact * exact).mean(axis=0) + 1e-5)
+    np.testing.assert_allclose(want[0].view(np.float32), exact, atol=1e-5)
+    np.testing.assert_array_equal(want[1].view(np.float32), x.max(axis=0))

@@ -85,20 +85,20 @@ class Total:
         self.now = body.register(start.dtype, length)
         self.sums = body.register("f64", length)
         self.lost = body.register("f64", length) if start.dtype == "f64" else None
-        with self._if_long(), each() as k:
+        with self.if_long(), each() as k:
             for buffer in filter(None, (self.sums, self.lost)):
                 body.store(buffer, k, L.Const(L.identity("sum", "f64"), "f64"))
         with each() as k:
             body.store(self.now, k, start)
 
-    def _if_long(self) -> AbstractContextManager[None]:
+    def if_long(self) -> AbstractContextManager[None]:
         """What is done only where there are several blocks."""
         return nullcontext() if self.cut.long is None else self.body.when(self.cut.long)
 
     def end(self) -> None:
         """Of a block. By TwoSum the new sum and what is lost are exactly the old sum and the block."""
         body = self.body
-        with self._if_long(), self._each() as k:
+        with self.if_long(), self._each() as k:
             sums, block = body.load(self.sums, k, "f64"), cast(body.load(self.now, k, self.start.dtype), "f64")
             if self.lost is None:
                 body.store(self.sums, k, _apply("add", sums, block))
@@ -113,7 +113,7 @@ class Total:
 
     def finish(self) -> None:
         """The sum of all blocks, at each position."""
-        with self._if_long(), self._each() as k:
+        with self.if_long(), self._each() as k:
             self.body.store(self.now, k, cast(self._all(k), self.start.dtype))
 
     def together(self, into: str) -> None:
@@ -123,7 +123,7 @@ class Total:
         if self.cut.long is not None:
             with self._each() as k:
                 body.fold(into, 0, "sum", body.load(self.now, k, dtype))
-        with self._if_long():
+        with self.if_long():
             every = body.register("f64", 1)
             body.store(every, 0, L.Const(L.identity("sum", "f64"), "f64"))
             with self._each() as k:

@@ -13,107 +13,32 @@ bits depend on the shape alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from math import prod
 
 from ...graph.boxes import flat
 from ...graph.cost import number, own_weight, waits
-from ...graph.nodes import Graph, Node, ancestors
+from ...graph.nodes import Graph, Node
 from ...graph.ops import OPS
-from ...graph.ops.op import MAP, REDUCE, VIEW
+from ...graph.ops.op import REDUCE
 from ...loops import ir as L
 from ...loops.index import quotient
 from ...types.sizes import Dim
-from ...types.tensors import BYTES, FLOATS
-from .blocks import MANY, TURNS, WHOLE, Each, Share, Total, cast, cut, least, over_blocks
+from ...types.tensors import BYTES
+from . import columns as by_columns
+from .blocks import MANY, TURNS, WHOLE, Share, cast, least, over_blocks
 from .body import Body, Index, Results, lanes, results
-from .nest import ABREAST, Axes, Part, across, collapse, over, parts, place, walk
+from .nest import ABREAST, Axes, collapse, over, place
+from .stages import Stages, how, long_sums, of_shares, start
 
-TILE = 4  # vectors of neighbouring elements folded at a time
 SAVED = 8  # vectors of a row that are kept in registers from one stage to the next
-HEAVY = 6  # weight of an operator whose result is kept rather than computed again
 LONG = 1024  # elements of a row that make several chains of partial results worth their combination ...
 LIGHT = 8  # ... when it is the latency of the chain that counts: weight of all that is done for an element
 CHAINS = 4
 SHARE = 1 << 15  # elements of what is reduced to one value, for a thread at a time
 CODE = 512  # weight of all that is done for a row, written out, up to which rows run through together
 COPIES = 8  # of what is done for a vector of a long sum, in one turn of the loop over a block: fewer branches
-
-
-class Stages:
-    """What is done in which loop over the reduced axes. `trial` was asked for every value at `point`, with reductions
-    that are there already: which values are asked for where, and so which axis is meant, is seen there."""
-
-    def __init__(self, trial: Body):
-        graph, ops = trial.graph, trial.ops
-        self.reductions = [n for n in graph if ops[n.op].kind == REDUCE and n.attrs["axes"]]
-        first = self.reductions[0]
-        self.box = graph[first.args[0]].shape
-        self.reduced = tuple(k in first.attrs["axes"] for k in range(len(self.box)))
-        self.level: dict[str, int] = {}
-        for n in graph:
-            needed = max((self.level[a] for a in n.args), default=0)
-            self.level[n.name] = needed + (n in self.reductions)
-        self.full = [v for v in results(graph) if graph[v].shape == self.box]
-        self.rest = [v for v in results(graph) if graph[v].shape != self.box]
-        self.count = 1 + max([self.level[r.args[0]] for r in self.reductions] + [self.level[v] for v in self.full])
-        for r in self.reductions:
-            trial.lies_in(r.name, r.name)
-        self.trial, self.point = trial, walk(trial, [*(r.args[0] for r in self.reductions), *self.full], self.box)
-
-    def kept(self, index: Sequence[Dim]) -> Index:
-        """The coordinates of the kept axes."""
-        return tuple(i for i, reduced in zip(index, self.reduced, strict=True) if not reduced)
-
-    def join(self, kept: Sequence[Dim], reduced: Sequence[Dim]) -> Index:
-        """A point of the box."""
-        return tuple(b if r else a for a, b, r in zip(kept, reduced, self.reduced, strict=True))
-
-    def folds(self, stage: int) -> list[Node]:
-        return [r for r in self.reductions if self.level[r.args[0]] == stage]
-
-    def stores(self, stage: int) -> list[str]:
-        return [v for v in self.full if self.level[v] == stage]
-
-    def extreme(self, stage: int) -> list[Node]:
-        """What is done in a stage that does nothing but look for the largest or the smallest; else nothing."""
-        folds, graph = self.folds(stage), self.trial.graph
-        if self.stores(stage) or any(self.trial.ops[r.op].reduce not in ("max", "min") for r in folds):
-            return []
-        ends = {r.name for r in self.reductions} - {r.name for r in folds}
-        return [graph[v] for v in ancestors(graph.nodes, [r.name for r in folds], ends) if v not in ends]
-
-    def saved(self, graph: Graph) -> dict[str, int]:
-        """Heavy values that several stages ask for at the point of the loops, and the first of those."""
-        wanted: dict[str, set[int]] = {n.name: set() for n in graph}
-        for r in self.reductions:
-            wanted[r.args[0]].add(self.level[r.args[0]])
-        for v in self.full:
-            wanted[v].add(self.level[v])
-        out: dict[str, int] = {}
-        for n in reversed(list(graph)):
-            stages = wanted[n.name]
-            if self.is_asked(n.name, self.point) and len(stages) > 1 and own_weight(n) >= HEAVY:
-                out[n.name] = min(stages)
-                stages = {min(stages)}
-            if n not in self.reductions:
-                for a in n.args:
-                    wanted[a] |= stages
-        return out
-
-    def between(self, body: Body, stage: int) -> list[str]:
-        """Values that this stage is the first to have and that repeat along the reduced axes: they are asked for at the
-        point of the kept ones."""
-        return [
-            n.name for n in body.graph
-            if self.level[n.name] == stage > 0 and body.ops[n.op].kind == MAP
-            and self.is_asked(n.name, self.kept(self.point))
-            and any(body.ops[u.op].kind == VIEW for u in body.graph.users(n.name))
-        ]  # fmt: skip
-
-    def is_asked(self, name: str, at: Index) -> bool:
-        return at in self.trial.asked.get(name, ())
 
 
 def fold(make: Callable[[], Body], parallel: bool = False) -> Body:
@@ -126,7 +51,7 @@ def fold(make: Callable[[], Body], parallel: bool = False) -> Body:
         _shares(body, stages, outputs, reduced)
     else:
         innermost = groups[-1] if groups else None
-        nest = _columns if innermost in kept else _abreast if _are_short(stages, kept, reduced) else _rows
+        nest = by_columns.columns if innermost in kept else _abreast if _are_short(stages, kept, reduced) else _rows
         nest(body, stages, outputs, kept, reduced, parallel)
     return body
 
@@ -176,10 +101,10 @@ def _folded(body: Body, stages: Stages, stage: int, outputs: Results, outer: Ind
         return body.loop(once, lanes=once, unroll=0, stem="j")
 
     totals = {r.name: body.register(r.dtype, 1) for r in folds}
-    long = _long(body, folds, share.sizes(reduced), width, most, once, lane)
+    long = long_sums(body, folds, share.sizes(reduced), width, most, once, lane)
     for r in folds:
         if r.name not in long:
-            body.store(totals[r.name], 0, _start(body, r))
+            body.store(totals[r.name], 0, start(body, r))
     if unroll is None:
         light = long and sum(map(own_weight, body.graph)) <= 2 * LIGHT
         unroll = COPIES * once // width if light else ABREAST if waits(body.graph) else 1
@@ -189,7 +114,7 @@ def _folded(body: Body, stages: Stages, stage: int, outputs: Results, outer: Ind
         keep(index, point)
         for r in folds:
             to, into = (long[r.name].now, once) if r.name in long else (totals[r.name], 1)
-            body.fold(to, 0, _how(body, r), body.value(r.args[0], index), into)
+            body.fold(to, 0, how(body, r), body.value(r.args[0], index), into)
         body.store_all(outputs, [(v, index) for v in stages.stores(stage)])
     for name, total in long.items():
         total.together(totals[name])
@@ -223,7 +148,7 @@ def _abreast(body: Body, stages: Stages, outputs: Results, kept: list[Axes], red
         for stage in range(stages.count):
             for r in stages.folds(stage):
                 terms = [body.value(r.args[0], at) for at in points]
-                body.is_now(r.name, stages.kept(outer), body.bind(_halved(terms, L.FOLDS[_how(body, r)], width)))
+                body.is_now(r.name, stages.kept(outer), body.bind(_halved(terms, L.FOLDS[how(body, r)], width)))
             body.store_all(outputs, [(v, at) for v in stages.stores(stage) for at in points])
         body.store_all(outputs, [(v, stages.kept(outer)) for v in stages.rest])
 
@@ -262,7 +187,9 @@ def shared(graph: Graph) -> list[Node]:
 
 def scratch(graph: Graph) -> tuple[Dim, ...]:
     """Bytes for the results of shares, of which there are no more than this."""
-    return tuple((2 * prod(graph[n.args[0]].shape) // SHARE + 2) * BYTES[n.dtype] for n in shared(graph))
+    return by_columns.scratch(graph) or tuple(
+        (2 * prod(graph[n.args[0]].shape) // SHARE + 2) * BYTES[n.dtype] for n in shared(graph)
+    )
 
 
 def _shares(body: Body, stages: Stages, outputs: Results, reduced: list[Axes]) -> None:
@@ -282,11 +209,11 @@ def _shares(body: Body, stages: Stages, outputs: Results, reduced: list[Axes]) -
         for r in stages.folds(0):
             body.store(parts[r.name], p, body.load(totals[r.name], 0, r.dtype))
     for r in stages.folds(0):
-        how, dtype = _how(body, r), "f64" if _how(body, r) == "sum" and r.dtype in FLOATS else r.dtype
+        kind, dtype = how(body, r), of_shares(r)
         every = body.register(dtype, 1)
-        body.store(every, 0, L.Const(L.identity(how, dtype), dtype))
+        body.store(every, 0, L.Const(L.identity(kind, dtype), dtype))
         with body.loop(shares, stem="p") as p:
-            body.fold(every, 0, how, cast(body.load(parts[r.name], p, r.dtype), dtype))
+            body.fold(every, 0, kind, cast(body.load(parts[r.name], p, r.dtype), dtype))
         body.is_now(r.name, (), body.bind(cast(body.load(every, 0, dtype), r.dtype)))
     body.store_all(outputs, [(v, ()) for v in stages.rest])
 
@@ -296,88 +223,6 @@ def _width(graph: Graph, reduced: Sequence[Axes], done: Sequence[Node] | None = 
     done = [*graph] if done is None else done
     light = done and sum(map(own_weight, done)) <= LIGHT
     return lanes(graph) * (CHAINS if reduced and number(reduced[-1].size) >= LONG and light else 1)
-
-
-def _long(body: Body, folds: Sequence[Node], sizes: Sequence[Dim], width: int, most: int,
-          length: int, each: Each) -> dict[str, Total]:  # fmt: skip
-    """The sums among the reductions of a stage, at so many positions, where they may be long."""
-    sums = [r for r in folds if _how(body, r) == "sum" and r.dtype in FLOATS]
-    at = cut(body, sizes, width, most) if sums else None
-    return {r.name: Total(body, at, _start(body, r), length, each) for r in sums} if at is not None else {}
-
-
-# --- the innermost axis is kept --------------------------------------------------------------------------------------
-
-
-def _columns(body: Body, stages: Stages, outputs: Results, kept: list[Axes], reduced: list[Axes],
-             parallel: bool) -> None:  # fmt: skip
-    *rows, last = kept
-    with over(body, rows, len(stages.box), parallel=parallel and bool(rows)) as outer:
-        width = lanes(body.graph)
-        for t in parts(last.size, TILE * width, width):
-            with body.loop(t.stop, start=t.start, step=t.step, parallel=parallel and not rows) as j0:
-                sources = dict(body.sources)
-                _tile(body, stages, outputs, outer, j0, last, reduced, t)
-                body.sources = sources
-
-
-def _tile(body: Body, stages: Stages, outputs: Results, outer: Index, j0: Dim, last: Axes, reduced: list[Axes],
-          t: Part) -> None:  # fmt: skip
-    """All stages for some neighbouring kept elements; what is known of each of them is in a lane of registers."""
-    graph, width = body.graph, lanes(body.graph)
-    known: dict[str, str] = {}  # value -> its registers
-
-    @contextmanager
-    def each() -> Iterator[tuple[Dim, Index]]:
-        """A lane, and the index of the element in it."""
-        with lane() as j:
-            index = list(outer)
-            place(j0 + j, last, index, body)
-            for name, row in known.items():
-                body.in_register(name, stages.kept(index), row, j)
-            yield j, tuple(index)
-
-    def lane() -> AbstractContextManager[Dim]:
-        return across(body, t, j0, last.size, width)
-
-    def registers(name: str) -> str:
-        return body.register(graph[name].dtype, t.padded(width))
-
-    for stage in range(stages.count):
-        for v in stages.between(body, stage):
-            row = registers(v)
-            with each() as (j, at):
-                body.store(row, j, body.value(v, stages.kept(at)))
-            known[v] = row
-        folds = stages.folds(stage)
-        long = _long(body, folds, [g.size for g in reduced], 1, MANY, t.padded(width), lane)
-        totals = {r.name: long[r.name].now if r.name in long else registers(r.name) for r in folds}
-        if len(long) < len(folds):
-            with each() as (j, _):
-                for r in folds:
-                    if r.name not in long:
-                        body.store(totals[r.name], j, _start(body, r))
-        with over_blocks(body, reduced, len(stages.box), [*long.values()]) as point, each() as (j, at):
-            index = stages.join(at, point)
-            for r in folds:
-                terms = (body.load(totals[r.name], j, r.dtype), body.value(r.args[0], index))
-                body.store(totals[r.name], j, L.Apply(L.FOLDS[_how(body, r)], terms, r.dtype))
-            body.store_all(outputs, [(v, index) for v in stages.stores(stage)])
-        for total in long.values():
-            total.finish()
-        known |= totals
-    if stages.rest:
-        with each() as (_, at):
-            body.store_all(outputs, [(v, stages.kept(at)) for v in stages.rest])
-
-
-def _how(body: Body, r: Node) -> str:
-    how: str = body.ops[r.op].reduce
-    return how
-
-
-def _start(body: Body, r: Node) -> L.Const:
-    return L.Const(L.identity(_how(body, r), r.dtype), r.dtype)
 
 
 def _whole(n: Dim, width: int) -> int:
