@@ -158,6 +158,30 @@ def test_the_gradient_by_filters_beside_the_direct_one(n, h, w, c, k, at):
     assert np.abs(ours - direct).max() <= ROOM * direct.std()
 
 
+SMALL_SUMS = GRADIENT.format(n="B", h=24, w=24, c=16, k=16, at="i + u, j + v")
+
+
+def test_threads_share_the_blocks_of_a_gradient_whose_sums_are_small():
+    """Not the tiles of each block and then the positions, where each reads what the other wrote."""
+    session = Session(Source("a.nn", SMALL_SUMS), Settings(cache=False))
+    kernels = session.stages("g").lowered.module.kernels
+    (kernel,) = [k for k in kernels if any(b.name == "slope0" for b in k.buffers)]
+    first = next(s for s in kernel.body if isinstance(s, L.For))
+    assert first.parallel and any(b.name == "sum0" for b in kernel.buffers)
+    assert not any(s.parallel for s in L.walk(first.body) if isinstance(s, L.For))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 8, 13])
+def test_runs_of_blocks_are_added_in_order(n):
+    rng = np.random.default_rng(n)
+    x, d = rng.normal(size=(n, 26, 26, 16)).astype("f4"), rng.normal(size=(n, 24, 24, 16)).astype("f4")
+    ways = ({"threads": 1}, {"threads": 2}, {"threads": 3}, {"threads": 1, "target_cpu": "x86-64-v3"})
+    ours = [nnc.compile(SMALL_SUMS, **way).g(x, d) for way in ways]
+    direct = nnc.compile(SMALL_SUMS, precise=True).g(x, d)
+    assert len({a.tobytes() for a in ours}) == 1
+    assert np.abs(ours[0] - direct).max() <= ROOM * direct.std()
+
+
 @pytest.mark.parametrize(("n", "size", "c", "k", "at", "is_so"), [
     (8, 8, 32, 32, "i + u, j + v", True), (7, 8, 32, 32, "i + u, j + v", False), (8, 8, 15, 32, "i + u, j + v", False),
     (32, 8, 32, 15, "i + u, j + v", False), (8, 8, 16, 16, "i + u, j + v", True), (8, 8, 32, 32, "i + u, i + v", False),
