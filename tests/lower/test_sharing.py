@@ -186,3 +186,31 @@ def test_shares_of_rows_give_the_same_bits_to_any_number_of_threads(rows, tmp_pa
     exact /= np.sqrt((exact * exact).mean(axis=0) + 1e-5)
     np.testing.assert_allclose(want[0].view(np.float32), exact, atol=1e-5)
     np.testing.assert_array_equal(want[1].view(np.float32), x.max(axis=0))
+
+
+WINDOWS = """export g(x: f32[B, 26, 18, 5], d: f32[B, 24, 16, 24], w: f32[5, 3, 3, 24]) -> f32[5, 3, 3, 24] {
+    y[c in 0..5, u in 0..3, v in 0..3, k in 0..24] = sum[n, i, j](x[n, i + u, j + v, c] * d[n, i, j, k])
+    return w - 0.5 * y
+}"""
+
+
+def test_examples_are_shared_where_a_sum_over_them_has_few_results():
+    session = Session(Source("a.nn", WINDOWS), Settings(cache=False))
+    kernels = session.stages("g").lowered.module.kernels
+    (kernel,) = [k for k in kernels if any(b.name == "sum0" for b in k.buffers)]
+    first = next(s for s in kernel.body if isinstance(s, L.For))
+    assert first.parallel and shares(kernel, {"B": 16})
+
+
+@pytest.mark.parametrize("examples", [0, 1, 2, 5, 16])
+def test_runs_of_examples_give_the_same_bits_to_any_number_of_threads(examples, tmp_path, monkeypatch):
+    monkeypatch.setenv("NNC_CACHE", str(tmp_path))
+    rng = np.random.default_rng(examples)
+    shapes = (examples, 26, 18, 5), (examples, 24, 16, 24), (5, 3, 3, 24)
+    x, d, w = (rng.normal(size=s).astype(np.float32) for s in shapes)
+    ways = ({"threads": 1}, {"threads": 2}, {"threads": 5}, {"threads": 2, "target_cpu": "x86-64-v3"})
+    found = [nnc.compile(WINDOWS, **way).g(x, d, w) for way in ways]
+    assert len({a.tobytes() for a in found}) == 1
+    parts = [np.einsum("nijc,nijk->ck", x[:, u : u + 24, v : v + 16], d) for u in range(3) for v in range(3)]
+    wanted = w - 0.5 * np.stack(parts, axis=1).reshape(5, 3, 3, 24)
+    np.testing.assert_allclose(found[0], wanted, rtol=1e-4, atol=1e-3)

@@ -56,6 +56,7 @@ class RegisterTile:
     rows: int
     columns: Part
     next: Dim | None = None  # of panels, what the step 0 of the last index asks for
+    base: Dim = 0  # where sums begin
 
     def write(self, outputs: Results, steps: Steps, sums: str = "", before: Dim = 1) -> None:
         """The tile, from 0 or what is in `sums`, where something was summed `before`, to what is elementwise in it."""
@@ -196,7 +197,7 @@ class RegisterTile:
         """Where sums have it: where the result has, or rows by columns where that is transposed."""
         if self.p.swapped:
             return (self.i0 + i) * self.p.columns[-1].size + self.j0 + j
-        return flat(self.result_index(i, j), self.p.node.shape)
+        return self.base + flat(self.result_index(i, j), self.p.node.shape)
 
 
 def point_in_result(body: Body, p: Product, points: Mapping[Walk, Dim]) -> tuple[Dim, ...]:

@@ -50,6 +50,8 @@ PAGE = 1 << 12
 PART = 1 << 15  # bytes of a panel that stay in the first-level cache while tiles pass over them
 DEEPEST = 1 << 13  # steps of a window's sum that stay near with a tile of columns; longer ones go around the tiles
 TIMES = 256  # uses of a window's weights that are worth a copy
+RUNS = 4  # of the examples that a sum goes over
+SMALL = 300_000  # bytes of results, which each run has
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Schedule:
     steps: int = 0  # of the last index of the sum for all those rows, then; 0: all of it for one tile after the other
     single: int = 0  # columns of a tile of one row, where one by one those are taken that are left over
     chunk: bool = False  # panels of a block's columns are copied for some steps of the sum at a time, not all before
+    runs: bool = False  # of examples, each with sums of its own, which are added in order
 
     def part(self, p: Product, start: Dim) -> tuple[Dim, Dim] | None:
         """Of the sum what panels hold at a time, where they do not hold all: from `start`, so many steps."""
@@ -77,6 +80,8 @@ class Schedule:
     def scratch(self, p: Product, alone: bool) -> tuple[Dim, ...]:
         """Bytes of the panels, the strips and the sums; the result holds the sums where it is `alone` in a kernel."""
         rows, columns, size = p.rows[-1].size if p.rows else 1, p.columns[-1].size, BYTES[p.node.dtype]
+        if self.runs:
+            return (RUNS * prod(p.node.shape) * size,)
         out: list[Dim] = []
         if self.panels and self.chunk:
             across = quotient(columns + self.width - 1, self.width, {}) * self.width
@@ -110,6 +115,8 @@ def schedule(p: Product, target: Target) -> Schedule:
     """For the sizes at hand."""
     if not p.batch and len(p.columns) == 1 and len(p.rows) <= 1:
         return _of_matrices(p, target)
+    if _is_in_runs(p):
+        return Schedule(_tile(p, _deep(p, target), False, target), False, runs=True)
     if not p.batch and len(p.rows) > 1 and (len(p.columns) == 1 or is_large(p)) and p.clipped_in_sheets:
         if number(prod(w.size for w in p.inner)) <= DEEPEST:
             return _of_windows(p, target)
@@ -143,6 +150,21 @@ def is_large(p: Product) -> bool:
 def sheet_bytes(p: Product) -> int:
     """Of one matrix of the right operand."""
     return number(prod(w.size for w in p.inner) * p.columns[-1].size) * BYTES[p.node.dtype]
+
+
+def _is_in_runs(p: Product) -> bool:
+    """Whether threads share a sum over examples, as that of a gradient by the weights of a window: there are few
+    results, and by rows of them each thread would read all examples."""
+    results, examples = prod(p.node.shape), p.inner[0]
+    if p.batch or p.packed or p.width or p.swapped or not p.rows or len(p.columns) > 1 or len(p.inner) < 2:
+        return False
+    if (
+        isinstance(examples.size, int)
+        or not isinstance(results, int)
+        or any(c.index in examples.indices for c in p.clips)
+    ):
+        return False
+    return results * BYTES[p.node.dtype] <= SMALL
 
 
 def _of_windows(p: Product, target: Target) -> Schedule:
