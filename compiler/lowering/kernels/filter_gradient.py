@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     from ...native.target import Target
 
 NEAR_BYTES = 1 << 19  # of V and Z, together
-FEW = 32  # tiles of a block, at least; where S is large twice as many
+FEW = 32  # tiles of a block, at least; in one run twice as many
 RUNS = 4  # of blocks
 SMALL = 1 << 18  # bytes of S, which each run has
+LONG = 512  # tiles of a run for which it matters little that V, Z and S of the run before were near
 PART = 64  # of the work is to add up what runs have, or less
 
 
@@ -58,7 +59,7 @@ class Tiles:
     def rows(self) -> int:
         """Rows of tiles in a block."""
         one = POSITIONS**2 * (self.channels + self.filters) * BYTES[self.node.dtype]
-        few, near = (FEW, NEAR_BYTES // RUNS) if self.is_small else (2 * FEW, NEAR_BYTES)
+        few, near = (FEW, NEAR_BYTES // RUNS) if self.runs > 1 else (2 * FEW, NEAR_BYTES)
         return max(1, -(-max(few, near // max(1, one)) // max(1, self.across)))
 
     @property
@@ -73,13 +74,10 @@ class Tiles:
         return POSITIONS**2 * self.channels * self.filters
 
     @property
-    def is_small(self) -> bool:
-        return self.sums * BYTES[self.node.dtype] <= SMALL
-
-    @property
     def runs(self) -> int:
         """Of blocks: 1, or so many."""
-        return RUNS if self.is_small and number(self.examples * self.down) >= 2 * RUNS * self.rows else 1
+        many = number(self.examples * self.down * self.across) >= RUNS * LONG
+        return RUNS if many and self.sums * BYTES[self.node.dtype] <= SMALL else 1
 
     def scratch(self) -> tuple[int, ...]:
         """Bytes of V, Z, and S where it is not the result."""
