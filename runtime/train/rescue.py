@@ -17,7 +17,7 @@ import numpy as np
 from ...compiler.types.sizes import symbols
 from ...dsl.diagnostics import Diagnostic
 from ...dsl.errors import NncError, NonFiniteError, ResourceError
-from ..call.arrays import BAD_DATA, bind, check_bytes, is_finite, not_finite
+from ..call.arrays import BAD_DATA, aligned_arrays, bind, check_bytes, is_finite, not_finite
 from ..call.column import Array
 from ..call.interrupt import Watch
 from ..network import Network
@@ -53,7 +53,8 @@ class Rescue:
             2 * sum(a.nbytes for a in network.variables.values()),
             "the variables and the copy of them that training keeps",
         )
-        self._copy = {path: np.empty_like(a) for path, a in network.variables.items()}
+        kept = aligned_arrays(((a.shape, a.dtype) for a in network.variables.values()), "the copy that training keeps")
+        self._copy = dict(zip(network.variables, kept, strict=True))
         self._begun = list(progress.totals) if before else [0.0] * len(sweep.totals)  # where the sweep begins
         self._due = 0.0
         self._epoch, self._position = 0, 0
