@@ -1,4 +1,4 @@
-"""Convolutions of 3 x 3 by Winograd's algorithm: forward and backward, at every edge, beside the direct ones."""
+"""Convolutions by Winograd's algorithm: forward and backward, at every edge, beside the direct ones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import nnc
+from nnc.compiler.graph.ops.winograd import LARGE, SMALL, WIDE
 from nnc.compiler.loops import ir as L
 from nnc.compiler.lowering import wind
 from nnc.compiler.lowering.kernels import winograd
@@ -53,9 +54,12 @@ def wound(text: str, entry: str = "predict", op: str = "unwind") -> int:
     ("2, 32, 10, 11", "Conv(32, 3) |> max_pool(2, stride = 1)"),
     ("B, 32, 30, 30", "Conv(32, 3, pad = 1) |> avg_pool(2)"),  # more than one block of an image
 ])  # fmt: skip
-@pytest.mark.parametrize("tiles", [wind.LARGE, wind.SMALL], ids=["large", "small"])
+@pytest.mark.parametrize("tiles", [LARGE, SMALL, WIDE], ids=["large", "small", "wide"])
 def test_beside_the_direct_ones(shape, layers, tiles, monkeypatch, tmp_path):
     monkeypatch.setattr(wind, "TILES", (tiles,))
+    layers = layers.replace(", 3, pad = 1", f", {tiles.taps}, pad = {tiles.taps // 2}").replace(
+        ", 3", f", {tiles.taps}"
+    )
     monkeypatch.setattr(wind, "READ", 0)
     monkeypatch.setenv("NNC_CACHE", str(tmp_path))
     ours, direct = net(shape, layers, threads=2), net(shape, layers, threads=2, precise=True)
@@ -88,7 +92,8 @@ CONV = "model Net(x: f32[B, {c}, {n}, {n}]) {{ return x |> Conv({k}, {taps}, pad
 
 
 @pytest.mark.parametrize(("c", "k", "n", "taps", "stride", "is_so"), [
-    (32, 32, 8, 3, 1, True), (32, 32, 8, 5, 1, False), (32, 32, 9, 3, 2, False), (15, 64, 8, 3, 1, False),
+    (32, 32, 8, 3, 1, True), (32, 32, 8, 5, 1, True), (32, 32, 8, 7, 1, False), (16, 32, 6, 4, 1, False),
+    (32, 32, 9, 3, 2, False), (15, 64, 8, 3, 1, False),
     (64, 15, 8, 3, 1, False), (64, 16, 8, 3, 1, True), (512, 512, 7, 3, 1, True),
     (512, 512, 4, 3, 1, False), (512, 512, 14, 3, 1, True),
 ])  # fmt: skip

@@ -18,7 +18,7 @@ from ..graph.ops import OPS
 from ..graph.ops.calculus import constant
 from ..graph.ops.indexing import SCATTERS
 from ..graph.ops.op import CONTRACT, LOOP, REDUCE
-from ..graph.ops.winograd import filtering
+from ..graph.ops.winograd import FILTERINGS
 from ..graph.product import Product, product, swap
 from ..loops import ir as L
 from ..passes.argument import ARGUMENTS, expand
@@ -415,7 +415,7 @@ def _wound(node: Node, graph: Graph) -> Window | None:
     if side is None or w is None:
         return None
     (transforms,) = graph[node.args[side]].args
-    return replace(w, how=filtering(graph[transforms].shape[0]))
+    return replace(w, how=FILTERINGS[graph[transforms].shape[0], w.how.taps])
 
 
 def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:

@@ -1,4 +1,4 @@
-"""Winograd's algorithm, where it pays: filters of 3 x 3 become what they are at the points of `graph.ops.winograd`.
+"""Winograd's algorithm, where it pays: filters become what they are at the points of `graph.ops.winograd`.
 
 In: a graph whose values lie as kernels read them. Out: the same graph, up to rounding, in which such a convolution
 reads the transforms of its filters, and the gradient by them is summed at the same points. What leads to and from those
@@ -15,7 +15,7 @@ from ..graph.nodes import Builder, Graph, Node
 from ..graph.ops import OPS
 from ..graph.ops.contraction import plain
 from ..graph.ops.op import CONTRACT, LOOP
-from ..graph.ops.winograd import LARGE, POSITIONS, SMALL, TAPS, TILE
+from ..graph.ops.winograd import FILTERINGS, POSITIONS, TAPS, TILE
 from ..types.sizes import Dim
 from ..types.tensors import TensorType
 from .kernels.winograd import AFAR, Window, tile_of, window, window_of_gradient
@@ -23,7 +23,7 @@ from .kernels.winograd import AFAR, Window, tile_of, window, window_of_gradient
 if TYPE_CHECKING:
     from ..native.target import Target
 
-TILES = (LARGE, SMALL)
+TILES = tuple(FILTERINGS.values())
 LEAST = 16  # channels and filters: with fewer the transforms of tiles cost more than the products save
 READ = 20  # products with weights take as long as to read these, where they come from afar
 MANY = 32  # and sums for a gradient
@@ -59,7 +59,7 @@ def _convolution(n: Node, graph: Graph, examples: int) -> Window | None:
     """The convolution that a contraction is, with the tiles that pay most for so many examples; None where none do."""
     found = [w for side in (0, 1) if (w := window(n, graph, side)) is not None]
     enough = [w for w in found if min(w.channels, w.shape[3]) >= LEAST and 0 not in w.tiles]
-    ways = [replace(w, how=how) for how in TILES for w in enough]
+    ways = [replace(w, how=how) for how in TILES for w in enough if how.taps == w.how.taps]
     best = min(ways, key=lambda w: _cost(w, examples), default=None)
     return best if best is not None and _cost(best, examples) <= _cost(best, examples, direct=True) else None
 
@@ -67,7 +67,7 @@ def _convolution(n: Node, graph: Graph, examples: int) -> Window | None:
 def _gradient_of(n: Node, graph: Graph, examples: int) -> Window | None:
     """The convolution by whose filters a contraction is the gradient, where sums at more points pay."""
     found = (window_of_gradient(n, graph, side) for side in (0, 1))
-    return next((w for w in found if w is not None and _pays_gradient(w, examples)), None)
+    return next((w for w in found if w is not None and w.how.taps == TAPS and _pays_gradient(w, examples)), None)
 
 
 def _pays_gradient(w: Window, examples: int) -> bool:
@@ -80,8 +80,8 @@ def _pays_gradient(w: Window, examples: int) -> bool:
 def _cost(w: Window, examples: int, direct: bool = False) -> int:
     """Multiply-adds for each channel and filter, and how many take as long as it does to read transforms, or `direct`ly
     the filters, that come from afar: no processor's own number, for what is computed must be the same on each."""
-    far = replace(w, how=LARGE).transforms >= AFAR
-    weights, (down, across) = (TAPS**2, w.shape[1:3]) if direct else (w.positions, w.tiles)
+    far = max(replace(w, how=how).transforms for how in TILES if how.taps == w.how.taps) >= AFAR
+    weights, (down, across) = (w.how.taps**2, w.shape[1:3]) if direct else (w.positions, w.tiles)
     return weights * (_count(w, examples) * down * across + READ * far)
 
 

@@ -1,15 +1,16 @@
 """Convolutions of 3 x 3 by Winograd's algorithm: `wind` makes the transforms of filters, `unwind` is filters that lie
 as their transforms, seen as the filters they are; `filter_gradient` is the gradient by such filters at the same points.
 
-A convolution of such filters is computed for 4 x 4 results at a time, from 6 x 6 values, with 36 products in the place
-of 144; or, where few results meet large transforms, for 2 x 2 with 16 in the place of 36. With the rows of B, G and A
-at the points 0, ±3/4, ±3/2 and infinity, or 0, ±1 and infinity, which are exact in binary:
+A convolution of filters of 3 x 3 is computed for 4 x 4 results at a time, from 6 x 6 values, with 36 products in the
+place of 144; or, where few results meet large transforms, for 2 x 2 with 16 in the place of 36; one of 5 x 5 for 2 x 2,
+from 6 x 6 values, with 36 in the place of 100. With the rows of B, G and A at the points 0, ±3/4, ±3/2 and infinity, or
+0, ±1 and infinity, which are exact in binary:
 
     y = Aᵀ (G w Gᵀ * Bᵀ x B) A
 
 The operand holds G w Gᵀ in panels, [position, j // width, c, j % width]; the filters are what G⁺ makes of it. A kernel
-reads the transforms as they lie; whoever else reads an `unwind` is right, and slow. The gradient by the filters is the
-adjoint, with sums over all tiles of all examples:
+reads the transforms as they lie; whoever else reads an `unwind` is right, and slow. The gradient by filters of 3 x 3 is
+the adjoint, with sums over all tiles of all examples:
 
     dw = Gᵀ (sum of Bᵀ x B * A dy Aᵀ) G
 
@@ -35,24 +36,23 @@ from . import require
 from .layout import inverse
 from .op import KERNEL, VIEW, Op, Sample, ShapeError
 
-TAPS = 3  # of a filter along an axis
-
 Index = tuple[Expr, ...]
 Read = Callable[[int, Index], Expr]
 
 
 @dataclass(frozen=True)
 class Filtering:
-    """F(tile x tile, 3 x 3), Winograd's name for so many results at a time, at the points 0, plus and minus each of
-    `pairs`, and infinity."""
+    """F(tile x tile, taps x taps), Winograd's name for so many results at a time, at the points 0, plus and minus each
+    of `pairs`, and infinity."""
 
     tile: int  # results along an axis
+    taps: int  # of a filter
     pairs: tuple[Fraction, ...]
 
     @property
     def positions(self) -> int:
         """Values along an axis that a tile reads, and points."""
-        return self.tile + TAPS - 1
+        return self.tile + self.taps - 1
 
     @cached_property
     def points(self) -> tuple[Fraction, ...]:
@@ -61,15 +61,15 @@ class Filtering:
 
     @cached_property
     def filter(self) -> tuple[tuple[Fraction, ...], ...]:
-        """G, [positions, 3], row by row: what the filter, a polynomial, is at each point, over the product of the
+        """G, [positions, taps], row by row: what the filter, a polynomial, is at each point, over the product of the
         distances of the point to the others; at infinity its last coefficient."""
         scales = [prod(p - q for q in self.points if q != p) for p in self.points]
-        rows = [tuple(p**k / scale for k in range(TAPS)) for p, scale in zip(self.points, scales, strict=True)]
-        return (*rows, (Fraction(0), Fraction(0), Fraction(1)))
+        rows = [tuple(p**k / scale for k in range(self.taps)) for p, scale in zip(self.points, scales, strict=True)]
+        return (*rows, tuple(Fraction(k == self.taps - 1) for k in range(self.taps)))
 
     @cached_property
     def back(self) -> np.ndarray:
-        """G⁺, [3, positions]."""
+        """G⁺, [taps, positions]."""
         return np.linalg.pinv(np.array([[float(v) for v in row] for row in self.filter]))
 
     @cached_property
@@ -86,14 +86,11 @@ class Filtering:
         return np.hstack([[[float(p) ** k for p in self.points] for k in range(self.tile)], at_infinity])
 
 
-LARGE = Filtering(4, (Fraction(3, 4), Fraction(3, 2)))
-SMALL = Filtering(2, (Fraction(1),))
-TILE, POSITIONS = LARGE.tile, LARGE.positions  # those of the gradient
-
-
-def filtering(squared: Dim) -> Filtering:
-    """The one with so many positions along both axes."""
-    return SMALL if squared == SMALL.positions**2 else LARGE
+LARGE = Filtering(4, 3, (Fraction(3, 4), Fraction(3, 2)))
+SMALL = Filtering(2, 3, (Fraction(1),))
+WIDE = Filtering(2, 5, LARGE.pairs)
+FILTERINGS: dict[tuple[Dim, Dim], Filtering] = {(f.positions**2, f.taps): f for f in (LARGE, SMALL, WIDE)}
+TAPS, TILE, POSITIONS = LARGE.taps, LARGE.tile, LARGE.positions  # those of the gradient
 
 
 def _infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -104,9 +101,9 @@ def _infer(types: Sequence[Type], attrs: Any) -> TensorType:
         raise ShapeError("E0303", f"unwind needs each axis of {result} once, and panels of four axes", (0,))
     rows, columns, channels, filters = (result.shape[k] for k in perm)
     width = t.shape[3]
-    if not isinstance(width, int) or width < 1 or (rows, columns) != (TAPS, TAPS):
+    if not isinstance(width, int) or width < 1 or rows != columns or (t.shape[0], rows) not in FILTERINGS:
         raise ShapeError("E0301", f"{t} does not hold the transforms of {result}", (0,))
-    if t.shape != (filtering(t.shape[0]).positions ** 2, -(-filters // width), channels, width):
+    if t.shape[1:] != (-(-filters // width), channels, width):
         raise ShapeError("E0301", f"{t} does not hold the transforms of {result}", (0,))
     return result
 
@@ -114,14 +111,14 @@ def _infer(types: Sequence[Type], attrs: Any) -> TensorType:
 def _at(node: Any, types: Sequence[TensorType], index: Index, read: Read) -> Expr:
     u, v, c, k = (index[a] for a in node.attrs["perm"])
     width = size_expr(types[0].shape[3])
-    how = filtering(types[0].shape[0])
+    how = FILTERINGS[types[0].shape[0], node.shape[node.attrs["perm"][0]]]
     back = how.back
 
     def part(tap: Expr, row: int, flip: bool) -> Expr:
         """The coefficient of a position for a tap that only run time knows."""
         values = [float(x) for x in (back[::-1] if flip else back)[:, row]]
-        e: Expr = Const(values[2], node.dtype)
-        for n in (1, 0):
+        e: Expr = Const(values[-1], node.dtype)
+        for n in reversed(range(how.taps - 1)):
             e = Apply("select", (Apply("eq", (tap, i64(n)), "bool"), Const(values[n], node.dtype), e), node.dtype)
         return e
 
@@ -138,7 +135,7 @@ def _reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.n
     (wound,) = args
     shape = [require.known(type.shape)[a] for a in attrs["perm"]]
     squared, tiles, channels, width = wound.shape
-    back = filtering(squared).back
+    back = FILTERINGS[squared, shape[0]].back
     u = wound.transpose(0, 2, 1, 3).reshape(*back.shape[1:] * 2, channels, tiles * width)[..., : shape[3]]
     w = np.einsum("ua,vb,abck->uvck", back, back, u.astype(np.float64))
     rows, columns = (slice(None, None, -1 if f else 1) for f in attrs["flip"])
@@ -158,14 +155,15 @@ def _infer_wind(types: Sequence[Type], attrs: Any) -> TensorType:
     rows, columns, channels, filters = (t.shape[k] for k in perm)
     if not isinstance(channels, int) or not isinstance(filters, int):
         raise ShapeError("E0301", f"wind needs sizes that are known, not {t}", (0,))
-    if (rows, columns) != (TAPS, TAPS) or points not in (SMALL.positions, LARGE.positions) or width < 1:
-        raise ShapeError("E0301", f"{t} has no filters of {TAPS} x {TAPS} for {points} points", (0,))
+    if rows != columns or (points**2, rows) not in FILTERINGS or width < 1:
+        raise ShapeError("E0301", f"{t} has no filters for {points} points along an axis", (0,))
     return t.with_shape((points**2, -(-filters // width), channels, width))
 
 
 def _wind_reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
     squared, tiles, channels, width = require.known(type.shape)
-    g = np.array([[float(v) for v in row] for row in filtering(squared).filter])
+    taps = args[0].shape[attrs["perm"][0]]
+    g = np.array([[float(v) for v in row] for row in FILTERINGS[squared, taps].filter])
     rows, columns = (slice(None, None, -1 if f else 1) for f in attrs["flip"])
     w = args[0].transpose(attrs["perm"])[rows, columns].astype(np.float64)
     u = np.einsum("au,bv,uvck->abck", g, g, w).reshape(squared, channels, w.shape[3])
@@ -187,6 +185,7 @@ WIND = Op(
         Sample((_f(21, 17, 3, 3),), {"perm": (2, 3, 1, 0), "flip": (False, True), "points": 6, "width": 32}),
         Sample((_f(20, 33, 3, 3),), {"perm": (2, 3, 0, 1), "flip": (True, True), "points": 6, "width": 32}),
         Sample((_f(3, 19, 3, 16),), {"perm": (0, 2, 1, 3), "flip": (True, False), "points": 4, "width": 16}),
+        Sample((_f(5, 5, 3, 18),), {"perm": (0, 1, 2, 3), "flip": (False, True), "points": 6, "width": 16}),
         Sample((_f(3, 3, 2, 3, dtype="f64"),), {"perm": (1, 0, 3, 2), "flip": (False, False), "points": 4, "width": 2}),
     ),
 )
@@ -207,6 +206,7 @@ UNWIND = Op(
         Sample((_f(36, 1, 2, 4),), {"perm": (0, 1, 2, 3), "flip": (False, False), "shape": (3, 3, 2, 4)}),
         Sample((_f(36, 2, 3, 4),), {"perm": (2, 3, 1, 0), "flip": (True, False), "shape": (5, 3, 3, 3)}),
         Sample((_f(16, 1, 2, 4),), {"perm": (0, 1, 2, 3), "flip": (False, True), "shape": (3, 3, 2, 4)}),
+        Sample((_f(36, 1, 2, 4),), {"perm": (2, 1, 0, 3), "flip": (True, False), "shape": (2, 5, 5, 3)}),
         Sample((_f(36, 1, 1, 2, dtype="f64"),), {"perm": (0, 1, 3, 2), "flip": (True, True), "shape": (3, 3, 2, 1)}),
     ),
 )

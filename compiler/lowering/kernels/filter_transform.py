@@ -1,8 +1,8 @@
-"""The transforms of filters of 3 x 3 for Winograd's algorithm: see `graph.ops.winograd`.
+"""The transforms of filters for Winograd's algorithm: see `graph.ops.winograd`.
 
     U[e, k // width, c, k % width] = (G w Gᵀ)[e]       of the taps w of channel c and filter k
 
-The one idea: each filter is read once, and of its nine taps in registers all transforms are computed and stored. Lanes
+The one idea: each filter is read once, and of its taps in registers all transforms are computed and stored. Lanes
 go along the filters; where these are not side by side in memory, some channels of a panel's are copied first, so that
 they are.
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ...graph.boxes import strides
 from ...graph.nodes import Graph, Node
 from ...graph.ops import require
-from ...graph.ops.winograd import TAPS, filtering
+from ...graph.ops.winograd import FILTERINGS
 from ...loops import ir as L
 from ...loops.index import total
 from ...types.sizes import Dim
@@ -51,7 +51,8 @@ def scratch(node: Node, graph: Graph) -> tuple[Dim, ...]:
     """Bytes for the taps of some channels of each panel."""
     shape, (_, panels, _, width) = graph[node.args[0]].shape, node.shape
     lies = strides(shape)[node.attrs["perm"][3]] == 1
-    return () if lies else (panels * width * TAPS * TAPS * CHANNELS * BYTES[node.dtype],)
+    taps = prod(shape[k] for k in node.attrs["perm"][:2])
+    return () if lies else (panels * width * taps * CHANNELS * BYTES[node.dtype],)
 
 
 class _Transform:
@@ -60,7 +61,8 @@ class _Transform:
     def __init__(self, body: Body, node: Node, lanes: int):
         self.body, self.node, self.lanes = body, node, lanes
         shape, perm, self.width = body.graph[node.args[0]].shape, node.attrs["perm"], node.attrs["width"]
-        *_, self.channels, self.filters = require.known([shape[k] for k in perm])
+        taps, _, self.channels, self.filters = require.known([shape[k] for k in perm])
+        self.how = FILTERINGS[node.shape[0], taps]
         *self.steps, self.step = (require.known(strides(shape))[k] for k in perm)
         self.source, self.result = body.held[node.args[0]], body.result(node.dtype)
         self.taps = "" if self.step == 1 else body.result(node.dtype, "taps")
@@ -68,11 +70,10 @@ class _Transform:
     def panel(self, k0: Dim, filters: int, c0: Dim, channels: int) -> None:
         """The transforms of some channels of a panel, which has so many filters from one on."""
         body, node, width = self.body, self.node, self.width
-        source, pitch, base = self.source, [*self.steps, self.step], c0 * self.steps[2] + k0 * self.step
+        how, source, pitch, base = self.how, self.source, [*self.steps, self.step], c0 * self.steps[2] + k0 * self.step
         if self.taps:
-            source, base = self.taps, k0 * (TAPS * TAPS * CHANNELS)
+            source, base = self.taps, k0 * (how.taps**2 * CHANNELS)
             pitch = self.copy(k0, filters, c0, channels, base)
-        how = filtering(node.shape[0])
         with body.loop(channels, stem="c") as c:
 
             def at(e: Dim, k: Dim) -> Dim:
@@ -82,11 +83,11 @@ class _Transform:
             with body.loop(filters, lanes=self.lanes, stem="k") as k:
 
                 def read(u: int, v: int) -> L.Expr:
-                    tap = (TAPS - 1 - t if flip else t for t, flip in zip((u, v), node.attrs["flip"], strict=True))
+                    tap = (how.taps - 1 - t if flip else t for t, flip in zip((u, v), node.attrs["flip"], strict=True))
                     where = base + total(i * p for i, p in zip((*tap, c, k), pitch, strict=True))
                     return body.bind(body.load(source, where, node.dtype))
 
-                for n, value in enumerate(two_sided(how, body, transforms.filter, TAPS, read)):
+                for n, value in enumerate(two_sided(how, body, transforms.filter, how.taps, read)):
                     body.store(self.result, at(n, k), value)
             if filters < width:
                 with body.loop(how.positions**2, stem="e") as e, body.loop(width, start=filters, stem="k") as k:
@@ -96,7 +97,7 @@ class _Transform:
         """The taps of some channels, so that those of all filters of the panel lie side by side; gives how far a step
         of rows, columns, channels and filters goes there. They are read in the order in which they lie."""
         body, width = self.body, self.width
-        counts = (TAPS, TAPS, channels)
+        counts = (self.how.taps, self.how.taps, channels)
         order = sorted(range(3), key=lambda k: -self.steps[k])
         pitch = [0, 0, 0, 1]
         for m, k in enumerate(order, 1):

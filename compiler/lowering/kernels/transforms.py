@@ -37,10 +37,14 @@ def filter(how: Filtering, body: Body, w: Sequence[L.Expr]) -> list[L.Expr]:
     """G w."""
     rows = [[float(v) for v in row] for row in how.filter]
     out = [_scaled(body, rows[0][0], w[0])]
-    for first, second, third in rows[1:-1:2]:  # of the point above 0; of that below it the second is negative
-        even = _fma(body, third, w[2], _scaled(body, first, w[0]))
-        out += [_fma(body, second, w[1], even), _fma(body, -second, w[1], even)]
-    return [*out, w[2]]
+    for p, row in zip(map(float, how.pairs), rows[1:-1:2], strict=True):  # of the point above 0
+        even, odd = _scaled(body, row[0], w[0]), w[-2]
+        for k in range(2, how.taps, 2):
+            even = _fma(body, row[k], w[k], even)
+        for k in range(how.taps - 4, 0, -2):
+            odd = _fma(body, p * p, odd, w[k])
+        out += [_fma(body, row[1], odd, even), _fma(body, -row[1], odd, even)]
+    return [*out, w[-1]]
 
 
 def _scaled(body: Body, k: float, x: L.Expr) -> L.Expr:

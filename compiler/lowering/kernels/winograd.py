@@ -1,10 +1,10 @@
-"""Convolutions with filters of 3 x 3 by Winograd's algorithm: see `graph.ops.winograd`.
+"""Convolutions by Winograd's algorithm: see `graph.ops.winograd`.
 
     input    for each tile of 6 x 6 values and each channel 36 sums of them            V[e, t, c]
     product  for each of the 36 positions a product of matrices                       M[e, t, k] = V[e, t, c] U[e, c, k]
     output   of 36 products 4 x 4 results, what is elementwise in them, and the store
 
-(or 4 x 4, 16 and 2 x 2).
+(or as many as another of `FILTERINGS` has).
 
 The one idea: V and M of a block of tiles stay in the cache from one stage to the next. Of U so many channels are taken
 at a time as stay in the first-level cache for all tiles of a block; meanwhile their sums are in M. A block is some rows
@@ -15,14 +15,14 @@ for any number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ....dsl.record import dataclass
 from ...graph.boxes import flat
 from ...graph.nodes import Graph, Node
 from ...graph.ops.contraction import Affine, index_of, is_gathered
-from ...graph.ops.winograd import LARGE, TAPS, Filtering
+from ...graph.ops.winograd import FILTERINGS, LARGE, SMALL, Filtering
 from ...loops import ir as L
 from ...loops.index import quotient, to_expr
 from ...types.sizes import Dim
@@ -73,7 +73,7 @@ class Window:
     @property
     def reach(self) -> tuple[int, int]:
         """How many rows and columns of the image are read."""
-        down, across = (self.how.tile * n + TAPS - 1 for n in self.tiles)
+        down, across = (self.how.tile * n + self.how.taps - 1 for n in self.tiles)
         return self.start[0] + down, self.start[1] + across
 
     @property
@@ -91,7 +91,7 @@ class Window:
         """Rows of tiles in a block; of small ones, which are for few examples, no more than one has."""
         least = FEW if self.transforms <= NEAR_BYTES else SOME if self.transforms <= FAR_BYTES else MANY
         rows = max(1, -(-least * LARGE.positions**2 // (self.positions * self.tiles[1])))
-        return rows if self.how == LARGE else min(rows, self.tiles[0])
+        return min(rows, self.tiles[0]) if self.how == SMALL else rows
 
     def room(self, tile: Tile) -> int:
         """Rows of V and M for a position: the tiles of a block, in whole register tiles."""
@@ -140,7 +140,7 @@ def _window(
     spatial = [k for k, e in enumerate(image) if len(e[1]) == 2]
     if not is_gathered(node) or not len(image) == len(filters) == len(out) == 4 or len(spatial) != 2:
         return None
-    rows, columns = (_tap(image[k], out, filters) for k in spatial)
+    rows, columns = (_tap(image[k], out, filters, domain) for k in spatial)
     alone = [index_of(image[k]) for k in range(4) if k not in spatial]
     if rows is None or columns is None or None in alone:
         return None
@@ -155,9 +155,8 @@ def _window(
     sizes = [domain[i] for i in letters]
     whole = all(i is not None and domain[i] == n for i, n in zip(other, shape, strict=True))
     numbers = (*sizes[1:], domain[channel])
-    if [domain[i] for i in taps[:2]] != [TAPS, TAPS] or not whole or not all(isinstance(n, int) for n in numbers):
-        return None
-    if out[-1] != filter:
+    how = next((f for f in FILTERINGS.values() if [f.taps, f.taps] == [domain[i] for i in taps[:2]]), None)
+    if how is None or not whole or not all(isinstance(n, int) for n in numbers) or out[-1] != filter:
         return None
     lies = {index_of(image[k]): k for k in range(4) if k not in spatial}
     return Window(
@@ -170,17 +169,20 @@ def _window(
         (rows[3], columns[3]),
         tuple(sizes),
         domain[channel],
+        how,
     )
 
 
-def _tap(e: Affine, out: Sequence[str | None], filters: Sequence[str | None]) -> tuple[str, str, int, bool] | None:
+def _tap(
+    e: Affine, out: Sequence[str | None], filters: Sequence[str | None], domain: Mapping[str, Dim]
+) -> tuple[str, str, int, bool] | None:
     """Of an axis that is read at i + u + a or i - u + a: i, u, where the window begins, and whether it is turned."""
     i = next((i for i, c in e[1] if c == 1 and i in out), None)
     u = next(((u, c) for u, c in e[1] if u in filters and u not in out and abs(c) == 1), None)
     if i is None or u is None or not isinstance(e[0], int):
         return None
-    start = e[0] if u[1] == 1 else e[0] - (TAPS - 1)
-    return (i, u[0], start, u[1] == -1) if start >= 0 else None
+    start = e[0] if u[1] == 1 else e[0] - (domain[u[0]] - 1)
+    return (i, u[0], start, u[1] == -1) if isinstance(start, int) and start >= 0 else None
 
 
 def plane(elements: int, dtype: str) -> int:
