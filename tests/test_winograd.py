@@ -142,6 +142,19 @@ def test_each_pass_asks_for_a_part_of_the_next_panel():
     assert kernels and all(any(isinstance(s, L.Prefetch) and s.level == 2 for s in L.walk(k.body)) for k in kernels)
 
 
+def test_shares_of_one_thread_have_one_place_for_tiles_and_products():
+    lowered = (
+        Session(Source("a.nn", CONV.format(c=32, k=32, n=64, taps=3, stride=1)), Settings(cache=False))
+        .stages("predict")
+        .lowered
+    )
+    (kernel,) = (k for k in lowered.module.kernels if any(b.name.startswith("product") for b in k.buffers))
+    (shares,) = (s for s in kernel.body if isinstance(s, L.For))
+    stores = [s for s in L.walk(kernel.body) if isinstance(s, L.Store) and s.buffer.startswith(("tile", "product"))]
+    names = {v.name for s in stores for v in L.parts(s.index) if isinstance(v, L.Var)}
+    assert shares.parallel and shares.first in names and shares.var not in names
+
+
 GRADIENT = """export g(x: f32[{n}, {h} + 2, {w} + 2, {c}], d: f32[{n}, {h}, {w}, {k}]) -> f32[{c}, 3, 3, {k}] {{
     y[c in 0..{c}, u in 0..3, v in 0..3, k in 0..{k}] = sum[n, i, j](x[n, {at}, c] * d[n, i, j, k])
     return y

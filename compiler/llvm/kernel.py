@@ -234,6 +234,8 @@ class Writer(VectorLoops):
 
     def loop_over(self, s: For, start: Index, stop: Index) -> None:
         """A loop on this thread."""
+        if s.first:
+            self.names[s.first] = start
         if s.lanes > 1:
             self.vector_loop(s, start, stop)
         elif s.unroll == 0:

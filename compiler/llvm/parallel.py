@@ -103,7 +103,7 @@ def form(loop: For) -> tuple[tuple[Hashable, ...], list[str], list[str]]:
         match s:
             case For(var, body=body, bound=bound, when=when):
                 how = s.step, s.lanes, s.unroll, s.parallel, bound is None, when is None
-                out.append(("for", value(var), len(body), *how))
+                out.append(("for", value(var), value(s.first), len(body), *how))
             case If(_, body):
                 out.append(("if", len(body)))
             case Let(name):

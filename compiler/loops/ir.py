@@ -8,7 +8,7 @@
                | NAME[expr] = expr                        store
                | NAME[expr] [n] fold= expr                reduce, fold one of sum prod max min
                | register NAME : DTYPE[n]                 n elements that live in registers, n constant, uninitialised
-               | for NAME in expr..expr [step n] [vector lanes [bound expr]] [parallel [if expr]] [unroll n] { stmt* }
+               | for NAME in expr..expr [step n] [vector n [bound expr]] [parallel [if expr] [from r]] [unroll n] { .. }
                | if expr { stmt* }                        the condition is uniform (the same in all lanes)
                | check expr else CODE                     when false in any lane that is on, the entry returns CODE
                | prefetch [level] NAME[expr]              soon read or written there, in lanes at the first: a hint
@@ -46,7 +46,8 @@ copies go abreast where that is the same: each statement for all of them before 
 
 **Parallel.** A parallel loop is in no lanes and reads no registers from outside of it; iterations are independent.
 Threads take contiguous static ranges, where the condition holds if there is one. A parallel loop in another is for one
-thread wherever the outer one is for several. Nothing in the result depends on how many there are.
+thread wherever the outer one is for several. Nothing in the result depends on how many there are. `from r` makes r the
+first turn of such a range, of all turns where one thread does them: turns with the same r are not at the same time.
 """
 
 from __future__ import annotations
@@ -145,6 +146,7 @@ class For:
     unroll: int = 1
     parallel: bool = False
     when: Expr | None = None  # a parallel loop: where it is worth while
+    first: str = ""  # what the first turn of a thread's range is called
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,6 +199,8 @@ def _loop(s: For, state: _State) -> None:
     start, stop = _eval(s.start, state), _eval(s.stop, state)
     bound = _eval(s.bound, state) if s.bound is not None else stop
     outer = state.lanes
+    if s.first:
+        state = _State({**state.names, s.first: start}, state.buffers, outer)
     if s.lanes == 1:
         for i in range(start, stop, s.step):
             _body(s.body, _State({**state.names, s.var: i}, state.buffers, outer))

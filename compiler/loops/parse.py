@@ -246,7 +246,7 @@ class _Parser:
         self.expect("..")
         stop = self.expression(names, buffers)
         how: dict[str, Any] = {}
-        while word := self.accept("step", "vector", "bound", "parallel", "unroll"):
+        while word := self.accept("step", "vector", "bound", "parallel", "from", "unroll"):
             match word:
                 case "bound":
                     how["bound"] = self.expression(names, buffers)
@@ -254,11 +254,13 @@ class _Parser:
                     how["parallel"] = True
                     if self.accept("if"):
                         how["when"] = self.expression(names, buffers)
+                case "from":
+                    how["first"] = self.name()
                 case "vector":
                     how["lanes"] = self.integer()
                 case _:
                     how[word] = self.integer()
-        return For(var, start, stop, self.block({**names, var: "i64"}, buffers), **how)
+        return For(var, start, stop, self.block({**names, var: "i64", how.get("first", var): "i64"}, buffers), **how)
 
     def expression(self, names: dict[str, str], buffers: dict[str, str]) -> Expr:
         """Operators and open brackets wait on a stack, so that depth costs no Python frames. An open bracket is

@@ -120,7 +120,7 @@ def _body(stmts: tuple[Stmt, ...], names: dict[str, str], buffers: dict[str, str
                 buffers[name] = dtype
             case For():
                 yield f"{indent}for {_name(s.var)} in {text(s.start)}..{text(s.stop)}{_how(s, text)} {{"
-                yield from _body(s.body, {**names, s.var: "i64"}, buffers, indent + "    ")
+                yield from _body(s.body, {**names, s.var: "i64", s.first: "i64"}, buffers, indent + "    ")
                 yield indent + "}"
             case If(condition, body):
                 yield f"{indent}if {text(condition)} {{"
@@ -143,6 +143,8 @@ def _how(s: For, text: Callable[[Expr], str]) -> str:
         words.append(f"bound {text(s.bound)}")
     if s.parallel:
         words.append("parallel" if s.when is None else f"parallel if {text(s.when)}")
+    if s.first:
+        words.append(f"from {_name(s.first)}")
     if s.unroll != 1:
         words.append(f"unroll {s.unroll}")
     return "".join(f" {w}" for w in words)

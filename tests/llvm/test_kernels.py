@@ -138,6 +138,29 @@ def test_threads_share_the_outer_loop_or_the_inner(compiled, services, n):
             same([y], [2 * x])
 
 
+@pytest.mark.parametrize("parallel", [True, False])
+def test_what_a_thread_has_for_all_its_turns(compiled, services, parallel):
+    """Row by row y = 2 x by way of a line of its own for each thread."""
+    first = Var("r")
+    line, at = add(mul(first, VM), VJ), add(mul(VI, VM), VJ)
+    twice = Store("z", line, f32("mul", Load("x", at, "f32"), Const(2.0, "f32")))
+    steps = (For("j", i64(0), VM, (twice,), lanes=4), For("j", i64(0), VM, (Store("y", at, Load("z", line, "f32")),)))
+    buffers = (Buffer("x", "f32"), Buffer("y", "f32", True), Buffer("z", "f32", True))
+    kernel = Kernel("line", ("n", "m"), buffers, (For("i", i64(0), VN, steps, parallel=parallel, first="r"),))
+    module = Module((kernel,), ())
+    assert parse_loops(print_loops(module)) == module
+    run, n, m = compiled(kernel), 7, 37
+    x = np.random.default_rng(0).normal(size=n * m).astype(np.float32)
+    for threads in (1, 2, 5):
+        y, z, pool = np.zeros_like(x), np.zeros_like(x), services.pool(threads)
+        assert run({"n": n, "m": m}, [x, y, z], pool) == 0
+        if pool:
+            pool.close()
+        same([y], [2 * x])
+        if threads == 1 or not parallel:
+            same([y, z], expected(kernel, {"n": n, "m": m}, [x, np.zeros_like(x), np.zeros_like(x)])[1][1:])
+
+
 def test_threads_share_a_loop_in_each_turn_of_another(compiled, services):
     """Row by row y = 2 y + x, whose columns are shared."""
     value = f32("fma", Load("y", VJ, "f32"), Const(2.0, "f32"), Load("x", add(mul(VI, VM), VJ), "f32"))

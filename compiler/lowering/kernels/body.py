@@ -67,6 +67,7 @@ class Body:
         self.held: dict[str, str] = {}  # node -> the buffer it lies in
         self.widening: dict[str, tuple[str, str]] = {}  # buffer -> what makes floats of it, and what it stores
         self.ranges: dict[str, Dim | None] = {}
+        self.firsts: dict[str, str] = {}  # of loop variables: what the first turn of a thread's range is called
         self.depth: dict[str, int] = {}  # of loop variables and bound names; sizes are at 0
         self.scopes = [_Scope(around=True)]
         self._count: dict[str, int] = {}
@@ -203,8 +204,19 @@ class Body:
                 unroll,
                 condition != NEVER,
                 None if condition in (NEVER, ALWAYS) else condition,
+                self.firsts.get(var, ""),
             )
         )
+
+    def first(self, turn: Dim) -> Dim:
+        """The first of the turns that a thread does in order, of which the innermost loop's is one. What they compute
+        in the same place is of one turn at a time."""
+        if isinstance(turn, int):
+            return turn  # of a loop that is none
+        (var,) = symbols(turn)
+        name = self.firsts[var] = self.firsts.get(var) or self.fresh("f")
+        self.depth[name] = self.depth[var]
+        return symbol(name)
 
     @contextmanager
     def portion(self, parts: Dim) -> Iterator[None]:
@@ -395,7 +407,7 @@ def _sizes(body: tuple[L.Stmt, ...]) -> set[str]:
     used: set[str] = set()
     for s in L.walk(body):
         if isinstance(s, L.For):
-            bound.add(s.var)
+            bound |= {s.var, s.first}
         elif isinstance(s, L.Let):
             bound.add(s.name)
         for e in L.expressions(s):

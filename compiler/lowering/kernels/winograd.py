@@ -8,7 +8,7 @@
 
 The one idea: V and M of a block of tiles stay in the cache from one stage to the next. Of U so many channels are taken
 at a time as stay in the first-level cache for all tiles of a block; meanwhile their sums are in M. A block is some rows
-of tiles of all images; threads take shares of the blocks, and each share has its own V and M; of few shares they take
+of tiles of all images; threads take shares of the blocks, and each thread has its own V and M; of few shares they take
 the tiles and the positions in a block. Each element is computed in one way whatever the block, so the bits are the same
 for any number of threads.
 """
@@ -210,7 +210,8 @@ def winograd(make: Callable[[], Body], w: Window, target: Target, parallel: bool
     blocks = quotient(all_rows + rows - 1, rows, {})
     each = quotient(blocks + shares - 1, shares, {})
     with body.loop(extreme(body, "minimum", blocks, shares), parallel=parallel, stem="s") as s:
-        starts = s * (w.positions * planes[0]), s * (w.positions * planes[1])
+        first = body.first(s)  # V and M of the other shares of a thread take the same place
+        starts = first * (w.positions * planes[0]), first * (w.positions * planes[1])
         kernel = _Blocks(body, w, tile, width, planes, image, filters, values, products, starts, outputs)
         stop = extreme(body, "minimum", (s + 1) * each, blocks)
         with body.loop(stop, start=s * each, around=True, stem="b") as b:
