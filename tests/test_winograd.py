@@ -142,6 +142,27 @@ def test_each_pass_asks_for_a_part_of_the_next_panel():
     assert kernels and all(any(isinstance(s, L.Prefetch) and s.level == 2 for s in L.walk(k.body)) for k in kernels)
 
 
+@pytest.mark.parametrize("layers", [
+    "Conv(32, 3, pad = 1) |> relu |> Conv(32, 3, pad = 1)",  # a margin and tiles that are not whole
+    "Conv(32, 3) |> relu |> Conv(32, 5, pad = 2) |> tanh |> pad([[0, 0], [0, 0], [1, 2], [1, 0]], 1.5) |> Conv(32, 3)",
+    "Conv(32, 3, pad = 1) |> Twice",
+])  # fmt: skip
+@pytest.mark.parametrize("threads", [1, 2])
+def test_results_are_stored_within_the_margin_that_their_reader_wants(layers, threads):
+    text = f"""
+layer Twice(x: f32[B, 32, H, W]) -> f32[B, 32, H, W] {{ return relu(x) + (relu(x) |> Conv(32, 3, pad = 1)) }}
+model Net(x: f32[B, 32, 9, 11]) {{ return x |> {layers} }}"""
+    fused = Session(Source("a.nn", text), Settings(cache=False)).stages("predict").fused
+    bodies = [n.attrs["body"] for n in fused if n.op == "fused"]
+    pads = [g for g in bodies if any(n.op == "unwind" for n in g) and any(n.op == "pad" for n in g)]
+    assert pads and not any(n.op == "pad" and n.args[0] != "x" for n in fused)
+    ours, direct = (nnc.compile(text, threads=threads, precise=precise) for precise in (False, True))
+    for batch in (1, 3, 70):
+        x = np.random.default_rng(batch).normal(size=(batch, 32, 9, 11)).astype(np.float32)
+        got, want = ours.predict(x), direct.predict(x)
+        assert 0 < np.abs(got - want).max() <= ROOM * max(1, want.std())
+
+
 def test_shares_of_one_thread_have_one_place_for_tiles_and_products():
     lowered = (
         Session(Source("a.nn", CONV.format(c=32, k=32, n=64, taps=3, stride=1)), Settings(cache=False))

@@ -28,6 +28,13 @@ def side_by_side(graph: Graph, node: Node) -> bool:
     return node.op == "concat" and len({graph[a].shape for a in node.args}) == 1
 
 
+def is_framed(graph: Graph, node: Node, box: Sequence[Dim]) -> bool:
+    """Whether a result has a margin around a box: what is inside can be stored at the points of the box."""
+    if node.op != "pad" or node.shape == (shape := graph[node.args[0]].shape) or shape != tuple(box):
+        return False
+    return all(isinstance(n, int) and n >= 0 for n in (*node.attrs["low"], *node.attrs["high"]))
+
+
 def box_of(graph: Graph, node: Node) -> tuple[Dim, ...]:
     """The points at which a kernel without sums computes a result."""
     return graph[node.args[0]].shape if side_by_side(graph, node) else node.shape

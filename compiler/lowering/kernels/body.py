@@ -16,7 +16,7 @@ from typing import Any
 
 from ....dsl.errors import InternalError, error
 from ....dsl.record import dataclass, field
-from ...graph.boxes import flat, side_by_side
+from ...graph.boxes import flat, is_framed, side_by_side
 from ...graph.nodes import Graph, Node
 from ...graph.ops import WIDENING
 from ...graph.ops.op import MAP, REDUCE, VIEW
@@ -253,8 +253,12 @@ class Body:
                 self.emit(L.Store(buffer, to_expr(at), value), of=v)
 
     def stored(self, name: str, index: Index) -> list[tuple[str, Dim]]:
-        """What is stored of a result at a point, and where: the result, or the parts that stand side by side in it."""
+        """What is stored of a result at a point, and where: the result, the parts that stand side by side in it, or
+        what is inside of its margin."""
         node = self.graph[name]
+        if self.leading and is_framed(self.graph, node, self.graph[self.leading].shape):
+            inside = tuple(i + low for i, low in zip(index, node.attrs["low"], strict=True))
+            return [(node.args[0], flat(inside, node.shape))]
         if not side_by_side(self.graph, node):
             return [(name, flat(index, node.shape))]
         axis, width = node.attrs["axis"], self.graph[node.args[0]].shape[node.attrs["axis"]]

@@ -29,6 +29,7 @@ from ...types.sizes import Dim
 from ...types.tensors import BYTES
 from . import transforms
 from .body import Body, Results
+from .frame import frame
 from .nest import Axes, Part, extreme, parts, place
 from .register_tile import LINE
 from .schedule import PART, UNROLL
@@ -202,6 +203,7 @@ def winograd(make: Callable[[], Body], w: Window, target: Target, parallel: bool
     image = body.held[w.node.args[w.side]]
     filters, width = body.held[body.graph[w.node.args[1 - w.side]].args[0]], w.width(body.graph)
     outputs = body.results()
+    frame(body, outputs)
     values, products = body.result(w.node.dtype, "tile"), body.result(w.node.dtype, "product")
     shares, rows = w.shares(parallel), w.rows()
     tile = tile_of(w, target, width)

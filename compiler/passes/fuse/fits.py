@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ....dsl.record import dataclass
-from ...graph.boxes import box_of, side_by_side
+from ...graph.boxes import box_of, is_framed, side_by_side
 from ...graph.nodes import Graph, Node
 from ...graph.ops import OPS
 from ...graph.ops.op import CONTRACT, MAP, REDUCE
@@ -43,6 +43,11 @@ def fits(graph: Graph, box: Box, heads: list[str], inside: list[Node]) -> bool:
             return False
         if n.name in heads and side_by_side(graph, n):
             if box.kind != "map" or box_of(graph, n) != box.shape or any(walk.get(a, whole) != whole for a in n.args):
+                return False
+            parted.add(n.name)
+            continue
+        if n.name in heads and box.kind == "gathered" and is_framed(graph, n, box.shape):
+            if walk.get(n.args[0], whole) != whole:
                 return False
             parted.add(n.name)
             continue

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from heapq import heapify, heappop, heappush
 
 from ....dsl.record import dataclass
-from ...graph.boxes import box_of
+from ...graph.boxes import box_of, is_framed
 from ...graph.nodes import Graph, Node
 from ...graph.ops import OPS
 from ...graph.ops.contraction import is_gathered
@@ -103,7 +103,7 @@ class Regions:
 
     def merge(self, one: Region, other: Region) -> bool:
         """Join two regions, if they fit; whether they did."""
-        box = _joined(one.box, other.box)
+        box = _joined(one.box, other.box) or self._framed(one, other) or self._framed(other, one)
         first, second = (one, other) if one.place < other.place else (other, one)
         if box is None:
             return False
@@ -116,6 +116,14 @@ class Regions:
             self.of[h] = kept
         kept.box, kept.heads, kept.place, kept.last = box, heads, first.place, max(first.last, second.last)
         return True
+
+    def _framed(self, one: Region, other: Region) -> Box | None:
+        """The box of a convolution at Winograd's points, which can store its results within the margin that another
+        region puts around them. Others may have their sums where their results lie."""
+        operands = (self.graph[a] for h in one.heads for a in self.graph[h].args)
+        if one.box.kind != "gathered" or not any(n.op == "unwind" for n in operands):
+            return None
+        return one.box if all(is_framed(self.graph, self.graph[h], one.box.shape) for h in other.heads) else None
 
     def _moved(self, first: Region, second: Region) -> bool:
         """Give the first a place where the second may be, too: behind what the second reads, before what reads the
