@@ -15,7 +15,7 @@ from ..graph.nodes import Builder, Graph, Node
 from ..graph.ops import OPS
 from ..graph.ops.contraction import plain
 from ..graph.ops.op import CONTRACT, LOOP
-from ..graph.ops.winograd import FILTERINGS, POSITIONS, TAPS, TILE
+from ..graph.ops.winograd import FILTERINGS, FOUR, POSITIONS, TAPS, TILE
 from ..types.sizes import Dim
 from ..types.tensors import TensorType
 from .kernels.winograd import AFAR, Window, tile_of, window, window_of_gradient
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TILES = tuple(FILTERINGS.values())
 LEAST = 16  # channels and filters: with fewer the transforms of tiles cost more than the products save
-READ = 20  # products with weights take as long as to read these, where they come from afar
+READ = 24  # products with weights take as long as to read these, where they come from afar
 MANY = 32  # and sums for a gradient
 
 
@@ -132,7 +132,7 @@ def _wound(b: Builder, filters: str, w: Window, target: Target) -> str:
     if node.op == "transpose":  # it reads them as they lie
         filters, perm = node.args[0], tuple(node.attrs["perm"][k] for k in perm)
     width = tile.vectors * tile.lanes
-    wound = b.emit("wind", filters, perm=perm, flip=w.flip, points=w.how.positions, width=width)
+    wound = b.emit("wind", filters, perm=perm, flip=w.flip, positions=w.positions, width=width)
     return b.emit("unwind", wound, perm=w.weights, flip=w.flip, shape=shape)
 
 
@@ -143,6 +143,6 @@ def _letters(w: Window) -> str:
 
 def _both(b: Builder, w: Window) -> str:
     """G along both axes, [row of taps, column of taps, position]: sums are read once, and nothing between is stored."""
-    rows, columns = (w.how.filter if not flip else [row[::-1] for row in w.how.filter] for flip in w.flip)
+    rows, columns = ([row[::-1] if flip else row for row in FOUR.filter] for flip in w.flip)
     values = (float(r[u] * c[v]) for u in range(TAPS) for v in range(TAPS) for r in rows for c in columns)
     return b.emit("constant", values=tuple(values), type=TensorType(w.node.dtype, (TAPS, TAPS, w.positions)))

@@ -2,9 +2,9 @@
 as their transforms, seen as the filters they are; `filter_gradient` is the gradient by such filters at the same points.
 
 A convolution of filters of 3 x 3 is computed for 4 x 4 results at a time, from 6 x 6 values, with 36 products in the
-place of 144; or, where few results meet large transforms, for 2 x 2 with 16 in the place of 36; one of 5 x 5 for 2 x 2,
-from 6 x 6 values, with 36 in the place of 100. With the rows of B, G and A at the points 0, ±3/4, ±3/2 and infinity, or
-0, ±1 and infinity, which are exact in binary:
+place of 144; or, where few results meet large transforms, for 2 x 2 with 16 in the place of 36, or for two in a row,
+from 3 x 4, with 12 in the place of 18; one of 5 x 5 for 2 x 2, from 6 x 6 values, with 36 in the place of 100. With the
+rows of B, G and A at the points 0, ±3/4, ±3/2 and infinity, or 0, ±1 and infinity, which are exact in binary:
 
     y = Aᵀ (G w Gᵀ * Bᵀ x B) A
 
@@ -41,13 +41,13 @@ Read = Callable[[int, Index], Expr]
 
 
 @dataclass(frozen=True)
-class Filtering:
-    """F(tile x tile, taps x taps), Winograd's name for so many results at a time, at the points 0, plus and minus each
-    of `pairs`, and infinity."""
+class Line:
+    """F(tile, taps), Winograd's name for so many results at a time along an axis, at the points 0, plus and minus each
+    of `pairs`, and infinity; where there are no pairs, of one result, the taps themselves stand for points."""
 
-    tile: int  # results along an axis
-    taps: int  # of a filter
-    pairs: tuple[Fraction, ...]
+    tile: int
+    taps: int
+    pairs: tuple[Fraction, ...] = ()
 
     @property
     def positions(self) -> int:
@@ -63,6 +63,8 @@ class Filtering:
     def filter(self) -> tuple[tuple[Fraction, ...], ...]:
         """G, [positions, taps], row by row: what the filter, a polynomial, is at each point, over the product of the
         distances of the point to the others; at infinity its last coefficient."""
+        if not self.pairs:
+            return tuple(tuple(Fraction(k == p) for k in range(self.taps)) for p in range(self.taps))
         scales = [prod(p - q for q in self.points if q != p) for p in self.points]
         rows = [tuple(p**k / scale for k in range(self.taps)) for p, scale in zip(self.points, scales, strict=True)]
         return (*rows, tuple(Fraction(k == self.taps - 1) for k in range(self.taps)))
@@ -75,6 +77,8 @@ class Filtering:
     @cached_property
     def image(self) -> np.ndarray:
         """Bᵀ, [positions, positions]: the polynomials that are 0 at all other points; the last at all."""
+        if not self.pairs:
+            return np.eye(self.taps)
         points = [float(p) for p in self.points]
         roots = (*([q for q in points if q != p] for p in points), points)
         return np.array([[*np.poly(r)[::-1], *[0.0] * (self.positions - 1 - len(r))] for r in roots])
@@ -82,15 +86,35 @@ class Filtering:
     @cached_property
     def results(self) -> np.ndarray:
         """Aᵀ, [tile, positions]: powers of the points."""
+        if not self.pairs:
+            return np.ones((1, self.taps))
         at_infinity = [[float(k == self.tile - 1)] for k in range(self.tile)]
         return np.hstack([[[float(p) ** k for p in self.points] for k in range(self.tile)], at_infinity])
 
 
-LARGE = Filtering(4, 3, (Fraction(3, 4), Fraction(3, 2)))
-SMALL = Filtering(2, 3, (Fraction(1),))
-WIDE = Filtering(2, 5, LARGE.pairs)
-FILTERINGS: dict[tuple[Dim, Dim], Filtering] = {(f.positions**2, f.taps): f for f in (LARGE, SMALL, WIDE)}
-TAPS, TILE, POSITIONS = LARGE.taps, LARGE.tile, LARGE.positions  # those of the gradient
+@dataclass(frozen=True)
+class Filtering:
+    """How a convolution is computed along its rows, and along its columns."""
+
+    down: Line
+    across: Line
+
+    @property
+    def taps(self) -> int:
+        """Of a filter, along each axis."""
+        return self.down.taps
+
+    @property
+    def positions(self) -> int:
+        """At which there is a product of matrices."""
+        return self.down.positions * self.across.positions
+
+
+FOUR, TWO = Line(4, 3, (Fraction(3, 4), Fraction(3, 2))), Line(2, 3, (Fraction(1),))
+LARGE, SMALL, FLAT = Filtering(FOUR, FOUR), Filtering(TWO, TWO), Filtering(Line(1, 3), TWO)
+WIDE = Filtering(Line(2, 5, FOUR.pairs), Line(2, 5, FOUR.pairs))
+FILTERINGS: dict[tuple[Dim, Dim], Filtering] = {(f.positions, f.taps): f for f in (LARGE, SMALL, FLAT, WIDE)}
+TAPS, TILE, POSITIONS = FOUR.taps, FOUR.tile, FOUR.positions  # those of the gradient
 
 
 def _infer(types: Sequence[Type], attrs: Any) -> TensorType:
@@ -112,9 +136,8 @@ def _at(node: Any, types: Sequence[TensorType], index: Index, read: Read) -> Exp
     u, v, c, k = (index[a] for a in node.attrs["perm"])
     width = size_expr(types[0].shape[3])
     how = FILTERINGS[types[0].shape[0], node.shape[node.attrs["perm"][0]]]
-    back = how.back
 
-    def part(tap: Expr, row: int, flip: bool) -> Expr:
+    def part(back: np.ndarray, tap: Expr, row: int, flip: bool) -> Expr:
         """The coefficient of a position for a tap that only run time knows."""
         values = [float(x) for x in (back[::-1] if flip else back)[:, row]]
         e: Expr = Const(values[-1], node.dtype)
@@ -123,10 +146,12 @@ def _at(node: Any, types: Sequence[TensorType], index: Index, read: Read) -> Exp
         return e
 
     total: Expr = Const(0.0, node.dtype)
-    for a in range(how.positions):
-        for b in range(how.positions):
-            weight = Apply("mul", (part(u, a, node.attrs["flip"][0]), part(v, b, node.attrs["flip"][1])), node.dtype)
-            value = read(0, (i64(how.positions * a + b), floordiv(k, width), c, mod(k, width)))
+    rows, columns = node.attrs["flip"]
+    for a in range(how.down.positions):
+        for b in range(how.across.positions):
+            parts = part(how.down.back, u, a, rows), part(how.across.back, v, b, columns)
+            weight = Apply("mul", parts, node.dtype)
+            value = read(0, (i64(how.across.positions * a + b), floordiv(k, width), c, mod(k, width)))
             total = Apply("add", (total, Apply("mul", (weight, value), node.dtype)), node.dtype)
     return total
 
@@ -134,10 +159,11 @@ def _at(node: Any, types: Sequence[TensorType], index: Index, read: Read) -> Exp
 def _reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
     (wound,) = args
     shape = [require.known(type.shape)[a] for a in attrs["perm"]]
-    squared, tiles, channels, width = wound.shape
-    back = FILTERINGS[squared, shape[0]].back
-    u = wound.transpose(0, 2, 1, 3).reshape(*back.shape[1:] * 2, channels, tiles * width)[..., : shape[3]]
-    w = np.einsum("ua,vb,abck->uvck", back, back, u.astype(np.float64))
+    count, tiles, channels, width = wound.shape
+    how = FILTERINGS[count, shape[0]]
+    points = how.down.positions, how.across.positions
+    u = wound.transpose(0, 2, 1, 3).reshape(*points, channels, tiles * width)[..., : shape[3]]
+    w = np.einsum("ua,vb,abck->uvck", how.down.back, how.across.back, u.astype(np.float64))
     rows, columns = (slice(None, None, -1 if f else 1) for f in attrs["flip"])
     turned: np.ndarray = w[rows, columns].astype(wound.dtype)
     return turned.transpose(inverse(attrs["perm"]))
@@ -149,26 +175,26 @@ def _f(*shape: int, dtype: str = "f32") -> TensorType:
 
 def _infer_wind(types: Sequence[Type], attrs: Any) -> TensorType:
     (t,) = require.tensors("wind", types, 1)
-    perm, width, points = attrs["perm"], attrs["width"], attrs["points"]
+    perm, width, positions = attrs["perm"], attrs["width"], attrs["positions"]
     if t.rank != 4 or sorted(perm) != list(range(4)) or t.dtype not in ("f32", "f64"):
         raise ShapeError("E0303", f"wind needs filters of floats with four axes, not {t}", (0,))
     rows, columns, channels, filters = (t.shape[k] for k in perm)
     if not isinstance(channels, int) or not isinstance(filters, int):
         raise ShapeError("E0301", f"wind needs sizes that are known, not {t}", (0,))
-    if rows != columns or (points**2, rows) not in FILTERINGS or width < 1:
-        raise ShapeError("E0301", f"{t} has no filters for {points} points along an axis", (0,))
-    return t.with_shape((points**2, -(-filters // width), channels, width))
+    if rows != columns or (positions, rows) not in FILTERINGS or width < 1:
+        raise ShapeError("E0301", f"{t} has no filters for {positions} positions", (0,))
+    return t.with_shape((positions, -(-filters // width), channels, width))
 
 
 def _wind_reference(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarray:
-    squared, tiles, channels, width = require.known(type.shape)
-    taps = args[0].shape[attrs["perm"][0]]
-    g = np.array([[float(v) for v in row] for row in FILTERINGS[squared, taps].filter])
+    count, tiles, channels, width = require.known(type.shape)
+    how = FILTERINGS[count, args[0].shape[attrs["perm"][0]]]
+    down, across = (np.array([[float(v) for v in row] for row in line.filter]) for line in (how.down, how.across))
     rows, columns = (slice(None, None, -1 if f else 1) for f in attrs["flip"])
     w = args[0].transpose(attrs["perm"])[rows, columns].astype(np.float64)
-    u = np.einsum("au,bv,uvck->abck", g, g, w).reshape(squared, channels, w.shape[3])
+    u = np.einsum("au,bv,uvck->abck", down, across, w).reshape(count, channels, w.shape[3])
     u = np.pad(u, ((0, 0), (0, 0), (0, tiles * width - w.shape[3])))
-    return u.reshape(squared, channels, tiles, width).transpose(0, 2, 1, 3).astype(args[0].dtype)
+    return u.reshape(count, channels, tiles, width).transpose(0, 2, 1, 3).astype(args[0].dtype)
 
 
 WIND = Op(
@@ -178,15 +204,18 @@ WIND = Op(
     reference=_wind_reference,
     grad="it is made when derivatives have been written out",
     flops=lambda types, attrs, result: 2 * result.size,
-    doc="The Winograd transforms [position, k // width, c, k % width], of so many `points` along an axis, of filters "
+    doc="The Winograd transforms [position, k // width, c, k % width], at so many `positions`, of filters "
     "whose axes in the order `perm` are the taps, which `flip` turns around, c and k; 0 beyond the last filter",
     samples=(
-        Sample((_f(3, 3, 2, 4),), {"perm": (0, 1, 2, 3), "flip": (False, False), "points": 6, "width": 4}),
-        Sample((_f(21, 17, 3, 3),), {"perm": (2, 3, 1, 0), "flip": (False, True), "points": 6, "width": 32}),
-        Sample((_f(20, 33, 3, 3),), {"perm": (2, 3, 0, 1), "flip": (True, True), "points": 6, "width": 32}),
-        Sample((_f(3, 19, 3, 16),), {"perm": (0, 2, 1, 3), "flip": (True, False), "points": 4, "width": 16}),
-        Sample((_f(5, 5, 3, 18),), {"perm": (0, 1, 2, 3), "flip": (False, True), "points": 6, "width": 16}),
-        Sample((_f(3, 3, 2, 3, dtype="f64"),), {"perm": (1, 0, 3, 2), "flip": (False, False), "points": 4, "width": 2}),
+        Sample((_f(3, 3, 2, 4),), {"perm": (0, 1, 2, 3), "flip": (False, False), "positions": 36, "width": 4}),
+        Sample((_f(21, 17, 3, 3),), {"perm": (2, 3, 1, 0), "flip": (False, True), "positions": 36, "width": 32}),
+        Sample((_f(20, 33, 3, 3),), {"perm": (2, 3, 0, 1), "flip": (True, True), "positions": 36, "width": 32}),
+        Sample((_f(3, 19, 3, 16),), {"perm": (0, 2, 1, 3), "flip": (True, False), "positions": 16, "width": 16}),
+        Sample((_f(3, 19, 3, 16),), {"perm": (0, 2, 1, 3), "flip": (False, True), "positions": 12, "width": 16}),
+        Sample((_f(5, 5, 3, 18),), {"perm": (0, 1, 2, 3), "flip": (False, True), "positions": 36, "width": 16}),
+        Sample(
+            (_f(3, 3, 2, 3, dtype="f64"),), {"perm": (1, 0, 3, 2), "flip": (False, False), "positions": 16, "width": 2}
+        ),
     ),
 )
 
@@ -206,6 +235,7 @@ UNWIND = Op(
         Sample((_f(36, 1, 2, 4),), {"perm": (0, 1, 2, 3), "flip": (False, False), "shape": (3, 3, 2, 4)}),
         Sample((_f(36, 2, 3, 4),), {"perm": (2, 3, 1, 0), "flip": (True, False), "shape": (5, 3, 3, 3)}),
         Sample((_f(16, 1, 2, 4),), {"perm": (0, 1, 2, 3), "flip": (False, True), "shape": (3, 3, 2, 4)}),
+        Sample((_f(12, 1, 2, 4),), {"perm": (0, 1, 2, 3), "flip": (True, False), "shape": (3, 3, 2, 4)}),
         Sample((_f(36, 1, 2, 4),), {"perm": (2, 1, 0, 3), "flip": (True, False), "shape": (2, 5, 5, 3)}),
         Sample((_f(36, 1, 1, 2, dtype="f64"),), {"perm": (0, 1, 3, 2), "flip": (True, True), "shape": (3, 3, 2, 1)}),
     ),
@@ -245,8 +275,8 @@ def _sums(args: Sequence[np.ndarray], attrs: Any, type: TensorType) -> np.ndarra
     for i in range(0, dy.shape[1], TILE):
         for j in range(0, dy.shape[2], TILE):
             tile = x[:, top + i : top + i + POSITIONS, left + j : left + j + POSITIONS].astype(np.float64)
-            values = np.einsum("au,bv,nuvc->abnc", LARGE.image, LARGE.image, tile)
-            slopes = np.einsum("ua,vb,nuvk->abnk", LARGE.results, LARGE.results, dy[:, i : i + TILE, j : j + TILE])
+            values = np.einsum("au,bv,nuvc->abnc", FOUR.image, FOUR.image, tile)
+            slopes = np.einsum("ua,vb,nuvk->abnk", FOUR.results, FOUR.results, dy[:, i : i + TILE, j : j + TILE])
             out += np.einsum("abnc,abnk->abck", values, slopes).reshape(out.shape)
     return out.astype(x.dtype)
 

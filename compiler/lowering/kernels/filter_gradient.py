@@ -181,7 +181,7 @@ class _Sums:
                 point = (n, top + u, left + v, c)
                 return body.bind(body.load(buffer, flat([point[axes.index(a)] for a in range(4)], shape), node.dtype))
 
-            for e, value in enumerate(two_sided(LARGE, body, way, size, read)):
+            for e, value in enumerate(two_sided(LARGE, body, way, (size, size), read)):
                 body.store(to, self.plane(side, e) + t * extent + c, value)
 
     def product(self, e: Dim, count: Dim, block: Dim) -> None:

@@ -87,10 +87,10 @@ class _Transform:
                     where = base + total(i * p for i, p in zip((*tap, c, k), pitch, strict=True))
                     return body.bind(body.load(source, where, node.dtype))
 
-                for n, value in enumerate(two_sided(how, body, transforms.filter, how.taps, read)):
+                for n, value in enumerate(two_sided(how, body, transforms.filter, (how.taps, how.taps), read)):
                     body.store(self.result, at(n, k), value)
             if filters < width:
-                with body.loop(how.positions**2, stem="e") as e, body.loop(width, start=filters, stem="k") as k:
+                with body.loop(how.positions, stem="e") as e, body.loop(width, start=filters, stem="k") as k:
                     body.store(self.result, at(e, k), L.Const(0.0, node.dtype))
 
     def copy(self, k0: Dim, filters: int, c0: Dim, channels: int, base: Dim) -> list[int]:

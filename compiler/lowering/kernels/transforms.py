@@ -6,24 +6,28 @@ Each takes the values along an axis and gives sums of them; `two_sided` applies 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 
-from ...graph.ops.winograd import LARGE, Filtering
+from ...graph.ops.winograd import FOUR, Filtering, Line
 from ...loops import ir as L
 from .body import Body
 
-Transform = Callable[[Filtering, Body, Sequence[L.Expr]], list[L.Expr]]
+Transform = Callable[[Line, Body, Sequence[L.Expr]], list[L.Expr]]
 
 
 def two_sided(
-    how: Filtering, body: Body, transform: Transform, size: int, read: Callable[[int, int], L.Expr]
+    how: Filtering, body: Body, transform: Transform, size: tuple[int, int], read: Callable[[int, int], L.Expr]
 ) -> list[L.Expr]:
-    """T x Tᵀ of `size` x `size` values, row by row."""
-    columns = [transform(how, body, [read(u, v) for u in range(size)]) for v in range(size)]
-    return [value for row in zip(*columns, strict=True) for value in transform(how, body, row)]
+    """T x Tᵀ of rows and columns of values, row by row."""
+    rows, columns = size
+    done = [transform(how.down, body, [read(u, v) for u in range(rows)]) for v in range(columns)]
+    return [value for row in zip(*done, strict=True) for value in transform(how.across, body, row)]
 
 
-def image(how: Filtering, body: Body, d: Sequence[L.Expr]) -> list[L.Expr]:
+def image(how: Line, body: Body, d: Sequence[L.Expr]) -> list[L.Expr]:
     """Bᵀ d."""
+    if not how.pairs:
+        return list(d)
     pairs = [float(p) for p in how.pairs]
     out = [_polynomial(body, pairs, d)]
     for p in pairs:
@@ -33,8 +37,10 @@ def image(how: Filtering, body: Body, d: Sequence[L.Expr]) -> list[L.Expr]:
     return [*out, _polynomial(body, pairs, d[1:])]
 
 
-def filter(how: Filtering, body: Body, w: Sequence[L.Expr]) -> list[L.Expr]:
+def filter(how: Line, body: Body, w: Sequence[L.Expr]) -> list[L.Expr]:
     """G w."""
+    if not how.pairs:
+        return list(w)
     rows = [[float(v) for v in row] for row in how.filter]
     out = [_scaled(body, rows[0][0], w[0])]
     for p, row in zip(map(float, how.pairs), rows[1:-1:2], strict=True):  # of the point above 0
@@ -62,7 +68,7 @@ def _polynomial(body: Body, pairs: Sequence[float], d: Sequence[L.Expr]) -> L.Ex
     return total
 
 
-def result(how: Filtering, body: Body, m: Sequence[L.Expr]) -> list[L.Expr]:
+def result(how: Line, body: Body, m: Sequence[L.Expr]) -> list[L.Expr]:
     """Aᵀ m."""
     dtype, pairs = m[0].dtype, [float(p) for p in how.pairs]
 
@@ -76,15 +82,17 @@ def result(how: Filtering, body: Body, m: Sequence[L.Expr]) -> list[L.Expr]:
             total = add(x, total) if k == 0 else _fma(body, p**k, x, total)
         return total
 
+    if not how.pairs:
+        return [reduce(add, m)]
     even = [add(m[k], m[k + 1]) for k in range(1, len(m) - 1, 2)]
     odd = [add(m[k], m[k + 1], "sub") for k in range(1, len(m) - 1, 2)]
     out = [powers(k, odd if k % 2 else even) for k in range(how.tile)]
     return [add(m[0], out[0]), *out[1:-1], add(out[-1], m[-1])]
 
 
-def gradient(how: Filtering, body: Body, d: Sequence[L.Expr]) -> list[L.Expr]:
+def gradient(how: Line, body: Body, d: Sequence[L.Expr]) -> list[L.Expr]:
     """A d, of the gradient by a tile of results."""
-    assert how == LARGE
+    assert how == FOUR
     out = [d[0]]
     for p in map(float, how.pairs):
         even, odd = (_fma(body, p * p, d[k + 2], d[k]) for k in (0, 1))

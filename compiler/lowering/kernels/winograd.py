@@ -22,7 +22,7 @@ from ....dsl.record import dataclass
 from ...graph.boxes import flat
 from ...graph.nodes import Graph, Node
 from ...graph.ops.contraction import Affine, index_of, is_gathered
-from ...graph.ops.winograd import FILTERINGS, LARGE, SMALL, Filtering
+from ...graph.ops.winograd import FILTERINGS, LARGE, Filtering, Line
 from ...loops import ir as L
 from ...loops.index import quotient, to_expr
 from ...types.sizes import Dim
@@ -64,17 +64,21 @@ class Window:
 
     @property
     def tiles(self) -> tuple[int, int]:
-        return -(-self.shape[1] // self.how.tile), -(-self.shape[2] // self.how.tile)
+        return -(-self.shape[1] // self.how.down.tile), -(-self.shape[2] // self.how.across.tile)
+
+    @property
+    def lines(self) -> tuple[Line, Line]:
+        return self.how.down, self.how.across
 
     @property
     def positions(self) -> int:
         """At which there is a product of matrices."""
-        return self.how.positions**2
+        return self.how.positions
 
     @property
     def reach(self) -> tuple[int, int]:
         """How many rows and columns of the image are read."""
-        down, across = (self.how.tile * n + self.how.taps - 1 for n in self.tiles)
+        down, across = (line.tile * n + line.taps - 1 for line, n in zip(self.lines, self.tiles, strict=True))
         return self.start[0] + down, self.start[1] + across
 
     @property
@@ -91,8 +95,8 @@ class Window:
     def rows(self) -> int:
         """Rows of tiles in a block; of small ones, which are for few examples, no more than one has."""
         least = FEW if self.transforms <= NEAR_BYTES else SOME if self.transforms <= FAR_BYTES else MANY
-        rows = max(1, -(-least * LARGE.positions**2 // (self.positions * self.tiles[1])))
-        return min(rows, self.tiles[0]) if self.how == SMALL else rows
+        rows = max(1, -(-least * LARGE.positions // (self.positions * self.tiles[1])))
+        return min(rows, self.tiles[0]) if self.positions < LARGE.positions else rows
 
     def room(self, tile: Tile) -> int:
         """Rows of V and M for a position: the tiles of a block, in whole register tiles."""
@@ -270,15 +274,16 @@ class _Blocks:
 
     def input(self, tile: tuple[Dim, Dim, Dim], t: Dim) -> None:
         (n, down, across), body, w, dtype = tile, self.body, self.w, self.w.node.dtype
-        shape = body.graph[w.node.args[w.side]].shape
+        shape, (high, wide) = body.graph[w.node.args[w.side]].shape, (line.tile for line in w.lines)
+        size = w.how.down.positions, w.how.across.positions
         with body.loop(w.channels, lanes=self.tile.lanes, stem="c") as c:
 
             def read(u: int, v: int) -> L.Expr:
-                point = (n, w.how.tile * down + w.start[0] + u, w.how.tile * across + w.start[1] + v, c)
+                point = (n, high * down + w.start[0] + u, wide * across + w.start[1] + v, c)
                 index = [point[w.image.index(axis)] for axis in range(4)]
                 return body.bind(body.load(self.image, flat(index, shape), dtype))
 
-            for e, value in enumerate(two_sided(w.how, body, transforms.image, w.how.positions, read)):
+            for e, value in enumerate(two_sided(w.how, body, transforms.image, size, read)):
                 body.store(self.values, self.starts[0] + e * self.planes[0] + t * w.channels + c, value)
 
     def product(self, e: Dim, count: Dim) -> None:
@@ -328,17 +333,17 @@ class _Blocks:
     def output(self, tile: tuple[Dim, Dim, Dim], t: Dim) -> None:
         """All results, which take the place of products, then those that the image has."""
         (n, down, across), body, w, lanes = tile, self.body, self.w, self.tile.lanes
-        (_, height, width, filters), size = w.shape, w.how.tile
+        (_, height, width, filters), (high, wide) = w.shape, (line.tile for line in w.lines)
         with body.loop(filters, lanes=lanes, stem="k") as k:
             for e, value in enumerate(self.results(t, k)):
                 body.store(self.products, self.product_at(e, t, k), value)
-        rows = extreme(body, "minimum", height - size * down, size)
-        columns = extreme(body, "minimum", width - size * across, size)
+        rows = extreme(body, "minimum", height - high * down, high)
+        columns = extreme(body, "minimum", width - wide * across, wide)
         with body.loop(rows, stem="i") as i, body.loop(columns, stem="j") as j:
             with body.loop(filters, lanes=lanes, stem="k") as k:
-                point = (n, size * down + i, size * across + j, k)
+                point = (n, high * down + i, wide * across + j, k)
                 index = tuple(point[w.result.index(axis)] for axis in range(4))
-                at = self.product_at(size * i + j, t, k)
+                at = self.product_at(wide * i + j, t, k)
                 body.in_register(w.node.name, index, self.products, at)
                 body.store_all(self.outputs, [(v, index) for v in self.outputs])
 
@@ -348,8 +353,9 @@ class _Blocks:
     def results(self, t: Dim, k: Dim) -> list[L.Expr]:
         """Those of a tile, row by row."""
         body, w = self.body, self.w
+        size = _, columns = w.how.down.positions, w.how.across.positions
 
         def read(a: int, b: int) -> L.Expr:
-            return body.now(body.load(self.products, self.product_at(w.how.positions * a + b, t, k), w.node.dtype))
+            return body.now(body.load(self.products, self.product_at(columns * a + b, t, k), w.node.dtype))
 
-        return two_sided(w.how, body, transforms.result, w.how.positions, read)
+        return two_sided(w.how, body, transforms.result, size, read)
