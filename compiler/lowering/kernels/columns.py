@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 from math import prod
 
+from ....dsl.record import dataclass, field
 from ...graph.cost import number
 from ...graph.nodes import Graph, Node
 from ...graph.ops import OPS
