@@ -30,7 +30,16 @@ if TYPE_CHECKING:
 _INTERVAL = 0.5  # seconds between copies, more where copying is slow: it may take a fiftieth of the time
 _ELSEWHERE = "run operator by operator, as it is written, this step makes nothing that is not finite of what is"
 _REMEDY = "a smaller learning rate, `clip` or other input scaling are the usual remedies"
+_LARGE = 1 << 25  # bytes that the system gives anew each time
 _LOOK_BACK = 16  # steps between a variable going bad and a metric showing it
+
+
+def _like(variables: Mapping[str, Array]) -> dict[str, Array]:
+    """Room for a copy: where the system gives it anew, in large pages, else whatever was there before."""
+    if sum(a.nbytes for a in variables.values()) < _LARGE:
+        return {path: np.empty_like(a) for path, a in variables.items()}
+    shapes = ((a.shape, a.dtype) for a in variables.values())
+    return dict(zip(variables, aligned_arrays(shapes, "the copy that training keeps"), strict=True))
 
 
 def order_of(progress: Progress, sweep: Sweep, epoch: int) -> Array | None:
@@ -53,8 +62,7 @@ class Rescue:
             2 * sum(a.nbytes for a in network.variables.values()),
             "the variables and the copy of them that training keeps",
         )
-        kept = aligned_arrays(((a.shape, a.dtype) for a in network.variables.values()), "the copy that training keeps")
-        self._copy = dict(zip(network.variables, kept, strict=True))
+        self._copy = _like(network.variables)
         self._begun = list(progress.totals) if before else [0.0] * len(sweep.totals)  # where the sweep begins
         self._due = 0.0
         self._epoch, self._position = 0, 0

@@ -58,8 +58,8 @@ class Tile:
 
 def is_far(columns: Dim, depth: Dim, packed: bool, dtype: str, target: Target) -> bool:
     """Whether the right operand comes from far away when a tile needs it: `depth` rows of `columns`, or in panels."""
-    wide = target.units > 1 and target.vector_bytes == 64  # they show it sooner
-    deep = number(depth) * 2 * target.vector_bytes > (DEEP * 3 // 4 if wide else DEEP)
+    soon = packed and target.units > 1 and target.vector_bytes == 64  # these show that a panel is not quite near
+    deep = number(depth) * 2 * target.vector_bytes > (DEEP * 3 // 4 if soon else DEEP)
     return deep or (not packed and number(columns * depth) * BYTES[dtype] > LARGE)
 
 
