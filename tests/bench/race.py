@@ -25,7 +25,7 @@ from .rows import Row
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-4  # relative to the largest element
 PATIENCE = 900.0  # seconds for an answer
-SETTLE = 0.01  # seconds in which the threads of who was timed before fall asleep
+SETTLE = 0.05  # seconds in which the threads of who was timed before fall asleep: some look for work that long
 
 
 class Failed(Exception):
