@@ -28,7 +28,7 @@ from ...types.tensors import BYTES
 from . import transforms
 from .body import Body, lanes
 from .nest import Axes, Part, extreme, place
-from .schedule import UNROLL
+from .schedule import RUNS, UNROLL
 from .tile import Tile, choose
 from .transforms import two_sided
 from .winograd import multiply, plane
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 NEAR_BYTES = 1 << 19  # of V and Z, together
 FEW = 32  # tiles of a block, at least; in one run twice as many
-RUNS = 4  # of blocks
 SMALL = 1 << 18  # bytes of S, which each run has
 LONG = 512  # tiles of a run for which it matters little that V, Z and S of the run before were near
 PART = 64  # of the work is to add up what runs have, or less

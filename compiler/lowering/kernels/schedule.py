@@ -50,7 +50,7 @@ PAGE = 1 << 12
 PART = 1 << 15  # bytes of a panel that stay in the first-level cache while tiles pass over them
 DEEPEST = 1 << 13  # steps of a window's sum that stay near with a tile of columns; longer ones go around the tiles
 TIMES = 256  # uses of a window's weights that are worth a copy
-RUNS = 4  # of the examples that a sum goes over
+RUNS = 4  # of the examples that a sum goes over, or of blocks of their tiles
 SMALL = 300_000  # bytes of results, which each run has
 
 
