@@ -161,13 +161,13 @@ class Interrupt:
         self.watch.__exit__()
         for number, previous in self._previous.items():
             signal.signal(number, previous)
-        if exc[0] is None and self._got:
-            self._deliver()
+        if exc[0] is None and (number := self._agreed()):
+            self._deliver(number)
 
     def _raised(self, number: int, frame: Any) -> None:
         self._got.append(number)
-        if self._telling and len(self._got) > 1:  # a callback that takes its time
-            self._deliver()
+        if self._telling and len(self._got) > 1 and self._agree is None:  # a callback that takes its time
+            self._deliver(number)
 
     def tell(self, call: Callable[..., Any], *args: Any) -> Any:
         """Call a user's function, which the second signal interrupts wherever it is."""
@@ -179,14 +179,18 @@ class Interrupt:
 
     def check(self) -> None:
         told = self.watch.due is not None or self.watch.deaf is not self._deaf
-        if self._agree is not None and (number := self._agree(self._got[0] if self._got else 0)):
-            self._got = [number]
-        if self._got:
-            self._deliver()
+        if number := self._agreed():
+            self._deliver(number)
         elif told:  # the signal went to a handler that was set meanwhile, and that let us go on
             self.watch.again(self._deaf)
 
-    def _deliver(self) -> None:
-        number, self._got = self._got[0], []
+    def _agreed(self) -> int:
+        """The signal that has come, 0 for none. What comes while processes agree is for the next time: the others do
+        not know of it."""
+        number = self._got[0] if self._got else 0
+        return number if self._agree is None else self._agree(number)
+
+    def _deliver(self, number: int) -> None:
+        self._got = []
         self._previous[number](number, None)
         self.watch.again(self._deaf)

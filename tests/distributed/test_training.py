@@ -106,7 +106,7 @@ def test_what_was_stopped_goes_on_with_another_number_of_ranks(how: str, tmp_pat
         assert re.search(r"rank 2 on \S+ was killed by signal 9 \(SIGKILL\) at epoch \d+, step \d+\n", ranks.text)
     else:
         os.kill(ranks.process.pid, signal.SIGINT)
-        assert ranks.end(60) == 130
+        assert ranks.end(60) == 130, ranks.text
         assert len(re.findall("interrupted in epoch", ranks.text)) == 1
     again = Ranks(2, "train", "--resume", "run", "--quiet", script=NNC, cwd=tmp_path)
     assert again.end() == 0, again.text

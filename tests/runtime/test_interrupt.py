@@ -294,3 +294,33 @@ def test_a_command_in_a_step_of_minutes_ends_with_a_checkpoint(tmp_path, number)
             p.kill()
     assert p.returncode == 128 + number and "--resume run" in err and "Traceback" not in err
     assert (tmp_path / "run" / "last.nnw").exists()
+
+
+@pytest.mark.parametrize("when", ["in a check", "at the end"])
+def test_what_comes_while_processes_agree_is_for_the_next_time(when):
+    """The others do not know of it: they would wait for one that has left."""
+    asked = []
+
+    def agree(number):
+        asked.append(number)
+        if len(asked) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return number
+
+    with pytest.raises(KeyboardInterrupt), interrupt.Interrupt(None, agree) as fit:
+        fit.check()
+        assert asked == [0]
+        if when == "in a check":
+            fit.check()
+            raise AssertionError("not interrupted")
+    assert asked == [0, signal.SIGINT]
+
+
+def test_a_process_of_several_does_not_leave_a_callback_alone():
+    ended = []
+    with pytest.raises(KeyboardInterrupt), interrupt.Interrupt(None, lambda number: number) as fit:
+        for i in range(2):
+            fit.tell(signal.raise_signal, signal.SIGINT)
+            ended.append(i)
+        fit.check()
+    assert ended == [0, 1]
