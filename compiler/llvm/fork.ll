@@ -1,10 +1,6 @@
-define internal void @nnc.wake(ptr %word) noinline #0 {
-  %woken = call i64 (i64, ...) @syscall(i64 $FUTEX, ptr %word, i32 129, i32 $MAX_THREADS, ptr null, ptr null, i32 0)
-  ret void
-}
-
-; Wait until the word is no longer %old. %sleepers counts who may be in the futex, so that nobody wakes in vain.
-define internal void @nnc.await(ptr %word, i32 %old, ptr %sleepers) noinline #0 {
+; Wait until the word is no longer %old. %sleepers counts who may be in the futex, so that nobody wakes in vain; %self is
+; the line of this thread.
+define internal void @nnc.await(ptr %word, i32 %old, ptr %sleepers, ptr %self) noinline #0 {
 entry:
   br label %spin
 spin:
@@ -20,6 +16,10 @@ again:
   %spins.next = add i32 %spins, 1
   br label %spin
 sleep:
+  %id = call i64 (i64, ...) @syscall(i64 $GETTID)
+  %id.i32 = trunc i64 %id to i32
+  %id.at = getelementptr i8, ptr %self, i64 $W_ID
+  store i32 %id.i32, ptr %id.at, align 4
   %more = atomicrmw add ptr %sleepers, i32 1 seq_cst
   %still = load atomic i32, ptr %word seq_cst, align 4
   %same = icmp eq i32 %still, %old
@@ -91,7 +91,9 @@ start:
   %asleep = icmp ne i32 %sleepers, 0
   br i1 %asleep, label %wake, label %own
 wake:
-  call void @nnc.wake(ptr %pool)
+  %rouse.at = getelementptr i8, ptr %pool, i64 $ROUSE
+  %rouse = load ptr, ptr %rouse.at, align 8
+  call void %rouse(ptr %pool, ptr %pool, i64 1, i64 %threads)
   br label %own
 own:
   %code.own = call i32 @nnc.part(ptr %word, ptr %body, ptr %context, i64 %turns, i64 0, i64 %threads)
@@ -122,7 +124,8 @@ join:
   %joined = icmp eq i32 %pending, 0
   br i1 %joined, label %codes, label %unfinished
 unfinished:
-  call void @nnc.await(ptr %pending.at, i32 %pending, ptr %waiting.at)
+  %self = getelementptr i8, ptr %pool, i64 $WORKERS
+  call void @nnc.await(ptr %pending.at, i32 %pending, ptr %waiting.at, ptr %self)
   br label %join
 codes:
   %t = phi i64 [ 1, %join ], [ %t.next, %codes ]

@@ -1,3 +1,74 @@
+define internal void @nnc.wake(ptr %word) noinline #0 {
+  %woken = call i64 (i64, ...) @syscall(i64 $FUTEX, ptr %word, i32 129, i32 $MAX_THREADS, ptr null, ptr null, i32 0)
+  ret void
+}
+
+; Wake the threads %low to %high, on other processors than this: while they are woken they are not allowed here.
+define internal void @nnc.rouse(ptr %pool, ptr %word, i64 %low, i64 %high) noinline #0 {
+entry:
+  %here.at = alloca i32, align 4
+  %masks = alloca [$MAX_THREADS x [$MASK x i8]], align 8
+  %parts = alloca [$MAX_THREADS x i8], align 1
+  store i32 -1, ptr %here.at, align 4
+  %known = call i64 (i64, ...) @syscall(i64 $GETCPU, ptr %here.at, ptr null, ptr null)
+  %here = load i32, ptr %here.at, align 4
+  %byte.i32 = lshr i32 %here, 3
+  %byte = zext i32 %byte.i32 to i64
+  %bit.i32 = and i32 %here, 7
+  %bit = trunc i32 %bit.i32 to i8
+  %one = shl i8 1, %bit
+  %others = xor i8 %one, -1
+  %within = icmp ult i64 %byte, $MASK
+  br i1 %within, label %keep, label %anywhere
+anywhere:
+  call void @nnc.wake(ptr %word)
+  ret void
+keep:
+  %t = phi i64 [ %low, %entry ], [ %t.next, %keep ]
+  %id = call i32 @nnc.id(ptr %pool, i64 %t)
+  %mask = getelementptr [$MAX_THREADS x [$MASK x i8]], ptr %masks, i64 0, i64 %t
+  store [$MASK x i8] zeroinitializer, ptr %mask, align 8
+  %got = call i64 (i64, ...) @syscall(i64 $GETAFFINITY, i32 %id, i64 $MASK, ptr %mask)
+  %part.at = getelementptr i8, ptr %mask, i64 %byte
+  %part = load i8, ptr %part.at, align 1
+  %saved = getelementptr i8, ptr %parts, i64 %t
+  store i8 %part, ptr %saved, align 1
+  %left = and i8 %part, %others
+  store i8 %left, ptr %part.at, align 1
+  %kept = call i64 (i64, ...) @syscall(i64 $SETAFFINITY, i32 %id, i64 $MASK, ptr %mask)
+  %t.next = add i64 %t, 1
+  %more = icmp slt i64 %t.next, %high
+  br i1 %more, label %keep, label %wake
+wake:
+  call void @nnc.wake(ptr %word)
+  br label %free
+free:
+  %u = phi i64 [ %low, %wake ], [ %u.next, %free ]
+  %u.id = call i32 @nnc.id(ptr %pool, i64 %u)
+  %u.mask = getelementptr [$MAX_THREADS x [$MASK x i8]], ptr %masks, i64 0, i64 %u
+  %u.saved = getelementptr i8, ptr %parts, i64 %u
+  %u.part = load i8, ptr %u.saved, align 1
+  %u.part.at = getelementptr i8, ptr %u.mask, i64 %byte
+  store i8 %u.part, ptr %u.part.at, align 1
+  %freed = call i64 (i64, ...) @syscall(i64 $SETAFFINITY, i32 %u.id, i64 $MASK, ptr %u.mask)
+  %u.next = add i64 %u, 1
+  %u.more = icmp slt i64 %u.next, %high
+  br i1 %u.more, label %free, label %done
+done:
+  ret void
+}
+
+; Linux' number of thread %t of the pool, -1 as long as it has never been asleep.
+define internal i32 @nnc.id(ptr %pool, i64 %t) #0 {
+  %t.line = mul i64 %t, $LINE
+  %id.offset = add i64 %t.line, $WORKER_ID
+  %id.at = getelementptr i8, ptr %pool, i64 %id.offset
+  %id = load i32, ptr %id.at, align 4
+  %never = icmp eq i32 %id, 0
+  %known = select i1 %never, i32 -1, i32 %id
+  ret i32 %known
+}
+
 define internal i64 @nnc.pool.bytes(i64 %threads) #0 {
   %lines = mul i64 %threads, $LINE
   %bytes = add i64 %lines, $WORKERS
@@ -24,7 +95,7 @@ entry:
   br label %next
 next:
   %seen = phi i32 [ 0, %entry ], [ %now, %claim ], [ %now, %work ], [ %now, %last ]
-  call void @nnc.await(ptr %pool, i32 %seen, ptr %sleepers.at)
+  call void @nnc.await(ptr %pool, i32 %seen, ptr %sleepers.at, ptr %self)
   %now = load atomic i32, ptr %pool acquire, align 4
   %stop = load atomic i32, ptr %stop.at acquire, align 4
   %stopped = icmp ne i32 %stop, 0
@@ -48,7 +119,7 @@ work:
   %is.waited.for = icmp ne i32 %waiting, 0
   br i1 %is.waited.for, label %last, label %next
 last:
-  call void @nnc.wake(ptr %pending.at)
+  call void @nnc.rouse(ptr %pool, ptr %pending.at, i64 0, i64 1)
   br label %next
 end:
   ret ptr null
@@ -71,6 +142,8 @@ mapped:
   %pool = inttoptr i64 %address to ptr
   %threads.at = getelementptr i8, ptr %pool, i64 $THREADS
   store i64 %threads, ptr %threads.at, align 8
+  %rouse.at = getelementptr i8, ptr %pool, i64 $ROUSE
+  store ptr @nnc.rouse, ptr %rouse.at, align 8
   br label %more
 more:
   %t = phi i64 [ 1, %mapped ], [ %t.next, %made ]

@@ -15,8 +15,11 @@ one turn, a pool that another caller is using, or on a target other than Linux, 
 thread. The parts depend on the number of threads; the results do not, because turns are independent.
 
 Waiting is 1000 `sched_yield`, a few tenths of a millisecond, then a futex, from which a thread wakes late (measured:
-convolutions at batch 1 take 0.7 of the time that they take with 50, and with both threads on one core as long). The
-only symbols needed are pthread_create, pthread_join and syscall.
+convolutions at batch 1 take 0.7 of the time that they take with 50, and with both threads on one core as long). Linux
+wakes a thread on the processor of its waker where it takes the others for busy, as it does those of a virtual machine
+that are idle, and leaves it there for tens of milliseconds (measured: a product of 512 x 512 x 512 then takes 1.4 ms on
+two threads, not 0.75): so whoever wakes others forbids them its processor until they are awake. The only symbols needed
+are pthread_create, pthread_join and syscall.
 
 **Interrupting.** A pool has three words, which whoever wants its callers to stop fills with the code to return: SOFT is
 looked at between steps of the training loop, CLEAN while an entry has written no variable yet, HALF from then on. A
@@ -28,18 +31,25 @@ asleep or about to be; then the flags and the work (see the offsets below); the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
-# Linux system call numbers: futex, sched_yield, mmap, munmap.
-CALLS = {"x86_64": (202, 24, 9, 11), "aarch64": (98, 124, 222, 215), "riscv64": (98, 124, 222, 215)}
+# Linux system call numbers.
+_NAMES = ("FUTEX", "YIELD", "MMAP", "MUNMAP", "GETTID", "GETCPU", "GETAFFINITY", "SETAFFINITY")
+_GENERIC = dict(zip(_NAMES, (98, 124, 222, 215, 178, 168, 123, 122), strict=True))
+CALLS = {
+    "x86_64": dict(zip(_NAMES, (202, 24, 9, 11, 186, 309, 204, 203), strict=True)),
+    "aarch64": _GENERIC,
+    "riscv64": _GENERIC,
+}
 
 LINE = 64
 WORDS = 5 * LINE
 SOFT, CLEAN, HALF = 0, 4, 8  # behind WORDS
 WORKERS = 6 * LINE  # thread t at WORKERS + t * LINE, with the pool's address and then these:
-_WORKER = {"INDEX": 8, "THREAD": 16, "CODE": 24, "CLAIM": 28}
-_WORK = ("BUSY", "THREADS", "STOP", "BODY", "CONTEXT", "TURNS", "WORD")
+_WORKER = {"INDEX": 8, "THREAD": 16, "CODE": 24, "CLAIM": 28, "ID": 32}
+_WORK = ("BUSY", "THREADS", "STOP", "BODY", "CONTEXT", "TURNS", "WORD", "ROUSE")
 
 # What stands for `$NAME` in the templates `blocks.ll`, `fork.ll` and `pool.ll`.
 NUMBERS = {
@@ -49,17 +59,18 @@ NUMBERS = {
     **{f"WORKER_{name}": WORKERS + at for name, at in _WORKER.items()},  # of worker 0, from the pool
     "MAX_THREADS": 256,
     "SPINS": 1000,
+    "MASK": 128,  # bytes of a set of processors; where Linux has larger ones threads wake where they may
     "CLEAN_WORD": WORDS + CLEAN,
     "BLOCK": 4096,  # turns between two looks at a word
 }  # fmt: skip
 
 
-def _filled(name: str, **numbers: int) -> str:
+def _filled(name: str, calls: Mapping[str, int] = {}) -> str:
     """A template with its numbers."""
-    return Template(Path(__file__).with_name(f"{name}.ll").read_text("ascii")).substitute(NUMBERS, **numbers)
+    return Template(Path(__file__).with_name(f"{name}.ll").read_text("ascii")).substitute(NUMBERS, **calls)
 
 
-def _numbers(triple: str) -> tuple[int, int, int, int] | None:
+def _calls(triple: str) -> dict[str, int] | None:
     """The system calls of a target; None where we have no threads."""
     return CALLS.get(triple.split("-")[0]) if "linux" in triple else None
 
@@ -116,16 +127,13 @@ def words(pool: str) -> tuple[str, str, str]:
 
 def fork(triple: str) -> str:
     """`nnc.fork` and what it needs."""
-    numbers = _numbers(triple)
-    if numbers is None:
-        return _filled("blocks") + _SERIAL_FORK
-    futex, yield_, *_ = numbers
-    return _filled("blocks") + _filled("fork", FUTEX=futex, YIELD=yield_)
+    calls = _calls(triple)
+    return _filled("blocks") + (_SERIAL_FORK if calls is None else _filled("fork", calls))
 
 
 def microbatches(triple: str) -> str:
     """`nnc.micro` and what it needs beside `fork`."""
-    threads = _SERIAL_THREADS if _numbers(triple) is None else _filled("threads")
+    threads = _SERIAL_THREADS if _calls(triple) is None else _filled("threads")
     return f"{_filled('next')}\n{threads}\n{_filled('microbatches')}"
 
 
@@ -137,8 +145,5 @@ def microbatches_alone() -> str:
 def pool(triple: str) -> str:
     """`nnc_pool_create`, `nnc_pool_destroy`, `nnc_pool_forget` and the threads' own function; needs `fork` and
     `environment`."""
-    numbers = _numbers(triple)
-    if numbers is None:
-        return _NO_POOL
-    _, _, mmap, munmap = numbers
-    return _filled("pool", MMAP=mmap, MUNMAP=munmap)
+    calls = _calls(triple)
+    return _NO_POOL if calls is None else _filled("pool", calls)

@@ -88,6 +88,27 @@ def test_thousands_of_forks(count, services):
         assert (y == 2 * k).all()
 
 
+def allowed(task):
+    """The processors that a thread of this process may run on."""
+    return os.sched_getaffinity(int(task))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no sched_setaffinity")
+def test_threads_that_were_woken_may_run_where_they_might_before(count, services):
+    """While they are woken they are kept off the caller's processor, if there is another."""
+    mine, tasks = allowed(0), set(os.listdir("/proc/self/task"))
+    pool, x, y = services.pool(3), np.ones(64, np.int32), np.zeros(64, np.int32)
+    first, *others = sorted(set(os.listdir("/proc/self/task")) - tasks)
+    count({"n": 64}, [x, y], pool)
+    for processors in ({min(mine)}, {max(mine)}, mine):
+        os.sched_setaffinity(int(first), processors)
+        for _ in range(20):
+            time.sleep(0.005)  # lets the threads fall asleep
+            y[:] = 0
+            assert count({"n": 64}, [x, y], pool) == 0 and y.all()
+        assert allowed(first) == processors and all(allowed(t) == mine for t in others) and allowed(0) == mine
+
+
 def test_pools_come_and_go(count, services):
     x, y = np.ones(10, np.int32), np.zeros(10, np.int32)
     before = threading.active_count()
