@@ -222,6 +222,30 @@ def test_large_products_have_the_bits_of_small_ones(spec, free, after, chunks, c
     np.testing.assert_allclose(got, np.tanh(wanted) + given["z"] if after else wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("steps", [2, 70])
+@pytest.mark.parametrize("free", ["", "k"])
+def test_strips_of_an_operand_that_is_read_across_its_rows_change_no_bit(steps, free, compiled, monkeypatch):
+    """As the gradient of a weight, by few examples: for each tile's rows all columns, with rows and columns left."""
+    extents = {"i": 131, "k": steps, "j": 275}
+    sizes = {c: symbol("F") if c == free else n for c, n in extents.items()}
+    b = Builder("g", OPS)
+    x, y = (b.emit("input", name=n, type=TensorType("f32", tuple(sizes[c] for c in k)))
+            for n, k in (("x", "ki"), ("y", "kj")))  # fmt: skip
+    graph = fuse(b.finish((("z", b.emit("tanh", einsum(b, "ki,kj->ij", x, y))),)))
+    rng = np.random.default_rng(0)
+    given = {n: rng.standard_normal([extents[c] for c in k]).astype("f") for n, k in (("x", "ki"), ("y", "kj"))}
+    bound = {"F": steps} if free else {}
+    found = []
+    for again in (4, 1 << 20):
+        monkeypatch.setattr(schedule, "AGAIN", again)
+        made = compiled(graph)
+        stems = {buffer.name.rstrip("0123456789") for k in made.lowered.module.kernels for buffer in k.buffers}
+        assert ("strip" in stems) == (again == 4)
+        found.append(made(given, None, bound)[0]["z"])
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_allclose(found[0], np.tanh(given["x"].astype("d").T @ given["y"]), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("rows", [None, 1, 3, 16])
 @pytest.mark.parametrize("free", ["", "j", "k"])
 def test_few_rows_meet_a_large_matrix_as_it_lies(rows, free, compiled, monkeypatch):

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from math import prod
 
+from ....dsl.record import replace
 from ...graph.boxes import flat
 from ...graph.cost import number
 from ...graph.ops.contraction import is_plain
@@ -60,7 +61,10 @@ def matmul(make: Callable[[], Body], p: Product, s: Schedule, parallel: bool = F
         at = dict(zip(p.sheets, points, strict=True))
         if s.panels:  # sheet by sheet: it is used while it is near
             pack(body, p, s, right, panels, parallel, at)
-        read = Operands(left, right, panels, s.tile.vectors * s.tile.lanes)
+        strips = body.result(p.node.dtype, "strip") if s.strips else ""
+        if s.strips:
+            cut(body, p, s.height, left, strips, parallel)
+        read = Operands(left, right, panels, s.tile.vectors * s.tile.lanes, strips, height=s.height)
         across, down = s.tile.columns(p.columns[-1].size), s.tile.rows_of(p.rows[-1].size if p.rows else 1)
         if s.turned:
             images, lines = p.rows[: s.outside], p.rows[s.outside : -1]
@@ -85,14 +89,20 @@ def matmul(make: Callable[[], Body], p: Product, s: Schedule, parallel: bool = F
             _around(body, p, s.tile, read, at, far, lines, sums, p.whole)
         else:
             for rows, i0, columns, j0 in _each_tile(body, s, down, p.columns[-1].size, parallel):
-                RegisterTile(body, p, s.tile.lanes, read, at, i0, j0, rows.width, columns).write(outputs, p.whole)
+                here = replace(read, block=i0)
+                RegisterTile(body, p, s.tile.lanes, here, at, i0, j0, rows.width, columns).write(outputs, p.whole)
     return body
 
 
 def _each_tile(body: Body, s: Schedule, down: Sequence[Part], columns: Dim,
                parallel: bool) -> Iterator[tuple[Part, Dim, Part, Dim]]:  # fmt: skip
-    """Loops over the tiles, for each tile of columns all rows. A single row that is left over has too few sums to keep
-    the units busy, so it is taken by many tiles of columns at a time."""
+    """Loops over the tiles, for each tile of columns all rows; for each strip of a tile's rows all columns. A single
+    row that is left over has too few sums to keep the units busy, so it is taken by many tiles of columns at a time."""
+    if s.strips and not s.blocks:
+        for rows, i in each(body, down, parallel):
+            for wide, j in each(body, s.tile.columns(columns), parallel):
+                yield rows, i, wide, j
+        return
     single = [part for part in down if s.single and part.width == 1]
     for wide, j in each(body, s.tile.columns(columns), parallel):
         for rows, i in each(body, [part for part in down if part not in single], parallel):

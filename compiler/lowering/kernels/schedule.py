@@ -5,7 +5,7 @@ what a tile would read line by line of ever other pages is copied to where it li
 some of it at a time for all rows:
 
     panels   of the right operand   for each tile of columns all k, for each k the tile's columns
-    strips   of the left operand    for each block of rows all k, for each k the block's rows
+    strips   of the left operand    for each block of rows, or each tile's, all k, for each k the block's rows
 
 And a long sum is taken a few steps at a time, for all tiles of a block of rows, as long as both are near. The more rows
 there are, the more steps: sums are loaded and stored less often (2048 x 2048 x 2048 with panels of half a megabyte for
@@ -47,6 +47,8 @@ SWAPPED = 512  # steps of a sum for which it does not matter that the result is 
 MANY = 2  # chunks of columns, which threads share
 SOME = 1 << 9  # rows up to which a part of a panel is used so seldom that it shows where the copy came from
 PAGE = 1 << 12
+APART = 1 << 9  # bytes between steps of a sum whose lines displace one another in the first-level cache
+AGAIN = 8  # tiles of columns that are worth a strip there
 PART = 1 << 15  # bytes of a panel that stay in the first-level cache while tiles pass over them
 DEEPEST = 1 << 13  # steps of a window's sum that stay near with a tile of columns; longer ones go around the tiles
 TIMES = 256  # uses of a window's weights that are worth a copy
@@ -210,7 +212,11 @@ def _of_matrices(p: Product, target: Target) -> Schedule:
     one = isinstance(rows, int) and blocks and not few  # block is what tiles are to divide
     tile = _tile(p, deep if blocks else p.inner[-1].size, panels, target, height if one else rows)
     height = tile.rows * _turns(p, rows, tile.rows, max(1, height // tile.rows))
-    strips = copied and across and number(p.inner[-1].left) * size >= PAGE
+    step = number(p.inner[-1].left) * size if across else 0
+    strips = copied and step >= PAGE
+    if step >= APART and isinstance(rows, int) and not (blocks or panels or p.width):
+        if number(columns) >= AGAIN * tile.vectors * tile.lanes:
+            return Schedule(tile, False, strips=True, height=tile.rows)
     single = tile.single if isinstance(columns, int) and not isinstance(rows, int) else 0
     grain = single or tile.vectors * tile.lanes
     if few:
