@@ -2,6 +2,7 @@
 their gradients, and the choice of the tile."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from nnc.compiler.graph.ops import OPS
 from nnc.compiler.graph.ops.contraction import affine, plain
 from nnc.compiler.graph.product import product
 from nnc.compiler.loops.ir import For, Prefetch, walk
-from nnc.compiler.lowering.kernels import matmul, schedule
+from nnc.compiler.lowering.kernels import ahead, matmul, schedule
 from nnc.compiler.lowering.kernels.tile import choose
 from nnc.compiler.native.target import level
 from nnc.compiler.passes.align import align
@@ -442,6 +443,15 @@ def test_a_tile_for_two_units_needs_fewer_loads_than_multiply_adds():
     for columns in (32, 48, 256, 1000):
         tile = choose(512, columns, False, "f32", level("x86-64-v4"), long=True)
         assert 4 * (tile.rows + tile.vectors) <= 3 * tile.rows * tile.vectors
+
+
+@pytest.mark.parametrize("lines", [512, 30, 3])
+def test_lines_are_asked_for_from_several_pages_in_turn(lines):
+    asked = [ahead.ordered(n, lines, ahead.RUNS) for n in range(-(-lines // ahead.RUNS) * ahead.RUNS)]
+    assert {*range(lines)} <= {*asked} and len({*asked}) == len(asked)
+    assert all(abs(a - b) >= lines // ahead.RUNS for a, b in pairwise(asked))
+    assert [ahead.ordered(n, lines, 1) for n in range(lines)] == [*range(lines)]
+    assert ahead.runs(level("x86-64-v4")) > ahead.runs(replace(level("x86-64-v4"), units=1)) == 1
 
 
 @pytest.mark.parametrize(("units", "is_so"), [(256, False), (600, True)])

@@ -28,10 +28,11 @@ from ...loops import ir as L
 from ...loops.index import quotient
 from ...types.sizes import Dim
 from ...types.tensors import BYTES
+from .ahead import LINE
 from .body import Body, Results, lanes, results
 from .nest import Axes, Part, across, extreme, outer, over, parts
 from .packing import clipped, cut, each, pack, pack_part, pack_rows
-from .register_tile import LINE, Operands, RegisterTile, Steps, point_in_result
+from .register_tile import Ahead, Operands, RegisterTile, Steps, point_in_result
 from .schedule import FAR, RUNS, Schedule
 from .tile import Tile
 
@@ -252,21 +253,22 @@ def _in_steps(body: Body, p: Product, s: Schedule, read: Operands, at: Mapping[W
         for part in parts(last.size, s.steps):
             with body.loop(part.stop, start=part.start, step=part.step, stem="k") as k0:
                 for t in _lines_of(body, p, s, read, here, lines, down, columns, j0):
-                    t.next = _next(body, t, lines, last, k0, part.width)
+                    t.next = _next(body, t, lines, last, k0, part.width, s.asked)
                     t.add_to(sums, [(last, k0, k0 + part.width)])
 
 
-def _next(body: Body, t: RegisterTile, lines: Sequence[Walk], last: Walk, k0: Dim, steps: int) -> Dim:
-    """What a tile asks for in its first step, a line in each: of the panels behind those of these steps each tile has a
-    part, up to some times as much as these are. Without them the first to pass waits."""
-    line = LINE // BYTES[t.p.node.dtype]
+def _next(body: Body, t: RegisterTile, lines: Sequence[Walk], last: Walk, k0: Dim, steps: int, runs: int) -> Ahead:
+    """What a tile asks for, a line in each step: of the panels behind those of these steps each tile has a part, up to
+    some times as much as these are. Without them the first to pass waits."""
+    across = -(-t.p.rows[-1].size // t.rows)
     tiles: Dim = 0
     for w in lines:
         tiles = tiles * w.size + t.at[w]
-    tiles = tiles * -(-t.p.rows[-1].size // t.rows) + quotient(t.i0, t.rows, body.ranges)
-    most = AHEAD * -(-t.columns.padded(t.lanes) // line)
+    tiles = tiles * across + quotient(t.i0, t.rows, body.ranges)
+    most = AHEAD * -(-t.columns.padded(t.lanes) * BYTES[t.p.node.dtype] // LINE)
     behind = t.right_at({**t.at, last: k0 + steps}, t.j0, t.columns)
-    return behind + (extreme(body, "minimum", tiles, most) * steps - k0) * line
+    count = min(most, number(prod(w.size for w in lines) * across))
+    return Ahead(behind, extreme(body, "minimum", tiles, most) * steps - k0, count * steps, runs)
 
 
 def _far(p: Product) -> tuple[Walk, ...]:

@@ -17,13 +17,13 @@ from ...loops import ir as L
 from ...loops.index import to_expr, total
 from ...types.sizes import Dim
 from ...types.tensors import BYTES
+from .ahead import LINE, ordered
 from .body import Body, Results
 from .nest import Axes, Part, across, parts, place
 from .packing import clipped, panel, strip
 from .schedule import FAR, UNROLL, sheet_bytes
 
 STREAM = 3 << 10  # bytes ahead that the sums of one row ask for of each panel, where panels are far
-LINE = 64  # bytes of the cache
 
 Steps = Sequence[tuple[Walk, Dim, Dim]]  # of a sum: its loops, with where they begin and end
 
@@ -42,6 +42,20 @@ class Operands:
     part: tuple[Dim, Dim] | None = None  # of the sum, in panels
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Of `lines` from a place on, in an order of so many `runs`, those that come from the `first` one on, one in each
+    step of a sum."""
+
+    place: Dim
+    first: Dim  # in the step 0
+    lines: int
+    runs: int
+
+    def at(self, step: Dim, line: int) -> Dim:
+        return self.place + ordered(self.first + step, self.lines, self.runs) * line
+
+
 @dataclass(slots=True)
 class RegisterTile:
     """One tile of results in registers: at rows i0.. and columns j0.., in the outer loops' point `at`."""
@@ -55,7 +69,7 @@ class RegisterTile:
     j0: Dim
     rows: int
     columns: Part
-    next: Dim | None = None  # of panels, what the step 0 of the last index asks for
+    next: Ahead | None = None  # of panels, what the steps of the last index ask for
     base: Dim = 0  # where sums begin
 
     def write(self, outputs: Results, steps: Steps, sums: str = "", before: Dim = 1) -> None:
@@ -131,8 +145,7 @@ class RegisterTile:
                     add(i, j, vector)
             return
         if self.next is not None:
-            line = LINE // BYTES[dtype]
-            body.emit(L.Prefetch(right, to_expr(self.next + at[self.p.inner[-1]] * line), 2))
+            body.emit(L.Prefetch(right, to_expr(self.next.at(at[self.p.inner[-1]], LINE // BYTES[dtype])), 2))
         near = body.register(dtype, pitch)
         for j, source in self.each_column(at):
             body.store(near, j, body.load(right, source, dtype))

@@ -25,6 +25,7 @@ from ...graph.product import Product
 from ...loops.index import quotient
 from ...types.sizes import Dim
 from ...types.tensors import BYTES
+from .ahead import runs
 from .tile import LONG, Tile, choose, is_far
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Schedule:
     turned: bool = False  # for a tile of columns after the other all rows, but for those of the first `outside` loops
     outside: int = 0
     steps: int = 0  # of the last index of the sum for all those rows, then; 0: all of it for one tile after the other
+    asked: int = 1  # runs in which lines of what comes next are asked for, then
     single: int = 0  # columns of a tile of one row, where one by one those are taken that are left over
     chunk: bool = False  # panels of a block's columns are copied for some steps of the sum at a time, not all before
     runs: bool = False  # of examples, each with sums of its own, which are added in order
@@ -177,7 +179,7 @@ def _of_windows(p: Product, target: Target) -> Schedule:
     steps = _near(p, tile) if sheet_bytes(p) > FAR and (panels or p.width) and not p.clips else 0
     span = FAR if steps else LARGE
     outside = next((k for k in range(len(p.rows)) if _span(p, k) * size <= span), len(p.rows) - 1)
-    return Schedule(tile, panels, turned=turned, outside=outside, steps=steps)
+    return Schedule(tile, panels, turned=turned, outside=outside, steps=steps, asked=runs(target))
 
 
 def _near(p: Product, tile: Tile) -> int:
