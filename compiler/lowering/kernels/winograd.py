@@ -197,8 +197,11 @@ def plane(elements: int, dtype: str) -> int:
 
 
 def tile_of(w: Window, target: Target, width: int = 0) -> Tile:
-    """The register tile of the products."""
-    return choose(w.rows() * w.tiles[1], w.shape[3], w.transforms >= AFAR, w.node.dtype, target, width)
+    """The register tile of the products, for the blocks of an example and another, for these go on in the next one."""
+    rows, across = w.rows(), w.tiles[1]
+    blocks = tuple(min(rows, w.tiles[0] - first) * across for first in range(0, w.tiles[0], rows))
+    blocks = (rows * across, *blocks)
+    return choose(rows * across, w.shape[3], w.transforms >= AFAR, w.node.dtype, target, width, blocks=blocks)
 
 
 def winograd(make: Callable[[], Body], w: Window, target: Target, parallel: bool) -> Body:
