@@ -432,7 +432,7 @@ def test_turns_that_threads_share(tmp_path):
     x, W, pick = normal(200, 64).astype("f4"), normal(5, 64, 64).astype("f4") / 8, np.arange(5, dtype=np.int32)
     nets = [nnc.compile(tmp_path / "p.nn", threads=k) for k in (1, 2, 3, 8)]
     loops = [s for s in stages(SHARED, "f").lowered.entry.steps if hasattr(s, "parallel")]
-    assert loops and all(s.parallel and not any(getattr(x, "parallel", False) for x in s.steps) for s in loops)
+    assert loops and all(s.parallel and s.share is None for s in loops)
     first = nets[0].f(x, W, pick)
     for j in range(5):
         h = x.astype("f8")
@@ -446,6 +446,70 @@ def test_turns_that_threads_share(tmp_path):
     for net in nets:
         with pytest.raises(nnc.NncError, match="outside an axis of size"):
             net.f(x, W, pick)
+
+
+RECURRENT = """
+fn f(x: f32[T, B, 24], W: f32[24, 24], V: f32[48, 24], target: f32[T, B, 24]) -> (loss: f32, g: f32[24, 24]) {
+    h = 0 * x[0]
+    c = 0 * x[0]
+    scan t in 0..T {
+        z = h @ V.T + concat([x[t], c], axis = 1)
+        c = softmax(z[:, 24:], axis = -1) + c / 2
+        h = tanh(z[:, :24] @ W) * c
+        y[t, b, k] = h[b, k]
+    }
+    loss = sum((y - target)^2)
+    g = grad(loss, W)
+}
+"""
+
+
+def test_examples_that_threads_share(tmp_path):
+    """Turns that compute each example alone: a thread takes all of them for some, with the same bits."""
+    (tmp_path / "p.nn").write_text(RECURRENT)
+    loops = [s for s in stages(RECURRENT, "f").lowered.entry.steps if getattr(s, "share", None)]
+    assert [s.reverse for s in loops] == [False, True]
+    nets = [nnc.compile(tmp_path / "p.nn", threads=k) for k in (1, 2, 3, 8)]
+    own = np.random.default_rng(1)
+    W, V = (own.standard_normal((n, 24), dtype="f4") / 4 for n in (24, 48))
+    for examples in (1, 7, 8, 9, 16, 23, 67, 150):
+        x, target = (own.standard_normal((40, examples, 24), dtype="f4") for _ in range(2))
+        first = nets[0].f(x, W, V, target)
+        for net in nets[1:]:
+            for _ in range(3):
+                assert all((a == b).all() for a, b in zip(first, net.f(x, W, V, target), strict=True))
+
+
+TOGETHER = {
+    "examples are summed": "h = tanh(h @ W) + mean(h, axis = 0)",
+    "and shifted": "h = tanh(concat([h[1:], h[:1]], axis = 0) @ W)",
+    "by their number": "h = tanh(h @ W) / (1 + sum(0 * h[:, 0] + 1))",
+    "drawn by their position": "h = tanh(h @ W) + uniform(shape = [size(h, 0), 24])",
+    "something else is carried": "h = tanh(h @ W) * s\n        s = s / 2",
+    "as columns": "h = tanh(W @ h.T).T",
+}
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_examples_that_are_not_apart(tmp_path, name):
+    text = f"""
+fn f(x: f32[B, 24], W: f32[24, 24]) -> (y: f32[B, 24]) {{
+    h = x
+    s = 1.0
+    scan t in 0..40 {{
+        {TOGETHER[name]}
+    }}
+    y = h
+}}
+"""
+    (tmp_path / "p.nn").write_text(text)
+    nets = [nnc.compile(tmp_path / "p.nn", threads=k) for k in (1, 2, 8)]
+    own = np.random.default_rng(1)
+    x, W = own.standard_normal((100, 24), dtype="f4"), own.standard_normal((24, 24), dtype="f4") / 4
+    first, *others = (net.f(x, W) for net in nets)
+    assert all((first == y).all() for y in others)
+    loops = [s for s in stages(text, "f").lowered.entry.steps if getattr(s, "share", None)]
+    assert not loops or name == "as columns"
 
 
 def test_an_index_that_run_time_finds_outside(tmp_path):

@@ -1,8 +1,8 @@
 """Whether a graph computes each example of a batch alone: then a batch may be computed a few examples at a time.
 
-In: a graph of plain operators. Out: the size that counts examples. The one idea: in such a graph every value has that
-size as one whole axis or not at all, and no operator sums, cuts, joins or counts along it. So it is enough to look at
-each operator by itself, with the types of its operands.
+In: a graph of operators, or of kernels. Out: the size that counts examples. The one idea: in such a graph every value
+has that size as one whole axis or not at all, and no operator sums, cuts, joins or counts along it. So it is enough to
+look at each operator by itself, with the types of its operands.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def examples(graph: Graph) -> str | None:
     inputs = [n.shape for n in graph if n.op == "input"]
     if not any(s[:1] == size for s in inputs) or any(mentions(s[1:], name) for s in inputs):
         return None
-    return name if _apart(graph, name) else None
+    return name if apart(graph, name) else None
 
 
-def _apart(graph: Graph, name: str) -> bool:
+def apart(graph: Graph, name: str) -> bool:
     """Whether no operator brings examples together."""
     places = {n.name: _places(n, name) for n in graph}
     return all(p is not None for p in places.values()) and all(
@@ -57,10 +57,12 @@ def _places(n: Node, name: str) -> tuple[int | None, ...] | None:
 
 def _is_apart(n: Node, types: Sequence[Any], places: Sequence[Any], result: Any, name: str) -> bool:
     kind, attrs = OPS[n.op].kind, {k: v for k, v in n.attrs.items() if k not in ("shape", "type")}
+    if n.op == "fused":
+        return apart(attrs["body"], name)
     if kind == TUPLE or kind == LEAF:
-        return n.op != "fused" and not mentions(attrs, name)
+        return not mentions(attrs, name)
     if n.op == "scan":
-        return not mentions(attrs["count"], name) and _apart(attrs["body"], name)
+        return not mentions(attrs["count"], name) and apart(attrs["body"], name)
     axes: list[int | None] = [p[0] for p in places]
     q: int | None = result[0]
     if q is None:

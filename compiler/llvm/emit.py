@@ -10,7 +10,22 @@ from collections.abc import Iterable, Mapping, Set
 from typing import TYPE_CHECKING
 
 from ...dsl.record import dataclass, field, replace
-from ..loops.ir import Call, Constant, Entry, Kernel, Loop, Many, Module, Place, Step, calls, loops, places, size_expr
+from ..loops.ir import (
+    Call,
+    Constant,
+    Entry,
+    Kernel,
+    Loop,
+    Many,
+    Module,
+    Place,
+    Share,
+    Step,
+    calls,
+    loops,
+    places,
+    size_expr,
+)
 from ..types.sizes import Dim
 
 if TYPE_CHECKING:
@@ -227,13 +242,20 @@ def _word(entry: _Entry) -> str:
 
 def _loop(entry: _Entry, loop: Loop) -> None:
     """A loop of steps: all turns in order, or shared by threads."""
-    e = entry.e
+    e, share, indices = entry.e, loop.share, entry.indices
+    if share is not None and loop.parallel:
+        _shared(entry, loop, e.scalar(e.evaluate(size_expr((share.of + share.grain - 1) // share.grain))).ref)
+        return
     count = e.evaluate(size_expr(loop.count))
     bound = e.scalar(count).ref
+    if share is not None:
+        e.names |= {share.first: Index(constant=0), share.count: e.index(e.evaluate(size_expr(share.of)))}
+        entry.indices = (*indices, share.first, share.count)
     if loop.parallel:
         _shared(entry, loop, bound)
     else:
         _turns(entry, loop, e.scalar(plus(e.index(count), -1)).ref if loop.reverse else "0", "0", bound)
+    entry.indices = indices
 
 
 def _shared(entry: _Entry, loop: Loop, bound: str) -> None:
@@ -249,7 +271,11 @@ def _shared(entry: _Entry, loop: Loop, bound: str) -> None:
         context.add("i64", entry.e.scalar(entry.e.names[index]).ref, ref)
     _load_slots(body, dict.fromkeys(p.name for p in places((loop,)) if p.name in entry.position))
     low, high = body.e.fn.name("low"), body.e.fn.name("high")
-    _turns(body, replace(loop, reverse=False), low, low, high)
+    if loop.share is not None:
+        _known(body, loop.share, low, high)
+        _loop(body, replace(loop, share=None, parallel=False))
+    else:
+        _turns(body, replace(loop, reverse=False), low, low, high)
     body.e.fn.block.end = "ret i32 0"
     name = f"nnc.turns.{len(entry.parts)}.{entry.entry.name}"
     text = body.e.fn.text(parallel.signature(f"{name}.body", low, high, context))
@@ -257,6 +283,19 @@ def _shared(entry: _Entry, loop: Loop, bound: str) -> None:
     word = _word(entry)
     _leave(fn, fn.value(f"call i32 {parallel.fork(fn, name, bound, context, '%pool', word)}", "code"))
     entry.word = body.word
+
+
+def _known(entry: _Entry, share: Share, low: str, high: str) -> None:
+    """Where a share begins and how much it is, of so many grains."""
+    e, fn = entry.e, entry.e.fn
+    first = fn.value(f"mul i64 {low}, {share.grain}", share.first)
+    most = fn.value(f"mul i64 {high}, {share.grain}", "most")
+    of = e.scalar(e.evaluate(size_expr(share.of))).ref
+    less = fn.value(f"icmp slt i64 {most}, {of}", "less")
+    end = fn.value(f"select i1 {less}, i64 {most}, i64 {of}", "end")
+    count = fn.value(f"sub i64 {end}, {first}", share.count)
+    e.names |= {share.first: Index((Term(first, 0, 1),)), share.count: Index((Term(count, 0, 1),))}
+    entry.indices = (*entry.indices, share.first, share.count)
 
 
 def _turns(entry: _Entry, loop: Loop, first: str, low: str, bound: str) -> None:

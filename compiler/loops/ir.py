@@ -16,7 +16,7 @@
     entry    ::= entry NAME (size, ...) (slot, ...) [many NAME from NAME n] [microbatches NAME n step n]
                        [marks (n, ...)] arena SIZE { step* }
     step     ::= NAME (size, ...) (place, ...)            a call of a kernel
-               | for NAME in 0..SIZE [reverse] [parallel] [until place] { step* }
+               | for NAME in 0..SIZE [reverse] [parallel] [until place] [share NAME, NAME of SIZE by n] { step* }
     place    ::= slot NAME [+ SIZE] | arena + SIZE | constant NAME [+ SIZE]
 
 The functions are those of `scalar`; a result has the dtype of the operands unless their paragraph says otherwise.
@@ -42,7 +42,8 @@ store in lanes leaves the lanes that are masked undefined.
 copies go abreast where that is the same: each statement for all of them before the next one.
 
 **Steps.** The sizes of calls and the offsets of places may speak of the indices of the loops around them. A loop with
-`until` ends after the turn that leaves a bool that is true in that place. Turns of a `parallel` one are independent.
+`until` ends after the turn that leaves a bool that is true in that place. Turns of a `parallel` one are independent. Of
+`share b, c of N by n` each thread takes a part of 0..N, c long from b on, a multiple of n, and all turns for that.
 
 **Parallel.** A parallel loop is in no lanes and reads no registers from outside of it; iterations are independent.
 Threads take contiguous static ranges, where the condition holds if there is one. A parallel loop in another is for one
@@ -216,8 +217,18 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What the beginning of a share is called, and how much it is; of what, and what its beginning is a multiple of."""
+
+    first: str
+    count: str
+    of: Dim
+    grain: int
+
+
+@dataclass(frozen=True, slots=True)
 class Loop:
-    """Steps for each value of an index from 0 up to `count`, or down from there."""
+    """Steps for each value of an index from 0 up to `count`, or down from there; or all of them for each share."""
 
     index: str
     count: Dim
@@ -225,6 +236,7 @@ class Loop:
     reverse: bool = False
     until: Place | None = None
     parallel: bool = False
+    share: Share | None = None
     node: str = field(default="", compare=False)  # of the graph, whose body the steps compute
 
 
@@ -331,9 +343,7 @@ def _is(e: Expr, value: int) -> bool:
 def add(a: Expr, b: Expr) -> Expr:
     if both := _known(a, b):
         return i64(both[0] + both[1])
-    if _is(a, 0):
-        return b
-    return a if _is(b, 0) else Apply("add", (a, b), a.dtype)
+    return b if _is(a, 0) else a if _is(b, 0) else Apply("add", (a, b), a.dtype)
 
 
 def sub(a: Expr, b: Expr) -> Expr:
@@ -347,10 +357,8 @@ def sub(a: Expr, b: Expr) -> Expr:
 def mul(a: Expr, b: Expr) -> Expr:
     if both := _known(a, b):
         return i64(both[0] * both[1])
-    if _is(a, 1):
-        return b
-    if _is(b, 1):
-        return a
+    if _is(a, 1) or _is(b, 1):
+        return b if _is(a, 1) else a
     return i64(0) if _is(a, 0) or _is(b, 0) else Apply("mul", (a, b), a.dtype)
 
 
@@ -390,29 +398,20 @@ def size_expr(dim: Dim) -> Expr:
 def calls(steps: tuple[Step, ...]) -> Iterator[Call]:
     """The calls among steps and in their loops."""
     for s in steps:
-        if isinstance(s, Loop):
-            yield from calls(s.steps)
-        else:
-            yield s
+        yield from calls(s.steps) if isinstance(s, Loop) else (s,)
 
 
 def loops(steps: tuple[Step, ...]) -> Iterator[Loop]:
     """The loops among steps, outer before inner."""
-    for s in steps:
-        if isinstance(s, Loop):
-            yield s
-            yield from loops(s.steps)
+    for s in (s for s in steps if isinstance(s, Loop)):
+        yield s
+        yield from loops(s.steps)
 
 
 def places(steps: tuple[Step, ...]) -> Iterator[Place]:
     """What the steps are given, and what their loops look at."""
-    for s in steps:
-        if not isinstance(s, Loop):
-            yield from s.places
-            continue
-        if s.until is not None:
-            yield s.until
-        yield from places(s.steps)
+    yield from (p for call in calls(steps) for p in call.places)
+    yield from (loop.until for loop in loops(steps) if loop.until is not None)
 
 
 def walk(stmts: tuple[Stmt, ...]) -> Iterator[Stmt]:

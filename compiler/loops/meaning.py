@@ -104,7 +104,13 @@ def run(module: Module, entry: Entry, sizes: Mapping[str, int], slots: Mapping[s
 
     def steps(some: tuple[Step, ...], known: Mapping[str, int]) -> int:
         for s in some:
-            if isinstance(s, Loop):
+            if isinstance(s, Loop) and s.share is not None:
+                whole, each = _number(s.share.of, known), s.share.grain
+                for first in reversed(range(0, whole, each)):
+                    inside = {**known, s.share.first: first, s.share.count: min(each, whole - first)}
+                    if code := steps((replace(s, share=None, parallel=False),), inside):
+                        return code
+            elif isinstance(s, Loop):
                 turns = range(_number(s.count, known))
                 for k in reversed(turns) if s.reverse or s.parallel else turns:
                     inside = {**known, s.index: k}

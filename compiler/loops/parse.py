@@ -36,6 +36,7 @@ from .ir import (
     Prefetch,
     Reduce,
     Register,
+    Share,
     Slot,
     Step,
     Stmt,
@@ -47,6 +48,7 @@ from .text import INFIX, KEYWORDS, PRECEDENCE, natural
 
 T = TypeVar("T")
 
+_ENDS = frozenset({",", ")", "]", "{", "reverse", "parallel", "until", "share", "by"})  # of a size
 _TOKEN = re.compile(r"""
     (?P<space>[ \t\r\n]+) | (?P<comment>\#[^\n]*)
   | (?P<string>"(?:[^"\\]|\\.)*")
@@ -138,7 +140,7 @@ class _Parser:
         depth, first = 0, self.at
         while True:
             kind, token, _ = self.tokens[self.at]
-            if kind == "end" or (depth == 0 and token in (",", ")", "]", "{", "reverse", "parallel", "until")):
+            if kind == "end" or (depth == 0 and token in _ENDS):
                 break
             depth += (token == "(") - (token == ")")
             self.at += 1
@@ -374,11 +376,21 @@ class _Parser:
                 self.expect("..")
                 count, reverse, parallel = self.size(), bool(self.accept("reverse")), bool(self.accept("parallel"))
                 until = self.place() if self.accept("until") else None
-                heads.append(Loop(index, count, (), reverse, until, parallel))
+                share = self.share() if self.accept("share") else None
+                heads.append(Loop(index, count, (), reverse, until, parallel, share))
                 done.append([])
                 self.expect("{")
             else:
                 done[-1].append(Call(self.name(), self.listed(self.size), self.listed(self.place)))
+
+    def share(self) -> Share:
+        first = self.name()
+        self.expect(",")
+        count = self.name()
+        self.expect("of")
+        of = self.size()
+        self.expect("by")
+        return Share(first, count, of, self.integer())
 
     def slot(self) -> Slot:
         role, name = self.name(), self.name()

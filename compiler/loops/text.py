@@ -32,6 +32,7 @@ from .ir import (
     Prefetch,
     Reduce,
     Register,
+    Share,
     Step,
     Stmt,
     Store,
@@ -42,7 +43,8 @@ INFIX = {"add": "+", "sub": "-", "mul": "*"}
 PRECEDENCE = {"add": 1, "sub": 1, "mul": 2}
 KEYWORDS = frozenset({
     "constant", "kernel", "entry", "mut", "let", "register", "for", "in", "step", "vector", "bound", "parallel",
-    "unroll", "reverse", "until", "if", "check", "else", "true", "false", "slot", "arena", "inf", "nan", *DTYPES,
+    "unroll", "reverse", "until", "share", "of", "by", "if", "check", "else", "true", "false", "slot", "arena", "inf",
+    "nan", *DTYPES,
 })  # fmt: skip
 ATOM = 9
 
@@ -205,6 +207,7 @@ def _steps(steps: tuple[Step, ...], indent: str) -> Iterator[str]:
                 " reverse" * s.reverse
                 + " parallel" * s.parallel
                 + (f" until {_place(s.until)}" if s.until is not None else "")
+                + (_share(s.share) if s.share is not None else "")
             )
             yield f"{indent}for {_name(s.index)} in 0..{s.count}{how} {{"
             yield from _steps(s.steps, indent + "    ")
@@ -212,6 +215,10 @@ def _steps(steps: tuple[Step, ...], indent: str) -> Iterator[str]:
         else:
             places = ", ".join(map(_place, s.places))
             yield f"{indent}{_name(s.kernel)}({', '.join(map(str, s.sizes))})({places})"
+
+
+def _share(s: Share) -> str:
+    return f" share {_name(s.first)}, {_name(s.count)} of {s.of} by {s.grain}"
 
 
 def _place(p: Place) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from typing import TYPE_CHECKING
 
 from ...dsl.record import dataclass, replace
-from ..graph.cost import number
 from ..graph.nodes import Builder, Graph, Node
 from ..graph.ops import OPS
 from ..graph.ops.calculus import constant
@@ -28,7 +27,7 @@ from .kernels.body import Body, Checks, results
 from .kernels.contraction import contraction
 from .kernels.filter_gradient import filter_gradient, tiles
 from .kernels.filter_transform import filter_transform
-from .kernels.filter_transform import scratch as copied
+from .kernels.filter_transform import scratch as transforming
 from .kernels.fold import fold
 from .kernels.fold import scratch as folding
 from .kernels.matmul import matmul
@@ -37,9 +36,11 @@ from .kernels.ordering import scratch as sorting
 from .kernels.pointwise import pointwise
 from .kernels.scatter import add_along, scatter
 from .kernels.schedule import is_better_swapped, schedule
-from .kernels.sharing import FORK, is_shared, work
+from .kernels.sharing import is_shared, work
 from .kernels.winograd import Window, tile_of, window, winograd
-from .memory import Plan, constant_name, is_kernel, output_slot, plan, roots, shift, types
+from .memory import Copy, Plan, constant_name, is_kernel, output_slot, plan, roots, shift, types
+from .shares import shared
+from .turns import UNTIL, Steps, begins, carry, entry_of, is_parallel, moved, needs, shifted
 
 if TYPE_CHECKING:
     from ..native.target import Target  # which imports llvmlite
@@ -134,7 +135,7 @@ def lower(
     return Lowered(module, lowered[0].plan, tuple(checks.messages), of_many)
 
 
-def _entry(name: str, slots: tuple[L.Slot, ...], steps: _Steps) -> L.Entry:
+def _entry(name: str, slots: tuple[L.Slot, ...], steps: Steps) -> L.Entry:
     sizes = {s for slot in slots for n in slot.type.shape for s in symbols(n)}
     sizes |= {s for n in _told(steps.steps) for s in symbols(n)}
     return L.Entry(name, tuple(sorted(sizes)), slots, steps.plan.arena, steps.steps)
@@ -144,42 +145,39 @@ def _told(steps: Sequence[L.Step]) -> Iterator[Dim]:
     """The sizes that kernels are given, but for those of loops around."""
     for s in steps:
         if isinstance(s, L.Loop):
-            yield from (n for n in (*_told(s.steps), s.count) if s.index not in symbols(n))
+            own = {s.index, *((s.share.first, s.share.count) if s.share is not None else ())}
+            yield from (n for n in (*_told(s.steps), s.count) if not own & symbols(n))
         else:
             yield from s.sizes
 
 
-@dataclass(frozen=True, slots=True)
-class _Steps:
-    """What one graph becomes: its plan, its steps, and the constants in it and in its loops."""
-
-    plan: Plan
-    steps: tuple[L.Step, ...]
-    constants: tuple[L.Constant, ...]
-    work: Dim  # on one thread, in picoseconds
-
-
-def _steps(graph: Graph, checks: Checks, library: _Library) -> _Steps:
+def _steps(graph: Graph, checks: Checks, library: _Library) -> Steps:
     """The calls and loops of a graph; places of leaves and outputs are slots, those of all else offsets in an arena."""
+
+    def copied(c: Copy) -> tuple[L.Step, tuple[TensorType, ...]]:
+        return _copy(c.type, c.source, c.target, checks, library), (c.type, c.type)
+
     bodies = {n.name: library.shared(_body_of(graph, n)) for n in graph if is_kernel(n) and OPS[n.op].kind != LOOP}
-    loops = {n.name: _steps(_entry_of(graph, n), checks, library) for n in graph if OPS[n.op].kind == LOOP}
+    inner = {n.name: entry_of(graph, n) for n in graph if OPS[n.op].kind == LOOP}
+    loops = {name: shared(graph[name], g, _steps(g, checks, library)) for name, g in inner.items()}
     scratch = {name: library.scratch(body) for name, body in bodies.items()}
     for name, loop in loops.items():
-        turns = graph[name].attrs["count"] if _is_parallel(graph[name], loop) else 1
-        scratch[name] = (_of_turns(graph[name], loop) * turns, 1)[: 1 + graph[name].attrs["until"]]
+        scratch[name] = (needs(graph[name], loop), 1)[: 1 + graph[name].attrs["until"]]
     planned, root = plan(graph, scratch, {name: body for name, (body, _) in bodies.items()}), roots(graph)
-    steps: list[L.Step] = [_copy(c.type, c.source, c.target, checks, library) for c in planned.copies if c.early]
+    steps: list[tuple[L.Step, tuple[TensorType, ...]]] = [copied(c) for c in planned.copies if c.early]
     for name in planned.order:
         node = graph[name]
-        operands = [_shifted(planned.places[root[a]], shift(graph, a)) for a in node.args]
+        operands = [shifted(planned.places[root[a]], shift(graph, a)) for a in node.args]
         results = [planned.places[name, k] for k in range(len(types(node)))]
         own = [planned.places[name, -1 - k] for k in range(len(scratch[name]))]
+        given: tuple[TensorType, ...] = ()
         if OPS[node.op].kind == LOOP:
             made = _loop(node, loops[name], operands, results, own, checks, library)
         else:
+            given = (*(_type(graph, a) for a in node.args), *types(node))
             made = iter((library.call(bodies[name], checks, name, str(node.span or ""), [*operands, *results, *own]),))
-        steps += (replace(step, node=name) for step in made)
-    steps += [_copy(c.type, c.source, c.target, checks, library) for c in planned.copies if not c.early]
+        steps += ((replace(step, node=name), given) for step in made)
+    steps += [copied(c) for c in planned.copies if not c.early]
     constants = [
         L.Constant(constant_name(graph, n), n.dtype, tuple(n.attrs["values"])) for n in graph if n.op == "constant"
     ]
@@ -188,39 +186,12 @@ def _steps(graph: Graph, checks: Checks, library: _Library) -> _Steps:
     for name, loop in loops.items():
         count = graph[name].attrs["count"]
         total += highest(loop.work, graph[name].attrs["index"], count) * count
-    return _Steps(planned, tuple(steps), every, total)
-
-
-# --- loops -----------------------------------------------------------------------------------------------------------
-
-UNTIL = "until"
-TURNS = 16  # that threads share, at most: each has an arena of its own
-
-
-def _carry(k: int) -> str:
-    return f"carry {k}"
-
-
-def _entry_of(graph: Graph, node: Node) -> Graph:
-    """The body of a scan as an entry of its own: what it carries is a variable that each turn updates."""
-    body, carries = node.attrs["body"], node.attrs["carries"]
-    b = Builder(f"{graph.name}.{node.name}", OPS)
-    inputs = [n.name for n in body if n.op == "input"]
-    position = {name: k for k, name in enumerate(inputs)}
-    for n in body:
-        if position.get(n.name, carries) < carries:
-            n = Node(n.name, "param", (), {"path": _carry(position[n.name]), "type": n.type}, n.type, n.span)
-        b.nodes[n.name] = n
-    updates = tuple((_carry(k), v) for k, (_, v) in enumerate(body.outputs[:carries]))
-    last = [UNTIL] * node.attrs["until"]
-    names = [*(str(k) for k in range(len(body.outputs) - carries - len(last))), *last]
-    outputs = tuple((name, v) for name, (_, v) in zip(names, body.outputs[carries:], strict=True))
-    return b.finish(outputs, updates)
+    return Steps(planned, tuple(s for s, _ in steps), every, total, tuple(given for _, given in steps))
 
 
 def _loop(
     node: Node,
-    lowered: _Steps,
+    lowered: Steps,
     operands: Sequence[L.Place],
     results: Sequence[L.Place],
     own: Sequence[L.Place],
@@ -234,51 +205,18 @@ def _loop(
         if first != place:
             yield _copy(type_, first, place, checks, library)
     inputs = [n.attrs["name"] for n in body if n.op == "input"]
-    slots = {_carry(k): place for k, place in enumerate(results[:carries])}
+    slots = {carry(k): place for k, place in enumerate(results[:carries])}
     slots |= dict(zip(inputs[carries:], operands[carries:], strict=True))
     for k, (type_, place) in enumerate(zip(given[carries:], results[carries:], strict=True)):
-        slots[output_slot(str(k))] = _shifted(place, index * TensorType(type_.dtype, type_.shape[1:]).nbytes)
+        slots[output_slot(str(k))] = shifted(place, index * TensorType(type_.dtype, type_.shape[1:]).nbytes)
         if node.attrs["until"]:
             yield _zeros(type_, place, checks, library)
     until = own[1] if node.attrs["until"] else None
     if until is not None:
         slots[output_slot(UNTIL)] = until
-    parallel = _is_parallel(node, lowered)
-    arena = _shifted(own[0], index * _of_turns(node, lowered)) if parallel else own[0]
-    steps = _moved(lowered.steps, slots, arena)
-    yield L.Loop(node.attrs["index"], node.attrs["count"], steps, node.attrs["reverse"], until, parallel)
-
-
-def _is_parallel(node: Node, lowered: _Steps) -> bool:
-    """Whether threads share the turns of a scan: few, each with an arena of its own, that have nothing of each other
-    and much to do."""
-    count, apart = node.attrs["count"], not node.attrs["carries"] and not node.attrs["until"]
-    few = isinstance(count, int) and 1 < count <= TURNS
-    return apart and few and number(highest(lowered.work, node.attrs["index"], count)) > FORK
-
-
-def _of_turns(node: Node, lowered: _Steps) -> Dim:
-    """Bytes of arena that are enough for any turn."""
-    return highest(lowered.plan.arena, node.attrs["index"], node.attrs["count"])
-
-
-def _moved(steps: tuple[L.Step, ...], slots: Mapping[str, L.Place], arena: L.Place) -> tuple[L.Step, ...]:
-    """The steps of a body with its slots and its arena where they are around it."""
-
-    def moved(p: L.Place) -> L.Place:
-        base = slots[p.name] if p.base == "slot" else arena if p.base == "arena" else None
-        return p if base is None else _shifted(base, p.offset)
-
-    return tuple(
-        replace(s, steps=_moved(s.steps, slots, arena), until=None if s.until is None else moved(s.until))
-        if isinstance(s, L.Loop)
-        else replace(s, places=tuple(map(moved, s.places)))
-        for s in steps
-    )
-
-
-def _shifted(place: L.Place, by: Dim) -> L.Place:
-    return L.Place(place.base, place.name, place.offset + by)
+    steps = moved(lowered.steps, slots, shifted(own[0], begins(node, lowered)))
+    how = node.attrs["reverse"], until, is_parallel(node, lowered), lowered.share
+    yield L.Loop(node.attrs["index"], node.attrs["count"], steps, *how)
 
 
 def _type(graph: Graph, name: str) -> TensorType:
@@ -429,7 +367,7 @@ def _scratch(graph: Graph, target: Target) -> tuple[Dim, ...]:
         if OPS[node.op].kind == REDUCE and node.attrs["axes"]:
             return folding(graph) if is_shared(graph) else ()
         if node.op == "wind":
-            return copied(node, graph)
+            return transforming(node, graph)
         if node.op == "filter_gradient":
             return tiles(node, graph).scratch()
         if node.op == "argsort":

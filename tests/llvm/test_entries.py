@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nnc.compiler.llvm import emit
+from nnc.compiler.loops.alone import alone
 from nnc.compiler.loops.ir import (
     Apply,
     Buffer,
@@ -21,6 +22,7 @@ from nnc.compiler.loops.ir import (
     Microbatches,
     Module,
     Place,
+    Share,
     Slot,
     Store,
     Var,
@@ -142,6 +144,47 @@ def test_micro_batches(services, count, calls, threads):
         assert np.frombuffer(memory["calls"], np.float32) == calls
         assert threads or made == calls
         assert wrong or np.array_equal(y[:count], x + 1)
+
+
+HALF = Kernel(  # x[b] = x[b] / 2 + t
+    "half",
+    ("n", "t"),
+    (Buffer("x", "f32", True),),
+    (
+        For("k", i64(0), Var("n"), (
+            Check(Apply("lt", (Load("x", Var("k"), "f32"), Const(1000.0, "f32")), "bool"), 7),
+            Store("x", Var("k"), Apply("add", (
+                Apply("mul", (Load("x", Var("k"), "f32"), Const(0.5, "f32")), "f32"),
+                Apply("cast", (Var("t"),), "f32"),
+            ), "f32")),
+        )),
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 40])
+@pytest.mark.parametrize("threads", [0, 2, 3, None])
+@pytest.mark.parametrize("steps", [1, 100])
+def test_all_turns_for_a_share(services, count, threads, steps):
+    """On one thread, some, or a module without any; of many steps, too, which are functions of their own."""
+    slots = (Slot("x", TensorType("f32", (symbol("n"),)), "output"),)
+    step = Call("half", (symbol("c"), symbol("t")), (Place("slot", "x", symbol("b") * 4),))
+    share = Share("b", "c", symbol("n"), 8)
+    loop = Loop("t", 5, (step,) * steps, reverse=True, parallel=True, share=share)
+    after = Call("half", (symbol("n"), 3), (Place("slot", "x"),))
+    entry = Entry("main", ("n",), slots, 0, (loop, after))
+    module = Module((HALF,), (entry,))
+    module = alone([module]) if threads is None else module
+    library = loading.Library(native.compile_object(emit(module, native.target()), native.target()))
+    pool = services.pool(threads) if threads else None
+    for wrong in (False, True):
+        x = np.arange(max(1, count), dtype=np.float32)
+        x[-1:] = 2000 if wrong else x[-1:]
+        memory = {"x": bytearray(x.tobytes())}
+        sizes, slots_ = (ctypes.c_int64 * 1)(count), (ctypes.c_void_p * 1)(x.ctypes.data)
+        status = library.function("main")(ctypes.addressof(sizes), ctypes.addressof(slots_), None, pool)
+        assert status == meaning(module, module.entries[0], {"n": count}, memory) == (7 if wrong and count else 0)
+        assert status or memory["x"] == bytearray(x.tobytes())
 
 
 def test_a_check_ends_all_of_it():

@@ -37,4 +37,4 @@ def plan(
     return Plan(order.kernels, places, copies, tuple(lines), arena)
 
 
-__all__ = ["Plan", "constant_name", "is_kernel", "output_slot", "plan", "roots", "shift", "types"]
+__all__ = ["Copy", "Plan", "constant_name", "is_kernel", "output_slot", "plan", "roots", "shift", "types"]
