@@ -3,8 +3,9 @@
 This is the loop nest that is always right, for convolutions and their gradients too. The indices of the result are
 outside, the others inside, in the order of the domain. Lanes go along an index that every operand moves along by 0 or
 1, preferably one of the result: then each element is one chain of fused multiply-adds. Else the terms of an element are
-in lanes, one chain for each lane, for a tile of results: what rows and columns share is loaded once. Where the result's
-map is not one index per axis (some adjoints of windows), the points are scattered one by one instead.
+in lanes, one chain for each lane, for a tile of results: what rows and columns share is loaded once. Whole tiles of
+columns go around all else, so that a thread has columns of its own. Where the result's map is not one index per axis
+(some adjoints of windows), the points are scattered one by one instead.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from math import prod
 from typing import TYPE_CHECKING
 
+from ....dsl.record import replace
 from ...graph.boxes import flat
 from ...graph.cost import number
 from ...graph.nodes import Node
@@ -55,12 +57,16 @@ def contraction(make: Callable[[], Body], name: str, target: Target, parallel: b
     registers = target.registers * target.vector_bytes // (lanes(body.graph) * BYTES[node.dtype])
     high, wide = _tile([extent[i] for i in sides], registers) if len(sides) == 2 else (ROWS, 1)
     others = [i for i in letters if i not in sides]
-    with outer(body, [extent[i] for i in others], parallel) as points:
+    down = parts(extent[sides[0]], high) if sides else parts(1, 1)
+    across = parts(extent[sides[1]], wide) if len(sides) == 2 else parts(1, 1)
+    turns = across[0].stop // across[0].step if len(across) == 1 and isinstance(across[0].stop, int) else 1
+    with outer(body, [turns, *(extent[i] for i in others)], parallel) as (turn, *points):
         at = dict(zip(others, points, strict=True))
-        for rows in parts(extent[sides[0]], high) if sides else parts(1, 1):
+        for rows in down:
             with body.loop(rows.stop, start=rows.start, step=rows.step, parallel=parallel) as i0:
-                for columns in parts(extent[sides[1]], wide) if len(sides) == 2 else parts(1, 1):
+                for columns in across if turns == 1 else [replace(across[0], stop=across[0].step)]:
                     with body.loop(columns.stop, start=columns.start, step=columns.step, parallel=parallel) as j0:
+                        j0 = turn * columns.step + j0
                         tiled = [(i, x, p.width) for i, x, p in zip(sides, (i0, j0), (rows, columns), strict=False)]
                         _lanes_of_terms(body, node, y, extent, at, tiled, lane, folded)
     return body

@@ -97,20 +97,22 @@ def matmul(make: Callable[[], Body], p: Product, s: Schedule, parallel: bool = F
 
 def _each_tile(body: Body, s: Schedule, down: Sequence[Part], columns: Dim,
                parallel: bool) -> Iterator[tuple[Part, Dim, Part, Dim]]:  # fmt: skip
-    """Loops over the tiles, for each tile of columns all rows; for each strip of a tile's rows all columns. A single
-    row that is left over has too few sums to keep the units busy, so it is taken by many tiles of columns at a time."""
-    if s.strips and not s.blocks:
+    """Loops over the tiles, for each tile of columns all rows, or the other way around. A single row that is left over
+    has too few sums to keep the units busy, so it is taken by many tiles of columns at a time."""
+    single = [part for part in down if s.single and part.width == 1]
+    if s.by_rows:
         for rows, i in each(body, down, parallel):
             for wide, j in each(body, s.tile.columns(columns), parallel):
                 yield rows, i, wide, j
         return
-    single = [part for part in down if s.single and part.width == 1]
     for wide, j in each(body, s.tile.columns(columns), parallel):
         for rows, i in each(body, [part for part in down if part not in single], parallel):
             yield rows, i, wide, j
-    for wide, j in each(body, parts(columns, s.single), parallel) if single else ():
-        for rows, i in each(body, single, parallel):
-            yield rows, i, wide, j
+    tiles = quotient(down[0].stop, down[0].width, {}) if single and not s.blocks else 0
+    with body.portion(tiles + 1):
+        for wide, j in each(body, parts(columns, s.single), parallel) if single else ():
+            for rows, i in each(body, single, parallel):
+                yield rows, i, wide, j
 
 
 def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panels: str, outputs: Results,

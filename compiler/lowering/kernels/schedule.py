@@ -26,6 +26,7 @@ from ...loops.index import quotient
 from ...types.sizes import Dim
 from ...types.tensors import BYTES
 from .ahead import runs
+from .sharing import ENOUGH
 from .tile import LONG, Tile, choose, is_far
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Schedule:
     single: int = 0  # columns of a tile of one row, where one by one those are taken that are left over
     chunk: bool = False  # panels of a block's columns are copied for some steps of the sum at a time, not all before
     runs: bool = False  # of examples, each with sums of its own, which are added in order
+    by_rows: bool = False  # for a tile of rows after the other all columns: a thread has the same rows as elsewhere
 
     def part(self, p: Product, start: Dim) -> tuple[Dim, Dim] | None:
         """Of the sum what panels hold at a time, where they do not hold all: from `start`, so many steps."""
@@ -127,11 +129,13 @@ def schedule(p: Product, target: Target) -> Schedule:
     return Schedule(_tile(p, _deep(p, target), p.packed, target), p.packed)
 
 
-def _tile(p: Product, depth: Dim, panels: bool, target: Target, height: Dim | None = None) -> Tile:
+def _tile(
+    p: Product, depth: Dim, panels: bool, target: Target, height: Dim | None = None, shared: bool = False
+) -> Tile:
     rows, columns = height or (p.rows[-1].size if p.rows else 1), p.columns[-1].size
     far = is_far(columns, depth, panels or p.width > 0, p.node.dtype, target)
     long = len(p.inner) == 1 and number(depth) >= LONG and isinstance(rows, int)  # of few rows most would be left over
-    return choose(rows, columns, far, p.node.dtype, target, p.width, long, _again(p))
+    return choose(rows, columns, far, p.node.dtype, target, p.width, long, _again(p), shared=shared)
 
 
 def _again(p: Product) -> int:
@@ -212,13 +216,14 @@ def _of_matrices(p: Product, target: Target) -> Schedule:
     height = min(BLOCK, -(-rows // SHARES)) if isinstance(rows, int) else BLOCK
     height = min(height, max(1, HALF // line)) if chunk and many else height
     one = isinstance(rows, int) and blocks and not few  # block is what tiles are to divide
-    tile = _tile(p, deep if blocks else p.inner[-1].size, panels, target, height if one else rows)
+    own = panels and not blocks and isinstance(columns, int) and not isinstance(rows, int)
+    tile = _tile(p, deep if blocks else p.inner[-1].size, panels, target, height if one else rows, own)
     height = tile.rows * _turns(p, rows, tile.rows, max(1, height // tile.rows))
     step = number(p.inner[-1].left) * size if across else 0
     strips = copied and step >= PAGE
     if step >= APART and isinstance(rows, int) and not (blocks or panels or p.width):
         if number(columns) >= AGAIN * tile.vectors * tile.lanes:
-            return Schedule(tile, False, strips=True, height=tile.rows)
+            return Schedule(tile, False, strips=True, height=tile.rows, by_rows=True)
     single = tile.single if isinstance(columns, int) and not isinstance(rows, int) else 0
     grain = single or tile.vectors * tile.lanes
     if few:
@@ -228,7 +233,11 @@ def _of_matrices(p: Product, target: Target) -> Schedule:
         width = min(width, _share(columns, number(columns) // max(grain, near), grain)) if chunk else width
     else:
         width = 0
-    return Schedule(tile, panels, strips, blocks, 0 if few else height, width, deep, last, single=single, chunk=chunk)
+    by_rows = across and not (blocks or panels or single) and isinstance(rows, int) and rows >= ENOUGH * tile.rows
+    height = 0 if few else height
+    return Schedule(
+        tile, panels, strips, blocks, height, width, deep, last, single=single, chunk=chunk, by_rows=by_rows
+    )
 
 
 def _turns(p: Product, rows: Dim, each: int, most: int) -> int:

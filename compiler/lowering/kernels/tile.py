@@ -25,6 +25,7 @@ from ...graph.cost import number
 from ...types.sizes import Dim
 from ...types.tensors import BYTES
 from .nest import Part, parts
+from .sharing import FEW
 
 if TYPE_CHECKING:
     from ...native.target import Target
@@ -34,6 +35,8 @@ BOTH = 12  # and two
 AHEAD = 0.03  # what a load beside each multiply-add costs, for less of the next tile is in sight
 NEAR = 3  # half cycles of a wait for what is in the first-level cache
 LONG = 32  # steps of a sum that are enough to see
+UNEVEN = 0.1  # what it costs where threads do not share tiles of columns; measured: half of the time of few rows
+UNEVENLY = 8  # tiles of columns of which one more or less is felt
 WAYS = 8  # rows whose elements stay in the first-level cache where they are whole pages apart
 LARGE = 1 << 19  # bytes of the right operand that do not stay in the second-level cache beside the rest
 DEEP = 1 << 15  # and of two vectors for each k, that do not in the first
@@ -70,11 +73,11 @@ def is_far(columns: Dim, depth: Dim, packed: bool, dtype: str, target: Target) -
 
 @cache
 def choose(rows: Dim, columns: Dim, far: bool, dtype: str, target: Target, width: int = 0, long: bool = False,
-           again: int = 0, blocks: tuple[int, ...] = ()) -> Tile:  # fmt: skip
+           again: int = 0, blocks: tuple[int, ...] = (), shared: bool = False) -> Tile:  # fmt: skip
     """The tile for a result of `rows` x `columns`; of `width` columns, where that is given. Sums are `long` where what
     follows them runs beside the next tile's. What is broadcast for a row waits for the next, where that reads it
     `again` so many steps later. Where rows come in `blocks`, each is taken in whole tiles, which pass over a part of a
-    panel that stays in the first-level cache."""
+    panel that stays in the first-level cache. Where threads are to have columns of their own these are `shared`."""
     lanes = max(1, target.vector_bytes // BYTES[dtype])  # a processor without vectors has numbers of any width
     best: tuple[float, Tile] | None = None
     whole = bool(blocks) and target.units > 1 and target.vector_bytes == 64
@@ -88,11 +91,17 @@ def choose(rows: Dim, columns: Dim, far: bool, dtype: str, target: Target, width
             beside = vectors + r * again if again else min(r, vectors) + 1
             if r * vectors + beside <= target.registers:
                 cycles = _cycles(down[r - 1], across, lanes, far and not whole, long, whole, target)
-                cost = cycles * (1 + 0.002 * r * vectors)
+                cost = cycles * (1 + 0.002 * r * vectors) * (1 + (UNEVEN if shared and _is_uneven(across) else 0))
                 if best is None or cost < best[0]:
                     best = cost, Tile(r, vectors, lanes)
     assert best is not None
     return best[1]
+
+
+def _is_uneven(across: _Counts) -> bool:
+    """Whether tiles of columns are few, and no even number of equal ones: threads share rows then, and each reads of
+    the panels what another one copied."""
+    return sum(n for _, n in across) <= UNEVENLY and (len(across) > 1 or across[0][1] % 2 == 1 or across[0][1] <= FEW)
 
 
 def _cycles(down: _Counts, across: _Counts, lanes: int, far: bool, long: bool, part: bool, target: Target) -> float:
