@@ -10,6 +10,7 @@ import pytest
 import nnc
 from nnc.compiler.loops import ir as L
 from nnc.compiler.loops.meaning import shares
+from nnc.compiler.loops.text import print_kernel
 from nnc.compiler.lowering.kernels.sharing import ALWAYS, FEW, FORK, NEVER, all_of, more, negated, pays, sharing
 from nnc.compiler.session import Session
 from nnc.compiler.settings import Settings
@@ -214,3 +215,56 @@ def test_runs_of_examples_give_the_same_bits_to_any_number_of_threads(examples, 
     parts = [np.einsum("nijc,nijk->ck", x[:, u : u + 24, v : v + 16], d) for u in range(3) for v in range(3)]
     wanted = w - 0.5 * np.stack(parts, axis=1).reshape(5, 3, 3, 24)
     np.testing.assert_allclose(found[0], wanted, rtol=1e-4, atol=1e-3)
+
+
+OWN = """
+export panels(x: f32[B, 256], w: f32[128, 256]) -> f32[B, 128] = relu(x @ w.T)
+export bands(x: f32[B, 16, 96], w: f32[96, 160]) -> f32[B, 16, 160] = relu(x @ w)
+export gradient(x: f32[B, 224], d: f32[B, 120], m: f32[120, 224]) -> f32[120, 224] = 0.9 * m + d.T @ x
+export filters(x: f32[20, 20, B], d: f32[6, 16, 16, B]) -> f32[6, 5, 5] {
+    y[k, u in 0..5, v in 0..5] = sum[i, j, n](x[i + u, j + v, n] * d[k, i, j, n])
+    return y
+}
+"""
+OWN_SHAPES = {
+    "panels": ("B 256", "128 256"),
+    "bands": ("B 16 96", "96 160"),
+    "gradient": ("B 224", "B 120", "120 224"),
+    "filters": ("20 20 B", "6 16 16 B"),
+}
+
+
+@pytest.mark.parametrize(
+    ("entry", "first"),
+    [
+        ("panels", "for i0 in 0..128 step 32 parallel"),
+        ("bands", "for i0 in 0..B * 16 step "),
+        ("gradient", "for i0 in 0..120 step "),
+        ("filters", "for i0 in 0..10 parallel"),
+    ],
+)
+def test_threads_have_rows_and_columns_of_their_own(entry, first):
+    """Columns of which they copied the panels, an even number; rows where these are many, or a gradient's; filters."""
+    lowered = Session(Source("a.nn", OWN), Settings(cache=False, target_cpu="x86-64-v4")).stages(entry).lowered
+    *_, kernel = (k for k in lowered.module.kernels if any(isinstance(s, L.For) and s.parallel for s in k.body))
+    shared = [line for line in print_kernel(kernel).split("\n") if "parallel" in line]
+    assert shared[0].strip().startswith(first)
+
+
+@pytest.mark.parametrize("entry", OWN_SHAPES)
+def test_own_rows_and_columns_give_the_same_bits_to_any_number_of_threads(entry, tmp_path, monkeypatch):
+    monkeypatch.setenv("NNC_CACHE", str(tmp_path))
+    nets = [nnc.compile(OWN, threads=k) for k in (1, 2, 3, 8)]
+    for examples in (0, 1, 7, 64, 100, 301):
+        rng = np.random.default_rng(examples)
+        shapes = [[examples if n == "B" else int(n) for n in s.split()] for s in OWN_SHAPES[entry]]
+        given = [rng.standard_normal(s, dtype=np.float32) for s in shapes]
+        found = [getattr(net, entry)(*given) for net in nets]
+        assert len({a.tobytes() for a in found}) == 1
+        x, w, *rest = (a.astype(np.float64) for a in given)
+        if entry == "filters":
+            windows = np.lib.stride_tricks.sliding_window_view(x, (16, 16), axis=(0, 1))
+            wanted = np.einsum("uvnij,kijn->kuv", windows, w)
+        else:
+            wanted = 0.9 * rest[0] + w.T @ x if rest else np.maximum(x @ (w.T if entry == "panels" else w), 0)
+        np.testing.assert_allclose(found[0], wanted, rtol=1e-3, atol=1e-3)

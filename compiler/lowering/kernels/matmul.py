@@ -89,16 +89,17 @@ def matmul(make: Callable[[], Body], p: Product, s: Schedule, parallel: bool = F
             assert sums is not None, "the sums of a product are a result"
             _around(body, p, s.tile, read, at, far, lines, sums, p.whole)
         else:
-            for rows, i0, columns, j0 in _each_tile(body, s, down, p.columns[-1].size, parallel):
+            for rows, i0, columns, j0 in _in_bands(body, p, s, parallel):
                 here = replace(read, block=i0)
                 RegisterTile(body, p, s.tile.lanes, here, at, i0, j0, rows.width, columns).write(outputs, p.whole)
     return body
 
 
 def _each_tile(body: Body, s: Schedule, down: Sequence[Part], columns: Dim,
-               parallel: bool) -> Iterator[tuple[Part, Dim, Part, Dim]]:  # fmt: skip
+               parallel: bool, whole: bool = True) -> Iterator[tuple[Part, Dim, Part, Dim]]:  # fmt: skip
     """Loops over the tiles, for each tile of columns all rows, or the other way around. A single row that is left over
-    has too few sums to keep the units busy, so it is taken by many tiles of columns at a time."""
+    has too few sums to keep the units busy, so it is taken by many tiles of columns at a time. Not all rows are the
+    `whole`."""
     single = [part for part in down if s.single and part.width == 1]
     if s.by_rows:
         for rows, i in each(body, down, parallel):
@@ -108,11 +109,23 @@ def _each_tile(body: Body, s: Schedule, down: Sequence[Part], columns: Dim,
     for wide, j in each(body, s.tile.columns(columns), parallel):
         for rows, i in each(body, [part for part in down if part not in single], parallel):
             yield rows, i, wide, j
-    tiles = quotient(down[0].stop, down[0].width, {}) if single and not s.blocks else 0
+    tiles = quotient(down[0].stop, down[0].width, {}) if single and whole else 0
     with body.portion(tiles + 1):
         for wide, j in each(body, parts(columns, s.single), parallel) if single else ():
             for rows, i in each(body, single, parallel):
                 yield rows, i, wide, j
+
+
+def _in_bands(body: Body, p: Product, s: Schedule, parallel: bool) -> Iterator[tuple[Part, Dim, Part, Dim]]:
+    """Loops over the tiles, of some rows at a time where there are many for the columns."""
+    rows, columns = p.rows[-1].size if p.rows else 1, p.columns[-1].size
+    if not s.band:
+        yield from _each_tile(body, s, s.tile.rows_of(rows), columns, parallel)
+        return
+    with body.loop(rows, step=s.band, parallel=parallel) as i0:
+        height = extreme(body, "minimum", s.band, rows - i0)
+        for down, i, wide, j in _each_tile(body, s, s.tile.rows_of(height), columns, parallel, whole=False):
+            yield down, i0 + i, wide, j
 
 
 def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panels: str, outputs: Results,
@@ -137,7 +150,7 @@ def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panel
         some = extreme(body, "minimum", steps[0][1], 1) if alike else before
         part = s.part(p, steps[0][1])
         read = Operands(left, right, panels, s.tile.vectors * s.tile.lanes, strips, i0, s.height, part)
-        for down, i, wide, j in _each_tile(body, s, s.tile.rows_of(height), width, parallel):
+        for down, i, wide, j in _each_tile(body, s, s.tile.rows_of(height), width, parallel, whole=False):
             tile = RegisterTile(body, p, s.tile.lanes, read, {}, i0 + i, j0 + j, down.width, wide)
             tile.write(outputs, steps, sums, some) if last and not block else tile.add_to(
                 sums, steps, before if last else 1

@@ -32,18 +32,20 @@ def pack(body: Body, p: Product, s: Schedule, right: str, panels: str, parallel:
           at: Mapping[Walk, Dim] | None = None) -> None:  # fmt: skip
     """Panels of one sheet of `right`: for each tile of columns all k, for each k the tile's columns."""
     for columns, j0 in each(body, s.tile.columns(p.columns[-1].size), parallel):
-        _pack_columns(body, p, s, right, panels, columns, j0, 0, p.inner[0].size, at or {})
+        vectors = parallel and not isinstance(p.columns[-1].size, int) and columns.width > s.tile.lanes
+        _pack_columns(body, p, s, right, panels, columns, j0, 0, p.inner[0].size, at or {}, vectors)
 
 
 def _pack_columns(body: Body, p: Product, s: Schedule, right: str, panels: str, columns: Part, j0: Dim, start: Dim,
-                  stop: Dim, at: Mapping[Walk, Dim]) -> None:  # fmt: skip
+                  stop: Dim, at: Mapping[Walk, Dim], parallel: bool = False) -> None:  # fmt: skip
     """One panel, of which the first index of the sum goes from `start` to `stop`. Where rows are not contiguous it goes
     vector by vector: the lines that one gather touches stay in the first-level cache for the next k."""
     first, *rest = p.inner
     here = dict(at)
     with ExitStack() as inside:
         if p.packed:
-            v = inside.enter_context(body.loop(columns.padded(s.tile.lanes), step=s.tile.lanes, stem="j"))
+            width, step = columns.padded(s.tile.lanes), s.tile.lanes
+            v = inside.enter_context(body.loop(width, step=step, parallel=parallel, stem="j"))
         for w, begin, end in ((first, start, stop), *((w, 0, w.size) for w in rest)):
             begin, end = clipped(body, p, at, w, begin, end)
             here[w] = inside.enter_context(body.loop(end, start=begin, stem="k"))

@@ -19,7 +19,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from ....dsl.record import dataclass
+from ....dsl.record import dataclass, replace
 from ...graph.cost import number
 from ...graph.product import Product
 from ...loops.index import quotient
@@ -55,6 +55,9 @@ PART = 1 << 15  # bytes of a panel that stay in the first-level cache while tile
 DEEPEST = 1 << 13  # steps of a window's sum that stay near with a tile of columns; longer ones go around the tiles
 TIMES = 256  # uses of a window's weights that are worth a copy
 RUNS = 4  # of the examples that a sum goes over, or of blocks of their tiles
+MANY_ROWS = 4  # for each column
+BAND = 4  # tiles of rows, at least ...
+NEAREST = 1 << 15  # ... or as many as stay in the first-level cache
 SMALL = 300_000  # bytes of results, which each run has
 
 
@@ -77,6 +80,7 @@ class Schedule:
     single: int = 0  # columns of a tile of one row, where one by one those are taken that are left over
     chunk: bool = False  # panels of a block's columns are copied for some steps of the sum at a time, not all before
     runs: bool = False  # of examples, each with sums of its own, which are added in order
+    band: int = 0  # rows at a time, of many, for all columns: what a thread reads of them it wrote; 0: all
     by_rows: bool = False  # for a tile of rows after the other all columns: a thread has the same rows as elsewhere
 
     def part(self, p: Product, start: Dim) -> tuple[Dim, Dim] | None:
@@ -234,10 +238,10 @@ def _of_matrices(p: Product, target: Target) -> Schedule:
     else:
         width = 0
     by_rows = across and not (blocks or panels or single) and isinstance(rows, int) and rows >= ENOUGH * tile.rows
-    height = 0 if few else height
-    return Schedule(
-        tile, panels, strips, blocks, height, width, deep, last, single=single, chunk=chunk, by_rows=by_rows
-    )
+    above = bool(single) and not blocks and number(rows) >= MANY_ROWS * number(columns)
+    band = max(BAND, NEAREST // max(1, number(depth) * size * tile.rows)) * tile.rows if above else 0
+    how = Schedule(tile, panels, strips, blocks, 0 if few else height, width, deep, last, single=single, chunk=chunk)
+    return replace(how, by_rows=by_rows, band=band)
 
 
 def _turns(p: Product, rows: Dim, each: int, most: int) -> int:
