@@ -23,6 +23,7 @@ from ..loops import ir as L
 from ..passes.argument import ARGUMENTS, expand
 from ..types.sizes import Dim, Monomial, collect, highest, symbol, symbols, terms
 from ..types.tensors import TensorType
+from .alike import alike
 from .kernels.body import Body, Checks, results
 from .kernels.contraction import contraction
 from .kernels.filter_gradient import filter_gradient, tiles
@@ -130,7 +131,7 @@ def lower(
         entries.append(L.Entry(f"{graph.name}.prepare", (), stored, _largest(f.plan.arena for f in first), steps))
     used = {p.name for e in entries for c in e.calls for p in c.places if p.base == "constant"}
     constants = tuple(c for part in (*lowered, *first) for c in part.constants if c.name in used)
-    module = L.Module(library.kernels(), tuple(entries), constants)
+    module = alike(L.Module(library.kernels(), tuple(entries), constants))
     of_many = lowered[1].plan if many is not None else None
     return Lowered(module, lowered[0].plan, tuple(checks.messages), of_many)
 
