@@ -63,7 +63,9 @@ def emit(
     shared = _shared_places(module)
     parts = [_constant(c) for c in module.constants]
     parts += [write(k, about[k.name], externals, shared.get(k.name, set())) for k in module.kernels]
-    parts += [_entry(e, kernels, about, module, "internal " if interface else "") for e in module.entries]
+    parts += [
+        _entry(e, kernels, about, module, externals.helpers, "internal " if interface else "") for e in module.entries
+    ]
     if interface:
         parts.append(externals.declared(interface))
     if module.entries:
@@ -113,6 +115,7 @@ class _Entry:
     variables: Set[str]  # the slots that are no input and no output
     position: Mapping[str, int]  # of each slot
     parts: list[str]  # the text of what it calls
+    helpers: parallel.Helpers  # what the module needs
     e: Evaluator
     indices: tuple[str, ...] = ()  # of the loops around
     slots: dict[str, str] = field(default_factory=dict)  # name -> pointer
@@ -120,12 +123,17 @@ class _Entry:
 
 
 def _entry(
-    entry: Entry, kernels: Mapping[str, Kernel], about: Mapping[str, Facts], module: Module, linkage: str
+    entry: Entry,
+    kernels: Mapping[str, Kernel],
+    about: Mapping[str, Facts],
+    module: Module,
+    helpers: parallel.Helpers,
+    linkage: str,
 ) -> str:
     variables = {s.name for s in entry.slots if s.role == "param"}
     position = {slot.name: k for k, slot in enumerate(entry.slots)}
     constants = {c.name for c in module.constants}
-    written = _Entry(entry, kernels, about, constants, variables, position, [], _evaluator(entry))
+    written = _Entry(entry, kernels, about, constants, variables, position, [], helpers, _evaluator(entry))
     if entry.many is not None:
         _instead(written.e, entry.many)
     if len(entry.steps) <= MANY:
@@ -278,10 +286,9 @@ def _shared(entry: _Entry, loop: Loop, bound: str) -> None:
         _turns(body, replace(loop, reverse=False), low, low, high)
     body.e.fn.block.end = "ret i32 0"
     name = f"nnc.turns.{len(entry.parts)}.{entry.entry.name}"
-    text = body.e.fn.text(parallel.signature(f"{name}.body", low, high, context))
-    entry.parts.extend((text, parallel.unpack(name, f"{name}.body", context)))
-    word = _word(entry)
-    _leave(fn, fn.value(f"call i32 {parallel.fork(fn, name, bound, context, '%pool', word)}", "code"))
+    entry.parts.append(body.e.fn.text(parallel.signature(name, low, high, context)))
+    forked = parallel.fork(fn, name, bound, context, "%pool", _word(entry), entry.helpers)
+    _leave(fn, fn.value(f"call i32 {forked}", "code"))
     entry.word = body.word
 
 

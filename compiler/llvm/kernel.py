@@ -325,7 +325,7 @@ class Writer(VectorLoops):
             before, many = fn.block, fn.push("many")
             forked = self.fork(name, turns, context)
             many_end, few = fn.pop(), fn.push("few")
-            alone = fn.value(parallel.directly(f"{name}.body", turns, context), "code")
+            alone = fn.value(parallel.directly(name, turns, context), "code")
             few_end, after = fn.pop(), fn.start("ran")
             before.end = f"br i1 {condition}, label {symbol(many.label)}, label {symbol(few.label)}"
             many_end.end = few_end.end = f"br label {symbol(after.label)}"
@@ -368,14 +368,15 @@ class Writer(VectorLoops):
         inner.fn.block.end = "ret i32 0"
         self.outlined += [
             *inner.outlined,
-            inner.fn.text(parallel.signature(f"{name}.body", low, high, context)),
-            parallel.unpack(name, f"{name}.body", context),
+            inner.fn.text(parallel.signature(name, low, high, context)),
         ]
         return name, context
 
     def fork(self, name: str, turns: str, context: parallel.Context) -> str:
         """The code of a loop that threads share."""
-        return self.fn.value(f"call i32 {parallel.fork(self.fn, name, turns, context, self.pool, self.word)}", "code")
+        helpers = self.fn.externals.helpers
+        forked = parallel.fork(self.fn, name, turns, context, self.pool, self.word, helpers)
+        return self.fn.value(f"call i32 {forked}", "code")
 
     def receive(self, name: str, v: Operand, outer: Writer, context: parallel.Context) -> Index | Value:
         """The same value in a parallel body; what is not constant is passed in the context."""

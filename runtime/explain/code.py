@@ -56,7 +56,7 @@ def codes(module: L.Module, target: Target) -> list[Code]:
 
 def _code(name: str, loops: str, numbers: tuple[int, ...], llvm: dict[str, Text], assembly: dict[str, Text]) -> Code:
     """What is written for parallel loops is called after the kernel, `NAME.i0`; the steps of an entry `nnc.in.NAME`."""
-    of = re.compile(rf"(nnc\.(in|steps|some|part\.\d+)\.)?{re.escape(name)}(\.i\d+)*(\.body)?")
+    of = re.compile(rf"(nnc\.(in|steps|some|part\.\d+)\.)?{re.escape(name)}(\.i\d+)*")
 
     def joined(texts: dict[str, Text]) -> Text:
         own = [t for f, t in texts.items() if of.fullmatch(f)]
