@@ -30,7 +30,7 @@ from ...types.sizes import Dim
 from ...types.tensors import BYTES
 from .ahead import LINE
 from .body import Body, Results, lanes, results
-from .nest import Axes, Part, across, extreme, outer, over, parts
+from .nest import Axes, Part, across, extreme, outer, over, parts, portion
 from .packing import clipped, cut, each, pack, pack_part, pack_rows
 from .register_tile import Ahead, Operands, RegisterTile, Steps, point_in_result
 from .schedule import FAR, RUNS, Schedule
@@ -90,8 +90,9 @@ def matmul(make: Callable[[], Body], p: Product, s: Schedule, parallel: bool = F
             _around(body, p, s.tile, read, at, far, lines, sums, p.whole)
         else:
             for rows, i0, columns, j0 in _in_bands(body, p, s, parallel):
-                here = replace(read, block=i0)
-                RegisterTile(body, p, s.tile.lanes, here, at, i0, j0, rows.width, columns).write(outputs, p.whole)
+                here, share = replace(read, block=i0), _share(p, rows, columns)
+                tile = RegisterTile(body, p, s.tile.lanes, here, at, i0, j0, rows.width, columns, share=share)
+                tile.write(outputs, p.whole)
     return body
 
 
@@ -146,55 +147,58 @@ def _in_blocks(body: Body, p: Product, s: Schedule, left: str, right: str, panel
     alike = sums != "" and sums == alone  # the last steps do what all do
     before = extreme(body, "minimum", s.last, 1) if sums else 0  # whether the last steps have some before them
 
-    def tiles(i0: Dim, height: Dim, j0: Dim, width: Dim, steps: Steps, *, last: bool) -> None:
+    def tiles(area: tuple[Dim, Dim, Dim, Dim], share: float, steps: Steps, *, last: bool) -> None:
+        i0, height, j0, width = area
         some = extreme(body, "minimum", steps[0][1], 1) if alike else before
         part = s.part(p, steps[0][1])
         read = Operands(left, right, panels, s.tile.vectors * s.tile.lanes, strips, i0, s.height, part)
         for down, i, wide, j in _each_tile(body, s, s.tile.rows_of(height), width, parallel, whole=False):
-            tile = RegisterTile(body, p, s.tile.lanes, read, {}, i0 + i, j0 + j, down.width, wide)
+            own = share * portion(down, height) * portion(wide, width)
+            tile = RegisterTile(body, p, s.tile.lanes, read, {}, i0 + i, j0 + j, down.width, wide, share=own)
             tile.write(outputs, steps, sums, some) if last and not block else tile.add_to(
                 sums, steps, before if last else 1
             )
 
-    def turn(area: tuple[Dim, Dim, Dim, Dim], start: Dim, stop: Dim, *, last: bool) -> None:
-        i0, height, j0, width = area
+    def turn(area: tuple[Dim, Dim, Dim, Dim], share: float, start: Dim, stop: Dim, *, last: bool) -> None:
+        _, _, j0, width = area
         steps = [(first, start, stop), *others]
         if not s.chunk:
-            return tiles(i0, height, j0, width, steps, last=last)
+            return tiles(area, share, steps, last=last)
         pack_part(body, p, s, right, panels, j0, width, start, stop)
-        for i, high in blocks(False):
-            tiles(i, high, j0, width, steps, last=last)
+        for i, high, of_rows in blocks(False):
+            tiles((i, high, j0, width), share * of_rows, steps, last=last)
 
-    def blocks(shared: bool) -> Iterator[tuple[Dim, Dim]]:
-        """Of rows. What is left of them is a block by itself, which threads share; where that is known only at run time
-        it is the same code."""
+    def blocks(shared: bool) -> Iterator[tuple[Dim, Dim, float]]:
+        """Of rows, and the share of all that blocks like it have. What is left of them is a block by itself, which
+        threads share; where that is known only at run time it is the same code."""
         if s.height and not isinstance(rows, int):
             with body.loop(rows, step=s.height, parallel=shared) as i0:
-                yield i0, extreme(body, "minimum", s.height, rows - i0)
+                yield i0, extreme(body, "minimum", s.height, rows - i0), 1
             return
         for high, i0 in each(body, parts(rows, s.height, s.height) if s.height else whole, shared, rest=True):
-            yield i0, high.width or rows
+            yield i0, high.width or rows, portion(high, rows) if s.height else 1
 
     whole = [Part(0, 1, 1, 0)]  # one turn, of width 0
     for wide, j0 in each(body, parts(columns, s.width, s.width) if s.width else whole, parallel):
         width = columns - j0 if wide.bounded else wide.width or columns
-        for i0, height in [(0, rows)] if s.chunk else blocks(parallel):
+        for i0, height, of_rows in [(0, rows, 1.0)] if s.chunk else blocks(parallel):
             area = i0, height, j0, width
+            share = of_rows * (portion(wide, columns) if s.width else 1)
             if alike:
                 all_steps = extreme(body, "maximum", first.size, 1)  # without any the sums are 0
                 with body.loop(all_steps, step=s.deep, around=True, stem="k") as k0:
                     even = isinstance(first.size, int) and first.size % s.deep == 0
                     stop = k0 + s.deep if even else extreme(body, "minimum", k0 + s.deep, first.size)
-                    turn(area, k0, stop, last=True)
+                    turn(area, share, k0, stop, last=True)
                 continue
             if sums:
                 with body.loop(before, around=True):
                     with over(body, [Axes((0,), (height,)), Axes((1,), (width,))], 2, lanes=s.tile.lanes) as (i, j):
                         body.store(sums, (i0 + i) * columns + j0 + j, L.Const(0.0, p.node.dtype))
                 with body.loop(s.last, step=s.deep, around=True, stem="k") as k0:
-                    turn(area, k0, k0 + s.deep, last=False)
+                    turn(area, share, k0, k0 + s.deep, last=False)
             with body.portion(quotient(s.last, s.deep, {}) + 1):
-                turn(area, s.last, first.size, last=True)
+                turn(area, share, s.last, first.size, last=True)
             if block:
                 _turn_over(body, p, outputs, sums, block, i0, height, s.height)
 
@@ -214,7 +218,8 @@ def _in_runs(body: Body, p: Product, s: Schedule, read: Operands, outputs: Resul
                 _around(body, p, s.tile, read, at, far, lines, sums, steps, run * size)
             for rows, i, wide, j in [] if far else _each_tile(body, s, s.tile.rows_of(p.rows[-1].size),
                                                               p.columns[-1].size, False):  # fmt: skip
-                tile = RegisterTile(body, p, s.tile.lanes, read, at, i, j, rows.width, wide, base=run * size)
+                own = _share(p, rows, wide)
+                tile = RegisterTile(body, p, s.tile.lanes, read, at, i, j, rows.width, wide, base=run * size, share=own)
                 tile.add_to(sums, steps, 0)
     with body.portion(PART):
         for part, first_of in each(body, parts(size, CHUNK), parallel, rest=True):
@@ -251,7 +256,8 @@ def _lines_of(body: Body, p: Product, s: Schedule, read: Operands, at: Mapping[W
     with outer(body, [w.size for w in lines], False) as points:
         here = {**at, **dict(zip(lines, points, strict=True))}
         for rows, i0 in each(body, down, False):
-            yield RegisterTile(body, p, s.tile.lanes, read, here, i0, j0, rows.width, columns)
+            share = _share(p, rows, columns)
+            yield RegisterTile(body, p, s.tile.lanes, read, here, i0, j0, rows.width, columns, share=share)
 
 
 def _in_steps(body: Body, p: Product, s: Schedule, read: Operands, at: Mapping[Walk, Dim], lines: Sequence[Walk],
@@ -319,8 +325,9 @@ def _around(body: Body, p: Product, tile: Tile, read: Operands, at: Mapping[Walk
                 for rows, i0 in each(body, tile.rows_of(p.rows[-1].size), False):
                     line = dict(zip(lines, points, strict=True))
                     yield RegisterTile(
-                        body, p, tile.lanes, read, {**here, **line}, i0, j0, rows.width, columns, base=base
-                    )
+                        body, p, tile.lanes, read, {**here, **line}, i0, j0, rows.width, columns,
+                        base=base, share=_share(p, rows, columns),
+                    )  # fmt: skip
 
     for t in tiles(at):
         t.clear(sums)
@@ -331,6 +338,11 @@ def _around(body: Body, p: Product, tile: Tile, read: Operands, at: Mapping[Walk
             here[w] = stack.enter_context(body.loop(stop, start=start, stem="k"))
         for t in tiles(here):
             t.add_to(sums, steps[len(far) :])
+
+
+def _share(p: Product, rows: Part, columns: Part) -> float:
+    """Of all results those in tiles of this height and width."""
+    return portion(rows, p.rows[-1].size if p.rows else 1) * portion(columns, p.columns[-1].size)
 
 
 def _many(parts: Sequence[Part]) -> int:

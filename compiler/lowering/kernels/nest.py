@@ -211,6 +211,12 @@ def parts(extent: Dim, width: int, single: int = 1) -> list[Part]:
     return out + ([Part(whole, extent, left, left)] if left else [])
 
 
+def portion(part: Part, extent: Dim) -> float:
+    """How much of an extent a part is, at most."""
+    size = part.stop - part.start
+    return size / max(1, extent) if isinstance(size, int) and isinstance(extent, int) else 1
+
+
 @contextmanager
 def across(body: Body, part: Part, first: Dim, extent: Dim, lanes: int) -> Iterator[Dim]:
     """Vector by vector over one tile, from `first` on; gives the place in the tile."""

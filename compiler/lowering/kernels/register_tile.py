@@ -24,6 +24,7 @@ from .packing import clipped, panel, strip
 from .schedule import FAR, UNROLL, sheet_bytes
 
 STREAM = 3 << 10  # bytes ahead that the sums of one row ask for of each panel, where panels are far
+SELDOM = 1 / 16  # of all results: copies of a sum's body save a twentieth of the time and are not worth the code
 
 Steps = Sequence[tuple[Walk, Dim, Dim]]  # of a sum: its loops, with where they begin and end
 
@@ -71,6 +72,7 @@ class RegisterTile:
     columns: Part
     next: Ahead | None = None  # of panels, what the steps of the last index ask for
     base: Dim = 0  # where sums begin
+    share: float = 1  # of all results those in tiles of its height and width
 
     def write(self, outputs: Results, steps: Steps, sums: str = "", before: Dim = 1) -> None:
         """The tile, from 0 or what is in `sums`, where something was summed `before`, to what is elementwise in it."""
@@ -123,7 +125,8 @@ class RegisterTile:
                 first, last = clipped(body, self.p, self.at, w, start, stop)
                 whole = (first, last) == (start, stop)
                 # single rows, left over when the number of rows is known at run time, are not worth the code
-                unroll = UNROLL if whole and w is steps[-1][0] and (self.rows > 1 or not self.p.rows) else 1
+                often = self.share >= SELDOM and (self.rows > 1 or not self.p.rows)
+                unroll = UNROLL if whole and w is steps[-1][0] and often else 1
                 at[w] = stack.enter_context(body.loop(last, start=first, unroll=unroll, stem="k"))
             self.multiply(acc, at)
 
