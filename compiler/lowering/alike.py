@@ -185,8 +185,9 @@ class _Copy:
     def loop(self, s: For) -> For:
         start, stop = s.start, s.stop
         plain = s.unroll == 1 and s.lanes == 1
-        if s.unroll != 0:
-            start, stop = (self.value(e) if plain or type(e) is not Const else e for e in (start, stop))
+        if s.unroll != 0:  # whether lanes are left over is known where a number is, but not of what threads share
+            given = plain or s.parallel
+            start, stop = (self.value(e) if given or type(e) is not Const else e for e in (start, stop))
         if not plain:
             self.bound.add(s.var)
         bound = s.bound if s.bound is None or s.unroll == 0 else self.value(s.bound)

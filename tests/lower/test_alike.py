@@ -58,6 +58,15 @@ def test_a_loop_that_is_always_shared_is_one_of_more_than_minus_one_turn():
     assert results(made) == results(module)
 
 
+def test_how_long_vectors_are_that_threads_share_is_given():
+    module = parse_loops(
+        SUMS.replace("for p in 0..B parallel if gt(B, 3)", "for p in 0..16 vector 16 parallel").format(
+            FEWER.replace("for p in 0..B parallel if gt(B, 5)", "for p in 0..32 vector 16 parallel")
+        )
+    )
+    assert [c.sizes[1:] for c in alike(module).entries[0].calls] == [(16, 4, 2), (32, 2, 3)]
+
+
 @pytest.mark.parametrize(
     "body",
     [
