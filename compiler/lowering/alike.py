@@ -13,43 +13,21 @@ from itertools import count as naturals
 from itertools import islice
 
 from ...dsl.record import dataclass, replace
-from ..loops.ir import (
-    Apply,
-    Call,
-    Const,
-    Expr,
-    For,
-    If,
-    Kernel,
-    Let,
-    Load,
-    Loop,
-    Module,
-    Place,
-    Prefetch,
-    Reduce,
-    Register,
-    Step,
-    Stmt,
-    Store,
-    Var,
-    parts,
-    walk,
-)
+from ..loops import ir as L
 from ..types.sizes import Dim
 
 MOST = 16  # numbers that a kernel is given
 STEM = "n"  # of their names
-NEVER_FEW = Const(-1, "i64")
+NEVER_FEW = L.Const(-1, "i64")
 _DIVIDES = ("floordiv", "mod")
 
-Number = Callable[[Const], Expr]  # what stands in place of a number
+Number = Callable[[L.Const], L.Expr]  # what stands in place of a number
 
 
-def alike(module: Module) -> Module:
+def alike(module: L.Module) -> L.Module:
     """The module with one kernel for those that differ in numbers alone."""
     given: dict[str, tuple[str, tuple[int, ...]]] = {}  # by kernel the one in its place, and what that is given
-    made: dict[str, Kernel] = {}
+    made: dict[str, L.Kernel] = {}
     for group in _groups(module):
         made |= _one(group, given)
     if not given:
@@ -63,20 +41,20 @@ def alike(module: Module) -> Module:
 class _Form:
     """A kernel without the numbers that it may be given."""
 
-    kernel: Kernel
+    kernel: L.Kernel
     numbers: tuple[int, ...]
 
 
-def _groups(module: Module) -> Iterable[list[_Form]]:
+def _groups(module: L.Module) -> Iterable[list[_Form]]:
     """Kernels of one form. Those that differ at a glance are not looked at; nor are those one of which is given a place
     twice, unless all are."""
     places: dict[str, set[Hashable]] = {}
     for e in module.entries:
         for c in e.calls:
             places.setdefault(c.kernel, set()).add(_twice(c.places))
-    glance: dict[Hashable, list[Kernel]] = {}
+    glance: dict[Hashable, list[L.Kernel]] = {}
     for k in module.kernels:
-        outside = tuple(type(s) for s in walk(k.body))
+        outside = tuple(type(s) for s in L.walk(k.body))
         glance.setdefault((k.sizes, k.buffers, frozenset(places.get(k.name, ())), outside), []).append(k)
     forms: dict[Hashable, list[_Form]] = {}
     for similar in glance.values():
@@ -86,28 +64,28 @@ def _groups(module: Module) -> Iterable[list[_Form]]:
     return [group for group in forms.values() if len(group) > 1]
 
 
-def _twice(places: Sequence[Place]) -> Hashable:
-    first: dict[Place, int] = {}
+def _twice(places: Sequence[L.Place]) -> Hashable:
+    first: dict[L.Place, int] = {}
     return tuple(first.setdefault(p, k) for k, p in enumerate(places))
 
 
-def _form(kernel: Kernel) -> tuple[Hashable, _Form]:
+def _form(kernel: L.Kernel) -> tuple[Hashable, _Form]:
     """What alike kernels have in common, and the kernel."""
     numbers: list[int] = []
     floats: list[str] = []  # 0.0 and -0.0 are equal
 
-    def number(c: Const) -> Expr:
+    def number(c: L.Const) -> L.Expr:
         numbers.append(int(c.value))
-        return Var("")
+        return L.Var("")
 
-    def other(c: Const) -> None:
+    def other(c: L.Const) -> None:
         floats.append(repr(c.value))
 
     body = _Copy(kernel.sizes, number, other).body(kernel.body)
     return (kernel.sizes, kernel.buffers, kernel.alone, body, *floats), _Form(kernel, tuple(numbers))
 
 
-def _one(group: list[_Form], given: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, Kernel]:
+def _one(group: list[_Form], given: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, L.Kernel]:
     """The first kernel of a group as the one of all, by its name; `given` has it for each."""
     columns = list(zip(*(f.numbers for f in group), strict=True))
     different = list(dict.fromkeys(c for c in columns if len({*c}) > 1))
@@ -117,9 +95,9 @@ def _one(group: list[_Form], given: dict[str, tuple[str, tuple[int, ...]]]) -> d
     names = dict(zip(different, _free(first, len(different)), strict=True))
     left = iter(columns)
 
-    def number(c: Const) -> Expr:
+    def number(c: L.Const) -> L.Expr:
         name = names.get(next(left))
-        return c if name is None else Var(name)
+        return c if name is None else L.Var(name)
 
     body = _Copy(first.sizes, number).body(first.body)
     for k, f in enumerate(group):
@@ -127,23 +105,23 @@ def _one(group: list[_Form], given: dict[str, tuple[str, tuple[int, ...]]]) -> d
     return {first.name: replace(first, sizes=(*first.sizes, *names.values()), body=body)}
 
 
-def _free(kernel: Kernel, count: int) -> list[str]:
-    bound = (s.var if isinstance(s, For) else s.name for s in walk(kernel.body) if isinstance(s, For | Let))
+def _free(kernel: L.Kernel, count: int) -> list[str]:
+    bound = (s.var if isinstance(s, L.For) else s.name for s in L.walk(kernel.body) if isinstance(s, L.For | L.Let))
     taken = {*kernel.sizes, *bound}
     return list(islice((name for k in naturals() if (name := f"{STEM}{k}") not in taken), count))
 
 
-def _steps(steps: tuple[Step, ...], given: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[Step, ...]:
-    done: list[Step] = []
+def _steps(steps: tuple[L.Step, ...], given: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[L.Step, ...]:
+    done: list[L.Step] = []
     for s in steps:
-        if isinstance(s, Loop):
+        if isinstance(s, L.Loop):
             done.append(replace(s, steps=_steps(s.steps, given)))
         elif s.kernel not in given:
             done.append(s)
         else:
             kernel, numbers = given[s.kernel]
             sizes: tuple[Dim, ...] = (*s.sizes, *numbers)
-            done.append(Call(kernel, sizes, s.places, s.node, s.origin))
+            done.append(L.Call(kernel, sizes, s.places, s.node, s.origin))
     return tuple(done)
 
 
@@ -151,43 +129,45 @@ class _Copy:
     """A copy of statements, in which what `number` gives stands in place of each number that may be given. `other` sees
     what else is a constant."""
 
-    def __init__(self, sizes: Sequence[str], number: Number, other: Callable[[Const], None] | None = None):
+    def __init__(self, sizes: Sequence[str], number: Number, other: Callable[[L.Const], None] | None = None):
         self.number, self.other = number, other
-        self.size = Var(sizes[0]) if len(sizes) == 1 else None
+        self.size = L.Var(sizes[0]) if len(sizes) == 1 else None
         self.bound: set[str] = set()  # names of what is constant in each copy of a loop's body, or differs in lanes
         self.turning: set[str] = set()  # of what differs from turn to turn of a loop, but for those that threads share
         self.registers: set[str] = set()
 
-    def body(self, stmts: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+    def body(self, stmts: tuple[L.Stmt, ...]) -> tuple[L.Stmt, ...]:
         return tuple([self.statement(s) for s in stmts])
 
-    def statement(self, s: Stmt) -> Stmt:
+    def statement(self, s: L.Stmt) -> L.Stmt:
         match s:
-            case Let(name, value):
+            case L.Let(name, value):
                 for names in (self.bound, self.turning):
                     if _depends(value, names):
                         names.add(name)
-                return Let(name, self.value(value))
-            case Store(buffer, index, value):
-                return Store(buffer, self._index(buffer, index), self.value(value))
-            case Reduce(buffer, index, fold, value, into):
-                return Reduce(buffer, self._index(buffer, index), fold, self.value(value), into)
-            case For():
+                return L.Let(name, self.value(value))
+            case L.Store(buffer, index, value):
+                return L.Store(buffer, self._index(buffer, index), self.value(value))
+            case L.Reduce(buffer, index, fold, value, into):
+                return L.Reduce(buffer, self._index(buffer, index), fold, self.value(value), into)
+            case L.For():
                 return self.loop(s)
-            case If(condition, body):
-                return If(self.value(condition), self.body(body))
-            case Prefetch(buffer, index, level):
-                return Prefetch(buffer, self._index(buffer, index), level)
-            case Register(name):
+            case L.If(condition, body):
+                return L.If(self.value(condition), self.body(body))
+            case L.Prefetch(buffer, index, level):
+                return L.Prefetch(buffer, self._index(buffer, index), level)
+            case L.Register(name):
                 self.registers.add(name)
+            case L.Check(condition):
+                self._seen(condition)
         return s
 
-    def loop(self, s: For) -> For:
+    def loop(self, s: L.For) -> L.For:
         start, stop = s.start, s.stop
         plain = s.unroll == 1 and s.lanes == 1
         if s.unroll != 0:  # whether lanes are left over is known where a number is, but not of what threads share
             given = plain or s.parallel
-            start, stop = (self.value(e) if given or type(e) is not Const else e for e in (start, stop))
+            start, stop = (self.value(e) if given or type(e) is not L.Const else e for e in (start, stop))
         if not plain:
             self.bound.add(s.var)
         bound = s.bound if s.bound is None or s.unroll == 0 else self.value(s.bound)
@@ -195,67 +175,67 @@ class _Copy:
         if not s.parallel:
             self.turning.add(s.var)
         body = self.body(s.body)
-        return For(s.var, start, stop, body, s.step, s.lanes, bound, s.unroll, s.parallel, when, s.first)
+        return L.For(s.var, start, stop, body, s.step, s.lanes, bound, s.unroll, s.parallel, when, s.first)
 
-    def _when(self, s: For) -> Expr | None:
+    def _when(self, s: L.For) -> L.Expr | None:
         """Where threads share a loop; what they always share is worth while for more than -1."""
         if s.when is not None or self.size is None:
             return None if s.when is None else self.value(s.when)
         least = self.number(NEVER_FEW)
-        return None if least == NEVER_FEW else Apply("gt", (self.size, least), "bool")
+        return None if least == NEVER_FEW else L.Apply("gt", (self.size, least), "bool")
 
-    def _index(self, buffer: str, e: Expr) -> Expr:
+    def _index(self, buffer: str, e: L.Expr) -> L.Expr:
         return e if buffer in self.registers else self.value(e, True)
 
-    def value(self, e: Expr, index: bool = False) -> Expr:
+    def value(self, e: L.Expr, index: bool = False) -> L.Expr:
         """An expression; in an `index`, what is added may be given whatever else it is made of."""
-        if type(e) is Const:
+        if type(e) is L.Const:
             return self._constant(e)
-        if type(e) is Load:
-            return Load(e.buffer, self._index(e.buffer, e.index), e.dtype)
-        if type(e) is not Apply:
+        if type(e) is L.Load:
+            return L.Load(e.buffer, self._index(e.buffer, e.index), e.dtype)
+        if type(e) is not L.Apply:
             return e
         if not _depends(e, self.bound):
             return self._free(e)
         into = index and e.fn in ("add", "sub")
         if e.fn == "cast" or (not into and e.dtype == "i64"):
             return self._seen(e)
-        return Apply(e.fn, tuple([self._part(a, into) for a in e.args]), e.dtype)
+        return L.Apply(e.fn, tuple([self._part(a, into) for a in e.args]), e.dtype)
 
-    def _part(self, a: Expr, index: bool) -> Expr:
-        if type(a) is Const and not index:
+    def _part(self, a: L.Expr, index: bool) -> L.Expr:
+        if type(a) is L.Const and not index:
             return self._seen(a)
         return self.value(a, index)
 
-    def _seen(self, e: Expr) -> Expr:
+    def _seen(self, e: L.Expr) -> L.Expr:
         """As it is."""
         if self.other is not None:
-            for x in parts(e):
-                if type(x) is Const:
+            for x in L.parts(e):
+                if type(x) is L.Const:
                     self.other(x)
         return e
 
-    def _constant(self, c: Const) -> Expr:
+    def _constant(self, c: L.Const) -> L.Expr:
         return self.number(c) if c.dtype == "i64" else self._seen(c)
 
-    def _free(self, e: Expr) -> Expr:
+    def _free(self, e: L.Expr) -> L.Expr:
         """What is the same in all lanes and copies."""
-        if type(e) is Const:
+        if type(e) is L.Const:
             return self._constant(e)
-        if type(e) is not Apply:
+        if type(e) is not L.Apply:
             return e
         if e.fn in _DIVIDES and _depends(e, self.turning):
-            return Apply(e.fn, (self._free(e.args[0]), self._seen(e.args[1])), e.dtype)
-        return Apply(e.fn, tuple([self._free(a) for a in e.args]), e.dtype)
+            return L.Apply(e.fn, (self._free(e.args[0]), self._seen(e.args[1])), e.dtype)
+        return L.Apply(e.fn, tuple([self._free(a) for a in e.args]), e.dtype)
 
 
-def _depends(e: Expr, names: Collection[str]) -> bool:
+def _depends(e: L.Expr, names: Collection[str]) -> bool:
     """Whether it reads memory, or has one of the names."""
     left = [e]
     while left:
         e = left.pop()
-        if type(e) is Load or (type(e) is Var and e.name in names):
+        if type(e) is L.Load or (type(e) is L.Var and e.name in names):
             return True
-        if type(e) is Apply:
+        if type(e) is L.Apply:
             left += e.args
     return False

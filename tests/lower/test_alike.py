@@ -90,6 +90,14 @@ def test_what_divides_in_a_loop_is_not_given(inside):
     assert alike(module) is module
 
 
+@pytest.mark.parametrize("line", ["y[i] = {}0.0:f32", "check gt(div(1.0:f32, {}0.0:f32), 0.0:f32) else 1"])
+def test_zeros_of_either_sign_are_apart(line):
+    one, other = (line.format(sign) + "\n" for sign in ("", "-"))
+    text = SUMS.replace("    for p in", "    " + one + "    for p in").replace("y[i] =", "y[3] =")
+    module = parse_loops(text.format("    " + other.replace("y[i] =", "y[3] =") + FEWER))
+    assert alike(module) is module
+
+
 def test_names_of_what_is_given_are_free():
     module = parse_loops(SUMS.format(FEWER).replace("B", "n0"))
     made = alike(module)
