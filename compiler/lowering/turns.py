@@ -66,7 +66,7 @@ def is_parallel(node: Node, lowered: Steps) -> bool:
     return apart and few and number(highest(lowered.work, node.attrs["index"], count)) > FORK
 
 
-def of_turns(node: Node, lowered: Steps) -> Dim:
+def _of_turns(node: Node, lowered: Steps) -> Dim:
     """Bytes of arena that are enough for any turn."""
     return highest(lowered.plan.arena, node.attrs["index"], node.attrs["count"])
 
@@ -75,14 +75,14 @@ def needs(node: Node, lowered: Steps) -> Dim:
     """Bytes of arena for all turns. One is used again in the next, but not by another thread."""
     if lowered.share is not None:
         return (lowered.share.of + lowered.share.grain) * lowered.each
-    return of_turns(node, lowered) * (node.attrs["count"] if is_parallel(node, lowered) else 1)
+    return _of_turns(node, lowered) * (node.attrs["count"] if is_parallel(node, lowered) else 1)
 
 
 def begins(node: Node, lowered: Steps) -> Dim:
     """Where in these bytes the arena of a turn is."""
     if lowered.share is not None:
         return symbol(lowered.share.first) * lowered.each
-    return symbol(node.attrs["index"]) * of_turns(node, lowered) if is_parallel(node, lowered) else 0
+    return symbol(node.attrs["index"]) * _of_turns(node, lowered) if is_parallel(node, lowered) else 0
 
 
 def moved(steps: tuple[L.Step, ...], slots: Mapping[str, L.Place], arena: L.Place) -> tuple[L.Step, ...]:

@@ -138,7 +138,8 @@ class Interrupt:
     """While a fit lasts Ctrl-C only raises a flag, and makes native code end; `check` then calls the handler there was
     (Python's own raises KeyboardInterrupt) where nothing is half done. So it is with SIGTERM where the process handles
     it. Other threads than the main one cannot catch signals; there it does nothing. Of several processes that train
-    together, a signal to one is for all, as they `agree` on in `check`; steps are not interrupted then."""
+    together, a signal to one is for all, as they `agree` on in `check` and at the end; neither steps nor callbacks are
+    interrupted then."""
 
     def __init__(self, pool: Any, agree: Callable[[int], int] | None = None) -> None:
         self.watch = Watch(pool, GRACE)
